@@ -1,0 +1,80 @@
+//! The macro that turns a type into a component.
+
+/// Exports a type as a component: `export!(MyCodec: ValueCodec)`.
+///
+/// Any of [`ValueCodec`](crate::ValueCodec), [`KeyCodec`](crate::KeyCodec) and
+/// [`GroupScheme`](crate::GroupScheme), in any number, separated by commas. A
+/// type that takes a configuration names [`Plugin`](crate::Plugin) first:
+/// `export!(MyCodec: Plugin, ValueCodec, KeyCodec)`; others need [`Default`].
+///
+/// Once in a crate, which has `crate-type = ["cdylib"]` (with `"rlib"` beside
+/// it, its tests can be elsewhere too). Outside WebAssembly the macro only checks
+/// that the traits are there.
+#[macro_export]
+macro_rules! export {
+    ($codec:ident: Plugin $(, $interface:ident)* $(,)?) => {
+        const _: () = {
+            static SLOT: $crate::__private::Slot<$codec> = $crate::__private::Slot::new();
+            impl $crate::__private::Instance for $codec {
+                fn slot() -> &'static $crate::__private::Slot<Self> {
+                    &SLOT
+                }
+                fn unconfigured() -> Self {
+                    panic!("the host called a codec before `configure`")
+                }
+            }
+            $crate::__export_interface!($codec Plugin);
+            $($crate::__export_interface!($codec $interface);)*
+        };
+    };
+    ($codec:ident: $($interface:ident),+ $(,)?) => {
+        const _: () = {
+            static SLOT: $crate::__private::Slot<$codec> = $crate::__private::Slot::new();
+            impl $crate::__private::Instance for $codec {
+                fn slot() -> &'static $crate::__private::Slot<Self> {
+                    &SLOT
+                }
+                fn unconfigured() -> Self {
+                    ::core::default::Default::default()
+                }
+            }
+            $($crate::__export_interface!($codec $interface);)+
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_interface {
+    ($codec:ident ValueCodec) => {
+        $crate::__export_adapter!($codec ValueAdapter value export_value);
+    };
+    ($codec:ident KeyCodec) => {
+        $crate::__export_adapter!($codec KeyAdapter key export_key);
+    };
+    ($codec:ident GroupScheme) => {
+        $crate::__export_adapter!($codec SchemeAdapter group export_group);
+    };
+    ($codec:ident Plugin) => {
+        $crate::__export_adapter!($codec PluginAdapter plugin export_plugin);
+    };
+    ($codec:ident $other:ident) => {
+        ::core::compile_error!(concat!(
+            "`", stringify!($other), "` is none of Plugin (first), ValueCodec, KeyCodec, GroupScheme"
+        ));
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_adapter {
+    ($codec:ident $adapter:ident $module:ident $export:ident) => {
+        const _: () = {
+            type Adapter = $crate::__private::$adapter<$codec>;
+            #[cfg(target_family = "wasm")]
+            $crate::__private::$module::$export!(Adapter with_types_in $crate::__private::$module);
+            #[cfg(not(target_family = "wasm"))]
+            const _: () = Adapter::IMPLEMENTED;
+        };
+    };
+}

@@ -1,0 +1,177 @@
+//! The built-in codecs: `utf8`, `bytes`, `json`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::codec::json::checked_json;
+use crate::codec::{Answers, Encoded, KeyCodec, RejectKind, Rejection, ValueCodec};
+use crate::log::Header;
+use crate::packed::Packed;
+
+/// UTF-8 text: as a key the text itself, as a value a JSON string.
+#[derive(Debug, Clone, Copy)]
+pub struct Utf8;
+
+/// Any bytes, as base64 text (RFC 4648, with padding): as a key the text itself,
+/// as a value a JSON string.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes;
+
+/// JSON text: as a value checked and left as it is, but for line breaks between
+/// its tokens; as a key left exactly as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+impl KeyCodec for Utf8 {
+    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
+        each(raw.iter(), |raw| Ok(text(raw)?.into()))
+    }
+
+    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+        each(keys, |key| Ok(key.as_bytes().to_vec()))
+    }
+}
+
+impl ValueCodec for Utf8 {
+    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
+        each(raw.iter(), |raw| Ok(json_string(text(raw)?)))
+    }
+
+    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+        each(values, |value| Ok(encoded(string(value)?)))
+    }
+}
+
+impl KeyCodec for Bytes {
+    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
+        each(raw.iter(), |raw| Ok(BASE64.encode(raw).into()))
+    }
+
+    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+        each(keys, |key| bytes(key))
+    }
+}
+
+impl ValueCodec for Bytes {
+    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
+        each(raw.iter(), |raw| Ok(json_string(&BASE64.encode(raw))))
+    }
+
+    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+        each(values, |value| Ok(encoded(bytes(&string(value)?)?)))
+    }
+}
+
+impl KeyCodec for Json {
+    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
+        each(raw.iter(), |raw| {
+            let text = text(raw)?;
+            json(text)?;
+            Ok(text.into())
+        })
+    }
+
+    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+        each(keys, |key| {
+            json(key)?;
+            Ok(key.as_bytes().to_vec())
+        })
+    }
+}
+
+impl ValueCodec for Json {
+    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
+        each(raw.iter(), |raw| json(text(raw)?))
+    }
+
+    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+        each(values, |value| {
+            json(value)?;
+            Ok(encoded(*value))
+        })
+    }
+}
+
+/// Built-in codecs never fail for the host's sake.
+fn each<I: IntoIterator, T>(items: I, convert: impl FnMut(I::Item) -> Result<T, Rejection>) -> Answers<T> {
+    Ok(items.into_iter().map(convert).collect())
+}
+
+fn text(raw: &[u8]) -> Result<&str, Rejection> {
+    std::str::from_utf8(raw)
+        .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not UTF-8: {error}")))
+}
+
+fn json(text: &str) -> Result<Box<str>, Rejection> {
+    checked_json(text)
+        .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
+}
+
+fn json_string(text: &str) -> Box<str> {
+    // OK because a string always serializes.
+    serde_json::to_string(text).expect("a string").into()
+}
+
+fn string(value: &str) -> Result<String, Rejection> {
+    serde_json::from_str(value).map_err(|error| {
+        Rejection::built_in(RejectKind::Invalid, format!("this codec writes JSON strings only: {error}"))
+    })
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>, Rejection> {
+    BASE64.decode(text).map_err(|error| {
+        Rejection::built_in(RejectKind::Invalid, format!("not base64 (RFC 4648, with padding): {error}"))
+    })
+}
+
+fn encoded(raw: impl Into<Vec<u8>>) -> Encoded {
+    Encoded { raw: raw.into(), headers: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one<T>(answers: Answers<T>) -> Result<T, Rejection> {
+        answers.expect("built in").remove(0)
+    }
+
+    fn pack(item: &[u8]) -> Packed {
+        [item].iter().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn keys_come_back(raw: Vec<u8>) {
+            let codecs: [&dyn KeyCodec; 3] = [&Utf8, &Bytes, &Json];
+            for codec in codecs {
+                if let Ok(key) = one(codec.decode(&pack(&raw))) {
+                    prop_assert_eq!(one(codec.encode(&[&key])).unwrap(), raw.clone());
+                }
+            }
+        }
+
+        #[test]
+        fn values_come_back(raw: Vec<u8>) {
+            let codecs: [&dyn ValueCodec; 2] = [&Utf8, &Bytes];
+            for codec in codecs {
+                if let Ok(value) = one(codec.decode(&pack(&raw), &[])) {
+                    prop_assert!(checked_json(&value).is_ok());
+                    prop_assert_eq!(one(codec.encode(&[&value])).unwrap().raw, raw.clone());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_rejected() {
+        let utf8: &dyn KeyCodec = &Utf8;
+        assert_eq!(one(utf8.decode(&pack(b"\xff"))).unwrap_err().kind, RejectKind::Malformed);
+        let json: &dyn ValueCodec = &Json;
+        assert_eq!(one(json.decode(&pack(b"{"), &[])).unwrap_err().kind, RejectKind::Malformed);
+        let bytes: &dyn ValueCodec = &Bytes;
+        assert_eq!(one(bytes.encode(&["\"%\""])).unwrap_err().kind, RejectKind::Invalid);
+        assert_eq!(one(bytes.encode(&["1"])).unwrap_err().kind, RejectKind::Invalid);
+    }
+}

@@ -1,0 +1,109 @@
+//! Whether two JSON texts say the same: the order of object members is ignored,
+//! numbers are compared by value, to the last digit.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+/// Whether two valid JSON texts are equal in structure and values.
+///
+/// Numbers are compared as decimals, so nothing is lost to a machine format: `1`,
+/// `1.0` and `10e-1` are equal, 9007199254740993 and 9007199254740992 are not.
+pub(crate) fn json_equal(left: &str, right: &str) -> bool {
+    let (left, right) = (left.trim(), right.trim());
+    match (left.as_bytes().first(), right.as_bytes().first()) {
+        (Some(b'{'), Some(b'{')) => both::<BTreeMap<String, &RawValue>>(left, right, |left, right| {
+            left.len() == right.len()
+                && left.iter().zip(&right).all(|(l, r)| l.0 == r.0 && json_equal(l.1.get(), r.1.get()))
+        }),
+        (Some(b'['), Some(b'[')) => both::<Vec<&RawValue>>(left, right, |left, right| {
+            left.len() == right.len() && left.iter().zip(&right).all(|(l, r)| json_equal(l.get(), r.get()))
+        }),
+        (Some(b'"'), Some(b'"')) => both::<String>(left, right, |left, right| left == right),
+        (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => Decimal::parse(left) == Decimal::parse(right),
+        _ => left == right,
+    }
+}
+
+fn both<'a, T: serde::Deserialize<'a>>(left: &'a str, right: &'a str, equal: impl FnOnce(T, T) -> bool) -> bool {
+    match (serde_json::from_str(left), serde_json::from_str(right)) {
+        (Ok(left), Ok(right)) => equal(left, right),
+        _ => false,
+    }
+}
+
+/// A JSON number in one form for each value: `digits` have no zero at either end,
+/// the last of them counts `10^exponent`.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    negative: bool,
+    digits: String,
+    exponent: i128,
+}
+
+impl Decimal {
+    /// `None` if the exponent is beyond all measure; such numbers equal nothing
+    /// but are no reason to fail.
+    fn parse(text: &str) -> Option<Self> {
+        let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = format!("{whole}{fraction}");
+        let significant = digits.trim_end_matches('0');
+        let dropped = digits.len() - significant.len();
+        let digits = significant.trim_start_matches('0').to_owned();
+        if digits.is_empty() {
+            return Some(Self { negative: false, digits, exponent: 0 });
+        }
+        let exponent: i64 = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
+        let shift = i128::try_from(dropped).ok()? - i128::try_from(fraction.len()).ok()?;
+        Some(Self { negative, digits, exponent: i128::from(exponent) + shift })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::json_equal;
+    use proptest::prelude::*;
+
+    fn check(left: &str, right: &str, equal: bool) {
+        assert_eq!(json_equal(left, right), equal, "{left} and {right}");
+        assert_eq!(json_equal(right, left), equal, "{right} and {left}");
+    }
+
+    #[test]
+    fn numbers_are_compared_by_value() {
+        check("1", "1.0", true);
+        check("100", "1e2", true);
+        check("10e-1", "1", true);
+        check("-0", "0", true);
+        check("0.10", "1E-1", true);
+        check("-1", "1", false);
+        check("9007199254740993", "9007199254740992", false);
+        check("123456789012345678901234567890", "123456789012345678901234567891", false);
+        check("1e400", "1e401", false);
+        check("0.0", "0e5", true);
+    }
+
+    #[test]
+    fn structure_is_compared_without_order_of_members() {
+        check(r#"{"a":1,"b":[1,2]}"#, r#" { "b" : [1, 2.0], "a" : 1e0 } "#, true);
+        check("[1,2]", "[2,1]", false);
+        check(r#"{"a":1}"#, r#"{"a":1,"b":null}"#, false);
+        check(r#""\u0041""#, r#""A""#, true);
+        check("null", "0", false);
+        check("true", "\"true\"", false);
+        check("true", " true ", true);
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_equals_itself_shifted(number: i64, shift in 0_i32..20) {
+            let left = number.to_string();
+            let right = format!("{number}{}e-{shift}", "0".repeat(shift as usize));
+            prop_assert!(json_equal(&left, &right));
+            let other = number.wrapping_add(1).to_string();
+            prop_assert!(!json_equal(&other, &right));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `dir:PATH`, the embedded log: topics as folders, partitions as segment files
+//! in Kafka's own record-batch format.
+//!
+//! ```text
+//! PATH/TOPIC/topic.json                        identity, partitions
+//! PATH/TOPIC/PARTITION/00000000000000000000.log  segments, named by first offset
+//! PATH/TOPIC/PARTITION/lock                    held by whoever appends
+//! ```
+//!
+//! Several processes may write and read at once. An append holds the partition's
+//! lock and is synced before it is acknowledged; what others queue meanwhile goes
+//! into the next append (group commit). Readers take no lock: they read whole,
+//! checked batches and wait for a file notification at the first one that is not
+//! there yet. Only an appender, under the lock, cuts a torn tail.
+//!
+//! Segments are never compacted or deleted. Needs a local file system: file
+//! notifications and locks of network file systems are not relied on.
+
+mod append;
+mod batch;
+mod commit;
+mod cursor;
+mod tail;
+mod topic;
+mod watch;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use crate::log::{
+    Delivery, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStream,
+    TopicDescription,
+};
+use commit::Committer;
+use cursor::Cursor;
+use watch::Notifications;
+
+/// A directory of topics.
+#[derive(Debug)]
+pub struct DirLog {
+    url: String,
+    root: PathBuf,
+    committer: Committer,
+    notifications: Notifications,
+    /// How far the end of each partition is known, by topic identity, so that
+    /// end offsets cost only what was appended since. A std lock: held for reads
+    /// of the page cache, on blocking threads only.
+    ends: std::sync::Arc<Mutex<HashMap<(String, Partition), Cursor>>>,
+}
+
+impl DirLog {
+    /// The log in this directory, which is made when a topic is.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`] if no thread for writing can be started.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, LogError> {
+        let root = path.into();
+        Ok(Self {
+            url: format!("dir:{}", root.display()),
+            committer: Committer::start(&root)?,
+            notifications: Notifications::default(),
+            ends: std::sync::Arc::default(),
+            root,
+        })
+    }
+
+    /// Runs file operations where they may block.
+    async fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(_) => Err(LogError::Closed),
+        }
+    }
+}
+
+#[async_trait]
+impl Log for DirLog {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
+        let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
+        Self::blocking(move || topic::describe(&root, &url, &name)).await
+    }
+
+    async fn create(&self, name: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
+        let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
+        Self::blocking(move || topic::create(&root, &url, &name, settings)).await
+    }
+
+    async fn offsets(&self, name: &str) -> Result<Vec<OffsetRange>, LogError> {
+        let topic = self.describe(name).await?;
+        let (root, ends) = (self.root.clone(), self.ends.clone());
+        Self::blocking(move || {
+            // OK because nothing panics while it holds the lock.
+            let mut ends = ends.lock().expect("not poisoned");
+            (0..topic.partitions)
+                .map(|partition| {
+                    let cursor = match ends.entry((topic.id.clone(), partition)) {
+                        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                        std::collections::hash_map::Entry::Vacant(entry) => {
+                            entry.insert(Cursor::open_last(&root, &topic.name, partition)?)
+                        }
+                    };
+                    while cursor.next_batch()?.is_some() {}
+                    Ok(OffsetRange { partition, start: 0, end: cursor.next_offset() })
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        topic: &TopicDescription,
+        from: &[(Partition, Offset)],
+    ) -> Result<Vec<PartitionStream>, LogError> {
+        let folder = topic::folder(&self.root, &topic.name);
+        let changes = self.notifications.watch(&folder)?;
+        from.iter()
+            .map(|&(partition, offset)| {
+                let cursor = Cursor::open_at(&self.root, &topic.name, partition, offset)?;
+                Ok(tail::stream(cursor, offset, changes.clone()))
+            })
+            .collect()
+    }
+
+    async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
+        self.committer.send(topic, record).await
+    }
+}

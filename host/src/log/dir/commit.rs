@@ -1,0 +1,153 @@
+//! Group commit: one thread appends for all writers of a process. What is queued
+//! while it syncs goes into its next append.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::log::dir::append::Appender;
+use crate::log::dir::batch;
+use crate::log::{Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, murmur};
+
+/// How many records may wait to be written; more wait in `send`.
+const QUEUE: usize = 16 * 1024;
+
+/// The most records of one append: as many as a reader takes at once.
+const APPEND_RECORDS: usize = 1024;
+
+/// The most bytes of one record's key, value and headers, as Kafka's default
+/// `message.max.bytes`, and of one append (but for a last record).
+const RECORD_BYTES: usize = 1024 * 1024;
+
+/// A record on its way to a partition.
+#[derive(Debug)]
+struct Pending {
+    place: Place,
+    record: NewRecord,
+    answer: oneshot::Sender<Result<Ack, LogError>>,
+}
+
+/// A partition of one incarnation of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Place {
+    topic: String,
+    id: String,
+    partition: Partition,
+}
+
+/// The sending end of the queue. The thread ends when it is dropped, after all
+/// that was queued is written.
+#[derive(Debug)]
+pub(super) struct Committer {
+    queue: mpsc::Sender<Pending>,
+    /// Keyless records go round the partitions.
+    keyless: AtomicU32,
+}
+
+impl Committer {
+    pub(super) fn start(root: &Path) -> Result<Self, LogError> {
+        let (queue, pending) = mpsc::channel(QUEUE);
+        let thread = Thread { root: root.to_owned(), appenders: HashMap::new() };
+        std::thread::Builder::new()
+            .name("ktables-commit".to_owned())
+            .spawn(move || thread.run(pending))
+            .map_err(LogError::io("start a thread to write", root))?;
+        Ok(Self { queue, keyless: AtomicU32::new(0) })
+    }
+
+    pub(super) async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
+        let refuse = |reason| LogError::InvalidRecord { topic: topic.name.clone(), reason };
+        if let Some(reason) = batch::refusal(&record) {
+            return Err(refuse(reason));
+        }
+        let bytes = size(&record);
+        if bytes > RECORD_BYTES {
+            return Err(refuse(format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed")));
+        }
+        let partition = self.partition(topic, &record)?;
+        let place = Place { topic: topic.name.clone(), id: topic.id.clone(), partition };
+        let (answer, delivery) = oneshot::channel();
+        let pending = Pending { place, record, answer };
+        self.queue.send(pending).await.map_err(|_| LogError::Closed)?;
+        Ok(Delivery::new(delivery))
+    }
+
+    fn partition(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Partition, LogError> {
+        let partitions = topic.partitions;
+        match (record.partition, &record.key) {
+            (Some(partition), _) if (0..partitions).contains(&partition) => Ok(partition),
+            (Some(partition), _) => {
+                Err(LogError::UnknownPartition { topic: topic.name.clone(), partition, partitions })
+            }
+            (None, Some(key)) => Ok(murmur::partition_for(key, partitions)),
+            (None, None) => {
+                let turn = self.keyless.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+                // OK because the sign bit is clear.
+                Ok(i32::try_from(turn).expect("31 bits fit") % partitions)
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Thread {
+    root: PathBuf,
+    appenders: HashMap<Place, Appender>,
+}
+
+impl Thread {
+    fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut bytes = size(&first.record);
+            let mut group = vec![first];
+            while group.len() < APPEND_RECORDS && bytes < RECORD_BYTES {
+                let Ok(next) = queue.try_recv() else { break };
+                bytes += size(&next.record);
+                group.push(next);
+            }
+            self.commit(group);
+        }
+    }
+
+    /// One append for each partition in the group; the order of a partition's
+    /// records is kept.
+    fn commit(&mut self, group: Vec<Pending>) {
+        let mut places: BTreeMap<Place, (Vec<NewRecord>, Vec<_>)> = BTreeMap::new();
+        for Pending { place, record, answer } in group {
+            let (records, answers) = places.entry(place).or_default();
+            records.push(record);
+            answers.push(answer);
+        }
+        for (place, (records, answers)) in places {
+            let result = self.append(&place, &records);
+            for (index, answer) in (0..).zip(answers) {
+                let ack = |base: Offset| Ack { partition: place.partition, offset: base + index };
+                // Nobody may be waiting any more.
+                let _ = answer.send(result.clone().map(ack));
+            }
+        }
+    }
+
+    fn append(&mut self, place: &Place, records: &[NewRecord]) -> Result<Offset, LogError> {
+        let appender = match self.appenders.entry(place.clone()) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(Appender::open(&self.root, &place.topic, place.partition)?)
+            }
+        };
+        let result = appender.append(records);
+        if result.is_err() {
+            // Start afresh from the files: the topic may be another one now.
+            self.appenders.remove(place);
+        }
+        result
+    }
+}
+
+fn size(record: &NewRecord) -> usize {
+    let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let headers: usize = record.headers.iter().map(|header| header.name.len() + len(&header.value)).sum();
+    len(&record.key) + len(&record.value) + headers
+}

@@ -1,0 +1,257 @@
+//! A position in a partition's segments that moves over whole batches: the
+//! reader's, the appender's, and the end-offset counter's.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::log::dir::{batch, topic};
+use crate::log::{LogError, Offset, Partition};
+
+/// How much of a segment is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A position behind a whole batch.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    topic: String,
+    partition: Partition,
+    folder: PathBuf,
+    path: PathBuf,
+    /// `None` until the partition's first segment exists.
+    file: Option<File>,
+    /// Where the next batch begins in the file.
+    position: u64,
+    /// The offset the next batch begins with.
+    next: Offset,
+    /// Bytes of the file from `position - consumed` on.
+    buffer: Vec<u8>,
+    /// How much of the buffer lies before `position`.
+    consumed: usize,
+}
+
+impl Cursor {
+    /// At the begin of the last segment.
+    pub(super) fn open_last(root: &Path, topic: &str, partition: Partition) -> Result<Self, LogError> {
+        Self::open_at(root, topic, partition, Offset::MAX)
+    }
+
+    /// At the begin of the segment that holds this offset, or will.
+    pub(super) fn open_at(root: &Path, topic: &str, partition: Partition, offset: Offset) -> Result<Self, LogError> {
+        let folder = topic::partition_folder(root, topic, partition);
+        let base = segments(&folder)?.into_iter().filter(|&base| base <= offset).max().unwrap_or(0);
+        let mut cursor = Self {
+            topic: topic.to_owned(),
+            partition,
+            path: segment_path(&folder, base),
+            folder,
+            file: None,
+            position: 0,
+            next: base,
+            buffer: Vec::new(),
+            consumed: 0,
+        };
+        cursor.open_file()?;
+        Ok(cursor)
+    }
+
+    /// The offset behind everything that was passed.
+    pub(super) fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    /// Where the next batch begins in the segment.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The segment's path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The partition it is in.
+    pub(super) fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// Passes the next whole batch and returns its bytes, or `None` if there is
+    /// none yet.
+    pub(super) fn next_batch(&mut self) -> Result<Option<&[u8]>, LogError> {
+        let mut wanted = 1;
+        loop {
+            if self.buffer.len() - self.consumed < wanted && !self.fill(wanted)? {
+                // At the end of what is there: go on in the next segment, if any.
+                let at_end = self.buffer.len() == self.consumed;
+                if !(at_end && self.roll()?) {
+                    return Ok(None);
+                }
+                wanted = 1;
+                continue;
+            }
+            match batch::frame(&self.buffer[self.consumed..], self.next) {
+                batch::Frame::Whole { len, next } => {
+                    let start = self.consumed;
+                    self.consumed += len;
+                    self.position += len as u64;
+                    self.next = next;
+                    return Ok(Some(&self.buffer[start..start + len]));
+                }
+                batch::Frame::Partial { len } => wanted = len,
+                batch::Frame::Bad(reason) => {
+                    // The last write of a process or machine that died may look
+                    // like anything; readers wait for an appender to cut it.
+                    let rest = self.rest()?;
+                    return if self.is_torn(&rest) { Ok(None) } else { Err(self.corrupt(reason)) };
+                }
+            }
+        }
+    }
+
+    /// What stands behind the position: nothing, or a torn tail of this many
+    /// bytes. For the appender, which holds the lock.
+    pub(super) fn torn_tail(&mut self) -> Result<Option<usize>, LogError> {
+        let rest = self.rest()?;
+        if rest.is_empty() {
+            Ok(None)
+        } else if self.is_torn(&rest) {
+            Ok(Some(rest.len()))
+        } else {
+            Err(self.corrupt("the end of a batch is missing, and whole batches follow".to_owned()))
+        }
+    }
+
+    /// Forgets what was read ahead; the file was changed behind the position.
+    pub(super) fn forget(&mut self) {
+        self.buffer.clear();
+        self.consumed = 0;
+    }
+
+    /// Fails if what was read no longer stands: the topic's files were replaced.
+    pub(super) fn check_identity(&self) -> Result<(), LogError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let here = file.metadata().map_err(LogError::io("look at", &self.path))?;
+        let reason = match fs::metadata(&self.path) {
+            Ok(now) if now.ino() != here.ino() => "the topic was deleted and created again",
+            Ok(now) if now.len() < self.position => "the log was truncated below what was read",
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "the topic was deleted",
+            Err(error) => return Err(LogError::io("look at", &self.path)(error)),
+        };
+        let (topic, partition) = (self.topic.clone(), self.partition);
+        Err(LogError::Replaced { topic, partition, reason: reason.to_owned() })
+    }
+
+    /// The batch behind the position is damaged.
+    pub(super) fn corrupt(&self, reason: String) -> LogError {
+        LogError::Corrupt {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.next,
+            path: self.path.clone(),
+            position: self.position,
+            reason,
+        }
+    }
+
+    /// Whether these last bytes are what a write that never finished leaves: a
+    /// batch cut short, or blocks that were never filled.
+    fn is_torn(&self, rest: &[u8]) -> bool {
+        let whole_behind = batch::contains_whole_batch(rest, self.next);
+        match batch::frame(rest, self.next) {
+            batch::Frame::Whole { .. } => false,
+            batch::Frame::Partial { .. } => !whole_behind,
+            batch::Frame::Bad(_) => {
+                let claimed = rest.get(8..12).map_or(0, |len| i32::from_be_bytes([len[0], len[1], len[2], len[3]]));
+                let ends_file = usize::try_from(claimed).is_ok_and(|len| len + batch::PREFIX == rest.len());
+                ends_file || rest.iter().all(|&byte| byte == 0)
+            }
+        }
+    }
+
+    /// All bytes of the segment from the position on.
+    fn rest(&mut self) -> Result<Vec<u8>, LogError> {
+        let Some(file) = &self.file else { return Ok(Vec::new()) };
+        let len = file.metadata().map_err(LogError::io("look at", &self.path))?.len();
+        let mut rest = vec![0; usize::try_from(len.saturating_sub(self.position)).unwrap_or(0)];
+        let read = read_at(file, &mut rest, self.position).map_err(LogError::io("read", &self.path))?;
+        rest.truncate(read);
+        Ok(rest)
+    }
+
+    /// Reads on until the buffer holds `wanted` bytes from the position on; false
+    /// if the file does not have them.
+    fn fill(&mut self, wanted: usize) -> Result<bool, LogError> {
+        self.open_file()?;
+        let Some(file) = &self.file else { return Ok(false) };
+        self.buffer.drain(..self.consumed);
+        self.consumed = 0;
+        let held = self.buffer.len();
+        let len = file.metadata().map_err(LogError::io("look at", &self.path))?.len();
+        let there = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        // A claimed length is believed no further than the file reaches.
+        if there < wanted {
+            return Ok(false);
+        }
+        self.buffer.resize(there.min(wanted.max(READ_BYTES)).max(held), 0);
+        let read = read_at(file, &mut self.buffer[held..], self.position + held as u64)
+            .map_err(LogError::io("read", &self.path))?;
+        self.buffer.truncate(held + read);
+        Ok(self.buffer.len() >= wanted)
+    }
+
+    /// Goes on to the next segment, if there is one.
+    fn roll(&mut self) -> Result<bool, LogError> {
+        let next = segment_path(&self.folder, self.next);
+        if self.file.is_none() || next == self.path || !next.exists() {
+            return Ok(false);
+        }
+        self.path = next;
+        self.file = None;
+        self.position = 0;
+        self.forget();
+        self.open_file()?;
+        Ok(self.file.is_some())
+    }
+
+    fn open_file(&mut self) -> Result<(), LogError> {
+        if self.file.is_none() {
+            self.file = match File::open(&self.path) {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(LogError::io("open", &self.path)(error)),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// The path of the segment that begins with this offset; Kafka's name for it.
+pub(super) fn segment_path(folder: &Path, base: Offset) -> PathBuf {
+    folder.join(format!("{base:020}.log"))
+}
+
+/// The first offsets of the segments in a partition's folder.
+fn segments(folder: &Path) -> Result<Vec<Offset>, LogError> {
+    let entries = fs::read_dir(folder).map_err(LogError::io("list", folder))?;
+    let base = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok();
+    entries
+        .filter_map(|entry| entry.map(base).transpose())
+        .collect::<Result<_, _>>()
+        .map_err(LogError::io("list", folder))
+}
+
+/// Fills the buffer from a place in the file, as far as the file reaches.
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match file.read_at(&mut buffer[read..], position + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}

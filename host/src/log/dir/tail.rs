@@ -1,0 +1,70 @@
+//! A partition as an ordered stream: what is there, then what comes.
+
+use tokio::sync::{mpsc, watch};
+
+use crate::log::dir::{DirLog, batch};
+use crate::log::dir::cursor::Cursor;
+use crate::log::{LogError, Offset, PartitionStream, RecordBatch, StreamItem};
+
+/// How many items wait between a reader and its table: enough that decoding
+/// never waits for the disk.
+const STREAM_ITEMS: usize = 4;
+
+/// The stream of a partition from this offset on.
+pub(super) fn stream(cursor: Cursor, from: Offset, changes: watch::Receiver<u64>) -> PartitionStream {
+    let partition = cursor.partition();
+    let (items, stream) = mpsc::channel(STREAM_ITEMS);
+    tokio::spawn(async move {
+        // No receiver is left: nobody wants to know.
+        if let Err(Some(error)) = follow(cursor, from, changes, &items).await {
+            let _ = items.send(Err(error)).await;
+        }
+    });
+    PartitionStream::new(partition, stream)
+}
+
+/// Sends until the log fails (`Some`) or the stream is dropped (`None`).
+async fn follow(
+    mut cursor: Cursor,
+    from: Offset,
+    mut changes: watch::Receiver<u64>,
+    items: &mpsc::Sender<Result<StreamItem, LogError>>,
+) -> Result<(), Option<LogError>> {
+    loop {
+        // Seen before the read, so that a change during it wakes the wait below.
+        changes.mark_unchanged();
+        let (back, batch) = DirLog::blocking(move || {
+            let batch = read_batch(&mut cursor, from)?;
+            Ok((cursor, batch))
+        })
+        .await?;
+        cursor = back;
+        if !batch.is_empty() {
+            items.send(Ok(StreamItem::Records(batch))).await.map_err(|_| None)?;
+            continue;
+        }
+        items.send(Ok(StreamItem::Position(cursor.next_offset()))).await.map_err(|_| None)?;
+        tokio::select! {
+            changed = changes.changed() => changed.map_err(|_| LogError::Closed)?,
+            () = items.closed() => return Err(None),
+        }
+    }
+}
+
+/// The records that follow, as many as make a batch; none at the end of the log.
+fn read_batch(cursor: &mut Cursor, from: Offset) -> Result<RecordBatch, LogError> {
+    let mut records = RecordBatch::new(cursor.partition());
+    while !records.is_full() {
+        let Some(bytes) = cursor.next_batch()? else { break };
+        let read = batch::decode(bytes);
+        let read = read.map_err(|reason| cursor.corrupt(reason))?;
+        for record in read.iter().filter(|record| record.offset >= from) {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            records.push(record.offset, record.timestamp, key, value, batch::headers(record));
+        }
+    }
+    if records.is_empty() {
+        cursor.check_identity()?;
+    }
+    Ok(records)
+}

@@ -1,0 +1,113 @@
+//! A topic's folder: its name, its identity, its partitions.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::{LogError, NewTopic, Partition, TopicDescription};
+
+/// The most partitions a topic may have here: each is a folder with open files.
+const MAX_PARTITIONS: Partition = 1024;
+
+/// The longest name Kafka allows.
+const MAX_NAME: usize = 249;
+
+/// What `topic.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    id: String,
+    partitions: Partition,
+}
+
+pub(super) fn folder(root: &Path, topic: &str) -> PathBuf {
+    root.join(topic)
+}
+
+pub(super) fn partition_folder(root: &Path, topic: &str, partition: Partition) -> PathBuf {
+    folder(root, topic).join(partition.to_string())
+}
+
+pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescription, LogError> {
+    check_name(topic)?;
+    let path = folder(root, topic).join("topic.json");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(LogError::UnknownTopic { log: url.to_owned(), topic: topic.to_owned() });
+        }
+        Err(error) => return Err(LogError::io("read", &path)(error)),
+    };
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
+        LogError::InvalidTopic { topic: topic.to_owned(), reason: format!("{}: {error}", path.display()) }
+    })?;
+    Ok(TopicDescription {
+        name: topic.to_owned(),
+        id: manifest.id,
+        partitions: manifest.partitions,
+        // Nothing here is deleted, and a table sees the newest record of a key:
+        // what Kafka calls compacted.
+        cleanup_policy: "compact".to_owned(),
+    })
+}
+
+/// Makes the folder beside its place and renames it, so that nobody sees half a
+/// topic and of two creators one wins.
+pub(super) fn create(
+    root: &Path,
+    url: &str,
+    topic: &str,
+    settings: NewTopic,
+) -> Result<TopicDescription, LogError> {
+    check_name(topic)?;
+    if !(1..=MAX_PARTITIONS).contains(&settings.partitions) {
+        let reason = format!("partitions must be 1 to {MAX_PARTITIONS}, not {}", settings.partitions);
+        return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    // A name no topic can have: `~` is not allowed in one.
+    let draft = root.join(format!("~{id}"));
+    for partition in 0..settings.partitions {
+        let folder = draft.join(partition.to_string());
+        fs::create_dir_all(&folder).map_err(LogError::io("create", &folder))?;
+    }
+    let manifest = serde_json::to_vec(&Manifest { id, partitions: settings.partitions });
+    let path = draft.join("topic.json");
+    // OK because a manifest is a string and a number.
+    fs::write(&path, manifest.expect("serializes")).map_err(LogError::io("write", &path))?;
+    let place = folder(root, topic);
+    if let Err(error) = fs::rename(&draft, &place) {
+        // Best effort: a draft left behind is in nobody's way.
+        let _ = fs::remove_dir_all(&draft);
+        if place.exists() {
+            return Err(LogError::TopicExists { log: url.to_owned(), topic: topic.to_owned() });
+        }
+        return Err(LogError::io("create", &place)(error));
+    }
+    sync_folder(root)?;
+    describe(root, url, topic)
+}
+
+/// Makes a new name in a folder survive a crash of the machine.
+pub(super) fn sync_folder(path: &Path) -> Result<(), LogError> {
+    fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(LogError::io("sync", path))
+}
+
+/// Kafka's rules; they also keep a name from leaving the log's folder.
+fn check_name(topic: &str) -> Result<(), LogError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let reason = if topic.is_empty() {
+        "a topic needs a name".to_owned()
+    } else if topic.len() > MAX_NAME {
+        format!("a name has at most {MAX_NAME} characters, this one has {}", topic.len())
+    } else if matches!(topic, "." | "..") {
+        "`.` and `..` are no names".to_owned()
+    } else if let Some(c) = topic.chars().find(|&c| !legal(c)) {
+        format!("`{c}` is not allowed in a name: only ASCII letters, digits, `.`, `_` and `-` are")
+    } else {
+        return Ok(());
+    };
+    Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
+}

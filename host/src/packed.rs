@@ -1,0 +1,195 @@
+//! Many byte strings in one allocation: how records travel from a log through a
+//! codec. A leaf module; it knows nothing of logs, codecs or tables.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Byte strings one behind the other. Item `i` is `bytes[ends[i - 1]..ends[i]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Packed {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Packed {
+    /// A list without items.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The list that stands in these two parts, or why they are none: `ends` must
+    /// ascend to the length of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Says which number breaks the rule.
+    pub fn from_parts(bytes: Vec<u8>, ends: Vec<u32>) -> Result<Self, String> {
+        if let Some(at) = ends.windows(2).position(|pair| pair[0] > pair[1]) {
+            return Err(format!("item {} ends at byte {}, before it begins ({})", at + 1, ends[at + 1], ends[at]));
+        }
+        let last = ends.last().map_or(0, |&end| end as usize);
+        if last != bytes.len() {
+            return Err(format!("the last item ends at byte {last} of {}", bytes.len()));
+        }
+        Ok(Self { bytes, ends })
+    }
+
+    /// Appends an item.
+    ///
+    /// # Panics
+    ///
+    /// If the items together would pass 4 GiB.
+    pub fn push(&mut self, item: &[u8]) {
+        self.bytes.extend_from_slice(item);
+        let end = u32::try_from(self.bytes.len());
+        self.ends.push(end.expect("a batch is far below 4 GiB: logs close batches at BATCH_BYTES"));
+    }
+
+    /// The number of items.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no items.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Item `index`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not that many items.
+    #[must_use]
+    pub fn get(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        &self.bytes[start..self.ends[index] as usize]
+    }
+
+    /// The items in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// The items of this range, copied; all of them are lent.
+    ///
+    /// # Panics
+    ///
+    /// If there are not that many items.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Cow<'_, Self> {
+        if range == (0..self.len()) {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(range.map(|index| self.get(index)).collect())
+    }
+
+    /// All items, one behind the other.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each item ends in [`Packed::bytes`].
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+}
+
+impl<T: AsRef<[u8]>> FromIterator<T> for Packed {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        let mut packed = Self::new();
+        items.into_iter().for_each(|item| packed.push(item.as_ref()));
+        packed
+    }
+}
+
+/// A [`Packed`] list whose items may be null, as a record's key and value may.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackedOptions {
+    items: Packed,
+    nulls: Vec<bool>,
+}
+
+impl PackedOptions {
+    /// Appends an item or a null.
+    pub fn push(&mut self, item: Option<&[u8]>) {
+        self.items.push(item.unwrap_or_default());
+        self.nulls.push(item.is_none());
+    }
+
+    /// Item `index`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not that many items.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        (!self.nulls[index]).then(|| self.items.get(index))
+    }
+
+    /// Whether item `index` is null.
+    #[must_use]
+    pub fn is_null(&self, index: usize) -> bool {
+        self.nulls[index]
+    }
+
+    /// The bytes of all items together.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.items.bytes.len()
+    }
+
+    /// The items that `keep` names by index, nulls left out: the list to hand to
+    /// a codec, and the index in `self` of each of its items.
+    #[must_use]
+    pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Packed, Vec<usize>) {
+        let indices: Vec<usize> =
+            (0..self.nulls.len()).filter(|&index| !self.nulls[index] && keep(index)).collect();
+        let items = indices.iter().map(|&index| self.items.get(index)).collect();
+        (items, indices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parts_that_are_no_list_are_refused() {
+        assert!(Packed::from_parts(vec![1, 2, 3], vec![1, 3]).is_ok());
+        assert!(Packed::from_parts(vec![], vec![]).is_ok());
+        assert!(Packed::from_parts(vec![1], vec![]).is_err());
+        assert!(Packed::from_parts(vec![1, 2], vec![2, 1]).is_err());
+        assert!(Packed::from_parts(vec![1, 2], vec![1, 9]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn items_come_back(items: Vec<Vec<u8>>) {
+            let packed: Packed = items.iter().collect();
+            prop_assert_eq!(packed.iter().collect::<Vec<_>>(), items.iter().collect::<Vec<_>>());
+            let parts = Packed::from_parts(packed.bytes().to_vec(), packed.ends().to_vec());
+            prop_assert_eq!(parts, Ok(packed));
+        }
+
+        #[test]
+        fn select_keeps_what_is_asked_for(items: Vec<Option<Vec<u8>>>, odd: bool) {
+            let mut list = PackedOptions::default();
+            items.iter().for_each(|item| list.push(item.as_deref()));
+            let keep = |index: usize| index % 2 == usize::from(odd);
+            let (packed, indices) = list.select(keep);
+            let expected: Vec<usize> =
+                (0..items.len()).filter(|&i| keep(i) && items[i].is_some()).collect();
+            prop_assert_eq!(&indices, &expected);
+            for (item, index) in packed.iter().zip(indices) {
+                prop_assert_eq!(Some(item), items[index].as_deref());
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The table: a topic's newest value for each key, in memory.
+//!
+//! One task a table takes the partition streams of its log, has their batches
+//! decoded by the codec workers (several at once, applied in each partition's
+//! order), applies them to a persistent map, and publishes the map. A reader
+//! takes the published map, so it never waits, never sees half a batch, and can
+//! keep it as a [`Snapshot`] at no cost.
+//!
+//! Progress counts what was applied: positions are part of what is published.
+//! Names neither Kafka nor wasmtime.
+
+mod decode;
+mod entry;
+mod error;
+mod load;
+#[cfg(test)]
+mod model;
+mod reject;
+mod shared;
+mod snapshot;
+mod stats;
+mod status;
+mod view;
+mod wait;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use entry::{Entry, Notice};
+pub use error::TableError;
+pub use reject::{Part, Reject};
+pub use snapshot::Snapshot;
+pub use stats::{PartitionProgress, Stats};
+pub use status::Status;
+pub use wait::Freshness;
+pub use watch::{Change, WatchEvent, WatchStart, Watcher};
+
+use crate::codec::Codecs;
+use crate::log::{Log, Offset, Partition, TopicDescription};
+use shared::Shared;
+
+/// How long `start` waits for a table to be complete before it gives up and
+/// returns a degraded one.
+pub const CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A topic, materialized. A clone is a handle to the same table, which stops when
+/// the last handle is dropped.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use ktables::codec::Codecs;
+/// use ktables::table::Table;
+///
+/// let log = ktables::log::open("dir:./data")?;
+/// let table = Table::builder(log, "services", Codecs::default()).start().await?;
+/// if let Some(entry) = table.get("billing") {
+///     println!("{}", entry.json());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Table {
+    shared: Arc<Shared>,
+    /// Dropped with the last handle, which stops the task.
+    stop: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+/// How a table is to be made.
+#[derive(Debug)]
+pub struct TableBuilder {
+    log: Arc<dyn Log>,
+    topic: String,
+    codecs: Codecs,
+    catchup_timeout: Duration,
+}
+
+impl TableBuilder {
+    /// How long [`TableBuilder::start`] and [`Table::ready`] wait for the table
+    /// to be complete; [`CATCHUP_TIMEOUT`] by default.
+    #[must_use]
+    pub fn catchup_timeout(mut self, timeout: Duration) -> Self {
+        self.catchup_timeout = timeout;
+        self
+    }
+
+    /// Begins to load and returns at once; [`Table::ready`] waits. Needs a tokio
+    /// runtime, on which the table's task runs.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if there is no such topic or it cannot be read.
+    pub async fn open(self) -> Result<Table, TableError> {
+        let topic = self.log.describe(&self.topic).await?;
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let shared = Arc::new(Shared::new(self.log, topic, self.codecs, self.catchup_timeout));
+        tokio::spawn(load::run(shared.clone(), stopped));
+        Ok(Table { shared, stop: Arc::new(stop) })
+    }
+
+    /// Loads, and returns when the table is complete as of now, or degraded after
+    /// the catch-up timeout: see [`Table::status`].
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if there is no such topic, it cannot be read, or the log
+    /// fails.
+    pub async fn start(self) -> Result<Table, TableError> {
+        let table = self.open().await?;
+        table.ready().await?;
+        Ok(table)
+    }
+}
+
+impl Table {
+    /// A table of a topic, read through these codecs.
+    pub fn builder(log: Arc<dyn Log>, topic: impl Into<String>, codecs: Codecs) -> TableBuilder {
+        TableBuilder { log, topic: topic.into(), codecs, catchup_timeout: CATCHUP_TIMEOUT }
+    }
+
+    /// Waits until loading has come to an end: complete, or degraded.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if the log failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Loading goes on if this is dropped.
+    pub async fn ready(&self) -> Result<Status, TableError> {
+        let mut status = self.shared.subscribe_status();
+        let ended = status.wait_for(|status| !matches!(status, Status::Loading)).await;
+        match ended.as_deref() {
+            Ok(Status::Failed(error)) => Err(TableError::clone(error)),
+            Ok(status) => Ok(status.clone()),
+            Err(_) => Ok(Status::Stopped),
+        }
+    }
+
+    /// The topic the table was started on.
+    #[must_use]
+    pub fn topic(&self) -> &TopicDescription {
+        &self.shared.topic
+    }
+
+    /// The entry of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<Entry> {
+        self.shared.view().get(key).cloned()
+    }
+
+    /// Whether there is an entry for a key.
+    #[must_use]
+    pub fn contains(&self, key: &str) -> bool {
+        self.shared.view().get(key).is_some()
+    }
+
+    /// The notice on a key whose newest record was rejected, whether or not there
+    /// is an entry for it.
+    #[must_use]
+    pub fn notice(&self, key: &str) -> Option<Notice> {
+        self.shared.view().notice(key).cloned()
+    }
+
+    /// The number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.view().len()
+    }
+
+    /// Whether there are no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry of a member of a group. In a table without a group scheme there
+    /// are no groups.
+    #[must_use]
+    pub fn member(&self, group: &str, member: &str) -> Option<Entry> {
+        self.shared.view().member(group, member).cloned()
+    }
+
+    /// The entries of a group, by member.
+    #[must_use]
+    pub fn members(&self, group: &str) -> Vec<Entry> {
+        self.shared.view().members(group).cloned().collect()
+    }
+
+    /// The number of members of a group.
+    #[must_use]
+    pub fn member_count(&self, group: &str) -> usize {
+        self.shared.view().member_count(group)
+    }
+
+    /// The names of the groups that have members, in order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<str>> {
+        self.shared.view().groups().cloned().collect()
+    }
+
+    /// One consistent moment of the whole table, to be iterated or kept. Costs no
+    /// copy.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.shared.view_to_keep())
+    }
+
+    /// The entries now (unless only changes are wanted), then every change and
+    /// every change of status.
+    #[must_use]
+    pub fn watch(&self, start: WatchStart) -> Watcher {
+        Watcher::new(&self.shared, start)
+    }
+
+    /// Waits until everything acknowledged before the call is visible.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if this is dropped.
+    pub async fn barrier(&self, timeout: Duration) -> Freshness {
+        wait::barrier(&self.shared, timeout).await
+    }
+
+    /// Waits until a record is visible: one whose place an acknowledged write
+    /// gave. Asks the log nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if this is dropped.
+    pub async fn wait_for(&self, partition: Partition, offset: Offset, timeout: Duration) -> Freshness {
+        wait::wait_for(&self.shared, partition, offset, timeout).await
+    }
+
+    /// Whether the table is complete, and if not, why.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// What the table has read and holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The records rejected last, oldest first: at most 1,000 of them.
+    #[must_use]
+    pub fn rejects(&self) -> Vec<Reject> {
+        self.shared.rejects()
+    }
+
+    /// Stops reading. The contents stay readable; the status is
+    /// [`Status::Stopped`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The table stops even if this is dropped.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let mut status = self.shared.subscribe_status();
+        // The sender lives in `shared`.
+        let _ = status.wait_for(Status::is_over).await;
+    }
+}

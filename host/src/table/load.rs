@@ -1,0 +1,175 @@
+//! The task of a table: loads a generation, follows its topic, and begins another
+//! generation beside it when the topic is replaced.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, select_all};
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::codec::workers;
+use crate::log::{LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription};
+use crate::table::decode::{Decoded, decode};
+use crate::table::error::TableError;
+use crate::table::shared::Shared;
+use crate::table::view::View;
+
+/// How many batches of a partition are decoded at once: one on its way through
+/// the codec while the next is fetched.
+const BATCHES_IN_FLIGHT: usize = 2;
+
+/// How long to wait before trying again what the host could not do.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One step of a partition's ordered stream.
+enum Step {
+    Apply(Decoded),
+    Position(Partition, Offset),
+}
+
+/// Follows the topic until told to stop, or until all handles are gone.
+pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        // An error means that the last handle was dropped.
+        _ = stopped.wait_for(|&stopped| stopped) => {}
+        error = follow(&shared) => shared.update(|conditions| conditions.failed = Some(Arc::new(error))),
+    }
+    shared.update(|conditions| conditions.stopped = true);
+}
+
+/// Loads generation after generation, until the log fails for good.
+async fn follow(shared: &Arc<Shared>) -> TableError {
+    let mut topic = shared.topic.clone();
+    let mut generation = 1;
+    loop {
+        let Err(error) = load(shared, &topic, generation).await;
+        let LogError::Replaced { .. } = &error else { return error.into() };
+        tracing::warn!(topic = topic.name, "loading a new generation: {error}");
+        let reason = format!("the topic was replaced; loading it again: {error}");
+        shared.update(|conditions| conditions.trouble = Some(reason.into()));
+        topic = match reappeared(shared, &topic).await {
+            Ok(topic) => topic,
+            Err(error) => return error.into(),
+        };
+        generation += 1;
+    }
+}
+
+/// Waits for the topic to be there again, as another one.
+async fn reappeared(shared: &Shared, gone: &TopicDescription) -> Result<TopicDescription, LogError> {
+    loop {
+        match shared.log.describe(&gone.name).await {
+            Ok(topic) => return Ok(topic),
+            Err(LogError::UnknownTopic { .. }) => {
+                shared.update(|conditions| conditions.trouble = Some("the topic is missing".into()));
+                sleep(RETRY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Loads a generation and follows the topic; only an error ends it. The first
+/// generation is served from its first batch on, a later one when it is complete.
+async fn load(
+    shared: &Arc<Shared>,
+    topic: &TopicDescription,
+    generation: u64,
+) -> Result<std::convert::Infallible, LogError> {
+    let ranges = shared.log.offsets(&topic.name).await?;
+    let from: Vec<(Partition, Offset)> = ranges.iter().map(|range| (range.partition, range.start)).collect();
+    let streams = shared.log.read(topic, &from).await?;
+    let mut steps = select_all(streams.into_iter().map(|stream| steps(shared, stream)));
+    let mut view = View::new(generation, from.iter().map(|&(_, offset)| offset).collect());
+    shared.begin_loading(ranges.clone());
+    let mut late = pin!(sleep_until(Instant::now() + shared.catchup_timeout));
+    let mut warned = false;
+    let (mut serving, mut complete) = (generation == 1, false);
+    loop {
+        if !complete && reached(&view, &ranges) {
+            complete = true;
+            if !serving {
+                shared.switch(&view);
+                serving = true;
+                shared.update(|conditions| conditions.trouble = None);
+            }
+            shared.finish_loading(view.counters.records);
+        }
+        let step = tokio::select! {
+            step = steps.next() => step.unwrap_or(Err(LogError::Closed))?,
+            () = &mut late, if !complete && !warned => {
+                warned = true;
+                let reason = lateness(&view, &ranges, shared.catchup_timeout);
+                shared.update(|conditions| conditions.late = Some(reason.into()));
+                continue;
+            }
+        };
+        match step {
+            Step::Apply(decoded) if serving => shared.apply_and_publish(&mut view, decoded),
+            Step::Apply(decoded) => shared.apply(&mut view, decoded),
+            Step::Position(partition, offset) => {
+                view.advance(partition, offset);
+                if serving {
+                    shared.publish_positions(&view);
+                }
+            }
+        }
+    }
+}
+
+/// A partition's stream with its batches decoded, in order.
+fn steps(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static, Result<Step, LogError>> {
+    let partition = stream.partition();
+    let shared = shared.clone();
+    let step = move |item: Result<StreamItem, LogError>| {
+        let shared = shared.clone();
+        async move {
+            match item? {
+                StreamItem::Records(batch) => Ok(Step::Apply(decoded(&shared, batch).await)),
+                StreamItem::Position(offset) => Ok(Step::Position(partition, offset)),
+            }
+        }
+    };
+    stream.map(step).buffered(BATCHES_IN_FLIGHT).boxed()
+}
+
+/// Decodes a batch on a codec worker. What the host cannot do now it tries again:
+/// no record is charged with it.
+async fn decoded(shared: &Shared, batch: RecordBatch) -> Decoded {
+    let batch = Arc::new(batch);
+    let mut failed = false;
+    loop {
+        let (codecs, job) = (shared.codecs.clone(), batch.clone());
+        match workers::run(move || decode(&codecs, &job)).await {
+            Ok(decoded) => {
+                if failed {
+                    shared.update(|conditions| conditions.trouble = None);
+                }
+                return decoded;
+            }
+            Err(failure) => {
+                failed = true;
+                let offset = batch.get(0).offset;
+                let reason = format!("partition {}, offset {offset}: {failure}; trying again", batch.partition());
+                shared.update(|conditions| conditions.trouble = Some(reason.into()));
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// The gate: everything that was there when loading began is applied.
+fn reached(view: &View, ranges: &[OffsetRange]) -> bool {
+    ranges.iter().all(|range| range.end <= range.start || view.position(range.partition) >= range.end)
+}
+
+fn lateness(view: &View, ranges: &[OffsetRange], timeout: Duration) -> String {
+    let behind = ranges.iter().filter(|range| view.position(range.partition) < range.end);
+    let behind: Vec<String> = behind
+        .map(|range| format!("partition {} at {} of {}", range.partition, view.position(range.partition), range.end))
+        .collect();
+    format!("still loading after {timeout:?}: {}", behind.join(", "))
+}

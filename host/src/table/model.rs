@@ -1,0 +1,103 @@
+//! The contract in ten lines, and the view held to it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use proptest::prelude::*;
+
+use crate::codec::{Codecs, LengthPrefixed};
+use crate::log::RecordBatch;
+use crate::table::decode::decode;
+use crate::table::view::View;
+
+/// A record's key, value and what they mean, by small numbers so that keys meet.
+type Record = (Option<String>, Option<String>);
+
+/// Last write wins; null deletes; what is rejected changes nothing.
+#[derive(Default)]
+struct Model(BTreeMap<String, String>, HashSet<String>);
+
+impl Model {
+    fn apply(&mut self, (key, value): &Record) {
+        let Some(key) = key.as_ref().filter(|key| key.contains(':')) else { return };
+        self.1.remove(key);
+        match value {
+            None => drop(self.0.remove(key)),
+            Some(value) if value == "poison" => drop(self.1.insert(key.clone())),
+            Some(value) => drop(self.0.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let key = prop_oneof![
+        8 => (0..3_i32, 0..4_i32).prop_map(|(group, member)| Some(format!("2:g{group}m{member}"))),
+        1 => Just(Some("foreign".to_owned())),
+        1 => Just(None),
+    ];
+    let value = prop_oneof![
+        6 => (0..50_i32).prop_map(|number| Some(number.to_string())),
+        1 => Just(Some("null".to_owned())),
+        2 => Just(Some("poison".to_owned())),
+        3 => Just(None),
+    ];
+    proptest::collection::vec((key, value), 0..120)
+}
+
+/// The records as batches of one partition.
+fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
+    let mut offsets = 0..;
+    let batch = |records: &[Record]| {
+        let mut batch = RecordBatch::new(0);
+        for ((key, value), offset) in records.iter().zip(&mut offsets) {
+            let (key, value) = (key.as_deref(), value.as_deref());
+            batch.push(offset, 0, key.map(str::as_bytes), value.map(str::as_bytes), Vec::new());
+        }
+        batch
+    };
+    records.chunks(size).map(batch).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_view_is_the_model(records in records(), size in 1..40_usize, kept_at in 0..10_usize) {
+        let codecs = Codecs { scheme: Some(std::sync::Arc::new(LengthPrefixed)), ..Codecs::default() };
+        let (mut view, mut model) = (View::new(1, vec![0]), Model::default());
+        let mut changes = BTreeMap::new();
+        let mut kept = None;
+        for (number, batch) in batches(&records, size).iter().enumerate() {
+            if number == kept_at {
+                let entries: Vec<_> = view.iter().cloned().collect();
+                kept = Some((view.clone(), entries));
+            }
+            // Changes alone rebuild the table, and each begins where the last ended.
+            view.apply(decode(&codecs, batch).unwrap(), |change| {
+                let key = change.key().to_owned();
+                let before = change.old.as_ref().map(|entry| entry.json().to_owned());
+                assert_eq!(changes.get(&key), before.as_ref());
+                match change.new {
+                    Some(entry) => changes.insert(key, entry.json().to_owned()),
+                    None => changes.remove(&key),
+                };
+            }, drop);
+        }
+        records.iter().for_each(|record| model.apply(record));
+
+        let rows: BTreeMap<_, _> = view.iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
+        prop_assert_eq!(&rows, &model.0);
+        prop_assert_eq!(&changes, &model.0);
+        let notices: HashSet<_> = view.notices().map(|(key, _)| key.to_string()).collect();
+        prop_assert_eq!(notices, model.1);
+        let nested: BTreeMap<_, _> = view
+            .groups()
+            .flat_map(|group| view.members(group).map(|e| (e.key().to_owned(), e.json().to_owned())))
+            .collect();
+        prop_assert_eq!(&nested, &model.0);
+        prop_assert_eq!(view.counters.records as usize, records.len());
+        prop_assert_eq!(view.position(0) as usize, records.len());
+        let payload: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
+        prop_assert_eq!(view.counters.payload_bytes as usize, payload);
+        if let Some((moment, entries)) = kept {
+            prop_assert_eq!(moment.iter().cloned().collect::<Vec<_>>(), entries);
+        }
+    }
+}

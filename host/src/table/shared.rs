@@ -1,0 +1,217 @@
+//! What a table's handles and its task share.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::{broadcast, watch};
+
+use crate::codec::Codecs;
+use crate::log::{Log, OffsetRange, TopicDescription};
+use crate::table::decode::Decoded;
+use crate::table::reject::{Reject, Ring};
+use crate::table::stats::{PartitionProgress, Stats};
+use crate::table::status::{Conditions, Status};
+use crate::table::view::View;
+use crate::table::watch::Published;
+
+/// How many publications a watcher may lag behind before it is told that it
+/// missed some.
+const WATCH_LAG: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) topic: TopicDescription,
+    pub(super) codecs: Codecs,
+    pub(super) catchup_timeout: Duration,
+    view: ArcSwap<View>,
+    /// Held while a moment is made, published and told to watchers, and while a
+    /// watcher takes its first moment, so that it misses nothing and sees nothing
+    /// twice. A std lock: held for no longer than a batch takes; no read takes it.
+    watchers: Mutex<broadcast::Sender<Published>>,
+    /// Changes with every publication and every status.
+    applied: watch::Sender<()>,
+    status: watch::Sender<Status>,
+    /// A std lock: held to look or to change a field.
+    conditions: Mutex<Conditions>,
+    /// A std lock: held to push or to copy.
+    rejects: Mutex<Ring>,
+    /// A std lock: held to look or to change a field.
+    loading: Mutex<Loading>,
+}
+
+/// How the loading of a generation went.
+#[derive(Debug)]
+struct Loading {
+    began: Instant,
+    ranges: Vec<OffsetRange>,
+    catch_up: Option<Duration>,
+    replayed: u64,
+}
+
+impl Shared {
+    pub(super) fn new(log: Arc<dyn Log>, topic: TopicDescription, codecs: Codecs, catchup_timeout: Duration) -> Self {
+        let loading = Loading { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 };
+        Self {
+            log,
+            topic,
+            codecs,
+            catchup_timeout,
+            view: ArcSwap::from_pointee(View::new(1, Vec::new())),
+            watchers: Mutex::new(broadcast::channel(WATCH_LAG).0),
+            applied: watch::channel(()).0,
+            status: watch::channel(Status::Loading).0,
+            conditions: Mutex::default(),
+            rejects: Mutex::default(),
+            loading: Mutex::new(loading),
+        }
+    }
+
+    /// The newest moment, for a look.
+    pub(super) fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// The newest moment, to be kept.
+    pub(super) fn view_to_keep(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// A receiver of what is published from now on, and the moment now.
+    pub(super) fn subscribe(&self) -> (broadcast::Receiver<Published>, Arc<View>) {
+        let watchers = lock(&self.watchers);
+        (watchers.subscribe(), self.view.load_full())
+    }
+
+    /// Changes whenever something was applied or the status changed.
+    pub(super) fn subscribe_applied(&self) -> watch::Receiver<()> {
+        self.applied.subscribe()
+    }
+
+    pub(super) fn subscribe_status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Applies a batch to the loader's copy without publishing it.
+    pub(super) fn apply(&self, view: &mut View, decoded: Decoded) {
+        view.apply(decoded, drop, |reject| self.reject(reject));
+    }
+
+    /// Applies a batch, publishes the moment behind it, and tells watchers.
+    pub(super) fn apply_and_publish(&self, view: &mut View, decoded: Decoded) {
+        let watchers = lock(&self.watchers);
+        let mut changes = Vec::new();
+        let watched = watchers.receiver_count() > 0;
+        let changed = |change| if watched { changes.push(change) };
+        view.apply(decoded, changed, |reject| self.reject(reject));
+        self.view.store(Arc::new(view.clone()));
+        if !changes.is_empty() {
+            // Fails if the last watcher left just now.
+            let _ = watchers.send(Published::Changes(changes.into()));
+        }
+        drop(watchers);
+        self.applied.send_replace(());
+    }
+
+    /// Publishes a moment in which nothing changed but positions.
+    pub(super) fn publish_positions(&self, view: &View) {
+        self.view.store(Arc::new(view.clone()));
+        self.applied.send_replace(());
+    }
+
+    /// Puts a new generation in the place of the old one, and tells watchers the
+    /// difference.
+    pub(super) fn switch(&self, view: &View) {
+        let watchers = lock(&self.watchers);
+        let old = self.view.swap(Arc::new(view.clone()));
+        if watchers.receiver_count() > 0 {
+            let difference = Published::difference(&old, view);
+            // Fails if the last watcher left just now.
+            let _ = watchers.send(Published::Generation(view.generation));
+            let _ = watchers.send(difference);
+        }
+        drop(watchers);
+        self.applied.send_replace(());
+    }
+
+    /// A generation begins to load what these offsets span.
+    pub(super) fn begin_loading(&self, ranges: Vec<OffsetRange>) {
+        *lock(&self.loading) = Loading { began: Instant::now(), ranges, catch_up: None, replayed: 0 };
+        *lock(&self.rejects) = Ring::default();
+    }
+
+    /// A generation has loaded what there was when it began.
+    pub(super) fn finish_loading(&self, replayed: u64) {
+        let mut loading = lock(&self.loading);
+        loading.catch_up = Some(loading.began.elapsed());
+        loading.replayed = replayed;
+        drop(loading);
+        self.update(|conditions| conditions.caught_up = true);
+    }
+
+    /// Changes what the status follows from, and tells those who wait for it.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
+        let mut conditions = lock(&self.conditions);
+        change(&mut conditions);
+        let status = conditions.status();
+        drop(conditions);
+        let changed = self.status.send_if_modified(|current| {
+            let changed = current.name() != status.name() || current.reason() != status.reason();
+            *current = status.clone();
+            changed
+        });
+        if changed {
+            tracing::info!(topic = self.topic.name, "table is {status}");
+            // Fails if there is no watcher.
+            let _ = lock(&self.watchers).send(Published::Status(status));
+            self.applied.send_replace(());
+        }
+    }
+
+    pub(super) fn rejects(&self) -> Vec<Reject> {
+        lock(&self.rejects).to_vec()
+    }
+
+    fn reject(&self, reject: Reject) {
+        let (partition, offset) = (reject.partition, reject.offset);
+        tracing::debug!(topic = self.topic.name, partition, offset, "rejected a record: {}", reject.rejection);
+        lock(&self.rejects).push(reject);
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let view = self.view();
+        let loading = lock(&self.loading);
+        let progress = |range: &OffsetRange| PartitionProgress {
+            partition: range.partition,
+            position: view.position(range.partition).max(range.start),
+            start: range.start,
+            target: range.end,
+        };
+        let counters = view.counters.clone();
+        Stats {
+            generation: view.generation,
+            entries: view.len() as u64,
+            groups: view.groups().count() as u64,
+            records: counters.records,
+            tombstones: counters.tombstones,
+            keyless: counters.keyless,
+            foreign: counters.foreign,
+            rejects: counters.rejects,
+            cross_partition: counters.cross_partition,
+            payload_bytes: counters.payload_bytes,
+            catch_up: loading.catch_up,
+            replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
+            partitions: loading.ranges.iter().map(progress).collect(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // OK because nothing panics while it holds one of these locks.
+    mutex.lock().expect("not poisoned")
+}

@@ -1,0 +1,84 @@
+//! Whether a table is complete, and if not, why.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::table::TableError;
+
+/// Whether a table is complete.
+#[derive(Debug, Clone)]
+pub enum Status {
+    /// It has not yet reached the ends that its topic had when it began.
+    Loading,
+    /// It is complete as of then, and follows its topic.
+    CaughtUp,
+    /// It is incomplete or may be behind, for this reason, and goes on trying.
+    Degraded(Arc<str>),
+    /// It stopped following its topic; its contents are those of that moment.
+    Failed(Arc<TableError>),
+    /// It was stopped.
+    Stopped,
+}
+
+impl Status {
+    /// Its name, as users see it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::CaughtUp => "caught_up",
+            Self::Degraded(_) => "degraded",
+            Self::Failed(_) => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// Why it is not caught up.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Degraded(reason) => Some(reason.to_string()),
+            Self::Failed(error) => Some(error.to_string()),
+            Self::Loading | Self::CaughtUp | Self::Stopped => None,
+        }
+    }
+
+    /// Whether nothing will change any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Stopped)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        self.reason().map_or(Ok(()), |reason| write!(f, " ({reason})"))
+    }
+}
+
+/// What the status follows from. Each is told on its own; together they have one
+/// answer.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    pub(super) caught_up: bool,
+    /// Loading took longer than it should: how far it is.
+    pub(super) late: Option<Arc<str>>,
+    /// The host cannot do its work now.
+    pub(super) trouble: Option<Arc<str>>,
+    pub(super) failed: Option<Arc<TableError>>,
+    pub(super) stopped: bool,
+}
+
+impl Conditions {
+    pub(super) fn status(&self) -> Status {
+        match self {
+            Self { failed: Some(error), .. } => Status::Failed(error.clone()),
+            Self { stopped: true, .. } => Status::Stopped,
+            Self { trouble: Some(reason), .. } => Status::Degraded(reason.clone()),
+            Self { caught_up: true, .. } => Status::CaughtUp,
+            Self { late: Some(reason), .. } => Status::Degraded(reason.clone()),
+            Self { .. } => Status::Loading,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Waiting for what others wrote.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::log::{Offset, Partition};
+use crate::table::shared::Shared;
+
+/// Whether what was waited for is visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freshness {
+    /// It is.
+    Fresh,
+    /// It may not be, for this reason.
+    Stale(String),
+}
+
+impl Freshness {
+    /// Whether it is [`Freshness::Fresh`].
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh)
+    }
+}
+
+pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
+    let wait = async {
+        match shared.log.offsets(&shared.topic.name).await {
+            Ok(ranges) => {
+                let ends: Vec<_> = ranges.iter().map(|range| (range.partition, range.end)).collect();
+                reach(shared, &ends).await
+            }
+            Err(error) => Freshness::Stale(error.to_string()),
+        }
+    };
+    within(timeout, wait).await
+}
+
+pub(super) async fn wait_for(shared: &Shared, partition: Partition, offset: Offset, timeout: Duration) -> Freshness {
+    within(timeout, reach(shared, &[(partition, offset + 1)])).await
+}
+
+/// Waits until each position is there.
+async fn reach(shared: &Shared, targets: &[(Partition, Offset)]) -> Freshness {
+    let mut applied = shared.subscribe_applied();
+    loop {
+        let view = shared.view_to_keep();
+        if targets.iter().all(|&(partition, target)| view.position(partition) >= target) {
+            return Freshness::Fresh;
+        }
+        let status = shared.status();
+        if status.is_over() {
+            return Freshness::Stale(format!("the table is {status}"));
+        }
+        if applied.changed().await.is_err() {
+            return Freshness::Stale("the table is gone".to_owned());
+        }
+    }
+}
+
+async fn within(timeout: Duration, wait: impl Future<Output = Freshness>) -> Freshness {
+    let late = |_| Freshness::Stale(format!("not reached within {timeout:?}"));
+    tokio::time::timeout(timeout, wait).await.unwrap_or_else(late)
+}

@@ -1,0 +1,33 @@
+//! Codecs that are WebAssembly components: the only place that names wasmtime.
+//!
+//! [`Engine::load`] reads a component, refuses what it cannot run safely (with
+//! the reasons), and compiles it or takes it from the cache.
+//! [`Component::value_codec`], [`Component::key_codec`] and
+//! [`Component::group_scheme`] make codecs of it: one configuration each, behind
+//! it as many instances as run at once.
+//!
+//! Invariants:
+//! - A guest runs on codec workers only, within a deadline, a memory limit, an
+//!   output limit, and a memory budget for the whole engine.
+//! - An instance that trapped or broke a rule is dropped, never used again.
+//! - Nothing a guest returns is believed: item counts, UTF-8 and JSON are checked.
+//! - A compiled component is loaded only from a private folder, only if its
+//!   digest is right.
+
+mod bindings;
+mod cache;
+mod codecs;
+mod component;
+mod engine;
+mod error;
+mod fault;
+mod inspect;
+mod instance;
+mod limits;
+mod state;
+
+pub use component::{Component, Description, LoadOptions, digest_of};
+pub use engine::{Engine, EngineOptions};
+pub use error::WasmError;
+pub use inspect::{Inspection, Interface, SUPPORTED_VERSIONS, inspect};
+pub use limits::{Limits, Profile};

@@ -1,0 +1,204 @@
+//! A component behind the codec traits: instances on loan, faults isolated, keys
+//! checked.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::codec::{
+    Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, RejectKind, Rejection, ValueCodec,
+};
+use crate::log::Header;
+use crate::packed::Packed;
+use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
+use crate::wasm::fault::{CallError, Fault};
+use crate::wasm::instance::{Instance, Slots};
+use crate::wasm::{Component, WasmError};
+
+/// What every instance of a codec is configured with.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) topic: String,
+    pub(super) role: Role,
+    pub(super) config: String,
+}
+
+/// One configuration of one component.
+pub(super) struct ComponentCodec {
+    component: Component,
+    setup: Setup,
+    /// Instances that nobody runs now; there are never more than run at once. A
+    /// std lock: held to push and pop.
+    idle: Mutex<Vec<Instance>>,
+}
+
+impl std::fmt::Debug for ComponentCodec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ComponentCodec").field("component", &self.component).field("setup", &self.setup).finish_non_exhaustive()
+    }
+}
+
+impl ComponentCodec {
+    pub(super) fn new(component: Component, setup: Setup) -> Self {
+        Self { component, setup, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Makes the first instance.
+    pub(super) fn warm_up(&self) -> Result<(), WasmError> {
+        let name = || self.component.id.name.clone();
+        let failed = |error| self.component.failed("configured", error);
+        let mut instance = self.component.instantiate().map_err(failed)?;
+        let accepted = instance.configure(self.context()).map_err(failed)?;
+        accepted.map_err(|message| WasmError::Configuration { name: name(), message })?;
+        self.put_back(instance);
+        Ok(())
+    }
+
+    /// Calls for all items at once; if that faults, the instance is dropped and
+    /// each item called for alone, so that only the culprits are rejected.
+    ///
+    /// One by one and not by halves: a thousand calls cost a fraction of a
+    /// millisecond more than one, while each halving with a culprit that loops
+    /// costs a deadline.
+    fn call<T>(&self, len: usize, call: impl Fn(&mut Instance, Range<usize>) -> Slots<T>) -> Answers<T> {
+        match self.attempt(|instance| call(instance, 0..len)) {
+            Ok(answers) => Ok(answers),
+            Err(CallError::Host(failure)) => Err(failure),
+            Err(CallError::Fault(fault)) if len == 1 => Ok(vec![Err(self.rejection(fault))]),
+            Err(CallError::Fault(fault)) => {
+                let (component, digest) = (&self.component.id.name, &self.component.id.digest);
+                tracing::debug!(component, digest, "a batch of {len} faulted ({}); going on one by one", fault.message);
+                (0..len).map(|index| self.call_one(index, &call)).collect()
+            }
+        }
+    }
+
+    fn call_one<T>(
+        &self,
+        index: usize,
+        call: impl Fn(&mut Instance, Range<usize>) -> Slots<T>,
+    ) -> Result<Result<T, Rejection>, HostFailure> {
+        match self.attempt(|instance| call(instance, index..index + 1)) {
+            // OK because a call answers with as many items as it was asked for.
+            Ok(mut answers) => Ok(answers.pop().expect("one answer")),
+            Err(CallError::Host(failure)) => Err(failure),
+            Err(CallError::Fault(fault)) => Ok(Err(self.rejection(fault))),
+        }
+    }
+
+    /// Runs a call on an idle instance, or a new one. It comes back only if it
+    /// did nothing wrong.
+    fn attempt<T>(&self, call: impl FnOnce(&mut Instance) -> Slots<T>) -> Slots<T> {
+        let mut instance = match self.take() {
+            Some(instance) => instance,
+            None => self.configured()?,
+        };
+        let answers = call(&mut instance)?;
+        if !instance.is_broken() {
+            self.put_back(instance);
+        }
+        Ok(answers)
+    }
+
+    fn configured(&self) -> Result<Instance, CallError> {
+        let mut instance = self.component.instantiate()?;
+        match instance.configure(self.context())? {
+            Ok(()) => Ok(instance),
+            // The same configuration was accepted before.
+            Err(message) => Err(Fault::contract(format!("no longer accepts its configuration: {message}")).into()),
+        }
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { topic: &self.setup.topic, role: self.setup.role, config: &self.setup.config }
+    }
+
+    fn take(&self) -> Option<Instance> {
+        // OK because nothing panics while it holds the lock.
+        self.idle.lock().expect("not poisoned").pop()
+    }
+
+    fn put_back(&self, instance: Instance) {
+        // OK because nothing panics while it holds the lock.
+        self.idle.lock().expect("not poisoned").push(instance);
+    }
+
+    fn rejection(&self, fault: Fault) -> Rejection {
+        Rejection { kind: fault.kind, message: fault.message, component: Some(self.component.id.clone()) }
+    }
+}
+
+impl ValueCodec for ComponentCodec {
+    fn component(&self) -> Option<&ComponentId> {
+        Some(&self.component.id)
+    }
+
+    fn wants_headers(&self) -> bool {
+        self.component.description().is_some_and(|description| description.wants_headers)
+    }
+
+    fn decode(&self, raw: &Packed, headers: &[&[Header]]) -> Answers<Box<str>> {
+        self.call(raw.len(), |instance, range| {
+            let headers = headers.get(range.clone()).unwrap_or_default();
+            instance.decode_values(&raw.slice(range), headers)
+        })
+    }
+
+    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+        self.call(values.len(), |instance, range| instance.encode_values(&values[range]))
+    }
+}
+
+impl KeyCodec for ComponentCodec {
+    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
+        let decoded = self.call(raw.len(), |instance, range| instance.decode_keys(&raw.slice(range)))?;
+        let keys: Vec<&str> = decoded.iter().flatten().map(|key| &**key).collect();
+        let mut encoded = KeyCodec::encode(self, &keys)?.into_iter();
+        let canonical = |(index, key): (usize, Result<Box<str>, Rejection>)| {
+            let key = key?;
+            // OK because `encode` answers for each key.
+            let back = encoded.next().expect("one answer for each key");
+            match back {
+                Ok(back) if back == raw.get(index) => Ok(key),
+                Ok(_) => Err(self.non_canonical(&key, "other bytes")),
+                Err(rejection) if rejection.kind.is_fault() => Err(rejection),
+                Err(rejection) => Err(self.non_canonical(&key, &rejection.to_string())),
+            }
+        };
+        Ok(decoded.into_iter().enumerate().map(canonical).collect())
+    }
+
+    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+        self.call(keys.len(), |instance, range| instance.encode_keys(&keys[range]))
+    }
+}
+
+impl ComponentCodec {
+    fn non_canonical(&self, key: &str, got: &str) -> Rejection {
+        Rejection {
+            kind: RejectKind::NonCanonicalKey,
+            message: format!("this key decodes to {key:?}, but that encodes to {got}"),
+            component: Some(self.component.id.clone()),
+        }
+    }
+}
+
+impl GroupScheme for ComponentCodec {
+    fn split(&self, keys: &[&str]) -> Answers<Option<GroupKey>> {
+        let pairs = self.call(keys.len(), |instance, range| instance.split(&keys[range]))?;
+        let found: Vec<(&str, &str)> =
+            pairs.iter().flatten().flatten().map(|pair| (&*pair.group, &*pair.member)).collect();
+        let mut joined = self.join(&found)?.into_iter();
+        let own = |(index, pair): (usize, Result<Option<GroupKey>, Rejection>)| {
+            let Some(pair) = pair? else { return Ok(None) };
+            // OK because `join` answers for each pair.
+            let back = joined.next().expect("one answer for each pair");
+            // A pair that does not give the key back is not this key's.
+            Ok(back.is_ok_and(|back| *back == *keys[index]).then_some(pair))
+        };
+        Ok(pairs.into_iter().enumerate().map(own).collect())
+    }
+
+    fn join(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
+        self.call(pairs.len(), |instance, range| instance.join(&pairs[range]))
+    }
+}

@@ -1,0 +1,127 @@
+//! The one engine of a process: wasmtime's configuration, the clock behind the
+//! deadlines, the memory budget, the cache.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::wasm::WasmError;
+use crate::wasm::bindings::v0_1::ktables::codec::{logging, types};
+use crate::wasm::cache::Cache;
+use crate::wasm::state::{Budget, State};
+
+/// How often running guests look at the clock: deadlines are as fine as this.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// The stack of a guest. Wasmtime's default; the threads it runs on have more.
+const STACK_BYTES: usize = 512 << 10;
+
+/// How an [`Engine`] is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The bytes that all instances together may use. 2 GiB by default.
+    pub memory_budget: usize,
+    /// Where compiled components are kept: a folder closed to other users.
+    /// `None` compiles each time.
+    pub cache: Option<PathBuf>,
+    /// A compilation that takes longer is given up. A minute by default: ten
+    /// times what a component with an interpreter in it takes.
+    pub compile_deadline: Duration,
+}
+
+impl Default for EngineOptions {
+    /// With the cache of the user: `$KTABLES_CACHE_DIR`, else
+    /// `$XDG_CACHE_HOME/ktables`, else `~/.cache/ktables`.
+    fn default() -> Self {
+        let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let cache = folder("KTABLES_CACHE_DIR")
+            .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("ktables")))
+            .or_else(|| Some(folder("HOME")?.join(".cache/ktables")));
+        Self { memory_budget: 2 << 30, cache, compile_deadline: Duration::from_secs(60) }
+    }
+}
+
+/// Loads and runs components. One for the life of a process; a clone is a handle
+/// to the same engine.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) engine: wasmtime::Engine,
+    pub(super) linker: Linker<State>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) cache: Option<Cache>,
+    pub(super) compile_deadline: Duration,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("budget", &self.budget).field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine.
+    ///
+    /// # Errors
+    ///
+    /// [`WasmError`] if this machine cannot run one, or the cache's folder is not
+    /// private.
+    pub fn new(options: EngineOptions) -> Result<Self, WasmError> {
+        let failed = |error: wasmtime::Error| WasmError::Engine { reason: format!("{error:#}") };
+        let engine = wasmtime::Engine::new(&config(true)).or_else(|error| {
+            tracing::warn!("no room for pooled instances ({error:#}); each is allocated on demand, which is slower");
+            wasmtime::Engine::new(&config(false)).map_err(failed)
+        })?;
+        let mut linker = Linker::new(&engine);
+        logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(failed)?;
+        types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(failed)?;
+        start_clock(&engine)?;
+        let shared = Shared {
+            engine,
+            linker,
+            budget: Arc::new(Budget::new(options.memory_budget)),
+            cache: options.cache.as_deref().map(Cache::open).transpose()?,
+            compile_deadline: options.compile_deadline,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+fn config(pooled: bool) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .max_wasm_stack(STACK_BYTES);
+    if pooled {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::new()));
+    }
+    config
+}
+
+/// Ticks for as long as the engine lives.
+fn start_clock(engine: &wasmtime::Engine) -> Result<(), WasmError> {
+    let engine = engine.weak();
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new()
+        .name("ktables-epoch".to_owned())
+        .spawn(tick)
+        .map(drop)
+        .map_err(|error| WasmError::Engine { reason: format!("no thread for the clock: {error}") })
+}

@@ -1,0 +1,90 @@
+//! Why a component cannot be used at all. What happens to single records is a
+//! [`Rejection`](crate::codec::Rejection).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::wasm::SUPPORTED_VERSIONS;
+
+/// Why a component cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WasmError {
+    /// The file cannot be read or the cache not used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The file is not the one that was approved.
+    #[error("component {} has digest {actual}, but {expected} is required: it is not the file that was approved", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// What the configuration names.
+        expected: String,
+        /// What the file has.
+        actual: String,
+    },
+    /// The component breaks a rule of this host.
+    #[error("component {name} is refused:\n{}\nSupported: WIT package ktables:codec {SUPPORTED_VERSIONS}.", list(reasons))]
+    Refused {
+        /// The component's file name.
+        name: String,
+        /// Every reason, with what to do.
+        reasons: Vec<String>,
+    },
+    /// The component lacks what it is wanted for.
+    #[error("component {name} cannot be a {wanted}: it exports none of {expected}; it has {has}")]
+    MissingExport {
+        /// The component's name.
+        name: String,
+        /// What it was to be.
+        wanted: &'static str,
+        /// The interfaces that would do.
+        expected: String,
+        /// What it exports.
+        has: String,
+    },
+    /// The component does not accept its configuration, in its own words.
+    #[error("component {name} does not accept its configuration: {message}")]
+    Configuration {
+        /// The component's name.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// The component broke down before its first record.
+    #[error("component {name} failed while it was {action}: {message}")]
+    Failed {
+        /// The component's name.
+        name: String,
+        /// What it was asked.
+        action: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// The engine cannot be made or cannot run the component now.
+    #[error("the component engine failed: {reason}")]
+    Engine {
+        /// What failed, and what to do.
+        reason: String,
+    },
+}
+
+impl WasmError {
+    /// For `map_err` behind a call to the file system.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+fn list(reasons: &[String]) -> String {
+    reasons.iter().map(|reason| format!("  - {reason}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,358 @@
+//! One instance of a component in its own store, and the calls into it.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{Instance as WasmInstance, InstancePre};
+
+use crate::codec::{ComponentId, Encoded, GroupKey, RejectKind, Rejection, checked_json};
+use crate::log::Header;
+use crate::packed::Packed;
+use crate::wasm::Limits;
+use crate::wasm::bindings::v0_1::exports::ktables::codec as exports;
+use crate::wasm::bindings::v0_1::ktables::codec::types;
+use crate::wasm::engine::{Shared, TICK};
+use crate::wasm::fault::{CallError, Fault, classify};
+use crate::wasm::inspect::Interface;
+use crate::wasm::state::State;
+
+/// The answers of one call, one for each item.
+pub(super) type Slots<T> = Result<Vec<Result<T, Rejection>>, CallError>;
+
+/// The interfaces of an instance, looked up once.
+struct Exports {
+    value: Option<exports::value_codec::Guest>,
+    value_batch: Option<exports::value_codec_batch::Guest>,
+    key: Option<exports::key_codec::Guest>,
+    key_batch: Option<exports::key_codec_batch::Guest>,
+    scheme: Option<exports::group_scheme::Guest>,
+    scheme_batch: Option<exports::group_scheme_batch::Guest>,
+    plugin: Option<exports::plugin::Guest>,
+}
+
+/// An instance that has answered every call so far.
+pub(super) struct Instance {
+    store: Store<State>,
+    exports: Exports,
+    id: Arc<ComponentId>,
+    limits: Limits,
+    broken: bool,
+}
+
+/// The words of a guest are cut at this many bytes.
+const MESSAGE_BYTES: usize = 4 * 1024;
+
+/// Looks up an interface if the component has it.
+macro_rules! load {
+    ($pre:ident $instance:ident $store:ident $interfaces:ident, $interface:ident $module:ident) => {
+        if $interfaces.contains(&Interface::$interface) {
+            let indices = exports::$module::GuestIndices::new($pre)?;
+            Some(indices.load(&mut $store, &$instance)?)
+        } else {
+            None
+        }
+    };
+}
+
+impl Exports {
+    fn load(
+        pre: &InstancePre<State>,
+        instance: WasmInstance,
+        mut store: &mut Store<State>,
+        interfaces: &[Interface],
+    ) -> wasmtime::Result<Self> {
+        Ok(Self {
+            value: load!(pre instance store interfaces, ValueCodec value_codec),
+            value_batch: load!(pre instance store interfaces, ValueCodecBatch value_codec_batch),
+            key: load!(pre instance store interfaces, KeyCodec key_codec),
+            key_batch: load!(pre instance store interfaces, KeyCodecBatch key_codec_batch),
+            scheme: load!(pre instance store interfaces, GroupScheme group_scheme),
+            scheme_batch: load!(pre instance store interfaces, GroupSchemeBatch group_scheme_batch),
+            plugin: load!(pre instance store interfaces, Plugin plugin),
+        })
+    }
+}
+
+impl Instance {
+    pub(super) fn new(
+        shared: &Shared,
+        pre: &InstancePre<State>,
+        interfaces: &[Interface],
+        id: &Arc<ComponentId>,
+        limits: &Limits,
+    ) -> Result<Self, CallError> {
+        let state = State::new(id.clone(), limits.memory, shared.budget.clone());
+        let mut store = Store::new(&shared.engine, state);
+        store.limiter(|state| state);
+        store.set_hostcall_fuel(limits.output_per_call());
+        store.set_epoch_deadline(ticks(limits, 0));
+        let loaded = pre
+            .instantiate(&mut store)
+            .and_then(|instance| Exports::load(pre, instance, &mut store, interfaces));
+        match loaded {
+            Ok(exports) => Ok(Self { store, exports, id: id.clone(), limits: limits.clone(), broken: false }),
+            Err(error) => Err(classify(&error, store.data(), limits, 0)),
+        }
+    }
+
+    /// What the component says of itself.
+    pub(super) fn describe(&mut self) -> Result<Option<exports::plugin::Info>, CallError> {
+        self.begin(0);
+        let Some(plugin) = &self.exports.plugin else { return Ok(None) };
+        let info = plugin.call_describe(&mut self.store);
+        info.map(Some).map_err(|error| self.failed(&error, 0))
+    }
+
+    /// Configures the component; its own words if it refuses.
+    pub(super) fn configure(&mut self, context: exports::plugin::Context<'_>) -> Result<Result<(), String>, CallError> {
+        self.begin(0);
+        let Some(plugin) = &self.exports.plugin else { return Ok(Ok(())) };
+        let answer = plugin.call_configure(&mut self.store, context);
+        answer.map_err(|error| self.failed(&error, 0))
+    }
+
+    /// Whether an item of an answer broke a rule: the instance must not be used
+    /// again.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    pub(super) fn decode_values(&mut self, raw: &Packed, headers: &[&[Header]]) -> Slots<Box<str>> {
+        self.begin(raw.len());
+        let lists: Vec<Vec<types::HeaderParam<'_>>> = headers.iter().map(|list| header_params(list)).collect();
+        if let Some(guest) = &self.exports.value_batch {
+            let lists: Vec<_> = lists.iter().map(Vec::as_slice).collect();
+            let answer = guest.call_decode(&mut self.store, packed(raw), &lists);
+            let answer = answer.map_err(|error| self.failed(&error, raw.len()))?;
+            return self.slots(answer.values, answer.errors, raw.len(), Self::json);
+        }
+        let Some(guest) = self.exports.value.clone() else { return Err(missing()) };
+        self.one_by_one(raw.len(), |this, index| {
+            let headers = lists.get(index).map_or(&[][..], Vec::as_slice);
+            let answer = guest.call_decode(&mut this.store, raw.get(index), headers)?;
+            Ok(this.answered(answer).and_then(|text| this.json(text.as_bytes())))
+        })
+    }
+
+    pub(super) fn encode_values(&mut self, values: &[&str]) -> Slots<Encoded> {
+        self.begin(values.len());
+        if let Some(guest) = &self.exports.value_batch {
+            let answer = guest.call_encode(&mut self.store, packed(&values.iter().collect()));
+            let answer = answer.map_err(|error| self.failed(&error, values.len()))?;
+            let mut headers = answer.headers;
+            if !headers.is_empty() && headers.len() != values.len() {
+                let got = headers.len();
+                return Err(Fault::contract(format!("{got} header lists for {} items", values.len())).into());
+            }
+            headers.resize_with(values.len(), Vec::new);
+            let raw = self.slots(answer.raw, answer.errors, values.len(), Self::bytes)?;
+            let encoded = |(raw, headers): (Result<Vec<u8>, Rejection>, Vec<_>)| {
+                raw.map(|raw| Encoded { raw, headers: owned_headers(headers) })
+            };
+            return Ok(raw.into_iter().zip(headers).map(encoded).collect());
+        }
+        let Some(guest) = self.exports.value.clone() else { return Err(missing()) };
+        self.one_by_one(values.len(), |this, index| {
+            let answer = guest.call_encode(&mut this.store, values[index])?;
+            Ok(this.answered(answer).and_then(|encoded| {
+                let raw = this.bytes(&encoded.raw)?;
+                Ok(Encoded { raw, headers: owned_headers(encoded.headers) })
+            }))
+        })
+    }
+
+    pub(super) fn decode_keys(&mut self, raw: &Packed) -> Slots<Box<str>> {
+        self.begin(raw.len());
+        if let Some(guest) = &self.exports.key_batch {
+            let answer = guest.call_decode(&mut self.store, packed(raw));
+            let answer = answer.map_err(|error| self.failed(&error, raw.len()))?;
+            return self.slots(answer.keys, answer.errors, raw.len(), Self::text);
+        }
+        let Some(guest) = self.exports.key.clone() else { return Err(missing()) };
+        self.one_by_one(raw.len(), |this, index| {
+            let answer = guest.call_decode(&mut this.store, raw.get(index))?;
+            Ok(this.answered(answer).and_then(|text| this.text(text.as_bytes())))
+        })
+    }
+
+    pub(super) fn encode_keys(&mut self, keys: &[&str]) -> Slots<Vec<u8>> {
+        self.begin(keys.len());
+        if let Some(guest) = &self.exports.key_batch {
+            let answer = guest.call_encode(&mut self.store, packed(&keys.iter().collect()));
+            let answer = answer.map_err(|error| self.failed(&error, keys.len()))?;
+            return self.slots(answer.keys, answer.errors, keys.len(), Self::bytes);
+        }
+        let Some(guest) = self.exports.key.clone() else { return Err(missing()) };
+        self.one_by_one(keys.len(), |this, index| {
+            let answer = guest.call_encode(&mut this.store, keys[index])?;
+            Ok(this.answered(answer).and_then(|raw| this.bytes(&raw)))
+        })
+    }
+
+    pub(super) fn split(&mut self, keys: &[&str]) -> Slots<Option<GroupKey>> {
+        self.begin(keys.len());
+        if let Some(guest) = &self.exports.scheme_batch {
+            let answer = guest.call_split(&mut self.store, packed(&keys.iter().collect()));
+            let answer = answer.map_err(|error| self.failed(&error, keys.len()))?;
+            let foreign = ascending(answer.foreign, keys.len())?;
+            let groups = self.slots(answer.groups, Vec::new(), keys.len(), Self::text)?;
+            let members = self.slots(answer.members, Vec::new(), keys.len(), Self::text)?;
+            let pair = |(index, (group, member)): (usize, (Result<_, _>, Result<_, _>))| {
+                let pair = GroupKey { group: group?, member: member? };
+                Ok(foreign.binary_search(&index).is_err().then_some(pair))
+            };
+            return Ok(groups.into_iter().zip(members).enumerate().map(pair).collect());
+        }
+        let Some(guest) = self.exports.scheme.clone() else { return Err(missing()) };
+        self.one_by_one(keys.len(), |this, index| {
+            let Some(pair) = guest.call_split(&mut this.store, keys[index])? else { return Ok(Ok(None)) };
+            let group = this.text(pair.group.as_bytes());
+            let member = this.text(pair.member.as_bytes());
+            Ok(group.and_then(|group| Ok(Some(GroupKey { group, member: member? }))))
+        })
+    }
+
+    pub(super) fn join(&mut self, pairs: &[(&str, &str)]) -> Slots<Box<str>> {
+        self.begin(pairs.len());
+        if let Some(guest) = &self.exports.scheme_batch {
+            let groups = pairs.iter().map(|pair| pair.0).collect();
+            let members = pairs.iter().map(|pair| pair.1).collect();
+            let answer = guest.call_join(&mut self.store, packed(&groups), packed(&members));
+            let answer = answer.map_err(|error| self.failed(&error, pairs.len()))?;
+            return self.slots(answer.keys, answer.errors, pairs.len(), Self::text);
+        }
+        let Some(guest) = self.exports.scheme.clone() else { return Err(missing()) };
+        self.one_by_one(pairs.len(), |this, index| {
+            let answer = guest.call_join(&mut this.store, pairs[index].0, pairs[index].1)?;
+            Ok(this.answered(answer).and_then(|text| this.text(text.as_bytes())))
+        })
+    }
+
+    /// Winds the deadline up for a call with this many records.
+    fn begin(&mut self, records: usize) {
+        self.store.set_epoch_deadline(ticks(&self.limits, records));
+        self.store.data_mut().begin_call();
+    }
+
+    fn failed(&self, error: &wasmtime::Error, records: usize) -> CallError {
+        classify(error, self.store.data(), &self.limits, records)
+    }
+
+    /// The simple form: a call for each item, the deadline over all of them.
+    fn one_by_one<T>(
+        &mut self,
+        len: usize,
+        mut call: impl FnMut(&mut Self, usize) -> wasmtime::Result<Result<T, Rejection>>,
+    ) -> Slots<T> {
+        (0..len).map(|index| call(self, index).map_err(|error| self.failed(&error, len))).collect()
+    }
+
+    /// The answer of the batch form: as many items as were asked for, each
+    /// checked, errors in their slots.
+    fn slots<T>(
+        &mut self,
+        items: types::PackedResult,
+        errors: Vec<types::SlotError>,
+        expected: usize,
+        check: impl Fn(&mut Self, &[u8]) -> Result<T, Rejection>,
+    ) -> Slots<T> {
+        let items = Packed::from_parts(items.bytes, items.ends)
+            .map_err(|reason| Fault::contract(format!("a packed list that is none: {reason}")))?;
+        if items.len() != expected {
+            return Err(Fault::contract(format!("{} items in the answer for {expected}", items.len())).into());
+        }
+        ascending(errors.iter().map(|error| error.index).collect(), expected)?;
+        let mut errors = errors.into_iter().peekable();
+        let answer = |(index, item): (usize, &[u8])| match errors.next_if(|error| error.index as usize == index) {
+            Some(error) => self.answered(Err(error.error)),
+            None => check(self, item),
+        };
+        Ok(items.iter().enumerate().map(answer).collect())
+    }
+
+    /// What the guest answered for an item, an error in its own words.
+    fn answered<T>(&self, answer: Result<T, types::CodecError>) -> Result<T, Rejection> {
+        answer.map_err(|error| {
+            let (kind, message) = match error {
+                types::CodecError::Malformed(message) => (RejectKind::Malformed, message),
+                types::CodecError::Invalid(message) => (RejectKind::Invalid, message),
+                types::CodecError::Unsupported(message) => (RejectKind::Unsupported, message),
+                types::CodecError::Other(message) => (RejectKind::Other, message),
+            };
+            self.rejection(kind, message)
+        })
+    }
+
+    fn json(&mut self, item: &[u8]) -> Result<Box<str>, Rejection> {
+        let text = self.utf8(item)?;
+        checked_json(text).map_err(|error| {
+            self.broken = true;
+            self.rejection(RejectKind::InvalidJson, format!("answered with what is not JSON: {error}"))
+        })
+    }
+
+    fn text(&mut self, item: &[u8]) -> Result<Box<str>, Rejection> {
+        self.utf8(item).map(Into::into)
+    }
+
+    fn utf8<'a>(&mut self, item: &'a [u8]) -> Result<&'a str, Rejection> {
+        self.sized(item)?;
+        std::str::from_utf8(item).map_err(|error| {
+            self.broken = true;
+            self.rejection(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {error}"))
+        })
+    }
+
+    fn bytes(&mut self, item: &[u8]) -> Result<Vec<u8>, Rejection> {
+        self.sized(item).map(<[u8]>::to_vec)
+    }
+
+    fn sized<'a>(&mut self, item: &'a [u8]) -> Result<&'a [u8], Rejection> {
+        let limit = self.limits.output;
+        if item.len() <= limit {
+            return Ok(item);
+        }
+        self.broken = true;
+        let message = format!("answered with {} bytes, allowed are {limit} (limits.output)", item.len());
+        Err(self.rejection(RejectKind::Output, message))
+    }
+
+    fn rejection(&self, kind: RejectKind, mut message: String) -> Rejection {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+        Rejection { kind, message, component: Some(self.id.clone()) }
+    }
+}
+
+/// The indices, if they ascend and are those of items.
+fn ascending(indices: Vec<u32>, items: usize) -> Result<Vec<usize>, Fault> {
+    let indices: Vec<usize> = indices.into_iter().map(|index| index as usize).collect();
+    let ordered = indices.windows(2).all(|pair| pair[0] < pair[1]);
+    if ordered && indices.last().is_none_or(|&last| last < items) {
+        Ok(indices)
+    } else {
+        Err(Fault::contract("the indices in the answer do not ascend within the batch"))
+    }
+}
+
+fn packed(list: &Packed) -> types::PackedParam<'_> {
+    types::PackedParam { bytes: list.bytes(), ends: list.ends() }
+}
+
+fn header_params(headers: &[Header]) -> Vec<types::HeaderParam<'_>> {
+    headers.iter().map(|h| types::HeaderParam { name: &h.name, value: h.value.as_deref() }).collect()
+}
+
+fn owned_headers(headers: Vec<types::HeaderResult>) -> Vec<Header> {
+    headers.into_iter().map(|h| Header { name: h.name, value: h.value }).collect()
+}
+
+/// A codec is made only of a component that has its interface.
+fn missing() -> CallError {
+    CallError::Fault(Fault::contract("the component lacks the interface"))
+}
+
+fn ticks(limits: &Limits, records: usize) -> u64 {
+    let ticks = limits.deadline_for(records).as_nanos().div_ceil(TICK.as_nanos());
+    // One more: the tick under way counts for less than a whole one.
+    u64::try_from(ticks).unwrap_or(u64::MAX - 1) + 1
+}

@@ -1,0 +1,76 @@
+//! What a component may use. Every limit has a default, a name in the
+//! configuration, and an error that names both.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A set of defaults, by what guests of a language need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Rust, C, Go: a few megabytes at most.
+    #[default]
+    Small,
+    /// Python, JavaScript: an interpreter and its heap.
+    Large,
+}
+
+/// What an instance of a component may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.memory`: the bytes of all memories and tables of an instance.
+    /// 64 MiB by default: some 50 times what a Rust or C codec needs. In the
+    /// large profile 256 MiB: three times a JavaScript engine.
+    pub memory: usize,
+    /// `limits.output`: the bytes one record may become. 8 MiB by default: a
+    /// record of Kafka's largest default size (1 MiB), eight times blown up.
+    pub output: usize,
+    /// `limits.deadline`: the time one call may take, plus
+    /// [`Limits::deadline_per_record`] for each record in it. Half a second by
+    /// default: far above what a call takes, so that a busy machine charges no
+    /// record.
+    pub deadline: Duration,
+    /// `limits.deadline-per-record`: 1 ms by default, ten times what an
+    /// interpreter needs for a record. In the large profile 5 ms.
+    pub deadline_per_record: Duration,
+}
+
+/// A call may return this many times the output of one record, so that batches
+/// stay small whatever a guest makes of them.
+const OUTPUT_RECORDS: usize = 4;
+
+impl Limits {
+    /// The defaults of a profile.
+    #[must_use]
+    pub fn new(profile: Profile) -> Self {
+        let small = Self {
+            memory: 64 << 20,
+            output: 8 << 20,
+            deadline: Duration::from_millis(500),
+            deadline_per_record: Duration::from_millis(1),
+        };
+        match profile {
+            Profile::Small => small,
+            Profile::Large => {
+                Self { memory: 256 << 20, deadline_per_record: Duration::from_millis(5), ..small }
+            }
+        }
+    }
+
+    /// The time a call with this many records may take.
+    pub(super) fn deadline_for(&self, records: usize) -> Duration {
+        self.deadline + self.deadline_per_record * u32::try_from(records).unwrap_or(u32::MAX)
+    }
+
+    /// The bytes a call may return.
+    pub(super) fn output_per_call(&self) -> usize {
+        self.output.saturating_mul(OUTPUT_RECORDS)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(Profile::default())
+    }
+}

@@ -1,0 +1,136 @@
+//! What belongs to one instance: its share of the memory budget, what it may
+//! still use, and its messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use wasmtime::{ResourceLimiter, Result};
+
+use crate::codec::ComponentId;
+use crate::wasm::bindings::v0_1::ktables::codec::{logging, types};
+
+/// A message is cut at this many bytes.
+const MESSAGE_BYTES: usize = 8 * 1024;
+
+/// Messages past this many in one call are dropped, so that a guest cannot fill
+/// the log.
+const MESSAGES_PER_CALL: usize = 100;
+
+/// Bytes a table takes for each element: a pointer and what wasmtime keeps by it.
+const TABLE_ELEMENT_BYTES: usize = 16;
+
+/// Memory that all instances of an engine share.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
+    }
+
+    fn charge(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|&used| used <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Which bound a growth of memory ran into.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Exceeded {
+    /// The instance's own limit: it would need this many bytes.
+    Instance(usize),
+    /// The engine's budget: this many bytes in all.
+    Engine(usize),
+}
+
+/// The data of a store.
+#[derive(Debug)]
+pub(super) struct State {
+    id: Arc<ComponentId>,
+    limit: usize,
+    used: usize,
+    budget: Arc<Budget>,
+    messages: usize,
+    /// The bound that the current call ran into.
+    pub(super) exceeded: Option<Exceeded>,
+    /// The last error the guest logged: its panic message, when it panics.
+    pub(super) last_error: Option<String>,
+}
+
+impl State {
+    pub(super) fn new(id: Arc<ComponentId>, limit: usize, budget: Arc<Budget>) -> Self {
+        Self { id, limit, used: 0, budget, messages: 0, exceeded: None, last_error: None }
+    }
+
+    /// Forgets what the call before left.
+    pub(super) fn begin_call(&mut self) {
+        self.messages = 0;
+        self.exceeded = None;
+        self.last_error = None;
+    }
+
+    fn grow(&mut self, bytes: usize) -> bool {
+        let need = self.used.saturating_add(bytes);
+        if need > self.limit {
+            self.exceeded = Some(Exceeded::Instance(need));
+            return false;
+        }
+        if !self.budget.charge(bytes) {
+            self.exceeded = Some(Exceeded::Engine(self.budget.limit));
+            return false;
+        }
+        self.used = need;
+        true
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.budget.release(self.used);
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        let elements = desired.saturating_sub(current);
+        Ok(self.grow(elements.saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+}
+
+impl types::Host for State {}
+
+impl logging::Host for State {
+    fn log(&mut self, level: logging::Level, message: String) {
+        self.messages += 1;
+        let (component, digest) = (&self.id.name, &self.id.digest);
+        let end = message.floor_char_boundary(MESSAGE_BYTES);
+        let message = &message[..end];
+        if level == logging::Level::Error {
+            self.last_error = Some(message.to_owned());
+        }
+        if self.messages == MESSAGES_PER_CALL + 1 {
+            tracing::warn!(component, digest, "more than {MESSAGES_PER_CALL} messages in one call; the rest is dropped");
+        }
+        if self.messages > MESSAGES_PER_CALL {
+            return;
+        }
+        match level {
+            logging::Level::Trace => tracing::trace!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Debug => tracing::debug!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Info => tracing::info!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Warn => tracing::warn!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Error => tracing::error!(target: "ktables::guest", component, digest, "{message}"),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Why a write was not published, or not acknowledged.
+
+use crate::codec::{HostFailure, Rejection};
+use crate::log::LogError;
+
+/// Why a write failed. But for [`WriteError::Log`], nothing was published.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The value is not JSON.
+    #[error("key `{key}`: the value is not JSON: {reason}. A string needs quotes: '\"text\"'")]
+    InvalidJson {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A codec refused.
+    #[error("key `{key}`: cannot {action}: {rejection}")]
+    Rejected {
+        /// The key.
+        key: String,
+        /// What the codec was to do.
+        action: &'static str,
+        /// What it said.
+        rejection: Rejection,
+    },
+    /// Readers would not get what was meant.
+    #[error("key `{key}`: not published, because {reason}")]
+    NotVerified {
+        /// The key.
+        key: String,
+        /// What would come out.
+        reason: String,
+    },
+    /// A pair of group and member is written without a group scheme.
+    #[error("group `{group}`, member `{member}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)")]
+    NoScheme {
+        /// The group.
+        group: String,
+        /// The member.
+        member: String,
+    },
+    /// The host could not run a codec.
+    #[error(transparent)]
+    Codec(HostFailure),
+    /// The log failed; whether the record was written is unknown.
+    #[error(transparent)]
+    Log(LogError),
+}

@@ -1,0 +1,216 @@
+//! From writes to records, checked. Runs on a codec worker.
+
+use crate::codec::{Codecs, Encoded, GroupKey, HostFailure, Rejection, checked_json, json_equal};
+use crate::log::{Header, NewRecord};
+use crate::packed::Packed;
+use crate::writer::{Target, Verify, Write, WriteError};
+
+/// A write on its way, or why it goes no further.
+type Step<T> = Result<T, WriteError>;
+
+/// A value to be encoded: its write's index, its key, its JSON text.
+type Pending<'a> = (usize, &'a str, &'a str);
+
+/// One record for each write, in order.
+pub(super) fn prepare(codecs: &Codecs, verify: Verify, writes: Vec<Write>) -> Result<Vec<Step<NewRecord>>, HostFailure> {
+    let (targets, values): (Vec<_>, Vec<_>) = writes.into_iter().map(|write| (write.target, write.value)).unzip();
+    let keys = keys(codecs, targets)?;
+    let raw_keys = encode_keys(codecs, &keys)?;
+    let mut values = encode_values(codecs, verify, &keys, values)?.into_iter();
+    let records = raw_keys.into_iter().map(|key| {
+        // OK because there is a value for each key.
+        let value = values.next().expect("one value for each key");
+        let (key, value) = (key?, value?);
+        let (value, headers) = value.map_or((None, Vec::new()), |encoded| (Some(encoded.raw), encoded.headers));
+        Ok(NewRecord { key: Some(key), value, headers, partition: None })
+    });
+    Ok(records.collect())
+}
+
+/// The key of each target, which the group scheme, if there is one, must know as
+/// its own.
+fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, HostFailure> {
+    let mut keys = Vec::with_capacity(targets.len());
+    for target in targets {
+        keys.push(match (target, &codecs.scheme) {
+            (Target::Key(key), None) => Ok(key),
+            (Target::Key(key), Some(scheme)) => match only(scheme.split(&[&key])?) {
+                Ok(Some(_)) => Ok(key),
+                Ok(None) => {
+                    let reason = "the group scheme takes it for a foreign key: write a group and a member".to_owned();
+                    Err(WriteError::NotVerified { key, reason })
+                }
+                Err(rejection) => Err(WriteError::Rejected { key, action: "split the key", rejection }),
+            },
+            (Target::Member { group, member }, None) => Err(WriteError::NoScheme { group, member }),
+            (Target::Member { group, member }, Some(scheme)) => match only(scheme.join(&[(&group, &member)])?) {
+                Err(rejection) => {
+                    let key = format!("{group}/{member}");
+                    Err(WriteError::Rejected { key, action: "make a key of group and member", rejection })
+                }
+                Ok(key) => {
+                    let pair = GroupKey { group: group.into(), member: member.into() };
+                    match only(scheme.split(&[&key])?) {
+                        Ok(Some(back)) if back == pair => Ok(key.into()),
+                        back => {
+                            let reason = format!("it is to stand for {pair:?}, and splits to {back:?}");
+                            Err(WriteError::NotVerified { key: key.into(), reason })
+                        }
+                    }
+                }
+            },
+        });
+    }
+    Ok(keys)
+}
+
+/// The bytes of each key, which must decode to the key again.
+fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8>>>, HostFailure> {
+    let texts: Vec<&str> = keys.iter().flatten().map(String::as_str).collect();
+    let encoded = codecs.key.encode(&texts)?;
+    let raw: Packed = encoded.iter().map(|raw| raw.as_deref().unwrap_or_default()).collect();
+    let decoded = codecs.key.decode(&raw)?;
+    let mut answers = encoded.into_iter().zip(decoded);
+    let checked = keys.iter().map(|key| {
+        let key = key.clone()?;
+        // OK because a codec answers for each key.
+        let (raw, back) = answers.next().expect("one answer for each key");
+        let raw = match raw {
+            Ok(raw) => raw,
+            Err(rejection) => return Err(WriteError::Rejected { key, action: "encode the key", rejection }),
+        };
+        match back {
+            Ok(back) if *back == *key => Ok(raw),
+            Ok(back) => Err(WriteError::NotVerified { key, reason: format!("readers would see the key `{back}`") }),
+            Err(rejection) => Err(WriteError::Rejected { key, action: "decode the key again", rejection }),
+        }
+    });
+    Ok(checked.collect())
+}
+
+/// The record's value for each key; `None` for a delete.
+fn encode_values(
+    codecs: &Codecs,
+    verify: Verify,
+    keys: &[Step<String>],
+    values: Vec<Option<String>>,
+) -> Result<Vec<Step<Option<Encoded>>>, HostFailure> {
+    let mut steps: Vec<Step<Option<Encoded>>> = Vec::with_capacity(values.len());
+    let mut pending = Vec::new();
+    for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
+        let mut step = Ok(None);
+        if let (Ok(key), Some(value)) = (key, value) {
+            match checked_json(value) {
+                Ok(_) => pending.push((index, key.as_str(), value.as_str())),
+                Err(reason) => step = Err(WriteError::InvalidJson { key: key.clone(), reason }),
+            }
+        }
+        steps.push(step);
+    }
+    let texts: Vec<&str> = pending.iter().map(|&(_, _, value)| value).collect();
+    let encoded = codecs.value.encode(&texts)?;
+    let refusals = refusals(codecs, verify, &pending, &encoded)?;
+    for (((index, key, _), encoded), refusal) in pending.iter().zip(encoded).zip(refusals) {
+        steps[*index] = match (encoded, refusal) {
+            (Err(rejection), _) => {
+                Err(WriteError::Rejected { key: (*key).to_owned(), action: "encode the value", rejection })
+            }
+            (Ok(_), Some(refusal)) => Err(refusal),
+            (Ok(encoded), None) => Ok(Some(encoded)),
+        };
+    }
+    Ok(steps)
+}
+
+/// Decodes what was encoded; a refusal for each value that readers would not get
+/// as it was meant.
+fn refusals(
+    codecs: &Codecs,
+    verify: Verify,
+    pending: &[Pending<'_>],
+    encoded: &[Result<Encoded, Rejection>],
+) -> Result<Vec<Option<WriteError>>, HostFailure> {
+    if verify == Verify::Off {
+        return Ok(pending.iter().map(|_| None).collect());
+    }
+    let nothing = Encoded::default();
+    let encoded: Vec<&Encoded> = encoded.iter().map(|encoded| encoded.as_ref().unwrap_or(&nothing)).collect();
+    let raw: Packed = encoded.iter().map(|encoded| &encoded.raw).collect();
+    let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
+        encoded.iter().map(|encoded| encoded.headers.as_slice()).collect()
+    } else {
+        Vec::new()
+    };
+    let decoded = codecs.value.decode(&raw, &headers)?;
+    let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<Box<str>, Rejection>)| match decoded {
+        Err(rejection) => {
+            Some(WriteError::Rejected { key: key.to_owned(), action: "decode the value again", rejection })
+        }
+        Ok(back) if verify == Verify::Decodes || json_equal(value, &back) => None,
+        Ok(back) => {
+            let reason = format!("readers would see {back} instead of {value}");
+            Some(WriteError::NotVerified { key: key.to_owned(), reason })
+        }
+    };
+    Ok(pending.iter().zip(decoded).map(refusal).collect())
+}
+
+/// The answer for one item.
+fn only<T>(mut answers: Vec<T>) -> T {
+    // OK because a scheme answers for each item.
+    answers.pop().expect("one answer for one item")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Bytes, LengthPrefixed, Utf8};
+    use std::sync::Arc;
+
+    fn check(codecs: &Codecs, target: Target, value: Option<&str>) -> Result<NewRecord, WriteError> {
+        let write = Write { target, value: value.map(str::to_owned) };
+        only(prepare(codecs, Verify::Equal, vec![write]).expect("built in"))
+    }
+
+    fn key(key: &str) -> Target {
+        Target::Key(key.to_owned())
+    }
+
+    #[test]
+    fn a_delete_is_a_null_value_and_json_null_is_not() {
+        let codecs = Codecs::default();
+        assert_eq!(check(&codecs, key("a"), None).unwrap().value, None);
+        assert_eq!(check(&codecs, key("a"), Some("null")).unwrap().value.as_deref(), Some(&b"null"[..]));
+    }
+
+    #[test]
+    fn what_is_no_json_is_not_published() {
+        assert!(matches!(check(&Codecs::default(), key("a"), Some("text")), Err(WriteError::InvalidJson { .. })));
+    }
+
+    #[test]
+    fn what_the_codec_cannot_write_is_not_published() {
+        let codecs = Codecs::new(Utf8, Utf8);
+        assert!(matches!(check(&codecs, key("a"), Some("1")), Err(WriteError::Rejected { .. })));
+        let codecs = Codecs::new(Bytes, Utf8);
+        assert!(matches!(check(&codecs, key("%"), Some("\"x\"")), Err(WriteError::Rejected { .. })));
+    }
+
+    #[test]
+    fn a_grouped_topic_takes_members_and_own_keys_only() {
+        let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+        let member = Target::Member { group: "äö".to_owned(), member: "x".to_owned() };
+        assert_eq!(check(&codecs, member.clone(), Some("1")).unwrap().key.as_deref(), Some("2:äöx".as_bytes()));
+        assert!(check(&codecs, key("2:abc"), Some("1")).is_ok());
+        assert!(matches!(check(&codecs, key("abc"), Some("1")), Err(WriteError::NotVerified { .. })));
+        assert!(matches!(check(&Codecs::default(), member, Some("1")), Err(WriteError::NoScheme { .. })));
+    }
+
+    #[test]
+    fn one_bad_write_does_not_keep_back_its_neighbours() {
+        let write = |key: &str, value: &str| Write { target: Target::Key(key.to_owned()), value: Some(value.to_owned()) };
+        let writes = vec![write("a", "1"), write("b", "{"), write("c", "3")];
+        let records = prepare(&Codecs::default(), Verify::Equal, writes).unwrap();
+        assert_eq!(records.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+}
