@@ -1,9 +1,55 @@
-//! x
+//! Kafka topics as in-memory, last-write-wins tables, decoded by sandboxed
+//! WebAssembly components.
+//!
+//! A [`Table`](table::Table) materializes a topic of a [`Log`](log::Log): the
+//! newest value of each key, in memory, readable at memory speed while it follows
+//! the topic. The bytes in the topic are decoded by
+//! [codecs](codec::Codecs), built in or [components](wasm::Component) that run
+//! sandboxed. A [`Writer`](writer::Writer) maintains the topic through the same
+//! codecs.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use ktables::codec::{Codecs, Utf8};
+//! use ktables::table::Table;
+//! use ktables::wasm::{Engine, EngineOptions, LoadOptions};
+//!
+//! let engine = Engine::new(EngineOptions::default())?;
+//! let component = engine.load("service.wasm", LoadOptions::default())?;
+//! let codecs = Codecs { value: component.value_codec("services", "{}")?, ..Codecs::default() };
+//!
+//! let log = ktables::log::open("dir:./data")?;
+//! let table = Table::builder(log, "services", codecs).start().await?;
+//! for entry in table.snapshot().prefix("billing/") {
+//!     println!("{} = {}", entry.key(), entry.json());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `wasm` (default) | components: wasmtime |
+//! | `cli` (default) | the `ktables` command |
+//!
+//! Without both, the library has the built-in codecs.
+
 pub mod log;
+
 pub mod codec;
+
 #[cfg(feature = "wasm")]
 pub mod wasm;
-mod packed;
-pub use packed::Packed;
+
 pub mod table;
+
 pub mod writer;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
+mod packed;
+
+pub use packed::{Packed, PackedOptions};

@@ -62,7 +62,7 @@ pub(super) fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, 
         Some(Trap::Interrupt) => Fault::new(
             RejectKind::Deadline,
             format!(
-                "ran for more than {:?} (limits.deadline, limits.deadline-per-record; checked every {TICK:?})",
+                "ran for more than {:?} (limits.deadline, limits.deadline_per_record; checked every {TICK:?})",
                 limits.deadline_for(records)
             ),
         ),

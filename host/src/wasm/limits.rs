@@ -31,7 +31,7 @@ pub struct Limits {
     /// default: far above what a call takes, so that a busy machine charges no
     /// record.
     pub deadline: Duration,
-    /// `limits.deadline-per-record`: 1 ms by default, ten times what an
+    /// `limits.deadline_per_record`: 1 ms by default, ten times what an
     /// interpreter needs for a record. In the large profile 5 ms.
     pub deadline_per_record: Duration,
 }

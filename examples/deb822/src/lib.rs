@@ -1,0 +1,187 @@
+//! Debian control stanzas (deb822, as in `/var/lib/dpkg/status`) as JSON objects.
+//!
+//! ```text
+//! Package: adduser                 {"Package": "adduser",
+//! Description: add users      <->   "Description": "add users\nMore of it.\n\nAnd more."}
+//!  More of it.
+//!  .
+//!  And more.
+//! ```
+//!
+//! A field's value is its text: continuation lines lose the space they begin
+//! with, and a line ` .` is an empty line. Fields keep their order.
+//!
+//! Configuration: `{"require": ["Package", ...]}`, the fields a stanza must have;
+//! `Package` by default.
+
+use std::borrow::Cow;
+
+use ktables_guest::{CodecError, Context, Encoded, Header, Info, Plugin, ValueCodec};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The codec.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deb822 {
+    require: Vec<String>,
+}
+
+impl Default for Deb822 {
+    fn default() -> Self {
+        Self { require: vec!["Package".to_owned()] }
+    }
+}
+
+ktables_guest::export!(Deb822: Plugin, ValueCodec);
+
+impl Plugin for Deb822 {
+    fn describe() -> Info {
+        Info {
+            name: "deb822".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            wants_headers: false,
+        }
+    }
+
+    fn configure(context: &Context) -> Result<Self, String> {
+        serde_json::from_str(&context.config).map_err(|error| error.to_string())
+    }
+}
+
+impl ValueCodec for Deb822 {
+    fn decode<'a>(&self, raw: &'a [u8], _: &[Header]) -> Result<Cow<'a, str>, CodecError> {
+        let text = std::str::from_utf8(raw)
+            .map_err(|error| CodecError::Malformed(format!("a stanza is UTF-8 text: {error}")))?;
+        let fields = parse(text)?;
+        self.check(&fields)?;
+        Ok(Value::Object(fields).to_string().into())
+    }
+
+    fn encode(&self, value: &str) -> Result<Encoded, CodecError> {
+        let fields: Map<String, Value> = serde_json::from_str(value)
+            .map_err(|error| CodecError::Invalid(format!("a stanza is a JSON object: {error}")))?;
+        self.check(&fields)?;
+        let mut stanza = String::new();
+        for (name, value) in &fields {
+            let text = value
+                .as_str()
+                .ok_or_else(|| CodecError::Invalid(format!("field {name}: a value is a string")))?;
+            write_field(&mut stanza, name, text)?;
+        }
+        Ok(stanza.into_bytes().into())
+    }
+}
+
+impl Deb822 {
+    fn check(&self, fields: &Map<String, Value>) -> Result<(), CodecError> {
+        match self.require.iter().find(|name| !fields.contains_key(name.as_str())) {
+            Some(name) => Err(CodecError::Invalid(format!("the stanza has no field {name}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Map<String, Value>, CodecError> {
+    let mut fields = Map::new();
+    let mut current: Option<(&str, String)> = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let malformed = |what: &str| CodecError::Malformed(format!("line {number}: {what}: {line:?}"));
+        if let Some(continued) = line.strip_prefix([' ', '\t']) {
+            let (_, value) = current.as_mut().ok_or_else(|| malformed("a continuation of no field"))?;
+            value.push('\n');
+            value.push_str(if continued == "." { "" } else { continued });
+            continue;
+        }
+        let (name, value) = line.split_once(':').ok_or_else(|| malformed("expected `Field: value`"))?;
+        if !is_name(name) {
+            return Err(malformed("not a field's name"));
+        }
+        finish(&mut fields, current.replace((name, value.trim().to_owned())))?;
+    }
+    finish(&mut fields, current)?;
+    Ok(fields)
+}
+
+fn finish(fields: &mut Map<String, Value>, field: Option<(&str, String)>) -> Result<(), CodecError> {
+    let Some((name, value)) = field else { return Ok(()) };
+    match fields.insert(name.to_owned(), Value::String(value)) {
+        None => Ok(()),
+        Some(_) => Err(CodecError::Invalid(format!("field {name} stands twice"))),
+    }
+}
+
+fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecError> {
+    if !is_name(name) {
+        return Err(CodecError::Invalid(format!("not a field's name: {name:?}")));
+    }
+    stanza.push_str(name);
+    stanza.push(':');
+    for (index, line) in text.split('\n').enumerate() {
+        match (index, line) {
+            (0, "") => {}
+            (0, line) => {
+                stanza.push(' ');
+                stanza.push_str(line);
+            }
+            (_, "") => stanza.push_str(" ."),
+            (_, line) => {
+                stanza.push(' ');
+                stanza.push_str(line);
+            }
+        }
+        stanza.push('\n');
+    }
+    Ok(())
+}
+
+/// Debian policy 5.1: printable ASCII but for the colon, not beginning with `#`
+/// or `-`.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(['#', '-']) && name.bytes().all(|b| matches!(b, 33..=126) && b != b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STANZA: &str = "Package: adduser\nVersion: 3.134\nConffiles:\n /etc/adduser.conf cc34\nDescription: add users\n More of it.\n .\n  - a list\n";
+
+    #[test]
+    fn a_stanza_comes_back_byte_for_byte() {
+        let codec = Deb822::default();
+        let json = codec.decode(STANZA.as_bytes(), &[]).unwrap();
+        assert!(json.contains(r#""Description":"add users\nMore of it.\n\n - a list""#), "{json}");
+        assert!(json.contains(r#""Conffiles":"\n/etc/adduser.conf cc34""#), "{json}");
+        assert_eq!(codec.encode(&json).unwrap().raw, STANZA.as_bytes());
+    }
+
+    #[test]
+    fn what_is_no_stanza_is_rejected_with_its_line() {
+        let codec = Deb822::default();
+        for (text, part) in [
+            ("Package: a\nnonsense", "line 2"),
+            (" continued", "continuation of no field"),
+            ("Package: a\nPackage: b", "twice"),
+            ("Version: 1", "no field Package"),
+            ("", "no field Package"),
+        ] {
+            let error = codec.decode(text.as_bytes(), &[]).unwrap_err();
+            assert!(format!("{error:?}").contains(part), "{error:?}");
+        }
+        assert!(matches!(codec.decode(b"\xff", &[]), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn every_stanza_of_the_sample_comes_back() {
+        let codec = Deb822::default();
+        let sample = include_str!("../sample/status");
+        let stanzas: Vec<&str> = sample.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).collect();
+        assert!(stanzas.len() > 20);
+        for stanza in stanzas {
+            let json = codec.decode(stanza.as_bytes(), &[]).unwrap();
+            let again = codec.encode(&json).unwrap().raw;
+            assert_eq!(codec.decode(&again, &[]).unwrap(), json);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A program with a table in it: raw records go into a log, a component decodes
+//! them, the program reads typed values and follows a change.
+//!
+//! ```text
+//! embed dir:./data target/components/deb822.wasm examples/deb822/sample/status
+//! ```
+
+use std::error::Error;
+use std::io::{Write, stdout};
+use std::time::{Duration, Instant};
+
+use ktables::codec::{Codecs, Utf8};
+use ktables::log::{Log, LogError, NewRecord, NewTopic};
+use ktables::table::{Table, WatchEvent, WatchStart};
+use ktables::wasm::{Engine, EngineOptions, LoadOptions};
+use ktables::writer::Writer;
+use serde::Deserialize;
+
+const TOPIC: &str = "packages";
+
+/// The part of a package that this program cares for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Package<'a> {
+    package: &'a str,
+    version: &'a str,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [url, component, source] = args.as_slice() else {
+        return Err("usage: embed LOG COMPONENT.wasm STATUS_FILE".into());
+    };
+    let log = ktables::log::open(url)?;
+    let written = fill(log.as_ref(), &std::fs::read_to_string(source)?).await?;
+    writeln!(stdout(), "   wrote {written} stanzas of {source} to topic {TOPIC} in {url}")?;
+
+    // One engine for the life of the program; components are compiled once.
+    let engine = Engine::new(EngineOptions::default())?;
+    let component = engine.load(component, LoadOptions::default())?;
+    let codecs = Codecs { value: component.value_codec(TOPIC, "{}")?, ..Codecs::new(Utf8, Utf8) };
+
+    let start = Instant::now();
+    let table = Table::builder(log.clone(), TOPIC, codecs.clone()).start().await?;
+    let id = component.id();
+    writeln!(stdout(), "   {} entries through {id} in {:.0?}, {}", table.len(), start.elapsed(), table.status())?;
+
+    // Reads are at memory speed; a value is parsed into whatever is wanted.
+    if let Some(entry) = table.get("shells/bash") {
+        let package: Package<'_> = entry.parse()?;
+        writeln!(stdout(), "   {} is at version {}", package.package, package.version)?;
+    }
+
+    // A write is durable when it returns; waiting for its place makes it visible.
+    let mut watcher = table.watch(WatchStart::Now);
+    let writer = Writer::open(log, TOPIC, codecs).await?;
+    let ack = writer.set("demo/embed", r#"{"Package": "embed", "Version": "1.0"}"#).await?;
+    let fresh = table.wait_for(ack.partition, ack.offset, Duration::from_secs(10)).await;
+    if let (true, Some(WatchEvent::Change(change))) = (fresh.is_fresh(), watcher.next().await) {
+        writeln!(stdout(), "   watched {} change at offset {}", change.key(), change.offset)?;
+    }
+    table.stop().await;
+    Ok(())
+}
+
+/// Writes each stanza as a record, its key SECTION/PACKAGE.
+async fn fill(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Error>> {
+    let topic = match log.create(TOPIC, NewTopic { partitions: 4 }).await {
+        Err(LogError::TopicExists { .. }) => log.describe(TOPIC).await?,
+        created => created?,
+    };
+    let field = |stanza: &str, name: &str| {
+        let value = stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned));
+        value.unwrap_or_else(|| "none".to_owned())
+    };
+    let mut deliveries = Vec::new();
+    for stanza in status.split("\n\n").filter(|stanza| !stanza.trim().is_empty()) {
+        let key = format!("{}/{}", field(stanza, "Section"), field(stanza, "Package"));
+        let value = Some(format!("{stanza}\n").into_bytes());
+        let record = NewRecord { key: Some(key.into_bytes()), value, ..NewRecord::default() };
+        deliveries.push(log.send(&topic, record).await?);
+    }
+    let written = deliveries.len();
+    for delivery in deliveries {
+        delivery.await?;
+    }
+    Ok(written)
+}

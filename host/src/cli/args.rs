@@ -1,0 +1,404 @@
+//! The arguments.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Kafka topics as in-memory tables, decoded by sandboxed WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ktables",
+    version,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  ktables topic ensure --log dir:./data --topic services
+  ktables set billing '{\"port\": 8080}' --log dir:./data --topic services
+  ktables get billing --log dir:./data --topic services
+  ktables watch --config ktables.toml -t services
+
+Exit codes: 0 done, 1 the answer is no, 2 usage, 3 the environment failed,
+4 degraded: the answer may be incomplete.
+
+Messages go to standard error; KTABLES_LOG sets how many (warn, info, debug,
+ktables::guest=trace, ...)."
+)]
+pub struct Args {
+    /// How answers look; json is the default where the output is no terminal.
+    #[arg(long, global = true, value_enum)]
+    pub(super) output: Option<Format>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// How answers look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Table,
+    /// For programs: JSON, an object a line where there are many.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Get(GetArgs),
+    Keys(KeysArgs),
+    Groups(GroupsArgs),
+    Members(MembersArgs),
+    Dump(DumpArgs),
+    Set(SetArgs),
+    Delete(DeleteArgs),
+    Import(ImportArgs),
+    Watch(WatchArgs),
+    Status(StatusArgs),
+    Rejects(RejectsArgs),
+    Produce(ProduceArgs),
+    /// Make and describe topics.
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Look at components and build them.
+    #[command(subcommand)]
+    Codec(CodecCommand),
+}
+
+/// Which table: `--config FILE -t NAME`, or `--log URL --topic TOPIC` with codecs.
+#[derive(Debug, clap::Args)]
+pub(super) struct TableArgs {
+    /// The configuration that names the table [default with -t: ktables.toml].
+    #[arg(long, value_name = "FILE", help_heading = "Table")]
+    pub(super) config: Option<PathBuf>,
+    /// The table's name in the configuration.
+    #[arg(short, long, value_name = "NAME", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
+    pub(super) table: Option<String>,
+    /// The log: dir:PATH.
+    #[arg(long, value_name = "URL", help_heading = "Table", requires = "topic")]
+    pub(super) log: Option<String>,
+    /// The topic in the log.
+    #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
+    pub(super) topic: Option<String>,
+    /// utf8, bytes, json, or a component file [default: utf8].
+    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log")]
+    pub(super) key_codec: Option<String>,
+    /// utf8, bytes, json, or a component file [default: json].
+    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log")]
+    pub(super) value_codec: Option<String>,
+    /// The configuration of the component files, JSON.
+    #[arg(long, value_name = "JSON", help_heading = "Table", requires = "log")]
+    pub(super) codec_config: Option<String>,
+    /// length-prefixed, or a component file: the table is a grouped one.
+    #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log")]
+    pub(super) group_scheme: Option<String>,
+    /// How long to wait for the table to be complete.
+    #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
+    pub(super) catchup_timeout: Duration,
+}
+
+/// Which entry.
+#[derive(Debug, clap::Args)]
+pub(super) struct EntryArgs {
+    /// The key; with --in, the member.
+    #[arg(value_name = "KEY")]
+    pub(super) key: String,
+    /// The group that the member is in.
+    #[arg(long = "in", value_name = "GROUP")]
+    pub(super) group: Option<String>,
+}
+
+/// Print the value of a key, or of a member of a group.
+///
+/// Exit code 1 if there is none; 4 if there is none and the table is degraded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables get billing --log dir:./data --topic services
+  ktables get --in billing host-a -t services
+  ktables get billing -t services --verbose")]
+pub(super) struct GetArgs {
+    #[command(flatten)]
+    pub(super) entry: EntryArgs,
+    /// Print where the value came from, and whether a newer one was rejected.
+    #[arg(long)]
+    pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Print the keys, in order.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables keys -t services --prefix bill
+  ktables keys -t services --start a --end c --limit 10")]
+pub(super) struct KeysArgs {
+    /// Only keys that begin with this.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) prefix: Option<String>,
+    /// Only keys from this on.
+    #[arg(long, value_name = "KEY")]
+    pub(super) start: Option<String>,
+    /// Only keys before this.
+    #[arg(long, value_name = "KEY")]
+    pub(super) end: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Print the groups, with the number of their members.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables groups -t services")]
+pub(super) struct GroupsArgs {
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Print the members of a group, with their values.
+///
+/// Exit code 1 if there are none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables members billing -t services")]
+pub(super) struct MembersArgs {
+    /// The group.
+    pub(super) group: String,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Print all entries, by key: NDJSON {"key","value","partition","offset","timestamp"}.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables dump -t services > backup.ndjson
+  ktables dump -t services | ktables import --log dir:./copy --topic services")]
+pub(super) struct DumpArgs {
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Set the value of a key, or of a member of a group.
+///
+/// Prints partition and offset when the record is durable. What does not decode
+/// to the same JSON again is not published.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables set billing '{\"port\": 8080}' -t services
+  ktables set --in billing host-a '{\"port\": 8080}' -t services
+  echo '\"text\"' | ktables set note - -t notes")]
+pub(super) struct SetArgs {
+    #[command(flatten)]
+    pub(super) entry: EntryArgs,
+    /// The value, JSON; - reads it from standard input.
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(super) value: String,
+    #[command(flatten)]
+    pub(super) verify: VerifyArgs,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// What is checked before publishing.
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// What to check of an encoded value: that it decodes to equal JSON, that it
+    /// decodes, or nothing [default: the configuration's, or equal].
+    #[arg(long, value_enum)]
+    pub(super) verify: Option<VerifyArg>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum VerifyArg {
+    Equal,
+    Decodes,
+    Off,
+}
+
+/// Delete a key, or a member of a group.
+///
+/// Writes a tombstone; prints its partition and offset when it is durable.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables delete billing -t services
+  ktables delete --in billing host-a -t services")]
+pub(super) struct DeleteArgs {
+    #[command(flatten)]
+    pub(super) entry: EntryArgs,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Write many entries from standard input: NDJSON {"key","value"} or {"key","delete":true}.
+///
+/// With a group scheme, {"group","member","value"} too; what `dump` prints is
+/// accepted as it is. Everything is acknowledged, or listed with its line on
+/// standard error. Exit code 1 if anything was refused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables import -t services < backup.ndjson
+  ktables dump -t services | ktables import --log dir:./copy --topic services")]
+pub(super) struct ImportArgs {
+    #[command(flatten)]
+    pub(super) verify: VerifyArgs,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Follow the table: NDJSON, until Ctrl-C.
+///
+/// First the entries as `dump` prints them, then {"event":"synced"}, then changes
+/// {"key","old","new","partition","offset","timestamp"} (a delete has "delete":true)
+/// and {"event":"status",...} when the status changes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables watch -t services
+  ktables watch -t services --from-now | jq .new")]
+pub(super) struct WatchArgs {
+    /// Leave the entries out.
+    #[arg(long)]
+    pub(super) from_now: bool,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Print status, counts, positions and lag.
+///
+/// Exit code 4 if the table is degraded.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables status -t services")]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Print the records rejected last (at most 1,000): NDJSON, raw bytes as base64.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  ktables rejects -t services | jq -r .raw | head -1 | base64 -d | xxd")]
+pub(super) struct RejectsArgs {
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Write one raw record: for tests and repair.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables produce --log dir:./data --topic t --key k --value '{}'
+  ktables produce --log dir:./data --topic t --key-file key.bin --value-file value.bin --header origin=test
+  ktables produce --log dir:./data --topic t --key k --null")]
+#[command(group(clap::ArgGroup::new("record-key").required(true).args(["key", "key_file", "keyless"])))]
+#[command(group(clap::ArgGroup::new("record-value").required(true).args(["value", "value_file", "null"])))]
+pub(super) struct ProduceArgs {
+    /// The log: dir:PATH.
+    #[arg(long, value_name = "URL")]
+    pub(super) log: String,
+    /// The topic in the log.
+    #[arg(long)]
+    pub(super) topic: String,
+    /// The key, as UTF-8.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) key: Option<String>,
+    /// A file with the key's bytes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// A null key.
+    #[arg(long)]
+    pub(super) keyless: bool,
+    /// The value, as UTF-8.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) value: Option<String>,
+    /// A file with the value's bytes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) value_file: Option<PathBuf>,
+    /// A null value: a tombstone.
+    #[arg(long)]
+    pub(super) null: bool,
+    /// A header, as often as wanted.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) header: Vec<String>,
+    /// The partition, instead of the key's own.
+    #[arg(long, value_name = "N")]
+    pub(super) partition: Option<i32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TopicCommand {
+    Ensure(EnsureArgs),
+    Describe(DescribeArgs),
+}
+
+/// Create a topic if it is not there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables topic ensure --log dir:./data --topic services --partitions 4")]
+pub(super) struct EnsureArgs {
+    /// The log: dir:PATH.
+    #[arg(long, value_name = "URL")]
+    pub(super) log: String,
+    /// The topic's name.
+    #[arg(long)]
+    pub(super) topic: String,
+    /// The partitions of a new topic.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) partitions: i32,
+}
+
+/// Print a topic's identity, partitions and offsets.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables topic describe --log dir:./data --topic services")]
+pub(super) struct DescribeArgs {
+    /// The log: dir:PATH.
+    #[arg(long, value_name = "URL")]
+    pub(super) log: String,
+    /// The topic's name.
+    #[arg(long)]
+    pub(super) topic: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CodecCommand {
+    Inspect(InspectArgs),
+    Build(BuildArgs),
+}
+
+/// Print what a component is, and whether it is accepted.
+///
+/// Exit code 1 if it is refused, with the reasons.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
+pub(super) struct InspectArgs {
+    /// The component.
+    #[arg(value_name = "FILE.wasm")]
+    pub(super) file: PathBuf,
+}
+
+/// Turn a core module that was built against the WIT package into a component.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release --target wasm32-unknown-unknown
+  ktables codec build target/wasm32-unknown-unknown/release/my_codec.wasm -o my_codec.wasm
+  ktables codec build go.wasm -o codec.wasm --stub-wasi")]
+pub(super) struct BuildArgs {
+    /// The core module.
+    #[arg(value_name = "CORE.wasm")]
+    pub(super) core: PathBuf,
+    /// Where the component goes.
+    #[arg(short, long = "out", value_name = "FILE.wasm")]
+    pub(super) out: PathBuf,
+    /// Satisfy imports of WASI preview 1 with functions that do nothing: no
+    /// files, no environment, a counting clock, fixed randomness.
+    #[arg(long)]
+    pub(super) stub_wasi: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}

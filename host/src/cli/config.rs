@@ -1,0 +1,220 @@
+//! The configuration file: logs, codecs, tables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use crate::cli::CliError;
+use crate::wasm::{Limits, Profile};
+use crate::writer::Verify;
+
+/// A whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    #[serde(default)]
+    pub(super) logs: BTreeMap<String, LogConfig>,
+    #[serde(default)]
+    pub(super) codecs: BTreeMap<String, CodecConfig>,
+    #[serde(default)]
+    pub(super) tables: BTreeMap<String, TableConfig>,
+}
+
+/// `[logs.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogConfig {
+    pub(super) url: String,
+}
+
+/// `[codecs.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CodecConfig {
+    pub(super) component: PathBuf,
+    pub(super) digest: Option<String>,
+    pub(super) config: Option<toml::Table>,
+    #[serde(default)]
+    pub(super) limits: LimitsConfig,
+}
+
+/// `limits = { … }`; what is not given is the profile's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsConfig {
+    profile: Option<Profile>,
+    memory: Option<ByteSize>,
+    output: Option<ByteSize>,
+    #[serde(default, deserialize_with = "duration")]
+    deadline: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    deadline_per_record: Option<Duration>,
+}
+
+/// `[tables.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TableConfig {
+    pub(super) log: String,
+    pub(super) topic: String,
+    pub(super) key_codec: Option<String>,
+    pub(super) value_codec: Option<String>,
+    pub(super) group_scheme: Option<String>,
+    pub(super) verify: Option<Verify>,
+}
+
+impl LimitsConfig {
+    pub(super) fn limits(&self) -> Limits {
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let defaults = Limits::new(self.profile.unwrap_or_default());
+        Limits {
+            memory: self.memory.map_or(defaults.memory, bytes),
+            output: self.output.map_or(defaults.output, bytes),
+            deadline: self.deadline.unwrap_or(defaults.deadline),
+            deadline_per_record: self.deadline_per_record.unwrap_or(defaults.deadline_per_record),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file: environment variables substituted, relative paths made
+    /// relative to the file's folder.
+    pub(super) fn read(path: &Path) -> Result<Self, CliError> {
+        let text = std::fs::read_to_string(path).map_err(CliError::file("read the configuration", path))?;
+        let mut config = Self::parse(&text, |name| std::env::var(name).ok())
+            .map_err(|reason| CliError::Usage(format!("{}: {reason}", path.display())))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for codec in config.codecs.values_mut() {
+            codec.component = folder.join(&codec.component);
+        }
+        for log in config.logs.values_mut() {
+            if let Some(path) = log.url.strip_prefix("dir:").filter(|path| !path.is_empty()) {
+                // Component by component, which drops `./`.
+                let path: PathBuf = folder.join(path).components().collect();
+                log.url = format!("dir:{}", path.display());
+            }
+        }
+        Ok(config)
+    }
+
+    fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        for (key, value) in &mut table {
+            substitute(value, key, &variable)?;
+        }
+        table.try_into().map_err(|error: toml::de::Error| with_nearest(&error))
+    }
+}
+
+/// Replaces `${NAME}` in every string.
+fn substitute(value: &mut toml::Value, place: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    match value {
+        toml::Value::String(text) => {
+            let mut replaced = String::new();
+            let mut rest = text.as_str();
+            while let Some((before, after)) = rest.split_once("${") {
+                let (name, after) =
+                    after.split_once('}').ok_or_else(|| format!("{place}: `${{` without `}}` in {text:?}"))?;
+                let value = variable(name)
+                    .ok_or_else(|| format!("{place}: the environment variable {name} is not set"))?;
+                replaced.push_str(before);
+                replaced.push_str(&value);
+                rest = after;
+            }
+            replaced.push_str(rest);
+            *text = replaced;
+            Ok(())
+        }
+        toml::Value::Array(values) => values.iter_mut().try_for_each(|value| substitute(value, place, variable)),
+        toml::Value::Table(table) => {
+            table.iter_mut().try_for_each(|(key, value)| substitute(value, &format!("{place}.{key}"), variable))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// serde names the unknown key and all known ones; people want the one they
+/// meant.
+fn with_nearest(error: &toml::de::Error) -> String {
+    let text = error.to_string();
+    let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
+    let nearest = match quoted.split_first() {
+        Some((unknown, known)) if error.message().starts_with("unknown field") => nearest(unknown, known),
+        _ => None,
+    };
+    match nearest {
+        Some(name) => format!("{}; did you mean `{name}`?", text.trim_end()),
+        None => text.trim_end().to_owned(),
+    }
+}
+
+/// The name most like this one, if any is like it.
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let likeness = |known: &&str| strsim::jaro_winkler(name, known);
+    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(&best) > 0.7).then_some(best)
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        serde::de::Error::custom(format!("{text:?} is no duration: {error}; write for example \"500ms\" or \"2s\""))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, |name| (name == "HOME_LOG").then(|| "dir:./home".to_owned()))
+    }
+
+    #[test]
+    fn the_whole_of_it() {
+        let config = parse(
+            r#"
+            [logs.local]
+            url = "${HOME_LOG}/x"
+            [codecs.service]
+            component = "service.wasm"
+            config = { strict = true }
+            limits = { profile = "large", memory = "1MiB", deadline = "2s" }
+            [tables.services]
+            log = "local"
+            topic = "services"
+            value_codec = "service"
+            verify = "decodes"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.logs["local"].url, "dir:./home/x");
+        let limits = config.codecs["service"].limits.limits();
+        assert_eq!((limits.memory, limits.deadline), (1 << 20, Duration::from_secs(2)));
+        assert_eq!(limits.deadline_per_record, Limits::new(Profile::Large).deadline_per_record);
+        assert_eq!(config.tables["services"].verify, Some(Verify::Decodes));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_the_nearest() {
+        let error = parse("[tables.a]\nlog = \"l\"\ntopic = \"t\"\nvalue_codek = \"json\"").unwrap_err();
+        assert!(error.contains("value_codek") && error.contains("did you mean `value_codec`?"), "{error}");
+        let error = parse("[log.a]\nurl = \"x\"").unwrap_err();
+        assert!(error.contains("did you mean `logs`?"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_variable_is_an_error_that_says_where() {
+        let error = parse("[logs.a]\nurl = \"dir:${NO_SUCH}\"").unwrap_err();
+        assert!(error.contains("NO_SUCH") && error.contains("logs.a.url"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_duration_says_what_to_write() {
+        let error = parse("[codecs.a]\ncomponent = \"x\"\nlimits = { deadline = \"5\" }").unwrap_err();
+        assert!(error.contains("500ms"), "{error}");
+    }
+}

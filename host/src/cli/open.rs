@@ -1,0 +1,214 @@
+//! From arguments and configuration to codecs, tables and writers.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::cli::args::{TableArgs, VerifyArg};
+use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, nearest};
+use crate::cli::{CliError, progress};
+use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
+use crate::log::{self, Log};
+use crate::table::{Status, Table};
+use crate::wasm::{Component, Engine, EngineOptions, LoadOptions};
+use crate::writer::{Verify, Writer};
+
+/// The names that mean a built-in codec.
+const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
+
+/// The built-in group scheme's name.
+const LENGTH_PREFIXED: &str = "length-prefixed";
+
+/// A topic, and how it is read and written.
+pub(super) struct Opened {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) topic: String,
+    codecs: Codecs,
+    verify: Verify,
+    catchup_timeout: Duration,
+}
+
+/// Where codecs come from.
+struct Codex {
+    codecs: std::collections::BTreeMap<String, CodecConfig>,
+    /// For component files named in the arguments.
+    codec_config: String,
+    engine: OnceLock<Engine>,
+}
+
+impl Opened {
+    /// What the arguments name.
+    pub(super) async fn new(args: TableArgs) -> Result<Self, CliError> {
+        // Compiling a component blocks.
+        let work = tokio::task::spawn_blocking(move || Self::resolve(args));
+        work.await.map_err(|error| CliError::Usage(format!("opening the table failed: {error}")))?
+    }
+
+    fn resolve(args: TableArgs) -> Result<Self, CliError> {
+        let catchup_timeout = args.catchup_timeout;
+        let (url, table, codex) = match (&args.log, &args.topic, &args.table) {
+            (Some(url), Some(topic), None) => on_the_spot(&args, url, topic)?,
+            (None, None, Some(name)) => from_config(&args, name)?,
+            _ => {
+                return Err(CliError::Usage(
+                    "which table? Name one of a configuration (--config ktables.toml -t NAME), or a log and a \
+                     topic (--log dir:PATH --topic TOPIC)"
+                        .to_owned(),
+                ));
+            }
+        };
+        let codecs = Codecs {
+            key: codex.key(table.key_codec.as_deref().unwrap_or("utf8"), &table.topic)?,
+            value: codex.value(table.value_codec.as_deref().unwrap_or("json"), &table.topic)?,
+            scheme: table.group_scheme.as_deref().map(|name| codex.scheme(name, &table.topic)).transpose()?,
+        };
+        let verify = table.verify.unwrap_or_default();
+        Ok(Self { log: log::open(&url)?, topic: table.topic, codecs, verify, catchup_timeout })
+    }
+
+    /// The table, loaded, with progress shown meanwhile.
+    pub(super) async fn table(self) -> Result<Table, CliError> {
+        let builder = Table::builder(self.log, self.topic, self.codecs).catchup_timeout(self.catchup_timeout);
+        let table = builder.open().await?;
+        if let Status::Degraded(reason) = progress::shown(&table, table.ready()).await? {
+            tracing::warn!("the table is degraded, answers may be incomplete: {reason}");
+        }
+        Ok(table)
+    }
+
+    /// Whether the table is a grouped one.
+    pub(super) fn is_grouped(&self) -> bool {
+        self.codecs.scheme.is_some()
+    }
+
+    pub(super) async fn writer(self, verify: Option<VerifyArg>) -> Result<Writer, CliError> {
+        let verify = verify.map_or(self.verify, |verify| match verify {
+            VerifyArg::Equal => Verify::Equal,
+            VerifyArg::Decodes => Verify::Decodes,
+            VerifyArg::Off => Verify::Off,
+        });
+        Ok(Writer::open(self.log, &self.topic, self.codecs).await?.verify(verify))
+    }
+}
+
+fn on_the_spot(args: &TableArgs, url: &str, topic: &str) -> Result<(String, TableConfig, Codex), CliError> {
+    let codec_config = args.codec_config.clone().unwrap_or_else(|| "{}".to_owned());
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&codec_config) {
+        return Err(CliError::Usage(format!("--codec-config is not JSON: {error}")));
+    }
+    let table = TableConfig {
+        log: url.to_owned(),
+        topic: topic.to_owned(),
+        key_codec: args.key_codec.clone(),
+        value_codec: args.value_codec.clone(),
+        group_scheme: args.group_scheme.clone(),
+        verify: None,
+    };
+    let codex = Codex { codecs: std::collections::BTreeMap::new(), codec_config, engine: OnceLock::new() };
+    Ok((url.to_owned(), table, codex))
+}
+
+fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Codex), CliError> {
+    let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
+    let mut config = Config::read(path)?;
+    let unknown = |kind: &str, name: &str, known: Vec<&str>| {
+        let nearest = nearest(name, &known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+        CliError::Usage(format!(
+            "{}: there is no {kind} `{name}`{nearest} (there is: {})",
+            path.display(),
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        ))
+    };
+    let names: Vec<&str> = config.tables.keys().map(String::as_str).collect();
+    if !config.tables.contains_key(name) {
+        return Err(unknown("table", name, names));
+    }
+    if let Some(name) = config.codecs.keys().find(|name| BUILT_IN.contains(&name.as_str()) || *name == LENGTH_PREFIXED) {
+        return Err(CliError::Usage(format!("{}: `{name}` is a built-in codec; name yours otherwise", path.display())));
+    }
+    // OK because it was there two statements ago.
+    let table = config.tables.remove(name).expect("a table of this name");
+    let url = match config.logs.get(&table.log) {
+        Some(log) => log.url.clone(),
+        None => return Err(unknown("log", &table.log, config.logs.keys().map(String::as_str).collect())),
+    };
+    let known: Vec<&str> = config.codecs.keys().map(String::as_str).collect();
+    let key_and_value = [&table.key_codec, &table.value_codec].into_iter().flatten();
+    for codec in key_and_value.filter(|codec| !BUILT_IN.contains(&codec.as_str())) {
+        if !config.codecs.contains_key(codec) {
+            return Err(unknown("codec", codec, known.into_iter().chain(BUILT_IN).collect()));
+        }
+    }
+    if let Some(scheme) = table.group_scheme.as_ref().filter(|scheme| *scheme != LENGTH_PREFIXED)
+        && !config.codecs.contains_key(scheme)
+    {
+        return Err(unknown("codec", scheme, known.into_iter().chain([LENGTH_PREFIXED]).collect()));
+    }
+    Ok((url, table, Codex { codecs: config.codecs, codec_config: "{}".to_owned(), engine: OnceLock::new() }))
+}
+
+impl Codex {
+    fn key(&self, name: &str, topic: &str) -> Result<Arc<dyn KeyCodec>, CliError> {
+        Ok(match name {
+            "utf8" => Arc::new(Utf8),
+            "bytes" => Arc::new(Bytes),
+            "json" => Arc::new(Json),
+            _ => {
+                let (component, config) = self.component(name, &BUILT_IN)?;
+                component.key_codec(topic, &config)?
+            }
+        })
+    }
+
+    fn value(&self, name: &str, topic: &str) -> Result<Arc<dyn ValueCodec>, CliError> {
+        Ok(match name {
+            "utf8" => Arc::new(Utf8),
+            "bytes" => Arc::new(Bytes),
+            "json" => Arc::new(Json),
+            _ => {
+                let (component, config) = self.component(name, &BUILT_IN)?;
+                component.value_codec(topic, &config)?
+            }
+        })
+    }
+
+    fn scheme(&self, name: &str, topic: &str) -> Result<Arc<dyn GroupScheme>, CliError> {
+        if name == LENGTH_PREFIXED {
+            return Ok(Arc::new(LengthPrefixed));
+        }
+        let (component, config) = self.component(name, &[LENGTH_PREFIXED])?;
+        Ok(component.group_scheme(topic, &config)?)
+    }
+
+    /// The component of this name, or in this file, and its configuration.
+    fn component(&self, name: &str, built_in: &[&str]) -> Result<(Component, String), CliError> {
+        let (codec, config) = match self.codecs.get(name) {
+            Some(codec) => {
+                // OK because TOML holds nothing that JSON does not.
+                let config = codec.config.as_ref().map(|config| serde_json::to_string(config).expect("serializes"));
+                (codec.clone(), config.unwrap_or_else(|| "{}".to_owned()))
+            }
+            None if Path::new(name).extension().is_some_and(|extension| extension == "wasm") => {
+                let limits = LimitsConfig::default();
+                let codec = CodecConfig { component: name.into(), digest: None, config: None, limits };
+                (codec, self.codec_config.clone())
+            }
+            None => {
+                return Err(CliError::Usage(format!(
+                    "`{name}` is no codec: it is neither built in ({}) nor a file FILE.wasm",
+                    built_in.join(", ")
+                )));
+            }
+        };
+        let options = LoadOptions { digest: codec.digest, limits: codec.limits.limits() };
+        Ok((self.engine()?.load(&codec.component, options)?, config))
+    }
+
+    fn engine(&self) -> Result<&Engine, CliError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let engine = Engine::new(EngineOptions::default())?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+}

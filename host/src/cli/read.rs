@@ -1,0 +1,317 @@
+//! The commands that read a table once.
+
+use std::io::Write;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::cli::args::{DumpArgs, GetArgs, GroupsArgs, KeysArgs, MembersArgs, RejectsArgs, StatusArgs, TableArgs};
+use crate::cli::open::Opened;
+use crate::cli::output::{EntryLine, Output, json_line, raw};
+use crate::cli::{CliError, Exit};
+use crate::table::{Entry, Notice, Part, Reject, Stats, Status, Table};
+
+pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
+    let opened = Opened::new(args.table).await?;
+    if args.entry.group.is_some() {
+        require_groups(&opened)?;
+    }
+    let table = opened.table().await?;
+    let (entry, notice, name) = match &args.entry.group {
+        None => (table.get(&args.entry.key), table.notice(&args.entry.key), format!("key `{}`", args.entry.key)),
+        Some(group) => {
+            let entry = table.member(group, &args.entry.key);
+            let notice = entry.as_ref().and_then(|entry| table.notice(entry.key()));
+            (entry, notice, format!("member `{}` in group `{group}`", args.entry.key))
+        }
+    };
+    if args.verbose {
+        output.object(&Verbose::new(&table, entry.as_ref(), notice.as_ref()))?;
+    } else if let Some(entry) = &entry {
+        output.line(entry.json())?;
+    }
+    if entry.is_none() {
+        tracing::warn!("there is no entry for {name}");
+    }
+    if let Some(notice) = &notice {
+        let (partition, offset) = (notice.partition, notice.offset);
+        tracing::warn!("a newer record for {name} was rejected (partition {partition}, offset {offset}): {}: {}", notice.kind, notice.message);
+    }
+    Ok(exit(&table, entry.is_some()))
+}
+
+/// What `get --verbose` prints.
+#[derive(Serialize)]
+struct Verbose<'a> {
+    status: &'static str,
+    generation: u64,
+    key: Option<&'a str>,
+    group: Option<&'a str>,
+    member: Option<&'a str>,
+    value: Option<&'a RawValue>,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    timestamp: Option<i64>,
+    rejected: Option<NoticeLine<'a>>,
+}
+
+/// A newer record that was rejected.
+#[derive(Serialize)]
+struct NoticeLine<'a> {
+    partition: i32,
+    offset: i64,
+    kind: &'static str,
+    message: &'a str,
+}
+
+impl<'a> Verbose<'a> {
+    fn new(table: &Table, entry: Option<&'a Entry>, notice: Option<&'a Notice>) -> Self {
+        let pair = entry.and_then(Entry::group_key);
+        Self {
+            status: table.status().name(),
+            generation: table.stats().generation,
+            key: entry.map(Entry::key),
+            group: pair.map(|pair| &*pair.group),
+            member: pair.map(|pair| &*pair.member),
+            value: entry.map(|entry| raw(entry.json())),
+            partition: entry.map(Entry::partition),
+            offset: entry.map(Entry::offset),
+            timestamp: entry.map(Entry::timestamp),
+            rejected: notice.map(|notice| NoticeLine {
+                partition: notice.partition,
+                offset: notice.offset,
+                kind: notice.kind.name(),
+                message: &notice.message,
+            }),
+        }
+    }
+}
+
+pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliError> {
+    let table = opened(args.table).await?;
+    let snapshot = table.snapshot();
+    let prefix = args.prefix.unwrap_or_default();
+    let start = args.start.as_deref().unwrap_or_default().max(&prefix);
+    let from = snapshot.range(start..).take_while(|entry| entry.key().starts_with(&prefix));
+    let until = from.take_while(|entry| args.end.as_deref().is_none_or(|end| entry.key() < end));
+    let mut out = output.writer();
+    for entry in until.take(args.limit.unwrap_or(usize::MAX)) {
+        if output.is_json() {
+            json_line(&mut out, &entry.key())?;
+        } else {
+            writeln!(out, "{}", entry.key())?;
+        }
+    }
+    out.flush()?;
+    Ok(exit(&table, true))
+}
+
+pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, CliError> {
+    #[derive(Serialize)]
+    struct Group<'a> {
+        group: &'a str,
+        members: usize,
+    }
+    let opened = Opened::new(args.table).await?;
+    require_groups(&opened)?;
+    let table = opened.table().await?;
+    let snapshot = table.snapshot();
+    output.rows(snapshot.groups().map(|group| Group { group, members: snapshot.member_count(group) }))?;
+    Ok(exit(&table, true))
+}
+
+pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, CliError> {
+    #[derive(Serialize)]
+    struct Member<'a> {
+        member: &'a str,
+        value: &'a RawValue,
+        partition: i32,
+        offset: i64,
+        timestamp: i64,
+    }
+    let opened = Opened::new(args.table).await?;
+    require_groups(&opened)?;
+    let table = opened.table().await?;
+    let members = table.members(&args.group);
+    output.rows(members.iter().map(|entry| Member {
+        member: entry.group_key().map_or("", |pair| &pair.member),
+        value: raw(entry.json()),
+        partition: entry.partition(),
+        offset: entry.offset(),
+        timestamp: entry.timestamp(),
+    }))?;
+    if members.is_empty() {
+        tracing::warn!("there are no members in group `{}`", args.group);
+    }
+    Ok(exit(&table, !members.is_empty()))
+}
+
+pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliError> {
+    let table = opened(args.table).await?;
+    let mut out = output.writer();
+    table.snapshot().iter().try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry)))?;
+    out.flush()?;
+    Ok(exit(&table, true))
+}
+
+pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
+    let opened = Opened::new(args.table).await?;
+    let (log, topic) = (opened.log.clone(), opened.topic.clone());
+    let table = opened.table().await?;
+    let ends = log.offsets(&topic).await?;
+    let (status, stats) = (table.status(), table.stats());
+    let end = |partition| ends.iter().find(|range| range.partition == partition).map_or(0, |range| range.end);
+    let partitions = stats.partitions.iter().map(|progress| PartitionLine {
+        partition: progress.partition,
+        start: progress.start,
+        position: progress.position,
+        end: end(progress.partition),
+        lag: (end(progress.partition) - progress.position).max(0),
+    });
+    let partitions: Vec<_> = partitions.collect();
+    let report = StatusLine::new(log.url(), &topic, &status, &stats, &partitions);
+    if output.is_json() {
+        output.object(&StatusObject { report, partitions: &partitions })?;
+    } else {
+        output.object(&report)?;
+        output.line("")?;
+        output.rows(&partitions)?;
+    }
+    Ok(exit(&table, true))
+}
+
+/// What `status` prints, without the partitions.
+#[derive(Serialize)]
+struct StatusLine<'a> {
+    log: &'a str,
+    topic: &'a str,
+    status: &'static str,
+    reason: Option<String>,
+    generation: u64,
+    entries: u64,
+    groups: u64,
+    records: u64,
+    tombstones: u64,
+    keyless: u64,
+    foreign: u64,
+    rejected: u64,
+    rejects: std::collections::BTreeMap<&'static str, u64>,
+    cross_partition: u64,
+    payload_bytes: u64,
+    catch_up_seconds: Option<f64>,
+    replayed: u64,
+    lag: i64,
+}
+
+#[derive(Serialize)]
+struct StatusObject<'a> {
+    #[serde(flatten)]
+    report: StatusLine<'a>,
+    partitions: &'a [PartitionLine],
+}
+
+#[derive(Serialize)]
+struct PartitionLine {
+    partition: i32,
+    start: i64,
+    position: i64,
+    end: i64,
+    lag: i64,
+}
+
+impl<'a> StatusLine<'a> {
+    fn new(log: &'a str, topic: &'a str, status: &Status, stats: &Stats, partitions: &[PartitionLine]) -> Self {
+        Self {
+            log,
+            topic,
+            status: status.name(),
+            reason: status.reason(),
+            generation: stats.generation,
+            entries: stats.entries,
+            groups: stats.groups,
+            records: stats.records,
+            tombstones: stats.tombstones,
+            keyless: stats.keyless,
+            foreign: stats.foreign,
+            rejected: stats.rejects.values().sum(),
+            rejects: stats.rejects.iter().map(|(kind, count)| (kind.name(), *count)).collect(),
+            cross_partition: stats.cross_partition,
+            payload_bytes: stats.payload_bytes,
+            catch_up_seconds: stats.catch_up.map(|time| (time.as_secs_f64() * 1e3).round() / 1e3),
+            replayed: stats.replayed,
+            lag: partitions.iter().map(|partition| partition.lag).sum(),
+        }
+    }
+}
+
+pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, CliError> {
+    let table = opened(args.table).await?;
+    let mut out = output.writer();
+    table.rejects().iter().try_for_each(|reject| json_line(&mut out, &RejectLine::new(reject)))?;
+    out.flush()?;
+    Ok(exit(&table, true))
+}
+
+/// What `rejects` prints.
+#[derive(Serialize)]
+struct RejectLine<'a> {
+    partition: i32,
+    offset: i64,
+    kind: &'static str,
+    message: &'a str,
+    component: Option<ComponentLine<'a>>,
+    key: Option<&'a str>,
+    part: &'static str,
+    raw: String,
+    raw_len: usize,
+}
+
+#[derive(Serialize)]
+struct ComponentLine<'a> {
+    name: &'a str,
+    digest: &'a str,
+}
+
+impl<'a> RejectLine<'a> {
+    fn new(reject: &'a Reject) -> Self {
+        let component = reject.rejection.component.as_ref();
+        Self {
+            partition: reject.partition,
+            offset: reject.offset,
+            kind: reject.rejection.kind.name(),
+            message: &reject.rejection.message,
+            component: component.map(|id| ComponentLine { name: &id.name, digest: &id.digest }),
+            key: reject.key.as_deref(),
+            part: match reject.part {
+                Part::Key => "key",
+                Part::Value => "value",
+            },
+            raw: BASE64.encode(&reject.raw),
+            raw_len: reject.raw_len,
+        }
+    }
+}
+
+async fn opened(args: TableArgs) -> Result<Table, CliError> {
+    Opened::new(args).await?.table().await
+}
+
+fn require_groups(opened: &Opened) -> Result<(), CliError> {
+    if opened.is_grouped() {
+        return Ok(());
+    }
+    Err(CliError::Usage(
+        "this table has no groups: name a group scheme (--group-scheme, or group_scheme in the configuration)".to_owned(),
+    ))
+}
+
+/// The exit code of an answer that is there, or is not.
+fn exit(table: &Table, found: bool) -> Exit {
+    match (table.status(), found) {
+        (Status::CaughtUp, true) => Exit::Done,
+        (Status::CaughtUp, false) => Exit::No,
+        _ => Exit::Degraded,
+    }
+}

@@ -1,0 +1,84 @@
+//! The simple form only, as a hand-written guest may have it: values like
+//! `hostile`'s, and a key codec that folds case, so that most keys with capitals
+//! are not canonical.
+
+#[path = "../../hostile/src/deed.rs"]
+pub mod deed;
+
+#[cfg(target_family = "wasm")]
+mod guest {
+    #![allow(
+        missing_docs,
+        missing_debug_implementations,
+        unreachable_pub,
+        unsafe_code,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code; the ABI is unsafe by nature"
+    )]
+
+    use crate::deed::{Deed, TOO_MUCH, deed};
+
+    wit_bindgen::generate!({
+        inline: "
+            package test:simple;
+            world simple {
+                include ktables:codec/value-codec-guest@0.1.0;
+                include ktables:codec/key-codec-guest@0.1.0;
+                include ktables:codec/group-scheme-guest@0.1.0;
+            }
+        ",
+        path: "../../../wit/0.1",
+        generate_all,
+    });
+
+    use exports::ktables::codec::{group_scheme, key_codec, value_codec};
+    use ktables::codec::types::{CodecError, Encoded, GroupKey, Header};
+
+    struct Simple;
+
+    /// Text without a check, so that the host's is tried.
+    fn text(bytes: Vec<u8>) -> String {
+        // SAFETY: only the host looks at it, and it lifts bytes.
+        unsafe { String::from_utf8_unchecked(bytes) }
+    }
+
+    impl value_codec::Guest for Simple {
+        fn decode(raw: Vec<u8>, _: Vec<Header>) -> Result<String, CodecError> {
+            match deed(&raw) {
+                Deed::Answer => Err(CodecError::Invalid("asked to".into())),
+                Deed::Utf8 => Ok(text(b"\"\xff\"".to_vec())),
+                Deed::Json => Ok("{".into()),
+                Deed::Output => Ok(text(vec![b'1'; TOO_MUCH])),
+                Deed::Items | Deed::Ends | Deed::Behave => Ok(text(raw)),
+            }
+        }
+
+        fn encode(value: String) -> Result<Encoded, CodecError> {
+            Ok(Encoded { raw: value.into_bytes(), headers: Vec::new() })
+        }
+    }
+
+    impl key_codec::Guest for Simple {
+        fn decode(raw: Vec<u8>) -> Result<String, CodecError> {
+            Ok(text(raw.to_ascii_lowercase()))
+        }
+
+        fn encode(key: String) -> Result<Vec<u8>, CodecError> {
+            Ok(key.into_bytes())
+        }
+    }
+
+    /// Takes every key for a member, and gives most back wrong.
+    impl group_scheme::Guest for Simple {
+        fn split(key: String) -> Option<GroupKey> {
+            let (group, member) = key.split_once('.')?;
+            Some(GroupKey { group: group.into(), member: member.trim_start_matches('!').into() })
+        }
+
+        fn join(group: String, member: String) -> Result<String, CodecError> {
+            Ok(format!("{group}.{member}"))
+        }
+    }
+
+    export!(Simple);
+}

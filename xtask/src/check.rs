@@ -1,0 +1,62 @@
+//! Everything the project checks, and its measurements.
+
+use std::time::Instant;
+
+use crate::guests::guests;
+use crate::run::{Outcome, cargo, command, output, run, say};
+use crate::setup::{cargo_deny, setup};
+
+/// What CI runs.
+pub(crate) fn test() -> Outcome {
+    step("set-up", setup)?;
+    step("formatting", || run(&mut cargo(["fmt", "--all", "--check"])))?;
+    step("guests", guests)?;
+    step("lints", || {
+        run(&mut cargo(["clippy", "--release", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    })?;
+    step("documentation", || {
+        let mut doc = cargo(["doc", "--release", "--workspace", "--no-deps", "--quiet"]);
+        run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    step("feature combinations", features)?;
+    step("bans, licenses, sources", || {
+        run(command(cargo_deny()?).args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
+    })?;
+    step("tests", || run(&mut cargo(["test", "--release", "--workspace", "--quiet"])))?;
+    say("\nAll checks passed.");
+    Ok(())
+}
+
+/// What the sandbox costs.
+pub(crate) fn bench(args: &[String]) -> Outcome {
+    guests()?;
+    let mut bench = cargo(["bench", "--workspace", "--bench", "sandbox", "--"]);
+    run(bench.args(args))
+}
+
+/// The library without the command, and without wasmtime.
+fn features() -> Outcome {
+    for features in [&["--no-default-features"][..], &["--no-default-features", "--features", "wasm"]] {
+        let check = ["clippy", "--release", "--quiet", "-p", "ktables", "--lib"];
+        run(cargo(check).args(features).args(["--", "-D", "warnings"]))?;
+    }
+    let tree = |features: &[&str]| {
+        output(cargo(["tree", "-p", "ktables", "-e", "normal", "--prefix", "none"]).args(features))
+    };
+    let bare = tree(&["--no-default-features"])?;
+    let library = tree(&["--no-default-features", "--features", "wasm"])?;
+    for (tree, banned) in [(&bare, "wasmtime"), (&bare, "clap"), (&library, "clap")] {
+        if tree.lines().any(|line| line.split(' ').next() == Some(banned)) {
+            return Err(format!("the library depends on {banned} where it must not"));
+        }
+    }
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Outcome) -> Outcome {
+    say(&format!("\n== {name}"));
+    let start = Instant::now();
+    work()?;
+    say(&format!("== {name}: {:.0} s", start.elapsed().as_secs_f64()));
+    Ok(())
+}

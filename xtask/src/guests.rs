@@ -1,0 +1,80 @@
+//! Building components: cargo makes a core module, `ktables codec build` makes a
+//! component of it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::run::{Outcome, cargo, command, ktables, output, run, say, target};
+use crate::setup::{Toolchain, WASM_TARGET, wasm_toolchain};
+
+/// The project's components: packages of the workspace.
+const GUESTS: [&str; 6] = ["deb822", "deb822-by-section", "service-record", "hostile", "simple", "probe"];
+
+/// Builds all of them into `target/components`.
+pub(crate) fn guests() -> Outcome {
+    build_ktables()?;
+    let toolchain = wasm_toolchain()?;
+    let build = target().join("guests");
+    let mut cargo = guest_cargo(toolchain, &build);
+    run(GUESTS.iter().fold(&mut cargo, |cargo, guest| cargo.args(["-p", guest])))?;
+    let components = target().join("components");
+    fs::create_dir_all(&components).map_err(|error| format!("cannot create {}: {error}", components.display()))?;
+    for guest in GUESTS {
+        let component = components.join(format!("{guest}.wasm"));
+        componentize(&core_module(&build, guest), &component)?;
+    }
+    say(&format!("{} components in {}", GUESTS.len(), components.display()));
+    Ok(())
+}
+
+/// Builds somebody's codec crate; the component lies beside its manifest.
+pub(crate) fn component(folder: &Path) -> Outcome {
+    build_ktables()?;
+    let manifest = folder.join("Cargo.toml");
+    let manifest = manifest
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}; name the folder of a crate", manifest.display()))?;
+    let manifest_arg = manifest.display().to_string();
+    let id = output(&mut cargo(["pkgid", "--quiet", "--manifest-path", &manifest_arg]))?;
+    let name = package_name(&id);
+    let folder = manifest.parent().unwrap_or(Path::new("."));
+    let build = folder.join("target");
+    run(guest_cargo(wasm_toolchain()?, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
+    let core = core_module(&build, &name);
+    if !core.exists() {
+        return Err(format!("{} was not built: add to {manifest_arg}\n\n[lib]\ncrate-type = [\"cdylib\"]\n", core.display()));
+    }
+    let component = folder.join(format!("{}.wasm", name.replace('-', "_")));
+    componentize(&core, &component)?;
+    say(&format!("built {}", component.display()));
+    Ok(())
+}
+
+/// The name in `path+file:///folder/name#0.1.0` or `path+file:///folder#name@0.1.0`.
+fn package_name(id: &str) -> String {
+    let (path, fragment) = id.trim().rsplit_once('#').unwrap_or((id.trim(), ""));
+    let name = fragment.split_once('@').map_or_else(|| path.rsplit('/').next().unwrap_or(path), |(name, _)| name);
+    name.to_owned()
+}
+
+/// Builds the `ktables` command, and the rest of the workspace with it: alone, its
+/// dependencies would have other features, and be compiled twice.
+pub(crate) fn build_ktables() -> Outcome {
+    run(&mut cargo(["build", "--release", "--workspace"]))
+}
+
+fn guest_cargo(toolchain: Toolchain, build: &Path) -> std::process::Command {
+    let mut cargo = toolchain.cargo();
+    cargo.args(["--release", "--target", WASM_TARGET, "--target-dir"]).arg(build);
+    // Line tables are most of a component with them.
+    cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+    cargo
+}
+
+fn core_module(build: &Path, package: &str) -> std::path::PathBuf {
+    build.join(WASM_TARGET).join("release").join(format!("{}.wasm", package.replace('-', "_")))
+}
+
+fn componentize(core: &Path, component: &Path) -> Outcome {
+    run(command(ktables()).args(["codec", "build"]).arg(core).arg("-o").arg(component))
+}

@@ -1,0 +1,54 @@
+//! The project's own commands; `cargo xtask` lists them.
+//!
+//! Needs nothing but the standard library, so that it is built in a second on a
+//! machine where nothing is set up.
+
+mod check;
+mod demo;
+mod guests;
+mod run;
+mod setup;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo              see it work: real records, a component, a table
+  test              everything the project checks; what CI runs
+  setup             install what the others need: a WebAssembly toolchain, cargo-deny
+  guests            build all components of the project into target/components
+  component CRATE   build a codec crate of yours: CRATE/NAME.wasm
+  bench [ARGS]      measure what the sandbox costs
+
+Needs Rust (rustup), a C compiler and make. KTABLES_RUST_WASM=rustup|debian says
+where the WebAssembly toolchain comes from; unset, rustup is tried first.";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next();
+    let rest: Vec<String> = args.collect();
+    let result = match (command.as_deref(), rest.as_slice()) {
+        (Some("demo"), []) => demo::demo(),
+        (Some("test"), []) => check::test(),
+        (Some("setup"), []) => setup::setup(),
+        (Some("guests"), []) => guests::guests(),
+        (Some("component"), [folder]) => guests::component(folder.as_ref()),
+        (Some("bench"), args) => check::bench(args),
+        (None | Some("help" | "--help" | "-h"), _) => {
+            run::say(HELP);
+            return ExitCode::SUCCESS;
+        }
+        (Some(command), _) => {
+            run::say(&format!("`{command}` with these arguments is no command.\n\n{HELP}"));
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::say(&format!("\nerror: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

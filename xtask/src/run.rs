@@ -1,0 +1,82 @@
+//! Running programs and telling what happens.
+
+use std::ffi::OsStr;
+use std::io::{Write, stderr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What went wrong, in words for whoever typed the command.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// Tells something.
+pub(crate) fn say(text: &str) {
+    // Nothing is left to tell anybody if this fails.
+    let _ = writeln!(stderr(), "{text}");
+}
+
+/// The project's folder.
+pub(crate) fn root() -> &'static Path {
+    // OK because xtask lies in the project's folder.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent")
+}
+
+/// The folder that cargo builds into.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The `ktables` command, once built.
+pub(crate) fn ktables() -> PathBuf {
+    target().join("release/ktables")
+}
+
+/// A command in the project's folder.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// The cargo that runs this.
+pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args);
+    command
+}
+
+/// Runs to the end.
+pub(crate) fn run(command: &mut Command) -> Outcome {
+    let status = command.status().map_err(|error| missing(command, &error))?;
+    if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", shown(command))) }
+}
+
+/// Runs to the end; what it printed.
+pub(crate) fn output(command: &mut Command) -> Outcome<String> {
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| missing(command, &error))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{} failed ({})", shown(command), output.status))
+    }
+}
+
+/// Whether it runs and succeeds, silently.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = [program].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+fn missing(command: &Command, error: &std::io::Error) -> String {
+    let program = command.get_program().to_string_lossy();
+    match (&*program, error.kind()) {
+        ("cc", std::io::ErrorKind::NotFound) => "no C compiler: install one (Debian: apt-get install gcc)".to_owned(),
+        (_, std::io::ErrorKind::NotFound) => format!("{program} is not installed"),
+        _ => format!("cannot run {program}: {error}"),
+    }
+}

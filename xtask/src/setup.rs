@@ -1,0 +1,118 @@
+//! What has to be on the machine: a C compiler, a Rust toolchain that builds for
+//! WebAssembly, cargo-deny.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{Outcome, cargo, command, output, run, say, succeeds, target};
+
+/// What guests are built for: no WASI at all.
+pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// Debian's compiler, and the source of its standard library, of one version.
+const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
+
+/// The version of cargo-deny that is used.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Where the compiler for guests comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toolchain {
+    /// The toolchain that runs this, with the target installed.
+    Rustup,
+    /// Debian's packages; the standard library is built from source.
+    Debian,
+}
+
+impl Toolchain {
+    /// A cargo that builds guests.
+    pub(crate) fn cargo(self) -> Command {
+        match self {
+            Self::Rustup => cargo(["build"]),
+            Self::Debian => {
+                let mut cargo = command("/usr/bin/cargo");
+                cargo
+                    .args(["build", "-Zbuild-std=std,panic_abort"])
+                    .env("RUSTC", "/usr/bin/rustc")
+                    .env("RUSTC_BOOTSTRAP", "1")
+                    // These packages have no `rust-lld`.
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/lib/llvm-22/bin/wasm-ld")
+                    // Of the toolchain that runs this, not of Debian's.
+                    .env_remove("RUSTDOC")
+                    .env_remove("RUSTC_WRAPPER")
+                    .env_remove("LD_LIBRARY_PATH");
+                cargo
+            }
+        }
+    }
+}
+
+/// Everything the other commands need.
+pub(crate) fn setup() -> Outcome {
+    run(command("cc").arg("--version").stdout(std::process::Stdio::null()))?;
+    let toolchain = wasm_toolchain()?;
+    say(&format!("guests are built with the toolchain of {toolchain:?}"));
+    cargo_deny().map(drop)
+}
+
+/// Finds a toolchain for guests, or installs one.
+pub(crate) fn wasm_toolchain() -> Outcome<Toolchain> {
+    if has_target() {
+        return Ok(Toolchain::Rustup);
+    }
+    match std::env::var("KTABLES_RUST_WASM").as_deref() {
+        Ok("rustup") => rustup(),
+        Ok("debian") => debian(),
+        Ok(other) => Err(format!("KTABLES_RUST_WASM={other}: write rustup or debian")),
+        Err(_) => rustup().or_else(|error| {
+            say(&format!("{error}; trying Debian's packages"));
+            debian().map_err(|debian| {
+                format!(
+                    "no Rust toolchain for WebAssembly.\n  rustup: {error}\n  Debian: {debian}\n\
+                     Install one: rustup target add {WASM_TARGET}"
+                )
+            })
+        }),
+    }
+}
+
+/// Whether the toolchain that runs this has the target's standard library.
+fn has_target() -> bool {
+    let mut rustc = command(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let folder = output(rustc.args(["--print", "target-libdir", "--target", WASM_TARGET]));
+    folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
+}
+
+fn rustup() -> Outcome<Toolchain> {
+    say(&format!("installing: rustup target add {WASM_TARGET}"));
+    run(command("rustup").args(["target", "add", WASM_TARGET]))?;
+    if has_target() { Ok(Toolchain::Rustup) } else { Err(format!("rustup did not install {WASM_TARGET}")) }
+}
+
+fn debian() -> Outcome<Toolchain> {
+    let installed = |package: &&str| succeeds(command("dpkg-query").args(["-W", package]));
+    if !DEBIAN_PACKAGES.iter().all(|package| installed(&package)) {
+        say(&format!("installing: apt-get install {}", DEBIAN_PACKAGES.join(" ")));
+        run(command("apt-get").args(["update", "-qq"]))?;
+        let mut install = command("apt-get");
+        install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
+        // What it says it says where progress goes.
+        run(install.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr()))?;
+    }
+    Ok(Toolchain::Debian)
+}
+
+/// cargo-deny, installed below the target folder.
+pub(crate) fn cargo_deny() -> Outcome<PathBuf> {
+    let tools = target().join("tools");
+    let program = tools.join("bin/cargo-deny");
+    let found = program.exists() && output(Command::new(&program).arg("--version"))?.trim().ends_with(CARGO_DENY);
+    if !found {
+        say(&format!("installing: cargo-deny {CARGO_DENY}"));
+        let root = tools.display().to_string();
+        // Without optimization: it runs for a second, and compiles for many.
+        let mut install = cargo(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--quiet"]);
+        run(install.args(["--root", &root]).env("CARGO_TARGET_DIR", tools.join("build")))?;
+    }
+    Ok(program)
+}
