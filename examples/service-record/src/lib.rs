@@ -158,13 +158,13 @@ mod tests {
 
     #[test]
     fn a_record_comes_back() {
-        let encoded = ServiceRecord.encode(JSON).unwrap();
+        let encoded = ValueCodec::encode(&ServiceRecord, JSON).unwrap();
         assert_eq!(ValueCodec::decode(&ServiceRecord, &encoded.raw, &[]).unwrap(), JSON);
     }
 
     #[test]
     fn a_record_cut_anywhere_is_malformed() {
-        let raw = ServiceRecord.encode(JSON).unwrap().raw;
+        let raw = ValueCodec::encode(&ServiceRecord, JSON).unwrap().raw;
         for end in 0..raw.len() {
             let error = ValueCodec::decode(&ServiceRecord, &raw[..end], &[]).unwrap_err();
             assert!(matches!(error, CodecError::Malformed(_)), "{end}: {error:?}");

@@ -26,8 +26,8 @@ pub(super) struct Shared {
     pub(super) codecs: Codecs,
     pub(super) catchup_timeout: Duration,
     view: ArcSwap<View>,
-    /// Held while a moment is made, published and told to watchers, and while a
-    /// watcher takes its first moment, so that it misses nothing and sees nothing
+    /// Held while a moment or a status is made, published and told to watchers, and
+    /// while a watcher takes its first, so that it misses nothing and sees nothing
     /// twice. A std lock: held for no longer than a batch takes; no read takes it.
     watchers: Mutex<broadcast::Sender<Published>>,
     /// Changes with every publication and every status.
@@ -78,10 +78,10 @@ impl Shared {
         self.view.load_full()
     }
 
-    /// A receiver of what is published from now on, and the moment now.
-    pub(super) fn subscribe(&self) -> (broadcast::Receiver<Published>, Arc<View>) {
+    /// A receiver of what is published from now on, and moment and status now.
+    pub(super) fn subscribe(&self) -> (broadcast::Receiver<Published>, Arc<View>, Status) {
         let watchers = lock(&self.watchers);
-        (watchers.subscribe(), self.view.load_full())
+        (watchers.subscribe(), self.view.load_full(), self.status())
     }
 
     /// Changes whenever something was applied or the status changed.
@@ -156,6 +156,7 @@ impl Shared {
 
     /// Changes what the status follows from, and tells those who wait for it.
     pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
+        let watchers = lock(&self.watchers);
         let mut conditions = lock(&self.conditions);
         change(&mut conditions);
         let status = conditions.status();
@@ -168,9 +169,10 @@ impl Shared {
         if changed {
             tracing::info!(topic = self.topic.name, "table is {status}");
             // Fails if there is no watcher.
-            let _ = lock(&self.watchers).send(Published::Status(status));
-            self.applied.send_replace(());
+            let _ = watchers.send(Published::Status(status));
         }
+        drop(watchers);
+        self.applied.send_replace(());
     }
 
     pub(super) fn rejects(&self) -> Vec<Reject> {

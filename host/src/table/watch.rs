@@ -107,13 +107,12 @@ pub struct Watcher {
 
 impl Watcher {
     pub(super) fn new(shared: &Shared, start: WatchStart) -> Self {
-        let (published, view) = shared.subscribe();
+        let (published, view, status) = shared.subscribe();
         let mut waiting = VecDeque::new();
         if start == WatchStart::Entries {
             waiting.extend(view.iter().cloned().map(WatchEvent::Entry));
             waiting.push_back(WatchEvent::Synced);
         }
-        let status = shared.status();
         let over = status.is_over();
         if over {
             waiting.push_back(WatchEvent::Status(status));

@@ -85,6 +85,8 @@ impl Cursor {
                 // At the end of what is there: go on in the next segment, if any.
                 let at_end = self.buffer.len() == self.consumed;
                 if !(at_end && self.roll()?) {
+                    // Part of a batch may be a torn one, to be cut and replaced.
+                    self.forget();
                     return Ok(None);
                 }
                 wanted = 1;
@@ -100,9 +102,15 @@ impl Cursor {
                 }
                 batch::Frame::Partial { len } => wanted = len,
                 batch::Frame::Bad(reason) => {
+                    self.forget();
+                    let rest = self.rest()?;
+                    if matches!(batch::frame(&rest, self.next), batch::Frame::Whole { .. }) {
+                        // It was read while a torn tail was cut and replaced.
+                        wanted = 1;
+                        continue;
+                    }
                     // The last write of a process or machine that died may look
                     // like anything; readers wait for an appender to cut it.
-                    let rest = self.rest()?;
                     return if self.is_torn(&rest) { Ok(None) } else { Err(self.corrupt(reason)) };
                 }
             }

@@ -1,0 +1,187 @@
+//! Components as codecs: the examples, the SDK, both forms, keys, refusals.
+
+use std::fs;
+
+use ktables::codec::{Codecs, Json, KeyCodec, RejectKind, Utf8};
+use ktables::log::{Header, NewRecord};
+use ktables::table::Table;
+use ktables::wasm::{Engine, EngineOptions, LoadOptions, WasmError};
+use ktables::writer::{Verify, WriteError, Writer};
+use ktables_tests::{Scratch, TOPIC, component, component_path, engine, record};
+
+fn values(name: &str, config: &str) -> Codecs {
+    Codecs { value: component(name).value_codec(TOPIC, config).unwrap(), ..Codecs::default() }
+}
+
+#[tokio::test]
+async fn the_deb822_component_reads_and_writes_real_stanzas() {
+    let scratch = Scratch::new(4).await;
+    let sample = include_str!("../../examples/deb822/sample/status");
+    let stanzas: Vec<&str> = sample.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).collect();
+    let name = |stanza: &str| stanza.lines().next().unwrap().trim_start_matches("Package: ").to_owned();
+    scratch.write(stanzas.iter().map(|stanza| record(&name(stanza), Some(stanza.as_bytes()))).collect()).await;
+    let codecs = values("deb822", "{}");
+    let table = scratch.table(codecs.clone()).await;
+    assert_eq!(table.len(), stanzas.len());
+    let bash: serde_json::Value = table.get("bash").unwrap().parse::<serde_json::Value>().unwrap();
+    assert_eq!((&bash["Package"], &bash["Essential"]), (&"bash".into(), &"yes".into()));
+
+    let writer = Writer::open(scratch.log.clone(), TOPIC, codecs).await.unwrap();
+    let ack = writer.set("bash", r#"{"Version": "6.0", "Package": "bash", "Description": "a\n\nb"}"#).await.unwrap();
+    assert!(table.wait_for(ack.partition, ack.offset, ktables_tests::PATIENCE).await.is_fresh());
+    let bash: serde_json::Value = table.get("bash").unwrap().parse::<serde_json::Value>().unwrap();
+    assert_eq!(bash, serde_json::json!({"Package": "bash", "Version": "6.0", "Description": "a\n\nb"}));
+    // What would not come back is not written: a field's value loses its blanks.
+    let refused = writer.set("bash", r#"{"Package": " bash"}"#).await;
+    assert!(matches!(refused, Err(WriteError::NotVerified { .. })), "{refused:?}");
+    assert!(writer.clone().verify(Verify::Decodes).set("bash", r#"{"Package": " bash"}"#).await.is_ok());
+    let refused = writer.set("bash", r#"{"Version": "1"}"#).await;
+    assert!(matches!(&refused, Err(WriteError::Rejected { rejection, .. }) if rejection.message.contains("Package")));
+}
+
+#[tokio::test]
+async fn the_service_record_component_reads_values_and_keys() {
+    let scratch = Scratch::new(1).await;
+    let service = component("service-record");
+    let codecs = Codecs {
+        key: service.key_codec(TOPIC, "{}").unwrap(),
+        value: service.value_codec(TOPIC, "{}").unwrap(),
+        scheme: None,
+    };
+    let writer = Writer::open(scratch.log.clone(), TOPIC, codecs.clone()).await.unwrap();
+    let json = r#"{"host":"a","port":80,"weight":1,"healthy":true,"draining":false,"started":5,"tags":[]}"#;
+    writer.set("00112233-4455-6677-8899-aabbccddeeff", json).await.unwrap();
+    let refused = writer.set("00112233445566778899AABBCCDDEEFF", json).await;
+    assert!(matches!(refused, Err(WriteError::Rejected { .. })), "{refused:?}");
+    scratch.put("not 16 bytes", Some(b"x")).await;
+    let table = scratch.table(codecs).await;
+    assert_eq!(table.get("00112233-4455-6677-8899-aabbccddeeff").unwrap().json(), json);
+    assert_eq!(table.stats().rejects[&RejectKind::Malformed], 1);
+    assert_eq!(table.rejects()[0].raw, b"not 16 bytes");
+}
+
+#[tokio::test]
+async fn the_by_section_component_groups() {
+    let scratch = Scratch::new(1).await;
+    let scheme = component("deb822-by-section").group_scheme(TOPIC, "{}").unwrap();
+    let records = ["admin/adduser", "contrib/net/tor", "foreign"].map(|key| record(key, Some(b"1")));
+    scratch.write(records.to_vec()).await;
+    let table = scratch.table(Codecs { scheme: Some(scheme), ..Codecs::default() }).await;
+    assert_eq!(table.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["admin", "contrib/net"]);
+    assert!(table.member("contrib/net", "tor").is_some());
+    assert_eq!(table.stats().foreign, 1);
+}
+
+#[tokio::test]
+async fn keys_that_do_not_come_back_are_rejected_not_merged() {
+    let scratch = Scratch::new(1).await;
+    let key = component("simple").key_codec(TOPIC, "{}").unwrap();
+    scratch.write(["abc", "Abc", "ABC"].map(|key| record(key, Some(b"1"))).to_vec()).await;
+    let table = scratch.table(Codecs { key, ..Codecs::default() }).await;
+    assert_eq!(table.len(), 1);
+    assert_eq!(table.get("abc").unwrap().offset(), 0);
+    assert_eq!(table.stats().rejects[&RejectKind::NonCanonicalKey], 2);
+}
+
+#[tokio::test]
+async fn a_pair_that_does_not_join_to_its_key_is_foreign() {
+    let scratch = Scratch::new(1).await;
+    let scheme = component("simple").group_scheme(TOPIC, "{}").unwrap();
+    scratch.write(["g.m", "g.!m", "x"].map(|key| record(key, Some(b"1"))).to_vec()).await;
+    let table = scratch.table(Codecs { scheme: Some(scheme), ..Codecs::default() }).await;
+    assert_eq!(table.snapshot().iter().map(|e| e.key().to_owned()).collect::<Vec<_>>(), ["g.m"]);
+    assert_eq!(table.stats().foreign, 2);
+}
+
+#[tokio::test]
+async fn the_simple_form_alone_will_do() {
+    let scratch = Scratch::new(1).await;
+    scratch.write((0..3000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect()).await;
+    let codecs = values("simple", "{}");
+    let table = scratch.table(codecs.clone()).await;
+    assert_eq!((table.len(), table.get("k2999").unwrap().json()), (3000, "2999"));
+    let writer = Writer::open(scratch.log.clone(), TOPIC, codecs).await.unwrap();
+    writer.set("k1", "\"new\"").await.unwrap();
+    scratch.sync(&table).await;
+    assert_eq!(table.get("k1").unwrap().json(), "\"new\"");
+}
+
+#[tokio::test]
+async fn headers_reach_a_codec_that_wants_them() {
+    let scratch = Scratch::new(1).await;
+    let header = |name: &str| Header { name: name.to_owned(), value: Some(b"v".to_vec()) };
+    let with = NewRecord { headers: vec![header("x"), header("y")], ..record("a", Some(b"1")) };
+    scratch.write(vec![record("none", Some(b"1")), with, record("b", None)]).await;
+    let table = scratch.table(values("probe", r#"{"mode":"headers"}"#)).await;
+    assert_eq!(table.get("a").unwrap().json(), r#"["x","y"]"#);
+    assert_eq!(table.get("none").unwrap().json(), "[]");
+}
+
+#[test]
+fn a_configuration_is_refused_in_the_guests_own_words() {
+    let refused = component("probe").value_codec("services", r#"{"mode":"refuse"}"#);
+    let Err(WasmError::Configuration { name, message }) = refused else { panic!("{refused:?}") };
+    assert_eq!(name, "probe");
+    assert!(message.contains("\"refuse\"") && message.contains("topic services"), "{message}");
+    let refused = component("deb822").value_codec(TOPIC, r#"{"requires":[]}"#);
+    assert!(matches!(refused, Err(WasmError::Configuration { .. })));
+}
+
+#[test]
+fn a_component_is_only_what_it_exports() {
+    let refused = component("deb822").key_codec(TOPIC, "{}");
+    let Err(error @ WasmError::MissingExport { .. }) = refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains("value-codec"), "{error}");
+}
+
+#[test]
+fn another_file_than_the_approved_one_is_refused() {
+    let options = |digest: &str| LoadOptions { digest: Some(digest.to_owned()), ..LoadOptions::default() };
+    let right = component("probe").id().digest.clone();
+    assert!(engine().load(component_path("probe"), options(&right)).is_ok());
+    let refused = engine().load(component_path("deb822"), options(&right));
+    assert!(matches!(refused, Err(WasmError::Digest { expected, .. }) if expected == right));
+}
+
+#[test]
+fn the_cache_is_private_and_a_damaged_file_in_it_is_not_loaded() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let options = || EngineOptions { cache: Some(cache.clone()), ..EngineOptions::default() };
+    let load = || Engine::new(options()).unwrap().load(component_path("probe"), LoadOptions::default()).map(drop);
+    load().unwrap();
+    assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+    let compiled = fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&compiled).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(&compiled, &damaged).unwrap();
+    load().unwrap();
+    assert!(fs::read(&compiled).unwrap() != damaged, "the damaged file was replaced");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(matches!(Engine::new(options()), Err(WasmError::Engine { reason }) if reason.contains("chmod 700")));
+}
+
+#[tokio::test]
+async fn a_codec_serves_many_tables_at_once() {
+    let scratch = Scratch::new(4).await;
+    scratch.write((0..2000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect()).await;
+    let codecs = values("probe", r#"{"mode":"json"}"#);
+    let mut tables = Vec::new();
+    for _ in 0..8 {
+        let (log, codecs) = (scratch.log.clone(), codecs.clone());
+        tables.push(tokio::spawn(async move { Table::builder(log, TOPIC, codecs).start().await.unwrap().len() }));
+    }
+    for table in tables {
+        assert_eq!(table.await.unwrap(), 2000);
+    }
+}
+
+#[test]
+fn built_in_keys_are_the_bytes() {
+    let raw = [&b"\xff\x00"[..]].iter().collect();
+    assert!(Utf8.decode(&raw).unwrap()[0].is_err());
+    assert_eq!(&**KeyCodec::decode(&ktables::codec::Bytes, &raw).unwrap()[0].as_ref().unwrap(), "/wA=");
+    assert!(KeyCodec::decode(&Json, &raw).unwrap()[0].is_err());
+}

@@ -1,0 +1,291 @@
+//! The directory log: an independent decoder, torn tails, damage, segments.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+
+use ktables::codec::Codecs;
+use ktables::log::{Header, LogError, NewRecord, NewTopic};
+use ktables::table::{Status, TableError};
+use ktables_tests::{Scratch, TOPIC, eventually_async, record};
+use proptest::prelude::*;
+
+/// Record batches v2, read as Kafka's documentation describes them, with nothing
+/// of the crate that wrote them.
+mod independent {
+    /// Key, value and headers.
+    pub(super) type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
+
+    struct Bytes<'a>(&'a [u8]);
+
+    impl<'a> Bytes<'a> {
+        fn take(&mut self, len: usize) -> &'a [u8] {
+            let (taken, rest) = self.0.split_at(len);
+            self.0 = rest;
+            taken
+        }
+
+        fn int(&mut self, len: usize) -> i64 {
+            let bytes = self.take(len);
+            let sign = if bytes[0] & 0x80 == 0 { 0 } else { -1 };
+            bytes.iter().fold(sign, |value, &byte| value << 8 | i64::from(byte))
+        }
+
+        /// Zigzag, seven bits a byte, the low ones first.
+        fn varint(&mut self) -> i64 {
+            let (mut value, mut shift) = (0_u64, 0);
+            loop {
+                let byte = self.take(1)[0];
+                value |= u64::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    return (value >> 1) as i64 ^ -((value & 1) as i64);
+                }
+            }
+        }
+
+        fn nullable(&mut self) -> Option<Vec<u8>> {
+            let len = usize::try_from(self.varint()).ok()?;
+            Some(self.take(len).to_vec())
+        }
+    }
+
+    pub(super) fn records(segment: &[u8]) -> Vec<Record> {
+        let mut segment = Bytes(segment);
+        let mut records = Vec::new();
+        while !segment.0.is_empty() {
+            let base = segment.int(8);
+            let len = segment.int(4);
+            let mut batch = Bytes(segment.take(len as usize));
+            let _leader_epoch = batch.int(4);
+            assert_eq!(batch.int(1), 2, "magic");
+            let checksum = batch.int(4) as u32;
+            assert_eq!(crc32c::crc32c(batch.0), checksum, "checksum at offset {base}");
+            assert_eq!(batch.int(2), 0, "no compression, create time, no transaction");
+            let last_delta = batch.int(4);
+            let (first_timestamp, last_timestamp) = (batch.int(8), batch.int(8));
+            assert!(first_timestamp > 1_600_000_000_000 && last_timestamp >= first_timestamp);
+            assert_eq!((batch.int(8), batch.int(2), batch.int(4)), (-1, -1, -1), "no producer");
+            let count = batch.int(4);
+            assert_eq!(count, last_delta + 1);
+            for index in 0..count {
+                let len = batch.varint();
+                let mut record = Bytes(batch.take(len as usize));
+                assert_eq!(record.int(1), 0, "attributes");
+                let _timestamp_delta = record.varint();
+                assert_eq!(record.varint(), index, "offset delta");
+                let (key, value) = (record.nullable(), record.nullable());
+                let headers = (0..record.varint())
+                    .map(|_| {
+                        let len = record.varint() as usize;
+                        (String::from_utf8(record.take(len).to_vec()).unwrap(), record.nullable())
+                    })
+                    .collect();
+                assert!(record.0.is_empty());
+                records.push((base + index, key, value, headers));
+            }
+            assert!(batch.0.is_empty());
+        }
+        records
+    }
+}
+
+fn segment(scratch: &Scratch, partition: i32) -> PathBuf {
+    scratch.path().join(format!("{TOPIC}/{partition}/00000000000000000000.log"))
+}
+
+#[tokio::test]
+async fn segments_are_kafkas_format() {
+    let scratch = Scratch::new(1).await;
+    let headers = vec![
+        Header { name: "origin".to_owned(), value: Some(b"test".to_vec()) },
+        Header { name: "none".to_owned(), value: None },
+        Header { name: "empty".to_owned(), value: Some(Vec::new()) },
+    ];
+    let mut records = vec![
+        record("key", Some(b"value")),
+        record("", Some(b"")),
+        record("deleted", None),
+        NewRecord { value: Some(b"keyless".to_vec()), ..NewRecord::default() },
+        NewRecord { headers, ..record("with headers", Some(&[0xff; 300])) },
+    ];
+    records.extend((0..2000).map(|n| record(&format!("key-{n}"), Some(n.to_string().as_bytes()))));
+    scratch.write(records.clone()).await;
+    let read = independent::records(&fs::read(segment(&scratch, 0)).unwrap());
+    assert_eq!(read.len(), records.len());
+    for (index, (read, written)) in read.into_iter().zip(records).enumerate() {
+        let headers: Vec<_> = written.headers.into_iter().map(|header| (header.name, header.value)).collect();
+        assert_eq!(read, (index as i64, written.key, written.value, headers));
+    }
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let whole = fs::read(segment(&scratch, 0)).unwrap();
+    scratch.put("b", Some(b"2")).await;
+    let both = fs::read(segment(&scratch, 0)).unwrap();
+    let second = &both[whole.len()..];
+    // Every way a write can stop short, and blocks that were never filled.
+    let mut tails: Vec<Vec<u8>> = (1..second.len()).step_by(7).map(|len| second[..len].to_vec()).collect();
+    tails.push(vec![0; 4096]);
+    tails.push([&second[..40], &vec![0; second.len() - 40]].concat());
+    for tail in tails {
+        let scratch = Scratch::new(1).await;
+        scratch.put("a", Some(b"1")).await;
+        OpenOptions::new().append(true).open(segment(&scratch, 0)).unwrap().write_all(&tail).unwrap();
+        // A reader does not mind, and sees what comes after the cut.
+        let table = scratch.table(Codecs::default()).await;
+        assert_eq!(table.len(), 1);
+        let ack = scratch.put("c", Some(b"3")).await;
+        assert_eq!(ack.offset, 1);
+        scratch.sync(&table).await;
+        assert_eq!(table.get("c").unwrap().json(), "3");
+        assert_eq!(independent::records(&fs::read(segment(&scratch, 0)).unwrap()).len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn damage_before_whole_batches_is_an_error_that_names_the_place() {
+    let scratch = Scratch::new(1).await;
+    for number in 0..3 {
+        scratch.put("a", Some(number.to_string().as_bytes())).await;
+    }
+    let path = segment(&scratch, 0);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&path, &bytes).unwrap();
+    let started = ktables::table::Table::builder(scratch.log.clone(), TOPIC, Codecs::default()).start().await;
+    let Err(TableError::Log(error @ LogError::Corrupt { offset: 1, .. })) = started else { panic!("{started:?}") };
+    assert!(error.to_string().contains("00000000000000000000.log"), "{error}");
+    // A process that starts to write now cuts nothing: it may be restored.
+    let other = ktables::log::open(&scratch.url()).unwrap();
+    let written = other.send(&scratch.topic, record("b", Some(b"1"))).await.unwrap().await;
+    assert!(matches!(written, Err(LogError::Corrupt { offset: 1, .. })), "{written:?}");
+    assert!(fs::read(&path).unwrap() == bytes, "the log was changed");
+}
+
+#[tokio::test]
+async fn a_log_that_is_damaged_while_it_is_read_fails_the_table_and_keeps_its_contents() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let whole = fs::read(segment(&scratch, 0)).unwrap();
+    let table = scratch.table(Codecs::default()).await;
+    // A batch of another format, and a good one behind it.
+    let mut bad = whole.clone();
+    bad[16] = 1;
+    let mut good = whole.clone();
+    good[7] = 9;
+    let mut file = OpenOptions::new().append(true).open(segment(&scratch, 0)).unwrap();
+    file.write_all(&[bad, good].concat()).unwrap();
+    eventually_async("the table fails", || matches!(table.status(), Status::Failed(_)).then_some(())).await;
+    assert_eq!(table.get("a").unwrap().json(), "1");
+}
+
+#[tokio::test]
+async fn a_partition_goes_on_in_a_new_segment() {
+    let scratch = Scratch::new(1).await;
+    let value = format!("\"{}\"", "x".repeat(900_000));
+    let follower = scratch.table(Codecs::default()).await;
+    for round in 0..8 {
+        let records = (0..10).map(|n| record(&format!("key-{round}-{n}"), Some(value.as_bytes()))).collect();
+        scratch.write(records).await;
+    }
+    let segments = fs::read_dir(scratch.path().join(TOPIC).join("0")).unwrap();
+    let segments = segments.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "log"));
+    assert!(segments.count() > 1);
+    scratch.sync(&follower).await;
+    let table = scratch.table(Codecs::default()).await;
+    assert_eq!((table.len(), follower.len()), (80, 80));
+    // Offsets, asked for by a log that has seen nothing yet.
+    let other = ktables::log::open(&scratch.url()).unwrap();
+    assert_eq!(other.offsets(TOPIC).await.unwrap()[0].end, 80);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_refused_by_name() {
+    let scratch = Scratch::new(2).await;
+    let send = async |record| scratch.log.send(&scratch.topic, record).await.map(drop);
+    let header = |name: &str| Header { name: name.to_owned(), value: None };
+    let twice = NewRecord { headers: vec![header("h"), header("h")], ..record("a", None) };
+    assert!(matches!(send(twice).await, Err(LogError::InvalidRecord { reason, .. }) if reason.contains("`h`")));
+    let large = record("a", Some(&vec![0; 2 << 20]));
+    assert!(matches!(send(large).await, Err(LogError::InvalidRecord { .. })));
+    let elsewhere = NewRecord { partition: Some(2), ..record("a", None) };
+    assert!(matches!(send(elsewhere).await, Err(LogError::UnknownPartition { partitions: 2, .. })));
+    for name in ["", ".", "..", "a/b", "a b", &"x".repeat(250)] {
+        let made = scratch.log.create(name, NewTopic { partitions: 1 }).await;
+        assert!(matches!(made, Err(LogError::InvalidTopic { .. })), "{name}: {made:?}");
+    }
+    let made = scratch.log.create(TOPIC, NewTopic { partitions: 1 }).await;
+    assert!(matches!(made, Err(LogError::TopicExists { .. })));
+    assert!(scratch.log.create("p", NewTopic { partitions: 0 }).await.is_err());
+}
+
+/// What is done to a log.
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, Option<u8>),
+    /// Another process takes over.
+    Reopen,
+    /// A process died in the middle of a write.
+    Tear(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0..6_u8, proptest::option::weighted(0.8, any::<u8>())).prop_map(|(key, value)| Step::Put(key, value)),
+        1 => Just(Step::Reopen),
+        1 => (1..100_u8).prop_map(Step::Tear),
+    ];
+    proptest::collection::vec(step, 0..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// However a log comes about, a table of it is last write wins.
+    #[test]
+    fn a_log_keeps_what_was_acknowledged(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut scratch = Scratch::new(3).await;
+            let mut model = std::collections::BTreeMap::new();
+            // The length of the segment before and with its torn tail.
+            let mut torn = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Put(key, value) => {
+                        let (key, value) = (format!("k{key}"), value.map(|value| value.to_string()));
+                        scratch.put(&key, value.as_ref().map(|value| value.as_bytes())).await;
+                        match value {
+                            Some(value) => drop(model.insert(key, value)),
+                            None => drop(model.remove(&key)),
+                        }
+                    }
+                    Step::Reopen => scratch.log = ktables::log::open(&scratch.url()).unwrap(),
+                    Step::Tear(len) => {
+                        let path = segment(&scratch, 0);
+                        let Ok(mut bytes) = fs::read(&path) else { continue };
+                        // Nobody writes behind a torn tail before it is cut.
+                        if bytes.len() == torn.1 {
+                            bytes.truncate(torn.0);
+                        }
+                        let end = scratch.log.offsets(TOPIC).await.unwrap()[0].end;
+                        let mut tail = [&end.to_be_bytes(), &bytes[8..61]].concat();
+                        // Short of the whole header, so that it is no batch.
+                        tail.truncate(usize::from(len).min(60));
+                        torn = (bytes.len(), bytes.len() + tail.len());
+                        fs::write(&path, [bytes, tail].concat()).unwrap();
+                    }
+                }
+            }
+            let table = scratch.table(Codecs::default()).await;
+            let contents: std::collections::BTreeMap<String, String> =
+                table.snapshot().iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
+            assert_eq!(contents, model);
+        });
+    }
+}

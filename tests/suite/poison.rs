@@ -1,0 +1,159 @@
+//! Hostile components and poison records: each is rejected alone, all neighbours
+//! are applied, the reader lives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ktables::codec::{Codecs, RejectKind};
+use ktables::table::Status;
+use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
+use ktables_tests::{Running, Scratch, TOPIC, component_path, component_within, record, succeed};
+
+/// Small, so that the tests are quick.
+fn limits() -> Limits {
+    Limits {
+        memory: 16 << 20,
+        output: 1 << 20,
+        deadline: Duration::from_millis(200),
+        deadline_per_record: Duration::from_millis(1),
+    }
+}
+
+/// A poison and what becomes of it, by name.
+const BATCH: [(&str, RejectKind); 9] = [
+    ("answer", RejectKind::Invalid),
+    ("trap", RejectKind::Trap),
+    ("stack", RejectKind::Trap),
+    ("loop", RejectKind::Deadline),
+    ("memory", RejectKind::Memory),
+    ("utf8", RejectKind::InvalidUtf8),
+    ("json", RejectKind::InvalidJson),
+    ("items", RejectKind::Contract),
+    ("ends", RejectKind::Contract),
+];
+
+/// Writes poison among good records, and checks that only the poison is rejected.
+async fn check(guest: &str, poisons: &[(&str, RejectKind)], limits: Limits) {
+    let scratch = Scratch::new(2).await;
+    let component = component_within(guest, limits);
+    let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
+    let mut records = Vec::new();
+    for number in 0..400 {
+        records.push(record(&format!("good-{number}"), Some(number.to_string().as_bytes())));
+    }
+    for (index, (poison, _)) in poisons.iter().enumerate() {
+        let value = format!("poison:{poison}");
+        records.insert(10 + index * 37, record(&format!("bad-{poison}"), Some(value.as_bytes())));
+    }
+    scratch.write(records).await;
+    let table = scratch.table(codecs).await;
+    assert!(matches!(table.status(), Status::CaughtUp));
+    assert_eq!(table.len(), 400);
+    for number in 0..400 {
+        assert_eq!(table.get(&format!("good-{number}")).unwrap().json(), number.to_string());
+    }
+    let rejects = table.rejects();
+    let kinds: BTreeMap<String, RejectKind> =
+        rejects.iter().map(|reject| (reject.key.clone().unwrap().into(), reject.rejection.kind)).collect();
+    let expected: BTreeMap<String, RejectKind> =
+        poisons.iter().map(|(poison, kind)| (format!("bad-{poison}"), *kind)).collect();
+    assert_eq!(kinds, expected, "{rejects:#?}");
+    assert_eq!(rejects.len(), poisons.len());
+    for reject in &rejects {
+        let digest = &reject.rejection.component.as_ref().unwrap().digest;
+        assert_eq!(digest, &component.id().digest);
+        assert!(reject.raw.starts_with(b"poison:"));
+    }
+    // The reader is alive.
+    scratch.put("good-0", Some(b"\"alive\"")).await;
+    scratch.sync(&table).await;
+    assert_eq!(table.get("good-0").unwrap().json(), "\"alive\"");
+}
+
+#[tokio::test]
+async fn poison_in_the_batch_form_is_rejected_alone() {
+    check("hostile", &BATCH, limits()).await;
+}
+
+#[tokio::test]
+async fn poison_in_the_simple_form_is_rejected_alone() {
+    let simple: Vec<_> = BATCH.iter().copied().filter(|(_, kind)| *kind != RejectKind::Contract).collect();
+    check("simple", &simple, limits()).await;
+}
+
+#[tokio::test]
+async fn an_oversized_answer_is_rejected_by_either_limit() {
+    // Memory for 48 MiB, but no such answer may pass: the limit of the call.
+    let call = Limits { memory: 256 << 20, output: 8 << 20, ..limits() };
+    // The call may pass, a record of this size may not: the limit of the record.
+    let record = Limits { memory: 256 << 20, output: 40 << 20, ..limits() };
+    for limits in [call, record] {
+        check("hostile", &[("output", RejectKind::Output)], limits.clone()).await;
+        check("simple", &[("output", RejectKind::Output)], limits).await;
+    }
+}
+
+#[tokio::test]
+async fn faults_say_what_happened_and_which_limit_to_raise() {
+    let scratch = Scratch::new(1).await;
+    let component = component_within("hostile", limits());
+    let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
+    for poison in ["memory", "loop"] {
+        scratch.put(poison, Some(format!("poison:{poison}").as_bytes())).await;
+    }
+    let table = scratch.table(codecs).await;
+    let messages: Vec<String> = table.rejects().iter().map(|reject| reject.rejection.message.clone()).collect();
+    assert!(messages[0].contains("16777216") && messages[0].contains("limits.memory"), "{messages:?}");
+    assert!(messages[1].contains("limits.deadline"), "{messages:?}");
+}
+
+#[tokio::test]
+async fn what_the_host_cannot_do_is_charged_to_no_record() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    scratch.put("b", Some(b"poison:memory")).await;
+    // The engine's budget is spent before the instance's limit.
+    let options = EngineOptions { memory_budget: 8 << 20, cache: None, ..EngineOptions::default() };
+    let engine = Engine::new(options).unwrap();
+    let component = engine.load(component_path("hostile"), LoadOptions { digest: None, limits: limits() }).unwrap();
+    let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
+    let builder = ktables::table::Table::builder(scratch.log.clone(), TOPIC, codecs);
+    let table = builder.start().await.unwrap();
+    let status = table.status();
+    assert!(matches!(&status, Status::Degraded(reason) if reason.contains("memory budget")), "{status}");
+    assert_eq!(table.rejects(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_components_do_not_bloat_the_host() {
+    let scratch = Scratch::new(1).await;
+    let config = scratch.path().join("ktables.toml");
+    let text = format!(
+        "[logs.l]\nurl = \"{}\"\n[codecs.hostile]\ncomponent = {:?}\n\
+         limits = {{ memory = \"16MiB\", output = \"1MiB\", deadline = \"200ms\" }}\n\
+         [tables.good]\nlog = \"l\"\ntopic = \"good\"\nvalue_codec = \"hostile\"\n\
+         [tables.bad]\nlog = \"l\"\ntopic = \"bad\"\nvalue_codec = \"hostile\"\n",
+        scratch.url(),
+        component_path("hostile"),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut peaks = BTreeMap::new();
+    for name in ["good", "bad"] {
+        let topic = scratch.log.create(name, ktables::log::NewTopic { partitions: 1 }).await.unwrap();
+        for number in 0..2000 {
+            let poison = ["memory", "output", "trap", "stack", "items", "ends", "utf8", "json"][number / 50 % 8];
+            let value = if name == "bad" && number % 50 == 7 { format!("poison:{poison}") } else { number.to_string() };
+            drop(scratch.log.send(&topic, record(&format!("k{number}"), Some(value.as_bytes()))).await.unwrap());
+        }
+        scratch.log.send(&topic, record("last", Some(b"0"))).await.unwrap().await.unwrap();
+        let config = config.to_str().unwrap();
+        let watch = Running::start(&mut ktables_tests::ktables(&["watch", "--config", config, "-t", name]));
+        watch.until(|line| line["event"] == "synced");
+        peaks.insert(name, watch.peak_memory());
+        let status = succeed(&mut ktables_tests::ktables(&["status", "--config", config, "-t", name])).json();
+        let rejected = if name == "bad" { 40 } else { 0 };
+        assert_eq!((&status[0]["rejected"], &status[0]["entries"]), (&rejected.into(), &(2001 - rejected).into()));
+    }
+    let more = peaks["bad"].saturating_sub(peaks["good"]);
+    assert!(more <= (16 + 64) << 20, "{more} bytes more: {peaks:?}");
+}

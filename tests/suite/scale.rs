@@ -1,0 +1,102 @@
+//! A hundred thousand real-shaped records through a component, by the command.
+
+use std::collections::BTreeMap;
+
+use ktables::codec::{Codecs, Encoded, ValueCodec};
+use ktables::log::NewRecord;
+use ktables_tests::{Running, Scratch, TOPIC, component, component_path, run, run_with, succeed};
+use serde_json::json;
+
+const RECORDS: usize = 100_000;
+const KEYS: usize = 60_000;
+
+/// The values that the records get, in the codec's own format.
+fn raw_values(name: &str) -> Vec<Vec<u8>> {
+    if name == "deb822" {
+        let sample = include_str!("../../examples/deb822/sample/status");
+        return sample.split("\n\n").filter(|s| !s.trim().is_empty()).map(|s| s.as_bytes().to_vec()).collect();
+    }
+    let service = |n: usize| {
+        json!({"host": format!("host-{n}.example"), "port": 8000 + n, "weight": n, "healthy": n % 3 != 0,
+            "draining": n % 7 == 0, "started": 1_700_000_000_000_u64 + n as u64, "tags": ["eu", format!("zone-{}", n % 5)]})
+        .to_string()
+    };
+    let codec: std::sync::Arc<dyn ValueCodec> = component(name).value_codec(TOPIC, "{}").unwrap();
+    let values: Vec<String> = (0..200).map(service).collect();
+    let texts: Vec<&str> = values.iter().map(String::as_str).collect();
+    let encoded = codec.encode(&texts).unwrap();
+    encoded.into_iter().map(|encoded: Result<Encoded, _>| encoded.unwrap().raw).collect()
+}
+
+async fn check(name: &str) {
+    let scratch = Scratch::new(4).await;
+    let values = raw_values(name);
+    let mut deleted = 0;
+    let records = (0..RECORDS).map(|n| {
+        // The last tenth deletes what the first tenth wrote.
+        let delete = n >= RECORDS - RECORDS / 10 && n % 10 == 0;
+        deleted += usize::from(delete);
+        NewRecord {
+            key: Some(format!("key-{:06}", n % KEYS).into_bytes()),
+            value: (!delete).then(|| values[n % values.len()].clone()),
+            ..NewRecord::default()
+        }
+    });
+    let records: Vec<_> = records.collect();
+    scratch.write(records).await;
+    let codec = component_path(name);
+    let codec = ["--value-codec", codec.to_str().unwrap()];
+    let entries = KEYS - deleted;
+
+    let with = |args: &[&str]| scratch.ktables(&[args, &codec].concat());
+    let status = succeed(&mut with(&["status"])).json().remove(0);
+    assert_eq!((&status["status"], &status["entries"]), (&json!("caught_up"), &json!(entries)));
+    assert_eq!((&status["records"], &status["tombstones"]), (&json!(RECORDS), &json!(deleted)));
+    assert_eq!((&status["rejected"], &status["lag"]), (&json!(0), &json!(0)));
+
+    let watch = Running::start(&mut with(&["watch"]));
+    let seen = watch.until(|line| line["event"] == "synced").len() - 1;
+    assert_eq!(seen, entries);
+
+    let dump = succeed(&mut with(&["dump"]));
+    assert_eq!(dump.stdout.lines().count(), entries);
+    let copy = Scratch::new(3).await;
+    let imported = run_with(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
+    assert_eq!(imported.json()[0], json!({"lines": entries, "acknowledged": entries, "refused": 0, "interrupted": false}));
+    let again = succeed(&mut copy.ktables(&[&["dump"], &codec[..]].concat()));
+    assert_eq!(values_of(&dump.stdout), values_of(&again.stdout));
+
+    // Every later `set` is watched once, with the old value.
+    let old: serde_json::Value = succeed(&mut with(&["get", "key-000001"])).json().remove(0);
+    let mut new = old.clone();
+    for round in 0..3 {
+        let before = new.clone();
+        let field = if name == "deb822" { "Package" } else { "host" };
+        new[field] = json!(format!("changed-{round}"));
+        succeed(&mut with(&["set", "key-000001", &new.to_string()]));
+        let change = watch.next();
+        let seen = (&change["key"], &change["old"], &change["new"]);
+        assert_eq!(seen, (&json!("key-000001"), &before, &new), "{change}");
+    }
+    assert!(watch.rest().is_empty());
+    assert_eq!(run(&mut with(&["get", "no-such-key"])).code, 1);
+    assert_eq!(scratch.table(Codecs { value: component(name).value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() }).await.len(), entries);
+}
+
+fn values_of(dump: &str) -> BTreeMap<String, serde_json::Value> {
+    let line = |line: &str| {
+        let mut line = ktables_tests::parse(line);
+        (line["key"].as_str().unwrap().to_owned(), line["value"].take())
+    };
+    dump.lines().map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deb822_at_scale() {
+    check("deb822").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_records_at_scale() {
+    check("service-record").await;
+}

@@ -1,0 +1,366 @@
+//! The table's contract on the directory log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
+use ktables::log::{
+    Delivery, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStream, TopicDescription,
+};
+use ktables::table::{Freshness, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
+use ktables::writer::{Target, Write, Writer};
+use ktables_tests::{PATIENCE, Scratch, TOPIC, eventually_async, record};
+
+fn contents(table: &Table) -> BTreeMap<String, String> {
+    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
+}
+
+async fn next_change(watcher: &mut Watcher) -> (String, Option<String>, Option<String>) {
+    match watcher.next().await.unwrap() {
+        WatchEvent::Change(change) => {
+            let json = |entry: &Option<ktables::table::Entry>| entry.as_ref().map(|entry| entry.json().to_owned());
+            (change.key().to_owned(), json(&change.old), json(&change.new))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn catches_up_and_follows_on_one_and_four_partitions() {
+    for partitions in [1, 4] {
+        let scratch = Scratch::new(partitions).await;
+        let mut expected = BTreeMap::new();
+        let mut records = Vec::new();
+        for round in 0..3 {
+            for number in 0..500 {
+                let (key, value) = (format!("key-{number}"), format!("{}", round * 1000 + number));
+                records.push(record(&key, Some(value.as_bytes())));
+                expected.insert(key, value);
+            }
+        }
+        scratch.write(records).await;
+        let table = scratch.table(Codecs::default()).await;
+        assert!(matches!(table.status(), Status::CaughtUp));
+        assert_eq!(contents(&table), expected);
+        let stats = table.stats();
+        assert_eq!((stats.records, stats.replayed, stats.entries), (1500, 1500, 500));
+        assert_eq!(stats.cross_partition, 0);
+
+        scratch.put("key-7", Some(b"\"live\"")).await;
+        scratch.put("new", Some(b"1")).await;
+        scratch.put("key-8", None).await;
+        scratch.sync(&table).await;
+        expected.insert("key-7".to_owned(), "\"live\"".to_owned());
+        expected.insert("new".to_owned(), "1".to_owned());
+        expected.remove("key-8");
+        assert_eq!(contents(&table), expected);
+        // The offsets of all partitions add up to the records.
+        let total: i64 = table.snapshot().positions().map(|(_, offset)| offset).sum();
+        assert_eq!(total, 1503);
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_is_a_null_value_only() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("null", Some(b"null")).await;
+    scratch.put("empty", Some(b"")).await;
+    scratch.put("gone", Some(b"1")).await;
+    scratch.put("gone", None).await;
+    let table = scratch.table(Codecs::default()).await;
+    assert_eq!(table.get("null").unwrap().json(), "null");
+    assert!(!table.contains("gone"));
+    // An empty value is data: not JSON, so rejected; an empty string as text.
+    assert_eq!(table.stats().rejects, BTreeMap::from([(RejectKind::Malformed, 1)]));
+    assert_eq!(table.stats().tombstones, 1);
+    let text = scratch.table(Codecs::new(Utf8, Utf8)).await;
+    assert_eq!(text.get("empty").unwrap().json(), "\"\"");
+}
+
+#[tokio::test]
+async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key() {
+    let scratch = Scratch::new(1).await;
+    let keyless = NewRecord { value: Some(b"1".to_vec()), ..NewRecord::default() };
+    scratch.write(vec![keyless, record("", Some(b"2"))]).await;
+    let table = scratch.table(Codecs::default()).await;
+    assert_eq!(table.stats().keyless, 1);
+    assert_eq!(table.len(), 1);
+    assert_eq!(table.get("").unwrap().json(), "2");
+}
+
+#[tokio::test]
+async fn a_rejected_update_keeps_the_prior_value_and_says_so() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    scratch.put("a", Some(b"{")).await;
+    scratch.put("b", Some(b"{")).await;
+    let table = scratch.table(Codecs::default()).await;
+    assert_eq!(table.get("a").unwrap().json(), "1");
+    assert_eq!(table.notice("a").unwrap().offset, 1);
+    assert!(!table.contains("b"));
+    assert_eq!(table.notice("b").unwrap().kind, RejectKind::Malformed);
+    let rejects = table.rejects();
+    assert_eq!(rejects.iter().map(|reject| (reject.partition, reject.offset)).collect::<Vec<_>>(), [(0, 1), (0, 2)]);
+    assert_eq!(rejects[0].raw, b"{");
+    scratch.put("a", Some(b"2")).await;
+    scratch.sync(&table).await;
+    assert_eq!(table.notice("a"), None);
+}
+
+#[tokio::test]
+async fn ranges_prefixes_and_snapshots() {
+    let scratch = Scratch::new(4).await;
+    let keys = ["a", "ab", "abc", "b", "ba", "c"];
+    scratch.write(keys.iter().map(|key| record(key, Some(b"0"))).collect()).await;
+    let table = scratch.table(Codecs::default()).await;
+    let snapshot = table.snapshot();
+    scratch.put("aa", Some(b"1")).await;
+    scratch.sync(&table).await;
+    let names = |entries: Vec<&ktables::table::Entry>| entries.iter().map(|e| e.key().to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(snapshot.iter().collect()), keys);
+    assert_eq!(names(snapshot.prefix("ab").collect()), ["ab", "abc"]);
+    assert_eq!(names(snapshot.range("ab".."ba").collect()), ["ab", "abc", "b"]);
+    assert_eq!(names(snapshot.range("ab"..="ba").collect()), ["ab", "abc", "b", "ba"]);
+    assert_eq!(names(snapshot.range("c".."a").collect()), [""; 0]);
+    assert_eq!(snapshot.len(), 6);
+    assert_eq!(table.len(), 7);
+}
+
+#[tokio::test]
+async fn a_grouped_table_is_a_nested_view() {
+    let scratch = Scratch::new(4).await;
+    let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let writer = Writer::open(scratch.log.clone(), TOPIC, codecs.clone()).await.unwrap();
+    let write = |group: &str, member: &str, value: Option<&str>| {
+        let target = Target::Member { group: group.to_owned(), member: member.to_owned() };
+        let writer = writer.clone();
+        let value = value.map(str::to_owned);
+        async move { writer.write(Write { target, value }).await.unwrap() }
+    };
+    write("billing", "host-a", Some("1")).await;
+    write("billing", "host-b", Some("2")).await;
+    write("größe", "x", Some("3")).await;
+    write("gone", "y", Some("4")).await;
+    scratch.put("foreign", Some(b"5")).await;
+    let table = scratch.table(codecs).await;
+    write("gone", "y", None).await;
+    scratch.sync(&table).await;
+    assert_eq!(table.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["billing", "größe"]);
+    assert_eq!(table.member("billing", "host-b").unwrap().json(), "2");
+    assert_eq!(table.members("billing").iter().map(|e| e.json().to_owned()).collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!((table.member_count("billing"), table.member_count("gone"), table.member_count("no")), (2, 0, 0));
+    assert!(!table.contains("foreign"));
+    assert_eq!(table.stats().foreign, 1);
+    let snapshot = table.snapshot();
+    let nested: Vec<(&str, usize)> = snapshot.groups().map(|group| (group, snapshot.members(group).count())).collect();
+    assert_eq!(nested, [("billing", 2), ("größe", 1)]);
+}
+
+#[tokio::test]
+async fn a_watcher_sees_the_entries_then_every_change_once() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Entries);
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Entry(entry)) if entry.key() == "a"));
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Synced)));
+    let mut late = table.watch(WatchStart::Now);
+    scratch.put("a", Some(b"2")).await;
+    scratch.put("b", Some(b"3")).await;
+    // Nothing changes: no such key.
+    scratch.put("c", None).await;
+    scratch.put("a", None).await;
+    let text = |text: &str| Some(text.to_owned());
+    for watcher in [&mut watcher, &mut late] {
+        assert_eq!(next_change(watcher).await, ("a".to_owned(), text("1"), text("2")));
+        assert_eq!(next_change(watcher).await, ("b".to_owned(), None, text("3")));
+        assert_eq!(next_change(watcher).await, ("a".to_owned(), text("2"), None));
+    }
+    table.stop().await;
+    assert!(matches!(watcher.next().await, Some(WatchEvent::Status(Status::Stopped))));
+    assert!(watcher.next().await.is_none());
+}
+
+#[tokio::test]
+async fn watchers_that_come_while_others_write_miss_nothing() {
+    let scratch = Arc::new(Scratch::new(4).await);
+    let table = scratch.table(Codecs::default()).await;
+    let writer = {
+        let scratch = scratch.clone();
+        tokio::spawn(async move {
+            for number in 0..300 {
+                scratch.put(&format!("key-{}", number % 20), Some(number.to_string().as_bytes())).await;
+            }
+        })
+    };
+    let mut watchers = Vec::new();
+    while !writer.is_finished() {
+        watchers.push((table.watch(WatchStart::Entries), BTreeMap::<String, String>::new()));
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    writer.await.unwrap();
+    scratch.sync(&table).await;
+    let expected = contents(&table);
+    for (mut watcher, mut seen) in watchers.into_iter().rev().take(20) {
+        while seen != expected {
+            match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+                WatchEvent::Entry(entry) => drop(seen.insert(entry.key().to_owned(), entry.json().to_owned())),
+                WatchEvent::Change(change) => {
+                    let old = change.old.as_ref().map(|entry| entry.json().to_owned());
+                    let new = change.new.as_ref().unwrap().json().to_owned();
+                    // Each change begins where the one before ended.
+                    assert_eq!(seen.insert(change.key().to_owned(), new), old);
+                }
+                WatchEvent::Synced => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place() {
+    let scratch = Scratch::new(4).await;
+    let table = scratch.table(Codecs::default()).await;
+    let writer = Writer::open(scratch.log.clone(), TOPIC, Codecs::default()).await.unwrap();
+    for number in 0..50 {
+        let (key, value) = (format!("key-{number}"), number.to_string());
+        let ack = writer.set(&key, &value).await.unwrap();
+        let freshness = if number % 2 == 0 {
+            table.wait_for(ack.partition, ack.offset, PATIENCE).await
+        } else {
+            table.barrier(PATIENCE).await
+        };
+        assert_eq!(freshness, Freshness::Fresh);
+        let entry = table.get(&key).unwrap();
+        assert_eq!((entry.json(), entry.partition(), entry.offset()), (&*value, ack.partition, ack.offset));
+    }
+    let never = table.wait_for(0, 1_000_000, Duration::from_millis(20)).await;
+    assert!(!never.is_fresh());
+}
+
+#[tokio::test]
+async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    table.stop().await;
+    scratch.put("a", Some(b"2")).await;
+    assert!(matches!(table.status(), Status::Stopped));
+    assert!(!table.barrier(PATIENCE).await.is_fresh());
+    assert_eq!(table.get("a").unwrap().json(), "1");
+}
+
+#[tokio::test]
+async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error() {
+    let scratch = Scratch::new(2).await;
+    assert!(scratch.table(Codecs::default()).await.is_empty());
+    let missing = Table::builder(scratch.log.clone(), "missing", Codecs::default()).start().await;
+    assert!(matches!(missing, Err(TableError::Log(LogError::UnknownTopic { .. }))));
+}
+
+#[tokio::test]
+async fn values_keep_to_one_line_and_parse() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"{\n  \"port\": 80,\r\n  \"text\": \"a\\nb\"\n}")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let entry = table.get("a").unwrap();
+    assert!(!entry.json().contains(['\n', '\r']));
+    let value: serde_json::Value = entry.parse().unwrap();
+    assert_eq!(value, serde_json::json!({"port": 80, "text": "a\nb"}));
+}
+
+#[tokio::test]
+async fn a_topic_made_anew_is_a_new_generation() {
+    let scratch = Scratch::new(2).await;
+    scratch.write((0..20).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
+    scratch.put("both", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Now);
+    std::fs::remove_dir_all(scratch.path().join(TOPIC)).unwrap();
+    let topic = scratch.log.create(TOPIC, NewTopic { partitions: 2 }).await.unwrap();
+    let records = vec![record("both", Some(b"2")), record("new", Some(b"3"))];
+    for record in records {
+        scratch.log.send(&topic, record).await.unwrap().await.unwrap();
+    }
+    eventually_async("the new generation is served", || (table.stats().generation == 2).then_some(())).await;
+    scratch.sync(&table).await;
+    let expected = [("both", "2"), ("new", "3")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(contents(&table), BTreeMap::from(expected));
+    eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(())).await;
+    // The watcher is led from the old contents to the new.
+    let (mut seen, mut generations) = (BTreeMap::new(), 0);
+    seen.extend((0..20).map(|n| (format!("old-{n}"), "1".to_owned())));
+    seen.insert("both".to_owned(), "1".to_owned());
+    while seen != contents(&table) {
+        match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+            WatchEvent::Change(change) => match &change.new {
+                Some(new) => drop(seen.insert(change.key().to_owned(), new.json().to_owned())),
+                None => drop(seen.remove(change.key())),
+            },
+            WatchEvent::Generation(2) => generations += 1,
+            WatchEvent::Status(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(generations, 1);
+}
+
+/// A log whose streams stop short of the end it claims.
+#[derive(Debug)]
+struct Stalled(Arc<dyn Log>);
+
+#[async_trait]
+impl Log for Stalled {
+    fn url(&self) -> &str {
+        self.0.url()
+    }
+    async fn describe(&self, topic: &str) -> Result<TopicDescription, LogError> {
+        self.0.describe(topic).await
+    }
+    async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
+        self.0.create(topic, settings).await
+    }
+    async fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, LogError> {
+        let mut ranges = self.0.offsets(topic).await?;
+        ranges[0].end += 5;
+        Ok(ranges)
+    }
+    async fn read(
+        &self,
+        topic: &TopicDescription,
+        from: &[(Partition, Offset)],
+    ) -> Result<Vec<PartitionStream>, LogError> {
+        self.0.read(topic, from).await
+    }
+    async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
+        self.0.send(topic, record).await
+    }
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let log: Arc<dyn Log> = Arc::new(Stalled(scratch.log.clone()));
+    let builder = Table::builder(log, TOPIC, Codecs::default()).catchup_timeout(Duration::from_millis(50));
+    let table = builder.start().await.unwrap();
+    let status = table.status();
+    assert!(matches!(&status, Status::Degraded(reason) if reason.contains("partition 0 at 1 of 6")), "{status}");
+    assert_eq!(table.get("a").unwrap().json(), "1");
+    scratch.write((0..5).map(|n| record("b", Some(format!("{n}").as_bytes()))).collect()).await;
+    eventually_async("the table catches up after all", || matches!(table.status(), Status::CaughtUp).then_some(())).await;
+    assert_eq!(table.get("b").unwrap().json(), "4");
+}
+
+#[tokio::test]
+async fn a_key_on_two_partitions_is_counted() {
+    let scratch = Scratch::new(2).await;
+    for partition in [0, 1] {
+        scratch.write(vec![NewRecord { partition: Some(partition), ..record("a", Some(b"1")) }]).await;
+    }
+    assert_eq!(scratch.table(Codecs::default()).await.stats().cross_partition, 1);
+}
