@@ -158,8 +158,8 @@ impl<T: GroupScheme + Instance> group_scheme_batch::Guest for SchemeAdapter<T> {
         let scheme = T::get();
         let mut out = Slots::with_capacity_of(&groups);
         for (group, member) in items(&groups).zip(items(&members)) {
-            let key = text(group)
-                .and_then(|group| text(member).and_then(|member| scheme.join(group, member)));
+            let key =
+                text(group).and_then(|group| text(member).and_then(|member| scheme.join(group, member)));
             out.push(key.as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
         group_scheme_batch::JoinedKeys { keys: out.packed, errors: out.errors }

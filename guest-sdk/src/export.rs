@@ -72,7 +72,7 @@ macro_rules! __export_adapter {
         const _: () = {
             type Adapter = $crate::__private::$adapter<$codec>;
             #[cfg(target_family = "wasm")]
-            $crate::__private::$module::$export!(Adapter with_types_in $crate::__private::$module);
+    $crate::__private::$module::$export!(Adapter with_types_in $crate::__private::$module);
             #[cfg(not(target_family = "wasm"))]
             const _: () = Adapter::IMPLEMENTED;
         };

@@ -72,6 +72,6 @@ pub use log::{Level, log};
 /// What [`export!`] expands to; not for use by hand.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::adapter::{Instance, KeyAdapter, PluginAdapter, Slot, SchemeAdapter, ValueAdapter};
+    pub use crate::adapter::{Instance, KeyAdapter, PluginAdapter, SchemeAdapter, Slot, ValueAdapter};
     pub use crate::bindings::{group, key, plugin, value};
 }

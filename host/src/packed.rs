@@ -26,7 +26,12 @@ impl Packed {
     /// Says which number breaks the rule.
     pub fn from_parts(bytes: Vec<u8>, ends: Vec<u32>) -> Result<Self, String> {
         if let Some(at) = ends.windows(2).position(|pair| pair[0] > pair[1]) {
-            return Err(format!("item {} ends at byte {}, before it begins ({})", at + 1, ends[at + 1], ends[at]));
+            return Err(format!(
+                "item {} ends at byte {}, before it begins ({})",
+                at + 1,
+                ends[at + 1],
+                ends[at]
+            ));
         }
         let last = ends.last().map_or(0, |&end| end as usize);
         if last != bytes.len() {

@@ -1,2 +1,91 @@
-//! x
-fn main(){}
+//! What the sandbox costs: the same codecs native, in a component's simple form
+//! (a call a record), and in its packed form (a call a batch), through the trait
+//! that a table decodes by.
+//!
+//! A component's answers are checked by the host (UTF-8, JSON), so that is part of
+//! what they cost; the native copy is not checked by anybody.
+
+use std::sync::Arc;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use ktables::Packed;
+use ktables::codec::{Answers, Encoded, Json, ValueCodec};
+use ktables::log::Header;
+use ktables_tests::{TOPIC, component};
+
+/// The records of a batch.
+const BATCH: usize = 1000;
+
+/// Bytes of a record.
+const SIZES: [usize; 3] = [40, 100, 1000];
+
+fn main() {
+    divan::main();
+}
+
+/// A batch of JSON objects of about this many bytes.
+fn batch(size: usize) -> Packed {
+    let record = |n: usize| {
+        let head = format!(r#"{{"id":{n},"name":"service-{n}","tags":["#);
+        let tags = (0..).map(|tag| format!("{tag},")).scan(head.len() + 4, |len, tag| {
+            *len += tag.len();
+            (*len < size).then_some(tag)
+        });
+        format!("{head}{}0]}}", tags.collect::<String>())
+    };
+    (0..BATCH).map(record).collect()
+}
+
+/// Copies what it gets.
+#[derive(Debug)]
+struct Copy;
+
+impl ValueCodec for Copy {
+    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
+        Ok(raw.iter().map(|item| Ok(String::from_utf8_lossy(item).into())).collect())
+    }
+
+    fn encode(&self, _: &[&str]) -> Answers<Encoded> {
+        Ok(Vec::new())
+    }
+}
+
+fn decode(bencher: Bencher<'_, '_>, codec: Arc<dyn ValueCodec>, size: usize) {
+    let batch = batch(size);
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| codec.decode(black_box(&batch), &[]));
+}
+
+fn guest(name: &str, mode: &str) -> Arc<dyn ValueCodec> {
+    component(name).value_codec(TOPIC, &format!(r#"{{"mode":"{mode}"}}"#)).expect("accepted")
+}
+
+#[divan::bench(args = SIZES)]
+fn copy_native(bencher: Bencher<'_, '_>, size: usize) {
+    decode(bencher, Arc::new(Copy), size);
+}
+
+#[divan::bench(args = SIZES)]
+fn copy_packed(bencher: Bencher<'_, '_>, size: usize) {
+    decode(bencher, guest("probe", "copy"), size);
+}
+
+#[divan::bench(args = SIZES)]
+fn copy_simple(bencher: Bencher<'_, '_>, size: usize) {
+    decode(bencher, guest("simple", "copy"), size);
+}
+
+#[divan::bench(args = SIZES)]
+fn json_native(bencher: Bencher<'_, '_>, size: usize) {
+    decode(bencher, Arc::new(Json), size);
+}
+
+#[divan::bench(args = SIZES)]
+fn json_packed(bencher: Bencher<'_, '_>, size: usize) {
+    decode(bencher, guest("probe", "json"), size);
+}
+
+#[divan::bench(args = SIZES)]
+fn json_simple(bencher: Bencher<'_, '_>, size: usize) {
+    decode(bencher, guest("simple", "json"), size);
+}

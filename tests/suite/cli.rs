@@ -1,1 +1,273 @@
-//! x
+//! The command, end to end.
+
+use std::fs;
+
+use ktables_tests::{Ended, Scratch, TOPIC, component_path, ktables, parse, record, run, run_with, succeed};
+use serde_json::{Value, json};
+
+fn stdout(ended: &Ended) -> &str {
+    ended.stdout.trim_end()
+}
+
+#[tokio::test]
+async fn set_get_delete() {
+    let scratch = Scratch::new(2).await;
+    let set = succeed(&mut scratch.ktables(&["set", "a", "{\"n\": 1}"])).json().remove(0);
+    assert_eq!(set["offset"], 0);
+    assert_eq!(stdout(&succeed(&mut scratch.ktables(&["get", "a"]))), "{\"n\": 1}");
+    let piped = run_with(&mut scratch.ktables(&["set", "a", "-"]), "-2.5\n");
+    assert_eq!(piped.code, 0, "{}", piped.stderr);
+    let verbose = succeed(&mut scratch.ktables(&["get", "a", "--verbose"])).json().remove(0);
+    assert_eq!(
+        (&verbose["value"], &verbose["offset"], &verbose["status"]),
+        (&json!(-2.5), &json!(1), &json!("caught_up"))
+    );
+    succeed(&mut scratch.ktables(&["delete", "a"]));
+    let gone = run(&mut scratch.ktables(&["get", "a"]));
+    assert_eq!((gone.code, stdout(&gone)), (1, ""));
+    assert!(gone.stderr.contains("no entry for key `a`"), "{}", gone.stderr);
+    let refused = run(&mut scratch.ktables(&["set", "a", "text"]));
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("not JSON"), "{}", refused.stderr);
+}
+
+#[tokio::test]
+async fn groups_and_members() {
+    let scratch = Scratch::new(2).await;
+    let grouped = |args: &[&str]| scratch.ktables(&[args, &["--group-scheme", "length-prefixed"]].concat());
+    succeed(&mut grouped(&["set", "--in", "größe", "host", "1"]));
+    succeed(&mut grouped(&["set", "--in", "größe", "other", "2"]));
+    assert_eq!(stdout(&succeed(&mut grouped(&["get", "--in", "größe", "host"]))), "1");
+    assert_eq!(succeed(&mut grouped(&["groups"])).json(), [json!({"group": "größe", "members": 2})]);
+    let members = succeed(&mut grouped(&["members", "größe"])).json();
+    assert_eq!(members.iter().map(|m| &m["member"]).collect::<Vec<_>>(), ["host", "other"]);
+    assert_eq!(succeed(&mut grouped(&["keys"])).json(), ["5:größehost", "5:größeother"]);
+    succeed(&mut grouped(&["delete", "--in", "größe", "host"]));
+    assert_eq!(run(&mut grouped(&["get", "--in", "größe", "host"])).code, 1);
+    assert_eq!(run(&mut grouped(&["members", "none"])).code, 1);
+    let flat = run(&mut scratch.ktables(&["groups"]));
+    assert_eq!(flat.code, 2);
+    assert!(flat.stderr.contains("group_scheme"), "{}", flat.stderr);
+    let imported = run_with(&mut grouped(&["import"]), "{\"group\":\"g\",\"member\":\"m\",\"value\":[1]}\n");
+    assert_eq!(imported.code, 0, "{}", imported.stderr);
+    assert_eq!(stdout(&succeed(&mut grouped(&["get", "--in", "g", "m"]))), "[1]");
+}
+
+#[tokio::test]
+async fn keys_in_ranges() {
+    let scratch = Scratch::new(1).await;
+    scratch.write(["a", "ab", "b", "c"].map(|key| record(key, Some(b"1"))).to_vec()).await;
+    let keys = |args: &[&str]| succeed(&mut scratch.ktables(&[&["keys"], args].concat())).json();
+    assert_eq!(keys(&[]), ["a", "ab", "b", "c"]);
+    assert_eq!(keys(&["--prefix", "a"]), ["a", "ab"]);
+    assert_eq!(keys(&["--start", "ab", "--end", "c"]), ["ab", "b"]);
+    assert_eq!(keys(&["--limit", "2"]), ["a", "ab"]);
+    assert_eq!(keys(&["--start", "z", "--end", "a"]), [Value::Null; 0]);
+    let table = succeed(&mut scratch.ktables(&["keys", "--output", "table"]));
+    assert_eq!(table.stdout, "a\nab\nb\nc\n");
+}
+
+#[tokio::test]
+async fn import_lists_what_it_refuses_and_takes_the_rest() {
+    let scratch = Scratch::new(2).await;
+    let lines = "{\"key\":\"a\",\"value\":1}\nnonsense\n\n{\"key\":\"b\"}\n{\"key\":\"a\",\"delete\":true}\n{\"key\":\"c\",\"value\":null}\n{\"kee\":\"d\",\"value\":1}";
+    let imported = run_with(&mut scratch.ktables(&["import"]), lines);
+    assert_eq!(imported.code, 1);
+    let report = &imported.json()[0];
+    assert_eq!((&report["acknowledged"], &report["refused"]), (&json!(2), &json!(4)));
+    for line in ["line 2", "line 4", "line 6", "line 7"] {
+        assert!(imported.stderr.contains(line), "{line}: {}", imported.stderr);
+    }
+    assert_eq!(succeed(&mut scratch.ktables(&["dump"])).json(), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn raw_records_rejects_and_notices() {
+    let scratch = Scratch::new(1).await;
+    let bytes = scratch.path().join("value.bin");
+    fs::write(&bytes, b"\xff\xfe").unwrap();
+    succeed(&mut scratch.ktables(&["set", "a", "1"]));
+    let produce = |args: &[&str]| succeed(&mut scratch.ktables(&[&["produce"], args].concat()));
+    produce(&["--key", "a", "--value-file", bytes.to_str().unwrap(), "--header", "origin=test"]);
+    produce(&["--keyless", "--value", "1"]);
+    produce(&["--key", "b", "--null", "--partition", "0"]);
+    let rejects = succeed(&mut scratch.ktables(&["rejects"])).json();
+    assert_eq!(rejects.len(), 1);
+    let expected = json!({"partition": 0, "offset": 1, "kind": "malformed", "component": null, "key": "a", "part": "value", "raw": "//4=", "raw_len": 2});
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&rejects[0][name], value, "{name}");
+    }
+    let verbose = succeed(&mut scratch.ktables(&["get", "a", "--verbose"])).json().remove(0);
+    assert_eq!((&verbose["value"], &verbose["rejected"]["offset"]), (&json!(1), &json!(1)));
+    let status = succeed(&mut scratch.ktables(&["status"])).json().remove(0);
+    assert_eq!(
+        (&status["keyless"], &status["tombstones"], &status["records"]),
+        (&json!(1), &json!(1), &json!(4))
+    );
+    assert_eq!(status["rejects"], json!({"malformed": 1}));
+    assert_eq!(
+        status["partitions"][0],
+        json!({"partition": 0, "start": 0, "position": 4, "end": 4, "lag": 0})
+    );
+}
+
+#[tokio::test]
+async fn topics_are_ensured_and_described() {
+    let scratch = Scratch::new(1).await;
+    let url = scratch.url();
+    let topic = |command: &str, more: &[&str]| {
+        ktables(&[&["topic", command, "--log", &url, "--topic", "new"], more].concat())
+    };
+    let missing = run(&mut topic("describe", &[]));
+    assert_eq!(missing.code, 3);
+    assert!(missing.stderr.contains("ktables topic ensure"), "{}", missing.stderr);
+    let created = succeed(&mut topic("ensure", &["--partitions", "3"])).json().remove(0);
+    assert_eq!(
+        (&created["outcome"], created["partitions"].as_array().unwrap().len()),
+        (&json!("created"), 3)
+    );
+    let verified = succeed(&mut topic("ensure", &["--partitions", "5"]));
+    assert_eq!(verified.json()[0]["outcome"], "verified");
+    assert!(verified.stderr.contains("3 partitions"), "{}", verified.stderr);
+    assert_eq!(succeed(&mut topic("describe", &[])).json()[0]["id"], created["id"]);
+}
+
+#[test]
+fn a_component_is_inspected() {
+    let path = component_path("deb822");
+    let inspected = succeed(&mut ktables(&["codec", "inspect", path.to_str().unwrap()])).json().remove(0);
+    assert_eq!((&inspected["accepted"], &inspected["name"]), (&json!(true), &json!("deb822")));
+    assert!(inspected["digest"].as_str().unwrap().starts_with("sha256:"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.wasm");
+    for (bytes, reason) in
+        [(&b"\0asm\x01\0\0\0"[..], "codec build"), (b"nonsense", "not a WebAssembly component")]
+    {
+        fs::write(&file, bytes).unwrap();
+        let refused = run(&mut ktables(&["codec", "inspect", file.to_str().unwrap()]));
+        assert_eq!(refused.code, 1);
+        assert!(refused.stdout.contains(reason), "{}", refused.stdout);
+        let refused = run(&mut ktables(&[
+            "get",
+            "k",
+            "--log",
+            "dir:x",
+            "--topic",
+            "t",
+            "--value-codec",
+            file.to_str().unwrap(),
+        ]));
+        assert_eq!(refused.code, 3, "{}", refused.stderr);
+        assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_answered_with_what_to_do() {
+    let scratch = Scratch::new(1).await;
+    let config = scratch.path().join("ktables.toml");
+    fs::write(
+        &config,
+        format!(
+            "[logs.l]\nurl = \"{}\"\n[tables.services]\nlog = \"l\"\ntopic = \"{TOPIC}\"\n",
+            scratch.url()
+        ),
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["get", "k"], 2, "which table?"),
+        (&["get", "k", "--config", config, "-t", "servics"], 2, "did you mean `services`?"),
+        (&["get", "k", "--config", "no-such-file.toml", "-t", "x"], 3, "no-such-file.toml"),
+        (&["get", "k", "--log", "kafak:x", "--topic", "t"], 3, "dir:PATH"),
+        (&["get", "k", "--log", "dir:x", "--topic", "t"], 3, "ktables topic ensure"),
+        (&["get", "k", "--log", "dir:x", "--topic", "t", "--value-codec", "jsn"], 2, "utf8, bytes, json"),
+        (&["get", "k", "--log", "dir:x", "--topic", "t", "--value-codec", "no.wasm"], 3, "no.wasm"),
+        (&["get", "k", "--log", "dir:x"], 2, "--topic"),
+        (&["produce", "--log", "dir:x", "--topic", "t", "--key", "k"], 2, "--value"),
+    ];
+    for (args, code, hint) in cases {
+        let ended = run(&mut ktables(args));
+        assert_eq!(ended.code, code, "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(hint), "{args:?}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "");
+    }
+    assert_eq!(run(&mut ktables(&["get", "k", "--config", config, "-t", "services"])).code, 1);
+}
+
+#[tokio::test]
+async fn a_component_keeps_its_promises_through_a_configuration() {
+    let scratch = Scratch::new(1).await;
+    let component = component_path("probe");
+    let digest = ktables_tests::component("probe").id().digest.clone();
+    let write = |digest: &str, mode: &str| {
+        let text = format!(
+            "[logs.l]\nurl = \"dir:.\"\n[codecs.probe]\ncomponent = {component:?}\ndigest = \"{digest}\"\nconfig = {{ mode = \"{mode}\" }}\n\
+             [tables.t]\nlog = \"l\"\ntopic = \"{TOPIC}\"\nvalue_codec = \"probe\"\n"
+        );
+        fs::write(scratch.path().join("ktables.toml"), text).unwrap();
+    };
+    // The configuration of this folder is found without being named.
+    let here = |args: &[&str]| {
+        let mut command = ktables(&[args, &["-t", "t"]].concat());
+        command.current_dir(scratch.path());
+        command
+    };
+    write(&digest, "json");
+    succeed(&mut here(&["set", "a", "[1]"]));
+    assert_eq!(stdout(&succeed(&mut here(&["get", "a"]))), "[1]");
+    write(&digest, "nonsense");
+    let refused = run(&mut here(&["get", "a"]));
+    assert_eq!(refused.code, 3);
+    assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
+    write("sha256:00", "json");
+    let refused = run(&mut here(&["get", "a"]));
+    assert_eq!(refused.code, 3);
+    assert!(refused.stderr.contains("sha256:00"), "{}", refused.stderr);
+    // What a guest logs reaches whoever asks for it.
+    write(&digest, "log");
+    let logged = run(here(&["get", "a"]).env("KTABLES_LOG", "ktables::guest=trace"));
+    assert!(logged.stderr.contains("[1]") && logged.stderr.contains("probe"), "{}", logged.stderr);
+}
+
+#[tokio::test]
+async fn an_answer_nobody_reads_to_its_end_is_no_error() {
+    let scratch = Scratch::new(1).await;
+    scratch.write((0..20_000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
+    let mut head = std::process::Command::new("bash");
+    let dump = format!("{:?} | head -1; exit ${{PIPESTATUS[0]}}", scratch.ktables(&["dump"]));
+    let dump = dump.split_once(" \"dump\"").map_or(dump.clone(), |(program, rest)| {
+        // Debug output of a command begins with its environment.
+        format!("{} dump{rest}", program.rsplit(' ').next().unwrap())
+    });
+    let ended = run(head.args(["-c", &dump]));
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(parse(&ended.stdout)["key"], "k0");
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let commands = [
+        &["get"][..],
+        &["keys"],
+        &["groups"],
+        &["members"],
+        &["dump"],
+        &["set"],
+        &["delete"],
+        &["import"],
+        &["watch"],
+        &["status"],
+        &["rejects"],
+        &["produce"],
+        &["topic", "ensure"],
+        &["topic", "describe"],
+        &["codec", "inspect"],
+        &["codec", "build"],
+        &[],
+    ];
+    for command in commands {
+        let help = succeed(&mut ktables(&[command, &["--help"]].concat()));
+        assert!(help.stdout.contains("Example"), "{command:?}: {}", help.stdout);
+    }
+}

@@ -19,7 +19,9 @@ async fn the_deb822_component_reads_and_writes_real_stanzas() {
     let sample = include_str!("../../examples/deb822/sample/status");
     let stanzas: Vec<&str> = sample.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).collect();
     let name = |stanza: &str| stanza.lines().next().unwrap().trim_start_matches("Package: ").to_owned();
-    scratch.write(stanzas.iter().map(|stanza| record(&name(stanza), Some(stanza.as_bytes()))).collect()).await;
+    scratch
+        .write(stanzas.iter().map(|stanza| record(&name(stanza), Some(stanza.as_bytes()))).collect())
+        .await;
     let codecs = values("deb822", "{}");
     let table = scratch.table(codecs.clone()).await;
     assert_eq!(table.len(), stanzas.len());
@@ -27,7 +29,10 @@ async fn the_deb822_component_reads_and_writes_real_stanzas() {
     assert_eq!((&bash["Package"], &bash["Essential"]), (&"bash".into(), &"yes".into()));
 
     let writer = Writer::open(scratch.log.clone(), TOPIC, codecs).await.unwrap();
-    let ack = writer.set("bash", r#"{"Version": "6.0", "Package": "bash", "Description": "a\n\nb"}"#).await.unwrap();
+    let ack = writer
+        .set("bash", r#"{"Version": "6.0", "Package": "bash", "Description": "a\n\nb"}"#)
+        .await
+        .unwrap();
     assert!(table.wait_for(ack.partition, ack.offset, ktables_tests::PATIENCE).await.is_fresh());
     let bash: serde_json::Value = table.get("bash").unwrap().parse::<serde_json::Value>().unwrap();
     assert_eq!(bash, serde_json::json!({"Package": "bash", "Version": "6.0", "Description": "a\n\nb"}));
@@ -36,7 +41,9 @@ async fn the_deb822_component_reads_and_writes_real_stanzas() {
     assert!(matches!(refused, Err(WriteError::NotVerified { .. })), "{refused:?}");
     assert!(writer.clone().verify(Verify::Decodes).set("bash", r#"{"Package": " bash"}"#).await.is_ok());
     let refused = writer.set("bash", r#"{"Version": "1"}"#).await;
-    assert!(matches!(&refused, Err(WriteError::Rejected { rejection, .. }) if rejection.message.contains("Package")));
+    assert!(
+        matches!(&refused, Err(WriteError::Rejected { rejection, .. }) if rejection.message.contains("Package"))
+    );
 }
 
 #[tokio::test]
@@ -96,7 +103,9 @@ async fn a_pair_that_does_not_join_to_its_key_is_foreign() {
 #[tokio::test]
 async fn the_simple_form_alone_will_do() {
     let scratch = Scratch::new(1).await;
-    scratch.write((0..3000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect()).await;
+    scratch
+        .write((0..3000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect())
+        .await;
     let codecs = values("simple", "{}");
     let table = scratch.table(codecs.clone()).await;
     assert_eq!((table.len(), table.get("k2999").unwrap().json()), (3000, "2999"));
@@ -149,7 +158,8 @@ fn the_cache_is_private_and_a_damaged_file_in_it_is_not_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let options = || EngineOptions { cache: Some(cache.clone()), ..EngineOptions::default() };
-    let load = || Engine::new(options()).unwrap().load(component_path("probe"), LoadOptions::default()).map(drop);
+    let load =
+        || Engine::new(options()).unwrap().load(component_path("probe"), LoadOptions::default()).map(drop);
     load().unwrap();
     assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
     let compiled = fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
@@ -160,18 +170,24 @@ fn the_cache_is_private_and_a_damaged_file_in_it_is_not_loaded() {
     load().unwrap();
     assert!(fs::read(&compiled).unwrap() != damaged, "the damaged file was replaced");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(matches!(Engine::new(options()), Err(WasmError::Engine { reason }) if reason.contains("chmod 700")));
+    assert!(
+        matches!(Engine::new(options()), Err(WasmError::Engine { reason }) if reason.contains("chmod 700"))
+    );
 }
 
 #[tokio::test]
 async fn a_codec_serves_many_tables_at_once() {
     let scratch = Scratch::new(4).await;
-    scratch.write((0..2000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect()).await;
+    scratch
+        .write((0..2000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect())
+        .await;
     let codecs = values("probe", r#"{"mode":"json"}"#);
     let mut tables = Vec::new();
     for _ in 0..8 {
         let (log, codecs) = (scratch.log.clone(), codecs.clone());
-        tables.push(tokio::spawn(async move { Table::builder(log, TOPIC, codecs).start().await.unwrap().len() }));
+        tables.push(tokio::spawn(
+            async move { Table::builder(log, TOPIC, codecs).start().await.unwrap().len() },
+        ));
     }
     for table in tables {
         assert_eq!(table.await.unwrap(), 2000);

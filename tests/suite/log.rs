@@ -158,7 +158,9 @@ async fn damage_before_whole_batches_is_an_error_that_names_the_place() {
     bytes[middle] ^= 0x10;
     fs::write(&path, &bytes).unwrap();
     let started = ktables::table::Table::builder(scratch.log.clone(), TOPIC, Codecs::default()).start().await;
-    let Err(TableError::Log(error @ LogError::Corrupt { offset: 1, .. })) = started else { panic!("{started:?}") };
+    let Err(TableError::Log(error @ LogError::Corrupt { offset: 1, .. })) = started else {
+        panic!("{started:?}")
+    };
     assert!(error.to_string().contains("00000000000000000000.log"), "{error}");
     // A process that starts to write now cuts nothing: it may be restored.
     let other = ktables::log::open(&scratch.url()).unwrap();
@@ -194,7 +196,8 @@ async fn a_partition_goes_on_in_a_new_segment() {
         scratch.write(records).await;
     }
     let segments = fs::read_dir(scratch.path().join(TOPIC).join("0")).unwrap();
-    let segments = segments.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "log"));
+    let segments =
+        segments.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "log"));
     assert!(segments.count() > 1);
     scratch.sync(&follower).await;
     let table = scratch.table(Codecs::default()).await;
@@ -210,7 +213,9 @@ async fn what_cannot_be_written_is_refused_by_name() {
     let send = async |record| scratch.log.send(&scratch.topic, record).await.map(drop);
     let header = |name: &str| Header { name: name.to_owned(), value: None };
     let twice = NewRecord { headers: vec![header("h"), header("h")], ..record("a", None) };
-    assert!(matches!(send(twice).await, Err(LogError::InvalidRecord { reason, .. }) if reason.contains("`h`")));
+    assert!(
+        matches!(send(twice).await, Err(LogError::InvalidRecord { reason, .. }) if reason.contains("`h`"))
+    );
     let large = record("a", Some(&vec![0; 2 << 20]));
     assert!(matches!(send(large).await, Err(LogError::InvalidRecord { .. })));
     let elsewhere = NewRecord { partition: Some(2), ..record("a", None) };

@@ -102,7 +102,8 @@ async fn faults_say_what_happened_and_which_limit_to_raise() {
         scratch.put(poison, Some(format!("poison:{poison}").as_bytes())).await;
     }
     let table = scratch.table(codecs).await;
-    let messages: Vec<String> = table.rejects().iter().map(|reject| reject.rejection.message.clone()).collect();
+    let messages: Vec<String> =
+        table.rejects().iter().map(|reject| reject.rejection.message.clone()).collect();
     assert!(messages[0].contains("16777216") && messages[0].contains("limits.memory"), "{messages:?}");
     assert!(messages[1].contains("limits.deadline"), "{messages:?}");
 }
@@ -115,7 +116,8 @@ async fn what_the_host_cannot_do_is_charged_to_no_record() {
     // The engine's budget is spent before the instance's limit.
     let options = EngineOptions { memory_budget: 8 << 20, cache: None, ..EngineOptions::default() };
     let engine = Engine::new(options).unwrap();
-    let component = engine.load(component_path("hostile"), LoadOptions { digest: None, limits: limits() }).unwrap();
+    let component =
+        engine.load(component_path("hostile"), LoadOptions { digest: None, limits: limits() }).unwrap();
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
     let builder = ktables::table::Table::builder(scratch.log.clone(), TOPIC, codecs);
     let table = builder.start().await.unwrap();
@@ -141,9 +143,20 @@ async fn hostile_components_do_not_bloat_the_host() {
     for name in ["good", "bad"] {
         let topic = scratch.log.create(name, ktables::log::NewTopic { partitions: 1 }).await.unwrap();
         for number in 0..2000 {
-            let poison = ["memory", "output", "trap", "stack", "items", "ends", "utf8", "json"][number / 50 % 8];
-            let value = if name == "bad" && number % 50 == 7 { format!("poison:{poison}") } else { number.to_string() };
-            drop(scratch.log.send(&topic, record(&format!("k{number}"), Some(value.as_bytes()))).await.unwrap());
+            let poison =
+                ["memory", "output", "trap", "stack", "items", "ends", "utf8", "json"][number / 50 % 8];
+            let value = if name == "bad" && number % 50 == 7 {
+                format!("poison:{poison}")
+            } else {
+                number.to_string()
+            };
+            drop(
+                scratch
+                    .log
+                    .send(&topic, record(&format!("k{number}"), Some(value.as_bytes())))
+                    .await
+                    .unwrap(),
+            );
         }
         scratch.log.send(&topic, record("last", Some(b"0"))).await.unwrap().await.unwrap();
         let config = config.to_str().unwrap();
@@ -152,7 +165,10 @@ async fn hostile_components_do_not_bloat_the_host() {
         peaks.insert(name, watch.peak_memory());
         let status = succeed(&mut ktables_tests::ktables(&["status", "--config", config, "-t", name])).json();
         let rejected = if name == "bad" { 40 } else { 0 };
-        assert_eq!((&status[0]["rejected"], &status[0]["entries"]), (&rejected.into(), &(2001 - rejected).into()));
+        assert_eq!(
+            (&status[0]["rejected"], &status[0]["entries"]),
+            (&rejected.into(), &(2001 - rejected).into())
+        );
     }
     let more = peaks["bad"].saturating_sub(peaks["good"]);
     assert!(more <= (16 + 64) << 20, "{more} bytes more: {peaks:?}");

@@ -16,7 +16,8 @@ async fn two_writing_and_three_reading_processes() {
         .map(|writer| {
             let mut import = scratch.ktables(&["import"]);
             std::thread::spawn(move || {
-                let line = |n: usize| json!({"key": format!("key-{}", n % 300), "value": [writer, n]}).to_string();
+                let line =
+                    |n: usize| json!({"key": format!("key-{}", n % 300), "value": [writer, n]}).to_string();
                 let lines: Vec<String> = (0..EACH).map(line).collect();
                 run_with(&mut import, &lines.join("\n"))
             })
@@ -52,7 +53,9 @@ async fn killed_writers_lose_nothing_that_was_acknowledged() {
         // This very test binary writes, and prints each acknowledgement.
         let mut writer = std::process::Command::new(&program);
         writer.args(["--exact", "processes::write_for_ever", "--nocapture", "--quiet"]);
-        let mut writer = Running::start(writer.env("KTABLES_TEST_LOG", scratch.url()).env("KTABLES_TEST_ROUND", round.to_string()));
+        let mut writer = Running::start(
+            writer.env("KTABLES_TEST_LOG", scratch.url()).env("KTABLES_TEST_ROUND", round.to_string()),
+        );
         for _ in 0..20 + round * 30 {
             acknowledged.push(ack(&writer.next_with("ACK ")));
         }
@@ -79,7 +82,10 @@ fn ack(line: &str) -> (i64, i64, String) {
 #[tokio::test]
 async fn write_for_ever() {
     use std::io::Write;
-    let (Ok(url), Ok(round)) = (std::env::var("KTABLES_TEST_LOG"), std::env::var("KTABLES_TEST_ROUND")) else { return };
+    let (Ok(url), Ok(round)) = (std::env::var("KTABLES_TEST_LOG"), std::env::var("KTABLES_TEST_ROUND"))
+    else {
+        return;
+    };
     let log = ktables::log::open(&url).unwrap();
     let topic = log.describe(ktables_tests::TOPIC).await.unwrap();
     for number in 0_u64.. {
@@ -113,7 +119,8 @@ async fn an_import_that_is_interrupted_says_how_far_it_came() {
     use std::process::Stdio;
     let scratch = Scratch::new(1).await;
     let mut import = scratch.ktables(&["import"]);
-    let mut child = import.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        import.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let lines: String = (0..5000).map(|n| format!("{{\"key\":\"k{n}\",\"value\":{n}}}\n")).collect();
     stdin.write_all(lines.as_bytes()).unwrap();

@@ -1,1 +1,154 @@
-//! x
+//! The project's own rules, as tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ktables_tests::root;
+
+/// Every file below a folder with this ending, but for what is built.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "target" && name != ".git") {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no {ending} in {folder}");
+    found
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn every_module_says_what_it_holds() {
+    for path in files(".", ".rs") {
+        assert!(read(&path).starts_with("//! "), "{} has no module documentation", path.display());
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    for path in files(".", ".rs") {
+        let lines = read(&path).lines().count();
+        assert!(lines <= 500, "{} has {lines} lines: split it, or say here why not", path.display());
+    }
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    // A folder, and what its files must not name.
+    let rules: [(&str, &[&str]); 6] = [
+        (
+            "host/src/log",
+            &["crate::codec", "crate::table", "crate::writer", "crate::wasm", "crate::cli", "wasmtime"],
+        ),
+        (
+            "host/src/codec",
+            &["crate::table", "crate::writer", "crate::wasm", "crate::cli", "wasmtime", "kafka_protocol"],
+        ),
+        ("host/src/wasm", &["crate::table", "crate::writer", "crate::cli", "kafka", "Topic", "Log "]),
+        (
+            "host/src/table",
+            &[
+                "crate::wasm",
+                "crate::writer",
+                "crate::cli",
+                "wasmtime",
+                "rdkafka",
+                "kafka_protocol",
+                "log::dir",
+            ],
+        ),
+        (
+            "host/src/writer",
+            &[
+                "crate::wasm",
+                "crate::table",
+                "crate::cli",
+                "wasmtime",
+                "rdkafka",
+                "kafka_protocol",
+                "log::dir",
+            ],
+        ),
+        ("host/src/cli", &["wasmtime", "rdkafka", "kafka_protocol", "rpds"]),
+    ];
+    for (folder, banned) in rules {
+        let mut sources = files(folder, ".rs");
+        sources.push(root().join(format!("{folder}.rs")));
+        for path in sources {
+            // Documentation may speak of what the code must not name.
+            let text = read(&path);
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for (number, line) in (1..).zip(code) {
+                let named = banned.iter().find(|name| line.contains(**name));
+                assert_eq!(named, None, "{} (line {number} of its code): {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn only_wasm_names_wasmtime_and_only_the_directory_log_names_its_format() {
+    for (name, place) in [("wasmtime", "host/src/wasm"), ("kafka_protocol", "host/src/log/dir")] {
+        for path in files("host/src", ".rs") {
+            let uses = read(&path)
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{name}::")));
+            assert!(!uses || path.starts_with(root().join(place)), "{} names {name}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_copies_of_the_wit_package_are_equal() {
+    let folder = |place: &str| -> Vec<(PathBuf, String)> {
+        let base = root().join(place);
+        let files = files(place, ".wit");
+        files.iter().map(|path| (path.strip_prefix(&base).unwrap().to_owned(), read(path))).collect()
+    };
+    for copy in ["host/wit", "guest-sdk/wit"] {
+        assert_eq!(folder(copy), folder("wit"), "{copy} differs from wit: cp -r wit/. {copy}");
+    }
+}
+
+#[test]
+fn every_wit_item_is_documented() {
+    for path in files("wit", ".wit") {
+        let text = read(&path);
+        let mut documented = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            let item =
+                line.ends_with('{') || line.ends_with(';') || (line.ends_with(',') && !line.starts_with('}'));
+            let exempt =
+                ["package ", "use ", "export ", "import "].iter().any(|start| line.starts_with(start));
+            assert!(!item || exempt || documented, "{}:{number}: {line} is not documented", path.display());
+            documented = line.starts_with("///") || (documented && line.is_empty());
+        }
+    }
+}
+
+#[test]
+fn every_test_guest_has_a_test() {
+    let suite: String = files("tests/suite", ".rs").iter().map(|path| read(path)).collect();
+    for guest in fs::read_dir(root().join("tests/guests")).unwrap() {
+        let name = guest.unwrap().file_name().into_string().unwrap();
+        assert!(suite.contains(&format!("{name:?}")), "no test names the guest {name}");
+    }
+}
+
+#[test]
+fn ci_runs_the_readmes_test_command() {
+    assert!(read(&root().join(".ci/run")).contains("cargo xtask test"));
+    assert!(read(&root().join("README.md")).contains("cargo xtask test"));
+}

@@ -14,11 +14,15 @@ const KEYS: usize = 60_000;
 fn raw_values(name: &str) -> Vec<Vec<u8>> {
     if name == "deb822" {
         let sample = include_str!("../../examples/deb822/sample/status");
-        return sample.split("\n\n").filter(|s| !s.trim().is_empty()).map(|s| s.as_bytes().to_vec()).collect();
+        return sample
+            .split("\n\n")
+            .filter(|s| !s.trim().is_empty())
+            .map(|s| s.as_bytes().to_vec())
+            .collect();
     }
     let service = |n: usize| {
-        json!({"host": format!("host-{n}.example"), "port": 8000 + n, "weight": n, "healthy": n % 3 != 0,
-            "draining": n % 7 == 0, "started": 1_700_000_000_000_u64 + n as u64, "tags": ["eu", format!("zone-{}", n % 5)]})
+        json!({"host": format!("host-{n}.example"), "port": 8000 + n, "weight": n, "healthy": !n.is_multiple_of(3),
+            "draining": n.is_multiple_of(7), "started": 1_700_000_000_000_u64 + n as u64, "tags": ["eu", format!("zone-{}", n % 5)]})
         .to_string()
     };
     let codec: std::sync::Arc<dyn ValueCodec> = component(name).value_codec(TOPIC, "{}").unwrap();
@@ -62,7 +66,10 @@ async fn check(name: &str) {
     assert_eq!(dump.stdout.lines().count(), entries);
     let copy = Scratch::new(3).await;
     let imported = run_with(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
-    assert_eq!(imported.json()[0], json!({"lines": entries, "acknowledged": entries, "refused": 0, "interrupted": false}));
+    assert_eq!(
+        imported.json()[0],
+        json!({"lines": entries, "acknowledged": entries, "refused": 0, "interrupted": false})
+    );
     let again = succeed(&mut copy.ktables(&[&["dump"], &codec[..]].concat()));
     assert_eq!(values_of(&dump.stdout), values_of(&again.stdout));
 
@@ -80,7 +87,13 @@ async fn check(name: &str) {
     }
     assert!(watch.rest().is_empty());
     assert_eq!(run(&mut with(&["get", "no-such-key"])).code, 1);
-    assert_eq!(scratch.table(Codecs { value: component(name).value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() }).await.len(), entries);
+    assert_eq!(
+        scratch
+            .table(Codecs { value: component(name).value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() })
+            .await
+            .len(),
+        entries
+    );
 }
 
 fn values_of(dump: &str) -> BTreeMap<String, serde_json::Value> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{
-    Delivery, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStream, TopicDescription,
+    Delivery, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStream,
+    TopicDescription,
 };
 use ktables::table::{Freshness, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
@@ -20,7 +21,8 @@ fn contents(table: &Table) -> BTreeMap<String, String> {
 async fn next_change(watcher: &mut Watcher) -> (String, Option<String>, Option<String>) {
     match watcher.next().await.unwrap() {
         WatchEvent::Change(change) => {
-            let json = |entry: &Option<ktables::table::Entry>| entry.as_ref().map(|entry| entry.json().to_owned());
+            let json =
+                |entry: &Option<ktables::table::Entry>| entry.as_ref().map(|entry| entry.json().to_owned());
             (change.key().to_owned(), json(&change.old), json(&change.new))
         }
         other => panic!("{other:?}"),
@@ -102,7 +104,10 @@ async fn a_rejected_update_keeps_the_prior_value_and_says_so() {
     assert!(!table.contains("b"));
     assert_eq!(table.notice("b").unwrap().kind, RejectKind::Malformed);
     let rejects = table.rejects();
-    assert_eq!(rejects.iter().map(|reject| (reject.partition, reject.offset)).collect::<Vec<_>>(), [(0, 1), (0, 2)]);
+    assert_eq!(
+        rejects.iter().map(|reject| (reject.partition, reject.offset)).collect::<Vec<_>>(),
+        [(0, 1), (0, 2)]
+    );
     assert_eq!(rejects[0].raw, b"{");
     scratch.put("a", Some(b"2")).await;
     scratch.sync(&table).await;
@@ -118,7 +123,8 @@ async fn ranges_prefixes_and_snapshots() {
     let snapshot = table.snapshot();
     scratch.put("aa", Some(b"1")).await;
     scratch.sync(&table).await;
-    let names = |entries: Vec<&ktables::table::Entry>| entries.iter().map(|e| e.key().to_owned()).collect::<Vec<_>>();
+    let names =
+        |entries: Vec<&ktables::table::Entry>| entries.iter().map(|e| e.key().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(snapshot.iter().collect()), keys);
     assert_eq!(names(snapshot.prefix("ab").collect()), ["ab", "abc"]);
     assert_eq!(names(snapshot.range("ab".."ba").collect()), ["ab", "abc", "b"]);
@@ -150,11 +156,15 @@ async fn a_grouped_table_is_a_nested_view() {
     assert_eq!(table.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["billing", "größe"]);
     assert_eq!(table.member("billing", "host-b").unwrap().json(), "2");
     assert_eq!(table.members("billing").iter().map(|e| e.json().to_owned()).collect::<Vec<_>>(), ["1", "2"]);
-    assert_eq!((table.member_count("billing"), table.member_count("gone"), table.member_count("no")), (2, 0, 0));
+    assert_eq!(
+        (table.member_count("billing"), table.member_count("gone"), table.member_count("no")),
+        (2, 0, 0)
+    );
     assert!(!table.contains("foreign"));
     assert_eq!(table.stats().foreign, 1);
     let snapshot = table.snapshot();
-    let nested: Vec<(&str, usize)> = snapshot.groups().map(|group| (group, snapshot.members(group).count())).collect();
+    let nested: Vec<(&str, usize)> =
+        snapshot.groups().map(|group| (group, snapshot.members(group).count())).collect();
     assert_eq!(nested, [("billing", 2), ("größe", 1)]);
 }
 
@@ -207,7 +217,9 @@ async fn watchers_that_come_while_others_write_miss_nothing() {
     for (mut watcher, mut seen) in watchers.into_iter().rev().take(20) {
         while seen != expected {
             match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
-                WatchEvent::Entry(entry) => drop(seen.insert(entry.key().to_owned(), entry.json().to_owned())),
+                WatchEvent::Entry(entry) => {
+                    drop(seen.insert(entry.key().to_owned(), entry.json().to_owned()))
+                }
                 WatchEvent::Change(change) => {
                     let old = change.old.as_ref().map(|entry| entry.json().to_owned());
                     let new = change.new.as_ref().unwrap().json().to_owned();
@@ -290,7 +302,8 @@ async fn a_topic_made_anew_is_a_new_generation() {
     scratch.sync(&table).await;
     let expected = [("both", "2"), ("new", "3")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(contents(&table), BTreeMap::from(expected));
-    eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(())).await;
+    eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))
+        .await;
     // The watcher is led from the old contents to the new.
     let (mut seen, mut generations) = (BTreeMap::new(), 0);
     seen.extend((0..20).map(|n| (format!("old-{n}"), "1".to_owned())));
@@ -349,10 +362,16 @@ async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on() {
     let builder = Table::builder(log, TOPIC, Codecs::default()).catchup_timeout(Duration::from_millis(50));
     let table = builder.start().await.unwrap();
     let status = table.status();
-    assert!(matches!(&status, Status::Degraded(reason) if reason.contains("partition 0 at 1 of 6")), "{status}");
+    assert!(
+        matches!(&status, Status::Degraded(reason) if reason.contains("partition 0 at 1 of 6")),
+        "{status}"
+    );
     assert_eq!(table.get("a").unwrap().json(), "1");
     scratch.write((0..5).map(|n| record("b", Some(format!("{n}").as_bytes()))).collect()).await;
-    eventually_async("the table catches up after all", || matches!(table.status(), Status::CaughtUp).then_some(())).await;
+    eventually_async("the table catches up after all", || {
+        matches!(table.status(), Status::CaughtUp).then_some(())
+    })
+    .await;
     assert_eq!(table.get("b").unwrap().json(), "4");
 }
 

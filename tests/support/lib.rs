@@ -55,7 +55,9 @@ pub fn engine() -> &'static Engine {
     })
 }
 
-fn cache_folder() -> PathBuf {
+/// Where the tests keep compiled components.
+#[must_use]
+pub fn cache_folder() -> PathBuf {
     release().with_file_name("test-cache")
 }
 
@@ -149,7 +151,11 @@ impl Scratch {
     ///
     /// If it cannot be.
     pub async fn table(&self, codecs: Codecs) -> Table {
-        Table::builder(self.log.clone(), TOPIC, codecs).catchup_timeout(PATIENCE).start().await.expect("a table")
+        Table::builder(self.log.clone(), TOPIC, codecs)
+            .catchup_timeout(PATIENCE)
+            .start()
+            .await
+            .expect("a table")
     }
 
     /// Waits until all that was written is in the table.

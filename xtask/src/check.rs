@@ -12,7 +12,16 @@ pub(crate) fn test() -> Outcome {
     step("formatting", || run(&mut cargo(["fmt", "--all", "--check"])))?;
     step("guests", guests)?;
     step("lints", || {
-        run(&mut cargo(["clippy", "--release", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+        run(&mut cargo([
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]))
     })?;
     step("documentation", || {
         let mut doc = cargo(["doc", "--release", "--workspace", "--no-deps", "--quiet"]);

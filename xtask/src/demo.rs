@@ -47,7 +47,17 @@ pub(crate) fn demo() -> Outcome {
 
     title("5. A record that is no stanza: rejected alone, with its reason");
     let log = format!("dir:{}", folder.join("data").display());
-    let broken = ["produce", "--log", &log, "--topic", "packages", "--key", "admin/adduser", "--value", "not a stanza"];
+    let broken = [
+        "produce",
+        "--log",
+        &log,
+        "--topic",
+        "packages",
+        "--key",
+        "admin/adduser",
+        "--value",
+        "not a stanza",
+    ];
     demo.show_bare(&broken)?;
     demo.show(&["rejects"])?;
     say("   The entry keeps its last good value, and says so:");
@@ -55,8 +65,15 @@ pub(crate) fn demo() -> Outcome {
 
     title("Now you. In this folder:");
     let config = relative(&demo.config);
-    for next in ["watch", "members libs", "set --in admin mypackage '{\"Package\": \"mypackage\", \"Version\": \"1.0\"}'"] {
-        say(&format!("   {} {next} --config {config} -t packages", relative(&ktables().display().to_string())));
+    for next in [
+        "watch",
+        "members libs",
+        "set --in admin mypackage '{\"Package\": \"mypackage\", \"Version\": \"1.0\"}'",
+    ] {
+        say(&format!(
+            "   {} {next} --config {config} -t packages",
+            relative(&ktables().display().to_string())
+        ));
     }
     Ok(())
 }
@@ -89,7 +106,8 @@ impl Demo {
     fn live_update(&self) -> Outcome {
         say(" $ ktables watch -t packages &");
         let mut watch = self.ktables(&["watch"]);
-        let watch = watch.stdout(Stdio::piped()).spawn().map_err(|error| format!("cannot run ktables: {error}"))?;
+        let watch =
+            watch.stdout(Stdio::piped()).spawn().map_err(|error| format!("cannot run ktables: {error}"))?;
         let watch = Watch::follow(watch);
         watch.wait_for("\"event\":\"synced\"")?;
         let value = r#"{"Package":"hello","Version":"2.10","Section":"demo"}"#;
@@ -178,7 +196,8 @@ fn show_answer(answer: &str) {
 
 /// The arguments as one would type them.
 fn quoted(args: &[&str]) -> String {
-    let quote = |word: &&str| if word.contains([' ', '{']) { format!("'{word}'") } else { (*word).to_owned() };
+    let quote =
+        |word: &&str| if word.contains([' ', '{']) { format!("'{word}'") } else { (*word).to_owned() };
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 

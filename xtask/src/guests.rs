@@ -18,7 +18,8 @@ pub(crate) fn guests() -> Outcome {
     let mut cargo = guest_cargo(toolchain, &build);
     run(GUESTS.iter().fold(&mut cargo, |cargo, guest| cargo.args(["-p", guest])))?;
     let components = target().join("components");
-    fs::create_dir_all(&components).map_err(|error| format!("cannot create {}: {error}", components.display()))?;
+    fs::create_dir_all(&components)
+        .map_err(|error| format!("cannot create {}: {error}", components.display()))?;
     for guest in GUESTS {
         let component = components.join(format!("{guest}.wasm"));
         componentize(&core_module(&build, guest), &component)?;
@@ -35,14 +36,17 @@ pub(crate) fn component(folder: &Path) -> Outcome {
         .canonicalize()
         .map_err(|error| format!("{}: {error}; name the folder of a crate", manifest.display()))?;
     let manifest_arg = manifest.display().to_string();
-    let id = output(&mut cargo(["pkgid", "--quiet", "--manifest-path", &manifest_arg]))?;
-    let name = package_name(&id);
     let folder = manifest.parent().unwrap_or(Path::new("."));
-    let build = folder.join("target");
+    // The project's own, where the SDK is built already.
+    let build = target().join("guests");
     run(guest_cargo(wasm_toolchain()?, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
+    let name = package_name(&output(&mut cargo(["pkgid", "--manifest-path", &manifest_arg]))?);
     let core = core_module(&build, &name);
     if !core.exists() {
-        return Err(format!("{} was not built: add to {manifest_arg}\n\n[lib]\ncrate-type = [\"cdylib\"]\n", core.display()));
+        return Err(format!(
+            "{} was not built: add to {manifest_arg}\n\n[lib]\ncrate-type = [\"cdylib\"]\n",
+            core.display()
+        ));
     }
     let component = folder.join(format!("{}.wasm", name.replace('-', "_")));
     componentize(&core, &component)?;
@@ -53,7 +57,8 @@ pub(crate) fn component(folder: &Path) -> Outcome {
 /// The name in `path+file:///folder/name#0.1.0` or `path+file:///folder#name@0.1.0`.
 fn package_name(id: &str) -> String {
     let (path, fragment) = id.trim().rsplit_once('#').unwrap_or((id.trim(), ""));
-    let name = fragment.split_once('@').map_or_else(|| path.rsplit('/').next().unwrap_or(path), |(name, _)| name);
+    let name =
+        fragment.split_once('@').map_or_else(|| path.rsplit('/').next().unwrap_or(path), |(name, _)| name);
     name.to_owned()
 }
 

@@ -91,7 +91,7 @@ fn rustup() -> Outcome<Toolchain> {
 
 fn debian() -> Outcome<Toolchain> {
     let installed = |package: &&str| succeeds(command("dpkg-query").args(["-W", package]));
-    if !DEBIAN_PACKAGES.iter().all(|package| installed(&package)) {
+    if !DEBIAN_PACKAGES.iter().all(|package| installed(package)) {
         say(&format!("installing: apt-get install {}", DEBIAN_PACKAGES.join(" ")));
         run(command("apt-get").args(["update", "-qq"]))?;
         let mut install = command("apt-get");
@@ -106,12 +106,14 @@ fn debian() -> Outcome<Toolchain> {
 pub(crate) fn cargo_deny() -> Outcome<PathBuf> {
     let tools = target().join("tools");
     let program = tools.join("bin/cargo-deny");
-    let found = program.exists() && output(Command::new(&program).arg("--version"))?.trim().ends_with(CARGO_DENY);
+    let found =
+        program.exists() && output(Command::new(&program).arg("--version"))?.trim().ends_with(CARGO_DENY);
     if !found {
         say(&format!("installing: cargo-deny {CARGO_DENY}"));
         let root = tools.display().to_string();
         // Without optimization: it runs for a second, and compiles for many.
-        let mut install = cargo(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--quiet"]);
+        let mut install =
+            cargo(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--quiet"]);
         run(install.args(["--root", &root]).env("CARGO_TARGET_DIR", tools.join("build")))?;
     }
     Ok(program)

@@ -31,7 +31,9 @@ mod tests {
 
     #[test]
     fn pairs_come_back() {
-        for (key, section, package) in [("admin/adduser", "admin", "adduser"), ("contrib/net/tor", "contrib/net", "tor")] {
+        for (key, section, package) in
+            [("admin/adduser", "admin", "adduser"), ("contrib/net/tor", "contrib/net", "tor")]
+        {
             assert_eq!(BySection.split(key), Some(GroupKey::new(section, package)));
             assert_eq!(BySection.join(section, package).unwrap(), key);
         }

@@ -138,7 +138,9 @@ fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecE
 /// Debian policy 5.1: printable ASCII but for the colon, not beginning with `#`
 /// or `-`.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with(['#', '-']) && name.bytes().all(|b| matches!(b, 33..=126) && b != b':')
+    !name.is_empty()
+        && !name.starts_with(['#', '-'])
+        && name.bytes().all(|b| matches!(b, 33..=126) && b != b':')
 }
 
 #[cfg(test)]

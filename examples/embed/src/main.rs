@@ -44,7 +44,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let table = Table::builder(log.clone(), TOPIC, codecs.clone()).start().await?;
     let id = component.id();
-    writeln!(stdout(), "   {} entries through {id} in {:.0?}, {}", table.len(), start.elapsed(), table.status())?;
+    writeln!(
+        stdout(),
+        "   {} entries through {id} in {:.0?}, {}",
+        table.len(),
+        start.elapsed(),
+        table.status()
+    )?;
 
     // Reads are at memory speed; a value is parsed into whatever is wanted.
     if let Some(entry) = table.get("shells/bash") {
@@ -71,7 +77,8 @@ async fn fill(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Error>> {
         created => created?,
     };
     let field = |stanza: &str, name: &str| {
-        let value = stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned));
+        let value =
+            stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned));
         value.unwrap_or_else(|| "none".to_owned())
     };
     let mut deliveries = Vec::new();

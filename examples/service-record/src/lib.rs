@@ -56,7 +56,9 @@ impl ValueCodec for ServiceRecord {
             weight: u32::from_be_bytes(fields.take("weight")?),
             started: u64::from_be_bytes(fields.take("start")?),
             host: fields.text("host")?.into(),
-            tags: (0..fields.byte("number of tags")?).map(|_| Ok(fields.text("tag")?.into())).collect::<Result<_, _>>()?,
+            tags: (0..fields.byte("number of tags")?)
+                .map(|_| Ok(fields.text("tag")?.into()))
+                .collect::<Result<_, _>>()?,
         };
         if fields.at != raw.len() {
             return Err(CodecError::Malformed(format!("{} bytes too many", raw.len() - fields.at)));
@@ -65,7 +67,8 @@ impl ValueCodec for ServiceRecord {
     }
 
     fn encode(&self, value: &str) -> Result<Encoded, CodecError> {
-        let service: Service<'_> = serde_json::from_str(value).map_err(|error| CodecError::Invalid(error.to_string()))?;
+        let service: Service<'_> =
+            serde_json::from_str(value).map_err(|error| CodecError::Invalid(error.to_string()))?;
         let mut raw = vec![1, u8::from(service.healthy) | u8::from(service.draining) << 1];
         raw.extend(service.port.to_be_bytes());
         raw.extend(service.weight.to_be_bytes());
@@ -94,11 +97,14 @@ impl KeyCodec for ServiceRecord {
     }
 
     fn encode<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError> {
-        let invalid = || CodecError::Invalid(format!("a key is a UUID in lower case, with hyphens; not {key:?}"));
+        let invalid =
+            || CodecError::Invalid(format!("a key is a UUID in lower case, with hyphens; not {key:?}"));
         let hex: Vec<u8> = key.bytes().filter(|&byte| byte != b'-').collect();
-        let digits = hex.iter().map(|&digit| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok()));
+        let digits =
+            hex.iter().map(|&digit| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok()));
         let digits: Vec<u8> = digits.collect::<Option<_>>().ok_or_else(invalid)?;
-        let raw: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0)).collect();
+        let raw: Vec<u8> =
+            digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0)).collect();
         match KeyCodec::decode(self, &raw) {
             Ok(canonical) if canonical == key => Ok(raw.into()),
             _ => Err(invalid()),
@@ -116,7 +122,10 @@ impl<'a> Fields<'a> {
     fn bytes(&mut self, name: &str, len: usize) -> Result<&'a [u8], CodecError> {
         let field = self.raw.get(self.at..self.at + len).ok_or_else(|| {
             let there = self.raw.len() - self.at;
-            CodecError::Malformed(format!("{name} at byte {}: {len} bytes expected, {there} are there", self.at))
+            CodecError::Malformed(format!(
+                "{name} at byte {}: {len} bytes expected, {there} are there",
+                self.at
+            ))
         })?;
         self.at += len;
         Ok(field)
@@ -184,7 +193,8 @@ mod tests {
         let text = KeyCodec::decode(&ServiceRecord, &raw).unwrap();
         assert_eq!(text, "00102030-4050-6070-8090-a0b0c0d0e0f0");
         assert_eq!(KeyCodec::encode(&ServiceRecord, &text).unwrap(), raw);
-        for other in ["", "xyz", "00102030-4050-6070-8090-A0B0C0D0E0F0", "001020304050607080 90a0b0c0d0e0f0"] {
+        for other in ["", "xyz", "00102030-4050-6070-8090-A0B0C0D0E0F0", "001020304050607080 90a0b0c0d0e0f0"]
+        {
             assert!(KeyCodec::encode(&ServiceRecord, other).is_err(), "{other}");
         }
     }

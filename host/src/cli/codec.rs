@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::cli::args::{BuildArgs, InspectArgs};
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
-use crate::wasm::{Engine, EngineOptions, LoadOptions, SUPPORTED_VERSIONS, WasmError, digest_of, inspect as inspect_bytes};
+use crate::wasm::{
+    Engine, EngineOptions, LoadOptions, SUPPORTED_VERSIONS, WasmError, digest_of, inspect as inspect_bytes,
+};
 
 /// WASI preview 1 with nothing behind it.
 const PREVIEW1_STUB: &str = include_str!("preview1-stub.wat");
@@ -84,7 +86,8 @@ fn componentize(core: &[u8], stub_wasi: bool) -> Result<Vec<u8>, String> {
         return Err("it is a component already".to_owned());
     }
     let failed = |error| format!("cannot be made a component: {error:#}");
-    let mut encoder = wit_component::ComponentEncoder::default().validate(true).module(core).map_err(failed)?;
+    let mut encoder =
+        wit_component::ComponentEncoder::default().validate(true).module(core).map_err(failed)?;
     if stub_wasi {
         // OK because a test builds with it.
         let stub = wat::parse_str(PREVIEW1_STUB).expect("a valid module");

@@ -110,14 +110,19 @@ impl Config {
 }
 
 /// Replaces `${NAME}` in every string.
-fn substitute(value: &mut toml::Value, place: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
+fn substitute(
+    value: &mut toml::Value,
+    place: &str,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<(), String> {
     match value {
         toml::Value::String(text) => {
             let mut replaced = String::new();
             let mut rest = text.as_str();
             while let Some((before, after)) = rest.split_once("${") {
-                let (name, after) =
-                    after.split_once('}').ok_or_else(|| format!("{place}: `${{` without `}}` in {text:?}"))?;
+                let (name, after) = after
+                    .split_once('}')
+                    .ok_or_else(|| format!("{place}: `${{` without `}}` in {text:?}"))?;
                 let value = variable(name)
                     .ok_or_else(|| format!("{place}: the environment variable {name} is not set"))?;
                 replaced.push_str(before);
@@ -128,10 +133,12 @@ fn substitute(value: &mut toml::Value, place: &str, variable: &impl Fn(&str) -> 
             *text = replaced;
             Ok(())
         }
-        toml::Value::Array(values) => values.iter_mut().try_for_each(|value| substitute(value, place, variable)),
-        toml::Value::Table(table) => {
-            table.iter_mut().try_for_each(|(key, value)| substitute(value, &format!("{place}.{key}"), variable))
+        toml::Value::Array(values) => {
+            values.iter_mut().try_for_each(|value| substitute(value, place, variable))
         }
+        toml::Value::Table(table) => table
+            .iter_mut()
+            .try_for_each(|(key, value)| substitute(value, &format!("{place}.{key}"), variable)),
         _ => Ok(()),
     }
 }
@@ -161,7 +168,9 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map(Some).map_err(|error| {
-        serde::de::Error::custom(format!("{text:?} is no duration: {error}; write for example \"500ms\" or \"2s\""))
+        serde::de::Error::custom(format!(
+            "{text:?} is no duration: {error}; write for example \"500ms\" or \"2s\""
+        ))
     })
 }
 

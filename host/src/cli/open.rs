@@ -112,7 +112,8 @@ fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Cod
     let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
     let mut config = Config::read(path)?;
     let unknown = |kind: &str, name: &str, known: Vec<&str>| {
-        let nearest = nearest(name, &known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+        let nearest =
+            nearest(name, &known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
         CliError::Usage(format!(
             "{}: there is no {kind} `{name}`{nearest} (there is: {})",
             path.display(),
@@ -123,8 +124,13 @@ fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Cod
     if !config.tables.contains_key(name) {
         return Err(unknown("table", name, names));
     }
-    if let Some(name) = config.codecs.keys().find(|name| BUILT_IN.contains(&name.as_str()) || *name == LENGTH_PREFIXED) {
-        return Err(CliError::Usage(format!("{}: `{name}` is a built-in codec; name yours otherwise", path.display())));
+    if let Some(name) =
+        config.codecs.keys().find(|name| BUILT_IN.contains(&name.as_str()) || *name == LENGTH_PREFIXED)
+    {
+        return Err(CliError::Usage(format!(
+            "{}: `{name}` is a built-in codec; name yours otherwise",
+            path.display()
+        )));
     }
     // OK because it was there two statements ago.
     let table = config.tables.remove(name).expect("a table of this name");
@@ -185,7 +191,8 @@ impl Codex {
         let (codec, config) = match self.codecs.get(name) {
             Some(codec) => {
                 // OK because TOML holds nothing that JSON does not.
-                let config = codec.config.as_ref().map(|config| serde_json::to_string(config).expect("serializes"));
+                let config =
+                    codec.config.as_ref().map(|config| serde_json::to_string(config).expect("serializes"));
                 (codec.clone(), config.unwrap_or_else(|| "{}".to_owned()))
             }
             None if Path::new(name).extension().is_some_and(|extension| extension == "wasm") => {

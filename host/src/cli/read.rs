@@ -7,7 +7,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::cli::args::{DumpArgs, GetArgs, GroupsArgs, KeysArgs, MembersArgs, RejectsArgs, StatusArgs, TableArgs};
+use crate::cli::args::{
+    DumpArgs, GetArgs, GroupsArgs, KeysArgs, MembersArgs, RejectsArgs, StatusArgs, TableArgs,
+};
 use crate::cli::open::Opened;
 use crate::cli::output::{EntryLine, Output, json_line, raw};
 use crate::cli::{CliError, Exit};
@@ -20,7 +22,9 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
     }
     let table = opened.table().await?;
     let (entry, notice, name) = match &args.entry.group {
-        None => (table.get(&args.entry.key), table.notice(&args.entry.key), format!("key `{}`", args.entry.key)),
+        None => {
+            (table.get(&args.entry.key), table.notice(&args.entry.key), format!("key `{}`", args.entry.key))
+        }
         Some(group) => {
             let entry = table.member(group, &args.entry.key);
             let notice = entry.as_ref().and_then(|entry| table.notice(entry.key()));
@@ -37,7 +41,11 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
     }
     if let Some(notice) = &notice {
         let (partition, offset) = (notice.partition, notice.offset);
-        tracing::warn!("a newer record for {name} was rejected (partition {partition}, offset {offset}): {}: {}", notice.kind, notice.message);
+        tracing::warn!(
+            "a newer record for {name} was rejected (partition {partition}, offset {offset}): {}: {}",
+            notice.kind,
+            notice.message
+        );
     }
     Ok(exit(&table, entry.is_some()))
 }
@@ -222,7 +230,13 @@ struct PartitionLine {
 }
 
 impl<'a> StatusLine<'a> {
-    fn new(log: &'a str, topic: &'a str, status: &Status, stats: &Stats, partitions: &[PartitionLine]) -> Self {
+    fn new(
+        log: &'a str,
+        topic: &'a str,
+        status: &Status,
+        stats: &Stats,
+        partitions: &[PartitionLine],
+    ) -> Self {
         Self {
             log,
             topic,

@@ -34,9 +34,8 @@ fn bytes(text: Option<String>, file: Option<&Path>) -> Result<Option<Vec<u8>>, C
 }
 
 fn parse_header(text: &str) -> Result<Header, CliError> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| CliError::Usage(format!("--header {text}: write NAME=VALUE")))?;
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| CliError::Usage(format!("--header {text}: write NAME=VALUE")))?;
     Ok(Header { name: name.to_owned(), value: Some(value.as_bytes().to_vec()) })
 }
 
@@ -83,7 +82,11 @@ async fn print_topic(
         end: i64,
     }
     let ranges = log.offsets(&topic.name).await?;
-    let line = |range: log::OffsetRange| OffsetsLine { partition: range.partition, start: range.start, end: range.end };
+    let line = |range: log::OffsetRange| OffsetsLine {
+        partition: range.partition,
+        start: range.start,
+        end: range.end,
+    };
     output.object(&TopicLine {
         log: log.url(),
         topic: &topic.name,

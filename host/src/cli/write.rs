@@ -36,7 +36,12 @@ fn target(entry: EntryArgs) -> Target {
     }
 }
 
-async fn write(writer: &Writer, target: Target, value: Option<String>, output: Output) -> Result<Exit, CliError> {
+async fn write(
+    writer: &Writer,
+    target: Target,
+    value: Option<String>,
+    output: Output,
+) -> Result<Exit, CliError> {
     let ack = writer.write(Write { target, value }).await?;
     print_ack(ack, output)?;
     Ok(Exit::Done)

@@ -25,7 +25,11 @@ pub(crate) fn json_equal(left: &str, right: &str) -> bool {
     }
 }
 
-fn both<'a, T: serde::Deserialize<'a>>(left: &'a str, right: &'a str, equal: impl FnOnce(T, T) -> bool) -> bool {
+fn both<'a, T: serde::Deserialize<'a>>(
+    left: &'a str,
+    right: &'a str,
+    equal: impl FnOnce(T, T) -> bool,
+) -> bool {
     match (serde_json::from_str(left), serde_json::from_str(right)) {
         (Ok(left), Ok(right)) => equal(left, right),
         _ => false,

@@ -63,8 +63,21 @@ mod tests {
     #[test]
     fn other_keys_are_foreign() {
         for key in [
-            "", ":", "x", "7", "7:short", "07:billingx", "00:x", "+1:ab", "-1:ab", " 1:ab", "1 :ab", "٣:abc",
-            "99999999999999999999999:x", "1a:b", "10000000000:x",
+            "",
+            ":",
+            "x",
+            "7",
+            "7:short",
+            "07:billingx",
+            "00:x",
+            "+1:ab",
+            "-1:ab",
+            " 1:ab",
+            "1 :ab",
+            "٣:abc",
+            "99999999999999999999999:x",
+            "1a:b",
+            "10000000000:x",
         ] {
             check(key, None);
         }

@@ -15,7 +15,8 @@ pub struct ComponentId {
 impl fmt::Display for ComponentId {
     /// Name and the first digits of the digest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short = self.digest.char_indices().nth("sha256:".len() + 12).map_or(self.digest.len(), |(at, _)| at);
+        let short =
+            self.digest.char_indices().nth("sha256:".len() + 12).map_or(self.digest.len(), |(at, _)| at);
         write!(f, "{} ({})", self.name, &self.digest[..short])
     }
 }

@@ -22,7 +22,8 @@ pub(crate) async fn run<T: Send + 'static>(
         // Nobody may be waiting any more.
         let _ = answer.send(work());
     });
-    let lost = |_| Err(HostFailure { reason: "a worker thread panicked; this is a defect of ktables".to_owned() });
+    let lost =
+        |_| Err(HostFailure { reason: "a worker thread panicked; this is a defect of ktables".to_owned() });
     result.await.unwrap_or_else(lost)
 }
 

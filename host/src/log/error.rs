@@ -16,7 +16,9 @@ pub enum LogError {
         url: String,
     },
     /// There is no topic of this name.
-    #[error("there is no topic `{topic}` in {log}: create it with `ktables topic ensure --log {log} --topic {topic}`")]
+    #[error(
+        "there is no topic `{topic}` in {log}: create it with `ktables topic ensure --log {log} --topic {topic}`"
+    )]
     UnknownTopic {
         /// The log's URL.
         log: String,

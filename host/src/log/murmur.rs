@@ -29,7 +29,11 @@ mod tests {
             ("abc", 479_470_107),
         ] {
             let positive = i64::from(hash) & 0x7fff_ffff;
-            assert_eq!(i64::from(partition_for(key.as_bytes(), i32::MAX)), positive % i64::from(i32::MAX), "{key}");
+            assert_eq!(
+                i64::from(partition_for(key.as_bytes(), i32::MAX)),
+                positive % i64::from(i32::MAX),
+                "{key}"
+            );
         }
     }
 }

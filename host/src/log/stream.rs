@@ -13,7 +13,7 @@ use crate::log::{LogError, Offset, Partition, RecordBatch};
 #[derive(Debug, Clone)]
 pub enum StreamItem {
     /// Consecutive records.
-    Records(RecordBatch),
+    Records(Box<RecordBatch>),
     /// Everything below this offset has come through the stream, although no
     /// record may have had the last offsets (control records, compaction).
     Position(Offset),

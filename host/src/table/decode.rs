@@ -62,7 +62,9 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Ho
                 // OK because a codec answers for each value.
                 Some(raw) => match values.next().expect("one answer for each value") {
                     Ok(value) => Outcome::Set(entry(&record, key, pair, value)),
-                    Err(rejection) => Outcome::Reject(reject(&record, Some(key), Part::Value, rejection, raw)),
+                    Err(rejection) => {
+                        Outcome::Reject(reject(&record, Some(key), Part::Value, rejection, raw))
+                    }
                 },
             },
         }
@@ -116,7 +118,13 @@ fn entry(record: &Record<'_>, key: Box<str>, pair: Option<GroupKey>, value: Box<
     Entry::new(Row { key, pair, value, partition, offset, timestamp })
 }
 
-fn reject(record: &Record<'_>, key: Option<Box<str>>, part: Part, rejection: Rejection, raw: &[u8]) -> Reject {
+fn reject(
+    record: &Record<'_>,
+    key: Option<Box<str>>,
+    part: Part,
+    rejection: Rejection,
+    raw: &[u8],
+) -> Reject {
     let Record { partition, offset, .. } = *record;
     Reject { partition, offset, key, part, rejection, raw: Reject::capped(raw), raw_len: raw.len() }
 }

@@ -5,13 +5,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{BoxStream, select_all};
 use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, select_all};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::codec::workers;
-use crate::log::{LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription};
+use crate::log::{
+    LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription,
+};
 use crate::table::decode::{Decoded, decode};
 use crate::table::error::TableError;
 use crate::table::shared::Shared;
@@ -128,7 +130,7 @@ fn steps(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static, Re
         let shared = shared.clone();
         async move {
             match item? {
-                StreamItem::Records(batch) => Ok(Step::Apply(decoded(&shared, batch).await)),
+                StreamItem::Records(batch) => Ok(Step::Apply(decoded(&shared, *batch).await)),
                 StreamItem::Position(offset) => Ok(Step::Position(partition, offset)),
             }
         }
@@ -153,7 +155,8 @@ async fn decoded(shared: &Shared, batch: RecordBatch) -> Decoded {
             Err(failure) => {
                 failed = true;
                 let offset = batch.get(0).offset;
-                let reason = format!("partition {}, offset {offset}: {failure}; trying again", batch.partition());
+                let reason =
+                    format!("partition {}, offset {offset}: {failure}; trying again", batch.partition());
                 shared.update(|conditions| conditions.trouble = Some(reason.into()));
                 sleep(RETRY).await;
             }
@@ -169,7 +172,9 @@ fn reached(view: &View, ranges: &[OffsetRange]) -> bool {
 fn lateness(view: &View, ranges: &[OffsetRange], timeout: Duration) -> String {
     let behind = ranges.iter().filter(|range| view.position(range.partition) < range.end);
     let behind: Vec<String> = behind
-        .map(|range| format!("partition {} at {} of {}", range.partition, view.position(range.partition), range.end))
+        .map(|range| {
+            format!("partition {} at {} of {}", range.partition, view.position(range.partition), range.end)
+        })
         .collect();
     format!("still loading after {timeout:?}: {}", behind.join(", "))
 }

@@ -51,7 +51,12 @@ struct Loading {
 }
 
 impl Shared {
-    pub(super) fn new(log: Arc<dyn Log>, topic: TopicDescription, codecs: Codecs, catchup_timeout: Duration) -> Self {
+    pub(super) fn new(
+        log: Arc<dyn Log>,
+        topic: TopicDescription,
+        codecs: Codecs,
+        catchup_timeout: Duration,
+    ) -> Self {
         let loading = Loading { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 };
         Self {
             log,
@@ -107,7 +112,11 @@ impl Shared {
         let watchers = lock(&self.watchers);
         let mut changes = Vec::new();
         let watched = watchers.receiver_count() > 0;
-        let changed = |change| if watched { changes.push(change) };
+        let changed = |change| {
+            if watched {
+                changes.push(change)
+            }
+        };
         view.apply(decoded, changed, |reject| self.reject(reject));
         self.view.store(Arc::new(view.clone()));
         if !changes.is_empty() {
@@ -181,7 +190,13 @@ impl Shared {
 
     fn reject(&self, reject: Reject) {
         let (partition, offset) = (reject.partition, reject.offset);
-        tracing::debug!(topic = self.topic.name, partition, offset, "rejected a record: {}", reject.rejection);
+        tracing::debug!(
+            topic = self.topic.name,
+            partition,
+            offset,
+            "rejected a record: {}",
+            reject.rejection
+        );
         lock(&self.rejects).push(reject);
     }
 

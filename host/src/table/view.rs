@@ -81,12 +81,17 @@ impl View {
     }
 
     /// The entries from one bound to another; none if the bounds cross.
-    pub(super) fn range<'a>(&'a self, start: Bound<&'a str>, end: Bound<&'a str>) -> impl Iterator<Item = &'a Entry> {
+    pub(super) fn range<'a>(
+        &'a self,
+        start: Bound<&'a str>,
+        end: Bound<&'a str>,
+    ) -> impl Iterator<Item = &'a Entry> {
         let crossed = match (start, end) {
             (Bound::Included(start), Bound::Included(end)) => start > end,
-            (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => {
-                start >= end
-            }
+            (
+                Bound::Included(start) | Bound::Excluded(start),
+                Bound::Included(end) | Bound::Excluded(end),
+            ) => start >= end,
             _ => false,
         };
         let rows = (!crossed).then(|| self.rows.range::<str, _>((start, end)));
@@ -111,7 +116,9 @@ impl View {
 
     /// Everything of a partition below this offset has been applied.
     pub(super) fn advance(&mut self, partition: Partition, next: Offset) {
-        if let Some(position) = usize::try_from(partition).ok().and_then(|index| self.positions.get_mut(index)) {
+        if let Some(position) =
+            usize::try_from(partition).ok().and_then(|index| self.positions.get_mut(index))
+        {
             *position = next.max(*position);
         }
     }

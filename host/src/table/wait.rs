@@ -36,7 +36,12 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
     within(timeout, wait).await
 }
 
-pub(super) async fn wait_for(shared: &Shared, partition: Partition, offset: Offset, timeout: Duration) -> Freshness {
+pub(super) async fn wait_for(
+    shared: &Shared,
+    partition: Partition,
+    offset: Offset,
+    timeout: Duration,
+) -> Freshness {
     within(timeout, reach(shared, &[(partition, offset + 1)])).await
 }
 

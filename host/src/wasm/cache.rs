@@ -60,7 +60,11 @@ impl Cache {
         // folder that only this user can write to (`open` says so), and for an
         // engine of this configuration (the file's name says so).
         let component = unsafe { Component::deserialize(engine, code) };
-        component.inspect_err(|error| tracing::warn!(path = %path.display(), "cannot use a compiled component: {error:#}")).ok()
+        component
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), "cannot use a compiled component: {error:#}"),
+            )
+            .ok()
     }
 
     /// Keeps a compiled component. A failure costs time at the next start, no
@@ -76,7 +80,8 @@ impl Cache {
         let code = component.serialize()?;
         // Beside its place and renamed: nobody reads half a file.
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&Sha256::digest(&code))?;
         file.write_all(&code)?;
         fs::rename(&draft, path)?;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::codec::{
-    Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, RejectKind, Rejection, ValueCodec,
+    Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, RejectKind, Rejection,
+    ValueCodec,
 };
 use crate::log::Header;
 use crate::packed::Packed;
@@ -33,7 +34,10 @@ pub(super) struct ComponentCodec {
 
 impl std::fmt::Debug for ComponentCodec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ComponentCodec").field("component", &self.component).field("setup", &self.setup).finish_non_exhaustive()
+        f.debug_struct("ComponentCodec")
+            .field("component", &self.component)
+            .field("setup", &self.setup)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +70,12 @@ impl ComponentCodec {
             Err(CallError::Fault(fault)) if len == 1 => Ok(vec![Err(self.rejection(fault))]),
             Err(CallError::Fault(fault)) => {
                 let (component, digest) = (&self.component.id.name, &self.component.id.digest);
-                tracing::debug!(component, digest, "a batch of {len} faulted ({}); going on one by one", fault.message);
+                tracing::debug!(
+                    component,
+                    digest,
+                    "a batch of {len} faulted ({}); going on one by one",
+                    fault.message
+                );
                 (0..len).map(|index| self.call_one(index, &call)).collect()
             }
         }
@@ -104,7 +113,9 @@ impl ComponentCodec {
         match instance.configure(self.context())? {
             Ok(()) => Ok(instance),
             // The same configuration was accepted before.
-            Err(message) => Err(Fault::contract(format!("no longer accepts its configuration: {message}")).into()),
+            Err(message) => {
+                Err(Fault::contract(format!("no longer accepts its configuration: {message}")).into())
+            }
         }
     }
 

@@ -49,7 +49,10 @@ pub struct Component {
 
 impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Component").field("id", &self.id).field("interfaces", &self.interfaces).finish_non_exhaustive()
+        f.debug_struct("Component")
+            .field("id", &self.id)
+            .field("interfaces", &self.interfaces)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,12 +69,16 @@ impl Engine {
         if let Some(expected) = options.digest.filter(|expected| *expected != digest) {
             return Err(WasmError::Digest { path: path.to_owned(), expected, actual: digest });
         }
-        let name = path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.display().to_string());
+        let name =
+            path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.display().to_string());
         let inspection = inspect(&bytes);
         if !inspection.refusals.is_empty() {
             return Err(WasmError::Refused { name, reasons: inspection.refusals });
         }
-        let refused = |error: wasmtime::Error| WasmError::Refused { name: name.clone(), reasons: vec![format!("{error:#}")] };
+        let refused = |error: wasmtime::Error| WasmError::Refused {
+            name: name.clone(),
+            reasons: vec![format!("{error:#}")],
+        };
         let compiled = self.compiled(bytes, &digest, &name)?;
         let pre = self.shared.linker.instantiate_pre(&compiled).map_err(refused)?;
         let mut component = Component {
@@ -86,7 +93,12 @@ impl Engine {
         Ok(component)
     }
 
-    fn compiled(&self, bytes: Vec<u8>, digest: &str, name: &str) -> Result<wasmtime::component::Component, WasmError> {
+    fn compiled(
+        &self,
+        bytes: Vec<u8>,
+        digest: &str,
+        name: &str,
+    ) -> Result<wasmtime::component::Component, WasmError> {
         let engine = &self.shared.engine;
         if let Some(component) = self.shared.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
             return Ok(component);
@@ -107,8 +119,8 @@ impl Engine {
             Ok(result) => result.map_err(|error| format!("it cannot be compiled: {error:#}")),
             Err(_) => Err(format!("it did not compile within {deadline:?}")),
         };
-        let component =
-            component.map_err(|reason| WasmError::Refused { name: name.to_owned(), reasons: vec![reason] })?;
+        let component = component
+            .map_err(|reason| WasmError::Refused { name: name.to_owned(), reasons: vec![reason] })?;
         if let Some(cache) = &self.shared.cache {
             cache.store(engine, digest, &component);
         }
@@ -207,9 +219,11 @@ impl Component {
 
     pub(super) fn failed(&self, action: &'static str, error: CallError) -> WasmError {
         match error {
-            CallError::Fault(fault) => {
-                WasmError::Failed { name: self.id.name.clone(), action, message: format!("{}: {}", fault.kind, fault.message) }
-            }
+            CallError::Fault(fault) => WasmError::Failed {
+                name: self.id.name.clone(),
+                action,
+                message: format!("{}: {}", fault.kind, fault.message),
+            },
             CallError::Host(failure) => WasmError::Engine { reason: failure.reason },
         }
     }

@@ -61,7 +61,10 @@ pub(super) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("budget", &self.budget).field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("budget", &self.budget)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,7 +78,9 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine { reason: format!("{error:#}") };
         let engine = wasmtime::Engine::new(&config(true)).or_else(|error| {
-            tracing::warn!("no room for pooled instances ({error:#}); each is allocated on demand, which is slower");
+            tracing::warn!(
+                "no room for pooled instances ({error:#}); each is allocated on demand, which is slower"
+            );
             wasmtime::Engine::new(&config(false)).map_err(failed)
         })?;
         let mut linker = Linker::new(&engine);

@@ -33,7 +33,10 @@ pub enum WasmError {
         actual: String,
     },
     /// The component breaks a rule of this host.
-    #[error("component {name} is refused:\n{}\nSupported: WIT package ktables:codec {SUPPORTED_VERSIONS}.", list(reasons))]
+    #[error(
+        "component {name} is refused:\n{}\nSupported: WIT package ktables:codec {SUPPORTED_VERSIONS}.",
+        list(reasons)
+    )]
     Refused {
         /// The component's file name.
         name: String,

@@ -47,7 +47,8 @@ impl From<Fault> for CallError {
 /// looked at (a test holds it).
 pub(super) fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, records: usize) -> CallError {
     if let Some(Exceeded::Engine(budget)) = state.exceeded {
-        let reason = format!("all components together would use more than the memory budget of {budget} bytes");
+        let reason =
+            format!("all components together would use more than the memory budget of {budget} bytes");
         return CallError::Host(HostFailure { reason });
     }
     if let Some(Exceeded::Instance(need)) = state.exceeded {

@@ -166,7 +166,9 @@ impl Inspection {
                 None => {}
             }
         }
-        if !self.interfaces.iter().any(|&interface| interface != Interface::Plugin) && self.refusals.is_empty() {
+        if !self.interfaces.iter().any(|&interface| interface != Interface::Plugin)
+            && self.refusals.is_empty()
+        {
             self.refusals.push(format!(
                 "it exports no codec: none of value-codec, key-codec, group-scheme (plain or -batch) of {}; \
                  it has {}",
@@ -217,7 +219,10 @@ mod tests {
     fn what_cannot_run_is_refused_by_name() {
         check("(module)", "ktables codec build");
         check("(component)", "exports no codec");
-        check(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#, "wasi:cli/environment@0.2.0");
+        check(
+            r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#,
+            "wasi:cli/environment@0.2.0",
+        );
         check(r#"(component (import "ktables:codec/logging@0.2.0" (instance)))"#, "ktables:codec 0.1.x");
         check(r#"(component (import "other:thing/api@1.0.0" (instance)))"#, "other:thing/api@1.0.0");
         check(

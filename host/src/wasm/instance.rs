@@ -104,7 +104,10 @@ impl Instance {
     }
 
     /// Configures the component; its own words if it refuses.
-    pub(super) fn configure(&mut self, context: exports::plugin::Context<'_>) -> Result<Result<(), String>, CallError> {
+    pub(super) fn configure(
+        &mut self,
+        context: exports::plugin::Context<'_>,
+    ) -> Result<Result<(), String>, CallError> {
         self.begin(0);
         let Some(plugin) = &self.exports.plugin else { return Ok(Ok(())) };
         let answer = plugin.call_configure(&mut self.store, context);
@@ -119,7 +122,8 @@ impl Instance {
 
     pub(super) fn decode_values(&mut self, raw: &Packed, headers: &[&[Header]]) -> Slots<Box<str>> {
         self.begin(raw.len());
-        let lists: Vec<Vec<types::HeaderParam<'_>>> = headers.iter().map(|list| header_params(list)).collect();
+        let lists: Vec<Vec<types::HeaderParam<'_>>> =
+            headers.iter().map(|list| header_params(list)).collect();
         if let Some(guest) = &self.exports.value_batch {
             let lists: Vec<_> = lists.iter().map(Vec::as_slice).collect();
             let answer = guest.call_decode(&mut self.store, packed(raw), &lists);
@@ -263,10 +267,11 @@ impl Instance {
         }
         ascending(errors.iter().map(|error| error.index).collect(), expected)?;
         let mut errors = errors.into_iter().peekable();
-        let answer = |(index, item): (usize, &[u8])| match errors.next_if(|error| error.index as usize == index) {
-            Some(error) => self.answered(Err(error.error)),
-            None => check(self, item),
-        };
+        let answer =
+            |(index, item): (usize, &[u8])| match errors.next_if(|error| error.index as usize == index) {
+                Some(error) => self.answered(Err(error.error)),
+                None => check(self, item),
+            };
         Ok(items.iter().enumerate().map(answer).collect())
     }
 

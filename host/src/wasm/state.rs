@@ -120,17 +120,27 @@ impl logging::Host for State {
             self.last_error = Some(message.to_owned());
         }
         if self.messages == MESSAGES_PER_CALL + 1 {
-            tracing::warn!(component, digest, "more than {MESSAGES_PER_CALL} messages in one call; the rest is dropped");
+            tracing::warn!(
+                component,
+                digest,
+                "more than {MESSAGES_PER_CALL} messages in one call; the rest is dropped"
+            );
         }
         if self.messages > MESSAGES_PER_CALL {
             return;
         }
         match level {
-            logging::Level::Trace => tracing::trace!(target: "ktables::guest", component, digest, "{message}"),
-            logging::Level::Debug => tracing::debug!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Trace => {
+                tracing::trace!(target: "ktables::guest", component, digest, "{message}")
+            }
+            logging::Level::Debug => {
+                tracing::debug!(target: "ktables::guest", component, digest, "{message}")
+            }
             logging::Level::Info => tracing::info!(target: "ktables::guest", component, digest, "{message}"),
             logging::Level::Warn => tracing::warn!(target: "ktables::guest", component, digest, "{message}"),
-            logging::Level::Error => tracing::error!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Error => {
+                tracing::error!(target: "ktables::guest", component, digest, "{message}")
+            }
         }
     }
 }

@@ -34,7 +34,9 @@ pub enum WriteError {
         reason: String,
     },
     /// A pair of group and member is written without a group scheme.
-    #[error("group `{group}`, member `{member}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)")]
+    #[error(
+        "group `{group}`, member `{member}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)"
+    )]
     NoScheme {
         /// The group.
         group: String,

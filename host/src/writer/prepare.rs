@@ -12,8 +12,13 @@ type Step<T> = Result<T, WriteError>;
 type Pending<'a> = (usize, &'a str, &'a str);
 
 /// One record for each write, in order.
-pub(super) fn prepare(codecs: &Codecs, verify: Verify, writes: Vec<Write>) -> Result<Vec<Step<NewRecord>>, HostFailure> {
-    let (targets, values): (Vec<_>, Vec<_>) = writes.into_iter().map(|write| (write.target, write.value)).unzip();
+pub(super) fn prepare(
+    codecs: &Codecs,
+    verify: Verify,
+    writes: Vec<Write>,
+) -> Result<Vec<Step<NewRecord>>, HostFailure> {
+    let (targets, values): (Vec<_>, Vec<_>) =
+        writes.into_iter().map(|write| (write.target, write.value)).unzip();
     let keys = keys(codecs, targets)?;
     let raw_keys = encode_keys(codecs, &keys)?;
     let mut values = encode_values(codecs, verify, &keys, values)?.into_iter();
@@ -21,7 +26,8 @@ pub(super) fn prepare(codecs: &Codecs, verify: Verify, writes: Vec<Write>) -> Re
         // OK because there is a value for each key.
         let value = values.next().expect("one value for each key");
         let (key, value) = (key?, value?);
-        let (value, headers) = value.map_or((None, Vec::new()), |encoded| (Some(encoded.raw), encoded.headers));
+        let (value, headers) =
+            value.map_or((None, Vec::new()), |encoded| (Some(encoded.raw), encoded.headers));
         Ok(NewRecord { key: Some(key), value, headers, partition: None })
     });
     Ok(records.collect())
@@ -37,28 +43,31 @@ fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, Host
             (Target::Key(key), Some(scheme)) => match only(scheme.split(&[&key])?) {
                 Ok(Some(_)) => Ok(key),
                 Ok(None) => {
-                    let reason = "the group scheme takes it for a foreign key: write a group and a member".to_owned();
+                    let reason =
+                        "the group scheme takes it for a foreign key: write a group and a member".to_owned();
                     Err(WriteError::NotVerified { key, reason })
                 }
                 Err(rejection) => Err(WriteError::Rejected { key, action: "split the key", rejection }),
             },
             (Target::Member { group, member }, None) => Err(WriteError::NoScheme { group, member }),
-            (Target::Member { group, member }, Some(scheme)) => match only(scheme.join(&[(&group, &member)])?) {
-                Err(rejection) => {
-                    let key = format!("{group}/{member}");
-                    Err(WriteError::Rejected { key, action: "make a key of group and member", rejection })
-                }
-                Ok(key) => {
-                    let pair = GroupKey { group: group.into(), member: member.into() };
-                    match only(scheme.split(&[&key])?) {
-                        Ok(Some(back)) if back == pair => Ok(key.into()),
-                        back => {
-                            let reason = format!("it is to stand for {pair:?}, and splits to {back:?}");
-                            Err(WriteError::NotVerified { key: key.into(), reason })
+            (Target::Member { group, member }, Some(scheme)) => {
+                match only(scheme.join(&[(&group, &member)])?) {
+                    Err(rejection) => {
+                        let key = format!("{group}/{member}");
+                        Err(WriteError::Rejected { key, action: "make a key of group and member", rejection })
+                    }
+                    Ok(key) => {
+                        let pair = GroupKey { group: group.into(), member: member.into() };
+                        match only(scheme.split(&[&key])?) {
+                            Ok(Some(back)) if back == pair => Ok(key.into()),
+                            back => {
+                                let reason = format!("it is to stand for {pair:?}, and splits to {back:?}");
+                                Err(WriteError::NotVerified { key: key.into(), reason })
+                            }
                         }
                     }
                 }
-            },
+            }
         });
     }
     Ok(keys)
@@ -81,7 +90,9 @@ fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8
         };
         match back {
             Ok(back) if *back == *key => Ok(raw),
-            Ok(back) => Err(WriteError::NotVerified { key, reason: format!("readers would see the key `{back}`") }),
+            Ok(back) => {
+                Err(WriteError::NotVerified { key, reason: format!("readers would see the key `{back}`") })
+            }
             Err(rejection) => Err(WriteError::Rejected { key, action: "decode the key again", rejection }),
         }
     });
@@ -185,7 +196,10 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_not_published() {
-        assert!(matches!(check(&Codecs::default(), key("a"), Some("text")), Err(WriteError::InvalidJson { .. })));
+        assert!(matches!(
+            check(&Codecs::default(), key("a"), Some("text")),
+            Err(WriteError::InvalidJson { .. })
+        ));
     }
 
     #[test]
@@ -200,7 +214,10 @@ mod tests {
     fn a_grouped_topic_takes_members_and_own_keys_only() {
         let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
         let member = Target::Member { group: "äö".to_owned(), member: "x".to_owned() };
-        assert_eq!(check(&codecs, member.clone(), Some("1")).unwrap().key.as_deref(), Some("2:äöx".as_bytes()));
+        assert_eq!(
+            check(&codecs, member.clone(), Some("1")).unwrap().key.as_deref(),
+            Some("2:äöx".as_bytes())
+        );
         assert!(check(&codecs, key("2:abc"), Some("1")).is_ok());
         assert!(matches!(check(&codecs, key("abc"), Some("1")), Err(WriteError::NotVerified { .. })));
         assert!(matches!(check(&Codecs::default(), member, Some("1")), Err(WriteError::NoScheme { .. })));
@@ -208,7 +225,10 @@ mod tests {
 
     #[test]
     fn one_bad_write_does_not_keep_back_its_neighbours() {
-        let write = |key: &str, value: &str| Write { target: Target::Key(key.to_owned()), value: Some(value.to_owned()) };
+        let write = |key: &str, value: &str| Write {
+            target: Target::Key(key.to_owned()),
+            value: Some(value.to_owned()),
+        };
         let writes = vec![write("a", "1"), write("b", "{"), write("c", "3")];
         let records = prepare(&Codecs::default(), Verify::Equal, writes).unwrap();
         assert_eq!(records.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);

@@ -99,7 +99,8 @@ pub(super) fn headers(record: &Record) -> Vec<Header> {
 
 /// One batch of these records, the first at offset `base`.
 pub(super) fn encode(records: &[NewRecord], base: Offset, timestamp: i64) -> Result<Vec<u8>, String> {
-    let records: Vec<Record> = (0..).zip(records).map(|(i, record)| to_kafka(record, base, i, timestamp)).collect();
+    let records: Vec<Record> =
+        (0..).zip(records).map(|(i, record)| to_kafka(record, base, i, timestamp)).collect();
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
     let mut bytes = bytes::BytesMut::new();
     RecordBatchEncoder::encode(&mut bytes, &records, &options).map_err(|error| error.to_string())?;

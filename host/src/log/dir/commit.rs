@@ -57,7 +57,11 @@ impl Committer {
         Ok(Self { queue, keyless: AtomicU32::new(0) })
     }
 
-    pub(super) async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
+    pub(super) async fn send(
+        &self,
+        topic: &TopicDescription,
+        record: NewRecord,
+    ) -> Result<Delivery, LogError> {
         let refuse = |reason| LogError::InvalidRecord { topic: topic.name.clone(), reason };
         if let Some(reason) = batch::refusal(&record) {
             return Err(refuse(reason));

@@ -38,7 +38,12 @@ impl Cursor {
     }
 
     /// At the begin of the segment that holds this offset, or will.
-    pub(super) fn open_at(root: &Path, topic: &str, partition: Partition, offset: Offset) -> Result<Self, LogError> {
+    pub(super) fn open_at(
+        root: &Path,
+        topic: &str,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<Self, LogError> {
         let folder = topic::partition_folder(root, topic, partition);
         let base = segments(&folder)?.into_iter().filter(|&base| base <= offset).max().unwrap_or(0);
         let mut cursor = Self {
@@ -171,7 +176,8 @@ impl Cursor {
             batch::Frame::Whole { .. } => false,
             batch::Frame::Partial { .. } => !whole_behind,
             batch::Frame::Bad(_) => {
-                let claimed = rest.get(8..12).map_or(0, |len| i32::from_be_bytes([len[0], len[1], len[2], len[3]]));
+                let claimed =
+                    rest.get(8..12).map_or(0, |len| i32::from_be_bytes([len[0], len[1], len[2], len[3]]));
                 let ends_file = usize::try_from(claimed).is_ok_and(|len| len + batch::PREFIX == rest.len());
                 ends_file || rest.iter().all(|&byte| byte == 0)
             }

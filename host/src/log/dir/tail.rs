@@ -2,8 +2,8 @@
 
 use tokio::sync::{mpsc, watch};
 
-use crate::log::dir::{DirLog, batch};
 use crate::log::dir::cursor::Cursor;
+use crate::log::dir::{DirLog, batch};
 use crate::log::{LogError, Offset, PartitionStream, RecordBatch, StreamItem};
 
 /// How many items wait between a reader and its table: enough that decoding
@@ -40,7 +40,7 @@ async fn follow(
         .await?;
         cursor = back;
         if !batch.is_empty() {
-            items.send(Ok(StreamItem::Records(batch))).await.map_err(|_| None)?;
+            items.send(Ok(StreamItem::Records(Box::new(batch)))).await.map_err(|_| None)?;
             continue;
         }
         items.send(Ok(StreamItem::Position(cursor.next_offset()))).await.map_err(|_| None)?;

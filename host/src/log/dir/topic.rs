@@ -40,8 +40,9 @@ pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescr
         }
         Err(error) => return Err(LogError::io("read", &path)(error)),
     };
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
-        LogError::InvalidTopic { topic: topic.to_owned(), reason: format!("{}: {error}", path.display()) }
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| LogError::InvalidTopic {
+        topic: topic.to_owned(),
+        reason: format!("{}: {error}", path.display()),
     })?;
     Ok(TopicDescription {
         name: topic.to_owned(),

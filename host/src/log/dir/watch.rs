@@ -27,7 +27,8 @@ impl Default for Notifications {
 impl Notifications {
     /// Watches a topic's folder too; the receiver changes when a file there does.
     pub(super) fn watch(&self, folder: &Path) -> Result<watch::Receiver<u64>, LogError> {
-        let failed = |error: notify::Error| LogError::Watch { path: folder.to_owned(), reason: error.to_string() };
+        let failed =
+            |error: notify::Error| LogError::Watch { path: folder.to_owned(), reason: error.to_string() };
         // OK because nothing panics while it holds the lock.
         let mut watcher = self.watcher.lock().expect("not poisoned");
         let watcher = match watcher.as_mut() {

@@ -36,7 +36,9 @@ mod guest {
                 let item = &raw.bytes[start..*end as usize];
                 start = *end as usize;
                 match deed(item) {
-                    Deed::Answer => errors.push(SlotError { index, error: CodecError::Invalid("asked to".into()) }),
+                    Deed::Answer => {
+                        errors.push(SlotError { index, error: CodecError::Invalid("asked to".into()) })
+                    }
                     Deed::Utf8 => bytes.extend(b"\"\xff\""),
                     Deed::Json => bytes.extend(b"{"),
                     Deed::Output => bytes.resize(bytes.len() + TOO_MUCH, b'1'),

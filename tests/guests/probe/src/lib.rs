@@ -35,7 +35,9 @@ impl Plugin for Probe {
             Some("json") => Ok(Self::Json),
             Some("headers") => Ok(Self::Headers),
             Some("log") => Ok(Self::Log),
-            mode => Err(format!("mode {mode:?} of topic {} is none of copy, json, headers, log", context.topic)),
+            mode => {
+                Err(format!("mode {mode:?} of topic {} is none of copy, json, headers, log", context.topic))
+            }
         }
     }
 }
@@ -46,7 +48,8 @@ impl ValueCodec for Probe {
         match self {
             Self::Copy => {}
             Self::Json => {
-                serde_json::from_str::<&RawValue>(text).map_err(|error| CodecError::Malformed(error.to_string()))?;
+                serde_json::from_str::<&RawValue>(text)
+                    .map_err(|error| CodecError::Malformed(error.to_string()))?;
             }
             Self::Headers => {
                 let names: Vec<Value> = headers.iter().map(|header| header.name.clone().into()).collect();

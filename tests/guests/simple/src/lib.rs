@@ -1,6 +1,7 @@
 //! The simple form only, as a hand-written guest may have it: values like
-//! `hostile`'s, and a key codec that folds case, so that most keys with capitals
-//! are not canonical.
+//! `hostile`'s, or JSON that is checked (configuration `{"mode":"json"}`); a key
+//! codec that folds case, so that keys with capitals are not canonical; a group
+//! scheme that takes some keys for others.
 
 #[path = "../../hostile/src/deed.rs"]
 pub mod deed;
@@ -25,16 +26,33 @@ mod guest {
                 include ktables:codec/value-codec-guest@0.1.0;
                 include ktables:codec/key-codec-guest@0.1.0;
                 include ktables:codec/group-scheme-guest@0.1.0;
+                include ktables:codec/plugin-guest@0.1.0;
             }
         ",
         path: "../../../wit/0.1",
         generate_all,
     });
 
-    use exports::ktables::codec::{group_scheme, key_codec, value_codec};
+    use std::sync::OnceLock;
+
+    use exports::ktables::codec::{group_scheme, key_codec, plugin, value_codec};
     use ktables::codec::types::{CodecError, Encoded, GroupKey, Header};
+    use serde_json::value::RawValue;
 
     struct Simple;
+
+    static CHECKS_JSON: OnceLock<bool> = OnceLock::new();
+
+    impl plugin::Guest for Simple {
+        fn describe() -> plugin::Info {
+            plugin::Info { name: "simple".into(), version: "1".into(), wants_headers: false }
+        }
+
+        fn configure(context: plugin::Context) -> Result<(), String> {
+            let checks = context.config.contains("json");
+            CHECKS_JSON.set(checks).map_err(|_| "configured twice".into())
+        }
+    }
 
     /// Text without a check, so that the host's is tried.
     fn text(bytes: Vec<u8>) -> String {
@@ -44,6 +62,11 @@ mod guest {
 
     impl value_codec::Guest for Simple {
         fn decode(raw: Vec<u8>, _: Vec<Header>) -> Result<String, CodecError> {
+            if CHECKS_JSON.get() == Some(&true)
+                && let Err(error) = serde_json::from_slice::<&RawValue>(&raw)
+            {
+                return Err(CodecError::Malformed(error.to_string()));
+            }
             match deed(&raw) {
                 Deed::Answer => Err(CodecError::Invalid("asked to".into())),
                 Deed::Utf8 => Ok(text(b"\"\xff\"".to_vec())),
