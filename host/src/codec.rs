@@ -1,6 +1,6 @@
 //! Codecs: between the bytes of a record and what a table holds.
 //!
-//! A codec works on batches, on a thread of [`workers`], never on a thread of the
+//! A codec works on batches, on one of the process's codec workers, never on a thread of the
 //! caller's runtime. It has three outcomes that never mix: an item that the codec
 //! answered for, an item it rejected (a [`Rejection`], which says whether the
 //! codec *answered* with an error or *faulted*), and a [`HostFailure`], which is

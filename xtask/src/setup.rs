@@ -91,7 +91,7 @@ fn rustup() -> Outcome<Toolchain> {
 
 fn debian() -> Outcome<Toolchain> {
     let installed = |package: &&str| succeeds(command("dpkg-query").args(["-W", package]));
-    if !DEBIAN_PACKAGES.iter().all(|package| installed(package)) {
+    if !DEBIAN_PACKAGES.iter().all(installed) {
         say(&format!("installing: apt-get install {}", DEBIAN_PACKAGES.join(" ")));
         run(command("apt-get").args(["update", "-qq"]))?;
         let mut install = command("apt-get");
