@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::run::{Outcome, cargo, command, ktables, output, run, say, target};
-use crate::setup::{Toolchain, WASM_TARGET, wasm_toolchain};
+use crate::setup::{Toolchain, WASM_TARGET, prerequisites, wasm_toolchain};
 
 /// The project's components: packages of the workspace.
 const GUESTS: [&str; 6] = ["deb822", "deb822-by-section", "service-record", "hostile", "simple", "probe"];
@@ -65,6 +65,7 @@ fn package_name(id: &str) -> String {
 /// Builds the `ktables` command, and the rest of the workspace with it: alone, its
 /// dependencies would have other features, and be compiled twice.
 pub(crate) fn build_ktables() -> Outcome {
+    prerequisites()?;
     run(&mut cargo(["build", "--release", "--workspace"]))
 }
 

@@ -74,11 +74,8 @@ pub(crate) fn shown(command: &Command) -> String {
 
 fn missing(command: &Command, error: &std::io::Error) -> String {
     let program = command.get_program().to_string_lossy();
-    match (&*program, error.kind()) {
-        ("cc", std::io::ErrorKind::NotFound) => {
-            "no C compiler: install one (Debian: apt-get install gcc)".to_owned()
-        }
-        (_, std::io::ErrorKind::NotFound) => format!("{program} is not installed"),
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{program} is not installed"),
         _ => format!("cannot run {program}: {error}"),
     }
 }

@@ -49,10 +49,20 @@ impl Toolchain {
 
 /// Everything the other commands need.
 pub(crate) fn setup() -> Outcome {
-    run(command("cc").arg("--version").stdout(std::process::Stdio::null()))?;
+    prerequisites()?;
     let toolchain = wasm_toolchain()?;
     say(&format!("guests are built with the toolchain of {toolchain:?}"));
     cargo_deny().map(drop)
+}
+
+/// What nothing here installs, because it takes more than this user's rights.
+pub(crate) fn prerequisites() -> Outcome {
+    for (program, what, package) in [("cc", "a C compiler", "gcc"), ("make", "make", "make")] {
+        if !succeeds(command(program).arg("--version")) {
+            return Err(format!("{what} is missing: install it (Debian: apt-get install {package})"));
+        }
+    }
+    Ok(())
 }
 
 /// Finds a toolchain for guests, or installs one.

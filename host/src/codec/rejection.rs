@@ -25,6 +25,8 @@ impl fmt::Display for ComponentId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RejectKind {
+    /// The record's key is null: no codec was asked.
+    Keyless,
     /// The codec answered: these bytes are not in its format.
     Malformed,
     /// The codec answered: the content breaks a rule.
@@ -57,6 +59,7 @@ impl RejectKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Keyless => "keyless",
             Self::Malformed => "malformed",
             Self::Invalid => "invalid",
             Self::Unsupported => "unsupported",
@@ -75,10 +78,21 @@ impl RejectKind {
     /// Whether the component broke down or broke a rule, instead of answering.
     #[must_use]
     pub fn is_fault(self) -> bool {
-        !matches!(
-            self,
-            Self::Malformed | Self::Invalid | Self::Unsupported | Self::Other | Self::NonCanonicalKey
-        )
+        match self {
+            Self::Keyless
+            | Self::Malformed
+            | Self::Invalid
+            | Self::Unsupported
+            | Self::Other
+            | Self::NonCanonicalKey => false,
+            Self::Trap
+            | Self::Deadline
+            | Self::Memory
+            | Self::Output
+            | Self::Contract
+            | Self::InvalidUtf8
+            | Self::InvalidJson => true,
+        }
     }
 }
 

@@ -25,8 +25,9 @@ mod topic;
 mod watch;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
@@ -48,7 +49,7 @@ pub struct DirLog {
     /// How far the end of each partition is known, by topic identity, so that
     /// end offsets cost only what was appended since. A std lock: held for reads
     /// of the page cache, on blocking threads only.
-    ends: std::sync::Arc<Mutex<HashMap<(String, Partition), Cursor>>>,
+    ends: Arc<Mutex<HashMap<(String, Partition), Cursor>>>,
 }
 
 impl DirLog {
@@ -63,7 +64,7 @@ impl DirLog {
             url: format!("dir:{}", root.display()),
             committer: Committer::start(&root)?,
             notifications: Notifications::default(),
-            ends: std::sync::Arc::default(),
+            ends: Arc::default(),
             root,
         })
     }
@@ -104,8 +105,8 @@ impl Log for DirLog {
             (0..topic.partitions)
                 .map(|partition| {
                     let cursor = match ends.entry((topic.id.clone(), partition)) {
-                        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                        std::collections::hash_map::Entry::Vacant(entry) => {
+                        Entry::Occupied(entry) => entry.into_mut(),
+                        Entry::Vacant(entry) => {
                             entry.insert(Cursor::open_last(&root, &topic.name, partition)?)
                         }
                     };

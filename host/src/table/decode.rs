@@ -1,7 +1,7 @@
 //! From a batch of records to what is to be applied. Runs on a codec worker;
 //! knows of no table.
 
-use crate::codec::{Codecs, GroupKey, HostFailure, Rejection};
+use crate::codec::{Codecs, GroupKey, HostFailure, RejectKind, Rejection};
 use crate::log::{Header, Offset, Partition, Record, RecordBatch};
 use crate::table::entry::{Entry, Row};
 use crate::table::reject::{Part, Reject};
@@ -22,8 +22,6 @@ pub(super) enum Outcome {
     Set(Entry),
     /// A tombstone.
     Delete { key: Box<str>, pair: Option<GroupKey>, offset: Offset, timestamp: i64 },
-    /// Nothing: its key is null.
-    Keyless,
     /// Nothing: the group scheme says that its key is somebody else's.
     Foreign,
     /// Nothing: it is rejected.
@@ -51,7 +49,12 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Ho
     let outcomes = keys.into_iter().enumerate().map(|(index, key)| {
         let record = batch.get(index);
         match key {
-            Key::Null => Outcome::Keyless,
+            Key::Null => {
+                let message = "its key is null, so no table can hold it";
+                let rejection = Rejection::built_in(RejectKind::Keyless, message);
+                let raw = record.value.unwrap_or_default();
+                Outcome::Reject(reject(&record, None, Part::Value, rejection, raw))
+            }
             Key::Foreign => Outcome::Foreign,
             Key::Rejected(rejection) => {
                 let raw = record.key.unwrap_or_default();

@@ -48,7 +48,7 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut generation = 1;
     loop {
         let Err(error) = load(shared, &topic, generation).await;
-        let LogError::Replaced { .. } = &error else { return error.into() };
+        let (LogError::Replaced { .. } | LogError::UnknownTopic { .. }) = &error else { return error.into() };
         tracing::warn!(topic = topic.name, "loading a new generation: {error}");
         let reason = format!("the topic was replaced; loading it again: {error}");
         shared.update(|conditions| conditions.trouble = Some(reason.into()));

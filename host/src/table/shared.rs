@@ -213,7 +213,7 @@ impl Shared {
         Stats {
             generation: view.generation,
             entries: view.len() as u64,
-            groups: view.groups().count() as u64,
+            groups: view.group_count() as u64,
             records: counters.records,
             tombstones: counters.tombstones,
             keyless: counters.keyless,

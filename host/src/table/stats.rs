@@ -20,7 +20,10 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn rejected(&mut self, kind: RejectKind) {
-        *self.rejects.entry(kind).or_default() += 1;
+        match kind {
+            RejectKind::Keyless => self.keyless += 1,
+            kind => *self.rejects.entry(kind).or_default() += 1,
+        }
     }
 }
 

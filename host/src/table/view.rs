@@ -16,6 +16,10 @@ use crate::table::reject::Reject;
 use crate::table::stats::Counters;
 use crate::table::watch::Change;
 
+/// The words of a notice are cut at this many bytes: there may be as many notices
+/// as keys. The reject has all of them.
+const NOTICE_BYTES: usize = 256;
+
 /// An entry, ordered by its key.
 #[derive(Debug, Clone)]
 struct ByKey(Entry);
@@ -110,6 +114,10 @@ impl View {
         self.groups.get(group).map_or(0, Members::size)
     }
 
+    pub(super) fn group_count(&self) -> usize {
+        self.groups.size()
+    }
+
     pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()
     }
@@ -145,7 +153,6 @@ impl View {
                         changed(Change { old: Some(old), new: None, partition, offset, timestamp });
                     }
                 }
-                Outcome::Keyless => self.counters.keyless += 1,
                 Outcome::Foreign => self.counters.foreign += 1,
                 Outcome::Reject(reject) => {
                     self.counters.rejected(reject.rejection.kind);
@@ -198,11 +205,12 @@ impl View {
     /// The prior value stays, and the key says that a newer one was rejected.
     fn notice_of(&mut self, reject: &Reject) {
         let Some(key) = &reject.key else { return };
+        let cut = reject.rejection.message.floor_char_boundary(NOTICE_BYTES);
         let notice = Notice {
             partition: reject.partition,
             offset: reject.offset,
             kind: reject.rejection.kind,
-            message: reject.rejection.message.clone(),
+            message: reject.rejection.message[..cut].to_owned(),
         };
         self.notices.insert_mut((**key).into(), notice);
     }

@@ -16,6 +16,9 @@ use crate::wasm::instance::Instance;
 use crate::wasm::state::State;
 use crate::wasm::{Limits, WasmError};
 
+/// A component's name and version are cut at this many bytes.
+const NAME_BYTES: usize = 100;
+
 /// How a component is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -206,8 +209,8 @@ impl Component {
         let mut instance = self.instantiate().map_err(|error| self.failed("started", error))?;
         let info = instance.describe().map_err(|error| self.failed("described", error))?;
         if let Some(info) = info {
-            self.id = Arc::new(ComponentId { name: info.name.clone(), digest: self.id.digest.clone() });
-            let (name, version) = (info.name, info.version);
+            let (name, version) = (cut(info.name), cut(info.version));
+            self.id = Arc::new(ComponentId { name: name.clone(), digest: self.id.digest.clone() });
             self.description = Some(Description { name, version, wants_headers: info.wants_headers });
         }
         Ok(())
@@ -227,6 +230,13 @@ impl Component {
             CallError::Host(failure) => WasmError::Engine { reason: failure.reason },
         }
     }
+}
+
+/// A guest's name for itself, no longer than a name need be: it stands in every
+/// message.
+fn cut(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(NAME_BYTES));
+    name
 }
 
 /// The digest of a component's bytes, as configurations name it.

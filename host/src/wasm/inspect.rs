@@ -232,6 +232,36 @@ mod tests {
     }
 
     #[test]
+    fn an_asynchronous_export_is_refused_in_our_words() {
+        let wat = r#"(component
+            (core module $m
+                (func (export "f") (result i32) (i32.const 0))
+                (func (export "callback") (param i32 i32 i32) (result i32) (i32.const 0)))
+            (core instance $i (instantiate $m))
+            (func $f async (canon lift (core func $i "f") async (callback (core func $i "callback"))))
+            (export "f" (func $f)))"#;
+        check(wat, "synchronous bindings");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_components_never_panic(at: proptest::sample::Index, byte: u8, cut: proptest::sample::Index) {
+            let wat = r#"(component
+                (import "ktables:codec/logging@0.1.0" (instance))
+                (core module $m (func (export "f") (result i32) (i32.const 0)))
+                (core instance $i (instantiate $m))
+                (func $f (result u32) (canon lift (core func $i "f")))
+                (export "f" (func $f)))"#;
+            let mut bytes = wat::parse_str(wat).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = inspect(&bytes);
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = inspect(&bytes);
+        }
+    }
+
+    #[test]
     fn what_is_no_component_is_refused_without_panic() {
         for bytes in [&b""[..], b"hello", b"\0asm", b"\0asm\x0d\0\x01\0\xff\xff"] {
             assert!(!inspect(bytes).refusals.is_empty());

@@ -1,6 +1,7 @@
 //! Group commit: one thread appends for all writers of a process. What is queued
 //! while it syncs goes into its next append.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,11 +30,10 @@ struct Pending {
     answer: oneshot::Sender<Result<Ack, LogError>>,
 }
 
-/// A partition of one incarnation of a topic.
+/// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Place {
     topic: String,
-    id: String,
     partition: Partition,
 }
 
@@ -71,7 +71,7 @@ impl Committer {
             return Err(refuse(format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed")));
         }
         let partition = self.partition(topic, &record)?;
-        let place = Place { topic: topic.name.clone(), id: topic.id.clone(), partition };
+        let place = Place { topic: topic.name.clone(), partition };
         let (answer, delivery) = oneshot::channel();
         let pending = Pending { place, record, answer };
         self.queue.send(pending).await.map_err(|_| LogError::Closed)?;
@@ -134,19 +134,27 @@ impl Thread {
         }
     }
 
+    /// Appends, to the topic that has the name now.
     fn append(&mut self, place: &Place, records: &[NewRecord]) -> Result<Offset, LogError> {
-        let appender = match self.appenders.entry(place.clone()) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Appender::open(&self.root, &place.topic, place.partition)?)
-            }
-        };
-        let result = appender.append(records);
+        let mut result = self.appender(place)?.append(records);
+        if let Err(LogError::Replaced { .. }) = result {
+            self.appenders.remove(place);
+            result = self.appender(place)?.append(records);
+        }
         if result.is_err() {
-            // Start afresh from the files: the topic may be another one now.
+            // Start afresh from the files next time.
             self.appenders.remove(place);
         }
         result
+    }
+
+    fn appender(&mut self, place: &Place) -> Result<&mut Appender, LogError> {
+        match self.appenders.entry(place.clone()) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                Ok(entry.insert(Appender::open(&self.root, &place.topic, place.partition)?))
+            }
+        }
     }
 }
 
