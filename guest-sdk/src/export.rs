@@ -13,21 +13,19 @@
 #[macro_export]
 macro_rules! export {
     ($codec:ident: Plugin $(, $interface:ident)* $(,)?) => {
-        const _: () = {
-            static SLOT: $crate::__private::Slot<$codec> = $crate::__private::Slot::new();
-            impl $crate::__private::Instance for $codec {
-                fn slot() -> &'static $crate::__private::Slot<Self> {
-                    &SLOT
-                }
-                fn unconfigured() -> Self {
-                    panic!("the host called a codec before `configure`")
-                }
-            }
-            $crate::__export_interface!($codec Plugin);
-            $($crate::__export_interface!($codec $interface);)*
-        };
+        $crate::__export_all!(
+            $codec, panic!("the host called a codec before `configure`"), Plugin $($interface)*
+        );
     };
     ($codec:ident: $($interface:ident),+ $(,)?) => {
+        $crate::__export_all!($codec, ::core::default::Default::default(), $($interface)+);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_all {
+    ($codec:ident, $unconfigured:expr, $($interface:ident)+) => {
         const _: () = {
             static SLOT: $crate::__private::Slot<$codec> = $crate::__private::Slot::new();
             impl $crate::__private::Instance for $codec {
@@ -35,7 +33,7 @@ macro_rules! export {
                     &SLOT
                 }
                 fn unconfigured() -> Self {
-                    ::core::default::Default::default()
+                    $unconfigured
                 }
             }
             $($crate::__export_interface!($codec $interface);)+

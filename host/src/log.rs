@@ -53,8 +53,9 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the log cannot be asked.
-    async fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, LogError>;
+    /// [`LogError::Replaced`] if the topic of this name is another one now, or if
+    /// the log cannot be asked.
+    async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError>;
 
     /// One stream for each partition named, from the offset given with it. A
     /// stream goes on with what is appended later and ends with an error, or

@@ -40,6 +40,14 @@ impl Packed {
         Ok(Self { bytes, ends })
     }
 
+    /// The list of these items, or `None` if they are more than 4 GiB together.
+    pub fn checked<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Option<Self> {
+        let items = items.into_iter();
+        let bytes: usize = items.clone().map(|item| item.as_ref().len()).sum();
+        u32::try_from(bytes).ok()?;
+        Some(items.collect())
+    }
+
     /// Appends an item.
     ///
     /// # Panics

@@ -94,7 +94,7 @@ impl TableBuilder {
     pub async fn open(self) -> Result<Table, TableError> {
         let topic = self.log.describe(&self.topic).await?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let shared = Arc::new(Shared::new(self.log, topic, self.codecs, self.catchup_timeout));
+        let shared = Arc::new(Shared::new(self.log, Arc::new(topic), self.codecs, self.catchup_timeout));
         tokio::spawn(load::run(shared.clone(), stopped));
         Ok(Table { shared, stop: Arc::new(stop) })
     }
@@ -224,7 +224,8 @@ impl Table {
     }
 
     /// Waits until a record is visible: one whose place an acknowledged write
-    /// gave. Asks the log nothing.
+    /// gave. Asks the log nothing, so the place is taken for one in the generation
+    /// that is served.
     ///
     /// # Cancel safety
     ///

@@ -7,7 +7,8 @@
 //! it as many instances as run at once.
 //!
 //! Invariants:
-//! - A guest runs on codec workers only, within a deadline, a memory limit, an
+//! - A guest sees records on codec workers only; loading and configuring block the
+//!   caller. It runs within a deadline, a memory limit, an
 //!   output limit, and a memory budget for the whole engine.
 //! - An instance that trapped or broke a rule is dropped, never used again.
 //! - Nothing a guest returns is believed: item counts, UTF-8 and JSON are checked.

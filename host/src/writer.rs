@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 pub use error::WriteError;
 
 use crate::codec::{Codecs, workers};
-use crate::log::{Ack, Delivery, Log, LogError, TopicDescription};
+use crate::log::{Ack, Delivery, Log, LogError, NewRecord, TopicDescription};
 use prepare::prepare;
 
-/// How many writes are encoded in one go.
+/// How many writes are encoded in one go, and how many bytes of values (but for a
+/// last one).
 const CHUNK: usize = 1024;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// What is checked of an encoded value before it is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +141,14 @@ impl Writer {
         let mut deliveries = Vec::new();
         let mut writes = writes.into_iter().peekable();
         while writes.peek().is_some() {
-            let chunk: Vec<Write> = writes.by_ref().take(CHUNK).collect();
+            let (mut chunk, mut bytes) = (Vec::new(), 0);
+            while chunk.len() < CHUNK
+                && bytes < CHUNK_BYTES
+                && let Some(write) = writes.next()
+            {
+                bytes += write.value.as_ref().map_or(0, String::len);
+                chunk.push(write);
+            }
             deliveries.extend(self.queue(chunk).await);
         }
         let mut answers = Vec::with_capacity(deliveries.len());
@@ -161,10 +170,19 @@ impl Writer {
         let mut deliveries = Vec::with_capacity(len);
         for record in prepared {
             deliveries.push(match record {
-                Ok(record) => self.log.send(&self.topic, record).await.map_err(WriteError::Log),
+                Ok((key, record)) => self.send(key, record).await,
                 Err(error) => Err(error),
             });
         }
         deliveries
+    }
+
+    async fn send(&self, key: String, record: NewRecord) -> Result<Delivery, WriteError> {
+        self.log.send(&self.topic, record).await.map_err(|error| match error {
+            source @ (LogError::InvalidRecord { .. } | LogError::UnknownPartition { .. }) => {
+                WriteError::InvalidRecord { key, source }
+            }
+            error => WriteError::Log(error),
+        })
     }
 }

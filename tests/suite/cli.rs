@@ -74,11 +74,34 @@ async fn import_lists_what_it_refuses_and_takes_the_rest() {
     let imported = run_with(&mut scratch.ktables(&["import"]), lines);
     assert_eq!(imported.code, 1);
     let report = &imported.json()[0];
-    assert_eq!((&report["acknowledged"], &report["refused"]), (&json!(2), &json!(4)));
-    for line in ["line 2", "line 4", "line 6", "line 7"] {
+    assert_eq!((&report["acknowledged"], &report["refused"]), (&json!(3), &json!(3)));
+    for line in ["line 2", "line 4", "line 7"] {
         assert!(imported.stderr.contains(line), "{line}: {}", imported.stderr);
     }
-    assert_eq!(succeed(&mut scratch.ktables(&["dump"])).json(), [Value::Null; 0]);
+    let dump = succeed(&mut scratch.ktables(&["dump"]));
+    assert_eq!(
+        dump.json().iter().map(|entry| (&entry["key"], &entry["value"])).collect::<Vec<_>>(),
+        [(&json!("c"), &json!(null))]
+    );
+    // What was dumped is imported as it is, JSON null too.
+    let copy = Scratch::new(1).await;
+    assert_eq!(run_with(&mut copy.ktables(&["import"]), &dump.stdout).code, 0);
+    assert_eq!(succeed(&mut copy.ktables(&["get", "c"])).stdout, "null\n");
+}
+
+#[tokio::test]
+async fn a_record_that_no_log_takes_does_not_stop_an_import() {
+    let scratch = Scratch::new(1).await;
+    let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "x".repeat(2 << 20));
+    let lines = format!("{{\"key\":\"a\",\"value\":1}}\n{large}\n{{\"key\":\"b\",\"value\":2}}\n");
+    let imported = run_with(&mut scratch.ktables(&["import"]), &lines);
+    assert_eq!(imported.code, 1, "{}", imported.stderr);
+    assert_eq!(imported.json()[0]["acknowledged"], 2);
+    assert!(imported.stderr.contains("line 2: key `large`"), "{}", imported.stderr);
+    let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let refused = run(&mut scratch.ktables(&["set", "deep", &nested]));
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("128 levels"), "{}", refused.stderr);
 }
 
 #[tokio::test]

@@ -170,6 +170,40 @@ async fn damage_before_whole_batches_is_an_error_that_names_the_place() {
 }
 
 #[tokio::test]
+async fn a_damaged_length_does_not_hide_what_follows() {
+    let scratch = Scratch::new(1).await;
+    for number in 0..3 {
+        scratch.put("a", Some(number.to_string().as_bytes())).await;
+    }
+    let path = segment(&scratch, 0);
+    let mut bytes = fs::read(&path).unwrap();
+    // The length of the second batch, now far beyond the end of the file.
+    let second = bytes.len() / 3;
+    bytes[second + 8] ^= 0x01;
+    fs::write(&path, &bytes).unwrap();
+    let started = ktables::table::Table::builder(scratch.log.clone(), TOPIC, Codecs::default()).start().await;
+    assert!(matches!(started, Err(TableError::Log(LogError::Corrupt { offset: 1, .. }))), "{started:?}");
+}
+
+#[tokio::test]
+async fn a_log_restored_from_a_backup_is_read_anew() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let backup = fs::read(segment(&scratch, 0)).unwrap();
+    scratch.put("a", Some(b"2")).await;
+    let table = scratch.table(Codecs::default()).await;
+    assert_eq!(table.get("a").unwrap().json(), "2");
+    fs::write(segment(&scratch, 0), &backup).unwrap();
+    eventually_async("the table is what the backup holds", || {
+        (table.get("a").unwrap().json() == "1").then_some(())
+    })
+    .await;
+    assert_eq!(scratch.put("b", Some(b"3")).await.offset, 1);
+    scratch.sync(&table).await;
+    assert_eq!(table.get("b").unwrap().json(), "3");
+}
+
+#[tokio::test]
 async fn a_log_that_is_damaged_while_it_is_read_fails_the_table_and_keeps_its_contents() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
@@ -204,7 +238,7 @@ async fn a_partition_goes_on_in_a_new_segment() {
     assert_eq!((table.len(), follower.len()), (80, 80));
     // Offsets, asked for by a log that has seen nothing yet.
     let other = ktables::log::open(&scratch.url()).unwrap();
-    assert_eq!(other.offsets(TOPIC).await.unwrap()[0].end, 80);
+    assert_eq!(other.offsets(&scratch.topic).await.unwrap()[0].end, 80);
 }
 
 #[tokio::test]
@@ -278,7 +312,7 @@ proptest! {
                         if bytes.len() == torn.1 {
                             bytes.truncate(torn.0);
                         }
-                        let end = scratch.log.offsets(TOPIC).await.unwrap()[0].end;
+                        let end = scratch.log.offsets(&scratch.topic).await.unwrap()[0].end;
                         let mut tail = [&end.to_be_bytes(), &bytes[8..61]].concat();
                         // Short of the whole header, so that it is no batch.
                         tail.truncate(usize::from(len).min(60));

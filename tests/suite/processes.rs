@@ -134,7 +134,7 @@ async fn an_import_that_is_interrupted_says_how_far_it_came() {
     drop(stdin);
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let end = scratch.log.offsets(ktables_tests::TOPIC).await.unwrap()[0].end;
+    let end = scratch.log.offsets(&scratch.topic).await.unwrap()[0].end;
     assert_eq!(report["interrupted"], true);
     assert_eq!(report["acknowledged"], end);
 }

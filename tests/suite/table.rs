@@ -323,6 +323,36 @@ async fn a_topic_made_anew_is_a_new_generation() {
     assert_eq!(generations, 1);
 }
 
+#[tokio::test]
+async fn a_barrier_waits_for_the_topic_made_anew() {
+    let scratch = Scratch::new(1).await;
+    scratch.write((0..100).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
+    let table = scratch.table(Codecs::default()).await;
+    std::fs::remove_dir_all(scratch.path().join(TOPIC)).unwrap();
+    scratch.log.create(TOPIC, NewTopic { partitions: 1 }).await.unwrap();
+    scratch.put("new", Some(b"2")).await;
+    // The old positions are above the new end, and say nothing about it.
+    scratch.sync(&table).await;
+    assert_eq!(contents(&table), BTreeMap::from([("new".to_owned(), "2".to_owned())]));
+}
+
+#[tokio::test]
+async fn an_empty_topic_made_anew_is_followed_and_its_old_writers_are_told() {
+    let scratch = Scratch::new(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    let writer = Writer::open(scratch.log.clone(), TOPIC, Codecs::default()).await.unwrap();
+    std::fs::remove_dir_all(scratch.path().join(TOPIC)).unwrap();
+    let topic = scratch.log.create(TOPIC, NewTopic { partitions: 3 }).await.unwrap();
+    for number in 0..9 {
+        let record = record(&format!("k{number}"), Some(b"1"));
+        scratch.log.send(&topic, record).await.unwrap().await.unwrap();
+    }
+    eventually_async("the new topic is followed", || (table.len() == 9).then_some(())).await;
+    // It would put keys on other partitions than everybody else.
+    let refused = writer.set("k1", "2").await.unwrap_err();
+    assert!(refused.to_string().contains("3 partitions instead of 1"), "{refused}");
+}
+
 /// A log whose streams stop short of the end it claims.
 #[derive(Debug)]
 struct Stalled(Arc<dyn Log>);
@@ -338,7 +368,7 @@ impl Log for Stalled {
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
         self.0.create(topic, settings).await
     }
-    async fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, LogError> {
+    async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
         let mut ranges = self.0.offsets(topic).await?;
         ranges[0].end += 5;
         Ok(ranges)

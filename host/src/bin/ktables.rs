@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}"), 3),
     };
-    let result = runtime.block_on(run(args, shutdown()));
+    let result = runtime.block_on(run(args, shutdown));
     // A blocked read of standard input must not hold up the end.
     runtime.shutdown_background();
     match result {

@@ -108,7 +108,7 @@ pub(super) struct EntryArgs {
 
 /// Print the value of a key, or of a member of a group.
 ///
-/// Exit code 1 if there is none; 4 if there is none and the table is degraded.
+/// Exit code 1 if there is none; 4 if the table is degraded, whatever it has.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -133,6 +133,10 @@ fn substitute(
             *text = replaced;
             Ok(())
         }
+        toml::Value::Datetime(_) => Err(format!("{place}: write a date as a string")),
+        toml::Value::Float(number) if !number.is_finite() => {
+            Err(format!("{place}: {number} is no JSON number"))
+        }
         toml::Value::Array(values) => {
             values.iter_mut().try_for_each(|value| substitute(value, place, variable))
         }

@@ -190,7 +190,7 @@ impl Codex {
     fn component(&self, name: &str, built_in: &[&str]) -> Result<(Component, String), CliError> {
         let (codec, config) = match self.codecs.get(name) {
             Some(codec) => {
-                // OK because TOML holds nothing that JSON does not.
+                // OK because `Config` refuses what TOML has and JSON has not.
                 let config =
                     codec.config.as_ref().map(|config| serde_json::to_string(config).expect("serializes"));
                 (codec.clone(), config.unwrap_or_else(|| "{}".to_owned()))

@@ -166,8 +166,9 @@ pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliErro
 
 pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
     let opened = Opened::new(args.table).await?;
-    let (log, topic) = (opened.log.clone(), opened.topic.clone());
+    let log = opened.log.clone();
     let table = opened.table().await?;
+    let topic = log.describe(&table.topic().name).await?;
     let ends = log.offsets(&topic).await?;
     let (status, stats) = (table.status(), table.stats());
     let end = |partition| ends.iter().find(|range| range.partition == partition).map_or(0, |range| range.end);
@@ -179,7 +180,7 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
         lag: (end(progress.partition) - progress.position).max(0),
     });
     let partitions: Vec<_> = partitions.collect();
-    let report = StatusLine::new(log.url(), &topic, &status, &stats, &partitions);
+    let report = StatusLine::new(log.url(), &topic.name, &status, &stats, &partitions);
     if output.is_json() {
         output.object(&StatusObject { report, partitions: &partitions })?;
     } else {

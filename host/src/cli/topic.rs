@@ -81,7 +81,7 @@ async fn print_topic(
         start: i64,
         end: i64,
     }
-    let ranges = log.offsets(&topic.name).await?;
+    let ranges = log.offsets(topic).await?;
     let line = |range: log::OffsetRange| OffsetsLine {
         partition: range.partition,
         start: range.start,

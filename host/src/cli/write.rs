@@ -1,6 +1,6 @@
 //! The commands that write through codecs.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{ErrorKind, IsTerminal, stderr};
 
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ use crate::writer::{Target, Write, WriteError, Writer};
 
 /// How many lines are written at once.
 const IMPORT_LINES: usize = 4096;
+
+/// How many bytes are written at once, but for a last line.
+const IMPORT_BYTES: usize = 16 << 20;
 
 pub(super) async fn set(args: SetArgs, output: Output) -> Result<Exit, CliError> {
     let value = if args.value == "-" { read_stdin().await? } else { args.value };
@@ -72,6 +75,7 @@ struct Line {
     key: Option<String>,
     group: Option<String>,
     member: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     value: Option<Box<RawValue>>,
     #[serde(default)]
     delete: bool,
@@ -81,6 +85,11 @@ struct Line {
     _offset: Option<i64>,
     #[serde(rename = "timestamp")]
     _timestamp: Option<i64>,
+}
+
+/// A value that is there, JSON `null` too.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 impl Line {
@@ -122,22 +131,35 @@ pub(super) async fn import(
     let mut failed = None;
     let mut open = true;
     while open && failed.is_none() {
-        let mut chunk = Vec::new();
-        while open && chunk.len() < IMPORT_LINES {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while open && chunk.len() < IMPORT_LINES && bytes < IMPORT_BYTES {
             let line = tokio::select! {
-                line = lines.next_line() => line.map_err(CliError::file("read", "standard input".as_ref()))?,
+                line = lines.next_line() => line,
                 _ = stopping.wait_for(|&stopping| stopping) => {
                     done.interrupted = true;
-                    None
+                    Ok(None)
                 }
             };
-            open = line.is_some();
-            let Some(line) = line else { break };
-            done.lines += 1;
-            match Line::parse(&line) {
-                _ if line.trim().is_empty() => {}
-                Ok(write) => chunk.push((done.lines, write)),
-                Err(reason) => done.refuse(done.lines, &reason),
+            match line {
+                Ok(None) => open = false,
+                Ok(Some(line)) => {
+                    done.lines += 1;
+                    bytes += line.len();
+                    match Line::parse(&line) {
+                        _ if line.trim().is_empty() => {}
+                        Ok(write) => chunk.push((done.lines, write)),
+                        Err(reason) => done.refuse(done.lines, &reason),
+                    }
+                }
+                // The line is read, and the next one may be all right.
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    done.lines += 1;
+                    done.refuse(done.lines, "it is not UTF-8");
+                }
+                Err(error) => {
+                    open = false;
+                    failed = Some(CliError::file("read", "standard input".as_ref())(error));
+                }
             }
         }
         let (numbers, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
@@ -147,7 +169,7 @@ pub(super) async fn import(
                 Err(error) => {
                     done.refuse(number, &error.to_string());
                     if matches!(error, WriteError::Log(_) | WriteError::Codec(_)) {
-                        failed = Some(error);
+                        failed = Some(error.into());
                     }
                 }
             }
@@ -158,7 +180,7 @@ pub(super) async fn import(
     bar.finish_and_clear();
     output.object(&done)?;
     match failed {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None if done.interrupted => Err(CliError::Interrupted),
         None => Ok(if done.refused == 0 { Exit::Done } else { Exit::No }),
     }

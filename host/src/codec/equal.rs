@@ -20,7 +20,10 @@ pub(crate) fn json_equal(left: &str, right: &str) -> bool {
             left.len() == right.len() && left.iter().zip(&right).all(|(l, r)| json_equal(l.get(), r.get()))
         }),
         (Some(b'"'), Some(b'"')) => both::<String>(left, right, |left, right| left == right),
-        (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => Decimal::parse(left) == Decimal::parse(right),
+        (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => {
+            // `None` is a number beyond all measure.
+            Decimal::parse(left).is_some_and(|left| Decimal::parse(right) == Some(left))
+        }
         _ => left == right,
     }
 }
@@ -87,6 +90,7 @@ mod tests {
         check("123456789012345678901234567890", "123456789012345678901234567891", false);
         check("1e400", "1e401", false);
         check("0.0", "0e5", true);
+        check("1e99999999999999999999", "2e99999999999999999999", false);
     }
 
     #[test]

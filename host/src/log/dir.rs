@@ -25,8 +25,7 @@ mod topic;
 mod watch;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -46,11 +45,13 @@ pub struct DirLog {
     root: PathBuf,
     committer: Committer,
     notifications: Notifications,
-    /// How far the end of each partition is known, by topic identity, so that
-    /// end offsets cost only what was appended since. A std lock: held for reads
-    /// of the page cache, on blocking threads only.
-    ends: Arc<Mutex<HashMap<(String, Partition), Cursor>>>,
+    /// A std lock: held for reads of the page cache, on blocking threads only.
+    ends: Arc<Mutex<Ends>>,
 }
+
+/// How far the end of each partition of a topic is known, so that end offsets
+/// cost only what was appended since.
+type Ends = HashMap<(String, Partition), Cursor>;
 
 impl DirLog {
     /// The log in this directory, which is made when a topic is.
@@ -60,9 +61,10 @@ impl DirLog {
     /// [`LogError::Io`] if no thread for writing can be started.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, LogError> {
         let root = path.into();
+        let url = format!("dir:{}", root.display());
         Ok(Self {
-            url: format!("dir:{}", root.display()),
-            committer: Committer::start(&root)?,
+            committer: Committer::start(&root, &url)?,
+            url,
             notifications: Notifications::default(),
             ends: Arc::default(),
             root,
@@ -96,22 +98,20 @@ impl Log for DirLog {
         Self::blocking(move || topic::create(&root, &url, &name, settings)).await
     }
 
-    async fn offsets(&self, name: &str) -> Result<Vec<OffsetRange>, LogError> {
-        let topic = self.describe(name).await?;
-        let (root, ends) = (self.root.clone(), self.ends.clone());
+    async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
+        let (root, url, topic, ends) =
+            (self.root.clone(), self.url.clone(), topic.clone(), self.ends.clone());
         Self::blocking(move || {
+            if topic::describe(&root, &url, &topic.name)?.id != topic.id {
+                let (topic, reason) = (topic.name, "the topic was deleted and created again".to_owned());
+                return Err(LogError::Replaced { topic, partition: 0, reason });
+            }
             // OK because nothing panics while it holds the lock.
             let mut ends = ends.lock().expect("not poisoned");
             (0..topic.partitions)
                 .map(|partition| {
-                    let cursor = match ends.entry((topic.id.clone(), partition)) {
-                        Entry::Occupied(entry) => entry.into_mut(),
-                        Entry::Vacant(entry) => {
-                            entry.insert(Cursor::open_last(&root, &topic.name, partition)?)
-                        }
-                    };
-                    while cursor.next_batch()?.is_some() {}
-                    Ok(OffsetRange { partition, start: 0, end: cursor.next_offset() })
+                    let end = end_offset(&mut ends, &root, &topic.name, partition)?;
+                    Ok(OffsetRange { partition, start: 0, end })
                 })
                 .collect()
         })
@@ -136,4 +136,16 @@ impl Log for DirLog {
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         self.committer.send(topic, record).await
     }
+}
+
+/// The offset behind the last record of a partition.
+fn end_offset(ends: &mut Ends, root: &Path, topic: &str, partition: Partition) -> Result<Offset, LogError> {
+    let place = (topic.to_owned(), partition);
+    // What is known of files that were replaced is of no use.
+    let known = ends.remove(&place).filter(|cursor| cursor.check_identity().is_ok());
+    let mut cursor = known.map_or_else(|| Cursor::open_last(root, topic, partition), Ok)?;
+    while cursor.next_batch()?.is_some() {}
+    let end = cursor.next_offset();
+    ends.insert(place, cursor);
+    Ok(end)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, select_all};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::codec::workers;
 use crate::log::{
@@ -48,29 +48,44 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut generation = 1;
     loop {
         let Err(error) = load(shared, &topic, generation).await;
-        let (LogError::Replaced { .. } | LogError::UnknownTopic { .. }) = &error else { return error.into() };
+        let passing = matches!(error, LogError::Io { .. } | LogError::Watch { .. }) && shared.was_complete();
+        let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
+        if !passing && !replaced {
+            return error.into();
+        }
         tracing::warn!(topic = topic.name, "loading a new generation: {error}");
-        let reason = format!("the topic was replaced; loading it again: {error}");
-        shared.update(|conditions| conditions.trouble = Some(reason.into()));
+        shared.update(|conditions| {
+            conditions.outdated = Some(format!("loading the topic again: {error}").into());
+            conditions.undecoded.clear();
+        });
         topic = match reappeared(shared, &topic).await {
-            Ok(topic) => topic,
+            Ok(topic) => Arc::new(topic),
             Err(error) => return error.into(),
         };
         generation += 1;
     }
 }
 
-/// Waits for the topic to be there again, as another one.
-async fn reappeared(shared: &Shared, gone: &TopicDescription) -> Result<TopicDescription, LogError> {
+/// Waits for the topic to be there; a while if it is the one that was followed, so
+/// that what is wrong with it may pass.
+async fn reappeared(shared: &Shared, before: &TopicDescription) -> Result<TopicDescription, LogError> {
     loop {
-        match shared.log.describe(&gone.name).await {
-            Ok(topic) => return Ok(topic),
+        match shared.log.describe(&before.name).await {
+            Ok(topic) => {
+                if topic.id == before.id {
+                    sleep(RETRY).await;
+                }
+                return Ok(topic);
+            }
             Err(LogError::UnknownTopic { .. }) => {
-                shared.update(|conditions| conditions.trouble = Some("the topic is missing".into()));
-                sleep(RETRY).await;
+                shared.update(|conditions| conditions.outdated = Some("the topic is missing".into()));
+            }
+            Err(error @ LogError::Io { .. }) => {
+                shared.update(|conditions| conditions.outdated = Some(error.to_string().into()));
             }
             Err(error) => return Err(error),
         }
+        sleep(RETRY).await;
     }
 }
 
@@ -78,16 +93,16 @@ async fn reappeared(shared: &Shared, gone: &TopicDescription) -> Result<TopicDes
 /// generation is served from its first batch on, a later one when it is complete.
 async fn load(
     shared: &Arc<Shared>,
-    topic: &TopicDescription,
+    topic: &Arc<TopicDescription>,
     generation: u64,
 ) -> Result<std::convert::Infallible, LogError> {
-    let ranges = shared.log.offsets(&topic.name).await?;
+    let ranges = shared.log.offsets(topic).await?;
     let from: Vec<(Partition, Offset)> = ranges.iter().map(|range| (range.partition, range.start)).collect();
     let streams = shared.log.read(topic, &from).await?;
     let mut steps = select_all(streams.into_iter().map(|stream| steps(shared, stream)));
-    let mut view = View::new(generation, from.iter().map(|&(_, offset)| offset).collect());
+    let mut view = View::new(generation, topic.clone(), from.iter().map(|&(_, offset)| offset).collect());
     shared.begin_loading(ranges.clone());
-    let mut late = pin!(sleep_until(Instant::now() + shared.catchup_timeout));
+    let mut late = pin!(sleep(shared.catchup_timeout));
     let mut warned = false;
     let (mut serving, mut complete) = (generation == 1, false);
     loop {
@@ -96,7 +111,7 @@ async fn load(
             if !serving {
                 shared.switch(&view);
                 serving = true;
-                shared.update(|conditions| conditions.trouble = None);
+                shared.update(|conditions| conditions.outdated = None);
             }
             shared.finish_loading(view.counters.records);
         }
@@ -148,7 +163,7 @@ async fn decoded(shared: &Shared, batch: RecordBatch) -> Decoded {
         match workers::run(move || decode(&codecs, &job)).await {
             Ok(decoded) => {
                 if failed {
-                    shared.update(|conditions| conditions.trouble = None);
+                    shared.update(|conditions| drop(conditions.undecoded.remove(&batch.partition())));
                 }
                 return decoded;
             }
@@ -157,7 +172,8 @@ async fn decoded(shared: &Shared, batch: RecordBatch) -> Decoded {
                 let offset = batch.get(0).offset;
                 let reason =
                     format!("partition {}, offset {offset}: {failure}; trying again", batch.partition());
-                shared.update(|conditions| conditions.trouble = Some(reason.into()));
+                shared
+                    .update(|conditions| drop(conditions.undecoded.insert(batch.partition(), reason.into())));
                 sleep(RETRY).await;
             }
         }

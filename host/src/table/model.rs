@@ -1,11 +1,12 @@
 //! The contract in ten lines, and the view held to it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use crate::codec::{Codecs, LengthPrefixed};
-use crate::log::RecordBatch;
+use crate::log::{RecordBatch, TopicDescription};
 use crate::table::decode::decode;
 use crate::table::view::View;
 
@@ -43,6 +44,15 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
     proptest::collection::vec((key, value), 0..120)
 }
 
+fn topic() -> Arc<TopicDescription> {
+    Arc::new(TopicDescription {
+        name: "t".to_owned(),
+        id: "1".to_owned(),
+        partitions: 1,
+        cleanup_policy: "compact".to_owned(),
+    })
+}
+
 /// The records as batches of one partition.
 fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
     let mut offsets = 0..;
@@ -60,8 +70,8 @@ fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
 proptest! {
     #[test]
     fn a_view_is_the_model(records in records(), size in 1..40_usize, kept_at in 0..10_usize) {
-        let codecs = Codecs { scheme: Some(std::sync::Arc::new(LengthPrefixed)), ..Codecs::default() };
-        let (mut view, mut model) = (View::new(1, vec![0]), Model::default());
+        let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+        let (mut view, mut model) = (View::new(1, topic(), vec![0]), Model::default());
         let mut changes = BTreeMap::new();
         let mut kept = None;
         for (number, batch) in batches(&records, size).iter().enumerate() {

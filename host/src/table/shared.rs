@@ -22,7 +22,8 @@ const WATCH_LAG: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
-    pub(super) topic: TopicDescription,
+    /// As it was when the table was started.
+    pub(super) topic: Arc<TopicDescription>,
     pub(super) codecs: Codecs,
     pub(super) catchup_timeout: Duration,
     view: ArcSwap<View>,
@@ -53,17 +54,17 @@ struct Loading {
 impl Shared {
     pub(super) fn new(
         log: Arc<dyn Log>,
-        topic: TopicDescription,
+        topic: Arc<TopicDescription>,
         codecs: Codecs,
         catchup_timeout: Duration,
     ) -> Self {
         let loading = Loading { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 };
         Self {
+            view: ArcSwap::from_pointee(View::new(1, topic.clone(), Vec::new())),
             log,
             topic,
             codecs,
             catchup_timeout,
-            view: ArcSwap::from_pointee(View::new(1, Vec::new())),
             watchers: Mutex::new(broadcast::channel(WATCH_LAG).0),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
@@ -182,6 +183,11 @@ impl Shared {
         }
         drop(watchers);
         self.applied.send_replace(());
+    }
+
+    /// Whether the table has been complete once.
+    pub(super) fn was_complete(&self) -> bool {
+        lock(&self.conditions).caught_up
     }
 
     pub(super) fn rejects(&self) -> Vec<Reject> {

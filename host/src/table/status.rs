@@ -1,8 +1,10 @@
 //! Whether a table is complete, and if not, why.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::log::Partition;
 use crate::table::TableError;
 
 /// Whether a table is complete.
@@ -64,8 +66,10 @@ pub(super) struct Conditions {
     pub(super) caught_up: bool,
     /// Loading took longer than it should: how far it is.
     pub(super) late: Option<Arc<str>>,
-    /// The host cannot do its work now.
-    pub(super) trouble: Option<Arc<str>>,
+    /// What is served is of a topic that was replaced, or cannot be followed now.
+    pub(super) outdated: Option<Arc<str>>,
+    /// Batches that the host cannot decode now, by partition.
+    pub(super) undecoded: BTreeMap<Partition, Arc<str>>,
     pub(super) failed: Option<Arc<TableError>>,
     pub(super) stopped: bool,
 }
@@ -75,7 +79,10 @@ impl Conditions {
         match self {
             Self { failed: Some(error), .. } => Status::Failed(error.clone()),
             Self { stopped: true, .. } => Status::Stopped,
-            Self { trouble: Some(reason), .. } => Status::Degraded(reason.clone()),
+            Self { outdated: Some(reason), .. } => Status::Degraded(reason.clone()),
+            Self { undecoded, .. } if !undecoded.is_empty() => {
+                Status::Degraded(undecoded.values().next().cloned().unwrap_or_default())
+            }
             Self { caught_up: true, .. } => Status::CaughtUp,
             Self { late: Some(reason), .. } => Status::Degraded(reason.clone()),
             Self { .. } => Status::Loading,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::codec::GroupKey;
-use crate::log::{Offset, Partition};
+use crate::log::{Offset, Partition, TopicDescription};
 use crate::table::decode::{Decoded, Outcome};
 use crate::table::entry::{Entry, Notice};
 use crate::table::reject::Reject;
@@ -34,6 +34,8 @@ type Members = RedBlackTreeSetSync<ByMember>;
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) generation: u64,
+    /// Which topic of the name it is of.
+    pub(super) topic: Arc<TopicDescription>,
     pub(super) counters: Counters,
     /// For each partition the next offset to be applied.
     positions: Vec<Offset>,
@@ -44,9 +46,10 @@ pub(super) struct View {
 
 impl View {
     /// The moment before the first record.
-    pub(super) fn new(generation: u64, positions: Vec<Offset>) -> Self {
+    pub(super) fn new(generation: u64, topic: Arc<TopicDescription>, positions: Vec<Offset>) -> Self {
         Self {
             generation,
+            topic,
             counters: Counters::default(),
             positions,
             rows: RedBlackTreeSetSync::new_sync(),

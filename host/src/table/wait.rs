@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::log::{Offset, Partition};
+use crate::log::{LogError, Offset, Partition};
 use crate::table::shared::Shared;
 
 /// Whether what was waited for is visible.
@@ -25,12 +25,22 @@ impl Freshness {
 
 pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
     let wait = async {
-        match shared.log.offsets(&shared.topic.name).await {
-            Ok(ranges) => {
-                let ends: Vec<_> = ranges.iter().map(|range| (range.partition, range.end)).collect();
-                reach(shared, &ends).await
+        let mut applied = shared.subscribe_applied();
+        loop {
+            let topic = shared.view().topic.clone();
+            match shared.log.offsets(&topic).await {
+                Ok(ranges) => {
+                    let ends: Vec<_> = ranges.iter().map(|range| (range.partition, range.end)).collect();
+                    return reach(shared, &ends).await;
+                }
+                // What was acknowledged is in a topic that is being loaded.
+                Err(LogError::Replaced { .. }) if !shared.status().is_over() => {
+                    if applied.changed().await.is_err() {
+                        return Freshness::Stale("the table is gone".to_owned());
+                    }
+                }
+                Err(error) => return Freshness::Stale(error.to_string()),
             }
-            Err(error) => Freshness::Stale(error.to_string()),
         }
     };
     within(timeout, wait).await

@@ -2,7 +2,7 @@
 //! checked.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::codec::{
     Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, RejectKind, Rejection,
@@ -27,10 +27,12 @@ pub(super) struct Setup {
 pub(super) struct ComponentCodec {
     component: Component,
     setup: Setup,
-    /// Instances that nobody runs now; there are never more than run at once. A
-    /// std lock: held to push and pop.
-    idle: Mutex<Vec<Instance>>,
+    /// There are never more than run at once.
+    idle: Arc<IdleInstances>,
 }
+
+/// Instances that nobody runs now. A std lock: held to push and pop.
+pub(super) type IdleInstances = Mutex<Vec<Instance>>;
 
 impl std::fmt::Debug for ComponentCodec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,7 +45,9 @@ impl std::fmt::Debug for ComponentCodec {
 
 impl ComponentCodec {
     pub(super) fn new(component: Component, setup: Setup) -> Self {
-        Self { component, setup, idle: Mutex::new(Vec::new()) }
+        let idle = Arc::default();
+        component.shared.remember_idle(&idle);
+        Self { component, setup, idle }
     }
 
     /// Makes the first instance.
@@ -94,28 +98,50 @@ impl ComponentCodec {
         }
     }
 
-    /// Runs a call on an idle instance, or a new one. It comes back only if it
-    /// did nothing wrong.
-    fn attempt<T>(&self, call: impl FnOnce(&mut Instance) -> Slots<T>) -> Slots<T> {
+    /// Runs a call on an idle instance, or a new one. What the host cannot do may be
+    /// for want of memory that idle instances hold, so it is tried again without
+    /// them.
+    fn attempt<T>(&self, call: impl Fn(&mut Instance) -> Slots<T>) -> Slots<T> {
+        match self.attempt_once(&call) {
+            Err(CallError::Host(_)) => {
+                self.component.shared.drop_idle_instances();
+                self.attempt_once(&call)
+            }
+            result => result,
+        }
+    }
+
+    /// The instance comes back only if it did nothing wrong.
+    fn attempt_once<T>(&self, call: impl Fn(&mut Instance) -> Slots<T>) -> Slots<T> {
         let mut instance = match self.take() {
             Some(instance) => instance,
-            None => self.configured()?,
+            None => self.configured().map_err(CallError::Host)?,
         };
         let answers = call(&mut instance)?;
+        if let Some(failure) = instance.was_starved() {
+            return Err(CallError::Host(failure));
+        }
         if !instance.is_broken() {
             self.put_back(instance);
         }
         Ok(answers)
     }
 
-    fn configured(&self) -> Result<Instance, CallError> {
-        let mut instance = self.component.instantiate()?;
-        match instance.configure(self.context())? {
+    /// A new instance. The first one was accepted, and this one has seen no record
+    /// yet, so no record is to blame if it fails.
+    fn configured(&self) -> Result<Instance, HostFailure> {
+        let failed = |error| match error {
+            CallError::Host(failure) => failure,
+            CallError::Fault(fault) => HostFailure {
+                reason: format!("a new instance of {} does not start: {}", self.component.id, fault.message),
+            },
+        };
+        let mut instance = self.component.instantiate().map_err(failed)?;
+        match instance.configure(self.context()).map_err(failed)? {
             Ok(()) => Ok(instance),
-            // The same configuration was accepted before.
-            Err(message) => {
-                Err(Fault::contract(format!("no longer accepts its configuration: {message}")).into())
-            }
+            Err(message) => Err(HostFailure {
+                reason: format!("{} no longer accepts its configuration: {message}", self.component.id),
+            }),
         }
     }
 
@@ -203,8 +229,12 @@ impl GroupScheme for ComponentCodec {
             let Some(pair) = pair? else { return Ok(None) };
             // OK because `join` answers for each pair.
             let back = joined.next().expect("one answer for each pair");
-            // A pair that does not give the key back is not this key's.
-            Ok(back.is_ok_and(|back| *back == *keys[index]).then_some(pair))
+            match back {
+                Ok(back) if *back == *keys[index] => Ok(Some(pair)),
+                Err(rejection) if rejection.kind.is_fault() => Err(rejection),
+                // A pair that does not give the key back is not this key's.
+                _ => Ok(None),
+            }
         };
         Ok(pairs.into_iter().enumerate().map(own).collect())
     }

@@ -60,7 +60,8 @@ impl std::fmt::Debug for Component {
 }
 
 impl Engine {
-    /// Loads a component. Blocks while it compiles, unless the cache has it.
+    /// Loads a component. Blocks while it compiles, unless the cache has it, and runs
+    /// an instance once, within its limits: call it where blocking is allowed.
     ///
     /// # Errors
     ///
@@ -151,7 +152,8 @@ impl Component {
     }
 
     /// A value codec made of this component, for the records of a topic, with the
-    /// user's configuration (JSON text).
+    /// user's configuration (JSON text). Blocks while the component configures
+    /// itself.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The one engine of a process: wasmtime's configuration, the clock behind the
 //! deadlines, the memory budget, the cache.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
@@ -11,6 +11,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 use crate::wasm::WasmError;
 use crate::wasm::bindings::v0_1::ktables::codec::{logging, types};
 use crate::wasm::cache::Cache;
+use crate::wasm::codecs::IdleInstances;
 use crate::wasm::state::{Budget, State};
 
 /// How often running guests look at the clock: deadlines are as fine as this.
@@ -18,6 +19,14 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// The stack of a guest. Wasmtime's default; the threads it runs on have more.
 const STACK_BYTES: usize = 512 << 10;
+
+/// How many instances there may be at once. Each takes 4 GiB of address space, of
+/// 128 TiB.
+const INSTANCES: u32 = 2000;
+
+/// How many core modules a component is made of: the guest's own, and two that
+/// `wit-component` adds for its imports.
+const MODULES: u32 = 3;
 
 /// How an [`Engine`] is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,13 +42,16 @@ pub struct EngineOptions {
 }
 
 impl Default for EngineOptions {
-    /// With the cache of the user: `$KTABLES_CACHE_DIR`, else
+    /// With the cache of the user: `$KTABLES_CACHE_DIR` (empty: none), else
     /// `$XDG_CACHE_HOME/ktables`, else `~/.cache/ktables`.
     fn default() -> Self {
         let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let cache = folder("KTABLES_CACHE_DIR")
-            .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("ktables")))
-            .or_else(|| Some(folder("HOME")?.join(".cache/ktables")));
+        let cache = match std::env::var_os("KTABLES_CACHE_DIR") {
+            Some(_) => folder("KTABLES_CACHE_DIR"),
+            None => folder("XDG_CACHE_HOME")
+                .map(|folder| folder.join("ktables"))
+                .or_else(|| Some(folder("HOME")?.join(".cache/ktables"))),
+        };
         Self { memory_budget: 2 << 30, cache, compile_deadline: Duration::from_secs(60) }
     }
 }
@@ -57,6 +69,27 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) cache: Option<Cache>,
     pub(super) compile_deadline: Duration,
+    /// The idle instances of every codec. A std lock: held to look through.
+    idle: Mutex<Vec<Weak<IdleInstances>>>,
+}
+
+impl Shared {
+    /// A codec's idle instances, to be dropped when memory is short.
+    pub(super) fn remember_idle(&self, instances: &Arc<IdleInstances>) {
+        // OK because nothing panics while it holds the lock.
+        let mut idle = self.idle.lock().expect("not poisoned");
+        idle.retain(|instances| instances.strong_count() > 0);
+        idle.push(Arc::downgrade(instances));
+    }
+
+    /// Gives the memory of all idle instances back to the budget.
+    pub(super) fn drop_idle_instances(&self) {
+        // OK because nothing panics while it holds either lock.
+        let idle = self.idle.lock().expect("not poisoned");
+        for instances in idle.iter().filter_map(Weak::upgrade) {
+            instances.lock().expect("not poisoned").clear();
+        }
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -91,10 +124,24 @@ impl Engine {
             engine,
             linker,
             budget: Arc::new(Budget::new(options.memory_budget)),
-            cache: options.cache.as_deref().map(Cache::open).transpose()?,
+            cache: options.cache.as_deref().and_then(|folder| open_cache(folder).transpose()).transpose()?,
             compile_deadline: options.compile_deadline,
+            idle: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+/// The cache, or none where its folder cannot be made: then compiling takes longer,
+/// no more. A folder that is open to others is an error.
+fn open_cache(folder: &Path) -> Result<Option<Cache>, WasmError> {
+    match Cache::open(folder) {
+        Ok(cache) => Ok(Some(cache)),
+        Err(error @ WasmError::Io { .. }) => {
+            tracing::warn!("compiled components are not kept: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -109,7 +156,12 @@ fn config(pooled: bool) -> Config {
         .wasm_memory64(false)
         .max_wasm_stack(STACK_BYTES);
     if pooled {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::new()));
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(INSTANCES)
+            .total_core_instances(INSTANCES * MODULES)
+            .total_memories(INSTANCES)
+            .total_tables(INSTANCES * MODULES);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     config
 }

@@ -40,6 +40,12 @@ impl From<Fault> for CallError {
     }
 }
 
+/// All components together use what they may.
+pub(super) fn budget_spent(budget: usize) -> HostFailure {
+    let reason = format!("all components together would use more than the memory budget of {budget} bytes");
+    HostFailure { reason }
+}
+
 /// What an error of wasmtime says of a guest.
 ///
 /// The limits are told apart by what the store remembers; of the errors of
@@ -47,9 +53,7 @@ impl From<Fault> for CallError {
 /// looked at (a test holds it).
 pub(super) fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, records: usize) -> CallError {
     if let Some(Exceeded::Engine(budget)) = state.exceeded {
-        let reason =
-            format!("all components together would use more than the memory budget of {budget} bytes");
-        return CallError::Host(HostFailure { reason });
+        return CallError::Host(budget_spent(budget));
     }
     if let Some(Exceeded::Instance(need)) = state.exceeded {
         return Fault::new(

@@ -1,6 +1,7 @@
 //! What a file holds, read without compiling or running it, and every reason to
 //! refuse it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use wasmparser::{CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
@@ -102,6 +103,12 @@ pub fn inspect(bytes: &[u8]) -> Inspection {
 }
 
 impl Inspection {
+    /// The versions of this host's package that the exports are of.
+    #[must_use]
+    pub fn versions(&self) -> BTreeSet<&str> {
+        self.exports.iter().filter_map(|export| Some(of_package(export)?.1)).collect()
+    }
+
     /// Collects imports and exports of the outermost component, and the bounds of
     /// everything in it.
     fn walk(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{Instance as WasmInstance, InstancePre};
 
-use crate::codec::{ComponentId, Encoded, GroupKey, RejectKind, Rejection, checked_json};
+use crate::codec::{ComponentId, Encoded, GroupKey, HostFailure, RejectKind, Rejection, checked_json};
 use crate::log::Header;
 use crate::packed::Packed;
 use crate::wasm::Limits;
 use crate::wasm::bindings::v0_1::exports::ktables::codec as exports;
 use crate::wasm::bindings::v0_1::ktables::codec::types;
 use crate::wasm::engine::{Shared, TICK};
-use crate::wasm::fault::{CallError, Fault, classify};
+use crate::wasm::fault::{CallError, Fault, budget_spent, classify};
 use crate::wasm::inspect::Interface;
-use crate::wasm::state::State;
+use crate::wasm::state::{Exceeded, State};
 
 /// The answers of one call, one for each item.
 pub(super) type Slots<T> = Result<Vec<Result<T, Rejection>>, CallError>;
@@ -41,6 +41,10 @@ pub(super) struct Instance {
 
 /// The words of a guest are cut at this many bytes.
 const MESSAGE_BYTES: usize = 4 * 1024;
+
+/// The longest key: a record's whole size in Kafka's default configuration. A batch
+/// of such keys can still be packed.
+const KEY_BYTES: usize = 1 << 20;
 
 /// Looks up an interface if the component has it.
 macro_rules! load {
@@ -86,10 +90,8 @@ impl Instance {
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_per_call());
         store.set_epoch_deadline(ticks(limits, 0));
-        let loaded = pre
-            .instantiate(&mut store)
-            .and_then(|instance| Exports::load(pre, instance, &mut store, interfaces));
-        match loaded {
+        let instance = pre.instantiate(&mut store).map_err(|error| start_failed(&error, &store, limits))?;
+        match Exports::load(pre, instance, &mut store, interfaces) {
             Ok(exports) => Ok(Self { store, exports, id: id.clone(), limits: limits.clone(), broken: false }),
             Err(error) => Err(classify(&error, store.data(), limits, 0)),
         }
@@ -120,6 +122,15 @@ impl Instance {
         self.broken
     }
 
+    /// Whether the engine's budget refused it memory during the last call: what it
+    /// answered then may not be what it would have.
+    pub(super) fn was_starved(&self) -> Option<HostFailure> {
+        match self.store.data().exceeded {
+            Some(Exceeded::Engine(budget)) => Some(budget_spent(budget)),
+            _ => None,
+        }
+    }
+
     pub(super) fn decode_values(&mut self, raw: &Packed, headers: &[&[Header]]) -> Slots<Box<str>> {
         self.begin(raw.len());
         let lists: Vec<Vec<types::HeaderParam<'_>>> =
@@ -141,7 +152,7 @@ impl Instance {
     pub(super) fn encode_values(&mut self, values: &[&str]) -> Slots<Encoded> {
         self.begin(values.len());
         if let Some(guest) = &self.exports.value_batch {
-            let answer = guest.call_encode(&mut self.store, packed(&values.iter().collect()));
+            let answer = guest.call_encode(&mut self.store, packed(&pack(values)?));
             let answer = answer.map_err(|error| self.failed(&error, values.len()))?;
             let mut headers = answer.headers;
             if !headers.is_empty() && headers.len() != values.len() {
@@ -182,7 +193,7 @@ impl Instance {
     pub(super) fn encode_keys(&mut self, keys: &[&str]) -> Slots<Vec<u8>> {
         self.begin(keys.len());
         if let Some(guest) = &self.exports.key_batch {
-            let answer = guest.call_encode(&mut self.store, packed(&keys.iter().collect()));
+            let answer = guest.call_encode(&mut self.store, packed(&pack(keys)?));
             let answer = answer.map_err(|error| self.failed(&error, keys.len()))?;
             return self.slots(answer.keys, answer.errors, keys.len(), Self::bytes);
         }
@@ -196,7 +207,7 @@ impl Instance {
     pub(super) fn split(&mut self, keys: &[&str]) -> Slots<Option<GroupKey>> {
         self.begin(keys.len());
         if let Some(guest) = &self.exports.scheme_batch {
-            let answer = guest.call_split(&mut self.store, packed(&keys.iter().collect()));
+            let answer = guest.call_split(&mut self.store, packed(&pack(keys)?));
             let answer = answer.map_err(|error| self.failed(&error, keys.len()))?;
             let foreign = ascending(answer.foreign, keys.len())?;
             let groups = self.slots(answer.groups, Vec::new(), keys.len(), Self::text)?;
@@ -219,8 +230,8 @@ impl Instance {
     pub(super) fn join(&mut self, pairs: &[(&str, &str)]) -> Slots<Box<str>> {
         self.begin(pairs.len());
         if let Some(guest) = &self.exports.scheme_batch {
-            let groups = pairs.iter().map(|pair| pair.0).collect();
-            let members = pairs.iter().map(|pair| pair.1).collect();
+            let groups = pack(pairs.iter().map(|pair| pair.0))?;
+            let members = pack(pairs.iter().map(|pair| pair.1))?;
             let answer = guest.call_join(&mut self.store, packed(&groups), packed(&members));
             let answer = answer.map_err(|error| self.failed(&error, pairs.len()))?;
             return self.slots(answer.keys, answer.errors, pairs.len(), Self::text);
@@ -296,7 +307,14 @@ impl Instance {
         })
     }
 
+    /// The text of a key or a part of one.
     fn text(&mut self, item: &[u8]) -> Result<Box<str>, Rejection> {
+        if item.len() > KEY_BYTES {
+            self.broken = true;
+            let message =
+                format!("answered with a key of {} bytes; no record has one above {KEY_BYTES}", item.len());
+            return Err(self.rejection(RejectKind::Output, message));
+        }
         self.utf8(item).map(Into::into)
     }
 
@@ -324,8 +342,19 @@ impl Instance {
 
     fn rejection(&self, kind: RejectKind, mut message: String) -> Rejection {
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+        // A guest's message may have been as long as an answer may be.
+        message.shrink_to_fit();
         Rejection { kind, message, component: Some(self.id.clone()) }
     }
+}
+
+/// Why an instance could not be made: its own fault only if its code trapped or it
+/// needs more memory than it may have.
+fn start_failed(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -> CallError {
+    if store.data().exceeded.is_some() || error.downcast_ref::<wasmtime::Trap>().is_some() {
+        return classify(error, store.data(), limits, 0);
+    }
+    CallError::Host(HostFailure { reason: format!("no instance of the component can be made: {error:#}") })
 }
 
 /// The indices, if they ascend and are those of items.
@@ -337,6 +366,11 @@ fn ascending(indices: Vec<u32>, items: usize) -> Result<Vec<usize>, Fault> {
     } else {
         Err(Fault::contract("the indices in the answer do not ascend within the batch"))
     }
+}
+
+fn pack<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Result<Packed, CallError> {
+    let reason = "more than 4 GiB to be handed to a component at once";
+    Packed::checked(items).ok_or_else(|| CallError::Host(HostFailure { reason: reason.to_owned() }))
 }
 
 fn packed(list: &Packed) -> types::PackedParam<'_> {
@@ -356,8 +390,11 @@ fn missing() -> CallError {
     CallError::Fault(Fault::contract("the component lacks the interface"))
 }
 
+/// As good as for ever; wasmtime adds it to the ticks so far.
+const MAX_TICKS: u64 = u64::MAX / 2;
+
 fn ticks(limits: &Limits, records: usize) -> u64 {
     let ticks = limits.deadline_for(records).as_nanos().div_ceil(TICK.as_nanos());
     // One more: the tick under way counts for less than a whole one.
-    u64::try_from(ticks).unwrap_or(u64::MAX - 1) + 1
+    u64::try_from(ticks).unwrap_or(MAX_TICKS).min(MAX_TICKS) + 1
 }

@@ -36,8 +36,8 @@ pub struct Limits {
     pub deadline_per_record: Duration,
 }
 
-/// A call may return this many times the output of one record, so that batches
-/// stay small whatever a guest makes of them.
+/// A call may return this many times the output of one record. What is more comes in
+/// more calls: such a batch is decoded record by record.
 const OUTPUT_RECORDS: usize = 4;
 
 impl Limits {
@@ -60,7 +60,8 @@ impl Limits {
 
     /// The time a call with this many records may take.
     pub(super) fn deadline_for(&self, records: usize) -> Duration {
-        self.deadline + self.deadline_per_record * u32::try_from(records).unwrap_or(u32::MAX)
+        let records = u32::try_from(records).unwrap_or(u32::MAX);
+        self.deadline.saturating_add(self.deadline_per_record.saturating_mul(records))
     }
 
     /// The bytes a call may return.

@@ -46,6 +46,14 @@ pub enum WriteError {
     /// The host could not run a codec.
     #[error(transparent)]
     Codec(HostFailure),
+    /// No log takes such a record.
+    #[error("key `{key}`: {source}")]
+    InvalidRecord {
+        /// The key.
+        key: String,
+        /// What the log said.
+        source: LogError,
+    },
     /// The log failed; whether the record was written is unknown.
     #[error(transparent)]
     Log(LogError),

@@ -11,24 +11,24 @@ type Step<T> = Result<T, WriteError>;
 /// A value to be encoded: its write's index, its key, its JSON text.
 type Pending<'a> = (usize, &'a str, &'a str);
 
-/// One record for each write, in order.
+/// The key and the record of each write, in order.
 pub(super) fn prepare(
     codecs: &Codecs,
     verify: Verify,
     writes: Vec<Write>,
-) -> Result<Vec<Step<NewRecord>>, HostFailure> {
+) -> Result<Vec<Step<(String, NewRecord)>>, HostFailure> {
     let (targets, values): (Vec<_>, Vec<_>) =
         writes.into_iter().map(|write| (write.target, write.value)).unzip();
     let keys = keys(codecs, targets)?;
     let raw_keys = encode_keys(codecs, &keys)?;
     let mut values = encode_values(codecs, verify, &keys, values)?.into_iter();
-    let records = raw_keys.into_iter().map(|key| {
+    let records = keys.into_iter().zip(raw_keys).map(|(name, key)| {
         // OK because there is a value for each key.
         let value = values.next().expect("one value for each key");
         let (key, value) = (key?, value?);
         let (value, headers) =
             value.map_or((None, Vec::new()), |encoded| (Some(encoded.raw), encoded.headers));
-        Ok(NewRecord { key: Some(key), value, headers, partition: None })
+        Ok((name?, NewRecord { key: Some(key), value, headers, partition: None }))
     });
     Ok(records.collect())
 }
@@ -77,7 +77,7 @@ fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, Host
 fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8>>>, HostFailure> {
     let texts: Vec<&str> = keys.iter().flatten().map(String::as_str).collect();
     let encoded = codecs.key.encode(&texts)?;
-    let raw: Packed = encoded.iter().map(|raw| raw.as_deref().unwrap_or_default()).collect();
+    let raw = pack(encoded.iter().map(|raw| raw.as_deref().unwrap_or_default()))?;
     let decoded = codecs.key.decode(&raw)?;
     let mut answers = encoded.into_iter().zip(decoded);
     let checked = keys.iter().map(|key| {
@@ -146,7 +146,7 @@ fn refusals(
     }
     let nothing = Encoded::default();
     let encoded: Vec<&Encoded> = encoded.iter().map(|encoded| encoded.as_ref().unwrap_or(&nothing)).collect();
-    let raw: Packed = encoded.iter().map(|encoded| &encoded.raw).collect();
+    let raw = pack(encoded.iter().map(|encoded| &encoded.raw))?;
     let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
         encoded.iter().map(|encoded| encoded.headers.as_slice()).collect()
     } else {
@@ -166,6 +166,11 @@ fn refusals(
     Ok(pending.iter().zip(decoded).map(refusal).collect())
 }
 
+fn pack<T: AsRef<[u8]>>(items: impl Iterator<Item = T> + Clone) -> Result<Packed, HostFailure> {
+    Packed::checked(items)
+        .ok_or_else(|| HostFailure { reason: "more than 4 GiB to be written at once".to_owned() })
+}
+
 /// The answer for one item.
 fn only<T>(mut answers: Vec<T>) -> T {
     // OK because a scheme answers for each item.
@@ -180,7 +185,7 @@ mod tests {
 
     fn check(codecs: &Codecs, target: Target, value: Option<&str>) -> Result<NewRecord, WriteError> {
         let write = Write { target, value: value.map(str::to_owned) };
-        only(prepare(codecs, Verify::Equal, vec![write]).expect("built in"))
+        only(prepare(codecs, Verify::Equal, vec![write]).expect("built in")).map(|(_, record)| record)
     }
 
     fn key(key: &str) -> Target {

@@ -3,7 +3,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,9 +13,6 @@ use crate::log::{LogError, NewRecord, Offset, Partition};
 /// A segment is closed when it reaches this: small enough to check whole when a
 /// process starts to append, large enough that a topic has few files.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The file that whoever appends holds locked.
-const LOCK: &str = "lock";
 
 /// Appends to one partition, beside other processes that do.
 #[derive(Debug)]
@@ -29,42 +25,24 @@ pub(super) struct Appender {
 
 impl Appender {
     pub(super) fn open(root: &Path, topic: &str, partition: Partition) -> Result<Self, LogError> {
+        // Before the lock: should the folder be replaced in between, the cursor is
+        // the one of the two that is out of date, and says so.
+        let end = Cursor::open_last(root, topic, partition)?;
         let folder = topic::partition_folder(root, topic, partition);
-        let path = folder.join(LOCK);
+        let path = folder.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        Ok(Self {
-            topic: topic.to_owned(),
-            lock: lock.map_err(LogError::io("open", &path))?,
-            end: Cursor::open_last(root, topic, partition)?,
-            folder,
-        })
+        let lock = lock.map_err(LogError::io("open", &path))?;
+        Ok(Self { topic: topic.to_owned(), folder, lock, end })
     }
 
     /// Writes the records as one batch and syncs it; returns the first one's
     /// offset.
     pub(super) fn append(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
         self.lock.lock().map_err(LogError::io("lock", &self.folder))?;
-        let result = self.check_identity().and_then(|()| self.append_locked(records));
+        // The lock counts only if it lies in the folder that is there now.
+        let result = self.end.check_identity().and_then(|()| self.append_locked(records));
         self.lock.unlock().map_err(LogError::io("unlock", &self.folder))?;
         result
-    }
-
-    /// Fails if the lock is one of a topic that is gone: another one of its name
-    /// has its own.
-    fn check_identity(&self) -> Result<(), LogError> {
-        let path = self.folder.join(LOCK);
-        let held = self.lock.metadata().map_err(LogError::io("look at", &path))?.ino();
-        match std::fs::metadata(&path) {
-            Ok(now) if now.ino() == held => Ok(()),
-            Ok(_) => Err(self.replaced()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(self.replaced()),
-            Err(error) => Err(LogError::io("look at", &path)(error)),
-        }
-    }
-
-    fn replaced(&self) -> LogError {
-        let (topic, partition) = (self.topic.clone(), self.end.partition());
-        LogError::Replaced { topic, partition, reason: "the topic was deleted".to_owned() }
     }
 
     fn append_locked(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
@@ -78,6 +56,11 @@ impl Appender {
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let mut file = file.map_err(LogError::io("open", &path))?;
         let before = file.metadata().map_err(LogError::io("look at", &path))?.len();
+        if path == self.end.path() && before != self.end.position() {
+            let (topic, partition) = (self.topic.clone(), self.end.partition());
+            let reason = "its segment changed under the lock".to_owned();
+            return Err(LogError::Replaced { topic, partition, reason });
+        }
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
             // Best effort: what cannot be cut now is cut by the next append.
             let _ = file.set_len(before);

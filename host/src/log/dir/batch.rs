@@ -26,6 +26,10 @@ const RECORD_COUNT: usize = 57;
 /// length, header count, a byte each.
 const MIN_RECORD: usize = 7;
 
+/// No segment holds more offsets: what claims to begin farther ahead is no batch of
+/// it.
+const MAX_AHEAD: Offset = 1 << 24;
+
 /// What stands at the start of some bytes of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -77,15 +81,60 @@ pub(super) fn contains_whole_batch(bytes: &[u8], expected: Offset) -> bool {
     (1..bytes.len().saturating_sub(HEADER)).any(|at| {
         let rest = &bytes[at..];
         let base = i64::from_be_bytes(array(rest, 0));
-        rest[MAGIC] == 2 && base > expected && matches!(frame(rest, base), Frame::Whole { .. })
+        let near = base.checked_sub(expected).is_some_and(|ahead| (1..MAX_AHEAD).contains(&ahead));
+        rest[MAGIC] == 2 && near && matches!(frame(rest, base), Frame::Whole { .. })
     })
 }
 
 /// Reads the records of a whole batch.
 pub(super) fn decode(batch: &[u8]) -> Result<Vec<Record>, String> {
+    check_header_counts(batch).ok_or("a record that is none")?;
     let mut bytes = Bytes::copy_from_slice(batch);
     let set = RecordBatchDecoder::decode(&mut bytes).map_err(|error| error.to_string())?;
     Ok(set.records)
+}
+
+/// Whether each record has room for the headers it claims, for which the decoder
+/// would reserve memory.
+fn check_header_counts(batch: &[u8]) -> Option<()> {
+    let mut records = batch.get(HEADER..)?;
+    while !records.is_empty() {
+        let len = usize::try_from(varint(&mut records)?).ok()?;
+        let mut record = take(&mut records, len)?;
+        take(&mut record, 1)?;
+        // The two deltas, then key and value; a length of -1 is a null.
+        varint(&mut record)?;
+        varint(&mut record)?;
+        for _ in 0..2 {
+            let len = varint(&mut record)?;
+            take(&mut record, usize::try_from(len).unwrap_or(0))?;
+        }
+        let headers = usize::try_from(varint(&mut record)?).ok()?;
+        // A header takes two bytes at least: the lengths of name and value.
+        if headers > record.len() / 2 {
+            return None;
+        }
+    }
+    Some(())
+}
+
+fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+/// A zigzag varint, which the crate decodes too, but keeps to itself.
+fn varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = take(bytes, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+    }
+    None
 }
 
 /// The headers of a record that was read.
@@ -160,6 +209,19 @@ mod tests {
             headers: headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
             partition: None,
         })
+    }
+
+    #[test]
+    fn a_record_that_claims_more_headers_than_it_has_room_for_is_none() {
+        let record = NewRecord { key: Some(b"k".to_vec()), value: Some(vec![0; 8]), ..NewRecord::default() };
+        let mut bytes = encode(&[record], 0, 0).unwrap();
+        assert_eq!(check_header_counts(&bytes), Some(()));
+        // The value becomes shorter, its last five bytes a header count near 2^31.
+        let value = HEADER + 7;
+        assert_eq!(bytes[value - 1], 8 << 1, "the value's length");
+        bytes[value - 1] = 3 << 1;
+        bytes[value + 3..value + 8].copy_from_slice(&[0xfe, 0xff, 0xff, 0xff, 0x0f]);
+        assert_eq!(check_header_counts(&bytes), None);
     }
 
     proptest! {

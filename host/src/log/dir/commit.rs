@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::dir::append::Appender;
-use crate::log::dir::batch;
+use crate::log::dir::{batch, topic};
 use crate::log::{Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, murmur};
 
 /// How many records may wait to be written; more wait in `send`.
-const QUEUE: usize = 16 * 1024;
+const QUEUE: usize = 2 * 1024;
 
 /// The most records of one append: as many as a reader takes at once.
 const APPEND_RECORDS: usize = 1024;
@@ -35,6 +35,8 @@ struct Pending {
 struct Place {
     topic: String,
     partition: Partition,
+    /// How many the topic had when the partition was chosen.
+    partitions: Partition,
 }
 
 /// The sending end of the queue. The thread ends when it is dropped, after all
@@ -47,9 +49,9 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn start(root: &Path) -> Result<Self, LogError> {
+    pub(super) fn start(root: &Path, url: &str) -> Result<Self, LogError> {
         let (queue, pending) = mpsc::channel(QUEUE);
-        let thread = Thread { root: root.to_owned(), appenders: HashMap::new() };
+        let thread = Thread { root: root.to_owned(), url: url.to_owned(), appenders: HashMap::new() };
         std::thread::Builder::new()
             .name("ktables-commit".to_owned())
             .spawn(move || thread.run(pending))
@@ -71,7 +73,7 @@ impl Committer {
             return Err(refuse(format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed")));
         }
         let partition = self.partition(topic, &record)?;
-        let place = Place { topic: topic.name.clone(), partition };
+        let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let (answer, delivery) = oneshot::channel();
         let pending = Pending { place, record, answer };
         self.queue.send(pending).await.map_err(|_| LogError::Closed)?;
@@ -98,6 +100,7 @@ impl Committer {
 #[derive(Debug)]
 struct Thread {
     root: PathBuf,
+    url: String,
     appenders: HashMap<Place, Appender>,
 }
 
@@ -152,6 +155,15 @@ impl Thread {
         match self.appenders.entry(place.clone()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
+                let topic = topic::describe(&self.root, &self.url, &place.topic)?;
+                if topic.partitions != place.partitions {
+                    let reason = format!(
+                        "the topic was created again, with {} partitions instead of {}: open it again to write",
+                        topic.partitions, place.partitions
+                    );
+                    let (topic, partition) = (topic.name, place.partition);
+                    return Err(LogError::Replaced { topic, partition, reason });
+                }
                 Ok(entry.insert(Appender::open(&self.root, &place.topic, place.partition)?))
             }
         }

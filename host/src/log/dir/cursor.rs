@@ -12,12 +12,17 @@ use crate::log::{LogError, Offset, Partition};
 /// How much of a segment is read at once.
 const READ_BYTES: usize = 256 * 1024;
 
+/// More than a segment and a write behind it: what is longer is no log's.
+const MAX_REST: usize = 128 * 1024 * 1024;
+
 /// A position behind a whole batch.
 #[derive(Debug)]
 pub(super) struct Cursor {
     topic: String,
     partition: Partition,
     folder: PathBuf,
+    /// The folder's: another one of its name is another topic's.
+    inode: u64,
     path: PathBuf,
     /// `None` until the partition's first segment exists.
     file: Option<File>,
@@ -50,6 +55,7 @@ impl Cursor {
             topic: topic.to_owned(),
             partition,
             path: segment_path(&folder, base),
+            inode: fs::metadata(&folder).map_err(LogError::io("look at", &folder))?.ino(),
             folder,
             file: None,
             position: 0,
@@ -86,12 +92,12 @@ impl Cursor {
     pub(super) fn next_batch(&mut self) -> Result<Option<&[u8]>, LogError> {
         let mut wanted = 1;
         loop {
-            if self.buffer.len() - self.consumed < wanted && !self.fill(wanted)? {
-                // At the end of what is there: go on in the next segment, if any.
-                let at_end = self.buffer.len() == self.consumed;
-                if !(at_end && self.roll()?) {
-                    // Part of a batch may be a torn one, to be cut and replaced.
-                    self.forget();
+            if self.buffered() < wanted && !self.fill(wanted)? {
+                let more = match self.buffered() {
+                    0 => self.roll()?,
+                    _ => self.look_again("the rest of a batch is missing")?,
+                };
+                if !more {
                     return Ok(None);
                 }
                 wanted = 1;
@@ -107,19 +113,32 @@ impl Cursor {
                 }
                 batch::Frame::Partial { len } => wanted = len,
                 batch::Frame::Bad(reason) => {
-                    self.forget();
-                    let rest = self.rest()?;
-                    if matches!(batch::frame(&rest, self.next), batch::Frame::Whole { .. }) {
-                        // It was read while a torn tail was cut and replaced.
-                        wanted = 1;
-                        continue;
+                    if !self.look_again(&reason)? {
+                        return Ok(None);
                     }
-                    // The last write of a process or machine that died may look
-                    // like anything; readers wait for an appender to cut it.
-                    return if self.is_torn(&rest) { Ok(None) } else { Err(self.corrupt(reason)) };
+                    wanted = 1;
                 }
             }
         }
+    }
+
+    /// Reads what stands behind the position anew: it may have been a torn tail
+    /// that was cut and replaced since it was read ahead. True if a whole batch is
+    /// there after all, false if what is there is torn: readers wait for an
+    /// appender to cut it.
+    fn look_again(&mut self, reason: &str) -> Result<bool, LogError> {
+        self.forget();
+        let rest = self.rest()?;
+        let whole = matches!(batch::frame(&rest, self.next), batch::Frame::Whole { .. });
+        if whole || rest.is_empty() || self.is_torn(&rest) {
+            Ok(whole)
+        } else {
+            Err(self.corrupt(reason.to_owned()))
+        }
+    }
+
+    fn buffered(&self) -> usize {
+        self.buffer.len() - self.consumed
     }
 
     /// What stands behind the position: nothing, or a torn tail of this many
@@ -143,17 +162,25 @@ impl Cursor {
 
     /// Fails if what was read no longer stands: the topic's files were replaced.
     pub(super) fn check_identity(&self) -> Result<(), LogError> {
+        let now = metadata(&self.folder)?;
+        let replaced = |reason: &str| {
+            let (topic, partition) = (self.topic.clone(), self.partition);
+            Err(LogError::Replaced { topic, partition, reason: reason.to_owned() })
+        };
+        match now {
+            None => return replaced("the topic was deleted"),
+            Some(now) if now.ino() != self.inode => {
+                return replaced("the topic was deleted and created again");
+            }
+            Some(_) => {}
+        }
         let Some(file) = &self.file else { return Ok(()) };
         let here = file.metadata().map_err(LogError::io("look at", &self.path))?;
-        let reason = match fs::metadata(&self.path) {
-            Ok(now) if now.ino() != here.ino() => "the topic was deleted and created again",
-            Ok(now) if now.len() < self.position => "the log was truncated below what was read",
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "the topic was deleted",
-            Err(error) => return Err(LogError::io("look at", &self.path)(error)),
-        };
-        let (topic, partition) = (self.topic.clone(), self.partition);
-        Err(LogError::Replaced { topic, partition, reason: reason.to_owned() })
+        match metadata(&self.path)? {
+            Some(now) if now.ino() == here.ino() && now.len() >= self.position => Ok(()),
+            Some(now) if now.ino() == here.ino() => replaced("the log was truncated below what was read"),
+            _ => replaced("a segment was deleted or replaced"),
+        }
     }
 
     /// The batch behind the position is damaged.
@@ -171,10 +198,9 @@ impl Cursor {
     /// Whether these last bytes are what a write that never finished leaves: a
     /// batch cut short, or blocks that were never filled.
     fn is_torn(&self, rest: &[u8]) -> bool {
-        let whole_behind = batch::contains_whole_batch(rest, self.next);
         match batch::frame(rest, self.next) {
             batch::Frame::Whole { .. } => false,
-            batch::Frame::Partial { .. } => !whole_behind,
+            batch::Frame::Partial { .. } => !batch::contains_whole_batch(rest, self.next),
             batch::Frame::Bad(_) => {
                 let claimed =
                     rest.get(8..12).map_or(0, |len| i32::from_be_bytes([len[0], len[1], len[2], len[3]]));
@@ -188,7 +214,11 @@ impl Cursor {
     fn rest(&mut self) -> Result<Vec<u8>, LogError> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
         let len = file.metadata().map_err(LogError::io("look at", &self.path))?.len();
-        let mut rest = vec![0; usize::try_from(len.saturating_sub(self.position)).unwrap_or(0)];
+        let len = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        if len > MAX_REST {
+            return Err(self.corrupt(format!("{len} bytes follow that are no batch")));
+        }
+        let mut rest = vec![0; len];
         let read = read_at(file, &mut rest, self.position).map_err(LogError::io("read", &self.path))?;
         rest.truncate(read);
         Ok(rest)
@@ -244,6 +274,15 @@ impl Cursor {
 /// The path of the segment that begins with this offset; Kafka's name for it.
 pub(super) fn segment_path(folder: &Path, base: Offset) -> PathBuf {
     folder.join(format!("{base:020}.log"))
+}
+
+/// What is known of a file, if there is one.
+fn metadata(path: &Path) -> Result<Option<fs::Metadata>, LogError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LogError::io("look at", path)(error)),
+    }
 }
 
 /// The first offsets of the segments in a partition's folder.

@@ -55,7 +55,13 @@ async fn follow(
 fn read_batch(cursor: &mut Cursor, from: Offset) -> Result<RecordBatch, LogError> {
     let mut records = RecordBatch::new(cursor.partition());
     while !records.is_full() {
-        let Some(bytes) = cursor.next_batch()? else { break };
+        let bytes = match cursor.next_batch() {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
+            Err(error) if records.is_empty() => return Err(error),
+            // What is intact comes first; the error comes again.
+            Err(_) => break,
+        };
         let read = batch::decode(bytes);
         let read = read.map_err(|reason| cursor.corrupt(reason))?;
         for record in read.iter().filter(|record| record.offset >= from) {

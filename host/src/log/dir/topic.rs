@@ -1,7 +1,7 @@
 //! A topic's folder: its name, its identity, its partitions.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::{LogError, NewTopic, Partition, TopicDescription};
 
 /// The most partitions a topic may have here: each is a folder with open files.
-const MAX_PARTITIONS: Partition = 1024;
+const MAX_PARTITIONS: Partition = 256;
 
 /// The longest name Kafka allows.
 const MAX_NAME: usize = 249;
@@ -44,6 +44,7 @@ pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescr
         topic: topic.to_owned(),
         reason: format!("{}: {error}", path.display()),
     })?;
+    check_partitions(topic, manifest.partitions)?;
     Ok(TopicDescription {
         name: topic.to_owned(),
         id: manifest.id,
@@ -63,10 +64,7 @@ pub(super) fn create(
     settings: NewTopic,
 ) -> Result<TopicDescription, LogError> {
     check_name(topic)?;
-    if !(1..=MAX_PARTITIONS).contains(&settings.partitions) {
-        let reason = format!("partitions must be 1 to {MAX_PARTITIONS}, not {}", settings.partitions);
-        return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
-    }
+    check_partitions(topic, settings.partitions)?;
     let id = uuid::Uuid::new_v4().to_string();
     // A name no topic can have: `~` is not allowed in one.
     let draft = root.join(format!("~{id}"));
@@ -77,15 +75,23 @@ pub(super) fn create(
     let manifest = serde_json::to_vec(&Manifest { id, partitions: settings.partitions });
     let path = draft.join("topic.json");
     // OK because a manifest is a string and a number.
-    fs::write(&path, manifest.expect("serializes")).map_err(LogError::io("write", &path))?;
+    let manifest = manifest.expect("serializes");
+    let written =
+        fs::File::create(&path).and_then(|mut file| file.write_all(&manifest).and_then(|()| file.sync_all()));
+    written.map_err(LogError::io("write", &path))?;
+    sync_folder(&draft)?;
     let place = folder(root, topic);
     if let Err(error) = fs::rename(&draft, &place) {
         // Best effort: a draft left behind is in nobody's way.
         let _ = fs::remove_dir_all(&draft);
-        if place.exists() {
-            return Err(LogError::TopicExists { log: url.to_owned(), topic: topic.to_owned() });
-        }
-        return Err(LogError::io("create", &place)(error));
+        return Err(match (place.exists(), place.join("topic.json").exists()) {
+            (true, true) => LogError::TopicExists { log: url.to_owned(), topic: topic.to_owned() },
+            (true, false) => LogError::InvalidTopic {
+                topic: topic.to_owned(),
+                reason: format!("{} is there and is no topic: it has no topic.json", place.display()),
+            },
+            (false, _) => LogError::io("create", &place)(error),
+        });
     }
     sync_folder(root)?;
     describe(root, url, topic)
@@ -94,6 +100,14 @@ pub(super) fn create(
 /// Makes a new name in a folder survive a crash of the machine.
 pub(super) fn sync_folder(path: &Path) -> Result<(), LogError> {
     fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(LogError::io("sync", path))
+}
+
+fn check_partitions(topic: &str, partitions: Partition) -> Result<(), LogError> {
+    if (1..=MAX_PARTITIONS).contains(&partitions) {
+        return Ok(());
+    }
+    let reason = format!("partitions must be 1 to {MAX_PARTITIONS}, not {partitions}");
+    Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
 }
 
 /// Kafka's rules; they also keep a name from leaving the log's folder.
