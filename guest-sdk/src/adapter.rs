@@ -88,11 +88,11 @@ impl<T: KeyCodec> KeyAdapter<T> {
 
 impl<T: KeyCodec + Instance> key_codec::Guest for KeyAdapter<T> {
     fn decode(raw: Vec<u8>) -> Result<String, CodecError> {
-        T::get().decode(&raw).map(Into::into)
+        T::get().decode_key(&raw).map(Into::into)
     }
 
     fn encode(key: String) -> Result<Vec<u8>, CodecError> {
-        T::get().encode(&key).map(Into::into)
+        T::get().encode_key(&key).map(Into::into)
     }
 }
 
@@ -101,7 +101,7 @@ impl<T: KeyCodec + Instance> key_codec_batch::Guest for KeyAdapter<T> {
         let codec = T::get();
         let mut out = Slots::with_capacity_of(&raw);
         for item in items(&raw) {
-            out.push(codec.decode(item).as_deref().map(str::as_bytes).map_err(Clone::clone));
+            out.push(codec.decode_key(item).as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
         key_codec_batch::Converted { keys: out.packed, errors: out.errors }
     }
@@ -110,7 +110,7 @@ impl<T: KeyCodec + Instance> key_codec_batch::Guest for KeyAdapter<T> {
         let codec = T::get();
         let mut out = Slots::with_capacity_of(&keys);
         for item in items(&keys) {
-            let raw = text(item).and_then(|key| codec.encode(key));
+            let raw = text(item).and_then(|key| codec.encode_key(key));
             out.push(raw.as_deref().map_err(Clone::clone));
         }
         key_codec_batch::Converted { keys: out.packed, errors: out.errors }

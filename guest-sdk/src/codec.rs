@@ -34,7 +34,7 @@ pub trait ValueCodec {
 
 /// Between the bytes of a record's key and text.
 ///
-/// `encode(decode(raw))` must give `raw` back: Kafka compacts by the bytes, a
+/// `encode_key(decode_key(raw))` must give `raw` back: Kafka compacts by the bytes, a
 /// table looks up by the text. The host rejects other records as
 /// `non-canonical key`.
 pub trait KeyCodec {
@@ -43,14 +43,14 @@ pub trait KeyCodec {
     /// # Errors
     ///
     /// A [`CodecError`] rejects the record; its text is shown to people.
-    fn decode<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError>;
+    fn decode_key<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError>;
 
     /// The bytes of a key.
     ///
     /// # Errors
     ///
     /// A [`CodecError`] says that no record can have this key.
-    fn encode<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError>;
+    fn encode_key<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError>;
 }
 
 /// A key seen as a member of a group.
@@ -100,6 +100,29 @@ pub struct Context {
 /// Optional: what a component says of itself, and how it is configured.
 ///
 /// A codec without it is made by its [`Default`].
+///
+/// ```
+/// use ktables_guest::{Context, Info, Plugin};
+///
+/// struct Scaled {
+///     factor: u32,
+/// }
+///
+/// impl Plugin for Scaled {
+///     fn describe() -> Info {
+///         Info { name: "scaled".to_owned(), version: "1.0".to_owned(), wants_headers: false }
+///     }
+///
+///     /// `context.config` is JSON text; serde's `#[serde(default, deny_unknown_fields)]`
+///     /// makes the most of it.
+///     fn configure(context: &Context) -> Result<Self, String> {
+///         match context.config.as_str() {
+///             "{}" => Ok(Self { factor: 1 }),
+///             config => Err(format!("topic {}: unknown setting in {config}", context.topic)),
+///         }
+///     }
+/// }
+/// ```
 pub trait Plugin: Sized {
     /// A name, a version, and whether [`ValueCodec::decode`] is to get headers.
     fn describe() -> Info;

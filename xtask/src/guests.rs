@@ -39,8 +39,11 @@ pub(crate) fn component(folder: &Path) -> Outcome {
     let folder = manifest.parent().unwrap_or(Path::new("."));
     // The project's own, where the SDK is built already.
     let build = target().join("guests");
-    run(guest_cargo(wasm_toolchain()?, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
-    let name = package_name(&output(&mut cargo(["pkgid", "--manifest-path", &manifest_arg]))?);
+    let toolchain = wasm_toolchain()?;
+    // Should this build make none, an older one must not be taken for it.
+    let _ = fs::remove_file(core_module(&build, &crate_name(&manifest_arg)?));
+    run(guest_cargo(toolchain, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
+    let name = crate_name(&manifest_arg)?;
     let core = core_module(&build, &name);
     if !core.exists() {
         return Err(format!(
@@ -52,6 +55,14 @@ pub(crate) fn component(folder: &Path) -> Outcome {
     componentize(&core, &component)?;
     say(&format!("built {}", component.display()));
     Ok(())
+}
+
+/// The name of the package that a manifest describes.
+fn crate_name(manifest: &str) -> Outcome<String> {
+    // Without a lock file there is no id.
+    run(&mut cargo(["generate-lockfile", "--quiet", "--offline", "--manifest-path", manifest]))
+        .or_else(|_| run(&mut cargo(["generate-lockfile", "--quiet", "--manifest-path", manifest])))?;
+    Ok(package_name(&output(&mut cargo(["pkgid", "--manifest-path", manifest]))?))
 }
 
 /// The name in `path+file:///folder/name#0.1.0` or `path+file:///folder#name@0.1.0`.

@@ -14,10 +14,12 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(stderr(), "{text}");
 }
 
-/// The project's folder.
-pub(crate) fn root() -> &'static Path {
+/// The project's folder: the one that cargo runs this in, which need not be the one
+/// it was built in.
+pub(crate) fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     // OK because xtask lies in the project's folder.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent")
+    Path::new(&xtask).parent().expect("a parent").to_owned()
 }
 
 /// The folder that cargo builds into.

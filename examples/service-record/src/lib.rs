@@ -82,7 +82,7 @@ impl ValueCodec for ServiceRecord {
 
 /// 16 bytes, as a UUID's text in its one canonical form.
 impl KeyCodec for ServiceRecord {
-    fn decode<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError> {
+    fn decode_key<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError> {
         let id: [u8; 16] = raw
             .try_into()
             .map_err(|_| CodecError::Malformed(format!("a key has 16 bytes, this one has {}", raw.len())))?;
@@ -96,7 +96,7 @@ impl KeyCodec for ServiceRecord {
         Ok(text.into())
     }
 
-    fn encode<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError> {
+    fn encode_key<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError> {
         let invalid =
             || CodecError::Invalid(format!("a key is a UUID in lower case, with hyphens; not {key:?}"));
         let hex: Vec<u8> = key.bytes().filter(|&byte| byte != b'-').collect();
@@ -105,7 +105,7 @@ impl KeyCodec for ServiceRecord {
         let digits: Vec<u8> = digits.collect::<Option<_>>().ok_or_else(invalid)?;
         let raw: Vec<u8> =
             digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or(0)).collect();
-        match KeyCodec::decode(self, &raw) {
+        match self.decode_key(&raw) {
             Ok(canonical) if canonical == key => Ok(raw.into()),
             _ => Err(invalid()),
         }
@@ -167,35 +167,35 @@ mod tests {
 
     #[test]
     fn a_record_comes_back() {
-        let encoded = ValueCodec::encode(&ServiceRecord, JSON).unwrap();
-        assert_eq!(ValueCodec::decode(&ServiceRecord, &encoded.raw, &[]).unwrap(), JSON);
+        let encoded = ServiceRecord.encode(JSON).unwrap();
+        assert_eq!(ServiceRecord.decode(&encoded.raw, &[]).unwrap(), JSON);
     }
 
     #[test]
     fn a_record_cut_anywhere_is_malformed() {
-        let raw = ValueCodec::encode(&ServiceRecord, JSON).unwrap().raw;
+        let raw = ServiceRecord.encode(JSON).unwrap().raw;
         for end in 0..raw.len() {
-            let error = ValueCodec::decode(&ServiceRecord, &raw[..end], &[]).unwrap_err();
+            let error = ServiceRecord.decode(&raw[..end], &[]).unwrap_err();
             assert!(matches!(error, CodecError::Malformed(_)), "{end}: {error:?}");
         }
         let more = [&raw[..], b"x"].concat();
-        assert!(matches!(ValueCodec::decode(&ServiceRecord, &more, &[]), Err(CodecError::Malformed(_))));
+        assert!(matches!(ServiceRecord.decode(&more, &[]), Err(CodecError::Malformed(_))));
     }
 
     #[test]
     fn another_version_is_unsupported() {
-        assert!(matches!(ValueCodec::decode(&ServiceRecord, &[2], &[]), Err(CodecError::Unsupported(_))));
+        assert!(matches!(ServiceRecord.decode(&[2], &[]), Err(CodecError::Unsupported(_))));
     }
 
     #[test]
     fn a_key_has_one_text() {
         let raw: Vec<u8> = (0..16).map(|byte| byte * 16).collect();
-        let text = KeyCodec::decode(&ServiceRecord, &raw).unwrap();
+        let text = ServiceRecord.decode_key(&raw).unwrap();
         assert_eq!(text, "00102030-4050-6070-8090-a0b0c0d0e0f0");
-        assert_eq!(KeyCodec::encode(&ServiceRecord, &text).unwrap(), raw);
+        assert_eq!(ServiceRecord.encode_key(&text).unwrap(), raw);
         for other in ["", "xyz", "00102030-4050-6070-8090-A0B0C0D0E0F0", "001020304050607080 90a0b0c0d0e0f0"]
         {
-            assert!(KeyCodec::encode(&ServiceRecord, other).is_err(), "{other}");
+            assert!(ServiceRecord.encode_key(other).is_err(), "{other}");
         }
     }
 }

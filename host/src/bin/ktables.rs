@@ -43,10 +43,9 @@ async fn shutdown() {
 }
 
 fn start_tracing() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::WARN.into())
-        .with_env_var("KTABLES_LOG")
-        .from_env_lossy();
+    // What a component says while it fails stands with the rejected record.
+    let filter = std::env::var("KTABLES_LOG").unwrap_or_else(|_| "warn,ktables::guest=off".to_owned());
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(filter);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

@@ -79,16 +79,16 @@ pub(super) struct TableArgs {
     #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
     pub(super) topic: Option<String>,
     /// utf8, bytes, json, or a component file [default: utf8].
-    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log")]
+    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(super) key_codec: Option<String>,
     /// utf8, bytes, json, or a component file [default: json].
-    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log")]
+    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(super) value_codec: Option<String>,
     /// The configuration of the component files, JSON.
-    #[arg(long, value_name = "JSON", help_heading = "Table", requires = "log")]
+    #[arg(long, value_name = "JSON", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(super) codec_config: Option<String>,
     /// length-prefixed, or a component file: the table is a grouped one.
-    #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log")]
+    #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(super) group_scheme: Option<String>,
     /// How long to wait for the table to be complete.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
@@ -288,6 +288,8 @@ pub(super) struct RejectsArgs {
 }
 
 /// Write one raw record: for tests and repair.
+///
+/// Key and value are written as they are given; no codec is asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -74,18 +74,24 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, CliError> {
     let core = read(&args.core)?;
     let component = componentize(&core, args.stub_wasi)
         .map_err(|reason| CliError::Usage(format!("{}: {reason}", args.core.display())))?;
-    let inspection = inspect_bytes(&component);
-    fs::write(&args.out, &component).map_err(CliError::file("write", &args.out))?;
-    for reason in &inspection.refusals {
-        tracing::warn!("this component will be refused: {reason}");
+    let refusals = inspect_bytes(&component).refusals;
+    if refusals.is_empty() {
+        fs::write(&args.out, &component).map_err(CliError::file("write", &args.out))?;
+        return Ok(Exit::Done);
     }
-    Ok(if inspection.refusals.is_empty() { Exit::Done } else { Exit::No })
+    for reason in refusals {
+        tracing::error!("{} is not written, because it would be refused: {reason}", args.out.display());
+    }
+    Ok(Exit::No)
 }
 
 /// The component that a core module describes by its embedded types.
 fn componentize(core: &[u8], stub_wasi: bool) -> Result<Vec<u8>, String> {
     if wasmparser::Parser::is_component(core) {
         return Err("it is a component already".to_owned());
+    }
+    if !wasmparser::Parser::is_core_wasm(core) {
+        return Err("it is not a WebAssembly module".to_owned());
     }
     let failed = |error| format!("cannot be made a component: {error:#}");
     let mut encoder =

@@ -46,8 +46,10 @@ pub(super) struct CodecConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsConfig {
     profile: Option<Profile>,
-    memory: Option<ByteSize>,
-    output: Option<ByteSize>,
+    #[serde(default, deserialize_with = "size")]
+    memory: Option<usize>,
+    #[serde(default, deserialize_with = "size")]
+    output: Option<usize>,
     #[serde(default, deserialize_with = "duration")]
     deadline: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
@@ -68,11 +70,10 @@ pub(super) struct TableConfig {
 
 impl LimitsConfig {
     pub(super) fn limits(&self) -> Limits {
-        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let defaults = Limits::new(self.profile.unwrap_or_default());
         Limits {
-            memory: self.memory.map_or(defaults.memory, bytes),
-            output: self.output.map_or(defaults.output, bytes),
+            memory: self.memory.unwrap_or(defaults.memory),
+            output: self.output.unwrap_or(defaults.output),
             deadline: self.deadline.unwrap_or(defaults.deadline),
             deadline_per_record: self.deadline_per_record.unwrap_or(defaults.deadline_per_record),
         }
@@ -169,6 +170,14 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     (likeness(&best) > 0.7).then_some(best)
 }
 
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let size: ByteSize = text
+        .parse()
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is no size: write for example \"32MiB\"")))?;
+    Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
+}
+
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map(Some).map_err(|error| {
@@ -226,7 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_duration_says_what_to_write() {
+    fn a_bad_size_or_duration_says_what_to_write() {
+        let error = parse("[codecs.a]\ncomponent = \"x\"\nlimits = { memory = \"1 potato\" }").unwrap_err();
+        assert!(error.contains("32MiB"), "{error}");
         let error = parse("[codecs.a]\ncomponent = \"x\"\nlimits = { deadline = \"5\" }").unwrap_err();
         assert!(error.contains("500ms"), "{error}");
     }

@@ -73,6 +73,11 @@ impl Opened {
         if let Status::Degraded(reason) = progress::shown(&table, table.ready()).await? {
             tracing::warn!("the table is degraded, answers may be incomplete: {reason}");
         }
+        let stats = table.stats();
+        let rejected: u64 = stats.rejects.values().sum();
+        if rejected > 0 {
+            tracing::warn!("{rejected} of {} records are rejected: see `ktables rejects`", stats.records);
+        }
         Ok(table)
     }
 
@@ -93,8 +98,8 @@ impl Opened {
 
 fn on_the_spot(args: &TableArgs, url: &str, topic: &str) -> Result<(String, TableConfig, Codex), CliError> {
     let codec_config = args.codec_config.clone().unwrap_or_else(|| "{}".to_owned());
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&codec_config) {
-        return Err(CliError::Usage(format!("--codec-config is not JSON: {error}")));
+    if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&codec_config) {
+        return Err(CliError::Usage(format!("--codec-config is not a JSON object: {error}")));
     }
     let table = TableConfig {
         log: url.to_owned(),

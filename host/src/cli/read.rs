@@ -37,7 +37,10 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
         output.line(entry.json())?;
     }
     if entry.is_none() {
-        tracing::warn!("there is no entry for {name}");
+        match table.status() {
+            Status::CaughtUp => tracing::warn!("there is no entry for {name}"),
+            status => tracing::warn!("there is no entry for {name} so far; the table is {status}"),
+        }
     }
     if let Some(notice) = &notice {
         let (partition, offset) = (notice.partition, notice.offset);
@@ -274,6 +277,7 @@ pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, C
 struct RejectLine<'a> {
     partition: i32,
     offset: i64,
+    timestamp: i64,
     kind: &'static str,
     message: &'a str,
     component: Option<ComponentLine<'a>>,
@@ -295,6 +299,7 @@ impl<'a> RejectLine<'a> {
         Self {
             partition: reject.partition,
             offset: reject.offset,
+            timestamp: reject.timestamp,
             kind: reject.rejection.kind.name(),
             message: &reject.rejection.message,
             component: component.map(|id| ComponentLine { name: &id.name, digest: &id.digest }),

@@ -128,6 +128,15 @@ fn reject(
     rejection: Rejection,
     raw: &[u8],
 ) -> Reject {
-    let Record { partition, offset, .. } = *record;
-    Reject { partition, offset, key, part, rejection, raw: Reject::capped(raw), raw_len: raw.len() }
+    let Record { partition, offset, timestamp, .. } = *record;
+    Reject {
+        partition,
+        offset,
+        timestamp,
+        key,
+        part,
+        rejection,
+        raw: Reject::capped(raw),
+        raw_len: raw.len(),
+    }
 }

@@ -28,6 +28,8 @@ pub struct Reject {
     pub partition: Partition,
     /// Its offset.
     pub offset: Offset,
+    /// Its timestamp: milliseconds since 1970, -1 if it has none.
+    pub timestamp: i64,
     /// Its key, if that could be decoded.
     pub key: Option<Box<str>>,
     /// What of it was rejected.

@@ -185,6 +185,11 @@ impl Component {
     }
 
     fn codec(&self, topic: &str, role: Role, config: &str) -> Result<ComponentCodec, WasmError> {
+        let takes_config = self.interfaces.contains(&Interface::Plugin);
+        if !takes_config && config.trim() != "{}" {
+            let message = "it takes none: it exports no `plugin`".to_owned();
+            return Err(WasmError::Configuration { name: self.id.name.clone(), message });
+        }
         let setup = Setup { topic: topic.to_owned(), role, config: config.to_owned() };
         let codec = ComponentCodec::new(self.clone(), setup);
         // The first instance shows whether the configuration is accepted.

@@ -23,7 +23,7 @@ pub enum WasmError {
         source: Arc<io::Error>,
     },
     /// The file is not the one that was approved.
-    #[error("component {} has digest {actual}, but {expected} is required: it is not the file that was approved", path.display())]
+    #[error("component {} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…", path.display())]
     Digest {
         /// The file.
         path: PathBuf,

@@ -72,7 +72,8 @@ pub(super) fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, 
             ),
         ),
         Some(_) => match &state.last_error {
-            Some(last) => Fault::new(RejectKind::Trap, format!("{text}: {last}")),
+            // A panic's message, which says more than the trap behind it.
+            Some(last) => Fault::new(RejectKind::Trap, last),
             None => Fault::new(RejectKind::Trap, text),
         },
         None if error.downcast_ref::<std::str::Utf8Error>().is_some() => {

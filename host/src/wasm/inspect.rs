@@ -178,7 +178,7 @@ impl Inspection {
         {
             self.refusals.push(format!(
                 "it exports no codec: none of value-codec, key-codec, group-scheme (plain or -batch) of {}; \
-                 it has {}",
+                 it has {} (in Rust, is there a line `ktables_guest::export!(…)`?)",
                 PACKAGE.trim_end_matches('/'),
                 if self.exports.is_empty() { "no exports".to_owned() } else { self.exports.join(", ") }
             ));

@@ -61,7 +61,16 @@ fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, Host
                         match only(scheme.split(&[&key])?) {
                             Ok(Some(back)) if back == pair => Ok(key.into()),
                             back => {
-                                let reason = format!("it is to stand for {pair:?}, and splits to {back:?}");
+                                let back = match back {
+                                    Ok(Some(back)) => {
+                                        format!("group `{}`, member `{}`", back.group, back.member)
+                                    }
+                                    Ok(None) => "nothing: it is a foreign key".to_owned(),
+                                    Err(rejection) => rejection.to_string(),
+                                };
+                                let (group, member) = (&pair.group, &pair.member);
+                                let reason =
+                                    format!("the key of group `{group}`, member `{member}` splits to {back}");
                                 Err(WriteError::NotVerified { key: key.into(), reason })
                             }
                         }
