@@ -1,4 +1,4 @@
-//! Write a codec for [ktables](https://github.com/ktables/ktables) in Rust.
+//! Write a codec for ktables in Rust.
 //!
 //! A codec turns the bytes of a Kafka record into JSON text and back. Implement
 //! a trait, name it in [`export!`], build for `wasm32-unknown-unknown`, and turn

@@ -53,3 +53,8 @@ pub mod cli;
 mod packed;
 
 pub use packed::{Packed, PackedOptions};
+
+/// The README's Rust, compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

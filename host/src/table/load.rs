@@ -34,12 +34,22 @@ enum Step {
 
 /// Follows the topic until told to stop, or until all handles are gone.
 pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let _end = End(shared.clone());
     tokio::select! {
         // An error means that the last handle was dropped.
         _ = stopped.wait_for(|&stopped| stopped) => {}
         error = follow(&shared) => shared.update(|conditions| conditions.failed = Some(Arc::new(error))),
     }
-    shared.update(|conditions| conditions.stopped = true);
+}
+
+/// Says that the task is over, however it came to its end: nobody is to wait for it
+/// for ever.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.update(|conditions| conditions.stopped = true);
+    }
 }
 
 /// Loads generation after generation, until the log fails for good.

@@ -1,6 +1,6 @@
 //! What a table's handles and its task share.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -235,6 +235,7 @@ impl Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // OK because nothing panics while it holds one of these locks.
-    mutex.lock().expect("not poisoned")
+    // Should a batch make its thread panic, the table ends, and the status that says
+    // so is behind one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
