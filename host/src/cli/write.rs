@@ -5,7 +5,7 @@ use std::io::{ErrorKind, IsTerminal, stderr};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, stdin};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin, stdin};
 use tokio::sync::watch;
 
 use crate::cli::args::{DeleteArgs, EntryArgs, ImportArgs, SetArgs};
@@ -122,73 +122,94 @@ struct Imported {
 pub(super) async fn import(
     args: ImportArgs,
     output: Output,
-    mut stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
 ) -> Result<Exit, CliError> {
     let writer = Opened::new(args.table).await?.writer(args.verify.verify).await?;
-    let mut lines = BufReader::new(stdin()).lines();
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    let mut done = Imported::default();
-    let mut failed = None;
-    let mut open = true;
-    while open && failed.is_none() {
+    let lines = BufReader::new(stdin()).lines();
+    let mut import = Import { lines, stopping, done: Imported::default(), open: true, failed: None };
+    while import.open {
+        let chunk = import.read().await;
+        import.write(&writer, chunk).await;
+        bar.set_position(import.done.acknowledged);
+        bar.set_message(format!("{} entries acknowledged", import.done.acknowledged));
+    }
+    bar.finish_and_clear();
+    output.object(&import.done)?;
+    match import.failed {
+        Some(error) => Err(error),
+        None if import.done.interrupted => Err(CliError::Interrupted),
+        None => Ok(if import.done.refused == 0 { Exit::Done } else { Exit::No }),
+    }
+}
+
+/// An import under way.
+struct Import {
+    lines: Lines<BufReader<Stdin>>,
+    stopping: watch::Receiver<bool>,
+    done: Imported,
+    /// Whether more is to be read.
+    open: bool,
+    failed: Option<CliError>,
+}
+
+impl Import {
+    /// The next writes, each with its line.
+    async fn read(&mut self) -> Vec<(u64, Write)> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
-        while open && chunk.len() < IMPORT_LINES && bytes < IMPORT_BYTES {
+        while self.open && chunk.len() < IMPORT_LINES && bytes < IMPORT_BYTES {
             let line = tokio::select! {
-                line = lines.next_line() => line,
-                _ = stopping.wait_for(|&stopping| stopping) => {
-                    done.interrupted = true;
+                line = self.lines.next_line() => line,
+                _ = self.stopping.wait_for(|&stopping| stopping) => {
+                    self.done.interrupted = true;
                     Ok(None)
                 }
             };
             match line {
-                Ok(None) => open = false,
+                Ok(None) => self.open = false,
                 Ok(Some(line)) => {
-                    done.lines += 1;
                     bytes += line.len();
+                    self.done.lines += 1;
                     match Line::parse(&line) {
                         _ if line.trim().is_empty() => {}
-                        Ok(write) => chunk.push((done.lines, write)),
-                        Err(reason) => done.refuse(done.lines, &reason),
+                        Ok(write) => chunk.push((self.done.lines, write)),
+                        Err(reason) => self.refuse(self.done.lines, &reason),
                     }
                 }
                 // The line is read, and the next one may be all right.
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    done.lines += 1;
-                    done.refuse(done.lines, "it is not UTF-8");
+                    self.done.lines += 1;
+                    self.refuse(self.done.lines, "it is not UTF-8");
                 }
-                Err(error) => {
-                    open = false;
-                    failed = Some(CliError::file("read", "standard input".as_ref())(error));
-                }
+                Err(error) => self.fail(CliError::file("read", "standard input".as_ref())(error)),
             }
         }
-        let (numbers, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
-        for (number, answer) in numbers.into_iter().zip(writer.set_many(writes).await) {
-            match answer {
-                Ok(_) => done.acknowledged += 1,
-                Err(error) => {
-                    done.refuse(number, &error.to_string());
-                    if matches!(error, WriteError::Log(_) | WriteError::Codec(_)) {
-                        failed = Some(error.into());
-                    }
-                }
-            }
-        }
-        bar.set_position(done.acknowledged);
-        bar.set_message(format!("{} entries acknowledged", done.acknowledged));
+        chunk
     }
-    bar.finish_and_clear();
-    output.object(&done)?;
-    match failed {
-        Some(error) => Err(error),
-        None if done.interrupted => Err(CliError::Interrupted),
-        None => Ok(if done.refused == 0 { Exit::Done } else { Exit::No }),
-    }
-}
 
-impl Imported {
+    /// Writes a chunk, until all of it is acknowledged or listed.
+    async fn write(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
+        let (lines, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
+        for (line, answer) in lines.into_iter().zip(writer.set_many(writes).await) {
+            let Err(error) = answer else {
+                self.done.acknowledged += 1;
+                continue;
+            };
+            self.refuse(line, &error.to_string());
+            if matches!(error, WriteError::Log(_) | WriteError::Codec(_)) {
+                self.fail(error.into());
+            }
+        }
+    }
+
     fn refuse(&mut self, line: u64, reason: &str) {
-        self.refused += 1;
+        self.done.refused += 1;
         tracing::error!("line {line}: {reason}");
+    }
+
+    /// Nothing more is to be tried.
+    fn fail(&mut self, error: CliError) {
+        self.open = false;
+        self.failed = Some(error);
     }
 }

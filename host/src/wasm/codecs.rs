@@ -68,6 +68,9 @@ impl ComponentCodec {
     /// millisecond more than one, while each halving with a culprit that loops
     /// costs a deadline.
     fn call<T>(&self, len: usize, call: impl Fn(&mut Instance, Range<usize>) -> Slots<T>) -> Answers<T> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
         match self.attempt(|instance| call(instance, 0..len)) {
             Ok(answers) => Ok(answers),
             Err(CallError::Host(failure)) => Err(failure),
