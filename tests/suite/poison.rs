@@ -14,7 +14,7 @@ fn limits() -> Limits {
     Limits {
         memory: 16 << 20,
         output: 1 << 20,
-        deadline: Duration::from_millis(200),
+        deadline: Duration::from_secs(1),
         deadline_per_record: Duration::from_millis(1),
     }
 }
@@ -132,7 +132,7 @@ async fn hostile_components_do_not_bloat_the_host() {
     let config = scratch.path().join("ktables.toml");
     let text = format!(
         "[logs.l]\nurl = \"{}\"\n[codecs.hostile]\ncomponent = {:?}\n\
-         limits = {{ memory = \"16MiB\", output = \"1MiB\", deadline = \"200ms\" }}\n\
+         limits = {{ memory = \"16MiB\", output = \"1MiB\", deadline = \"5s\" }}\n\
          [tables.good]\nlog = \"l\"\ntopic = \"good\"\nvalue_codec = \"hostile\"\n\
          [tables.bad]\nlog = \"l\"\ntopic = \"bad\"\nvalue_codec = \"hostile\"\n",
         scratch.url(),

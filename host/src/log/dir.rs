@@ -110,7 +110,7 @@ impl Log for DirLog {
             let mut ends = ends.lock().expect("not poisoned");
             (0..topic.partitions)
                 .map(|partition| {
-                    let end = end_offset(&mut ends, &root, &topic.name, partition)?;
+                    let end = end_offset(&mut ends, &root, &topic, partition)?;
                     Ok(OffsetRange { partition, start: 0, end })
                 })
                 .collect()
@@ -124,10 +124,10 @@ impl Log for DirLog {
         from: &[(Partition, Offset)],
     ) -> Result<Vec<PartitionStream>, LogError> {
         let folder = topic::folder(&self.root, &topic.name);
-        let changes = self.notifications.watch(&folder)?;
+        let changes = self.notifications.watch(&folder, &topic.id)?;
         from.iter()
             .map(|&(partition, offset)| {
-                let cursor = Cursor::open_at(&self.root, &topic.name, partition, offset)?;
+                let cursor = Cursor::open_at(&self.root, topic, partition, offset)?;
                 Ok(tail::stream(cursor, offset, changes.clone()))
             })
             .collect()
@@ -139,8 +139,13 @@ impl Log for DirLog {
 }
 
 /// The offset behind the last record of a partition.
-fn end_offset(ends: &mut Ends, root: &Path, topic: &str, partition: Partition) -> Result<Offset, LogError> {
-    let place = (topic.to_owned(), partition);
+fn end_offset(
+    ends: &mut Ends,
+    root: &Path,
+    topic: &TopicDescription,
+    partition: Partition,
+) -> Result<Offset, LogError> {
+    let place = (topic.name.clone(), partition);
     // What is known of files that were replaced is of no use.
     let known = ends.remove(&place).filter(|cursor| cursor.check_identity().is_ok());
     let mut cursor = known.map_or_else(|| Cursor::open_last(root, topic, partition), Ok)?;

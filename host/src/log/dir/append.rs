@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::log::dir::cursor::{Cursor, segment_path};
 use crate::log::dir::{batch, topic};
-use crate::log::{LogError, NewRecord, Offset, Partition};
+use crate::log::{LogError, NewRecord, Offset, Partition, TopicDescription};
 
 /// A segment is closed when it reaches this: small enough to check whole when a
 /// process starts to append, large enough that a topic has few files.
@@ -24,22 +24,24 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    pub(super) fn open(root: &Path, topic: &str, partition: Partition) -> Result<Self, LogError> {
-        // Before the lock: should the folder be replaced in between, the cursor is
-        // the one of the two that is out of date, and says so.
+    pub(super) fn open(
+        root: &Path,
+        topic: &TopicDescription,
+        partition: Partition,
+    ) -> Result<Self, LogError> {
         let end = Cursor::open_last(root, topic, partition)?;
-        let folder = topic::partition_folder(root, topic, partition);
+        let folder = topic::partition_folder(root, &topic.name, partition);
         let path = folder.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(LogError::io("open", &path))?;
-        Ok(Self { topic: topic.to_owned(), folder, lock, end })
+        Ok(Self { topic: topic.name.clone(), folder, lock, end })
     }
 
     /// Writes the records as one batch and syncs it; returns the first one's
     /// offset.
     pub(super) fn append(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
         self.lock.lock().map_err(LogError::io("lock", &self.folder))?;
-        // The lock counts only if it lies in the folder that is there now.
+        // The lock counts only if it lies in the folder of the topic that is there now.
         let result = self.end.check_identity().and_then(|()| self.append_locked(records));
         self.lock.unlock().map_err(LogError::io("unlock", &self.folder))?;
         result

@@ -164,7 +164,7 @@ impl Thread {
                     let (topic, partition) = (topic.name, place.partition);
                     return Err(LogError::Replaced { topic, partition, reason });
                 }
-                Ok(entry.insert(Appender::open(&self.root, &place.topic, place.partition)?))
+                Ok(entry.insert(Appender::open(&self.root, &topic, place.partition)?))
             }
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::log::dir::{batch, topic};
-use crate::log::{LogError, Offset, Partition};
+use crate::log::{LogError, Offset, Partition, TopicDescription};
 
 /// How much of a segment is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -21,8 +21,9 @@ pub(super) struct Cursor {
     topic: String,
     partition: Partition,
     folder: PathBuf,
-    /// The folder's: another one of its name is another topic's.
-    inode: u64,
+    root: PathBuf,
+    /// The topic's identity: another one of its name has another.
+    id: String,
     path: PathBuf,
     /// `None` until the partition's first segment exists.
     file: Option<File>,
@@ -38,24 +39,29 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// At the begin of the last segment.
-    pub(super) fn open_last(root: &Path, topic: &str, partition: Partition) -> Result<Self, LogError> {
+    pub(super) fn open_last(
+        root: &Path,
+        topic: &TopicDescription,
+        partition: Partition,
+    ) -> Result<Self, LogError> {
         Self::open_at(root, topic, partition, Offset::MAX)
     }
 
     /// At the begin of the segment that holds this offset, or will.
     pub(super) fn open_at(
         root: &Path,
-        topic: &str,
+        topic: &TopicDescription,
         partition: Partition,
         offset: Offset,
     ) -> Result<Self, LogError> {
-        let folder = topic::partition_folder(root, topic, partition);
+        let folder = topic::partition_folder(root, &topic.name, partition);
         let base = segments(&folder)?.into_iter().filter(|&base| base <= offset).max().unwrap_or(0);
         let mut cursor = Self {
-            topic: topic.to_owned(),
+            topic: topic.name.clone(),
             partition,
             path: segment_path(&folder, base),
-            inode: fs::metadata(&folder).map_err(LogError::io("look at", &folder))?.ino(),
+            root: root.to_owned(),
+            id: topic.id.clone(),
             folder,
             file: None,
             position: 0,
@@ -162,16 +168,14 @@ impl Cursor {
 
     /// Fails if what was read no longer stands: the topic's files were replaced.
     pub(super) fn check_identity(&self) -> Result<(), LogError> {
-        let now = metadata(&self.folder)?;
         let replaced = |reason: &str| {
             let (topic, partition) = (self.topic.clone(), self.partition);
             Err(LogError::Replaced { topic, partition, reason: reason.to_owned() })
         };
-        match now {
+        // Not by inode, which a file system gives to the next folder made.
+        match topic::identity(&self.root, &self.topic)? {
             None => return replaced("the topic was deleted"),
-            Some(now) if now.ino() != self.inode => {
-                return replaced("the topic was deleted and created again");
-            }
+            Some(now) if now != self.id => return replaced("the topic was deleted and created again"),
             Some(_) => {}
         }
         let Some(file) = &self.file else { return Ok(()) };

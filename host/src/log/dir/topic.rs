@@ -32,18 +32,8 @@ pub(super) fn partition_folder(root: &Path, topic: &str, partition: Partition) -
 
 pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescription, LogError> {
     check_name(topic)?;
-    let path = folder(root, topic).join("topic.json");
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(LogError::UnknownTopic { log: url.to_owned(), topic: topic.to_owned() });
-        }
-        Err(error) => return Err(LogError::io("read", &path)(error)),
-    };
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| LogError::InvalidTopic {
-        topic: topic.to_owned(),
-        reason: format!("{}: {error}", path.display()),
-    })?;
+    let unknown = || LogError::UnknownTopic { log: url.to_owned(), topic: topic.to_owned() };
+    let manifest = manifest(root, topic)?.ok_or_else(unknown)?;
     check_partitions(topic, manifest.partitions)?;
     Ok(TopicDescription {
         name: topic.to_owned(),
@@ -52,6 +42,24 @@ pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescr
         // Nothing here is deleted, and a table sees the newest record of a key:
         // what Kafka calls compacted.
         cleanup_policy: "compact".to_owned(),
+    })
+}
+
+/// The identity of the topic that has this name now.
+pub(super) fn identity(root: &Path, topic: &str) -> Result<Option<String>, LogError> {
+    Ok(manifest(root, topic)?.map(|manifest| manifest.id))
+}
+
+fn manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError> {
+    let path = folder(root, topic).join("topic.json");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(LogError::io("read", &path)(error)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| LogError::InvalidTopic {
+        topic: topic.to_owned(),
+        reason: format!("{}: {error}", path.display()),
     })
 }
 

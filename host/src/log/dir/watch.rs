@@ -1,6 +1,7 @@
 //! File notifications: what wakes a reader at the end of a log.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -15,27 +16,56 @@ pub(super) struct Notifications {
     changes: watch::Sender<u64>,
     /// Made when the first topic is read. A std lock: held while a folder is
     /// registered.
-    watcher: Mutex<Option<RecommendedWatcher>>,
+    watched: Mutex<Option<Watched>>,
+}
+
+/// A watcher, and what it watches.
+#[derive(Debug)]
+struct Watched {
+    watcher: RecommendedWatcher,
+    /// Topics' folders, with the identity of the topic in each.
+    folders: BTreeMap<PathBuf, String>,
 }
 
 impl Default for Notifications {
     fn default() -> Self {
-        Self { changes: watch::channel(0).0, watcher: Mutex::new(None) }
+        Self { changes: watch::channel(0).0, watched: Mutex::new(None) }
     }
 }
 
 impl Notifications {
     /// Watches a topic's folder too; the receiver changes when a file there does.
-    pub(super) fn watch(&self, folder: &Path) -> Result<watch::Receiver<u64>, LogError> {
+    ///
+    /// A folder that was deleted and created again needs a new watcher: the old
+    /// one forgets it by its path when it hears of the deletion, which may be after
+    /// it was told to watch the new one.
+    pub(super) fn watch(&self, folder: &Path, topic_id: &str) -> Result<watch::Receiver<u64>, LogError> {
         let failed =
             |error: notify::Error| LogError::Watch { path: folder.to_owned(), reason: error.to_string() };
         // OK because nothing panics while it holds the lock.
-        let mut watcher = self.watcher.lock().expect("not poisoned");
-        let watcher = match watcher.as_mut() {
-            Some(watcher) => watcher,
-            None => watcher.insert(self.start().map_err(failed)?),
-        };
-        watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
+        let mut watched = self.watched.lock().expect("not poisoned");
+        let known = watched.as_ref().and_then(|watched| watched.folders.get(folder));
+        if known.is_some_and(|known| known == topic_id) {
+            return Ok(self.changes.subscribe());
+        }
+        let is_new = known.is_none();
+        let mut folders = watched.as_ref().map(|watched| watched.folders.clone()).unwrap_or_default();
+        folders.insert(folder.to_owned(), topic_id.to_owned());
+        match watched.as_mut() {
+            Some(watched) if is_new => {
+                watched.watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
+                watched.folders = folders;
+            }
+            _ => {
+                let mut watcher = self.start().map_err(failed)?;
+                watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
+                // Of the others, some may be gone; who reads them has heard of it.
+                folders.retain(|other, _| {
+                    other == folder || watcher.watch(other, RecursiveMode::Recursive).is_ok()
+                });
+                *watched = Some(Watched { watcher, folders });
+            }
+        }
         Ok(self.changes.subscribe())
     }
 
