@@ -158,29 +158,29 @@ fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Cod
     Ok((url, table, Codex { codecs: config.codecs, codec_config: "{}".to_owned(), engine: OnceLock::new() }))
 }
 
+/// The built-in codec of this name; the codecs are in the order of [`BUILT_IN`].
+fn built_in<T: ?Sized>(name: &str, codecs: [Arc<T>; BUILT_IN.len()]) -> Option<Arc<T>> {
+    BUILT_IN.into_iter().zip(codecs).find_map(|(known, codec)| (known == name).then_some(codec))
+}
+
 impl Codex {
     fn key(&self, name: &str, topic: &str) -> Result<Arc<dyn KeyCodec>, CliError> {
-        Ok(match name {
-            "utf8" => Arc::new(Utf8),
-            "bytes" => Arc::new(Bytes),
-            "json" => Arc::new(Json),
-            _ => {
-                let (component, config) = self.component(name, &BUILT_IN)?;
-                component.key_codec(topic, &config)?
-            }
-        })
+        if let Some(codec) = built_in::<dyn KeyCodec>(name, [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)])
+        {
+            return Ok(codec);
+        }
+        let (component, config) = self.component(name, &BUILT_IN)?;
+        Ok(component.key_codec(topic, &config)?)
     }
 
     fn value(&self, name: &str, topic: &str) -> Result<Arc<dyn ValueCodec>, CliError> {
-        Ok(match name {
-            "utf8" => Arc::new(Utf8),
-            "bytes" => Arc::new(Bytes),
-            "json" => Arc::new(Json),
-            _ => {
-                let (component, config) = self.component(name, &BUILT_IN)?;
-                component.value_codec(topic, &config)?
-            }
-        })
+        if let Some(codec) =
+            built_in::<dyn ValueCodec>(name, [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)])
+        {
+            return Ok(codec);
+        }
+        let (component, config) = self.component(name, &BUILT_IN)?;
+        Ok(component.value_codec(topic, &config)?)
     }
 
     fn scheme(&self, name: &str, topic: &str) -> Result<Arc<dyn GroupScheme>, CliError> {

@@ -31,8 +31,8 @@ pub struct Limits {
     /// default: far above what a call takes, so that a busy machine charges no
     /// record.
     pub deadline: Duration,
-    /// `limits.deadline_per_record`: 1 ms by default, ten times what an
-    /// interpreter needs for a record. In the large profile 5 ms.
+    /// `limits.deadline_per_record`: 1 ms by default: the slowest
+    /// interpreter that was tried needs 0.04 ms for a record. In the large profile 5 ms.
     pub deadline_per_record: Duration,
 }
 
