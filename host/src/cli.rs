@@ -9,6 +9,7 @@ mod codec;
 mod config;
 mod error;
 mod follow;
+mod logs;
 mod open;
 mod output;
 mod progress;
@@ -24,15 +25,19 @@ pub use error::{CliError, Exit};
 use args::{CodecCommand, Command, TopicCommand};
 use output::Output;
 
-/// Runs a command until it is done, or until `shutdown` resolves; a command that
-/// finishes what it has begun, until it resolves a second time.
+/// How often the command was told to end.
+type Stopping = watch::Receiver<u8>;
+
+/// Runs a command until it is done, or until `shutdown` resolves. A command that
+/// writes then finishes what it has begun, or says what was not acknowledged; it ends
+/// in any case when `shutdown` resolves a third time.
 ///
 /// # Errors
 ///
 /// [`CliError`] if the arguments are of no use or the environment failed.
 pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError> {
     let end = OnShutdown::of(&args.command);
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(0);
     // A task of its own, so that a command that blocks on its output does not keep
     // anybody from seeing the shutdown.
     let mut command = tokio::spawn(dispatch(args, stopping));
@@ -42,10 +47,15 @@ pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError>
             OnShutdown::Done => return Ok(Exit::Done),
             OnShutdown::Interrupted => return Err(CliError::Interrupted),
             OnShutdown::Finish => {
-                stop.send_replace(true);
+                stop.send_replace(1);
+                let insist = async {
+                    shutdown().await;
+                    stop.send_replace(2);
+                    shutdown().await;
+                };
                 tokio::select! {
                     ended = command => ended,
-                    () = shutdown() => return Err(CliError::Interrupted),
+                    () = insist => return Err(CliError::Interrupted),
                 }
             }
         },
@@ -54,7 +64,7 @@ pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError>
     ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-async fn dispatch(args: Args, stopping: watch::Receiver<bool>) -> Result<Exit, CliError> {
+async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
     let output = Output::new(args.output);
     match args.command {
         Command::Get(args) => read::get(args, output).await,
@@ -65,10 +75,10 @@ async fn dispatch(args: Args, stopping: watch::Receiver<bool>) -> Result<Exit, C
         Command::Status(args) => read::status(args, output).await,
         Command::Rejects(args) => read::rejects(args, output).await,
         Command::Watch(args) => follow::watch(args, output).await,
-        Command::Set(args) => write::set(args, output).await,
-        Command::Delete(args) => write::delete(args, output).await,
+        Command::Set(args) => write::set(args, output, stopping).await,
+        Command::Delete(args) => write::delete(args, output, stopping).await,
         Command::Import(args) => write::import(args, output, stopping).await,
-        Command::Produce(args) => topic::produce(args, output).await,
+        Command::Produce(args) => topic::produce(args, output, stopping).await,
         Command::Topic(TopicCommand::Ensure(args)) => topic::ensure(args, output).await,
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
@@ -82,7 +92,7 @@ enum OnShutdown {
     Done,
     /// It is left undone.
     Interrupted,
-    /// It finishes what it has begun and says how far it came.
+    /// It has begun to write: it says what became of it.
     Finish,
 }
 
@@ -90,7 +100,7 @@ impl OnShutdown {
     fn of(command: &Command) -> Self {
         match command {
             Command::Watch(_) => Self::Done,
-            Command::Import(_) => Self::Finish,
+            Command::Set(_) | Command::Delete(_) | Command::Import(_) | Command::Produce(_) => Self::Finish,
             _ => Self::Interrupted,
         }
     }

@@ -9,19 +9,28 @@
 
 mod dir;
 mod error;
+mod health;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod murmur;
+mod options;
 mod record;
 mod stream;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use dir::DirLog;
 pub use error::LogError;
+pub use health::{Health, Trouble};
+#[cfg(feature = "kafka")]
+pub use kafka::KafkaLog;
+pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
 pub use record::{Header, NewRecord, Record, RecordBatch};
-pub use stream::{Ack, Delivery, PartitionStream, StreamItem};
+pub use stream::{Ack, Delivery, PartitionStream, PartitionStreams, StreamItem, Unacknowledged};
 
 /// A partition's number, from 0.
 pub type Partition = i32;
@@ -34,6 +43,9 @@ pub type Offset = i64;
 pub trait Log: Debug + Send + Sync {
     /// How a user names this log.
     fn url(&self) -> &str;
+
+    /// Whether the log can be reached, now and from now on.
+    fn health(&self) -> Health;
 
     /// What the log knows of a topic.
     ///
@@ -49,7 +61,8 @@ pub trait Log: Debug + Send + Sync {
     /// [`LogError::TopicExists`] if there is one of this name.
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError>;
 
-    /// The first and the end offset of each partition, as of now.
+    /// The first and the end offset of each partition, as of now; of partitions that
+    /// were added since the topic was described, too.
     ///
     /// # Errors
     ///
@@ -57,9 +70,18 @@ pub trait Log: Debug + Send + Sync {
     /// the log cannot be asked.
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError>;
 
-    /// One stream for each partition named, from the offset given with it. A
-    /// stream goes on with what is appended later and ends with an error, or
-    /// when it is dropped.
+    /// The end offset of each partition, as of now, for somebody who waits for it:
+    /// the streams of the topic tell their positions without delay for a while.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::offsets`].
+    async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError>;
+
+    /// One stream for each partition of the topic: at once for each of these ranges,
+    /// which are all of its partitions, from the start of the range; later for each
+    /// partition that is added. A stream goes on with what is appended and ends with
+    /// an error, or when it is dropped.
     ///
     /// # Errors
     ///
@@ -67,8 +89,8 @@ pub trait Log: Debug + Send + Sync {
     async fn read(
         &self,
         topic: &TopicDescription,
-        from: &[(Partition, Offset)],
-    ) -> Result<Vec<PartitionStream>, LogError>;
+        from: &[OffsetRange],
+    ) -> Result<PartitionStreams, LogError>;
 
     /// Queues a record for writing, in the order of the calls. Waits while the
     /// queue is full.
@@ -83,18 +105,62 @@ pub trait Log: Debug + Send + Sync {
     /// Dropped before it is ready, the record is not queued. A dropped
     /// [`Delivery`] does not take its record back.
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError>;
+
+    /// Waits until everything that was queued is acknowledged. What is not within
+    /// this time is given up and listed: it will not be sent again, but may have
+    /// been written. To be called before a process that writes ends.
+    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged>;
 }
 
-/// Opens the log that a URL names: `dir:PATH`.
+/// Opens the log that a URL names: `kafka://HOST:PORT,…` or `dir:PATH`.
 ///
 /// # Errors
 ///
-/// [`LogError::Url`] if the URL names no kind of log.
+/// As [`open_with`].
 pub fn open(url: &str) -> Result<Arc<dyn Log>, LogError> {
+    open_with(url, LogOptions::default())
+}
+
+/// Opens the log that a URL names, to be used in a certain way.
+///
+/// # Errors
+///
+/// [`LogError::Url`] if the URL names no kind of log, [`LogError::Property`] if an
+/// option is of no use, [`LogError::Client`] or [`LogError::Io`] if it cannot be
+/// opened. That a cluster cannot be reached shows when it is asked.
+pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogError> {
     match url.split_once(':') {
-        Some(("dir", path)) if !path.is_empty() => Ok(Arc::new(DirLog::open(path)?)),
+        Some(("dir", path)) if !path.is_empty() => {
+            options.validate()?;
+            match options.properties.into_keys().next() {
+                None => Ok(Arc::new(DirLog::open(path)?)),
+                Some(name) => {
+                    let reason = "a directory log has no such properties".to_owned();
+                    Err(LogError::Property { name, reason })
+                }
+            }
+        }
+        #[cfg(feature = "kafka")]
+        Some(("kafka", brokers)) => {
+            match brokers.strip_prefix("//").map(|brokers| brokers.trim_end_matches('/')) {
+                Some(brokers) if are_brokers(brokers) => Ok(Arc::new(KafkaLog::open(brokers, options)?)),
+                _ => Err(LogError::Url { url: url.to_owned() }),
+            }
+        }
         _ => Err(LogError::Url { url: url.to_owned() }),
     }
+}
+
+/// Whether this is `HOST:PORT,…`.
+#[cfg(feature = "kafka")]
+fn are_brokers(brokers: &str) -> bool {
+    brokers.split(',').all(|broker| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains(['/', '@', ' '])
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+    })
 }
 
 /// Which topic of a name: a topic that is deleted and created again has another
@@ -107,15 +173,29 @@ pub struct TopicDescription {
     pub id: String,
     /// The number of its partitions.
     pub partitions: Partition,
-    /// Its `cleanup.policy`.
-    pub cleanup_policy: String,
+    /// Its `cleanup.policy`; `None` if the log does not tell (on Kafka that takes a
+    /// right of its own).
+    pub cleanup_policy: Option<String>,
 }
 
-/// How a topic is to be made.
-#[derive(Debug, Clone, Copy)]
+impl TopicDescription {
+    /// Whether the log keeps the newest record of each key; `None` if it does not
+    /// tell.
+    #[must_use]
+    pub fn is_compacted(&self) -> Option<bool> {
+        let policy = self.cleanup_policy.as_ref()?;
+        Some(policy.split(',').any(|policy| policy.trim() == "compact"))
+    }
+}
+
+/// How a topic is to be made: compacted, in any case.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct NewTopic {
-    /// The number of its partitions.
-    pub partitions: Partition,
+    /// The number of its partitions; `None` leaves it to the log (a directory makes
+    /// one).
+    pub partitions: Option<Partition>,
+    /// The number of its replicas; `None` leaves it to the log.
+    pub replication_factor: Option<i16>,
 }
 
 /// The records a partition holds: from `start` to before `end`.

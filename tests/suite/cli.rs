@@ -2,16 +2,18 @@
 
 use std::fs;
 
-use ktables_tests::{Ended, Scratch, TOPIC, component_path, ktables, parse, record, run, run_with, succeed};
+use ktables_tests::{
+    Ended, On, Scratch, TOPIC, component_path, ktables, on_each_log, parse, record, run, run_with, succeed,
+    unique,
+};
 use serde_json::{Value, json};
 
 fn stdout(ended: &Ended) -> &str {
     ended.stdout.trim_end()
 }
 
-#[tokio::test]
-async fn set_get_delete() {
-    let scratch = Scratch::new(2).await;
+async fn set_get_delete(on: On) {
+    let scratch = on.scratch(2).await;
     let set = succeed(&mut scratch.ktables(&["set", "a", "{\"n\": 1}"])).json().remove(0);
     assert_eq!(set["offset"], 0);
     assert_eq!(stdout(&succeed(&mut scratch.ktables(&["get", "a"]))), "{\"n\": 1}");
@@ -31,9 +33,8 @@ async fn set_get_delete() {
     assert!(refused.stderr.contains("not JSON"), "{}", refused.stderr);
 }
 
-#[tokio::test]
-async fn groups_and_members() {
-    let scratch = Scratch::new(2).await;
+async fn groups_and_members(on: On) {
+    let scratch = on.scratch(2).await;
     let grouped = |args: &[&str]| scratch.ktables(&[args, &["--group-scheme", "length-prefixed"]].concat());
     succeed(&mut grouped(&["set", "--in", "größe", "host", "1"]));
     succeed(&mut grouped(&["set", "--in", "größe", "other", "2"]));
@@ -53,9 +54,8 @@ async fn groups_and_members() {
     assert_eq!(stdout(&succeed(&mut grouped(&["get", "--in", "g", "m"]))), "[1]");
 }
 
-#[tokio::test]
-async fn keys_in_ranges() {
-    let scratch = Scratch::new(1).await;
+async fn keys_in_ranges(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.write(["a", "ab", "b", "c"].map(|key| record(key, Some(b"1"))).to_vec()).await;
     let keys = |args: &[&str]| succeed(&mut scratch.ktables(&[&["keys"], args].concat())).json();
     assert_eq!(keys(&[]), ["a", "ab", "b", "c"]);
@@ -67,9 +67,8 @@ async fn keys_in_ranges() {
     assert_eq!(table.stdout, "a\nab\nb\nc\n");
 }
 
-#[tokio::test]
-async fn import_lists_what_it_refuses_and_takes_the_rest() {
-    let scratch = Scratch::new(2).await;
+async fn import_lists_what_it_refuses_and_takes_the_rest(on: On) {
+    let scratch = on.scratch(2).await;
     let lines = "{\"key\":\"a\",\"value\":1}\nnonsense\n\n{\"key\":\"b\"}\n{\"key\":\"a\",\"delete\":true}\n{\"key\":\"c\",\"value\":null}\n{\"kee\":\"d\",\"value\":1}";
     let imported = run_with(&mut scratch.ktables(&["import"]), lines);
     assert_eq!(imported.code, 1);
@@ -84,14 +83,13 @@ async fn import_lists_what_it_refuses_and_takes_the_rest() {
         [(&json!("c"), &json!(null))]
     );
     // What was dumped is imported as it is, JSON null too.
-    let copy = Scratch::new(1).await;
+    let copy = on.scratch(1).await;
     assert_eq!(run_with(&mut copy.ktables(&["import"]), &dump.stdout).code, 0);
     assert_eq!(succeed(&mut copy.ktables(&["get", "c"])).stdout, "null\n");
 }
 
-#[tokio::test]
-async fn a_record_that_no_log_takes_does_not_stop_an_import() {
-    let scratch = Scratch::new(1).await;
+async fn a_record_that_no_log_takes_does_not_stop_an_import(on: On) {
+    let scratch = on.scratch(1).await;
     let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "x".repeat(2 << 20));
     let lines = format!("{{\"key\":\"a\",\"value\":1}}\n{large}\n{{\"key\":\"b\",\"value\":2}}\n");
     let imported = run_with(&mut scratch.ktables(&["import"]), &lines);
@@ -104,9 +102,8 @@ async fn a_record_that_no_log_takes_does_not_stop_an_import() {
     assert!(refused.stderr.contains("128 levels"), "{}", refused.stderr);
 }
 
-#[tokio::test]
-async fn raw_records_rejects_and_notices() {
-    let scratch = Scratch::new(1).await;
+async fn raw_records_rejects_and_notices(on: On) {
+    let scratch = on.scratch(1).await;
     let bytes = scratch.path().join("value.bin");
     fs::write(&bytes, b"\xff\xfe").unwrap();
     succeed(&mut scratch.ktables(&["set", "a", "1"]));
@@ -134,12 +131,12 @@ async fn raw_records_rejects_and_notices() {
     );
 }
 
-#[tokio::test]
-async fn topics_are_ensured_and_described() {
-    let scratch = Scratch::new(1).await;
+async fn topics_are_ensured_and_described(on: On) {
+    let scratch = on.scratch(1).await;
     let url = scratch.url();
+    let new = unique("new");
     let topic = |command: &str, more: &[&str]| {
-        ktables(&[&["topic", command, "--log", &url, "--topic", "new"], more].concat())
+        ktables(&[&["topic", command, "--log", &url, "--topic", &new], more].concat())
     };
     let missing = run(&mut topic("describe", &[]));
     assert_eq!(missing.code, 3);
@@ -202,7 +199,7 @@ async fn mistakes_are_answered_with_what_to_do() {
         (&["get", "k"], 2, "which table?"),
         (&["get", "k", "--config", config, "-t", "servics"], 2, "did you mean `services`?"),
         (&["get", "k", "--config", "no-such-file.toml", "-t", "x"], 3, "no-such-file.toml"),
-        (&["get", "k", "--log", "kafak:x", "--topic", "t"], 3, "dir:PATH"),
+        (&["get", "k", "--log", "kafak:x", "--topic", "t"], 2, "dir:PATH"),
         (&["get", "k", "--log", "dir:x", "--topic", "t"], 3, "ktables topic ensure"),
         (&["get", "k", "--log", "dir:x", "--topic", "t", "--value-codec", "jsn"], 2, "utf8, bytes, json"),
         (&["get", "k", "--log", "dir:x", "--topic", "t", "--value-codec", "no.wasm"], 3, "no.wasm"),
@@ -253,9 +250,8 @@ async fn a_component_keeps_its_promises_through_a_configuration() {
     assert!(logged.stderr.contains("[1]") && logged.stderr.contains("probe"), "{}", logged.stderr);
 }
 
-#[tokio::test]
-async fn an_answer_nobody_reads_to_its_end_is_no_error() {
-    let scratch = Scratch::new(1).await;
+async fn an_answer_nobody_reads_to_its_end_is_no_error(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.write((0..20_000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
     let mut head = std::process::Command::new("bash");
     let dump = format!("{:?} | head -1; exit ${{PIPESTATUS[0]}}", scratch.ktables(&["dump"]));
@@ -294,3 +290,14 @@ fn every_command_has_help_with_an_example() {
         assert!(help.stdout.contains("Example"), "{command:?}: {}", help.stdout);
     }
 }
+
+on_each_log!(
+    set_get_delete,
+    groups_and_members,
+    keys_in_ranges,
+    import_lists_what_it_refuses_and_takes_the_rest,
+    a_record_that_no_log_takes_does_not_stop_an_import,
+    raw_records_rejects_and_notices,
+    topics_are_ensured_and_described,
+    an_answer_nobody_reads_to_its_end_is_no_error,
+);

@@ -255,12 +255,12 @@ async fn what_cannot_be_written_is_refused_by_name() {
     let elsewhere = NewRecord { partition: Some(2), ..record("a", None) };
     assert!(matches!(send(elsewhere).await, Err(LogError::UnknownPartition { partitions: 2, .. })));
     for name in ["", ".", "..", "a/b", "a b", &"x".repeat(250)] {
-        let made = scratch.log.create(name, NewTopic { partitions: 1 }).await;
+        let made = scratch.log.create(name, NewTopic { partitions: Some(1), ..NewTopic::default() }).await;
         assert!(matches!(made, Err(LogError::InvalidTopic { .. })), "{name}: {made:?}");
     }
-    let made = scratch.log.create(TOPIC, NewTopic { partitions: 1 }).await;
+    let made = scratch.log.create(TOPIC, NewTopic { partitions: Some(1), ..NewTopic::default() }).await;
     assert!(matches!(made, Err(LogError::TopicExists { .. })));
-    assert!(scratch.log.create("p", NewTopic { partitions: 0 }).await.is_err());
+    assert!(scratch.log.create("p", NewTopic { partitions: Some(0), ..NewTopic::default() }).await.is_err());
 }
 
 /// What is done to a log.

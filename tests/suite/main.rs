@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod access;
 mod cli;
+mod cluster;
 mod codecs;
+mod faults;
 mod log;
 mod poison;
 mod processes;

@@ -141,7 +141,11 @@ async fn hostile_components_do_not_bloat_the_host() {
     std::fs::write(&config, text).unwrap();
     let mut peaks = BTreeMap::new();
     for name in ["good", "bad"] {
-        let topic = scratch.log.create(name, ktables::log::NewTopic { partitions: 1 }).await.unwrap();
+        let topic = scratch
+            .log
+            .create(name, ktables::log::NewTopic { partitions: Some(1), ..ktables::log::NewTopic::default() })
+            .await
+            .unwrap();
         for number in 0..2000 {
             let poison =
                 ["memory", "output", "trap", "stack", "items", "ends", "utf8", "json"][number / 50 % 8];

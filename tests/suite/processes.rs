@@ -1,15 +1,14 @@
-//! Several processes on one directory log; processes that die.
+//! Several processes on one log; processes that die.
 
 use std::collections::BTreeMap;
 
 use ktables::codec::Codecs;
-use ktables_tests::{Running, Scratch, eventually, record, run_with, succeed};
+use ktables_tests::{On, Running, Scratch, eventually, on_each_log, record, run_with, succeed};
 use serde_json::{Value, json};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_writing_and_three_reading_processes() {
+async fn two_writing_and_three_reading_processes(on: On) {
     const EACH: usize = 2000;
-    let scratch = Scratch::new(4).await;
+    let scratch = on.scratch(4).await;
     let readers: Vec<Running> = (0..3).map(|_| Running::start(&mut scratch.ktables(&["watch"]))).collect();
     readers.iter().for_each(|reader| drop(reader.until(|line| line["event"] == "synced")));
     let writers: Vec<_> = (0..2)
@@ -102,9 +101,8 @@ async fn write_for_ever() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_watch_ends_cleanly_on_ctrl_c() {
-    let scratch = Scratch::new(1).await;
+async fn a_watch_ends_cleanly_on_ctrl_c(on: On) {
+    let scratch = on.scratch(1).await;
     for signal in ["INT", "TERM"] {
         let mut watch = Running::start(&mut scratch.ktables(&["watch"]));
         watch.until(|line| line["event"] == "synced");
@@ -113,11 +111,10 @@ async fn a_watch_ends_cleanly_on_ctrl_c() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_is_interrupted_says_how_far_it_came() {
+async fn an_import_that_is_interrupted_says_how_far_it_came(on: On) {
     use std::io::Write;
     use std::process::Stdio;
-    let scratch = Scratch::new(1).await;
+    let scratch = on.scratch(1).await;
     let mut import = scratch.ktables(&["import"]);
     let mut child =
         import.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -138,3 +135,9 @@ async fn an_import_that_is_interrupted_says_how_far_it_came() {
     assert_eq!(report["interrupted"], true);
     assert_eq!(report["acknowledged"], end);
 }
+
+on_each_log!(
+    two_writing_and_three_reading_processes,
+    a_watch_ends_cleanly_on_ctrl_c,
+    an_import_that_is_interrupted_says_how_far_it_came,
+);

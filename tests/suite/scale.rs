@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ktables::codec::{Codecs, Encoded, ValueCodec};
 use ktables::log::NewRecord;
-use ktables_tests::{Running, Scratch, TOPIC, component, component_path, run, run_with, succeed};
+use ktables_tests::{On, Running, TOPIC, component, component_path, on_each_log, run, run_with, succeed};
 use serde_json::json;
 
 const RECORDS: usize = 100_000;
@@ -32,8 +32,8 @@ fn raw_values(name: &str) -> Vec<Vec<u8>> {
     encoded.into_iter().map(|encoded: Result<Encoded, _>| encoded.unwrap().raw).collect()
 }
 
-async fn check(name: &str) {
-    let scratch = Scratch::new(4).await;
+async fn check(on: On, name: &str) {
+    let scratch = on.scratch(4).await;
     let values = raw_values(name);
     let mut deleted = 0;
     let records = (0..RECORDS).map(|n| {
@@ -64,7 +64,7 @@ async fn check(name: &str) {
 
     let dump = succeed(&mut with(&["dump"]));
     assert_eq!(dump.stdout.lines().count(), entries);
-    let copy = Scratch::new(3).await;
+    let copy = on.scratch(3).await;
     let imported = run_with(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
     assert_eq!(
         imported.json()[0],
@@ -104,12 +104,12 @@ fn values_of(dump: &str) -> BTreeMap<String, serde_json::Value> {
     dump.lines().map(line).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deb822_at_scale() {
-    check("deb822").await;
+async fn deb822_at_scale(on: On) {
+    check(on, "deb822").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn service_records_at_scale() {
-    check("service-record").await;
+async fn service_records_at_scale(on: On) {
+    check(on, "service-record").await;
 }
+
+on_each_log!(deb822_at_scale, service_records_at_scale);

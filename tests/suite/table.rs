@@ -1,4 +1,4 @@
-//! The table's contract on the directory log.
+//! The table's contract, on each log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{
-    Delivery, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStream,
-    TopicDescription,
+    Delivery, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStreams,
+    TopicDescription, Unacknowledged,
 };
 use ktables::table::{Freshness, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
-use ktables_tests::{PATIENCE, Scratch, TOPIC, eventually_async, record};
+use ktables_tests::{On, PATIENCE, Scratch, TOPIC, eventually_async, on_each_log, record};
 
 fn contents(table: &Table) -> BTreeMap<String, String> {
     table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
@@ -29,10 +29,9 @@ async fn next_change(watcher: &mut Watcher) -> (String, Option<String>, Option<S
     }
 }
 
-#[tokio::test]
-async fn catches_up_and_follows_on_one_and_four_partitions() {
+async fn catches_up_and_follows_on_one_and_four_partitions(on: On) {
     for partitions in [1, 4] {
-        let scratch = Scratch::new(partitions).await;
+        let scratch = on.scratch(partitions).await;
         let mut expected = BTreeMap::new();
         let mut records = Vec::new();
         for round in 0..3 {
@@ -64,9 +63,8 @@ async fn catches_up_and_follows_on_one_and_four_partitions() {
     }
 }
 
-#[tokio::test]
-async fn a_tombstone_is_a_null_value_only() {
-    let scratch = Scratch::new(1).await;
+async fn a_tombstone_is_a_null_value_only(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.put("null", Some(b"null")).await;
     scratch.put("empty", Some(b"")).await;
     scratch.put("gone", Some(b"1")).await;
@@ -81,9 +79,8 @@ async fn a_tombstone_is_a_null_value_only() {
     assert_eq!(text.get("empty").unwrap().json(), "\"\"");
 }
 
-#[tokio::test]
-async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key() {
-    let scratch = Scratch::new(1).await;
+async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key(on: On) {
+    let scratch = on.scratch(1).await;
     let keyless = NewRecord { value: Some(b"1".to_vec()), ..NewRecord::default() };
     scratch.write(vec![keyless, record("", Some(b"2"))]).await;
     let table = scratch.table(Codecs::default()).await;
@@ -94,9 +91,8 @@ async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key() {
     assert_eq!(table.get("").unwrap().json(), "2");
 }
 
-#[tokio::test]
-async fn a_rejected_update_keeps_the_prior_value_and_says_so() {
-    let scratch = Scratch::new(1).await;
+async fn a_rejected_update_keeps_the_prior_value_and_says_so(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("a", Some(b"{")).await;
     scratch.put("b", Some(b"{")).await;
@@ -116,9 +112,8 @@ async fn a_rejected_update_keeps_the_prior_value_and_says_so() {
     assert_eq!(table.notice("a"), None);
 }
 
-#[tokio::test]
-async fn ranges_prefixes_and_snapshots() {
-    let scratch = Scratch::new(4).await;
+async fn ranges_prefixes_and_snapshots(on: On) {
+    let scratch = on.scratch(4).await;
     let keys = ["a", "ab", "abc", "b", "ba", "c"];
     scratch.write(keys.iter().map(|key| record(key, Some(b"0"))).collect()).await;
     let table = scratch.table(Codecs::default()).await;
@@ -136,11 +131,10 @@ async fn ranges_prefixes_and_snapshots() {
     assert_eq!(table.len(), 7);
 }
 
-#[tokio::test]
-async fn a_grouped_table_is_a_nested_view() {
-    let scratch = Scratch::new(4).await;
+async fn a_grouped_table_is_a_nested_view(on: On) {
+    let scratch = on.scratch(4).await;
     let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
-    let writer = Writer::open(scratch.log.clone(), TOPIC, codecs.clone()).await.unwrap();
+    let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, codecs.clone()).await.unwrap();
     let write = |group: &str, member: &str, value: Option<&str>| {
         let target = Target::Member { group: group.to_owned(), member: member.to_owned() };
         let writer = writer.clone();
@@ -170,9 +164,8 @@ async fn a_grouped_table_is_a_nested_view() {
     assert_eq!(nested, [("billing", 2), ("größe", 1)]);
 }
 
-#[tokio::test]
-async fn a_watcher_sees_the_entries_then_every_change_once() {
-    let scratch = Scratch::new(1).await;
+async fn a_watcher_sees_the_entries_then_every_change_once(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Entries);
@@ -195,9 +188,8 @@ async fn a_watcher_sees_the_entries_then_every_change_once() {
     assert!(watcher.next().await.is_none());
 }
 
-#[tokio::test]
-async fn watchers_that_come_while_others_write_miss_nothing() {
-    let scratch = Arc::new(Scratch::new(4).await);
+async fn watchers_that_come_while_others_write_miss_nothing(on: On) {
+    let scratch = Arc::new(on.scratch(4).await);
     let table = scratch.table(Codecs::default()).await;
     let writer = {
         let scratch = scratch.clone();
@@ -235,11 +227,10 @@ async fn watchers_that_come_while_others_write_miss_nothing() {
     }
 }
 
-#[tokio::test]
-async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place() {
-    let scratch = Scratch::new(4).await;
+async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place(on: On) {
+    let scratch = on.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
-    let writer = Writer::open(scratch.log.clone(), TOPIC, Codecs::default()).await.unwrap();
+    let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     for number in 0..50 {
         let (key, value) = (format!("key-{number}"), number.to_string());
         let ack = writer.set(&key, &value).await.unwrap();
@@ -256,9 +247,8 @@ async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place() {
     assert!(!never.is_fresh());
 }
 
-#[tokio::test]
-async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale() {
-    let scratch = Scratch::new(1).await;
+async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     table.stop().await;
@@ -268,17 +258,15 @@ async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale() {
     assert_eq!(table.get("a").unwrap().json(), "1");
 }
 
-#[tokio::test]
-async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error() {
-    let scratch = Scratch::new(2).await;
+async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error(on: On) {
+    let scratch = on.scratch(2).await;
     assert!(scratch.table(Codecs::default()).await.is_empty());
     let missing = Table::builder(scratch.log.clone(), "missing", Codecs::default()).start().await;
     assert!(matches!(missing, Err(TableError::Log(LogError::UnknownTopic { .. }))));
 }
 
-#[tokio::test]
-async fn values_keep_to_one_line_and_parse() {
-    let scratch = Scratch::new(1).await;
+async fn values_keep_to_one_line_and_parse(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"{\n  \"port\": 80,\r\n  \"text\": \"a\\nb\"\n}")).await;
     let table = scratch.table(Codecs::default()).await;
     let entry = table.get("a").unwrap();
@@ -287,15 +275,13 @@ async fn values_keep_to_one_line_and_parse() {
     assert_eq!(value, serde_json::json!({"port": 80, "text": "a\nb"}));
 }
 
-#[tokio::test]
-async fn a_topic_made_anew_is_a_new_generation() {
-    let scratch = Scratch::new(2).await;
+async fn a_topic_made_anew_is_a_new_generation(on: On) {
+    let scratch = on.scratch(2).await;
     scratch.write((0..20).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
     scratch.put("both", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
-    std::fs::remove_dir_all(scratch.path().join(TOPIC)).unwrap();
-    scratch.log.create(TOPIC, NewTopic { partitions: 2 }).await.unwrap();
+    scratch.make_anew(2).await;
     // Whoever wrote to the old topic goes on with the new one.
     let acks = scratch.write(vec![record("both", Some(b"2")), record("new", Some(b"3"))]).await;
     assert!(acks.iter().all(|ack| ack.offset < 2), "{acks:?}");
@@ -323,13 +309,11 @@ async fn a_topic_made_anew_is_a_new_generation() {
     assert_eq!(generations, 1);
 }
 
-#[tokio::test]
-async fn a_barrier_waits_for_the_topic_made_anew() {
-    let scratch = Scratch::new(1).await;
+async fn a_barrier_waits_for_the_topic_made_anew(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.write((0..100).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
     let table = scratch.table(Codecs::default()).await;
-    std::fs::remove_dir_all(scratch.path().join(TOPIC)).unwrap();
-    scratch.log.create(TOPIC, NewTopic { partitions: 1 }).await.unwrap();
+    scratch.make_anew(1).await;
     scratch.put("new", Some(b"2")).await;
     // The old positions are above the new end, and say nothing about it.
     scratch.sync(&table).await;
@@ -341,8 +325,7 @@ async fn an_empty_topic_made_anew_is_followed_and_its_old_writers_are_told() {
     let scratch = Scratch::new(1).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), TOPIC, Codecs::default()).await.unwrap();
-    std::fs::remove_dir_all(scratch.path().join(TOPIC)).unwrap();
-    let topic = scratch.log.create(TOPIC, NewTopic { partitions: 3 }).await.unwrap();
+    let topic = scratch.make_anew(3).await;
     for number in 0..9 {
         let record = record(&format!("k{number}"), Some(b"1"));
         scratch.log.send(&topic, record).await.unwrap().await.unwrap();
@@ -373,24 +356,33 @@ impl Log for Stalled {
         ranges[0].end += 5;
         Ok(ranges)
     }
+    async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
+        self.0.end_offsets(topic).await
+    }
     async fn read(
         &self,
         topic: &TopicDescription,
-        from: &[(Partition, Offset)],
-    ) -> Result<Vec<PartitionStream>, LogError> {
+        from: &[OffsetRange],
+    ) -> Result<PartitionStreams, LogError> {
         self.0.read(topic, from).await
     }
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         self.0.send(topic, record).await
     }
+    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
+        self.0.flush(patience).await
+    }
+    fn health(&self) -> Health {
+        self.0.health()
+    }
 }
 
-#[tokio::test]
-async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on() {
-    let scratch = Scratch::new(1).await;
+async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on(on: On) {
+    let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let log: Arc<dyn Log> = Arc::new(Stalled(scratch.log.clone()));
-    let builder = Table::builder(log, TOPIC, Codecs::default()).catchup_timeout(Duration::from_millis(50));
+    let builder = Table::builder(log, &scratch.topic.name, Codecs::default())
+        .catchup_timeout(Duration::from_millis(50));
     let table = builder.start().await.unwrap();
     let status = table.status();
     assert!(matches!(&status, Status::Degraded(reason) if reason.contains(" of 6")), "{status}");
@@ -403,11 +395,29 @@ async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on() {
     assert_eq!(table.get("b").unwrap().json(), "4");
 }
 
-#[tokio::test]
-async fn a_key_on_two_partitions_is_counted() {
-    let scratch = Scratch::new(2).await;
+async fn a_key_on_two_partitions_is_counted(on: On) {
+    let scratch = on.scratch(2).await;
     for partition in [0, 1] {
         scratch.write(vec![NewRecord { partition: Some(partition), ..record("a", Some(b"1")) }]).await;
     }
     assert_eq!(scratch.table(Codecs::default()).await.stats().cross_partition, 1);
 }
+
+on_each_log!(
+    catches_up_and_follows_on_one_and_four_partitions,
+    a_tombstone_is_a_null_value_only,
+    a_keyless_record_is_counted_and_an_empty_key_is_a_key,
+    a_rejected_update_keeps_the_prior_value_and_says_so,
+    ranges_prefixes_and_snapshots,
+    a_grouped_table_is_a_nested_view,
+    a_watcher_sees_the_entries_then_every_change_once,
+    watchers_that_come_while_others_write_miss_nothing,
+    a_write_is_visible_after_barrier_or_after_waiting_for_its_place,
+    a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale,
+    an_empty_topic_is_caught_up_and_a_missing_one_is_an_error,
+    values_keep_to_one_line_and_parse,
+    a_topic_made_anew_is_a_new_generation,
+    a_barrier_waits_for_the_topic_made_anew,
+    what_takes_too_long_is_degraded_with_numbers_and_goes_on,
+    a_key_on_two_partitions_is_counted,
+);

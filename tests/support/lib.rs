@@ -1,18 +1,26 @@
 //! What the tests share: the built command and components, logs of their own,
 //! waiting with a deadline.
 
-use std::io::{BufRead, BufReader, Write};
+mod held;
+pub mod kafka;
+mod running;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ktables::codec::Codecs;
-use ktables::log::{Ack, Log, NewRecord, NewTopic, TopicDescription};
+use ktables::log::{Ack, Log, LogOptions, NewRecord, NewTopic, TopicDescription};
 use ktables::table::Table;
 use ktables::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use held::Held;
+pub use running::Running;
 
 /// How long anything may take before a test fails: far above what it takes on a
 /// busy machine.
@@ -81,33 +89,108 @@ pub fn component_within(name: &str, limits: Limits) -> Component {
     engine().load(component_path(name), LoadOptions { digest: None, limits }).expect("accepted")
 }
 
-/// A directory log of the test's own, with one topic `t`.
+/// Which kind of log a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// A directory of the test's own.
+    Directory,
+    /// The cluster that all tests share.
+    Kafka,
+}
+
+/// Runs each of these tests, functions of a kind of log, on each kind.
+#[macro_export]
+macro_rules! on_each_log {
+    ($($test:ident),* $(,)?) => {$(
+        mod $test {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn in_a_directory() {
+                super::$test($crate::On::Directory).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_kafka() {
+                super::$test($crate::On::Kafka).await;
+            }
+        }
+    )*};
+}
+
+impl On {
+    /// A topic of the test's own, with this many partitions.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    pub async fn scratch(self, partitions: i32) -> Scratch {
+        match self {
+            Self::Directory => Scratch::new(partitions).await,
+            Self::Kafka => Scratch::at(&kafka::shared(), LogOptions::default(), partitions).await,
+        }
+    }
+}
+
+/// A log with one topic of the test's own.
 #[derive(Debug)]
 pub struct Scratch {
     folder: TempDir,
+    url: String,
     /// The log.
     pub log: Arc<dyn Log>,
     /// Its topic.
     pub topic: TopicDescription,
 }
 
-/// The topic's name.
+/// The topic's name in a directory.
 pub const TOPIC: &str = "t";
 
+/// A name nobody else has.
+#[must_use]
+pub fn unique(prefix: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+    format!("{prefix}-{}-{since}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Scratch {
-    /// A log whose topic has this many partitions.
+    /// A directory log whose topic has this many partitions.
     ///
     /// # Panics
     ///
     /// If it cannot be made.
     pub async fn new(partitions: i32) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let log = ktables::log::open(&format!("dir:{}", folder.path().display())).expect("a log");
-        let topic = log.create(TOPIC, NewTopic { partitions }).await.expect("a topic");
-        Self { folder, log, topic }
+        let url = format!("dir:{}", folder.path().display());
+        let log = ktables::log::open(&url).expect("a log");
+        let settings = NewTopic { partitions: Some(partitions), ..NewTopic::default() };
+        let topic = log.create(TOPIC, settings).await.expect("a topic");
+        Self { folder, url, log, topic }
     }
 
-    /// The log's folder.
+    /// A topic on a cluster. It is not compacted, so that it takes keyless records.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    pub async fn at(bootstrap: &str, options: LogOptions, partitions: i32) -> Self {
+        let name = unique("t");
+        kafka::create(bootstrap, &name, partitions, &[]).await;
+        Self::of(bootstrap, options, &name).await
+    }
+
+    /// A topic that is there, on a cluster.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    pub async fn of(bootstrap: &str, options: LogOptions, topic: &str) -> Self {
+        let url = format!("kafka://{bootstrap}");
+        let log = ktables::log::open_with(&url, options).expect("a log");
+        let topic = kafka::seen(log.as_ref(), topic).await;
+        Self { folder: TempDir::new().expect("a folder"), url, log, topic }
+    }
+
+    /// A folder of the test's own; a directory log lies in it.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -116,7 +199,22 @@ impl Scratch {
     /// The log's URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("dir:{}", self.path().display())
+        self.url.clone()
+    }
+
+    /// Deletes the topic and creates another one of its name.
+    ///
+    /// # Panics
+    ///
+    /// If that cannot be done.
+    pub async fn make_anew(&self, partitions: i32) -> TopicDescription {
+        let name = &self.topic.name;
+        match self.url.strip_prefix("kafka://") {
+            None => std::fs::remove_dir_all(self.path().join(name)).expect("deleted"),
+            Some(bootstrap) => kafka::delete(bootstrap, name).await,
+        }
+        let settings = NewTopic { partitions: Some(partitions), ..NewTopic::default() };
+        self.log.create(name, settings).await.expect("a topic")
     }
 
     /// Writes a record.
@@ -151,7 +249,7 @@ impl Scratch {
     ///
     /// If it cannot be.
     pub async fn table(&self, codecs: Codecs) -> Table {
-        Table::builder(self.log.clone(), TOPIC, codecs)
+        Table::builder(self.log.clone(), &self.topic.name, codecs)
             .catchup_timeout(PATIENCE)
             .start()
             .await
@@ -172,7 +270,7 @@ impl Scratch {
     #[must_use]
     pub fn ktables(&self, args: &[&str]) -> Command {
         let mut command = ktables(args);
-        command.args(["--log", &self.url(), "--topic", TOPIC]);
+        command.args(["--log", &self.url(), "--topic", &self.topic.name]);
         command
     }
 }
@@ -279,141 +377,6 @@ fn piped(command: &mut Command) -> Child {
 #[must_use]
 pub fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-/// A command that goes on, read line by line; killed when it is dropped.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    /// Starts a command.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be started.
-    #[must_use]
-    pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("runs");
-        let stdout = child.stdout.take().expect("piped");
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The test may be over.
-                let _ = sender.send(line);
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// The next line that begins with this, without it.
-    ///
-    /// # Panics
-    ///
-    /// If none comes in time.
-    #[must_use]
-    pub fn next_with(&self, prefix: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("another line in time");
-            if let Some(rest) = line.strip_prefix(prefix) {
-                return rest.to_owned();
-            }
-        }
-    }
-
-    /// The lines that came and were not read and begin with this, without it. To
-    /// be asked when the process is gone.
-    #[must_use]
-    pub fn rest_with(&self, prefix: &str) -> Vec<String> {
-        self.lines.iter().filter_map(|line| line.strip_prefix(prefix).map(str::to_owned)).collect()
-    }
-
-    /// The next line, as JSON.
-    ///
-    /// # Panics
-    ///
-    /// If none comes in time.
-    #[must_use]
-    pub fn next(&self) -> Value {
-        parse(&self.lines.recv_timeout(PATIENCE).expect("another line in time"))
-    }
-
-    /// The lines up to and with the first that passes.
-    ///
-    /// # Panics
-    ///
-    /// If none does in time.
-    pub fn until(&self, passes: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let mut lines = vec![self.next()];
-        while !lines.last().is_some_and(&passes) {
-            lines.push(self.next());
-        }
-        lines
-    }
-
-    /// The process.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Its peak resident memory so far, in bytes.
-    ///
-    /// # Panics
-    ///
-    /// If it is gone.
-    #[must_use]
-    pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-        kib * 1024
-    }
-
-    /// Kills it (SIGKILL).
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be killed.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("gone");
-    }
-
-    /// Sends it a signal by name, as `kill -NAME` does.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be sent.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
-        assert!(status.expect("kill runs").success());
-    }
-
-    /// Waits until it has ended by itself; its exit code.
-    ///
-    /// # Panics
-    ///
-    /// If it does not end in time.
-    pub fn wait(&mut self) -> i32 {
-        eventually("the command ends", || self.child.try_wait().expect("a child")).code().unwrap_or(-1)
-    }
-
-    /// Lines that came and were not read.
-    #[must_use]
-    pub fn rest(&self) -> Vec<Value> {
-        self.lines.try_iter().map(|line| parse(&line)).collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Asks again and again until there is an answer.

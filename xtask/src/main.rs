@@ -1,11 +1,13 @@
 //! The project's own commands; `cargo xtask` lists them.
 //!
-//! Needs nothing but the standard library, so that it is built in a second on a
-//! machine where nothing is set up.
+//! Needs nothing but the standard library, and of the project only the test broker,
+//! which needs no more, so that it is built in a second on a machine where nothing is
+//! set up.
 
 mod check;
 mod demo;
 mod guests;
+mod kafka;
 mod run;
 mod setup;
 
@@ -16,10 +18,14 @@ cargo xtask COMMAND
 
   demo              see it work: real records, a component, a table
   test              everything the project checks; what CI runs
-  setup             install what the others need: a WebAssembly toolchain, cargo-deny
+  setup             install what the others need: a WebAssembly toolchain, cargo-deny,
+                    Java, Maven, Apache Kafka, Python packages
   guests            build all components of the project into target/components
   component CRATE   build a codec crate of yours: CRATE/NAME.wasm
   bench [ARGS]      measure what the sandbox costs
+  kafka up          start a Kafka broker; it ends with the shell that this is called in
+  kafka down        end it, and remove its data
+  kafka status      where it runs
 
 Needs Rust (rustup), a C compiler and make. KTABLES_RUST_WASM=rustup|debian says
 where the WebAssembly toolchain comes from; unset, rustup is tried first.";
@@ -35,6 +41,9 @@ fn main() -> ExitCode {
         (Some("guests"), []) => guests::guests(),
         (Some("component"), [folder]) => guests::component(folder.as_ref()),
         (Some("bench"), args) => check::bench(args),
+        (Some("kafka"), [action]) if action == "up" => kafka::up(),
+        (Some("kafka"), [action]) if action == "down" => kafka::down(),
+        (Some("kafka"), [action]) if action == "status" => kafka::status(),
         (None | Some("help" | "--help" | "-h"), _) => {
             run::say(HELP);
             return ExitCode::SUCCESS;

@@ -1,16 +1,27 @@
 //! What has to be on the machine: a C compiler, a Rust toolchain that builds for
-//! WebAssembly, cargo-deny.
+//! WebAssembly, cargo-deny; for tests against a real broker Java, Maven, Apache Kafka
+//! and Python packages.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{Outcome, cargo, command, output, run, say, succeeds, target};
+use crate::run::{Outcome, cargo, command, output, root, run, say, succeeds, target};
 
 /// What guests are built for: no WASI at all.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 /// Debian's compiler, and the source of its standard library, of one version.
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
+
+/// Debian's Java, with the compiler that runs the tests' Java sources, and Maven.
+const DEBIAN_JAVA: [&str; 2] = ["openjdk-17-jdk-headless", "maven"];
+
+/// Debian's Python with virtual environments.
+const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
+
+/// What the tests need of Python.
+const PYTHON_REQUIREMENTS: &str = "tests/interop/requirements.txt";
 
 /// The version of cargo-deny that is used.
 const CARGO_DENY: &str = "0.20.2";
@@ -52,7 +63,9 @@ pub(crate) fn setup() -> Outcome {
     prerequisites()?;
     let toolchain = wasm_toolchain()?;
     say(&format!("guests are built with the toolchain of {toolchain:?}"));
-    cargo_deny().map(drop)
+    cargo_deny()?;
+    kafka()?;
+    python()
 }
 
 /// What nothing here installs, because it takes more than this user's rights.
@@ -102,14 +115,68 @@ fn rustup() -> Outcome<Toolchain> {
 fn debian() -> Outcome<Toolchain> {
     let installed = |package: &&str| succeeds(command("dpkg-query").args(["-W", package]));
     if !DEBIAN_PACKAGES.iter().all(installed) {
-        say(&format!("installing: apt-get install {}", DEBIAN_PACKAGES.join(" ")));
-        run(command("apt-get").args(["update", "-qq"]))?;
-        let mut install = command("apt-get");
-        install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
-        // What it says it says where progress goes.
-        run(install.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr()))?;
+        apt_install(&DEBIAN_PACKAGES)?;
     }
     Ok(Toolchain::Debian)
+}
+
+fn apt_install(packages: &[&str]) -> Outcome {
+    say(&format!("installing: apt-get install {}", packages.join(" ")));
+    run(command("apt-get").args(["update", "-qq"]))?;
+    let mut install = command("apt-get");
+    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
+    // What it says it says where progress goes.
+    run(install.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr()))
+}
+
+/// Installs these packages if something is missing without them, where that is
+/// possible: on Debian, as root. What is missing then is an error.
+fn require(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
+    check().or_else(|missing| {
+        let root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+        if !root || !succeeds(command("apt-get").arg("--version")) {
+            return Err(missing);
+        }
+        apt_install(packages).map_err(|error| format!("{missing}\n{error}"))?;
+        check()
+    })
+}
+
+/// Apache Kafka below the target folder, and the Java that runs it.
+fn kafka() -> Outcome {
+    require(ktables_broker::requirements, &DEBIAN_JAVA)?;
+    if !ktables_broker::is_installed(&target()) {
+        say(&format!("installing: Apache Kafka {}", ktables_broker::version()));
+    }
+    ktables_broker::install(&target())
+}
+
+/// A virtual environment below the target folder with the Python packages of the tests.
+fn python() -> Outcome {
+    let wanted = root().join(PYTHON_REQUIREMENTS);
+    let Ok(requirements) = fs::read_to_string(&wanted) else { return Ok(()) };
+    let folder = target().join("tools/python");
+    // Written last: an interrupted installation has none.
+    let installed = folder.join("requirements.txt");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == requirements) {
+        return Ok(());
+    }
+    require(has_venv, &DEBIAN_PYTHON)?;
+    say(&format!("installing: the Python packages of {PYTHON_REQUIREMENTS}"));
+    run(command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let mut pip = command(folder.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(wanted);
+    run(&mut pip)?;
+    fs::write(&installed, requirements)
+        .map_err(|error| format!("cannot write {}: {error}", installed.display()))
+}
+
+/// Whether Python can make virtual environments: Debian's may come without them.
+fn has_venv() -> Outcome {
+    if succeeds(command("python3").args(["-c", "import venv, ensurepip"])) {
+        return Ok(());
+    }
+    Err("Python 3 with venv is missing: install it (Debian: apt-get install python3-venv)".to_owned())
 }
 
 /// cargo-deny, installed below the target folder.

@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Writes each stanza as a record, its key SECTION/PACKAGE.
 async fn fill(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Error>> {
-    let topic = match log.create(TOPIC, NewTopic { partitions: 4 }).await {
+    let topic = match log.create(TOPIC, NewTopic { partitions: Some(4), ..NewTopic::default() }).await {
         Err(LogError::TopicExists { .. }) => log.describe(TOPIC).await?,
         created => created?,
     };

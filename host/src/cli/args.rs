@@ -17,6 +17,7 @@ Examples:
   ktables set billing '{\"port\": 8080}' --log dir:./data --topic services
   ktables get billing --log dir:./data --topic services
   ktables watch --config ktables.toml -t services
+  ktables keys --log kafka://localhost:9092 --topic services
 
 Exit codes: 0 done, 1 the answer is no, 2 usage, 3 the environment failed,
 4 degraded: the answer may be incomplete.
@@ -72,7 +73,7 @@ pub(super) struct TableArgs {
     /// The table's name in the configuration.
     #[arg(short, long, value_name = "NAME", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
     pub(super) table: Option<String>,
-    /// The log: dir:PATH.
+    /// The log: kafka://HOST:PORT,… or dir:PATH.
     #[arg(long, value_name = "URL", help_heading = "Table", requires = "topic")]
     pub(super) log: Option<String>,
     /// The topic in the log.
@@ -90,9 +91,34 @@ pub(super) struct TableArgs {
     /// length-prefixed, or a component file: the table is a grouped one.
     #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(super) group_scheme: Option<String>,
+    #[command(flatten)]
+    pub(super) property: PropertyArgs,
     /// How long to wait for the table to be complete.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
     pub(super) catchup_timeout: Duration,
+}
+
+/// How to use the log.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct PropertyArgs {
+    /// A property of the log, as often as wanted: isolation, stale_after, acks,
+    /// idempotence, or one of librdkafka's. Others may see it: secrets belong into the
+    /// configuration.
+    #[arg(short = 'X', value_name = "NAME=VALUE", help_heading = "Table")]
+    pub(super) property: Vec<String>,
+}
+
+/// A log and a topic in it.
+#[derive(Debug, clap::Args)]
+pub(super) struct TopicArgs {
+    /// The log: kafka://HOST:PORT,… or dir:PATH.
+    #[arg(long, value_name = "URL")]
+    pub(super) log: String,
+    /// The topic's name.
+    #[arg(long)]
+    pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) property: PropertyArgs,
 }
 
 /// Which entry.
@@ -299,12 +325,8 @@ Examples:
 #[command(group(clap::ArgGroup::new("record-key").required(true).args(["key", "key_file", "keyless"])))]
 #[command(group(clap::ArgGroup::new("record-value").required(true).args(["value", "value_file", "null"])))]
 pub(super) struct ProduceArgs {
-    /// The log: dir:PATH.
-    #[arg(long, value_name = "URL")]
-    pub(super) log: String,
-    /// The topic in the log.
-    #[arg(long)]
-    pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) place: TopicArgs,
     /// The key, as UTF-8.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) key: Option<String>,
@@ -337,31 +359,32 @@ pub(super) enum TopicCommand {
     Describe(DescribeArgs),
 }
 
-/// Create a topic if it is not there.
+/// Create a topic if it is not there; on a cluster, a compacted one.
+///
+/// A topic that is there stays as it is, with a warning if it is not compacted: its
+/// old entries may be deleted.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  ktables topic ensure --log dir:./data --topic services --partitions 4")]
+#[command(after_help = "\
+Examples:
+  ktables topic ensure --log dir:./data --topic services --partitions 4
+  ktables topic ensure --log kafka://localhost:9092 --topic services --replication-factor 3")]
 pub(super) struct EnsureArgs {
-    /// The log: dir:PATH.
-    #[arg(long, value_name = "URL")]
-    pub(super) log: String,
-    /// The topic's name.
-    #[arg(long)]
-    pub(super) topic: String,
-    /// The partitions of a new topic.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(super) partitions: i32,
+    #[command(flatten)]
+    pub(super) place: TopicArgs,
+    /// The partitions of a new topic [default: the log's; a directory makes 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(super) partitions: Option<i32>,
+    /// The replicas of a new topic [default: the log's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
+    pub(super) replication_factor: Option<i16>,
 }
 
 /// Print a topic's identity, partitions and offsets.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables topic describe --log dir:./data --topic services")]
 pub(super) struct DescribeArgs {
-    /// The log: dir:PATH.
-    #[arg(long, value_name = "URL")]
-    pub(super) log: String,
-    /// The topic's name.
-    #[arg(long)]
-    pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) place: TopicArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::cli::CliError;
+use crate::log::{Acks, Isolation, LogOptions, STALE_AFTER};
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
 
@@ -28,6 +29,32 @@ pub(super) struct Config {
 #[serde(deny_unknown_fields)]
 pub(super) struct LogConfig {
     pub(super) url: String,
+    #[serde(default)]
+    isolation: Isolation,
+    #[serde(default, deserialize_with = "duration")]
+    stale_after: Option<Duration>,
+    #[serde(default)]
+    acks: Acks,
+    #[serde(default = "on")]
+    idempotence: bool,
+    #[serde(default, deserialize_with = "properties")]
+    properties: BTreeMap<String, String>,
+}
+
+impl LogConfig {
+    pub(super) fn options(&self) -> LogOptions {
+        LogOptions {
+            isolation: self.isolation,
+            stale_after: self.stale_after.unwrap_or(STALE_AFTER),
+            acks: self.acks,
+            idempotence: self.idempotence,
+            properties: self.properties.clone(),
+        }
+    }
+}
+
+fn on() -> bool {
+    true
 }
 
 /// `[codecs.NAME]`
@@ -102,7 +129,8 @@ impl Config {
     }
 
     fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        let mut table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| with_line(&error, text))?;
         for (key, value) in &mut table {
             substitute(value, key, &variable)?;
         }
@@ -148,6 +176,15 @@ fn substitute(
     }
 }
 
+/// What is wrong with the syntax, and where. The line itself, which the parser would
+/// quote, may hold a secret.
+fn with_line(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}
+
 /// serde names the unknown key and all known ones; people want the one they
 /// meant.
 fn with_nearest(error: &toml::de::Error) -> String {
@@ -176,6 +213,23 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usiz
         .parse()
         .map_err(|_| serde::de::Error::custom(format!("{text:?} is no size: write for example \"32MiB\"")))?;
     Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
+}
+
+/// Properties by name. What is wrong is said without the values: some are secrets.
+fn properties<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let wrong = |reason: &str| serde::de::Error::custom(reason);
+    let toml::Value::Table(table) = toml::Value::deserialize(deserializer)? else {
+        return Err(wrong("properties are a table: write { \"client.id\" = \"billing\" }"));
+    };
+    let property = |(name, value)| match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(number) => Ok((name, number.to_string())),
+        toml::Value::Boolean(yes) => Ok((name, yes.to_string())),
+        _ => Err(wrong(&format!("properties.{name}: write a string, and a name with dots in quotes"))),
+    };
+    table.into_iter().map(property).collect()
 }
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -232,6 +286,41 @@ mod tests {
     fn a_missing_variable_is_an_error_that_says_where() {
         let error = parse("[logs.a]\nurl = \"dir:${NO_SUCH}\"").unwrap_err();
         assert!(error.contains("NO_SUCH") && error.contains("logs.a.url"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_in_errors() {
+        for text in [
+            "[logs.a]\nurl = \"x\"\nproperties = \"sEcReT\"",
+            "[logs.a]\nurl = \"x\"\nproperties = { password = [\"sEcReT\"] }",
+            "[logs.a]\nurl = \"x\"\nproperties = { \"sasl.password\" = \"sEcReT\", 5 }",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.contains("sEcReT"), "{error}");
+        }
+        let error = parse("[logs.a]\nurl = sEcReT").unwrap_err();
+        assert!(error.contains("line 2") && !error.contains("sEcReT"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_with_properties() {
+        let config = parse(
+            r#"
+            [logs.prod]
+            url = "kafka://a:9092,b:9092"
+            isolation = "read_uncommitted"
+            stale_after = "3s"
+            acks = "leader"
+            idempotence = false
+            properties = { "security.protocol" = "SASL_SSL", "socket.timeout.ms" = 5000, "check.crcs" = false }
+            "#,
+        )
+        .unwrap();
+        let options = config.logs["prod"].options();
+        assert_eq!((options.isolation, options.acks), (Isolation::ReadUncommitted, Acks::Leader));
+        assert_eq!((options.stale_after, options.idempotence), (Duration::from_secs(3), false));
+        assert_eq!(options.properties["socket.timeout.ms"], "5000");
+        assert_eq!(options.properties["check.crcs"], "false");
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::cli::args::{TableArgs, VerifyArg};
 use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, nearest};
-use crate::cli::{CliError, progress};
+use crate::cli::{CliError, logs, progress};
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
-use crate::log::{self, Log};
+use crate::log::{Log, LogOptions};
 use crate::table::{Status, Table};
 use crate::wasm::{Component, Engine, EngineOptions, LoadOptions};
 use crate::writer::{Verify, Writer};
@@ -46,13 +46,13 @@ impl Opened {
 
     fn resolve(args: TableArgs) -> Result<Self, CliError> {
         let catchup_timeout = args.catchup_timeout;
-        let (url, table, codex) = match (&args.log, &args.topic, &args.table) {
+        let (log, table, codex) = match (&args.log, &args.topic, &args.table) {
             (Some(url), Some(topic), None) => on_the_spot(&args, url, topic)?,
             (None, None, Some(name)) => from_config(&args, name)?,
             _ => {
                 return Err(CliError::Usage(
                     "which table? Name one of a configuration (--config ktables.toml -t NAME), or a log and a \
-                     topic (--log dir:PATH --topic TOPIC)"
+                     topic (--log kafka://HOST:PORT --topic TOPIC)"
                         .to_owned(),
                 ));
             }
@@ -63,7 +63,8 @@ impl Opened {
             scheme: table.group_scheme.as_deref().map(|name| codex.scheme(name, &table.topic)).transpose()?,
         };
         let verify = table.verify.unwrap_or_default();
-        Ok(Self { log: log::open(&url)?, topic: table.topic, codecs, verify, catchup_timeout })
+        let log = logs::open(&log.0, log.1, &args.property)?;
+        Ok(Self { log, topic: table.topic, codecs, verify, catchup_timeout })
     }
 
     /// The table, loaded, with progress shown meanwhile.
@@ -96,7 +97,11 @@ impl Opened {
     }
 }
 
-fn on_the_spot(args: &TableArgs, url: &str, topic: &str) -> Result<(String, TableConfig, Codex), CliError> {
+fn on_the_spot(
+    args: &TableArgs,
+    url: &str,
+    topic: &str,
+) -> Result<((String, LogOptions), TableConfig, Codex), CliError> {
     let codec_config = args.codec_config.clone().unwrap_or_else(|| "{}".to_owned());
     if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&codec_config) {
         return Err(CliError::Usage(format!("--codec-config is not a JSON object: {error}")));
@@ -110,10 +115,10 @@ fn on_the_spot(args: &TableArgs, url: &str, topic: &str) -> Result<(String, Tabl
         verify: None,
     };
     let codex = Codex { codecs: std::collections::BTreeMap::new(), codec_config, engine: OnceLock::new() };
-    Ok((url.to_owned(), table, codex))
+    Ok(((url.to_owned(), LogOptions::default()), table, codex))
 }
 
-fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Codex), CliError> {
+fn from_config(args: &TableArgs, name: &str) -> Result<((String, LogOptions), TableConfig, Codex), CliError> {
     let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
     let mut config = Config::read(path)?;
     let unknown = |kind: &str, name: &str, known: Vec<&str>| {
@@ -139,8 +144,8 @@ fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Cod
     }
     // OK because it was there two statements ago.
     let table = config.tables.remove(name).expect("a table of this name");
-    let url = match config.logs.get(&table.log) {
-        Some(log) => log.url.clone(),
+    let log = match config.logs.get(&table.log) {
+        Some(log) => (log.url.clone(), log.options()),
         None => return Err(unknown("log", &table.log, config.logs.keys().map(String::as_str).collect())),
     };
     let known: Vec<&str> = config.codecs.keys().map(String::as_str).collect();
@@ -155,7 +160,7 @@ fn from_config(args: &TableArgs, name: &str) -> Result<(String, TableConfig, Cod
     {
         return Err(unknown("codec", scheme, known.into_iter().chain([LENGTH_PREFIXED]).collect()));
     }
-    Ok((url, table, Codex { codecs: config.codecs, codec_config: "{}".to_owned(), engine: OnceLock::new() }))
+    Ok((log, table, Codex { codecs: config.codecs, codec_config: "{}".to_owned(), engine: OnceLock::new() }))
 }
 
 /// The built-in codec of this name; the codecs are in the order of [`BUILT_IN`].

@@ -1,18 +1,20 @@
 //! The commands that write through codecs.
 
+use std::future::Future;
 use std::io::{ErrorKind, IsTerminal, stderr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin, stdin};
-use tokio::sync::watch;
 
-use crate::cli::args::{DeleteArgs, EntryArgs, ImportArgs, SetArgs};
+use crate::cli::args::{DeleteArgs, EntryArgs, ImportArgs, SetArgs, VerifyArg};
 use crate::cli::open::Opened;
 use crate::cli::output::Output;
-use crate::cli::{CliError, Exit};
-use crate::log::Ack;
+use crate::cli::{CliError, Exit, Stopping};
+use crate::log::{Ack, Log};
 use crate::writer::{Target, Write, WriteError, Writer};
 
 /// How many lines are written at once.
@@ -21,15 +23,29 @@ const IMPORT_LINES: usize = 4096;
 /// How many bytes are written at once, but for a last line.
 const IMPORT_BYTES: usize = 16 << 20;
 
-pub(super) async fn set(args: SetArgs, output: Output) -> Result<Exit, CliError> {
-    let value = if args.value == "-" { read_stdin().await? } else { args.value };
-    let writer = Opened::new(args.table).await?.writer(args.verify.verify).await?;
-    write(&writer, target(args.entry), Some(value), output).await
+pub(super) async fn set(args: SetArgs, output: Output, mut stopping: Stopping) -> Result<Exit, CliError> {
+    let opened = unless_stopping(&mut stopping, async {
+        let value = if args.value == "-" { read_stdin().await? } else { args.value };
+        Ok::<_, CliError>((Opened::new(args.table).await?, value))
+    });
+    let (opened, value) = opened.await??;
+    write(
+        opened,
+        args.verify.verify,
+        Write { target: target(args.entry), value: Some(value) },
+        output,
+        stopping,
+    )
+    .await
 }
 
-pub(super) async fn delete(args: DeleteArgs, output: Output) -> Result<Exit, CliError> {
-    let writer = Opened::new(args.table).await?.writer(None).await?;
-    write(&writer, target(args.entry), None, output).await
+pub(super) async fn delete(
+    args: DeleteArgs,
+    output: Output,
+    mut stopping: Stopping,
+) -> Result<Exit, CliError> {
+    let opened = unless_stopping(&mut stopping, Opened::new(args.table)).await??;
+    write(opened, None, Write { target: target(args.entry), value: None }, output, stopping).await
 }
 
 fn target(entry: EntryArgs) -> Target {
@@ -40,14 +56,60 @@ fn target(entry: EntryArgs) -> Target {
 }
 
 async fn write(
-    writer: &Writer,
-    target: Target,
-    value: Option<String>,
+    opened: Opened,
+    verify: Option<VerifyArg>,
+    write: Write,
     output: Output,
+    mut stopping: Stopping,
 ) -> Result<Exit, CliError> {
-    let ack = writer.write(Write { target, value }).await?;
+    let log = opened.log.clone();
+    let writer = unless_stopping(&mut stopping, opened.writer(verify)).await??;
+    let ack = given_up_when_stopping(&mut stopping, log.as_ref(), writer.write(write)).await?;
     print_ack(ack, output)?;
     Ok(Exit::Done)
+}
+
+/// Nothing is written yet, so nothing is to be said when the command is told to end.
+pub(super) async fn unless_stopping<T>(
+    stopping: &mut Stopping,
+    work: impl Future<Output = T>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = told(stopping, 1) => Err(CliError::Interrupted),
+    }
+}
+
+/// Waits for what is being written; when the command is told to end, for what can be
+/// said of it.
+pub(super) async fn given_up_when_stopping<T>(
+    stopping: &mut Stopping,
+    log: &dyn Log,
+    work: impl Future<Output = T>,
+) -> T {
+    give_up_when(told(stopping, 1), log, work).await
+}
+
+async fn give_up_when<T>(
+    enough: impl Future<Output = ()>,
+    log: &dyn Log,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = enough => {}
+    }
+    // What is given up has its answer then.
+    let (_, done) = tokio::join!(log.flush(Duration::ZERO), work);
+    done
+}
+
+/// Resolves when the command was told to end this often.
+async fn told(stopping: &mut Stopping, times: u8) {
+    if stopping.wait_for(|&told| told >= times).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// Where a record is.
@@ -118,16 +180,19 @@ struct Imported {
     interrupted: bool,
 }
 
-/// Ends early when `stopping` becomes true, after what was read is acknowledged.
+/// Ends early when it is told to, after what was read is acknowledged; told again,
+/// it lists what is not.
 pub(super) async fn import(
     args: ImportArgs,
     output: Output,
-    stopping: watch::Receiver<bool>,
+    mut stopping: Stopping,
 ) -> Result<Exit, CliError> {
-    let writer = Opened::new(args.table).await?.writer(args.verify.verify).await?;
+    let opened = unless_stopping(&mut stopping, Opened::new(args.table)).await??;
+    let log = opened.log.clone();
+    let writer = unless_stopping(&mut stopping, opened.writer(args.verify.verify)).await??;
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let lines = BufReader::new(stdin()).lines();
-    let mut import = Import { lines, stopping, done: Imported::default(), open: true, failed: None };
+    let mut import = Import { lines, stopping, log, done: Imported::default(), open: true, failed: None };
     while import.open {
         let chunk = import.read().await;
         import.write(&writer, chunk).await;
@@ -146,7 +211,8 @@ pub(super) async fn import(
 /// An import under way.
 struct Import {
     lines: Lines<BufReader<Stdin>>,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
+    log: Arc<dyn Log>,
     done: Imported,
     /// Whether more is to be read.
     open: bool,
@@ -160,7 +226,7 @@ impl Import {
         while self.open && chunk.len() < IMPORT_LINES && bytes < IMPORT_BYTES {
             let line = tokio::select! {
                 line = self.lines.next_line() => line,
-                _ = self.stopping.wait_for(|&stopping| stopping) => {
+                () = told(&mut self.stopping, 1) => {
                     self.done.interrupted = true;
                     Ok(None)
                 }
@@ -190,7 +256,9 @@ impl Import {
     /// Writes a chunk, until all of it is acknowledged or listed.
     async fn write(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
         let (lines, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
-        for (line, answer) in lines.into_iter().zip(writer.set_many(writes).await) {
+        let enough = told(&mut self.stopping, 2);
+        let answers = give_up_when(enough, self.log.as_ref(), writer.set_many(writes)).await;
+        for (line, answer) in lines.into_iter().zip(answers) {
             let Err(error) = answer else {
                 self.done.acknowledged += 1;
                 continue;

@@ -27,12 +27,14 @@ mod watch;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 
 use crate::log::{
-    Delivery, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStream,
-    TopicDescription,
+    Delivery, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStreams,
+    TopicDescription, Unacknowledged,
 };
 use commit::Committer;
 use cursor::Cursor;
@@ -88,6 +90,10 @@ impl Log for DirLog {
         &self.url
     }
 
+    fn health(&self) -> Health {
+        Health::always()
+    }
+
     async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
         let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
         Self::blocking(move || topic::describe(&root, &url, &name)).await
@@ -118,23 +124,37 @@ impl Log for DirLog {
         .await
     }
 
+    async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let ranges = self.offsets(topic).await?;
+        Ok(ranges.into_iter().map(|range| (range.partition, range.end)).collect())
+    }
+
     async fn read(
         &self,
         topic: &TopicDescription,
-        from: &[(Partition, Offset)],
-    ) -> Result<Vec<PartitionStream>, LogError> {
+        from: &[OffsetRange],
+    ) -> Result<PartitionStreams, LogError> {
         let folder = topic::folder(&self.root, &topic.name);
         let changes = self.notifications.watch(&folder, &topic.id)?;
-        from.iter()
-            .map(|&(partition, offset)| {
-                let cursor = Cursor::open_at(&self.root, topic, partition, offset)?;
-                Ok(tail::stream(cursor, offset, changes.clone()))
+        let streams = from
+            .iter()
+            .map(|&range| {
+                let cursor = Cursor::open_at(&self.root, topic, range.partition, range.start)?;
+                Ok(tail::stream(cursor, range, changes.clone()))
             })
-            .collect()
+            .collect::<Result<Vec<_>, LogError>>()?;
+        // A directory's topic gets no more partitions.
+        Ok(stream::iter(streams.into_iter().map(Ok)).chain(stream::pending()).boxed())
     }
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         self.committer.send(topic, record).await
+    }
+
+    /// Waits as long as the disk takes: nothing is given up.
+    async fn flush(&self, _patience: Duration) -> Vec<Unacknowledged> {
+        self.committer.flush().await;
+        Vec::new()
     }
 }
 

@@ -10,10 +10,90 @@ use crate::log::{Offset, Partition};
 #[non_exhaustive]
 pub enum LogError {
     /// The URL names no kind of log.
-    #[error("`{url}` names no log: write dir:PATH, for example dir:./data")]
+    #[error(
+        "`{url}` names no log: write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
+         for example kafka://localhost:9092 or dir:./data"
+    )]
     Url {
         /// What was given.
         url: String,
+    },
+    /// A property or an option is of no use.
+    #[error("property `{name}`: {reason}")]
+    Property {
+        /// Its name. Its value is never shown: it may be a secret.
+        name: String,
+        /// What is wrong, or what is meant instead.
+        reason: String,
+    },
+    /// A client of the cluster cannot be started.
+    #[error("cannot start a client for {log}: {reason}")]
+    Client {
+        /// The log's URL.
+        log: String,
+        /// What it said.
+        reason: String,
+    },
+    /// No answer, or none that is of use now. It may pass.
+    #[error(
+        "cannot {action} topic `{topic}` in {log} now: {reason}. \
+         Do the address and security.protocol fit the brokers?"
+    )]
+    Unreachable {
+        /// The log's URL.
+        log: String,
+        /// The topic.
+        topic: String,
+        /// What was to be done.
+        action: &'static str,
+        /// What it looked like.
+        reason: String,
+    },
+    /// The cluster does not accept who we say we are.
+    #[error("{log} does not let us in: {reason}. See the sasl.* and ssl.* properties")]
+    Authentication {
+        /// The log's URL.
+        log: String,
+        /// What was said.
+        reason: String,
+    },
+    /// A right is missing.
+    #[error(
+        "no right to {action} topic `{topic}` in {log}: {reason}. Ask for DESCRIBE and READ, to write for WRITE, to create for CREATE"
+    )]
+    Denied {
+        /// The log's URL.
+        log: String,
+        /// The topic.
+        topic: String,
+        /// What was to be done.
+        action: &'static str,
+        /// What was said.
+        reason: String,
+    },
+    /// The broker refused for another reason.
+    #[error("cannot {action} topic `{topic}` in {log}: {reason}")]
+    Broker {
+        /// The log's URL.
+        log: String,
+        /// The topic.
+        topic: String,
+        /// What was to be done.
+        action: &'static str,
+        /// What was said.
+        reason: String,
+    },
+    /// A record was queued and not acknowledged: it may have been written or not.
+    #[error(
+        "topic `{topic}` in {log}: a record was not acknowledged: {reason}. It may have been written or not"
+    )]
+    Undelivered {
+        /// The log's URL.
+        log: String,
+        /// The topic.
+        topic: String,
+        /// What was said.
+        reason: String,
     },
     /// There is no topic of this name.
     #[error(
@@ -82,6 +162,18 @@ pub enum LogError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A fetched batch is damaged.
+    #[error("topic `{topic}`, partition {partition}, offset {offset}: a fetched batch is damaged: {reason}")]
+    CorruptBatch {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: Partition,
+        /// The first offset that cannot be read.
+        offset: Offset,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The record can never be written.
     #[error("topic `{topic}`: this record cannot be written: {reason}")]
     InvalidRecord {
@@ -114,11 +206,17 @@ pub enum LogError {
         reason: String,
     },
     /// The log was closed under a call.
-    #[error("the log was closed before the record was written")]
+    #[error("the log was closed under a call")]
     Closed,
 }
 
 impl LogError {
+    /// Whether it may pass by itself, so that it makes sense to try again.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Watch { .. } | Self::Unreachable { .. })
+    }
+
     /// For `map_err` behind a call to the file system.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source: std::sync::Arc::new(source) }

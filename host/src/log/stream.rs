@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::log::{LogError, Offset, Partition, RecordBatch};
+use crate::log::{LogError, Offset, OffsetRange, Partition, RecordBatch};
 
 /// What comes through a [`PartitionStream`], in the order of the log.
 #[derive(Debug, Clone)]
@@ -22,23 +23,28 @@ pub enum StreamItem {
 /// The records of one partition, in order, going on for ever.
 #[derive(Debug)]
 pub struct PartitionStream {
-    partition: Partition,
+    range: OffsetRange,
     items: mpsc::Receiver<Result<StreamItem, LogError>>,
 }
 
 impl PartitionStream {
     /// A stream of what is sent on the other end of the channel.
     #[must_use]
-    pub fn new(partition: Partition, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
-        Self { partition, items }
+    pub fn new(range: OffsetRange, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
+        Self { range, items }
     }
 
-    /// The partition the stream is of.
+    /// The partition, where the stream begins, and where the partition ended when
+    /// it was asked for.
     #[must_use]
-    pub fn partition(&self) -> Partition {
-        self.partition
+    pub fn range(&self) -> OffsetRange {
+        self.range
     }
 }
+
+/// The streams of a topic, one for each partition, as partitions are there. An error
+/// is about the topic: all of its streams are of no use any more.
+pub type PartitionStreams = BoxStream<'static, Result<PartitionStream, LogError>>;
 
 impl Stream for PartitionStream {
     type Item = Result<StreamItem, LogError>;
@@ -55,6 +61,17 @@ pub struct Ack {
     pub partition: Partition,
     /// Its offset.
     pub offset: Offset,
+}
+
+/// A record that was queued for writing and given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unacknowledged {
+    /// Its topic.
+    pub topic: String,
+    /// Its partition; -1 if none was chosen yet.
+    pub partition: Partition,
+    /// Its raw key.
+    pub key: Option<Vec<u8>>,
 }
 
 /// Resolves when a queued record is durable, or will never be.

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, select_all};
+use futures_util::stream::{BoxStream, SelectAll};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::codec::workers;
-use crate::log::{
-    LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription,
-};
+use crate::log::{LogError, Offset, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription};
 use crate::table::decode::{Decoded, decode};
 use crate::table::error::TableError;
 use crate::table::shared::Shared;
@@ -38,6 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
     tokio::select! {
         // An error means that the last handle was dropped.
         _ = stopped.wait_for(|&stopped| stopped) => {}
+        () = observe(&shared) => {}
         error = follow(&shared) => shared.update(|conditions| conditions.failed = Some(Arc::new(error))),
     }
 }
@@ -58,8 +57,10 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut generation = 1;
     loop {
         let Err(error) = load(shared, &topic, generation).await;
-        let passing = matches!(error, LogError::Io { .. } | LogError::Watch { .. }) && shared.was_complete();
         let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
+        // What a disk refuses at the start it will go on to refuse.
+        let unreachable = matches!(error, LogError::Unreachable { .. });
+        let passing = unreachable || (error.is_transient() && shared.was_complete());
         if !passing && !replaced {
             return error.into();
         }
@@ -90,12 +91,33 @@ async fn reappeared(shared: &Shared, before: &TopicDescription) -> Result<TopicD
             Err(LogError::UnknownTopic { .. }) => {
                 shared.update(|conditions| conditions.outdated = Some("the topic is missing".into()));
             }
-            Err(error @ LogError::Io { .. }) => {
+            Err(error) if error.is_transient() => {
                 shared.update(|conditions| conditions.outdated = Some(error.to_string().into()));
             }
             Err(error) => return Err(error),
         }
         sleep(RETRY).await;
+    }
+}
+
+/// Says when loading takes longer than it should, and when the log is out of reach
+/// and when it is back.
+async fn observe(shared: &Arc<Shared>) {
+    let mut health = shared.log.health();
+    let mut late = pin!(sleep(shared.catchup_timeout));
+    let mut warned = false;
+    loop {
+        shared.update(|conditions| {
+            conditions.unreachable = health.trouble().map(|trouble| trouble.to_string().into());
+        });
+        tokio::select! {
+            () = health.changed() => {}
+            () = &mut late, if !warned => {
+                warned = true;
+                let reason = format!("still loading after {:?}{}", shared.catchup_timeout, shared.behind());
+                shared.update(|conditions| conditions.late = Some(reason.into()));
+            }
+        }
     }
 }
 
@@ -107,16 +129,14 @@ async fn load(
     generation: u64,
 ) -> Result<std::convert::Infallible, LogError> {
     let ranges = shared.log.offsets(topic).await?;
-    let from: Vec<(Partition, Offset)> = ranges.iter().map(|range| (range.partition, range.start)).collect();
-    let streams = shared.log.read(topic, &from).await?;
-    let mut steps = select_all(streams.into_iter().map(|stream| steps(shared, stream)));
-    let mut view = View::new(generation, topic.clone(), from.iter().map(|&(_, offset)| offset).collect());
-    shared.begin_loading(ranges.clone());
-    let mut late = pin!(sleep(shared.catchup_timeout));
-    let mut warned = false;
+    let mut partitions = shared.log.read(topic, &ranges).await?;
+    let mut steps = SelectAll::new();
+    let mut view = View::new(generation, topic.clone());
+    shared.begin_loading();
     let (mut serving, mut complete) = (generation == 1, false);
+    let mut expected = ranges.len();
     loop {
-        if !complete && reached(&view, &ranges) {
+        if !complete && expected == 0 && shared.is_loaded(&view) {
             complete = true;
             if !serving {
                 shared.switch(&view);
@@ -126,13 +146,17 @@ async fn load(
             shared.finish_loading(view.counters.records);
         }
         let step = tokio::select! {
-            step = steps.next() => step.unwrap_or(Err(LogError::Closed))?,
-            () = &mut late, if !complete && !warned => {
-                warned = true;
-                let reason = lateness(&view, &ranges, shared.catchup_timeout);
-                shared.update(|conditions| conditions.late = Some(reason.into()));
+            // Partitions first: what is loaded must count all that are known.
+            biased;
+            stream = partitions.next() => {
+                let stream = stream.unwrap_or(Err(LogError::Closed))?;
+                expected = expected.saturating_sub(1);
+                view.begin(stream.range());
+                shared.expect(stream.range());
+                steps.push(decoding(shared, stream));
                 continue;
             }
+            step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(LogError::Closed))?,
         };
         match step {
             Step::Apply(decoded) if serving => shared.apply_and_publish(&mut view, decoded),
@@ -148,8 +172,8 @@ async fn load(
 }
 
 /// A partition's stream with its batches decoded, in order.
-fn steps(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static, Result<Step, LogError>> {
-    let partition = stream.partition();
+fn decoding(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static, Result<Step, LogError>> {
+    let partition = stream.range().partition;
     let shared = shared.clone();
     let step = move |item: Result<StreamItem, LogError>| {
         let shared = shared.clone();
@@ -188,19 +212,4 @@ async fn decoded(shared: &Shared, batch: RecordBatch) -> Decoded {
             }
         }
     }
-}
-
-/// The gate: everything that was there when loading began is applied.
-fn reached(view: &View, ranges: &[OffsetRange]) -> bool {
-    ranges.iter().all(|range| range.end <= range.start || view.position(range.partition) >= range.end)
-}
-
-fn lateness(view: &View, ranges: &[OffsetRange], timeout: Duration) -> String {
-    let behind = ranges.iter().filter(|range| view.position(range.partition) < range.end);
-    let behind: Vec<String> = behind
-        .map(|range| {
-            format!("partition {} at {} of {}", range.partition, view.position(range.partition), range.end)
-        })
-        .collect();
-    format!("still loading after {timeout:?}: {}", behind.join(", "))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::codec::{Codecs, LengthPrefixed};
-use crate::log::{RecordBatch, TopicDescription};
+use crate::log::{OffsetRange, RecordBatch, TopicDescription};
 use crate::table::decode::decode;
 use crate::table::view::View;
 
@@ -49,7 +49,7 @@ fn topic() -> Arc<TopicDescription> {
         name: "t".to_owned(),
         id: "1".to_owned(),
         partitions: 1,
-        cleanup_policy: "compact".to_owned(),
+        cleanup_policy: None,
     })
 }
 
@@ -71,7 +71,8 @@ proptest! {
     #[test]
     fn a_view_is_the_model(records in records(), size in 1..40_usize, kept_at in 0..10_usize) {
         let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
-        let (mut view, mut model) = (View::new(1, topic(), vec![0]), Model::default());
+        let (mut view, mut model) = (View::new(1, topic()), Model::default());
+        view.begin(OffsetRange { partition: 0, start: 0, end: 0 });
         let mut changes = BTreeMap::new();
         let mut kept = None;
         for (number, batch) in batches(&records, size).iter().enumerate() {

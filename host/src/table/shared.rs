@@ -1,7 +1,7 @@
 //! What a table's handles and its task share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{broadcast, watch};
@@ -13,6 +13,7 @@ use crate::table::reject::{Reject, Ring};
 use crate::table::stats::{PartitionProgress, Stats};
 use crate::table::status::{Conditions, Status};
 use crate::table::view::View;
+use crate::table::wait::EndOffsets;
 use crate::table::watch::Published;
 
 /// How many publications a watcher may lag behind before it is told that it
@@ -34,6 +35,9 @@ pub(super) struct Shared {
     /// Changes with every publication and every status.
     applied: watch::Sender<()>,
     status: watch::Sender<Status>,
+    /// A std lock: held to look or to set. Since when the status is what it is.
+    since: Mutex<SystemTime>,
+    pub(super) end_offsets: EndOffsets,
     /// A std lock: held to look or to change a field.
     conditions: Mutex<Conditions>,
     /// A std lock: held to push or to copy.
@@ -51,6 +55,31 @@ struct Loading {
     replayed: u64,
 }
 
+impl Loading {
+    fn begin() -> Self {
+        Self { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 }
+    }
+
+    fn is_done(&self, view: &View) -> bool {
+        self.behind(view).next().is_none()
+    }
+
+    /// The partitions that are not where they ended when loading began.
+    fn behind(&self, view: &View) -> impl Iterator<Item = &OffsetRange> {
+        self.ranges
+            .iter()
+            .filter(|range| range.end > range.start && view.position(range.partition) < range.end)
+    }
+
+    /// How far loading is, for people.
+    fn progress(&self, view: &View) -> String {
+        let behind = self.behind(view).map(|range| {
+            format!("partition {} at {} of {}", range.partition, view.position(range.partition), range.end)
+        });
+        behind.collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Shared {
     pub(super) fn new(
         log: Arc<dyn Log>,
@@ -58,9 +87,8 @@ impl Shared {
         codecs: Codecs,
         catchup_timeout: Duration,
     ) -> Self {
-        let loading = Loading { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 };
         Self {
-            view: ArcSwap::from_pointee(View::new(1, topic.clone(), Vec::new())),
+            view: ArcSwap::from_pointee(View::new(1, topic.clone())),
             log,
             topic,
             codecs,
@@ -68,9 +96,11 @@ impl Shared {
             watchers: Mutex::new(broadcast::channel(WATCH_LAG).0),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
+            since: Mutex::new(SystemTime::now()),
+            end_offsets: EndOffsets::default(),
             conditions: Mutex::default(),
             rejects: Mutex::default(),
-            loading: Mutex::new(loading),
+            loading: Mutex::new(Loading::begin()),
         }
     }
 
@@ -149,10 +179,26 @@ impl Shared {
         self.applied.send_replace(());
     }
 
-    /// A generation begins to load what these offsets span.
-    pub(super) fn begin_loading(&self, ranges: Vec<OffsetRange>) {
-        *lock(&self.loading) = Loading { began: Instant::now(), ranges, catch_up: None, replayed: 0 };
+    /// A generation begins to load.
+    pub(super) fn begin_loading(&self) {
+        *lock(&self.loading) = Loading::begin();
         *lock(&self.rejects) = Ring::default();
+    }
+
+    /// What a partition holds belongs to what is being loaded.
+    pub(super) fn expect(&self, range: OffsetRange) {
+        lock(&self.loading).ranges.push(range);
+    }
+
+    /// The gate: everything that was there when loading began is applied.
+    pub(super) fn is_loaded(&self, view: &View) -> bool {
+        lock(&self.loading).is_done(view)
+    }
+
+    /// Which partitions are not loaded, for people.
+    pub(super) fn behind(&self) -> String {
+        let progress = lock(&self.loading).progress(&self.view());
+        if progress.is_empty() { progress } else { format!(": {progress}") }
     }
 
     /// A generation has loaded what there was when it began.
@@ -177,6 +223,7 @@ impl Shared {
             changed
         });
         if changed {
+            *lock(&self.since) = SystemTime::now();
             tracing::info!(topic = self.topic.name, "table is {status}");
             // Fails if there is no watcher.
             let _ = watchers.send(Published::Status(status));
@@ -217,6 +264,7 @@ impl Shared {
         };
         let counters = view.counters.clone();
         Stats {
+            status_since: *lock(&self.since),
             generation: view.generation,
             entries: view.len() as u64,
             groups: view.group_count() as u64,

@@ -1,7 +1,7 @@
 //! What a table has read and holds, in numbers.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::codec::RejectKind;
 use crate::log::{Offset, Partition};
@@ -43,6 +43,8 @@ pub struct PartitionProgress {
 /// What a table has read since its generation began, and holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
+    /// Since when the table's status is what it is.
+    pub status_since: SystemTime,
     /// Counts from 1; another one begins when the topic is replaced.
     pub generation: u64,
     /// Entries in the table.

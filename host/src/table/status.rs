@@ -64,6 +64,8 @@ impl fmt::Display for Status {
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     pub(super) caught_up: bool,
+    /// Nothing is heard of the log.
+    pub(super) unreachable: Option<Arc<str>>,
     /// Loading took longer than it should: how far it is.
     pub(super) late: Option<Arc<str>>,
     /// What is served is of a topic that was replaced, or cannot be followed now.
@@ -79,6 +81,9 @@ impl Conditions {
         match self {
             Self { failed: Some(error), .. } => Status::Failed(error.clone()),
             Self { stopped: true, .. } => Status::Stopped,
+            // Whatever is wrong has time to pass until then.
+            Self { caught_up: false, late: None, undecoded, .. } if undecoded.is_empty() => Status::Loading,
+            Self { unreachable: Some(reason), .. } => Status::Degraded(reason.clone()),
             Self { outdated: Some(reason), .. } => Status::Degraded(reason.clone()),
             Self { undecoded, .. } if !undecoded.is_empty() => {
                 Status::Degraded(undecoded.values().next().cloned().unwrap_or_default())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::codec::GroupKey;
-use crate::log::{Offset, Partition, TopicDescription};
+use crate::log::{Offset, OffsetRange, Partition, TopicDescription};
 use crate::table::decode::{Decoded, Outcome};
 use crate::table::entry::{Entry, Notice};
 use crate::table::reject::Reject;
@@ -46,12 +46,12 @@ pub(super) struct View {
 
 impl View {
     /// The moment before the first record.
-    pub(super) fn new(generation: u64, topic: Arc<TopicDescription>, positions: Vec<Offset>) -> Self {
+    pub(super) fn new(generation: u64, topic: Arc<TopicDescription>) -> Self {
         Self {
             generation,
             topic,
             counters: Counters::default(),
-            positions,
+            positions: Vec::new(),
             rows: RedBlackTreeSetSync::new_sync(),
             groups: RedBlackTreeMapSync::new_sync(),
             notices: RedBlackTreeMapSync::new_sync(),
@@ -123,6 +123,12 @@ impl View {
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()
+    }
+
+    /// A partition will be applied from the start of this range on. Partitions come
+    /// in order.
+    pub(super) fn begin(&mut self, range: OffsetRange) {
+        self.positions.push(range.start);
     }
 
     /// Everything of a partition below this offset has been applied.

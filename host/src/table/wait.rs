@@ -1,6 +1,8 @@
 //! Waiting for what others wrote.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::log::{LogError, Offset, Partition};
@@ -23,16 +25,42 @@ impl Freshness {
     }
 }
 
+/// The end offsets a barrier waits for. At most one request for them is under way;
+/// who comes meanwhile shares the next one.
+#[derive(Debug, Default)]
+pub(super) struct EndOffsets {
+    /// How many requests have begun.
+    begun: AtomicU64,
+    /// The last answer, and which request's it is. Held through a request.
+    last: tokio::sync::Mutex<(u64, Option<Answer>)>,
+}
+
+type Answer = Result<Arc<[(Partition, Offset)]>, LogError>;
+
+impl EndOffsets {
+    /// The end offsets of a topic at some moment after the call.
+    async fn ask(&self, shared: &Shared) -> Answer {
+        let before = self.begun.load(Ordering::Acquire);
+        let mut last = self.last.lock().await;
+        if let (number, Some(answer)) = &*last
+            && *number > before
+        {
+            return answer.clone();
+        }
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let topic = shared.view().topic.clone();
+        let answer = shared.log.end_offsets(&topic).await.map(Arc::from);
+        *last = (number, Some(answer.clone()));
+        answer
+    }
+}
+
 pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
     let wait = async {
         let mut applied = shared.subscribe_applied();
         loop {
-            let topic = shared.view().topic.clone();
-            match shared.log.offsets(&topic).await {
-                Ok(ranges) => {
-                    let ends: Vec<_> = ranges.iter().map(|range| (range.partition, range.end)).collect();
-                    return reach(shared, &ends).await;
-                }
+            match shared.end_offsets.ask(shared).await {
+                Ok(ends) => return reach(shared, &ends).await,
                 // What was acknowledged is in a topic that is being loaded.
                 Err(LogError::Replaced { .. }) if !shared.status().is_over() => {
                     if applied.changed().await.is_err() {

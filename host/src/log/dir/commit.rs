@@ -30,6 +30,14 @@ struct Pending {
     answer: oneshot::Sender<Result<Ack, LogError>>,
 }
 
+/// What the thread is asked to do, in order.
+#[derive(Debug)]
+enum Job {
+    Write(Pending),
+    /// Say when everything before is done.
+    Flush(oneshot::Sender<()>),
+}
+
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Place {
@@ -43,7 +51,7 @@ struct Place {
 /// that was queued is written.
 #[derive(Debug)]
 pub(super) struct Committer {
-    queue: mpsc::Sender<Pending>,
+    queue: mpsc::Sender<Job>,
     /// Keyless records go round the partitions.
     keyless: AtomicU32,
 }
@@ -76,8 +84,17 @@ impl Committer {
         let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let (answer, delivery) = oneshot::channel();
         let pending = Pending { place, record, answer };
-        self.queue.send(pending).await.map_err(|_| LogError::Closed)?;
+        self.queue.send(Job::Write(pending)).await.map_err(|_| LogError::Closed)?;
         Ok(Delivery::new(delivery))
+    }
+
+    /// Waits until everything that was queued is written, or cannot be.
+    pub(super) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        // The thread ends only when the queue is dropped.
+        if self.queue.send(Job::Flush(done)).await.is_ok() {
+            let _ = flushed.await;
+        }
     }
 
     fn partition(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Partition, LogError> {
@@ -105,16 +122,20 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
-        while let Some(first) = queue.blocking_recv() {
-            let mut bytes = size(&first.record);
-            let mut group = vec![first];
-            while group.len() < APPEND_RECORDS && bytes < RECORD_BYTES {
-                let Ok(next) = queue.try_recv() else { break };
-                bytes += size(&next.record);
-                group.push(next);
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(job) = queue.blocking_recv() {
+            let (mut group, mut bytes, mut next) = (Vec::new(), 0, Some(job));
+            while let Some(Job::Write(pending)) = next {
+                bytes += size(&pending.record);
+                group.push(pending);
+                let full = group.len() >= APPEND_RECORDS || bytes >= RECORD_BYTES;
+                next = if full { None } else { queue.try_recv().ok() };
             }
             self.commit(group);
+            if let Some(Job::Flush(done)) = next {
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            }
         }
     }
 

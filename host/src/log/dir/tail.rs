@@ -4,23 +4,22 @@ use tokio::sync::{mpsc, watch};
 
 use crate::log::dir::cursor::Cursor;
 use crate::log::dir::{DirLog, batch};
-use crate::log::{LogError, Offset, PartitionStream, RecordBatch, StreamItem};
+use crate::log::{LogError, Offset, OffsetRange, PartitionStream, RecordBatch, StreamItem};
 
 /// How many items wait between a reader and its table: enough that decoding
 /// never waits for the disk.
 const STREAM_ITEMS: usize = 4;
 
-/// The stream of a partition from this offset on.
-pub(super) fn stream(cursor: Cursor, from: Offset, changes: watch::Receiver<u64>) -> PartitionStream {
-    let partition = cursor.partition();
+/// The stream of a partition from the start of a range on.
+pub(super) fn stream(cursor: Cursor, range: OffsetRange, changes: watch::Receiver<u64>) -> PartitionStream {
     let (items, stream) = mpsc::channel(STREAM_ITEMS);
     tokio::spawn(async move {
         // No receiver is left: nobody wants to know.
-        if let Err(Some(error)) = follow(cursor, from, changes, &items).await {
+        if let Err(Some(error)) = follow(cursor, range.start, changes, &items).await {
             let _ = items.send(Err(error)).await;
         }
     });
-    PartitionStream::new(partition, stream)
+    PartitionStream::new(range, stream)
 }
 
 /// Sends until the log fails (`Some`) or the stream is dropped (`None`).

@@ -41,7 +41,7 @@ pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescr
         partitions: manifest.partitions,
         // Nothing here is deleted, and a table sees the newest record of a key:
         // what Kafka calls compacted.
-        cleanup_policy: "compact".to_owned(),
+        cleanup_policy: Some("compact".to_owned()),
     })
 }
 
@@ -72,15 +72,20 @@ pub(super) fn create(
     settings: NewTopic,
 ) -> Result<TopicDescription, LogError> {
     check_name(topic)?;
-    check_partitions(topic, settings.partitions)?;
+    let partitions = settings.partitions.unwrap_or(1);
+    check_partitions(topic, partitions)?;
+    if settings.replication_factor.is_some_and(|replicas| replicas != 1) {
+        let reason = "a directory keeps one replica".to_owned();
+        return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
+    }
     let id = uuid::Uuid::new_v4().to_string();
     // A name no topic can have: `~` is not allowed in one.
     let draft = root.join(format!("~{id}"));
-    for partition in 0..settings.partitions {
+    for partition in 0..partitions {
         let folder = draft.join(partition.to_string());
         fs::create_dir_all(&folder).map_err(LogError::io("create", &folder))?;
     }
-    let manifest = serde_json::to_vec(&Manifest { id, partitions: settings.partitions });
+    let manifest = serde_json::to_vec(&Manifest { id, partitions });
     let path = draft.join("topic.json");
     // OK because a manifest is a string and a number.
     let manifest = manifest.expect("serializes");

@@ -1,0 +1,204 @@
+//! `kafka://HOST:PORT,…`, Apache Kafka and what speaks its protocol, through
+//! librdkafka.
+//!
+//! Behind a cluster stand three kinds of clients, each polled by a thread of its
+//! own:
+//!
+//! - the *control* client asks for topics and offsets. It consumes nothing, because
+//!   a broker answers a connection's requests in turn, and an answer must not wait
+//!   behind a fetch;
+//! - *loading* clients read a topic from its first offset, fast, one for each topic
+//!   that is being loaded, within a budget of memory for the whole process;
+//! - the *tail* client follows all topics that are loaded.
+//!
+//! A fourth writes, from the first write on. Threads and connections grow with
+//! clusters, not with tables. The only place that names librdkafka.
+
+mod admin;
+mod client;
+mod config;
+mod control;
+mod error;
+mod event;
+mod feed;
+mod heard;
+mod load;
+mod monitor;
+mod produce;
+mod reader;
+mod tail;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::log::{
+    Delivery, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange, Partition,
+    PartitionStreams, TopicDescription, Unacknowledged,
+};
+use config::Configs;
+use control::Control;
+use feed::{Feed, Reading};
+use heard::Heard;
+use load::Loading;
+use monitor::Monitor;
+use produce::Producer;
+use tail::{Refresh, Tails};
+
+/// A Kafka cluster.
+#[derive(Debug)]
+pub struct KafkaLog {
+    url: Arc<str>,
+    configs: Arc<Configs>,
+    heard: Arc<Heard>,
+    control: Arc<Control>,
+    loading: Loading,
+    monitor: Arc<Monitor>,
+    /// A std lock: held to take the client, or to start one.
+    producer: Mutex<Option<Arc<Producer>>>,
+    background: tokio::runtime::Handle,
+    /// Dropped with the log, which ends the background.
+    _end: oneshot::Sender<()>,
+}
+
+impl KafkaLog {
+    /// The cluster that these brokers (`HOST:PORT,…`) lead to. Nothing is connected
+    /// before something is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Property`] if an option is of no use, [`LogError::Client`] if no
+    /// client can be started with them.
+    pub fn open(brokers: &str, options: LogOptions) -> Result<Self, LogError> {
+        let url: Arc<str> = format!("kafka://{brokers}").into();
+        let configs = Arc::new(Configs::new(brokers, options)?);
+        let stale_after = configs.options().stale_after;
+        let heard = Arc::new(Heard::new(stale_after));
+        let control = Arc::new(Control::start(&configs, url.clone(), heard.clone())?);
+        let tails = Arc::new(Tails::new(configs.clone(), url.clone(), heard.clone()));
+        let monitor = Arc::new(Monitor::new(control.clone(), tails.clone(), heard.clone(), stale_after));
+        let (background, end) = background(&url, monitor.clone())?;
+        let loading = Loading { configs: configs.clone(), log: url.clone(), heard: heard.clone(), tails };
+        let producer = Mutex::default();
+        Ok(Self { url, configs, heard, control, loading, monitor, producer, background, _end: end })
+    }
+
+    fn producer(&self) -> Result<Arc<Producer>, LogError> {
+        // OK because nothing panics while it holds the lock.
+        let mut producer = self.producer.lock().expect("not poisoned");
+        match &*producer {
+            Some(producer) if !producer.is_dead() => Ok(producer.clone()),
+            _ => {
+                let new = Producer::start(&self.configs, self.url.clone(), self.heard.clone())?;
+                Ok(producer.insert(Arc::new(new)).clone())
+            }
+        }
+    }
+}
+
+/// A runtime on a thread of its own, for what a cluster does by itself: it must go on
+/// whatever becomes of the runtime that opened the log.
+fn background(
+    url: &str,
+    monitor: Arc<Monitor>,
+) -> Result<(tokio::runtime::Handle, oneshot::Sender<()>), LogError> {
+    let failed = |error| LogError::Client { log: url.to_owned(), reason: format!("no thread: {error}") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let handle = runtime.handle().clone();
+    let (end, ended) = oneshot::channel();
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                // An error means that the log was dropped.
+                _ = ended => {}
+                () = monitor.run() => {}
+            }
+        });
+    };
+    std::thread::Builder::new().name("ktables-monitor".to_owned()).spawn(run).map_err(failed)?;
+    Ok((handle, end))
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn health(&self) -> Health {
+        self.heard.health()
+    }
+
+    async fn describe(&self, topic: &str) -> Result<TopicDescription, LogError> {
+        self.control.describe(topic).await
+    }
+
+    async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
+        self.control.create(topic, settings).await?;
+        self.control.appear(topic).await
+    }
+
+    async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
+        self.control.offsets(topic).await
+    }
+
+    async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let ends = self.control.end_offsets(topic).await;
+        match &ends {
+            Ok(ends) => {
+                self.loading.tails.hurry(&topic.name, ends);
+                if ends.len() > usize::try_from(topic.partitions).unwrap_or(0) {
+                    self.monitor.look();
+                }
+            }
+            Err(LogError::Replaced { .. }) => self.monitor.look(),
+            Err(_) => {}
+        }
+        ends
+    }
+
+    async fn read(
+        &self,
+        topic: &TopicDescription,
+        from: &[OffsetRange],
+    ) -> Result<PartitionStreams, LogError> {
+        let reading = Arc::new(Reading { topic: topic.name.as_str().into(), id: topic.id.clone() });
+        let (sender, streams) = mpsc::unbounded_channel();
+        let mut feeds = Vec::with_capacity(from.len());
+        for &range in from {
+            let (feed, stream) = Feed::new(&reading, range);
+            feeds.push(feed);
+            // The receiver is here.
+            let _ = sender.send(Ok(stream));
+        }
+        // OK because a topic's partitions are numbered by 32 bits.
+        let partitions = Partition::try_from(from.len()).expect("few enough");
+        self.monitor.watch_over(&reading, partitions, sender);
+        if feeds.iter().all(|feed| feed.target <= feed.position()) {
+            self.loading.tails.adopt(feeds, Refresh::No);
+        } else {
+            self.background.spawn(self.loading.clone().load(feeds));
+        }
+        Ok(unfold(streams, |mut streams| async { streams.recv().await.map(|stream| (stream, streams)) })
+            .boxed())
+    }
+
+    async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
+        if let Some(partition) = record.partition.filter(|number| !(0..topic.partitions).contains(number)) {
+            let (topic, partitions) = (topic.name.clone(), topic.partitions);
+            return Err(LogError::UnknownPartition { topic, partition, partitions });
+        }
+        self.producer()?.send(topic, &record).await
+    }
+
+    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
+        // OK because nothing panics while it holds the lock.
+        let Some(producer) = self.producer.lock().expect("not poisoned").clone() else { return Vec::new() };
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(patience)).await;
+        flushed.unwrap_or_default()
+    }
+}

@@ -1,0 +1,305 @@
+//! Questions to the cluster and their answers, in librdkafka's admin interface.
+//!
+//! A question goes out at once; its answer comes through the client's queue, whose
+//! poller hands it to [`answer`].
+
+use std::ffi::{CString, c_char, c_void};
+use std::ptr;
+use std::slice;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::error::IsError;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
+use crate::log::kafka::client::Client;
+use crate::log::kafka::event::{Reply, text};
+use crate::log::{NewTopic, Offset, OffsetRange, Partition};
+
+use sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED;
+use sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
+use sys::rd_kafka_admin_op_t as Operation;
+
+/// Which end of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The offset of its first record.
+    First,
+    /// The offset its next record will get: the high watermark.
+    Last,
+}
+
+/// What the cluster knows of a topic.
+#[derive(Debug, Clone)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) partitions: Partition,
+}
+
+/// What was answered for one of the things asked for.
+pub(super) type Answer<T> = Result<T, (RDKafkaErrorCode, String)>;
+
+/// The way an answer comes back.
+pub(super) type Pending = oneshot::Receiver<Reply>;
+
+/// Hands a reply to whoever asked.
+#[allow(unsafe_code, reason = "takes back what was lent to librdkafka")]
+pub(super) fn answer(reply: Reply) {
+    let opaque = reply.opaque();
+    if !opaque.is_null() {
+        // SAFETY: each request lends one box, and has one reply.
+        let asker = unsafe { Box::from_raw(opaque.cast::<oneshot::Sender<Reply>>()) };
+        // Whoever asked may have lost patience.
+        let _ = asker.send(reply);
+    }
+}
+
+/// The options of a request, with the way back for its answer.
+struct Options(*mut sys::rd_kafka_AdminOptions_t);
+
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+impl Options {
+    fn new(client: &Client, operation: Operation, timeout: Duration) -> (Self, Pending) {
+        let (sender, pending) = oneshot::channel::<Reply>();
+        let opaque: *mut c_void = Box::into_raw(Box::new(sender)).cast();
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the client is alive; the options are freed in `drop`, and the
+        // opaque in `answer`.
+        let options = unsafe {
+            let options = sys::rd_kafka_AdminOptions_new(client.rk(), operation);
+            sys::rd_kafka_AdminOptions_set_opaque(options, opaque);
+            // Refused for times longer than an hour, which are the default then.
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+            options
+        };
+        (Self(options), pending)
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`; a request keeps a copy.
+        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
+    }
+}
+
+/// Asks for identity and partitions of topics.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn describe_topics(client: &Client, names: &[CString], timeout: Duration) -> Pending {
+    let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout);
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    // SAFETY: everything lives through the call, which copies it.
+    unsafe {
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(client.rk(), topics, options.0, client.queue());
+        sys::rd_kafka_TopicCollection_destroy(topics);
+    }
+    pending
+}
+
+/// The answer to [`describe_topics`], a topic each.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn described(reply: &Reply) -> Vec<(String, Answer<Described>)> {
+    // SAFETY: what the reply points to lives as long as it does.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(reply.as_ptr());
+        if result.is_null() {
+            return Vec::new();
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        list(topics, count)
+            .iter()
+            .map(|&topic| (text(sys::rd_kafka_TopicDescription_name(topic)), one(topic)))
+            .collect()
+    }
+}
+
+/// # Safety
+///
+/// The description must be alive.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+unsafe fn one(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<Described> {
+    // SAFETY: all of it lives as long as the description.
+    unsafe {
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        let code = sys::rd_kafka_error_code(error);
+        if code.is_error() {
+            return Err((code.into(), text(sys::rd_kafka_error_string(error))));
+        }
+        let mut count = 0;
+        sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
+        let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+        Ok(Described {
+            name: text(sys::rd_kafka_TopicDescription_name(topic)),
+            id: text(sys::rd_kafka_Uuid_base64str(id)),
+            // OK because a topic's partitions are numbered by 32 bits.
+            partitions: Partition::try_from(count).expect("few enough"),
+        })
+    }
+}
+
+/// Asks for an end of partitions. Only the high watermark tells where everything
+/// ends that was acknowledged: under `read_committed` the answer would be the last
+/// stable offset.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn list_offsets(
+    client: &Client,
+    topic: &str,
+    partitions: impl IntoIterator<Item = Partition>,
+    end: End,
+    timeout: Duration,
+) -> Pending {
+    let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout);
+    let offset = match end {
+        End::First => rdkafka::Offset::Beginning,
+        End::Last => rdkafka::Offset::End,
+    };
+    let mut places = rdkafka::TopicPartitionList::new();
+    for partition in partitions {
+        // OK because these are valid offsets.
+        places.add_partition_offset(topic, partition, offset).expect("a valid offset");
+    }
+    // SAFETY: everything lives through the call, which copies it.
+    unsafe {
+        sys::rd_kafka_AdminOptions_set_isolation_level(options.0, RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED);
+        sys::rd_kafka_ListOffsets(client.rk(), places.ptr(), options.0, client.queue());
+    }
+    pending
+}
+
+/// The answer to [`list_offsets`], a partition each.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn listed(reply: &Reply) -> Vec<(Partition, Result<Offset, RDKafkaErrorCode>)> {
+    // SAFETY: what the reply points to lives as long as it does.
+    unsafe {
+        let result = sys::rd_kafka_event_ListOffsets_result(reply.as_ptr());
+        if result.is_null() {
+            return Vec::new();
+        }
+        let mut count = 0;
+        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+        let place = |&info: &*const _| {
+            let place = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
+            let offset = if place.err.is_error() { Err(place.err.into()) } else { Ok(place.offset) };
+            (place.partition, offset)
+        };
+        list(infos, count).iter().map(place).collect()
+    }
+}
+
+/// First and end offsets together.
+pub(super) fn ranges(first: &[(Partition, Offset)], last: &[(Partition, Offset)]) -> Vec<OffsetRange> {
+    let end = |partition| last.iter().find(|place| place.0 == partition).map(|place| place.1);
+    let range = |&(partition, start): &(Partition, Offset)| {
+        end(partition).map(|end| OffsetRange { partition, start, end })
+    };
+    let mut ranges: Vec<OffsetRange> = first.iter().filter_map(range).collect();
+    ranges.sort_by_key(|range| range.partition);
+    ranges
+}
+
+/// Asks for a topic's configuration.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn describe_configuration(client: &Client, topic: &CString, timeout: Duration) -> Pending {
+    let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout);
+    // SAFETY: everything lives through the call, which copies it.
+    unsafe {
+        let resource = sys::rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr());
+        sys::rd_kafka_DescribeConfigs(client.rk(), &mut { resource }, 1, options.0, client.queue());
+        sys::rd_kafka_ConfigResource_destroy(resource);
+    }
+    pending
+}
+
+/// One setting in the answer to [`describe_configuration`]; none if the cluster
+/// does not tell.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn setting(reply: &Reply, name: &str) -> Option<String> {
+    // SAFETY: what the reply points to lives as long as it does.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeConfigs_result(reply.as_ptr());
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
+        let resource = list(resources, count).first()?;
+        let entries = sys::rd_kafka_ConfigResource_configs(*resource, &mut count);
+        let entry = list(entries, count)
+            .iter()
+            .find(|&&entry| text(sys::rd_kafka_ConfigEntry_name(entry)) == name)?;
+        Some(text(sys::rd_kafka_ConfigEntry_value(*entry)))
+    }
+}
+
+/// Asks for a compacted topic to be made.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn create_topic(
+    client: &Client,
+    name: &CString,
+    settings: NewTopic,
+    timeout: Duration,
+) -> Result<Pending, String> {
+    let mut reason: [c_char; 512] = [0; 512];
+    // The broker's own default.
+    let (partitions, replicas) =
+        (settings.partitions.unwrap_or(-1), settings.replication_factor.map_or(-1, i32::from));
+    // SAFETY: everything lives through the calls, which copy it; the reason is a text
+    // where there is no topic.
+    unsafe {
+        let topic = sys::rd_kafka_NewTopic_new(
+            name.as_ptr(),
+            partitions,
+            replicas,
+            reason.as_mut_ptr(),
+            reason.len(),
+        );
+        if topic.is_null() {
+            return Err(text(reason.as_ptr()));
+        }
+        let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout);
+        sys::rd_kafka_NewTopic_set_config(topic, c"cleanup.policy".as_ptr(), c"compact".as_ptr());
+        sys::rd_kafka_CreateTopics(client.rk(), &mut { topic }, 1, options.0, client.queue());
+        sys::rd_kafka_NewTopic_destroy(topic);
+        Ok(pending)
+    }
+}
+
+/// The answer to [`create_topic`].
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn created(reply: &Reply) -> Answer<()> {
+    // SAFETY: what the reply points to lives as long as it does.
+    unsafe {
+        let result = sys::rd_kafka_event_CreateTopics_result(reply.as_ptr());
+        if result.is_null() {
+            return Ok(());
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_CreateTopics_result_topics(result, &mut count);
+        for &topic in list(topics, count) {
+            let code = sys::rd_kafka_topic_result_error(topic);
+            if code.is_error() {
+                return Err((code.into(), text(sys::rd_kafka_topic_result_error_string(topic))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An array of librdkafka's, which may be null where it is empty.
+///
+/// # Safety
+///
+/// If not null, it must have that many items, and live as long as `'a`.
+#[allow(unsafe_code, reason = "reads C arrays")]
+unsafe fn list<'a, T>(items: *const T, count: usize) -> &'a [T] {
+    if items.is_null() {
+        return &[];
+    }
+    // SAFETY: as the caller says.
+    unsafe { slice::from_raw_parts(items, count) }
+}

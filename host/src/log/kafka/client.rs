@@ -1,0 +1,180 @@
+//! A client of librdkafka, reduced to what this log uses: one queue, from which
+//! one thread takes typed [`Event`]s.
+//!
+//! With [`event`](super::event) and [`admin`](super::admin) this is all of the
+//! code that calls C. The client may be used from any thread; events are for
+//! whoever polls.
+
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client as Native, DefaultClientContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaQueue, RDKafkaType};
+use rdkafka::{ClientConfig, TopicPartitionList};
+
+use crate::log::kafka::event::Event;
+use crate::log::{Offset, Partition};
+
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Asks the cluster. Consumes nothing.
+    Control,
+    /// Consumes.
+    Data,
+    /// Writes.
+    Producer,
+}
+
+/// A client and its queue.
+pub(super) struct Client {
+    native: Native,
+    queue: NonNull<RDKafkaQueue>,
+}
+
+// SAFETY: librdkafka's handles and queues may be used from several threads at once
+// (its introduction, "Threads and callbacks").
+#[allow(unsafe_code, reason = "the queue is a raw pointer of a thread-safe library")]
+unsafe impl Send for Client {}
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "the queue is a raw pointer of a thread-safe library")]
+unsafe impl Sync for Client {}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+impl Client {
+    /// A client of its own threads. Nothing is connected yet.
+    pub(super) fn new(role: Role, config: &ClientConfig) -> Result<Self, KafkaError> {
+        let native_config = config.create_native_config()?;
+        let events = sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR;
+        // SAFETY: the configuration lives until the client takes it.
+        unsafe { sys::rd_kafka_conf_set_events(native_config.ptr(), events) };
+        let kind = match role {
+            Role::Control | Role::Producer => RDKafkaType::RD_KAFKA_PRODUCER,
+            Role::Data => RDKafkaType::RD_KAFKA_CONSUMER,
+        };
+        let native = Native::new(config, native_config, kind, DefaultClientContext)?;
+        let rk = native.native_ptr();
+        // SAFETY: the client is alive, and a queue that it hands out is ours to
+        // give back, which `drop` does before the client goes.
+        let queue = unsafe {
+            if role == Role::Data {
+                sys::rd_kafka_poll_set_consumer(rk);
+                sys::rd_kafka_queue_get_consumer(rk)
+            } else {
+                sys::rd_kafka_queue_get_main(rk)
+            }
+        };
+        let queue =
+            NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("it has no queue".to_owned()))?;
+        Ok(Self { native, queue })
+    }
+
+    pub(super) fn rk(&self) -> *mut RDKafka {
+        self.native.native_ptr()
+    }
+
+    pub(super) fn queue(&self) -> *mut RDKafkaQueue {
+        self.queue.as_ptr()
+    }
+
+    /// The next event, or nothing within this time, or nothing because of
+    /// [`Client::wake`].
+    pub(super) fn poll(&self, timeout: Duration) -> Option<Event> {
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue lives as long as `self`; the event is `Event`'s to free.
+        unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis)) }
+    }
+
+    /// Makes a poll that is under way, or the next one, return at once.
+    pub(super) fn wake(&self) {
+        // SAFETY: the queue lives as long as `self`.
+        unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
+    }
+
+    /// Adds partitions to those that are read, each from an offset.
+    pub(super) fn assign(&self, places: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: client and list are alive; the list is copied.
+        let error = unsafe { sys::rd_kafka_incremental_assign(self.rk(), places.ptr()) };
+        take_error(error)
+    }
+
+    /// Takes partitions away from those that are read.
+    pub(super) fn unassign(&self, places: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: as in `assign`.
+        let error = unsafe { sys::rd_kafka_incremental_unassign(self.rk(), places.ptr()) };
+        take_error(error)
+    }
+
+    /// Fetches no more of these partitions, for now.
+    pub(super) fn pause(&self, places: &TopicPartitionList) {
+        // SAFETY: client and list are alive. Fails for partitions that are not
+        // assigned, of which nothing is fetched anyway.
+        unsafe { sys::rd_kafka_pause_partitions(self.rk(), places.ptr()) };
+    }
+
+    /// Goes on behind the last record that was taken from the queue.
+    pub(super) fn resume(&self, places: &TopicPartitionList) {
+        // SAFETY: as in `pause`.
+        unsafe { sys::rd_kafka_resume_partitions(self.rk(), places.ptr()) };
+    }
+
+    /// For each place the offset behind what was taken from the queue, control
+    /// records counted.
+    pub(super) fn positions(&self, places: &TopicPartitionList) -> Vec<(String, Partition, Offset)> {
+        // SAFETY: client and list are alive; the offsets are written into the list.
+        unsafe { sys::rd_kafka_position(self.rk(), places.ptr()) };
+        let places = places.elements();
+        let known = places.iter().filter_map(|place| match place.offset() {
+            rdkafka::Offset::Offset(offset) => Some((place.topic().to_owned(), place.partition(), offset)),
+            _ => None,
+        });
+        known.collect()
+    }
+
+    /// Makes the client learn of a topic's partitions.
+    pub(super) fn refresh_metadata(&self, topic: &str, timeout: Duration) -> Result<(), KafkaError> {
+        self.native.fetch_metadata(Some(topic), timeout).map(drop)
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: the only reference that is ours; the client itself goes after it.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+    }
+}
+
+/// The code of an error object, which is freed.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn take_error(error: *mut sys::rd_kafka_error_t) -> Result<(), RDKafkaErrorCode> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: an error object is the caller's to free, once.
+    unsafe {
+        let code = sys::rd_kafka_error_code(error);
+        sys::rd_kafka_error_destroy(error);
+        Err(code.into())
+    }
+}
+
+/// A list of places for the calls above.
+pub(super) fn places<'a>(
+    places: impl IntoIterator<Item = (&'a str, Partition, Offset)>,
+) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition, offset) in places {
+        // OK because offsets of records are valid offsets.
+        list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(offset)).expect("a valid offset");
+    }
+    list
+}

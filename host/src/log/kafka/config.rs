@@ -1,0 +1,198 @@
+//! librdkafka's configuration for each kind of client: what the user gave, and what
+//! tables need.
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+
+use crate::log::kafka::client::{Client, Role};
+use crate::log::{Acks, Isolation, LogError, LogOptions};
+
+/// Properties that would break replay or ordering, and what is meant instead.
+const REFUSED: [(&[&str], &str); 10] = [
+    (&["bootstrap.servers", "metadata.broker.list"], "the brokers stand in the URL: kafka://HOST:PORT,…"),
+    (&["isolation.level"], "write isolation = \"read_committed\" or \"read_uncommitted\""),
+    (&["enable.idempotence"], "write idempotence = true or false"),
+    (&["acks", "request.required.acks"], "write acks = \"all\" or \"leader\""),
+    (
+        &["max.in.flight.requests.per.connection", "max.in.flight"],
+        "it follows from `idempotence`, so that records stay in order",
+    ),
+    (
+        &["partitioner", "partitioner_cb"],
+        "records go where Java's client puts them (murmur2), so that all writers agree",
+    ),
+    (
+        &["auto.offset.reset", "enable.partition.eof", "offset.store.method"],
+        "a table reads its whole topic from its first offset",
+    ),
+    (
+        &["enable.auto.commit", "enable.auto.offset.store", "auto.commit.enable", "auto.commit.interval.ms"],
+        "a table commits no offsets",
+    ),
+    (
+        &[
+            "group.id",
+            "group.instance.id",
+            "group.protocol",
+            "group.remote.assignor",
+            "partition.assignment.strategy",
+        ],
+        "a table is in no consumer group: every process reads all partitions",
+    ),
+    (
+        &["transactional.id", "allow.auto.create.topics", "log.queue"],
+        "it is not for tables; topics are made by `ktables topic ensure`",
+    ),
+];
+
+/// The memory a loading client may fill, in KiB.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueKib(pub(super) u32);
+
+/// How the clients of a cluster are configured.
+#[derive(Debug, Clone)]
+pub(super) struct Configs {
+    bootstrap: String,
+    options: LogOptions,
+}
+
+impl Configs {
+    /// Checks all that can be checked before anything is connected.
+    pub(super) fn new(bootstrap: &str, options: LogOptions) -> Result<Self, LogError> {
+        options.validate()?;
+        for name in options.properties.keys() {
+            if let Some((_, reason)) = REFUSED.iter().find(|(names, _)| names.contains(&name.as_str())) {
+                return Err(LogError::Property { name: name.clone(), reason: (*reason).to_owned() });
+            }
+        }
+        let configs = Self { bootstrap: bootstrap.to_owned(), options };
+        configs.producer().create_native_config().map_err(property)?;
+        Ok(configs)
+    }
+
+    fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", "ktables");
+        // After a broker is back, a second is long enough to wait.
+        config.set("reconnect.backoff.max.ms", "1000");
+        config.set("enable.metrics.push", "false");
+        config.set("socket.keepalive.enable", "true");
+        if self
+            .options
+            .properties
+            .get("security.protocol")
+            .is_some_and(|protocol| protocol.to_lowercase().contains("ssl"))
+        {
+            // OpenSSL is linked in, so it does not know the system's certificates.
+            config.set("ssl.ca.location", "probe");
+        }
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.options.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.bootstrap);
+        config.set("allow.auto.create.topics", "false");
+        // Everything librdkafka says comes as an event, and its subscribers choose.
+        config.set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
+        config
+    }
+
+    /// For the client that asks.
+    pub(super) fn control(&self) -> ClientConfig {
+        self.base(&[])
+    }
+
+    /// For the client that writes.
+    pub(super) fn producer(&self) -> ClientConfig {
+        // A single write should not wait for others; many fill batches anyway while
+        // requests are on their way. Two minutes are what Java's client waits.
+        let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", "120000")]);
+        config.set("partitioner", "murmur2_random");
+        config.set("enable.idempotence", self.options.idempotence.to_string());
+        config.set(
+            "acks",
+            match self.options.acks {
+                Acks::All => "all",
+                Acks::Leader => "1",
+            },
+        );
+        // Without idempotence a record that is sent again must not overtake.
+        config.set("max.in.flight.requests.per.connection", if self.options.idempotence { "5" } else { "1" });
+        config
+    }
+
+    /// For a client that loads a topic: everything as fast as it comes.
+    pub(super) fn loader(&self, queue: QueueKib) -> ClientConfig {
+        self.consumer(&[
+            ("queued.max.messages.kbytes", &queue.0.to_string()),
+            ("queued.min.messages", "1000000"),
+            ("fetch.message.max.bytes", "8388608"),
+            ("fetch.max.bytes", "52428800"),
+            // The default of a second stalls.
+            ("fetch.queue.backoff.ms", "5"),
+            // Data wakes the broker; only the news of the end waits for this.
+            ("fetch.wait.max.ms", "10"),
+        ])
+    }
+
+    /// For the client that follows all topics that are loaded: quiet and small.
+    pub(super) fn tail(&self) -> ClientConfig {
+        self.consumer(&[
+            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", "10000"),
+            ("fetch.queue.backoff.ms", "10"),
+            ("fetch.wait.max.ms", "500"),
+        ])
+    }
+
+    fn consumer(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config =
+            self.base(&[defaults, &[("check.crcs", "true"), ("fetch.error.backoff.ms", "50")]].concat());
+        // librdkafka wants a group where there is none.
+        config.set("group.id", format!("ktables-{}", uuid::Uuid::new_v4()));
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("enable.partition.eof", "true");
+        config.set("auto.offset.reset", "error");
+        config.set(
+            "isolation.level",
+            match self.options.isolation {
+                Isolation::ReadCommitted => "read_committed",
+                Isolation::ReadUncommitted => "read_uncommitted",
+            },
+        );
+        config
+    }
+
+    pub(super) fn options(&self) -> &LogOptions {
+        &self.options
+    }
+}
+
+/// What is wrong with a property. librdkafka's own words quote the value, which may
+/// be a secret.
+fn property(error: KafkaError) -> LogError {
+    use rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+    match error {
+        KafkaError::ClientConfig(RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+            LogError::Property { name, reason: "librdkafka has no such property".to_owned() }
+        }
+        KafkaError::ClientConfig(_, _, name, _) => {
+            LogError::Property { name, reason: "librdkafka does not take this value".to_owned() }
+        }
+        error => LogError::Property { name: "properties".to_owned(), reason: error.to_string() },
+    }
+}
+
+/// A client of this configuration.
+pub(super) fn client(role: Role, config: &ClientConfig, log: &str) -> Result<Client, LogError> {
+    Client::new(role, config).map_err(|error| {
+        let reason = match error {
+            KafkaError::ClientCreation(reason) => reason,
+            error => error.to_string(),
+        };
+        LogError::Client { log: log.to_owned(), reason }
+    })
+}

@@ -1,0 +1,256 @@
+//! The control client of a cluster: it asks, and consumes nothing, so that no
+//! answer waits behind a fetch.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use backon::{ConstantBuilder, Retryable};
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::log::kafka::admin::{self, Described, End, Pending};
+use crate::log::kafka::client::{Client, Role};
+use crate::log::kafka::config::{Configs, client};
+use crate::log::kafka::error::about_topic;
+use crate::log::kafka::event::{Event, Reply};
+use crate::log::kafka::heard::Heard;
+use crate::log::{LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
+
+/// How long to wait for an answer.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the thread waits for events: [`Client::wake`] ends the wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Control {
+    client: Arc<Client>,
+    log: Arc<str>,
+    heard: Arc<Heard>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
+        let client = Arc::new(client(Role::Control, &configs.control(), &log)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (polled, told, stopped) = (client.clone(), heard.clone(), stop.clone());
+        let thread = std::thread::Builder::new().name("ktables-control".to_owned());
+        let thread = thread.spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                match polled.poll(PATIENCE) {
+                    Some(Event::Reply(reply)) => admin::answer(reply),
+                    Some(Event::Failure(failure)) => told.failed(&failure),
+                    _ => {}
+                }
+            }
+        });
+        let thread = thread.map_err(|error| LogError::Client {
+            log: log.to_string(),
+            reason: format!("no thread: {error}"),
+        })?;
+        Ok(Self { client, log, heard, stop, thread: Some(thread) })
+    }
+
+    /// Waits for an answer.
+    async fn answer(&self, action: &'static str, topic: &str, pending: Pending) -> Result<Reply, LogError> {
+        let reply = tokio::select! {
+            reply = pending => reply.map_err(|_| LogError::Closed)?,
+            reason = self.heard.refused() => {
+                return Err(LogError::Authentication { log: self.log.to_string(), reason });
+            }
+        };
+        match reply.error() {
+            None => {
+                self.heard.answered();
+                Ok(reply)
+            }
+            Some((code, reason)) => {
+                // That time ran out says less than what a connection said.
+                let reason = self.heard.reason().unwrap_or(reason);
+                Err(self.error(topic, action, code, reason))
+            }
+        }
+    }
+
+    fn error(&self, topic: &str, action: &'static str, code: RDKafkaErrorCode, reason: String) -> LogError {
+        about_topic(&self.log, topic, action, code, reason)
+    }
+
+    /// Identity and partitions of topics, each with an answer of its own.
+    pub(super) async fn topics(
+        &self,
+        names: &[&str],
+        timeout: Duration,
+    ) -> Result<Vec<(String, Result<Described, LogError>)>, LogError> {
+        let action = "describe";
+        let names = names.iter().map(|name| c_name(name)).collect::<Result<Vec<_>, _>>()?;
+        let first = names.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let pending = admin::describe_topics(&self.client, &names, timeout);
+        let reply = self.answer(action, &first, pending).await?;
+        let described = admin::described(&reply).into_iter().map(|(name, answer)| {
+            let answer = answer.map_err(|(code, reason)| self.error(&name, action, code, reason));
+            (name, answer)
+        });
+        Ok(described.collect())
+    }
+
+    async fn topic(&self, name: &str) -> Result<Described, LogError> {
+        let topics = self.topics(&[name], REQUEST_TIMEOUT).await?;
+        let unknown = || LogError::UnknownTopic { log: self.log.to_string(), topic: name.to_owned() };
+        topics.into_iter().next().map_or_else(|| Err(unknown()), |(_, topic)| topic)
+    }
+
+    pub(super) async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
+        let configuration = admin::describe_configuration(&self.client, &c_name(name)?, REQUEST_TIMEOUT);
+        let topic = self.topic(name).await?;
+        if topic.partitions == 0 {
+            let reason = "it has no partitions yet".to_owned();
+            return Err(self.not_now(name, "describe", reason));
+        }
+        // Asking for a configuration takes a right that readers may lack.
+        let reply = configuration.await.ok();
+        Ok(TopicDescription {
+            name: topic.name,
+            id: topic.id,
+            partitions: topic.partitions,
+            cleanup_policy: reply.and_then(|reply| admin::setting(&reply, "cleanup.policy")),
+        })
+    }
+
+    pub(super) async fn create(&self, name: &str, settings: NewTopic) -> Result<(), LogError> {
+        let action = "create";
+        let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
+        let pending = admin::create_topic(&self.client, &c_name(name)?, settings, REQUEST_TIMEOUT);
+        let reply = self.answer(action, name, pending.map_err(invalid)?).await?;
+        admin::created(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
+    }
+
+    /// Waits until a topic that was created can be seen: the broker that is asked may
+    /// hear of it a moment later.
+    pub(super) async fn appear(&self, name: &str) -> Result<TopicDescription, LogError> {
+        let describe = || async {
+            let topic = self.describe(name).await?;
+            self.ends(name, 0..topic.partitions, End::Last).await?;
+            Ok(topic)
+        };
+        let passing =
+            |error: &LogError| error.is_transient() || matches!(error, LogError::UnknownTopic { .. });
+        let late = |_| Err(self.not_now(name, "describe", "it was created a while ago".to_owned()));
+        tokio::time::timeout(REQUEST_TIMEOUT, describe.retry(again()).when(passing))
+            .await
+            .unwrap_or_else(late)
+    }
+
+    fn not_now(&self, topic: &str, action: &'static str, reason: String) -> LogError {
+        LogError::Unreachable { log: self.log.to_string(), topic: topic.to_owned(), action, reason }
+    }
+
+    /// First and end offsets of these partitions.
+    pub(super) async fn ranges(
+        &self,
+        topic: &str,
+        partitions: std::ops::Range<Partition>,
+    ) -> Result<Vec<OffsetRange>, LogError> {
+        let (first, last) = tokio::join!(
+            self.ends(topic, partitions.clone(), End::First),
+            self.ends(topic, partitions, End::Last)
+        );
+        Ok(admin::ranges(&first?, &last?))
+    }
+
+    /// One end of these partitions. Waits while leaders move.
+    async fn ends(
+        &self,
+        topic: &str,
+        partitions: std::ops::Range<Partition>,
+        end: End,
+    ) -> Result<Vec<(Partition, Offset)>, LogError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ask = || self.ends_now(topic, partitions.clone(), end);
+        let started = Instant::now();
+        let passing = |error: &LogError| error.is_transient() && started.elapsed() < REQUEST_TIMEOUT;
+        ask.retry(again()).when(passing).await
+    }
+
+    async fn ends_now(
+        &self,
+        topic: &str,
+        partitions: std::ops::Range<Partition>,
+        end: End,
+    ) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let action = "ask for the offsets of";
+        let pending = admin::list_offsets(&self.client, topic, partitions, end, REQUEST_TIMEOUT);
+        let reply = self.answer(action, topic, pending).await?;
+        let listed = admin::listed(&reply).into_iter().map(|(partition, offset)| {
+            let offset = offset
+                .map_err(|code| self.error(topic, action, code, format!("partition {partition}: {code}")))?;
+            Ok((partition, offset))
+        });
+        listed.collect()
+    }
+
+    /// First and end offsets of all partitions, if this is still the topic.
+    pub(super) async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
+        let (now, ranges) =
+            tokio::join!(self.topic(&topic.name), self.ranges(&topic.name, 0..topic.partitions));
+        let now = self.same(topic, now?)?;
+        let mut ranges = ranges?;
+        ranges.extend(self.ranges(&topic.name, topic.partitions..now.partitions).await?);
+        Ok(ranges)
+    }
+
+    /// The end offsets of all partitions, if this is still the topic.
+    pub(super) async fn end_offsets(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let (now, ends) =
+            tokio::join!(self.topic(&topic.name), self.ends(&topic.name, 0..topic.partitions, End::Last));
+        let now = self.same(topic, now?)?;
+        let mut ends = ends?;
+        ends.extend(self.ends(&topic.name, topic.partitions..now.partitions, End::Last).await?);
+        Ok(ends)
+    }
+
+    fn same(&self, topic: &TopicDescription, now: Described) -> Result<Described, LogError> {
+        if now.id == topic.id {
+            return Ok(now);
+        }
+        Err(replaced(&topic.name))
+    }
+}
+
+/// Asking again what passes in a moment, for as long as the caller waits.
+fn again() -> ConstantBuilder {
+    ConstantBuilder::default().with_delay(Duration::from_millis(30)).without_max_times()
+}
+
+/// That a topic's name is another topic's now.
+pub(super) fn replaced(topic: &str) -> LogError {
+    let reason = "the topic was deleted and created again".to_owned();
+    LogError::Replaced { topic: topic.to_owned(), partition: 0, reason }
+}
+
+fn c_name(topic: &str) -> Result<CString, LogError> {
+    CString::new(topic).map_err(|_| LogError::InvalidTopic {
+        topic: topic.to_owned(),
+        reason: "a name has no NUL".to_owned(),
+    })
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.client.wake();
+        if let Some(thread) = self.thread.take() {
+            // It panicked, and said so.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! From a client's queue into partition streams. Records are gathered into batches;
+//! news of a partition's end travel behind the records they speak of.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::log::kafka::event::Fetched;
+use crate::log::{LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem};
+
+/// How many items wait between a client and a table: enough that decoding never
+/// waits for the network.
+const STREAM_ITEMS: usize = 4;
+
+/// One partition's way to its table.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) partition: Partition,
+    /// Where the partition ended when the stream was asked for.
+    pub(super) target: Offset,
+    /// Everything before this is in the stream, in `batch` or in `pending`.
+    position: Offset,
+    /// What was last said of the position.
+    told: Offset,
+    batch: RecordBatch,
+    /// What the stream has no room for.
+    pending: VecDeque<Result<StreamItem, LogError>>,
+    items: mpsc::Sender<Result<StreamItem, LogError>>,
+    /// No more is fetched until there is room.
+    pub(super) paused: bool,
+    /// The partition's end was seen, at whatever offset.
+    pub(super) seen_end: bool,
+    /// Shared by all feeds of one reading of a topic.
+    pub(super) reading: Arc<Reading>,
+}
+
+/// One reading of a topic, by one table: lives as long as any of its feeds.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) topic: Arc<str>,
+    /// The topic's identity.
+    pub(super) id: String,
+}
+
+impl Feed {
+    /// A partition's feed from the start of its range, and the stream it fills.
+    pub(super) fn new(reading: &Arc<Reading>, range: OffsetRange) -> (Self, PartitionStream) {
+        let (items, stream) = mpsc::channel(STREAM_ITEMS);
+        let feed = Self {
+            partition: range.partition,
+            target: range.end,
+            position: range.start,
+            told: range.start,
+            batch: RecordBatch::new(range.partition),
+            pending: VecDeque::new(),
+            items,
+            paused: false,
+            seen_end: false,
+            reading: reading.clone(),
+        };
+        (feed, PartitionStream::new(range, stream))
+    }
+
+    /// The offset to go on from.
+    pub(super) fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// Whether nobody reads the stream any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.items.is_closed()
+    }
+
+    pub(super) fn push(&mut self, record: &Fetched) {
+        // A record may come twice after a client was replaced.
+        if record.offset() < self.position {
+            return;
+        }
+        let (key, value) = (record.key(), record.value());
+        self.batch.push(record.offset(), record.timestamp(), key, value, record.headers());
+        self.position = record.offset() + 1;
+        if self.batch.is_full() {
+            self.flush();
+        }
+    }
+
+    /// Everything below this offset was handed out, records or not.
+    pub(super) fn advance(&mut self, offset: Offset) {
+        if offset > self.position {
+            self.flush();
+            self.position = offset;
+        }
+    }
+
+    /// Sends what was gathered, and the position where it is not told by it.
+    pub(super) fn flush(&mut self) {
+        if let Some(next) = self.batch.next_offset() {
+            let batch = std::mem::replace(&mut self.batch, RecordBatch::new(self.partition));
+            self.told = next;
+            self.send(Ok(StreamItem::Records(Box::new(batch))));
+        }
+        if self.position > self.told {
+            self.told = self.position;
+            self.send(Ok(StreamItem::Position(self.position)));
+        }
+    }
+
+    /// Ends the stream.
+    pub(super) fn fail(&mut self, error: LogError) {
+        self.flush();
+        self.send(Err(error));
+    }
+
+    fn send(&mut self, item: Result<StreamItem, LogError>) {
+        self.pending.push_back(item);
+        self.settle();
+    }
+
+    /// Sends what the stream has room for; true if nothing is left over.
+    pub(super) fn settle(&mut self) -> bool {
+        while let Some(item) = self.pending.pop_front() {
+            match self.items.try_send(item) {
+                Ok(()) => {}
+                Err(TrySendError::Full(item)) => {
+                    self.pending.push_front(item);
+                    return false;
+                }
+                // Nobody wants to know.
+                Err(TrySendError::Closed(_)) => self.pending.clear(),
+            }
+        }
+        true
+    }
+
+    /// Waits until the stream has taken everything. Not for threads of a runtime.
+    pub(super) fn settle_blocking(&mut self) {
+        while let Some(item) = self.pending.pop_front() {
+            if self.items.blocking_send(item).is_err() {
+                self.pending.clear();
+            }
+        }
+    }
+}
+
+/// The feeds of one client, found by record or by place.
+#[derive(Debug, Default)]
+pub(super) struct Feeds {
+    feeds: Vec<Feed>,
+    by_place: HashMap<(Arc<str>, Partition), usize>,
+    /// By what a record tells without its topic's name.
+    by_source: HashMap<(usize, Partition), usize>,
+}
+
+impl Feeds {
+    pub(super) fn extend(&mut self, feeds: Vec<Feed>) {
+        self.feeds.extend(feeds);
+        self.index();
+    }
+
+    /// Takes out the feeds that nobody reads any more.
+    pub(super) fn take_closed(&mut self) -> Vec<Feed> {
+        let (closed, open) = std::mem::take(&mut self.feeds).into_iter().partition(Feed::is_closed);
+        self.feeds = open;
+        self.index();
+        closed
+    }
+
+    fn index(&mut self) {
+        let places = self.feeds.iter().enumerate();
+        self.by_place =
+            places.map(|(index, feed)| ((feed.reading.topic.clone(), feed.partition), index)).collect();
+        self.by_source.clear();
+    }
+
+    /// The feed of a record.
+    pub(super) fn of(&mut self, record: &Fetched) -> Option<&mut Feed> {
+        let index = match self.by_source.get(&record.source()) {
+            Some(&index) => index,
+            None => {
+                let index = *self.by_place.get(&(record.topic().into(), record.partition()))?;
+                self.by_source.insert(record.source(), index);
+                index
+            }
+        };
+        self.feeds.get_mut(index)
+    }
+
+    pub(super) fn at(&mut self, topic: &str, partition: Partition) -> Option<&mut Feed> {
+        let index = *self.by_place.get(&(topic.into(), partition))?;
+        self.feeds.get_mut(index)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Feed> {
+        self.feeds.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Feed> {
+        self.feeds.iter_mut()
+    }
+
+    pub(super) fn into_feeds(self) -> Vec<Feed> {
+        self.feeds
+    }
+}

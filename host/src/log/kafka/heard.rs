@@ -1,0 +1,106 @@
+//! When the cluster was heard of last, and what its silence looks like.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::log::kafka::error::{Meaning, meaning};
+use crate::log::kafka::event::Failure;
+use crate::log::{Health, Trouble};
+
+#[derive(Debug)]
+pub(super) struct Heard {
+    stale_after: Duration,
+    /// A std lock: held to look or to change a field.
+    state: Mutex<State>,
+    trouble: watch::Sender<Option<Trouble>>,
+    /// Why we were refused, since the last answer.
+    refused: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug)]
+struct State {
+    answered: Instant,
+    /// The same for people.
+    answered_at: SystemTime,
+    reason: Option<String>,
+}
+
+impl Heard {
+    pub(super) fn new(stale_after: Duration) -> Self {
+        let state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None };
+        Self {
+            stale_after,
+            state: Mutex::new(state),
+            trouble: watch::channel(None).0,
+            refused: watch::channel(None).0,
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        Health::new(self.trouble.subscribe())
+    }
+
+    /// The cluster answered.
+    pub(super) fn answered(&self) {
+        let mut state = self.state();
+        *state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None };
+        drop(state);
+        self.refused.send_if_modified(|refused| refused.take().is_some());
+        let recovered = self.trouble.send_if_modified(|trouble| trouble.take().is_some());
+        if recovered {
+            tracing::info!("the cluster answers again");
+        }
+    }
+
+    /// A client has something to say.
+    pub(super) fn failed(&self, failure: &Failure) {
+        // That all brokers are down says less than why each of them is.
+        if failure.code != rdkafka::types::RDKafkaErrorCode::AllBrokersDown {
+            self.state().reason = Some(failure.to_string());
+        }
+        if meaning(failure.code) == Meaning::Authentication {
+            self.refused.send_replace(Some(failure.reason.clone()));
+        }
+    }
+
+    /// What the silence looks like from here.
+    pub(super) fn reason(&self) -> Option<String> {
+        self.state().reason.clone()
+    }
+
+    /// Resolves when the cluster does not accept who we say we are.
+    pub(super) async fn refused(&self) -> String {
+        let mut refused = self.refused.subscribe();
+        match refused.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+            Ok(Some(reason)) => reason,
+            // The sender lives in `self`.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Tells whether the silence has become trouble.
+    pub(super) fn judge(&self) {
+        let state = self.state();
+        if state.answered.elapsed() < self.stale_after {
+            return;
+        }
+        let reason = state.reason.clone().unwrap_or_else(|| "no answer".to_owned());
+        let trouble = Trouble { since: state.answered_at, reason };
+        drop(state);
+        self.trouble.send_if_modified(|current| {
+            // Since when matters, not the words.
+            let new = current.is_none();
+            if new {
+                *current = Some(trouble);
+            }
+            new
+        });
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // OK because nothing panics while it holds the lock.
+        self.state.lock().expect("not poisoned")
+    }
+}

@@ -1,0 +1,280 @@
+//! Writing: one client for all writers of a cluster.
+//!
+//! What is queued is acknowledged, or reported as not acknowledged: a client that
+//! goes gives up first what it has, so that no [`Delivery`] waits for ever.
+
+use std::ffi::{CString, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::sync::{Notify, oneshot};
+
+use crate::log::kafka::client::{Client, Role, take_error};
+use crate::log::kafka::config::{Configs, client};
+use crate::log::kafka::error::{Meaning, about_topic, meaning};
+use crate::log::kafka::event::{Delivered, Event};
+use crate::log::kafka::heard::Heard;
+use crate::log::{Ack, Delivery, LogError, NewRecord, TopicDescription, Unacknowledged};
+
+use sys::rd_kafka_vtype_t as Kind;
+
+/// How long the thread waits for events.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to wait for the reports on records that were given up.
+const GIVING_UP: Duration = Duration::from_secs(2);
+
+type Waiting = oneshot::Sender<Result<Ack, LogError>>;
+
+#[derive(Debug)]
+pub(super) struct Producer {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    log: Arc<str>,
+    heard: Arc<Heard>,
+    stop: AtomicBool,
+    dead: AtomicBool,
+    /// The queue may have room again.
+    room: Notify,
+    /// A std lock: held to count or to take.
+    outstanding: Mutex<Outstanding>,
+    reported: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Outstanding {
+    records: usize,
+    given_up: Vec<Unacknowledged>,
+}
+
+impl Producer {
+    pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
+        let inner = Arc::new(Inner {
+            client: client(Role::Producer, &configs.producer(), &log)?,
+            log: log.clone(),
+            heard,
+            stop: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            room: Notify::new(),
+            outstanding: Mutex::default(),
+            reported: Condvar::new(),
+        });
+        let polled = inner.clone();
+        let thread = std::thread::Builder::new().name("ktables-produce".to_owned());
+        let thread = thread.spawn(move || polled.run()).map_err(|error| LogError::Client {
+            log: log.to_string(),
+            reason: format!("no thread: {error}"),
+        })?;
+        Ok(Self { inner, thread: Some(thread) })
+    }
+
+    /// Whether another is needed.
+    pub(super) fn is_dead(&self) -> bool {
+        self.inner.dead.load(Ordering::Acquire)
+    }
+
+    /// Queues a record; waits while the queue is full.
+    pub(super) async fn send(
+        &self,
+        topic: &TopicDescription,
+        record: &NewRecord,
+    ) -> Result<Delivery, LogError> {
+        loop {
+            // Listens before it looks, so that no room is missed.
+            let room = self.inner.room.notified();
+            match self.inner.queue(topic, record) {
+                Err(Code::QueueFull) => room.await,
+                Err(code) => return Err(self.inner.error(topic, code)),
+                Ok(delivery) => return Ok(delivery),
+            }
+        }
+    }
+
+    /// Waits until nothing is outstanding; gives up what is after this time.
+    pub(super) fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
+        self.inner.flush(patience)
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        let lost = self.inner.flush(Duration::ZERO);
+        if !lost.is_empty() {
+            tracing::warn!(log = %self.inner.log, "{} records were not acknowledged; flush before the end", lost.len());
+        }
+        self.inner.stop.store(true, Ordering::Release);
+        self.inner.client.wake();
+        if let Some(thread) = self.thread.take() {
+            // It panicked, and said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    fn run(&self) {
+        while !self.stop.load(Ordering::Acquire) {
+            match self.client.poll(PATIENCE) {
+                Some(Event::Deliveries(deliveries)) => {
+                    let mut reports = 0;
+                    deliveries.for_each(|delivered| {
+                        reports += 1;
+                        self.delivered(delivered);
+                    });
+                    lock(&self.outstanding).records -= reports;
+                    self.reported.notify_all();
+                    self.room.notify_waiters();
+                }
+                Some(Event::Failure(failure)) => {
+                    self.heard.failed(&failure);
+                    if failure.fatal {
+                        tracing::warn!(log = %self.log, "the writing client ends and is replaced: {failure}");
+                        self.dead.store(true, Ordering::Release);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[allow(unsafe_code, reason = "takes back what was lent to librdkafka")]
+    fn delivered(&self, delivered: Delivered) {
+        // SAFETY: each record lends one box, and has one report.
+        let waiting = unsafe { Box::from_raw(delivered.opaque.cast::<Waiting>()) };
+        let answer = match delivered.error {
+            None => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
+            Some(code) => Err(self.not_delivered(&delivered, code)),
+        };
+        // Whoever wrote it may not want to know.
+        let _ = waiting.send(answer);
+    }
+
+    fn not_delivered(&self, delivered: &Delivered, code: Code) -> LogError {
+        let (log, topic) = (self.log.to_string(), delivered.topic.clone());
+        if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
+            let unacknowledged = Unacknowledged {
+                topic: topic.clone(),
+                partition: delivered.partition,
+                key: delivered.key.clone(),
+            };
+            lock(&self.outstanding).given_up.push(unacknowledged);
+            let reason = "given up at the end of the process".to_owned();
+            return LogError::Undelivered { log, topic, reason };
+        }
+        match meaning(code) {
+            Meaning::Transient => {
+                let why = self.heard.reason().map_or_else(String::new, |reason| format!(": {reason}"));
+                LogError::Undelivered { log, topic, reason: format!("{code}{why}") }
+            }
+            Meaning::Authentication | Meaning::Denied | Meaning::Missing => {
+                about_topic(&log, &topic, "write to", code, code.to_string())
+            }
+            Meaning::Gone | Meaning::Damaged | Meaning::Refused => match code {
+                Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidMessage => {
+                    LogError::InvalidRecord { topic, reason: code.to_string() }
+                }
+                _ => LogError::Undelivered { log, topic, reason: code.to_string() },
+            },
+        }
+    }
+
+    fn error(&self, topic: &TopicDescription, code: Code) -> LogError {
+        let name = topic.name.clone();
+        match code {
+            Code::MessageSizeTooLarge => {
+                let reason = "it is larger than message.max.bytes (a property of the log)".to_owned();
+                LogError::InvalidRecord { topic: name, reason }
+            }
+            code => about_topic(&self.log, &name, "write to", code, code.to_string()),
+        }
+    }
+
+    #[allow(unsafe_code, reason = "calls into librdkafka")]
+    fn queue(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Delivery, Code> {
+        // OK because the log knows a topic of this name.
+        let name = CString::new(topic.name.as_str()).expect("no NUL");
+        let headers = record.headers.iter().map(|header| CString::new(header.name.as_str()));
+        let headers = headers.collect::<Result<Vec<_>, _>>().map_err(|_| Code::InvalidArgument)?;
+        let (waiting, delivery) = oneshot::channel::<Result<Ack, LogError>>();
+        let opaque: *mut c_void = Box::into_raw(Box::new(waiting)).cast();
+        let value = |kind, u| sys::rd_kafka_vu_t { vtype: kind, u };
+        let mut values = vec![
+            value(Kind::RD_KAFKA_VTYPE_TOPIC, sys::rd_kafka_vu_s__bindgen_ty_1 { cstr: name.as_ptr() }),
+            value(
+                Kind::RD_KAFKA_VTYPE_PARTITION,
+                sys::rd_kafka_vu_s__bindgen_ty_1 { i32_: record.partition.unwrap_or(-1) },
+            ),
+            value(
+                Kind::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::rd_kafka_vu_s__bindgen_ty_1 { i: sys::RD_KAFKA_MSG_F_COPY },
+            ),
+            value(Kind::RD_KAFKA_VTYPE_KEY, memory(record.key.as_deref())),
+            value(Kind::RD_KAFKA_VTYPE_VALUE, memory(record.value.as_deref())),
+            value(Kind::RD_KAFKA_VTYPE_OPAQUE, sys::rd_kafka_vu_s__bindgen_ty_1 { ptr: opaque }),
+        ];
+        values.extend(record.headers.iter().zip(&headers).map(|(header, name)| {
+            let (val, size) = match &header.value {
+                Some(bytes) => (bytes.as_ptr().cast::<c_void>(), bytes.len().cast_signed()),
+                None => (ptr::null(), 0),
+            };
+            let header = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 { name: name.as_ptr(), val, size };
+            value(Kind::RD_KAFKA_VTYPE_HEADER, sys::rd_kafka_vu_s__bindgen_ty_1 { header })
+        }));
+        lock(&self.outstanding).records += 1;
+        // SAFETY: everything lives through the call, which copies it, but for the
+        // opaque, which the report gives back.
+        let queued =
+            take_error(unsafe { sys::rd_kafka_produceva(self.client.rk(), values.as_ptr(), values.len()) });
+        match queued {
+            Ok(()) => Ok(Delivery::new(delivery)),
+            Err(code) => {
+                lock(&self.outstanding).records -= 1;
+                // SAFETY: nothing was queued, so there will be no report.
+                drop(unsafe { Box::from_raw(opaque.cast::<Waiting>()) });
+                Err(code)
+            }
+        }
+    }
+
+    #[allow(unsafe_code, reason = "calls into librdkafka")]
+    fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
+        if !self.wait_for_reports(patience) {
+            let everything = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
+            // SAFETY: the client is alive.
+            unsafe { sys::rd_kafka_purge(self.client.rk(), everything) };
+            self.wait_for_reports(GIVING_UP);
+        }
+        std::mem::take(&mut lock(&self.outstanding).given_up)
+    }
+
+    /// Whether nothing is outstanding within this time.
+    fn wait_for_reports(&self, patience: Duration) -> bool {
+        let waited = self
+            .reported
+            .wait_timeout_while(lock(&self.outstanding), patience, |outstanding| outstanding.records > 0);
+        // OK because nothing panics while it holds the lock.
+        waited.expect("not poisoned").0.records == 0
+    }
+}
+
+fn lock(outstanding: &Mutex<Outstanding>) -> MutexGuard<'_, Outstanding> {
+    // OK because nothing panics while it holds the lock.
+    outstanding.lock().expect("not poisoned")
+}
+
+/// Null and empty differ.
+fn memory(bytes: Option<&[u8]>) -> sys::rd_kafka_vu_s__bindgen_ty_1 {
+    let (ptr, size) =
+        bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()));
+    sys::rd_kafka_vu_s__bindgen_ty_1 { mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr, size } }
+}

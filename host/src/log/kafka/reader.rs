@@ -1,0 +1,141 @@
+//! A consuming client and the feeds it fills: what loading and following share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+
+use crate::log::LogError;
+use crate::log::kafka::client::{Client, places};
+use crate::log::kafka::error::{Meaning, meaning};
+use crate::log::kafka::event::{Event, Failure};
+use crate::log::kafka::feed::{Feed, Feeds};
+use crate::log::kafka::heard::Heard;
+
+/// A client is of no use any more.
+#[derive(Debug)]
+pub(super) struct Dead;
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) client: Arc<Client>,
+    pub(super) feeds: Feeds,
+    when_full: WhenFull,
+    log: Arc<str>,
+    heard: Arc<Heard>,
+}
+
+/// What to do when a table does not keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    /// Wait: all feeds are one table's.
+    Wait,
+    /// Keep what was taken and go on with the others.
+    GoOn,
+}
+
+impl Reader {
+    pub(super) fn new(client: Arc<Client>, when_full: WhenFull, log: Arc<str>, heard: Arc<Heard>) -> Self {
+        Self { client, feeds: Feeds::default(), when_full, log, heard }
+    }
+
+    /// Begins to read more partitions, each where its feed is.
+    pub(super) fn assign(&mut self, mut feeds: Vec<Feed>) {
+        if let Err(code) = self.client.assign(&at(&feeds)) {
+            for feed in &mut feeds {
+                let reason = format!("cannot read topic `{}`: {code}", feed.reading.topic);
+                feed.fail(LogError::Client { log: self.log.to_string(), reason });
+            }
+        }
+        self.feeds.extend(feeds);
+    }
+
+    /// Goes on with another client, where the old one stopped.
+    pub(super) fn replace(&mut self, client: Arc<Client>) {
+        self.client = client;
+        let feeds = std::mem::take(&mut self.feeds).into_feeds();
+        self.assign(feeds);
+    }
+
+    /// Stops reading what nobody wants any more.
+    pub(super) fn drop_closed(&mut self) {
+        if self.feeds.iter().any(Feed::is_closed) {
+            let closed = self.feeds.take_closed();
+            // Fails for what could not be assigned.
+            let _ = self.client.unassign(&at(&closed));
+        }
+    }
+
+    /// Takes events until there are none, at most `burst`; waits for the first.
+    /// True if the queue was found empty.
+    pub(super) fn poll(&mut self, patience: Duration, burst: usize) -> Result<bool, Dead> {
+        let mut patience = patience;
+        for _ in 0..burst {
+            match self.client.poll(patience) {
+                Some(event) => self.take(event)?,
+                None => return Ok(true),
+            }
+            patience = Duration::ZERO;
+        }
+        Ok(false)
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Dead> {
+        match event {
+            Event::Record(record) => {
+                if let Some(feed) = self.feeds.of(&record) {
+                    feed.push(&record);
+                    if self.when_full == WhenFull::Wait {
+                        feed.settle_blocking();
+                    }
+                }
+            }
+            Event::End(place) => {
+                if let Some(feed) = self.feeds.at(&place.topic, place.partition) {
+                    feed.seen_end = true;
+                    feed.advance(place.offset);
+                }
+            }
+            Event::Failure(failure) => return self.failed(&failure),
+            Event::Deliveries(_) | Event::Reply(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Asks the client how far it is: control records are passed without an event.
+    pub(super) fn sample(&mut self, list: &TopicPartitionList) {
+        for (topic, partition, offset) in self.client.positions(list) {
+            if let Some(feed) = self.feeds.at(&topic, partition) {
+                feed.advance(offset);
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) -> Result<(), Dead> {
+        self.heard.failed(failure);
+        tracing::debug!(log = %self.log, "{failure}");
+        if failure.fatal {
+            return Err(Dead);
+        }
+        let Some(place) = &failure.place else { return Ok(()) };
+        let (log, topic, partition) = (self.log.to_string(), place.topic.clone(), place.partition);
+        let Some(feed) = self.feeds.at(&place.topic, partition) else { return Ok(()) };
+        let (offset, reason) = (feed.position(), failure.reason.clone());
+        match meaning(failure.code) {
+            Meaning::Denied => feed.fail(LogError::Denied { log, topic, action: "read", reason }),
+            Meaning::Missing => feed.fail(LogError::UnknownTopic { log, topic }),
+            Meaning::Gone => {
+                let reason = format!("offset {offset} is not there any more: {reason}");
+                feed.fail(LogError::Replaced { topic, partition, reason });
+            }
+            Meaning::Damaged => feed.fail(LogError::CorruptBatch { topic, partition, offset, reason }),
+            Meaning::Transient | Meaning::Authentication | Meaning::Refused => {}
+        }
+        Ok(())
+    }
+}
+
+/// Where feeds are, for librdkafka.
+pub(super) fn at<'a>(feeds: impl IntoIterator<Item = &'a Feed>) -> TopicPartitionList {
+    places(feeds.into_iter().map(|feed| (&*feed.reading.topic, feed.partition, feed.position())))
+}

@@ -1,0 +1,267 @@
+//! Following topics that are loaded: one client for all of a cluster's tables, as
+//! quiet as can be. Only a topic that is read twice at once, or that was made anew
+//! under its name, needs another: a client reads a partition once, and may stick to
+//! what it knew of a topic that is gone.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::log::kafka::client::{Client, Role, places};
+use crate::log::kafka::config::{Configs, client};
+use crate::log::kafka::feed::{Feed, Reading};
+use crate::log::kafka::heard::Heard;
+use crate::log::kafka::reader::{Reader, WhenFull, at};
+use crate::log::{LogError, Offset, Partition};
+
+/// How long to wait for events when nobody is in a hurry. Commands and records end
+/// the wait.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait for events while somebody waits for a position, or a stream has
+/// no room.
+const SLICE: Duration = Duration::from_millis(2);
+
+/// For how long positions are asked for: by then the news of the partition's end
+/// have come.
+const HURRY: Duration = Duration::from_secs(2);
+
+/// How many events are taken before what was gathered is handed on.
+const BURST: usize = 1000;
+
+/// How long a tail may be held up to learn of partitions that were added.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// Whether the client must learn of new partitions first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refresh {
+    Yes,
+    No,
+}
+
+/// The tails of a cluster: one, as a rule.
+#[derive(Debug)]
+pub(super) struct Tails {
+    configs: Arc<Configs>,
+    log: Arc<str>,
+    heard: Arc<Heard>,
+    /// A std lock: held to find a tail, or to start one.
+    tails: Mutex<Vec<Tail>>,
+}
+
+impl Tails {
+    pub(super) fn new(configs: Arc<Configs>, log: Arc<str>, heard: Arc<Heard>) -> Self {
+        Self { configs, log, heard, tails: Mutex::default() }
+    }
+
+    /// Follows partitions of one reading from where their feeds are.
+    pub(super) fn adopt(&self, mut feeds: Vec<Feed>, refresh: Refresh) {
+        let Some(reading) = feeds.first().map(|feed| feed.reading.clone()) else { return };
+        // OK because nothing panics while it holds the lock.
+        let mut tails = self.tails.lock().expect("not poisoned");
+        tails.retain_mut(|tail| tail.is_in_use() || tail.accepts(&reading));
+        let tail = match tails.iter().position(|tail| tail.accepts(&reading)) {
+            Some(index) => Ok(&mut tails[index]),
+            None => self.start().map(|tail| {
+                tails.push(tail);
+                // OK because it was just put there.
+                tails.last_mut().expect("there is one")
+            }),
+        };
+        match tail {
+            Ok(tail) => tail.adopt(&reading, feeds, refresh),
+            Err(error) => feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
+        }
+    }
+
+    /// Somebody waits until these positions are told.
+    pub(super) fn hurry(&self, topic: &str, targets: &[(Partition, Offset)]) {
+        // OK as above.
+        for tail in self.tails.lock().expect("not poisoned").iter() {
+            if tail.topics.contains_key(topic) {
+                tail.send(Command::Hurry(topic.into(), targets.to_vec()));
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Tail, LogError> {
+        let client = Arc::new(client(Role::Data, &self.configs.tail(), &self.log)?);
+        let shared = Arc::new(Mutex::new(client.clone()));
+        let (commands, received) = channel();
+        let reader = Reader::new(client, WhenFull::GoOn, self.log.clone(), self.heard.clone());
+        let following = Following {
+            reader,
+            commands: received,
+            client: shared.clone(),
+            hurry: HashMap::new(),
+            configs: self.configs.clone(),
+            log: self.log.clone(),
+        };
+        let thread = std::thread::Builder::new().name("ktables-tail".to_owned());
+        let thread = thread.spawn(move || following.run()).map_err(|error| LogError::Client {
+            log: self.log.to_string(),
+            reason: format!("no thread: {error}"),
+        })?;
+        Ok(Tail { commands, client: shared, topics: HashMap::new(), thread: Some(thread) })
+    }
+}
+
+/// One tail, seen from outside its thread.
+#[derive(Debug)]
+struct Tail {
+    commands: Sender<Command>,
+    /// A std lock: held to look or to replace. The thread's client, to wake it.
+    client: Arc<Mutex<Arc<Client>>>,
+    /// Of each topic the identity it had, and the reading that there may still be.
+    topics: HashMap<Arc<str>, (String, Weak<Reading>)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Adopt(Vec<Feed>, Refresh),
+    Hurry(Arc<str>, Vec<(Partition, Offset)>),
+    Stop,
+}
+
+impl Tail {
+    fn accepts(&self, reading: &Arc<Reading>) -> bool {
+        self.topics.get(&reading.topic).is_none_or(|(id, current)| {
+            let same = std::ptr::eq(current.as_ptr(), Arc::as_ptr(reading));
+            *id == reading.id && (same || current.strong_count() == 0)
+        })
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.topics.values().any(|(_, reading)| reading.strong_count() > 0)
+    }
+
+    fn adopt(&mut self, reading: &Arc<Reading>, feeds: Vec<Feed>, refresh: Refresh) {
+        self.topics.insert(reading.topic.clone(), (reading.id.clone(), Arc::downgrade(reading)));
+        self.send(Command::Adopt(feeds, refresh));
+    }
+
+    fn send(&self, command: Command) {
+        // The thread ends only when it is told to.
+        let _ = self.commands.send(command);
+        // OK because nothing panics while it holds the lock.
+        self.client.lock().expect("not poisoned").wake();
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // It panicked, and said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a tail's thread has.
+struct Following {
+    reader: Reader,
+    commands: Receiver<Command>,
+    client: Arc<Mutex<Arc<Client>>>,
+    /// Until when to ask for which position, up to which offset.
+    hurry: HashMap<(Arc<str>, Partition), (Offset, Instant)>,
+    configs: Arc<Configs>,
+    log: Arc<str>,
+}
+
+impl Following {
+    fn run(mut self) {
+        let mut full = false;
+        loop {
+            let patience = if full || !self.hurry.is_empty() { SLICE } else { PATIENCE };
+            if self.reader.poll(patience, BURST).is_err() {
+                self.replace_client();
+            }
+            if self.obey() {
+                return;
+            }
+            self.ask_positions();
+            full = self.hand_on();
+            self.reader.drop_closed();
+        }
+    }
+
+    /// Does what it was told; true if it is to stop.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Adopt(feeds, refresh)) => self.adopt(feeds, refresh),
+                Ok(Command::Hurry(topic, targets)) => {
+                    let until = Instant::now() + HURRY;
+                    for (partition, offset) in targets {
+                        self.hurry.insert((topic.clone(), partition), (offset, until));
+                    }
+                }
+                Err(TryRecvError::Empty) => return false,
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn adopt(&mut self, feeds: Vec<Feed>, refresh: Refresh) {
+        // What was read of the topic before must be given up first.
+        self.reader.drop_closed();
+        if refresh == Refresh::Yes
+            && let Some(feed) = feeds.first()
+            && let Err(error) = self.reader.client.refresh_metadata(&feed.reading.topic, REFRESH)
+        {
+            tracing::debug!(log = %self.log, "cannot ask for new partitions: {error}");
+        }
+        self.reader.assign(feeds);
+    }
+
+    fn ask_positions(&mut self) {
+        let now = Instant::now();
+        let feeds = &mut self.reader.feeds;
+        self.hurry.retain(|(topic, partition), (target, until)| {
+            feeds.at(topic, *partition).is_some_and(|feed| feed.position() < *target) && *until > now
+        });
+        if !self.hurry.is_empty() {
+            let list = places(self.hurry.keys().map(|(topic, partition)| (&**topic, *partition, 0)));
+            self.reader.sample(&list);
+        }
+    }
+
+    /// Hands on what was gathered. Partitions whose stream has no room rest until
+    /// it has; true if there are any.
+    fn hand_on(&mut self) -> bool {
+        let (mut pause, mut resume, mut full) = (Vec::new(), Vec::new(), false);
+        for feed in self.reader.feeds.iter_mut() {
+            feed.flush();
+            let room = feed.settle();
+            full |= !room;
+            if room == feed.paused {
+                feed.paused = !room;
+                if room { &mut resume } else { &mut pause }.push(&*feed);
+            }
+        }
+        if !pause.is_empty() {
+            self.reader.client.pause(&at(pause));
+        }
+        if !resume.is_empty() {
+            self.reader.client.resume(&at(resume));
+        }
+        full
+    }
+
+    /// Goes on with a new client. Waits while there can be none.
+    fn replace_client(&mut self) {
+        match client(Role::Data, &self.configs.tail(), &self.log) {
+            Ok(client) => {
+                let client = Arc::new(client);
+                // OK because nothing panics while it holds the lock.
+                *self.client.lock().expect("not poisoned") = client.clone();
+                self.reader.replace(client);
+            }
+            Err(error) => self.reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
+        }
+    }
+}

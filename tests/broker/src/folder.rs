@@ -1,0 +1,89 @@
+//! A broker's folder, and what lies in it before the broker starts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use crate::detached::Detached;
+use crate::install::{Installation, brokers, cannot, write};
+
+/// The file with the broker's address; a detached broker ends without it.
+pub(crate) const ADDRESS_FILE: &str = "address";
+
+/// The file with the id of the broker's process, while there is one.
+pub(crate) const PID_FILE: &str = "pid";
+
+/// The file with the broker's output.
+pub(crate) const LOG_FILE: &str = "broker.log";
+
+/// The file with the broker's configuration.
+pub(crate) const CONFIG_FILE: &str = "server.properties";
+
+/// The folder with the broker's data.
+pub(crate) const DATA: &str = "data";
+
+/// An empty folder of this name. One that a broker left behind is removed.
+pub(crate) fn claim(target: &Path, name: &str) -> Result<PathBuf, String> {
+    if let Some(running) = Detached::find(target, name) {
+        return Err(format!("a broker `{name}` already runs at {}", running.bootstrap()));
+    }
+    Detached::end(target, name)?;
+    let folder = brokers(target).join(name);
+    fs::create_dir(&folder).map_err(|error| cannot("create", &folder, &error))?;
+    Ok(folder)
+}
+
+/// A name that no other broker has, of this process or of another one.
+pub(crate) fn unique_name() -> String {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    format!("broker-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Writes what the broker reads when it starts: its configuration, and storage as the
+/// installation has formatted it, for a cluster of its own.
+pub(crate) fn fill(
+    folder: &Path,
+    installation: &Installation,
+    name: &str,
+    configuration: &str,
+) -> Result<(), String> {
+    let read = |file: &str| {
+        let path = installation.storage().join(file);
+        fs::read(&path).map_err(|error| cannot("read", &path, &error))
+    };
+    let data = folder.join(DATA);
+    let meta = read("meta.properties")?;
+    let meta = with_cluster_id(&String::from_utf8_lossy(&meta), &cluster_id(name));
+    write(&data.join("meta.properties"), meta.as_bytes())?;
+    write(&data.join("bootstrap.checkpoint"), &read("bootstrap.checkpoint")?)?;
+    write(&folder.join(CONFIG_FILE), configuration.as_bytes())
+}
+
+/// An id that no cluster had before.
+fn cluster_id(name: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{name}-{}", now.as_micros())
+}
+
+/// The same properties of formatted storage for another cluster.
+fn with_cluster_id(meta: &str, id: &str) -> String {
+    let others = meta.lines().filter(|line| !line.starts_with("cluster.id="));
+    others.chain([format!("cluster.id={id}").as_str()]).map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storage_is_given_to_another_cluster() {
+        let meta = "#\nnode.id=1\ncluster.id=unnamed\nversion=1\n";
+        assert_eq!(with_cluster_id(meta, "dev-1"), "#\nnode.id=1\nversion=1\ncluster.id=dev-1\n");
+    }
+
+    #[test]
+    fn names_are_unique() {
+        assert_ne!(unique_name(), unique_name());
+    }
+}

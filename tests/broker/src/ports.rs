@@ -1,0 +1,86 @@
+//! Ports of a broker's own.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The first port that is tried. The range ends below 32768, where those begin that
+/// Linux gives to outgoing connections and to listeners on port 0. From there, a
+/// stranger could take the port of a broker that is down, and a client that tries
+/// again and again to reach it would in the end connect to itself.
+const FIRST: u32 = 20_000;
+
+/// How many there are.
+const COUNT: u32 = 12_000;
+
+/// How far apart the ports of two processes begin that start one after the other.
+const STRIDE: u32 = 40;
+
+/// The ports of a broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    pub(crate) plaintext: u16,
+    pub(crate) controller: u16,
+    pub(crate) secured: Option<SecuredPorts>,
+}
+
+/// The ports of the listeners that only a secured broker has.
+#[derive(Debug, Clone)]
+pub(crate) struct SecuredPorts {
+    pub(crate) sasl: u16,
+    pub(crate) tls: u16,
+    pub(crate) sasl_tls: u16,
+}
+
+impl Ports {
+    /// Ports that nobody listens on.
+    pub(crate) fn free(secured: bool) -> Result<Self, String> {
+        let secured = secured.then(SecuredPorts::free).transpose()?;
+        Ok(Self { plaintext: free_port()?, controller: free_port()?, secured })
+    }
+
+    /// For a configuration that nothing listens by.
+    pub(crate) fn unused() -> Self {
+        Self { plaintext: 1, controller: 2, secured: None }
+    }
+}
+
+impl SecuredPorts {
+    fn free() -> Result<Self, String> {
+        Ok(Self { sasl: free_port()?, tls: free_port()?, sasl_tls: free_port()? })
+    }
+}
+
+/// The address of a port.
+pub(crate) fn address(port: u16) -> String {
+    format!("{}:{port}", Ipv4Addr::LOCALHOST)
+}
+
+/// A port that nobody listens on and that this process has not handed out yet: the
+/// broker takes it only a second later.
+fn free_port() -> Result<u16, String> {
+    static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(STRIDE);
+    for _ in 0..COUNT {
+        let next = start.wrapping_add(HANDED_OUT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + next % COUNT;
+        // OK because the range ends far below 65536.
+        let port = u16::try_from(port).expect("a port");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(format!("all ports from {FIRST} to {} are taken", FIRST + COUNT - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_handed_out_once_and_below_the_range_for_connections() {
+        let ports: Vec<u16> = (0..100).map(|_| free_port().unwrap()).collect();
+        assert!(ports.iter().all(|port| (20_000..32_768).contains(port)), "{ports:?}");
+        let distinct: std::collections::HashSet<&u16> = ports.iter().collect();
+        assert_eq!(distinct.len(), ports.len());
+    }
+}

@@ -1,0 +1,134 @@
+//! A broker's configuration.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::install::{Installation, KEYSTORE_PASSWORD};
+use crate::options::{ADMIN, USERS};
+use crate::ports::{Ports, SecuredPorts, address};
+
+/// What one node needs, and what makes tests fast.
+const COMMON: &str = "\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,\
+SASL:SASL_PLAINTEXT,TLS:SSL,SASL_TLS:SASL_SSL
+auto.create.topics.enable=false
+num.partitions=3
+# One node cannot replicate, and one partition of each internal topic is made faster than 50.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+# Tests hold transactions open for as long as they like: a day.
+transaction.max.timeout.ms=86400000
+# A group is complete when its first member is there.
+group.initial.rebalance.delay.ms=0
+# A topic is created in 20 ms, not in 45.
+controller.quorum.append.linger.ms=0
+# After kill -9, a broker is let in again when its old session has ended: 9 s by default.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=200
+# Compaction and retention happen while a test waits.
+log.initial.task.delay.ms=100
+log.cleaner.backoff.ms=100
+log.cleaner.min.cleanable.ratio=0.01
+log.retention.check.interval.ms=100
+# A quarter of the heap by default.
+log.cleaner.dedupe.buffer.size=16777216
+";
+
+/// The configuration of a broker that whoever reaches it may use.
+pub(crate) fn basic(ports: &Ports, storage: &Path) -> String {
+    format!(
+        "{COMMON}log.dirs={}\ncontroller.quorum.voters=1@{}\nlisteners={}\n",
+        storage.display(),
+        address(ports.controller),
+        listeners(ports)
+    )
+}
+
+/// The configuration of a broker, the caller's own properties last: the last wins.
+pub(crate) fn server(
+    ports: &Ports,
+    storage: &Path,
+    installation: &Installation,
+    own: &[(String, String)],
+) -> String {
+    let mut text = basic(ports, storage);
+    if ports.secured.is_some() {
+        text += &security(installation);
+    }
+    for (name, value) in own {
+        // OK because writing to a string cannot fail.
+        writeln!(text, "{name}={value}").expect("written");
+    }
+    text
+}
+
+fn listeners(ports: &Ports) -> String {
+    let mut listeners = vec![("PLAINTEXT", ports.plaintext), ("CONTROLLER", ports.controller)];
+    if let Some(SecuredPorts { sasl, tls, sasl_tls }) = ports.secured {
+        listeners.extend([("SASL", sasl), ("TLS", tls), ("SASL_TLS", sasl_tls)]);
+    }
+    let listeners = listeners.iter().map(|(name, port)| format!("{name}://{}", address(*port)));
+    listeners.collect::<Vec<_>>().join(",")
+}
+
+/// Who may come in, and who may do what.
+fn security(installation: &Installation) -> String {
+    let sasl: String = ["sasl", "sasl_tls"].map(sasl).concat();
+    format!(
+        "{sasl}\
+         ssl.keystore.type=PKCS12\n\
+         ssl.keystore.location={}\n\
+         ssl.keystore.password={KEYSTORE_PASSWORD}\n\
+         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         allow.everyone.if.no.acl.found=false\n\
+         super.users=User:ANONYMOUS;User:{}\n",
+        installation.keystore().display(),
+        ADMIN.name
+    )
+}
+
+/// The mechanisms of a listener. The users of SCRAM are in the formatted storage.
+fn sasl(listener: &str) -> String {
+    let modules = "org.apache.kafka.common.security";
+    let users: String =
+        USERS.iter().map(|user| format!(" user_{}=\"{}\"", user.name, user.password)).collect();
+    format!(
+        "listener.name.{listener}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
+         listener.name.{listener}.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required{users};\n\
+         listener.name.{listener}.scram-sha-512.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secured_broker_has_listeners_of_every_kind() {
+        let mut ports = Ports::unused();
+        assert_eq!(listeners(&ports), "PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2");
+        ports.secured = Some(SecuredPorts { sasl: 3, tls: 4, sasl_tls: 5 });
+        assert_eq!(
+            listeners(&ports).split(',').skip(2).collect::<Vec<_>>(),
+            ["SASL://127.0.0.1:3", "TLS://127.0.0.1:4", "SASL_TLS://127.0.0.1:5"]
+        );
+    }
+
+    #[test]
+    fn every_line_is_a_property() {
+        let text = basic(&Ports::unused(), Path::new("data"));
+        for line in text.lines() {
+            assert!(line.starts_with("# ") || line.split_once('=').is_some(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Addresses, passwords, rights, properties: what is wrong is said, by its name and
+//! with an exit code, and no secret with it.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use ktables::codec::Codecs;
+use ktables::log::{LogError, LogOptions};
+use ktables::table::{Table, TableError};
+use ktables_broker::{ADMIN, ALICE, Broker, BrokerOptions};
+use ktables_tests::{Scratch, kafka, ktables, run, succeed, unique};
+
+/// A broker that asks who we are; all tests here share it.
+fn secured() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| kafka::own(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
+}
+
+fn properties(mechanism: &str, protocol: &str, user: &str, password: &str) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::from(
+        [
+            ("security.protocol", protocol),
+            ("sasl.mechanism", mechanism),
+            ("sasl.username", user),
+            ("sasl.password", password),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    if protocol == "SASL_SSL" {
+        properties.insert("ssl.ca.location".to_owned(), secured().ca_pem().display().to_string());
+    }
+    properties
+}
+
+fn arguments(properties: &BTreeMap<String, String>) -> Vec<String> {
+    properties.iter().flat_map(|(name, value)| ["-X".to_owned(), format!("{name}={value}")]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_and_scram_with_and_without_tls() {
+    let broker = secured();
+    let name = unique("secured");
+    kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
+    let mut written = 0;
+    for (protocol, address) in
+        [("SASL_PLAINTEXT", broker.sasl_bootstrap()), ("SASL_SSL", broker.sasl_tls_bootstrap())]
+    {
+        for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
+            let properties = properties(mechanism, protocol, ADMIN.name, ADMIN.password);
+            let options = LogOptions { properties, ..LogOptions::default() };
+            let scratch = Scratch::of(&address, options, &name).await;
+            let table = scratch.table(Codecs::default()).await;
+            assert_eq!(table.len(), written, "{protocol} {mechanism}");
+            scratch.put(&format!("{protocol}-{mechanism}"), Some(b"1")).await;
+            scratch.sync(&table).await;
+            written += 1;
+            assert_eq!(table.len(), written);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_said_at_once_and_not_printed() {
+    let broker = secured();
+    for (mechanism, password) in [("PLAIN", "sEcReT"), ("SCRAM-SHA-512", "sEcReT")] {
+        let properties = properties(mechanism, "SASL_PLAINTEXT", ADMIN.name, password);
+        let url = format!("kafka://{}", broker.sasl_bootstrap());
+        let mut get = ktables(&["get", "k", "--log", &url, "--topic", "t"]);
+        let ended = run(get.args(arguments(&properties)).env("KTABLES_LOG", "debug"));
+        assert_eq!(ended.code, 3, "{}", ended.stderr);
+        assert!(ended.stderr.contains("does not let us in"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("sasl."), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("sEcReT"), "{}", ended.stderr);
+        let options = LogOptions { properties, ..LogOptions::default() };
+        assert!(!format!("{options:?}").contains("sEcReT"));
+        let log = ktables::log::open_with(&url, options).unwrap();
+        assert!(!format!("{log:?}").contains("sEcReT"));
+        let started = Table::builder(log, "t", Codecs::default()).start().await;
+        assert!(matches!(started, Err(TableError::Log(LogError::Authentication { .. }))), "{started:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_missing_is_named() {
+    let broker = secured();
+    let name = unique("denied");
+    kafka::create(&broker.bootstrap(), &name, 1, &[]).await;
+    let properties = properties("PLAIN", "SASL_PLAINTEXT", ALICE.name, ALICE.password);
+    let url = format!("kafka://{}", broker.sasl_bootstrap());
+    let with = |args: &[&str]| {
+        let mut command = ktables(args);
+        command.args(["--log", &url, "--topic", &name]).args(arguments(&properties));
+        run(&mut command)
+    };
+    for command in [&["get", "k"][..], &["set", "k", "1"], &["topic", "ensure"]] {
+        let ended = with(command);
+        assert_eq!(ended.code, 3, "{command:?}: {}", ended.stderr);
+        let said = ended.stderr.contains("no right to") && ended.stderr.contains("DESCRIBE and READ");
+        assert!(said && ended.stderr.contains(&name), "{command:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_address_where_nobody_is_and_names_that_are_none() {
+    let started = std::time::Instant::now();
+    let nobody = run(&mut ktables(&["get", "k", "--log", "kafka://127.0.0.1:1", "--topic", "t"]));
+    assert_eq!(nobody.code, 3);
+    assert!(nobody.stderr.contains("127.0.0.1:1") && nobody.stderr.contains("refused"), "{}", nobody.stderr);
+    assert!(started.elapsed() < ktables_tests::PATIENCE);
+    let unknown =
+        run(&mut ktables(&["get", "k", "--log", "kafka://no-such-host.invalid:9092", "--topic", "t"]));
+    assert_eq!(unknown.code, 3);
+    assert!(unknown.stderr.contains("no-such-host.invalid"), "{}", unknown.stderr);
+    for url in [
+        "kafka://",
+        "kafka://host",
+        "kafka://host:port",
+        "kafka://user@host:9092",
+        "kafka:host:9092",
+        "kafka://a:1,",
+    ] {
+        let ended = run(&mut ktables(&["get", "k", "--log", url, "--topic", "t"]));
+        assert_eq!(ended.code, 2, "{url}: {}", ended.stderr);
+        assert!(ended.stderr.contains("kafka://HOST:PORT"), "{url}: {}", ended.stderr);
+    }
+    let missing = unique("missing");
+    let url = format!("kafka://{}", kafka::shared());
+    let ended = run(&mut ktables(&["get", "k", "--log", &url, "--topic", &missing]));
+    assert_eq!(ended.code, 3);
+    assert!(ended.stderr.contains("ktables topic ensure"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_that_would_break_a_table_are_refused_by_name() {
+    let cases = [
+        ("isolation.level=read_uncommitted", "isolation ="),
+        ("enable.idempotence=false", "idempotence ="),
+        ("acks=0", "all or leader"),
+        ("request.required.acks=1", "acks ="),
+        ("max.in.flight=20", "idempotence"),
+        ("partitioner=random", "murmur2"),
+        ("auto.offset.reset=latest", "first offset"),
+        ("enable.auto.commit=true", "commits no offsets"),
+        ("group.id=mine", "no consumer group"),
+        ("bootstrap.servers=a:1", "kafka://HOST:PORT"),
+        ("transactional.id=mine", "not for tables"),
+        ("no.such.property=sEcReT", "no such property"),
+        ("socket.timeout.ms=sEcReT", "does not take this value"),
+        ("stale_after=sEcReT", "duration"),
+    ];
+    for (property, hint) in cases {
+        let mut get = ktables(&["get", "k", "--log", "kafka://127.0.0.1:1", "--topic", "t", "-X", property]);
+        let ended = run(&mut get);
+        let name = property.split_once('=').unwrap().0;
+        assert_eq!(ended.code, 2, "{property}: {}", ended.stderr);
+        assert!(ended.stderr.contains(name) && ended.stderr.contains(hint), "{property}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("sEcReT"), "{}", ended.stderr);
+    }
+    let directory = run(&mut ktables(&["get", "k", "--log", "dir:x", "--topic", "t", "-X", "client.id=x"]));
+    assert_eq!(directory.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idempotence_and_acknowledgement_by_all_can_be_off() {
+    let bootstrap = kafka::shared();
+    let name = unique("plain");
+    kafka::create(&bootstrap, &name, 2, &[]).await;
+    let url = format!("kafka://{bootstrap}");
+    let with = |args: &[&str], more: &[&str]| {
+        let mut command = ktables(args);
+        command.args(["--log", &url, "--topic", &name]).args(more);
+        command
+    };
+    succeed(&mut with(&["set", "k", "1"], &["-X", "idempotence=false", "-X", "acks=leader"]));
+    succeed(&mut with(&["set", "k", "2"], &["-X", "idempotence=false"]));
+    assert_eq!(succeed(&mut with(&["get", "k"], &[])).stdout, "2\n");
+    let contradiction = run(&mut with(&["set", "k", "3"], &["-X", "acks=leader"]));
+    assert_eq!(contradiction.code, 2);
+    assert!(contradiction.stderr.contains("idempotence"), "{}", contradiction.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_ensured_compacted_and_one_that_is_not_is_warned_about() {
+    let bootstrap = kafka::shared();
+    let url = format!("kafka://{bootstrap}");
+    let ensure = |name: &str, more: &[&str]| {
+        succeed(ktables(&["topic", "ensure", "--log", &url, "--topic", name]).args(more))
+    };
+    let name = unique("ensured");
+    let created = ensure(&name, &["--partitions", "2", "--replication-factor", "1"]);
+    let line = &created.json()[0];
+    assert_eq!((&line["outcome"], &line["cleanup_policy"]), (&"created".into(), &"compact".into()));
+    assert_eq!(line["partitions"].as_array().unwrap().len(), 2);
+    assert_eq!(created.stderr, "");
+    assert_eq!(ensure(&name, &[]).json()[0]["outcome"], "verified");
+    // The broker's own default.
+    let default = ensure(&unique("default"), &[]);
+    assert_eq!(default.json()[0]["partitions"].as_array().unwrap().len(), 3);
+    let deleted = unique("deleted");
+    kafka::create(&bootstrap, &deleted, 1, &[]).await;
+    let warned = ensure(&deleted, &[]);
+    assert_eq!(warned.json()[0]["cleanup_policy"], "delete");
+    assert!(warned.stderr.contains("not compacted"), "{}", warned.stderr);
+    let too_many = run(ktables(&["topic", "ensure", "--log", &url, "--topic", &unique("t")])
+        .args(["--replication-factor", "3"]));
+    assert_eq!(too_many.code, 3);
+    assert!(too_many.stderr.contains("replication factor"), "{}", too_many.stderr);
+}

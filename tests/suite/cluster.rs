@@ -1,0 +1,333 @@
+//! What only a cluster has: transactions, compaction, compression, partitions that
+//! are added, several tables behind one client.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use ktables::codec::Codecs;
+use ktables::log::{Header, Isolation, LogOptions, NewRecord, StreamItem};
+use ktables::table::{Status, Table, WatchEvent, WatchStart};
+use ktables::writer::Writer;
+use ktables_tests::kafka::{self, Transactional};
+use ktables_tests::{Held, On, PATIENCE, Scratch, eventually_async, record};
+
+fn contents(table: &Table) -> BTreeMap<String, String> {
+    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
+}
+
+async fn caught_up(table: &Table) {
+    eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_transactions_are_not_seen_and_markers_at_the_tail_do_not_hold_up() {
+    let scratch = On::Kafka.scratch(4).await;
+    let live = scratch.table(Codecs::default()).await;
+    let producer = Transactional::new(&kafka::shared());
+    for round in 0..3 {
+        producer.begin();
+        for partition in 0..4 {
+            producer.send(&scratch.topic.name, partition, &format!("good-{partition}"), &round.to_string());
+        }
+        producer.commit();
+        producer.begin();
+        for partition in 0..4 {
+            producer.send(&scratch.topic.name, partition, &format!("good-{partition}"), "\"aborted\"");
+            producer.send(&scratch.topic.name, partition, &format!("bad-{partition}"), "\"aborted\"");
+        }
+        producer.abort();
+        // The last offset of each partition is a marker, and of the records before
+        // it none counts.
+        scratch.sync(&live).await;
+        assert_eq!(live.get("good-3").unwrap().json(), round.to_string());
+    }
+    let expected = (0..4).map(|partition| (format!("good-{partition}"), "2".to_owned())).collect();
+    let loaded = scratch.table(Codecs::default()).await;
+    assert!(matches!(loaded.status(), Status::CaughtUp), "{}", loaded.status());
+    for table in [&live, &loaded] {
+        assert_eq!(contents(table), expected);
+        assert_eq!(table.stats().records, 12);
+    }
+    let options = LogOptions { isolation: Isolation::ReadUncommitted, ..LogOptions::default() };
+    let uncommitted = Scratch::of(&kafka::shared(), options, &scratch.topic.name).await;
+    let table = uncommitted.table(Codecs::default()).await;
+    assert_eq!((table.len(), table.stats().records), (8, 36));
+    assert_eq!(table.get("bad-0").unwrap().json(), "\"aborted\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_hides_what_follows_until_it_ends() {
+    let scratch = On::Kafka.scratch(1).await;
+    scratch.put("before", Some(b"1")).await;
+    let live = scratch.table(Codecs::default()).await;
+    let producer = Transactional::new(&kafka::shared());
+    producer.begin();
+    producer.send(&scratch.topic.name, 0, "inside", "2");
+    scratch.put("after", Some(b"3")).await;
+    // Neither a table that starts nor a barrier takes it for complete.
+    let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
+    let loading = builder.catchup_timeout(Duration::from_millis(300)).start().await.unwrap();
+    let status = loading.status();
+    assert!(
+        matches!(&status, Status::Degraded(reason) if reason.contains("partition 0 at 1 of 3")),
+        "{status}"
+    );
+    assert!(!live.barrier(Duration::from_millis(300)).await.is_fresh());
+    for table in [&live, &loading] {
+        assert_eq!(contents(table), BTreeMap::from([("before".to_owned(), "1".to_owned())]));
+    }
+    producer.commit();
+    for table in [&live, &loading] {
+        scratch.sync(table).await;
+        assert_eq!(table.len(), 3);
+        caught_up(table).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_by_the_broker_gives_the_same_table() {
+    let bootstrap = kafka::shared();
+    let name = kafka::create_compacting(&bootstrap, 2).await;
+    let scratch = Scratch::of(&bootstrap, LogOptions::default(), &name).await;
+    let live = scratch.table(Codecs::default()).await;
+    let mut written = 0;
+    for round in 0..5 {
+        let records = (0..100).map(|n| record(&format!("k{n}"), (n % 10 > 0 || round < 4).then_some(b"1")));
+        written += scratch.write(records.collect()).await.len();
+    }
+    // Another record rolls the segment, and the cleaner takes what is behind it.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let compacted = loop {
+        for partition in 0..2 {
+            scratch
+                .write(vec![NewRecord {
+                    partition: Some(partition),
+                    ..record(&format!("roll-{partition}"), Some(b"0"))
+                }])
+                .await;
+            written += 1;
+        }
+        let table = scratch.table(Codecs::default()).await;
+        if (table.stats().records as usize) < written / 2 {
+            break table;
+        }
+        assert!(std::time::Instant::now() < deadline, "the broker does not compact");
+    };
+    scratch.sync(&live).await;
+    scratch.sync(&compacted).await;
+    assert_eq!(live.len(), 92);
+    assert_eq!(contents(&live), contents(&compacted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_codecs_of_compression_are_read() {
+    let scratch = On::Kafka.scratch(1).await;
+    let value = format!("\"{}\"", "compressible ".repeat(200));
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let properties = BTreeMap::from([
+            ("compression.type".to_owned(), codec.to_owned()),
+            ("linger.ms".to_owned(), "5".to_owned()),
+        ]);
+        let options = LogOptions { properties, ..LogOptions::default() };
+        let writer = Scratch::of(&kafka::shared(), options, &scratch.topic.name).await;
+        let records = (0..50).map(|n| record(&format!("{codec}-{n}"), Some(value.as_bytes())));
+        writer.write(records.collect()).await;
+    }
+    let table = scratch.table(Codecs::default()).await;
+    assert_eq!(table.len(), 250);
+    assert!(table.snapshot().iter().all(|entry| entry.json() == value));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_partitions_most_of_them_empty() {
+    let scratch = On::Kafka.scratch(64).await;
+    let empty = scratch.table(Codecs::default()).await;
+    assert!(matches!(empty.status(), Status::CaughtUp));
+    for partition in [0, 17, 63] {
+        let records = (0..100).map(|n| NewRecord {
+            partition: Some(partition),
+            ..record(&format!("{partition}-{n}"), Some(b"1"))
+        });
+        scratch.write(records.collect()).await;
+    }
+    scratch.sync(&empty).await;
+    let loaded = scratch.table(Codecs::default()).await;
+    for table in [&empty, &loaded] {
+        assert!(matches!(table.status(), Status::CaughtUp));
+        assert_eq!((table.len(), table.stats().partitions.len()), (300, 64));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_added_are_read_from_their_first_record() {
+    let scratch = On::Kafka.scratch(1).await;
+    scratch.put("old", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Now);
+    kafka::grow(&kafka::shared(), &scratch.topic.name, 3).await;
+    // Another log, which sees three partitions from the start.
+    let grown = eventually_described(&scratch, 3).await;
+    for partition in 0..3 {
+        let new = NewRecord { partition: Some(partition), ..record(&format!("new-{partition}"), Some(b"2")) };
+        grown.write(vec![new]).await;
+    }
+    // Everything acknowledged before the call, in whichever partition.
+    scratch.sync(&table).await;
+    assert_eq!((table.len(), table.stats().partitions.len()), (4, 3));
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+            WatchEvent::Change(change) => seen.push(change.key().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, ["new-0", "new-1", "new-2"]);
+    assert!(matches!(table.status(), Status::CaughtUp));
+}
+
+async fn eventually_described(scratch: &Scratch, partitions: i32) -> Scratch {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let grown = Scratch::of(&kafka::shared(), LogOptions::default(), &scratch.topic.name).await;
+        if grown.topic.partitions == partitions {
+            return grown;
+        }
+        assert!(std::time::Instant::now() < deadline, "the partitions are not seen");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_timestamps_and_null_and_empty_come_as_they_were_written() {
+    let scratch = On::Kafka.scratch(1).await;
+    let header =
+        |name: &str, value: Option<&[u8]>| Header { name: name.to_owned(), value: value.map(<[u8]>::to_vec) };
+    let headers = vec![
+        header("a", Some(b"1")),
+        header("null", None),
+        header("empty", Some(b"")),
+        header("a", Some(b"2")),
+    ];
+    let null_key = NewRecord { value: Some(b"x".to_vec()), ..NewRecord::default() };
+    let records = vec![
+        NewRecord { headers: headers.clone(), ..record("k", Some(b"1")) },
+        record("", Some(b"")),
+        record("deleted", None),
+        null_key,
+    ];
+    scratch.write(records).await;
+    let ranges = scratch.log.offsets(&scratch.topic).await.unwrap();
+    let mut streams = scratch.log.read(&scratch.topic, &ranges).await.unwrap();
+    let mut stream = streams.next().await.unwrap().unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        if let StreamItem::Records(batch) = stream.next().await.unwrap().unwrap() {
+            for index in 0..batch.len() {
+                let record = batch.get(index);
+                let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                let age =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+                        as i64
+                        - record.timestamp;
+                assert!((-1000..60_000).contains(&age), "{age} ms");
+                seen.push((bytes(record.key), bytes(record.value), record.headers.to_vec()));
+            }
+        }
+    }
+    let some = |bytes: &[u8]| Some(bytes.to_vec());
+    let expected = [
+        (some(b"k"), some(b"1"), headers),
+        (some(b""), some(b""), Vec::new()),
+        (some(b"deleted"), None, Vec::new()),
+        (None, some(b"x"), Vec::new()),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barrier_after_each_of_a_thousand_writes() {
+    let scratch = On::Kafka.scratch(4).await;
+    let table = scratch.table(Codecs::default()).await;
+    let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
+    for number in 0..1000 {
+        let key = format!("key-{}", number % 50);
+        writer.set(&key, number.to_string()).await.unwrap();
+        scratch.sync(&table).await;
+        assert_eq!(table.get(&key).unwrap().json(), number.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_barriers_at_once_are_all_answered() {
+    let scratch = On::Kafka.scratch(2).await;
+    let table = scratch.table(Codecs::default()).await;
+    for number in 0..20 {
+        scratch.put("k", Some(number.to_string().as_bytes())).await;
+        let barriers: Vec<_> = (0..50)
+            .map(|_| {
+                let table = table.clone();
+                tokio::spawn(async move {
+                    (table.barrier(PATIENCE).await, table.get("k").unwrap().json().to_owned())
+                })
+            })
+            .collect();
+        for barrier in barriers {
+            let (freshness, value) = barrier.await.unwrap();
+            assert!(freshness.is_fresh());
+            assert_eq!(value, number.to_string());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_one_topic_and_of_many_share_a_log() {
+    let scratch = On::Kafka.scratch(2).await;
+    scratch.put("k", Some(b"0")).await;
+    let mut tables = Vec::new();
+    for _ in 0..3 {
+        tables.push(scratch.table(Codecs::default()).await);
+    }
+    for number in 1..20 {
+        scratch.put("k", Some(number.to_string().as_bytes())).await;
+        for table in &tables {
+            scratch.sync(table).await;
+            assert_eq!(table.get("k").unwrap().json(), number.to_string());
+        }
+        // Readers come and go.
+        tables.remove(0);
+        tables.push(scratch.table(Codecs::default()).await);
+    }
+    for table in &tables {
+        table.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_does_not_keep_up_holds_up_nobody_and_loses_nothing() {
+    let slow = On::Kafka.scratch(2).await;
+    let name = ktables_tests::unique("quick");
+    kafka::create(&kafka::shared(), &name, 2, &[]).await;
+    let quick_topic = kafka::seen(slow.log.as_ref(), &name).await;
+    let codec = Arc::new(Held::default());
+    let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
+    let slow_table = slow.table(codecs).await;
+    let builder = Table::builder(slow.log.clone(), &name, Codecs::default());
+    let quick_table = builder.start().await.unwrap();
+    codec.hold();
+    // Far more than a stream and the client's queue have room for.
+    let value = format!("\"{}\"", "x".repeat(1000));
+    let records = (0..40_000).map(|n| record(&format!("k{}", n % 1000), Some(value.as_bytes())));
+    slow.write(records.collect()).await;
+    for number in 0..20 {
+        let delivery = slow.log.send(&quick_topic, record("k", Some(number.to_string().as_bytes()))).await;
+        delivery.unwrap().await.unwrap();
+        assert!(quick_table.barrier(PATIENCE).await.is_fresh());
+        assert_eq!(quick_table.get("k").unwrap().json(), number.to_string());
+    }
+    codec.release();
+    slow.sync(&slow_table).await;
+    assert_eq!((slow_table.stats().records, slow_table.len()), (40_000, 1000));
+}

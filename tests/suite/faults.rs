@@ -1,0 +1,228 @@
+//! Brokers that die and come back: nothing acknowledged is lost, nothing is seen
+//! twice, and the status is honest meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ktables::codec::Codecs;
+use ktables::log::{LogError, LogOptions};
+use ktables::table::{Status, Table};
+use ktables::writer::{Target, Write, Writer};
+use ktables_broker::{Broker, BrokerOptions};
+use ktables_tests::{Held, PATIENCE, Running, Scratch, eventually_async, kafka, record};
+use serde_json::{Value, json};
+
+/// A broker of the test's own and a topic on it, read by a log that notices silence
+/// soon.
+async fn cluster(partitions: i32) -> (Broker, Scratch) {
+    cluster_with(partitions, &[]).await
+}
+
+async fn cluster_with(partitions: i32, properties: &[(&str, &str)]) -> (Broker, Scratch) {
+    let broker = kafka::own(&BrokerOptions::default());
+    let properties = properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let options = LogOptions { stale_after: Duration::from_secs(1), properties, ..LogOptions::default() };
+    let scratch = Scratch::at(&broker.bootstrap(), options, partitions).await;
+    (broker, scratch)
+}
+
+fn contents(table: &Table) -> BTreeMap<String, String> {
+    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
+}
+
+async fn status(table: &Table, name: &str) -> Status {
+    eventually_async(&format!("the table is {name}"), || {
+        let status = table.status();
+        (status.name() == name).then_some(status)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_over_a_killed_broker_shows_every_change_once_and_the_status_between() {
+    let (mut broker, scratch) = cluster(2).await;
+    let watch = Running::start(scratch.ktables(&["watch"]).args(["-X", "stale_after=1s"]));
+    watch.until(|line| line["event"] == "synced");
+    let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
+    let mut written = Written::default();
+    for _ in 0..2 {
+        for number in 0..20 {
+            written.set(&writer, &format!("k{}", number % 7)).await;
+        }
+        broker.kill().unwrap();
+        let lines = tokio::task::block_in_place(|| watch.until(|line| line["status"] == "degraded"));
+        let reason = lines.last().unwrap()["reason"].as_str().unwrap();
+        assert!(reason.starts_with("unreachable since 20"), "{reason}");
+        written.seen_in(&lines);
+        // Written while nobody is there, acknowledged when somebody is again.
+        let writing = written.set(&writer, "late");
+        let ((), restarted) =
+            tokio::join!(writing, async { tokio::task::block_in_place(|| broker.restart()) });
+        restarted.unwrap();
+        for number in 0..20 {
+            written.set(&writer, &format!("k{}", number % 7)).await;
+        }
+    }
+    let mut statuses = Vec::new();
+    while !written.changes.is_empty() || statuses.last() != Some(&json!("caught_up")) {
+        let line = tokio::task::block_in_place(|| watch.next());
+        if line["event"] == "status" {
+            statuses.push(line["status"].clone());
+        } else {
+            written.seen_in(&[line]);
+        }
+    }
+    assert_eq!(watch.rest(), Vec::<Value>::new());
+}
+
+/// What was written and not seen yet.
+#[derive(Debug, Default)]
+struct Written {
+    number: u64,
+    newest: BTreeMap<String, Value>,
+    /// Key, value before, value.
+    changes: Vec<(String, Value, Value)>,
+}
+
+impl Written {
+    async fn set(&mut self, writer: &Writer, key: &str) {
+        self.number += 1;
+        writer.set(key, self.number.to_string()).await.unwrap();
+        let new = json!(self.number);
+        let old = self.newest.insert(key.to_owned(), new.clone()).unwrap_or(Value::Null);
+        self.changes.push((key.to_owned(), old, new));
+    }
+
+    /// Each change must be the next of its key, and not seen before. Keys lie in two
+    /// partitions, so only a key's changes have an order.
+    fn seen_in(&mut self, lines: &[Value]) {
+        for line in lines.iter().filter(|line| line["event"].is_null()) {
+            let next = self.changes.iter().position(|(key, ..)| line["key"] == **key);
+            let next = next.unwrap_or_else(|| panic!("not written, or seen before: {line}"));
+            let (_, old, new) = self.changes.remove(next);
+            assert_eq!((&line["old"], &line["new"]), (&old, &new), "{line}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_while_a_table_loads_costs_only_time() {
+    // Most of it is not fetched while the codec is held.
+    let small =
+        [("batch.size", "10000"), ("fetch.message.max.bytes", "10000"), ("queued.max.messages.kbytes", "64")];
+    let (mut broker, scratch) = cluster_with(3, &small).await;
+    let codec = Arc::new(Held::default());
+    codec.hold();
+    let value = format!("\"{}\"", "x".repeat(500));
+    let mut expected = BTreeMap::new();
+    let mut records = Vec::new();
+    for number in 0..30_000 {
+        let key = format!("k{}", number % 5000);
+        let value = format!("[{number},{value}]");
+        records.push(record(&key, Some(value.as_bytes())));
+        expected.insert(key, value);
+    }
+    scratch.write(records).await;
+    let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
+    let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, codecs);
+    let table = builder.catchup_timeout(Duration::from_secs(1)).open().await.unwrap();
+    let reason = status(&table, "degraded").await.reason().unwrap();
+    assert!(reason.contains("held"), "{reason}");
+    broker.kill().unwrap();
+    eventually_async("the silence is noticed", || {
+        table.status().reason()?.starts_with("unreachable since 20").then_some(())
+    })
+    .await;
+    codec.release();
+    broker.restart().unwrap();
+    status(&table, "caught_up").await;
+    assert_eq!(contents(&table), expected);
+    assert_eq!(table.stats().records, 30_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_killed_while_somebody_writes_loses_nothing_that_was_acknowledged() {
+    let (mut broker, scratch) = cluster(3).await;
+    let table = scratch.table(Codecs::default()).await;
+    let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
+    let writing = tokio::spawn(async move {
+        let mut acks = Vec::new();
+        for round in 0..60 {
+            let write = |n: usize| Write {
+                target: Target::Key(format!("k{}", n % 300)),
+                value: Some(json!([round, n]).to_string()),
+            };
+            for (n, ack) in writer.set_many((0..500).map(write)).await.into_iter().enumerate() {
+                acks.push((format!("k{}", n % 300), json!([round, n]).to_string(), ack.unwrap()));
+            }
+        }
+        acks
+    });
+    for round in 0..2 {
+        eventually_async("some of it is there", || (table.stats().records > round * 10_000).then_some(()))
+            .await;
+        broker.kill().unwrap();
+        broker.restart().unwrap();
+    }
+    let acks = writing.await.unwrap();
+    scratch.sync(&table).await;
+    status(&table, "caught_up").await;
+    // Idempotence: what was sent again is there once.
+    assert_eq!(table.stats().records, 30_000);
+    let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();
+    for (key, value, ack) in acks {
+        let entry = newest.entry(key).or_default();
+        *entry = (*entry).clone().max((ack.offset, value));
+    }
+    let expected: BTreeMap<_, _> = newest.into_iter().map(|(key, (_, value))| (key, value)).collect();
+    assert_eq!(contents(&table), expected);
+    let fresh = scratch.table(Codecs::default()).await;
+    assert_eq!(contents(&fresh), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_acknowledged_when_a_writer_ends_is_listed() {
+    let (mut broker, scratch) = cluster(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    scratch.put("a", Some(b"1")).await;
+    scratch.sync(&table).await;
+    assert_eq!(scratch.log.flush(Duration::from_secs(5)).await, []);
+    broker.kill().unwrap();
+    let mut deliveries = Vec::new();
+    for key in ["b", "c"] {
+        deliveries.push(scratch.log.send(&scratch.topic, record(key, Some(b"2"))).await.unwrap());
+    }
+    let lost = scratch.log.flush(Duration::from_millis(100)).await;
+    let mut keys: Vec<_> = lost.iter().map(|lost| lost.key.clone().unwrap()).collect();
+    keys.sort();
+    assert_eq!(keys, [b"b".to_vec(), b"c".to_vec()]);
+    assert!(lost.iter().all(|lost| lost.topic == scratch.topic.name));
+    for delivery in deliveries {
+        assert!(matches!(delivery.await, Err(LogError::Undelivered { .. })));
+    }
+    // A barrier says why it cannot tell.
+    status(&table, "degraded").await;
+    let stale = table.barrier(Duration::from_secs(3)).await;
+    assert!(!stale.is_fresh());
+    // What there is can still be read.
+    assert_eq!(table.get("a").unwrap().json(), "1");
+    broker.restart().unwrap();
+    scratch.put("d", Some(b"3")).await;
+    scratch.sync(&table).await;
+    assert_eq!(table.get("d").unwrap().json(), "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_broker_is_noticed_and_forgiven() {
+    let (broker, scratch) = cluster(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    broker.pause().unwrap();
+    let reason = status(&table, "degraded").await.reason().unwrap();
+    assert!(reason.starts_with("unreachable since 20"), "{reason}");
+    broker.resume().unwrap();
+    status(&table, "caught_up").await;
+    scratch.put("a", Some(b"1")).await;
+    tokio::time::timeout(PATIENCE, scratch.sync(&table)).await.unwrap();
+    assert_eq!(table.get("a").unwrap().json(), "1");
+}

@@ -1,0 +1,189 @@
+//! The cluster of the tests, and what only tests do with one.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ktables::log::{Log, LogError, TopicDescription};
+use ktables_broker::{Broker, BrokerOptions};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::{PATIENCE, release, unique};
+
+/// The address of the cluster that all tests share: `KTABLES_TEST_BOOTSTRAP`, or a
+/// broker that lives as long as the test process.
+///
+/// # Panics
+///
+/// If no broker can be started.
+#[must_use]
+pub fn shared() -> String {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    std::env::var("KTABLES_TEST_BOOTSTRAP")
+        .unwrap_or_else(|_| BROKER.get_or_init(|| own(&BrokerOptions::default())).bootstrap())
+}
+
+/// A broker of the test's own, to be stopped and killed.
+///
+/// # Panics
+///
+/// If it cannot be started.
+#[must_use]
+pub fn own(options: &BrokerOptions) -> Broker {
+    Broker::start(&target(), options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The project's target folder.
+#[must_use]
+pub fn target() -> PathBuf {
+    release().parent().expect("target/release").to_owned()
+}
+
+fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client")
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
+}
+
+/// Creates a topic with these settings; not compacted, if they do not say so.
+///
+/// # Panics
+///
+/// If it cannot be created.
+pub async fn create(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let created = admin(bootstrap).create_topics([&topic], &patient()).await.expect("an answer");
+    created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+}
+
+/// Deletes a topic and waits until nothing of it is seen.
+///
+/// # Panics
+///
+/// If it cannot be deleted.
+pub async fn delete(bootstrap: &str, name: &str) {
+    let deleted = admin(bootstrap).delete_topics(&[name], &patient()).await.expect("an answer");
+    deleted[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+    let log = ktables::log::open(&format!("kafka://{bootstrap}")).expect("a log");
+    let gone = async {
+        while !matches!(log.describe(name).await, Err(LogError::UnknownTopic { .. })) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the topic goes");
+}
+
+/// Gives a topic more partitions.
+///
+/// # Panics
+///
+/// If it does not get them.
+pub async fn grow(bootstrap: &str, name: &str, partitions: usize) {
+    let grown = admin(bootstrap).create_partitions([&NewPartitions::new(name, partitions)], &patient()).await;
+    grown.expect("an answer")[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+}
+
+/// A topic that was created a moment ago.
+///
+/// # Panics
+///
+/// If it cannot be seen.
+pub async fn seen(log: &dyn Log, name: &str) -> TopicDescription {
+    let seen = async {
+        loop {
+            if let Ok(topic) = log.describe(name).await
+                && log.offsets(&topic).await.is_ok()
+            {
+                return topic;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("the topic is seen")
+}
+
+/// A compacted topic, with segments so short that the broker compacts at once.
+///
+/// # Panics
+///
+/// If it cannot be created.
+pub async fn create_compacting(bootstrap: &str, partitions: i32) -> String {
+    let name = unique("compacted");
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "100"),
+        ("delete.retention.ms", "100"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+    ];
+    create(bootstrap, &name, partitions, &settings).await;
+    name
+}
+
+/// Writes in transactions.
+pub struct Transactional(BaseProducer);
+
+impl std::fmt::Debug for Transactional {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transactional").finish_non_exhaustive()
+    }
+}
+
+impl Transactional {
+    /// A producer with a transactional id of its own.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    #[must_use]
+    pub fn new(bootstrap: &str) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("transactional.id", unique("transactions"));
+        let producer: BaseProducer = config.create().expect("a producer");
+        producer.init_transactions(PATIENCE).expect("transactions");
+        Self(producer)
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub fn begin(&self) {
+        self.0.begin_transaction().expect("begun");
+    }
+
+    /// Writes a record, and waits until the broker has it.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub fn send(&self, topic: &str, partition: i32, key: &str, value: &str) {
+        let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
+        self.0.send(record).map_err(|(error, _)| error).expect("queued");
+        self.0.flush(PATIENCE).expect("written");
+    }
+
+    /// Commits the transaction.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub fn commit(&self) {
+        self.0.commit_transaction(PATIENCE).expect("committed");
+    }
+
+    /// Aborts the transaction.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot.
+    pub fn abort(&self) {
+        self.0.abort_transaction(PATIENCE).expect("aborted");
+    }
+}
