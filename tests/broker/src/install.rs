@@ -80,7 +80,7 @@ impl Installation {
     /// Makes it beside its place, so that what was interrupted is not taken for whole.
     fn make(&self) -> Result<(), String> {
         requirements()?;
-        let partial = Self { folder: self.folder.with_extension("partial") };
+        let partial = Self { folder: PathBuf::from(format!("{}.partial", self.folder.display())) };
         for old in [&partial, self] {
             remove(&old.folder)?;
         }

@@ -13,7 +13,7 @@ use rdkafka::error::IsError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use crate::log::kafka::client::Client;
+use crate::log::kafka::client::{Client, millis};
 use crate::log::kafka::event::{Reply, text};
 use crate::log::{NewTopic, Offset, OffsetRange, Partition};
 
@@ -64,7 +64,7 @@ impl Options {
     fn new(client: &Client, operation: Operation, timeout: Duration) -> (Self, Pending) {
         let (sender, pending) = oneshot::channel::<Reply>();
         let opaque: *mut c_void = Box::into_raw(Box::new(sender)).cast();
-        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let millis = millis(timeout);
         // SAFETY: the client is alive; the options are freed in `drop`, and the
         // opaque in `answer`.
         let options = unsafe {

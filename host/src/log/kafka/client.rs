@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client as Native, DefaultClientContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{IsError, KafkaError};
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaQueue, RDKafkaType};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
@@ -88,7 +88,7 @@ impl Client {
     /// The next event, or nothing within this time, or nothing because of
     /// [`Client::wake`].
     pub(super) fn poll(&self, timeout: Duration) -> Option<Event> {
-        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let millis = millis(timeout);
         // SAFETY: the queue lives as long as `self`; the event is `Event`'s to free.
         unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis)) }
     }
@@ -139,6 +139,21 @@ impl Client {
         known.collect()
     }
 
+    /// Waits until a broker answers.
+    pub(super) fn probe(&self, timeout: Duration) -> Result<(), RDKafkaErrorCode> {
+        let mut metadata = std::ptr::null();
+        // SAFETY: the client is alive; what it answers is freed, once.
+        unsafe {
+            let code =
+                sys::rd_kafka_metadata(self.rk(), 0, std::ptr::null_mut(), &mut metadata, millis(timeout));
+            if code.is_error() {
+                return Err(code.into());
+            }
+            sys::rd_kafka_metadata_destroy(metadata);
+        }
+        Ok(())
+    }
+
     /// Makes the client learn of a topic's partitions.
     pub(super) fn refresh_metadata(&self, topic: &str, timeout: Duration) -> Result<(), KafkaError> {
         self.native.fetch_metadata(Some(topic), timeout).map(drop)
@@ -165,6 +180,11 @@ pub(super) fn take_error(error: *mut sys::rd_kafka_error_t) -> Result<(), RDKafk
         sys::rd_kafka_error_destroy(error);
         Err(code.into())
     }
+}
+
+/// As librdkafka counts time.
+pub(super) fn millis(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// A list of places for the calls above.

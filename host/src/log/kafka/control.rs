@@ -18,8 +18,11 @@ use crate::log::kafka::event::{Event, Reply};
 use crate::log::kafka::heard::Heard;
 use crate::log::{LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
 
-/// How long to wait for an answer.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for a cluster to answer, whatever is asked.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait for one answer of a broker that was well just now.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the thread waits for events: [`Client::wake`] ends the wait.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,25 +58,40 @@ impl Control {
         Ok(Self { client, log, heard, stop, thread: Some(thread) })
     }
 
-    /// Waits for an answer.
-    async fn answer(&self, action: &'static str, topic: &str, pending: Pending) -> Result<Reply, LogError> {
-        let reply = tokio::select! {
-            reply = pending => reply.map_err(|_| LogError::Closed)?,
-            reason = self.heard.refused() => {
-                return Err(LogError::Authentication { log: self.log.to_string(), reason });
+    /// Asks, and waits for the answer.
+    async fn ask(
+        &self,
+        action: &'static str,
+        topic: &str,
+        patience: Duration,
+        request: impl FnOnce(&Client) -> Result<Pending, LogError>,
+    ) -> Result<Reply, LogError> {
+        let answer = async {
+            // An admin request that waits for a broker makes librdkafka try to
+            // connect without a pause: before one is made, some broker must answer.
+            if !self.heard.is_well() {
+                let client = self.client.clone();
+                let probe = tokio::task::spawn_blocking(move || client.probe(patience));
+                let probed = probe.await.map_err(|_| LogError::Closed)?;
+                probed.map_err(|code| self.error(topic, action, code, self.why(code.to_string())))?;
+            }
+            let reply = request(&self.client)?.await.map_err(|_| LogError::Closed)?;
+            match reply.error() {
+                None => Ok(reply),
+                Some((code, reason)) => Err(self.error(topic, action, code, self.why(reason))),
             }
         };
-        match reply.error() {
-            None => {
-                self.heard.answered();
-                Ok(reply)
-            }
-            Some((code, reason)) => {
-                // That time ran out says less than what a connection said.
-                let reason = self.heard.reason().unwrap_or(reason);
-                Err(self.error(topic, action, code, reason))
+        tokio::select! {
+            reply = answer => reply.inspect(|_| self.heard.answered()),
+            reason = self.heard.refused() => {
+                Err(LogError::Authentication { log: self.log.to_string(), reason })
             }
         }
+    }
+
+    /// That time ran out says less than what a connection said.
+    fn why(&self, reason: String) -> String {
+        self.heard.reason().unwrap_or(reason)
     }
 
     fn error(&self, topic: &str, action: &'static str, code: RDKafkaErrorCode, reason: String) -> LogError {
@@ -84,13 +102,14 @@ impl Control {
     pub(super) async fn topics(
         &self,
         names: &[&str],
-        timeout: Duration,
+        patience: Duration,
     ) -> Result<Vec<(String, Result<Described, LogError>)>, LogError> {
         let action = "describe";
         let names = names.iter().map(|name| c_name(name)).collect::<Result<Vec<_>, _>>()?;
         let first = names.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let pending = admin::describe_topics(&self.client, &names, timeout);
-        let reply = self.answer(action, &first, pending).await?;
+        let request =
+            |client: &Client| Ok(admin::describe_topics(client, &names, patience.min(ANSWER_TIMEOUT)));
+        let reply = self.ask(action, &first, patience, request).await?;
         let described = admin::described(&reply).into_iter().map(|(name, answer)| {
             let answer = answer.map_err(|(code, reason)| self.error(&name, action, code, reason));
             (name, answer)
@@ -105,27 +124,31 @@ impl Control {
     }
 
     pub(super) async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
-        let configuration = admin::describe_configuration(&self.client, &c_name(name)?, REQUEST_TIMEOUT);
-        let topic = self.topic(name).await?;
+        let request =
+            |client: &Client| Ok(admin::describe_configuration(client, &c_name(name)?, ANSWER_TIMEOUT));
+        let configuration = self.ask("describe", name, REQUEST_TIMEOUT, request);
+        let (topic, configuration) = tokio::join!(self.topic(name), configuration);
+        let topic = topic?;
         if topic.partitions == 0 {
             let reason = "it has no partitions yet".to_owned();
             return Err(self.not_now(name, "describe", reason));
         }
-        // Asking for a configuration takes a right that readers may lack.
-        let reply = configuration.await.ok();
         Ok(TopicDescription {
             name: topic.name,
             id: topic.id,
             partitions: topic.partitions,
-            cleanup_policy: reply.and_then(|reply| admin::setting(&reply, "cleanup.policy")),
+            // Asking for a configuration takes a right that readers may lack.
+            cleanup_policy: configuration.ok().and_then(|reply| admin::setting(&reply, "cleanup.policy")),
         })
     }
 
     pub(super) async fn create(&self, name: &str, settings: NewTopic) -> Result<(), LogError> {
         let action = "create";
         let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
-        let pending = admin::create_topic(&self.client, &c_name(name)?, settings, REQUEST_TIMEOUT);
-        let reply = self.answer(action, name, pending.map_err(invalid)?).await?;
+        let request = |client: &Client| {
+            admin::create_topic(client, &c_name(name)?, settings, REQUEST_TIMEOUT).map_err(invalid)
+        };
+        let reply = self.ask(action, name, REQUEST_TIMEOUT, request).await?;
         admin::created(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
     }
 
@@ -185,8 +208,9 @@ impl Control {
         end: End,
     ) -> Result<Vec<(Partition, Offset)>, LogError> {
         let action = "ask for the offsets of";
-        let pending = admin::list_offsets(&self.client, topic, partitions, end, REQUEST_TIMEOUT);
-        let reply = self.answer(action, topic, pending).await?;
+        let request =
+            |client: &Client| Ok(admin::list_offsets(client, topic, partitions, end, ANSWER_TIMEOUT));
+        let reply = self.ask(action, topic, REQUEST_TIMEOUT, request).await?;
         let listed = admin::listed(&reply).into_iter().map(|(partition, offset)| {
             let offset = offset
                 .map_err(|code| self.error(topic, action, code, format!("partition {partition}: {code}")))?;

@@ -50,7 +50,8 @@ pub(super) struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+        // librdkafka adds how long a connection was in which state.
+        f.write_str(self.reason.split(" (after ").next().unwrap_or(&self.reason))
     }
 }
 

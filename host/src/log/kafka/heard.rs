@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
+use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::watch;
 
 use crate::log::kafka::error::{Meaning, meaning};
@@ -24,12 +25,16 @@ struct State {
     answered: Instant,
     /// The same for people.
     answered_at: SystemTime,
+    /// What was said since.
     reason: Option<String>,
+    /// There was an answer at all.
+    once: bool,
 }
 
 impl Heard {
     pub(super) fn new(stale_after: Duration) -> Self {
-        let state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None };
+        let state =
+            State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None, once: false };
         Self {
             stale_after,
             state: Mutex::new(state),
@@ -45,7 +50,7 @@ impl Heard {
     /// The cluster answered.
     pub(super) fn answered(&self) {
         let mut state = self.state();
-        *state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None };
+        *state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None, once: true };
         drop(state);
         self.refused.send_if_modified(|refused| refused.take().is_some());
         let recovered = self.trouble.send_if_modified(|trouble| trouble.take().is_some());
@@ -54,10 +59,20 @@ impl Heard {
         }
     }
 
+    /// Whether the last thing heard was an answer.
+    pub(super) fn is_well(&self) -> bool {
+        let state = self.state();
+        state.once && state.reason.is_none()
+    }
+
     /// A client has something to say.
     pub(super) fn failed(&self, failure: &Failure) {
+        // Fetching goes on without a right to the group that there is not.
+        if failure.code == Code::GroupAuthorizationFailed {
+            return;
+        }
         // That all brokers are down says less than why each of them is.
-        if failure.code != rdkafka::types::RDKafkaErrorCode::AllBrokersDown {
+        if failure.code != Code::AllBrokersDown {
             self.state().reason = Some(failure.to_string());
         }
         if meaning(failure.code) == Meaning::Authentication {
