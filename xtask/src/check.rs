@@ -36,25 +36,28 @@ pub(crate) fn test() -> Outcome {
     Ok(())
 }
 
-/// What the sandbox costs.
+/// What the sandbox costs, and what a cluster costs; the arguments are for the first.
 pub(crate) fn bench(args: &[String]) -> Outcome {
+    setup()?;
     guests()?;
-    let mut bench = cargo(["bench", "--workspace", "--bench", "sandbox", "--"]);
-    run(bench.args(args))
+    run(cargo(["bench", "--workspace", "--bench", "sandbox", "--"]).args(args))?;
+    run(&mut cargo(["bench", "--workspace", "--bench", "cluster"]))
 }
 
-/// The library without the command, and without wasmtime.
+/// The library without the command, and with one or none of wasmtime and librdkafka.
 fn features() -> Outcome {
-    for features in [&["--no-default-features"][..], &["--no-default-features", "--features", "wasm"]] {
-        let check = ["clippy", "--release", "--quiet", "-p", "ktables", "--lib"];
-        run(cargo(check).args(features).args(["--", "-D", "warnings"]))?;
+    for features in [&[][..], &["wasm"], &["kafka"]] {
+        let check = ["clippy", "--release", "--quiet", "-p", "ktables", "--lib", "--no-default-features"];
+        run(cargo(check).arg("--features").arg(features.join(",")).args(["--", "-D", "warnings"]))?;
     }
     let tree = |features: &[&str]| {
         output(cargo(["tree", "-p", "ktables", "-e", "normal", "--prefix", "none"]).args(features))
     };
     let bare = tree(&["--no-default-features"])?;
     let library = tree(&["--no-default-features", "--features", "wasm"])?;
-    for (tree, banned) in [(&bare, "wasmtime"), (&bare, "clap"), (&library, "clap")] {
+    for (tree, banned) in
+        [(&bare, "wasmtime"), (&bare, "clap"), (&bare, "rdkafka"), (&library, "clap"), (&library, "rdkafka")]
+    {
         if tree.lines().any(|line| line.split(' ').next() == Some(banned)) {
             return Err(format!("the library depends on {banned} where it must not"));
         }

@@ -61,7 +61,8 @@ impl Tails {
         let Some(reading) = feeds.first().map(|feed| feed.reading.clone()) else { return };
         // OK because nothing panics while it holds the lock.
         let mut tails = self.tails.lock().expect("not poisoned");
-        tails.retain_mut(|tail| tail.is_in_use() || tail.accepts(&reading));
+        let idle = |tail: &mut Tail| !tail.is_in_use() && !tail.accepts(&reading);
+        let idle: Vec<Tail> = tails.extract_if(.., idle).collect();
         let tail = match tails.iter().position(|tail| tail.accepts(&reading)) {
             Some(index) => Ok(&mut tails[index]),
             None => self.start().map(|tail| {
@@ -74,6 +75,9 @@ impl Tails {
             Ok(tail) => tail.adopt(&reading, feeds, refresh),
             Err(error) => feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
         }
+        // They end when nobody waits for the lock any more.
+        drop(tails);
+        drop(idle);
     }
 
     /// Somebody waits until these positions are told.
