@@ -52,8 +52,8 @@ final class Peer {
     /** How long a transaction may be open: as long as brokers allow by default. */
     private static final Duration TRANSACTION = Duration.ofMinutes(15);
 
-    /** How long one poll waits for records. */
-    private static final Duration POLL = Duration.ofMillis(100);
+    /** How long the consumer waits for records: closing it waits for its last fetch. */
+    private static final Duration POLL = Duration.ofMillis(50);
 
     /** The flat key of (group, member), as in Python's ktables: the group's length, a colon, both. */
     private static final Pattern FLAT = Pattern.compile("(0|[1-9][0-9]{0,9}):(.*)", Pattern.DOTALL);
@@ -182,7 +182,10 @@ final class Peer {
     /** Hands over every record below the topic's end. */
     private void consume(String isolation, Consumer<ConsumerRecord<byte[], byte[]>> action) {
         Map<String, Object> config = Map.of(
-                "bootstrap.servers", bootstrap, "isolation.level", isolation, "enable.auto.commit", false);
+                "bootstrap.servers", bootstrap,
+                "isolation.level", isolation,
+                "enable.auto.commit", false,
+                "fetch.max.wait.ms", Math.toIntExact(POLL.toMillis()));
         var bytes = new ByteArrayDeserializer();
         try (var consumer = new KafkaConsumer<>(config, bytes, bytes)) {
             var partitions = consumer.partitionsFor(topic).stream()

@@ -7,7 +7,8 @@
     peer.py read BOOTSTRAP TOPIC [--grouped]
         Prints the table, complete as of the topic's end, as one JSON object.
 
-Topics must exist. Apart from that, everything is as ktables does it by default.
+Topics must exist. All else is as ktables does it by default: its tables show the records of open
+and aborted transactions too.
 """
 
 import argparse

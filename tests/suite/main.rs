@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod codecs;
 mod faults;
+mod interop;
 mod log;
 mod poison;
 mod processes;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use ktables_tests::{cache_folder, root};
+use ktables_tests::{cache_folder, kafka, root, unique};
 
 /// The fenced blocks of this language.
 fn blocks(language: &str) -> Vec<String> {
@@ -28,6 +28,18 @@ fn check(block: &str) {
             lines.any(|line| line == expected),
             "{expected:?} is not printed (in order) by\n{block}\n{stdout}"
         );
+    }
+}
+
+#[test]
+fn on_a_cluster_only_the_url_differs() {
+    for (block, topic) in blocks("sh").iter().zip(["services", "counters", "services"]) {
+        let block = block.replace("dir:./data", &format!("kafka://{}", kafka::shared()));
+        let name = unique(topic);
+        let places = [("--topic ", ""), ("topic = \"", "\""), ("topic = \\\"", "\\\"")];
+        check(&places.iter().fold(block, |block, (before, after)| {
+            block.replace(&format!("{before}{topic}{after}"), &format!("{before}{name}{after}"))
+        }));
     }
 }
 

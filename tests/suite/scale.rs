@@ -112,4 +112,30 @@ async fn service_records_at_scale(on: On) {
     check(on, "service-record").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_records_in_either_log_are_the_same_table() {
+    let values = raw_values("service-record");
+    let component = component_path("service-record");
+    let mut dumps = Vec::new();
+    for on in [On::Directory, On::Kafka] {
+        let scratch = on.scratch(4).await;
+        let record = |n: usize| NewRecord {
+            key: Some(format!("key-{:06}", n * 7 % KEYS).into_bytes()),
+            value: (n % 11 > 0).then(|| values[n % values.len()].clone()),
+            ..NewRecord::default()
+        };
+        scratch.write((0..RECORDS).map(record).collect()).await;
+        let codec = ["--value-codec", component.to_str().unwrap()];
+        let status = succeed(&mut scratch.ktables(&[&["status"], &codec[..]].concat())).json().remove(0);
+        let partitions = status["partitions"].clone();
+        assert_eq!((&status["records"], &status["lag"]), (&json!(RECORDS), &json!(0)));
+        let mut dump = succeed(&mut scratch.ktables(&[&["dump"], &codec[..]].concat())).json();
+        // Key, value, partition and offset; a log has its own time.
+        dump.iter_mut().for_each(|entry| drop(entry.as_object_mut().unwrap().remove("timestamp")));
+        dumps.push((dump, partitions));
+    }
+    assert!(dumps[0].0.len() > KEYS / 2);
+    assert!(dumps[0] == dumps[1], "the tables differ");
+}
+
 on_each_log!(deb822_at_scale, service_records_at_scale);

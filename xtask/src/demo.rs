@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+
+use ktables_broker::{Broker, BrokerOptions, Detached, requirements};
 
 use crate::guests::guests;
 use crate::run::{Outcome, command, ktables, output, run, say, target};
@@ -13,26 +15,53 @@ use crate::run::{Outcome, command, ktables, output, run, say, target};
 /// Debian's own list of installed packages, where there is one.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
+/// The name of the demo's broker.
+const BROKER: &str = "demo";
+
 /// How long the demo waits for something that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much of a long answer is shown.
 const WIDTH: usize = 110;
 
-pub(crate) fn demo() -> Outcome {
+/// On a directory.
+pub(crate) fn in_a_directory() -> Outcome {
     guests()?;
+    let folder = new_folder()?;
+    demo(&folder, &format!("dir:{}", folder.join("data").display()), "a directory log")
+}
+
+/// The same on a Kafka broker, which ends with the shell that this is called in, or
+/// with the next demo.
+pub(crate) fn on_kafka() -> Outcome {
+    guests()?;
+    requirements()?;
+    Detached::end(&target(), BROKER)?;
+    say("starting a Kafka broker");
+    let options = BrokerOptions { name: Some(BROKER.to_owned()), ..BrokerOptions::default() };
+    let broker = Broker::start(&target(), &options)?;
+    demo(&new_folder()?, &format!("kafka://{}", broker.bootstrap()), "a Kafka topic")?;
+    broker.detach(std::os::unix::process::parent_id())
+}
+
+/// A demo begins anew.
+fn new_folder() -> Outcome<PathBuf> {
     let folder = target().join("demo");
-    // A demo begins anew.
+    // There may be none.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
-    let config = configuration(&folder)?;
+    Ok(folder)
+}
+
+fn demo(folder: &Path, log: &str, place: &str) -> Outcome {
+    let config = configuration(folder, log)?;
     let demo = Demo { config };
 
-    title("1. Real records in a format of their own: Debian's control stanzas, in a directory log");
+    title(&format!("1. Real records in a format of their own: Debian's control stanzas, in {place}"));
     let sample = "examples/deb822/sample/status";
     let source = if Path::new(DPKG_STATUS).exists() { DPKG_STATUS } else { sample };
     let mut embed = command(target().join("release/embed"));
-    run(embed.arg(format!("dir:{}", folder.join("data").display())).arg(component("deb822")).arg(source))?;
+    run(embed.arg(log).arg(component("deb822")).arg(source))?;
 
     title("2. The topic as a table, decoded by the component deb822.wasm");
     demo.show(&["keys", "--prefix", "admin/", "--limit", "4"])?;
@@ -46,18 +75,8 @@ pub(crate) fn demo() -> Outcome {
     demo.live_update()?;
 
     title("5. A record that is no stanza: rejected alone, with its reason");
-    let log = format!("dir:{}", folder.join("data").display());
-    let broken = [
-        "produce",
-        "--log",
-        &log,
-        "--topic",
-        "packages",
-        "--key",
-        "admin/adduser",
-        "--value",
-        "not a stanza",
-    ];
+    let broken =
+        ["produce", "--log", log, "--topic", "packages", "--key", "admin/adduser", "--value", "not a stanza"];
     demo.show_bare(&broken)?;
     demo.show(&["rejects"])?;
     say("   The entry keeps its last good value, and says so:");
@@ -160,10 +179,10 @@ impl Drop for Watch {
 }
 
 /// A configuration with the demo's table in it.
-fn configuration(folder: &Path) -> Outcome<String> {
+fn configuration(folder: &Path, log: &str) -> Outcome<String> {
     let path = folder.join("ktables.toml");
     let text = format!(
-        "[logs.demo]\nurl = \"dir:./data\"\n\n\
+        "[logs.demo]\nurl = \"{log}\"\n\n\
          [codecs.deb822]\ncomponent = \"{}\"\n\n[codecs.by-section]\ncomponent = \"{}\"\n\n\
          [tables.packages]\nlog = \"demo\"\ntopic = \"packages\"\nvalue_codec = \"deb822\"\ngroup_scheme = \"by-section\"\n",
         component("deb822"),

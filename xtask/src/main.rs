@@ -16,18 +16,19 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  demo              see it work: real records, a component, a table
+  demo [--kafka]    see it work: real records, a component, a table; in a directory,
+                    or on a Kafka broker that is started for it
   test              everything the project checks; what CI runs
   setup             install what the others need: a WebAssembly toolchain, cargo-deny,
                     Java, Maven, Apache Kafka, Python packages
   guests            build all components of the project into target/components
   component CRATE   build a codec crate of yours: CRATE/NAME.wasm
-  bench [ARGS]      measure what the sandbox costs
+  bench [ARGS]      measure what the sandbox costs, and what a cluster costs
   kafka up          start a Kafka broker; it ends with the shell that this is called in
   kafka down        end it, and remove its data
   kafka status      where it runs
 
-Needs Rust (rustup), a C compiler and make. KTABLES_RUST_WASM=rustup|debian says
+Needs Rust (rustup), a C compiler, make and perl. KTABLES_RUST_WASM=rustup|debian says
 where the WebAssembly toolchain comes from; unset, rustup is tried first.";
 
 fn main() -> ExitCode {
@@ -35,7 +36,8 @@ fn main() -> ExitCode {
     let command = args.next();
     let rest: Vec<String> = args.collect();
     let result = match (command.as_deref(), rest.as_slice()) {
-        (Some("demo"), []) => demo::demo(),
+        (Some("demo"), []) => demo::in_a_directory(),
+        (Some("demo"), [option]) if option == "--kafka" => demo::on_kafka(),
         (Some("test"), []) => check::test(),
         (Some("setup"), []) => setup::setup(),
         (Some("guests"), []) => guests::guests(),

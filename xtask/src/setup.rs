@@ -70,7 +70,9 @@ pub(crate) fn setup() -> Outcome {
 
 /// What nothing here installs, because it takes more than this user's rights.
 pub(crate) fn prerequisites() -> Outcome {
-    for (program, what, package) in [("cc", "a C compiler", "gcc"), ("make", "make", "make")] {
+    for (program, what, package) in
+        [("cc", "a C compiler", "gcc"), ("make", "make", "make"), ("perl", "perl", "perl")]
+    {
         if !succeeds(command(program).arg("--version")) {
             return Err(format!("{what} is missing: install it (Debian: apt-get install {package})"));
         }

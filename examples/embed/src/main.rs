@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! embed dir:./data target/components/deb822.wasm examples/deb822/sample/status
+//! embed kafka://localhost:9092 target/components/deb822.wasm examples/deb822/sample/status
 //! ```
 
 use std::error::Error;
