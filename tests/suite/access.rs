@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use base64::Engine;
 use ktables::codec::Codecs;
 use ktables::log::{LogError, LogOptions};
 use ktables::table::{Table, TableError};
@@ -56,6 +57,46 @@ async fn plain_and_scram_with_and_without_tls() {
             written += 1;
             assert_eq!(table.len(), written);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_comes_from_a_file() {
+    let broker = secured();
+    let name = unique("token");
+    kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let token_file = folder.path().join("token");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    // A signature is not asked for; who it is, is.
+    let part = |json: String| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(json);
+    let header = part("{\"alg\":\"none\"}".to_owned());
+    let claims = part(format!("{{\"sub\":\"{}\",\"iat\":{now},\"exp\":{}}}", ADMIN.name, now + 3600));
+    std::fs::write(&token_file, format!("{header}.{claims}.\n")).unwrap();
+    let properties = BTreeMap::from(
+        [("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "OAUTHBEARER")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    let options = LogOptions {
+        properties: properties.clone(),
+        oauth_token_file: Some(token_file.clone()),
+        ..LogOptions::default()
+    };
+    let scratch = Scratch::of(&broker.sasl_bootstrap(), options, &name).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    scratch.put("b", Some(b"2")).await;
+    scratch.sync(&table).await;
+    assert_eq!(table.len(), 2);
+    // A file that is not there, or holds something else.
+    let url = format!("kafka://{}", broker.sasl_bootstrap());
+    std::fs::write(&token_file, "sEcReT").unwrap();
+    for file in ["missing", token_file.to_str().unwrap()] {
+        let mut get = ktables(&["get", "k", "--log", &url, "--topic", &name]);
+        let ended = run(get.args(arguments(&properties)).args(["-X", &format!("oauth_token_file={file}")]));
+        assert_eq!(ended.code, 3);
+        let said = ended.stderr.contains("does not let us in") && ended.stderr.contains(file);
+        assert!(said && !ended.stderr.contains("sEcReT"), "{}", ended.stderr);
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) struct TableArgs {
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct PropertyArgs {
     /// A property of the log, as often as wanted: isolation, stale_after, acks,
-    /// idempotence, or one of librdkafka's. Others may see it: secrets belong into the
+    /// idempotence, oauth_token_file, or one of librdkafka's. Others may see it: secrets belong into the
     /// configuration.
     #[arg(short = 'X', value_name = "NAME=VALUE", help_heading = "Table")]
     pub(super) property: Vec<String>,

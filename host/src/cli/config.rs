@@ -37,6 +37,7 @@ pub(super) struct LogConfig {
     acks: Acks,
     #[serde(default = "on")]
     idempotence: bool,
+    oauth_token_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "properties")]
     properties: BTreeMap<String, String>,
 }
@@ -48,6 +49,7 @@ impl LogConfig {
             stale_after: self.stale_after.unwrap_or(STALE_AFTER),
             acks: self.acks,
             idempotence: self.idempotence,
+            oauth_token_file: self.oauth_token_file.clone(),
             properties: self.properties.clone(),
         }
     }
@@ -119,6 +121,7 @@ impl Config {
             codec.component = folder.join(&codec.component);
         }
         for log in config.logs.values_mut() {
+            log.oauth_token_file = log.oauth_token_file.take().map(|file| folder.join(file));
             if let Some(path) = log.url.strip_prefix("dir:").filter(|path| !path.is_empty()) {
                 // Component by component, which drops `./`.
                 let path: PathBuf = folder.join(path).components().collect();

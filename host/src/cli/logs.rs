@@ -39,6 +39,7 @@ fn set(options: &mut LogOptions, property: &str) -> Result<(), String> {
         }
         "acks" => options.acks = word(value).ok_or_else(|| of("all or leader"))?,
         "idempotence" => options.idempotence = value.parse().map_err(|_| of("true or false"))?,
+        "oauth_token_file" => options.oauth_token_file = Some(value.into()),
         "stale_after" => {
             options.stale_after = duration(value).ok_or_else(|| of("a duration, for example 10s"))?
         }

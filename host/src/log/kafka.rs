@@ -27,6 +27,7 @@ mod monitor;
 mod produce;
 mod reader;
 mod tail;
+mod token;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,8 +67,8 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// The cluster that these brokers (`HOST:PORT,…`) lead to. Nothing is connected
-    /// before something is asked.
+    /// The cluster that these brokers (`HOST:PORT,…`) lead to. That it cannot be
+    /// reached shows when something is asked.
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct LogOptions {
     /// Whether the log sees to it that a record that is sent again is not written
     /// twice; some Kafka-compatible brokers cannot.
     pub idempotence: bool,
+    /// A file with a token (JWT) for `sasl.mechanism` = `OAUTHBEARER`, read whenever
+    /// another one is wanted.
+    pub oauth_token_file: Option<PathBuf>,
     /// Properties for librdkafka, by name. Values are never shown.
     pub properties: BTreeMap<String, String>,
 }
@@ -59,6 +63,7 @@ impl Default for LogOptions {
             stale_after: STALE_AFTER,
             acks: Acks::default(),
             idempotence: true,
+            oauth_token_file: None,
             properties: BTreeMap::new(),
         }
     }
@@ -72,6 +77,7 @@ impl fmt::Debug for LogOptions {
             .field("stale_after", &self.stale_after)
             .field("acks", &self.acks)
             .field("idempotence", &self.idempotence)
+            .field("oauth_token_file", &self.oauth_token_file)
             .field("properties", &self.properties.keys())
             .finish()
     }

@@ -97,15 +97,17 @@ fn security(installation: &Installation) -> String {
     )
 }
 
-/// The mechanisms of a listener. The users of SCRAM are in the formatted storage.
+/// The mechanisms of a listener. The users of SCRAM are in the formatted storage; of
+/// OAUTHBEARER's tokens, signatures are not asked for.
 fn sasl(listener: &str) -> String {
     let modules = "org.apache.kafka.common.security";
     let users: String =
         USERS.iter().map(|user| format!(" user_{}=\"{}\"", user.name, user.password)).collect();
     format!(
-        "listener.name.{listener}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
+        "listener.name.{listener}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512,OAUTHBEARER\n\
          listener.name.{listener}.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required{users};\n\
-         listener.name.{listener}.scram-sha-512.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n"
+         listener.name.{listener}.scram-sha-512.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n\
+         listener.name.{listener}.oauthbearer.sasl.jaas.config={modules}.oauthbearer.OAuthBearerLoginModule required;\n"
     )
 }
 

@@ -5,6 +5,8 @@
 //! code that calls C. The client may be used from any thread; events are for
 //! whoever polls.
 
+use std::ffi::{CString, c_char};
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -14,17 +16,14 @@ use rdkafka::error::{IsError, KafkaError};
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaQueue, RDKafkaType};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
-use crate::log::kafka::event::Event;
+use crate::log::kafka::event::{Event, text};
+use crate::log::kafka::token::Token;
 use crate::log::{Offset, Partition};
 
-/// What a client is for.
+/// What a client can do. Either can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Asks the cluster. Consumes nothing.
-    Control,
-    /// Consumes.
-    Data,
-    /// Writes.
+pub(super) enum Kind {
+    Consumer,
     Producer,
 }
 
@@ -32,6 +31,7 @@ pub(super) enum Role {
 pub(super) struct Client {
     native: Native,
     queue: NonNull<RDKafkaQueue>,
+    token_file: Option<PathBuf>,
 }
 
 // SAFETY: librdkafka's handles and queues may be used from several threads at once
@@ -51,21 +51,28 @@ impl std::fmt::Debug for Client {
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Client {
     /// A client of its own threads. Nothing is connected yet.
-    pub(super) fn new(role: Role, config: &ClientConfig) -> Result<Self, KafkaError> {
+    pub(super) fn new(
+        kind: Kind,
+        config: &ClientConfig,
+        token_file: Option<PathBuf>,
+    ) -> Result<Self, KafkaError> {
         let native_config = config.create_native_config()?;
-        let events = sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR;
+        let mut events = sys::RD_KAFKA_EVENT_ERROR | sys::RD_KAFKA_EVENT_DR;
+        if token_file.is_some() {
+            events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
+        }
         // SAFETY: the configuration lives until the client takes it.
         unsafe { sys::rd_kafka_conf_set_events(native_config.ptr(), events) };
-        let kind = match role {
-            Role::Control | Role::Producer => RDKafkaType::RD_KAFKA_PRODUCER,
-            Role::Data => RDKafkaType::RD_KAFKA_CONSUMER,
+        let type_ = match kind {
+            Kind::Consumer => RDKafkaType::RD_KAFKA_CONSUMER,
+            Kind::Producer => RDKafkaType::RD_KAFKA_PRODUCER,
         };
-        let native = Native::new(config, native_config, kind, DefaultClientContext)?;
+        let native = Native::new(config, native_config, type_, DefaultClientContext)?;
         let rk = native.native_ptr();
         // SAFETY: the client is alive, and a queue that it hands out is ours to
         // give back, which `drop` does before the client goes.
         let queue = unsafe {
-            if role == Role::Data {
+            if kind == Kind::Consumer {
                 sys::rd_kafka_poll_set_consumer(rk);
                 sys::rd_kafka_queue_get_consumer(rk)
             } else {
@@ -74,7 +81,7 @@ impl Client {
         };
         let queue =
             NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("it has no queue".to_owned()))?;
-        Ok(Self { native, queue })
+        Ok(Self { native, queue, token_file })
     }
 
     pub(super) fn rk(&self) -> *mut RDKafka {
@@ -90,7 +97,44 @@ impl Client {
     pub(super) fn poll(&self, timeout: Duration) -> Option<Event> {
         let millis = millis(timeout);
         // SAFETY: the queue lives as long as `self`; the event is `Event`'s to free.
-        unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis)) }
+        let event = unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis)) };
+        if let (Some(Event::TokenWanted), Some(file)) = (&event, &self.token_file) {
+            self.give_token(file);
+        }
+        event
+    }
+
+    /// Answers the question for a token.
+    fn give_token(&self, file: &Path) {
+        let refuse = |reason: String| {
+            // OK because a NUL in the reason was replaced.
+            let reason = CString::new(reason.replace('\0', " ")).expect("no NUL");
+            // SAFETY: the client is alive; the reason is copied.
+            unsafe { sys::rd_kafka_oauthbearer_set_token_failure(self.rk(), reason.as_ptr()) };
+        };
+        let token = match Token::read(file) {
+            Ok(token) => token,
+            Err(reason) => return refuse(reason),
+        };
+        let mut reason: [c_char; 512] = [0; 512];
+        // SAFETY: everything lives through the call, which copies it; the reason is a
+        // text if there is an error.
+        let refused = unsafe {
+            let code = sys::rd_kafka_oauthbearer_set_token(
+                self.rk(),
+                token.text.as_ptr(),
+                token.expires,
+                token.principal.as_ptr(),
+                std::ptr::null_mut(),
+                0,
+                reason.as_mut_ptr(),
+                reason.len(),
+            );
+            code.is_error().then(|| text(reason.as_ptr()))
+        };
+        if let Some(reason) = refused {
+            refuse(format!("{}: {reason}", file.display()));
+        }
     }
 
     /// Makes a poll that is under way, or the next one, return at once.

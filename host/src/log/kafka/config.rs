@@ -4,7 +4,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
-use crate::log::kafka::client::{Client, Role};
+use crate::log::kafka::client::{Client, Kind};
 use crate::log::{Acks, Isolation, LogError, LogOptions};
 
 /// Properties that would break replay or ordering, and what is meant instead.
@@ -45,9 +45,21 @@ const REFUSED: [(&[&str], &str); 10] = [
     ),
 ];
 
-/// The memory a loading client may fill, in KiB.
+/// What a client is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct QueueKib(pub(super) u32);
+pub(super) enum Purpose {
+    /// To ask.
+    Control,
+    /// To load a topic: everything as fast as it comes.
+    Load {
+        /// The memory it may fill, in KiB.
+        queue: u32,
+    },
+    /// To follow all topics that are loaded: quiet and small.
+    Tail,
+    /// To write.
+    Produce,
+}
 
 /// How the clients of a cluster are configured.
 #[derive(Debug, Clone)]
@@ -66,8 +78,33 @@ impl Configs {
             }
         }
         let configs = Self { bootstrap: bootstrap.to_owned(), options };
-        configs.producer().create_native_config().map_err(property)?;
+        configs.config(Purpose::Produce).create_native_config().map_err(property)?;
         Ok(configs)
+    }
+
+    /// A client.
+    pub(super) fn start(&self, purpose: Purpose) -> Result<Client, LogError> {
+        let kind = match purpose {
+            Purpose::Control | Purpose::Produce => Kind::Producer,
+            Purpose::Load { .. } | Purpose::Tail => Kind::Consumer,
+        };
+        let token_file = self.options.oauth_token_file.clone();
+        Client::new(kind, &self.config(purpose), token_file).map_err(|error| {
+            let reason = match error {
+                KafkaError::ClientCreation(reason) => reason,
+                error => error.to_string(),
+            };
+            LogError::Client { log: format!("kafka://{}", self.bootstrap), reason }
+        })
+    }
+
+    fn config(&self, purpose: Purpose) -> ClientConfig {
+        match purpose {
+            Purpose::Control => self.base(&[]),
+            Purpose::Load { queue } => self.loader(queue),
+            Purpose::Tail => self.tail(),
+            Purpose::Produce => self.producer(),
+        }
     }
 
     fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
@@ -99,13 +136,7 @@ impl Configs {
         config
     }
 
-    /// For the client that asks.
-    pub(super) fn control(&self) -> ClientConfig {
-        self.base(&[])
-    }
-
-    /// For the client that writes.
-    pub(super) fn producer(&self) -> ClientConfig {
+    fn producer(&self) -> ClientConfig {
         // A single write should not wait for others; many fill batches anyway while
         // requests are on their way. Two minutes are what Java's client waits.
         let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", "120000")]);
@@ -123,10 +154,9 @@ impl Configs {
         config
     }
 
-    /// For a client that loads a topic: everything as fast as it comes.
-    pub(super) fn loader(&self, queue: QueueKib) -> ClientConfig {
+    fn loader(&self, queue: u32) -> ClientConfig {
         self.consumer(&[
-            ("queued.max.messages.kbytes", &queue.0.to_string()),
+            ("queued.max.messages.kbytes", &queue.to_string()),
             ("queued.min.messages", "1000000"),
             ("fetch.message.max.bytes", "8388608"),
             ("fetch.max.bytes", "52428800"),
@@ -137,8 +167,7 @@ impl Configs {
         ])
     }
 
-    /// For the client that follows all topics that are loaded: quiet and small.
-    pub(super) fn tail(&self) -> ClientConfig {
+    fn tail(&self) -> ClientConfig {
         self.consumer(&[
             ("queued.max.messages.kbytes", "16384"),
             ("queued.min.messages", "10000"),
@@ -184,15 +213,4 @@ fn property(error: KafkaError) -> LogError {
         }
         error => LogError::Property { name: "properties".to_owned(), reason: error.to_string() },
     }
-}
-
-/// A client of this configuration.
-pub(super) fn client(role: Role, config: &ClientConfig, log: &str) -> Result<Client, LogError> {
-    Client::new(role, config).map_err(|error| {
-        let reason = match error {
-            KafkaError::ClientCreation(reason) => reason,
-            error => error.to_string(),
-        };
-        LogError::Client { log: log.to_owned(), reason }
-    })
 }

@@ -11,8 +11,8 @@ use backon::{ConstantBuilder, Retryable};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::log::kafka::admin::{self, Described, End, Pending};
-use crate::log::kafka::client::{Client, Role};
-use crate::log::kafka::config::{Configs, client};
+use crate::log::kafka::client::Client;
+use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::about_topic;
 use crate::log::kafka::event::{Event, Reply};
 use crate::log::kafka::heard::Heard;
@@ -38,7 +38,7 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
-        let client = Arc::new(client(Role::Control, &configs.control(), &log)?);
+        let client = Arc::new(configs.start(Purpose::Control)?);
         let stop = Arc::new(AtomicBool::new(false));
         let (polled, told, stopped) = (client.clone(), heard.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("ktables-control".to_owned());

@@ -27,6 +27,8 @@ pub(super) enum Event {
     Deliveries(Deliveries),
     /// The answer to a request.
     Reply(Reply),
+    /// Another OAuth token is needed.
+    TokenWanted,
 }
 
 /// A partition's offset.
@@ -91,6 +93,7 @@ impl Event {
             sys::RD_KAFKA_EVENT_FETCH => Fetched::new(event).map(Self::Record),
             sys::RD_KAFKA_EVENT_ERROR => Some(failure(&event)),
             sys::RD_KAFKA_EVENT_DR => Some(Self::Deliveries(Deliveries(event))),
+            sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => Some(Self::TokenWanted),
             sys::RD_KAFKA_EVENT_LOG => {
                 log(&event);
                 None

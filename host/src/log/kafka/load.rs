@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::log::LogError;
-use crate::log::kafka::client::Role;
-use crate::log::kafka::config::{Configs, QueueKib, client};
+use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::feed::Feed;
 use crate::log::kafka::heard::Heard;
 use crate::log::kafka::reader::{Dead, Reader, WhenFull, at};
@@ -74,8 +73,7 @@ impl Loading {
     }
 
     fn reader(&self, shares: u32) -> Result<Reader, LogError> {
-        let config = self.configs.loader(QueueKib(shares * SHARE_KIB));
-        let client = Arc::new(client(Role::Data, &config, &self.log)?);
+        let client = Arc::new(self.configs.start(Purpose::Load { queue: shares * SHARE_KIB })?);
         Ok(Reader::new(client, WhenFull::Wait, self.log.clone(), self.heard.clone()))
     }
 

@@ -14,8 +14,8 @@ use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::{Notify, oneshot};
 
-use crate::log::kafka::client::{Client, Role, take_error};
-use crate::log::kafka::config::{Configs, client};
+use crate::log::kafka::client::{Client, take_error};
+use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::{Meaning, about_topic, meaning};
 use crate::log::kafka::event::{Delivered, Event};
 use crate::log::kafka::heard::Heard;
@@ -60,7 +60,7 @@ struct Outstanding {
 impl Producer {
     pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
         let inner = Arc::new(Inner {
-            client: client(Role::Producer, &configs.producer(), &log)?,
+            client: configs.start(Purpose::Produce)?,
             log: log.clone(),
             heard,
             stop: AtomicBool::new(false),

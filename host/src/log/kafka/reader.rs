@@ -97,7 +97,7 @@ impl Reader {
                 }
             }
             Event::Failure(failure) => return self.failed(&failure),
-            Event::Deliveries(_) | Event::Reply(_) => {}
+            Event::Deliveries(_) | Event::Reply(_) | Event::TokenWanted => {}
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::log::kafka::client::{Client, Role, places};
-use crate::log::kafka::config::{Configs, client};
+use crate::log::kafka::client::{Client, places};
+use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::feed::{Feed, Reading};
 use crate::log::kafka::heard::Heard;
 use crate::log::kafka::reader::{Reader, WhenFull, at};
@@ -91,7 +91,7 @@ impl Tails {
     }
 
     fn start(&self) -> Result<Tail, LogError> {
-        let client = Arc::new(client(Role::Data, &self.configs.tail(), &self.log)?);
+        let client = Arc::new(self.configs.start(Purpose::Tail)?);
         let shared = Arc::new(Mutex::new(client.clone()));
         let (commands, received) = channel();
         let reader = Reader::new(client, WhenFull::GoOn, self.log.clone(), self.heard.clone());
@@ -258,7 +258,7 @@ impl Following {
 
     /// Goes on with a new client. Waits while there can be none.
     fn replace_client(&mut self) {
-        match client(Role::Data, &self.configs.tail(), &self.log) {
+        match self.configs.start(Purpose::Tail) {
             Ok(client) => {
                 let client = Arc::new(client);
                 // OK because nothing panics while it holds the lock.
