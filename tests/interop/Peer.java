@@ -1,18 +1,13 @@
 // A peer of the interoperability tests: Java's own Kafka client.
 //
-//   write BOOTSTRAP TOPIC [--grouped] [--compression none|gzip|snappy|lz4|zstd] [--partition N]
+//   write BOOTSTRAP TOPIC [--grouped]
 //       Publishes the records on standard input, one JSON object a line: "key" (grouped: "group" and
-//       "member") with "value", with "value_text" (not JSON) or with "delete": true; on request with
-//       "headers" and "timestamp". When the input has ended, answers each with a line: the flat key,
-//       and the partition and offset that the broker acknowledged.
+//       "member") with "value", or with "delete": true. When the input has ended, answers each with a
+//       line: the flat key, and the partition and offset that the broker acknowledged.
 //   read BOOTSTRAP TOPIC [--grouped]
 //       Prints the newest committed value of each key as one JSON object.
 //   partitions BOOTSTRAP TOPIC
 //       Prints where every record is, a line for each; committed or not.
-//   transactions BOOTSTRAP TOPIC
-//       Does one command a line, and answers it before it reads the next: {"do": "begin"}, "send" with
-//       a record, "commit", "abort". At the end of the input the process dies as in a crash: an open
-//       transaction stays open.
 //
 // Run with the libraries of Kafka's broker on the class path: java -cp 'lib/*' Peer.java COMMAND ...
 
@@ -30,12 +25,10 @@ import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.PrintStream;
 import java.time.Duration;
-import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.UUID;
 import java.util.concurrent.Future;
 import java.util.function.Consumer;
 import java.util.regex.Pattern;
@@ -49,9 +42,6 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 final class Peer {
-    /** How long a transaction may be open: as long as brokers allow by default. */
-    private static final Duration TRANSACTION = Duration.ofMinutes(15);
-
     /** How long the consumer waits for records: closing it waits for its last fetch. */
     private static final Duration POLL = Duration.ofMillis(50);
 
@@ -70,52 +60,34 @@ final class Peer {
     private final String bootstrap;
     private final String topic;
     private final boolean grouped;
-    private final String compression;
-    private final Integer partition;
 
-    private Peer(String bootstrap, String topic, Map<String, String> options) {
+    private Peer(String bootstrap, String topic, boolean grouped) {
         this.bootstrap = bootstrap;
         this.topic = topic;
-        grouped = options.containsKey("--grouped");
-        compression = options.getOrDefault("--compression", "none");
-        partition = options.containsKey("--partition") ? Integer.valueOf(options.get("--partition")) : null;
+        this.grouped = grouped;
     }
 
     public static void main(String[] arguments) throws Exception {
         System.setProperty("org.slf4j.simpleLogger.defaultLogLevel", "error");
-        var words = new ArrayDeque<>(List.of(arguments));
-        var command = words.remove();
-        var peer = new Peer(words.remove(), words.remove(), options(words));
-        switch (command) {
+        var peer = new Peer(arguments[1], arguments[2], List.of(arguments).contains("--grouped"));
+        switch (arguments[0]) {
             case "write" -> peer.write();
             case "read" -> peer.read();
             case "partitions" -> peer.partitions();
-            case "transactions" -> peer.transactions();
-            default -> throw new IllegalArgumentException(command);
+            default -> throw new IllegalArgumentException(arguments[0]);
         }
-    }
-
-    private static Map<String, String> options(ArrayDeque<String> words) {
-        var options = new HashMap<String, String>();
-        while (!words.isEmpty()) {
-            var name = words.remove();
-            switch (name) {
-                case "--grouped" -> options.put(name, "");
-                case "--compression", "--partition" -> options.put(name, words.remove());
-                default -> throw new IllegalArgumentException(name);
-            }
-        }
-        return options;
     }
 
     private void write() throws Exception {
         var keys = new ArrayList<String>();
         var sent = new ArrayList<Future<RecordMetadata>>();
-        try (var producer = producer(Map.of("compression.type", compression))) {
+        Map<String, Object> config = Map.of("bootstrap.servers", bootstrap);
+        var bytes = new ByteArraySerializer();
+        try (var producer = new KafkaProducer<>(config, bytes, bytes)) {
             for (var lines = lines(); lines.hasNext(); ) {
                 var line = lines.next();
                 keys.add(key(line));
-                sent.add(producer.send(record(line)));
+                sent.add(producer.send(new ProducerRecord<>(topic, bytes(key(line)), value(line))));
             }
         }
         for (int i = 0; i < sent.size(); i++) {
@@ -147,38 +119,6 @@ final class Peer {
                 .put("tombstone", record.value() == null)));
     }
 
-    private void transactions() throws Exception {
-        var producer = producer(Map.of(
-                "transactional.id", UUID.randomUUID().toString(),
-                "transaction.timeout.ms", Math.toIntExact(TRANSACTION.toMillis())));
-        producer.initTransactions();
-        for (var lines = lines(); lines.hasNext(); ) {
-            var line = lines.next();
-            var command = line.required("do").asText();
-            switch (command) {
-                case "begin" -> producer.beginTransaction();
-                case "commit" -> producer.commitTransaction();
-                case "abort" -> producer.abortTransaction();
-                case "send" -> {
-                    var sent = producer.send(record(line));
-                    producer.flush();
-                    OUT.println(answer(key(line), sent.get()));
-                    continue;
-                }
-                default -> throw new IllegalArgumentException(command);
-            }
-            OUT.println(JSON.createObjectNode().put("done", command));
-        }
-        // Closing the producer would abort what is open.
-        Runtime.getRuntime().halt(0);
-    }
-
-    private KafkaProducer<byte[], byte[]> producer(Map<String, Object> own) {
-        var config = new HashMap<>(own);
-        config.put("bootstrap.servers", bootstrap);
-        return new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer());
-    }
-
     /** Hands over every record below the topic's end. */
     private void consume(String isolation, Consumer<ConsumerRecord<byte[], byte[]>> action) {
         Map<String, Object> config = Map.of(
@@ -207,15 +147,6 @@ final class Peer {
         return JSON.readerFor(JsonNode.class).readValues(System.in);
     }
 
-    private ProducerRecord<byte[], byte[]> record(JsonNode line) throws IOException {
-        var timestamp = line.has("timestamp") ? line.get("timestamp").longValue() : null;
-        var record = new ProducerRecord<>(topic, partition, timestamp, bytes(key(line)), value(line));
-        for (var header : line.path("headers").properties()) {
-            record.headers().add(header.getKey(), bytes(header.getValue().textValue()));
-        }
-        return record;
-    }
-
     private String key(JsonNode line) {
         if (!grouped) {
             return line.required("key").textValue();
@@ -227,9 +158,6 @@ final class Peer {
     private static byte[] value(JsonNode line) throws JsonProcessingException {
         if (line.path("delete").booleanValue()) {
             return null;
-        }
-        if (line.has("value_text")) {
-            return bytes(line.get("value_text").textValue());
         }
         return JSON.writeValueAsBytes(line.required("value"));
     }
