@@ -121,7 +121,7 @@ async fn the_same_records_in_either_log_are_the_same_table() {
         let scratch = on.scratch(4).await;
         let record = |n: usize| NewRecord {
             key: Some(format!("key-{:06}", n * 7 % KEYS).into_bytes()),
-            value: (n % 11 > 0).then(|| values[n % values.len()].clone()),
+            value: (!n.is_multiple_of(11)).then(|| values[n % values.len()].clone()),
             ..NewRecord::default()
         };
         scratch.write((0..RECORDS).map(record).collect()).await;
