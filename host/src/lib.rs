@@ -31,10 +31,11 @@
 //!
 //! | feature | brings |
 //! |---|---|
+//! | `kafka` (default) | logs that are Kafka clusters: librdkafka |
 //! | `wasm` (default) | components: wasmtime |
 //! | `cli` (default) | the `ktables` command |
 //!
-//! Without both, the library has the built-in codecs.
+//! Without them, the library has the directory log and the built-in codecs.
 
 pub mod log;
 

@@ -88,8 +88,19 @@ async fn a_token_comes_from_a_file() {
     scratch.put("b", Some(b"2")).await;
     scratch.sync(&table).await;
     assert_eq!(table.len(), 2);
-    // A file that is not there, or holds something else.
+    // A token that comes late is taken.
+    let late = folder.path().join("late");
+    let options = LogOptions {
+        oauth_token_file: Some(late.clone()),
+        properties: properties.clone(),
+        ..LogOptions::default()
+    };
     let url = format!("kafka://{}", broker.sasl_bootstrap());
+    let log = ktables::log::open_with(&url, options).unwrap();
+    assert!(matches!(log.describe(&name).await, Err(LogError::Authentication { .. })));
+    std::fs::copy(&token_file, late).unwrap();
+    kafka::seen(log.as_ref(), &name).await;
+    // A file that is not there, or holds something else.
     std::fs::write(&token_file, "sEcReT").unwrap();
     for file in ["missing", token_file.to_str().unwrap()] {
         let mut get = ktables(&["get", "k", "--log", &url, "--topic", &name]);

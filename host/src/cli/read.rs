@@ -171,16 +171,21 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
     let opened = Opened::new(args.table).await?;
     let log = opened.log.clone();
     let table = opened.table().await?;
-    let topic = log.describe(&table.topic().name).await?;
-    let ends = log.offsets(&topic).await?;
+    let topic = table.topic();
+    let ends = log.end_offsets(topic).await.unwrap_or_else(|error| {
+        tracing::warn!("how far behind the table is cannot be told: {error}");
+        Vec::new()
+    });
     let (status, stats) = (table.status(), table.stats());
-    let end = |partition| ends.iter().find(|range| range.partition == partition).map_or(0, |range| range.end);
-    let partitions = stats.partitions.iter().map(|progress| PartitionLine {
-        partition: progress.partition,
-        start: progress.start,
-        position: progress.position,
-        end: end(progress.partition),
-        lag: (end(progress.partition) - progress.position).max(0),
+    let partitions = stats.partitions.iter().map(|progress| {
+        let end = ends.iter().find(|end| end.0 == progress.partition).map(|end| end.1);
+        PartitionLine {
+            partition: progress.partition,
+            start: progress.start,
+            position: progress.position,
+            end,
+            lag: end.map(|end| (end - progress.position).max(0)),
+        }
     });
     let partitions: Vec<_> = partitions.collect();
     let report = StatusLine::new(log.url(), &topic.name, &status, &stats, &partitions);
@@ -215,7 +220,7 @@ struct StatusLine<'a> {
     payload_bytes: u64,
     catch_up_seconds: Option<f64>,
     replayed: u64,
-    lag: i64,
+    lag: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -230,8 +235,9 @@ struct PartitionLine {
     partition: i32,
     start: i64,
     position: i64,
-    end: i64,
-    lag: i64,
+    /// `None` if the log cannot be asked.
+    end: Option<i64>,
+    lag: Option<i64>,
 }
 
 impl<'a> StatusLine<'a> {

@@ -10,6 +10,9 @@ use crate::log::kafka::error::{Meaning, meaning};
 use crate::log::kafka::event::Failure;
 use crate::log::{Health, Trouble};
 
+/// How long a cluster that refused us has to let us in.
+const SECOND_CHANCE: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) struct Heard {
     stale_after: Duration,
@@ -85,13 +88,25 @@ impl Heard {
         self.state().reason.clone()
     }
 
-    /// Resolves when the cluster does not accept who we say we are.
+    /// Resolves when the cluster does not accept who we say we are. That it did not
+    /// earlier may be mended by now, so that counts after a while only.
     pub(super) async fn refused(&self) -> String {
         let mut refused = self.refused.subscribe();
-        match refused.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
-            Ok(Some(reason)) => reason,
-            // The sender lives in `self`.
-            _ => std::future::pending().await,
+        let before = refused.borrow_and_update().clone();
+        let again = async {
+            loop {
+                if refused.changed().await.is_err() {
+                    // The sender lives in `self`.
+                    return std::future::pending().await;
+                }
+                if let Some(reason) = &*refused.borrow_and_update() {
+                    return reason.clone();
+                }
+            }
+        };
+        match before {
+            None => again.await,
+            Some(before) => tokio::time::timeout(SECOND_CHANCE, again).await.unwrap_or(before),
         }
     }
 

@@ -97,6 +97,7 @@ impl Monitor {
             match topic {
                 Ok(topic) => self.grow(&self.end_others(&topic), &topic).await,
                 Err(LogError::UnknownTopic { log, topic }) => self.end_missing(log, topic),
+                Err(error @ LogError::Denied { .. }) => self.end(&name, &error),
                 Err(error) => tracing::debug!(topic = name, "{error}"),
             }
         }
@@ -120,6 +121,18 @@ impl Monitor {
             false
         });
         same
+    }
+
+    /// Ends the readings of a topic.
+    fn end(&self, topic: &str, error: &LogError) {
+        self.watched().retain(|watched| {
+            let other = watched.reading.upgrade().is_none_or(|reading| *reading.topic != *topic);
+            if !other {
+                // Fails if nobody reads any more.
+                let _ = watched.streams.send(Err(error.clone()));
+            }
+            other
+        });
     }
 
     /// Ends the readings of a topic that is gone. Once does not count: a broker that
