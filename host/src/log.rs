@@ -108,7 +108,8 @@ pub trait Log: Debug + Send + Sync {
 
     /// Waits until everything that was queued is acknowledged. What is not within
     /// this time is given up and listed: it will not be sent again, but may have
-    /// been written. To be called before a process that writes ends.
+    /// been written. To be called before a process that writes ends: it speaks for all
+    /// writers of the log.
     async fn flush(&self, patience: Duration) -> Vec<Unacknowledged>;
 }
 
@@ -129,6 +130,11 @@ pub fn open(url: &str) -> Result<Arc<dyn Log>, LogError> {
 /// option is of no use, [`LogError::Client`] or [`LogError::Io`] if it cannot be
 /// opened. That a cluster cannot be reached shows when it is asked.
 pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogError> {
+    let no_log = || {
+        // What stands before an @ may be a password.
+        let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+        Err(LogError::Url { url: shown })
+    };
     match url.split_once(':') {
         Some(("dir", path)) if !path.is_empty() => {
             options.validate()?;
@@ -144,10 +150,10 @@ pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogErro
         Some(("kafka", brokers)) => {
             match brokers.strip_prefix("//").map(|brokers| brokers.trim_end_matches('/')) {
                 Some(brokers) if are_brokers(brokers) => Ok(Arc::new(KafkaLog::open(brokers, options)?)),
-                _ => Err(LogError::Url { url: url.to_owned() }),
+                _ => no_log(),
             }
         }
-        _ => Err(LogError::Url { url: url.to_owned() }),
+        _ => no_log(),
     }
 }
 

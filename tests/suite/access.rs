@@ -175,6 +175,13 @@ fn an_address_where_nobody_is_and_names_that_are_none() {
         assert_eq!(ended.code, 2, "{url}: {}", ended.stderr);
         assert!(ended.stderr.contains("kafka://HOST:PORT"), "{url}: {}", ended.stderr);
     }
+    let url = "kafka://billing:sEcReT@host:9092";
+    let ended = run(&mut ktables(&["get", "k", "--log", url, "--topic", "t"]));
+    assert!(ended.code == 2 && !ended.stderr.contains("sEcReT"), "{}", ended.stderr);
+    let url = format!("kafka://{}", kafka::shared());
+    let unnamed = run(&mut ktables(&["get", "k", "--log", &url, "--topic", ""]));
+    assert_eq!(unnamed.code, 3, "{}", unnamed.stderr);
+    assert!(unnamed.stderr.contains("needs a name"), "{}", unnamed.stderr);
     let missing = unique("missing");
     let url = format!("kafka://{}", kafka::shared());
     let ended = run(&mut ktables(&["get", "k", "--log", &url, "--topic", &missing]));
@@ -196,6 +203,7 @@ async fn properties_that_would_break_a_table_are_refused_by_name() {
         ("group.id=mine", "no consumer group"),
         ("bootstrap.servers=a:1", "kafka://HOST:PORT"),
         ("transactional.id=mine", "not for tables"),
+        ("delivery.report.only.error=true", "not for tables"),
         ("no.such.property=sEcReT", "no such property"),
         ("socket.timeout.ms=sEcReT", "does not take this value"),
         ("stale_after=sEcReT", "duration"),

@@ -69,6 +69,10 @@ async fn a_watch_over_a_killed_broker_shows_every_change_once_and_the_status_bet
     while !written.changes.is_empty() {
         written.seen_in(&[tokio::task::block_in_place(|| watch.next())]);
     }
+    // Whatever came twice would come before this.
+    written.set(&writer, "last").await;
+    let last = tokio::task::block_in_place(|| watch.next());
+    assert_eq!(last["key"], "last", "{last}");
     assert_eq!(watch.rest(), Vec::<Value>::new());
 }
 

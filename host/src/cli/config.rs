@@ -152,9 +152,8 @@ fn substitute(
             let mut replaced = String::new();
             let mut rest = text.as_str();
             while let Some((before, after)) = rest.split_once("${") {
-                let (name, after) = after
-                    .split_once('}')
-                    .ok_or_else(|| format!("{place}: `${{` without `}}` in {text:?}"))?;
+                let (name, after) =
+                    after.split_once('}').ok_or_else(|| format!("{place}: `${{` without `}}`"))?;
                 let value = variable(name)
                     .ok_or_else(|| format!("{place}: the environment variable {name} is not set"))?;
                 replaced.push_str(before);

@@ -20,6 +20,9 @@ use crate::writer::{Target, Write, WriteError, Writer};
 /// How many lines are written at once.
 const IMPORT_LINES: usize = 4096;
 
+/// How often what was queued meanwhile is given up, too.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// How many bytes are written at once, but for a last line.
 const IMPORT_BYTES: usize = 16 << 20;
 
@@ -100,9 +103,17 @@ async fn give_up_when<T>(
         done = &mut work => return done,
         () = enough => {}
     }
-    // What is given up has its answer then.
-    let (_, done) = tokio::join!(log.flush(Duration::ZERO), work);
-    done
+    // What is given up has its answer then; what is still being prepared comes later.
+    let give_up = async {
+        loop {
+            log.flush(Duration::ZERO).await;
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = give_up => unreachable!("it goes on for ever"),
+    }
 }
 
 /// Resolves when the command was told to end this often.

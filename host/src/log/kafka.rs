@@ -29,6 +29,7 @@ mod reader;
 mod tail;
 mod token;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub struct KafkaLog {
     loading: Loading,
     monitor: Arc<Monitor>,
     /// A std lock: held to take the client, or to start one.
-    producer: Mutex<Option<Arc<Producer>>>,
+    writing: Mutex<Writing>,
     background: tokio::runtime::Handle,
     /// Dropped with the log, which ends the background.
     _end: oneshot::Sender<()>,
@@ -84,21 +85,38 @@ impl KafkaLog {
         let monitor = Arc::new(Monitor::new(control.clone(), tails.clone(), heard.clone(), stale_after));
         let (background, end) = background(&url, monitor.clone())?;
         let loading = Loading { configs: configs.clone(), log: url.clone(), heard: heard.clone(), tails };
-        let producer = Mutex::default();
-        Ok(Self { url, configs, heard, control, loading, monitor, producer, background, _end: end })
+        let writing = Mutex::default();
+        Ok(Self { url, configs, heard, control, loading, monitor, writing, background, _end: end })
     }
 
-    fn producer(&self) -> Result<Arc<Producer>, LogError> {
+    /// The client that writes to this topic. One that is dead, or that knows another
+    /// topic of the name (and may stick to where that one was), is replaced.
+    fn producer(&self, topic: &TopicDescription) -> Result<Arc<Producer>, LogError> {
         // OK because nothing panics while it holds the lock.
-        let mut producer = self.producer.lock().expect("not poisoned");
-        match &*producer {
-            Some(producer) if !producer.is_dead() => Ok(producer.clone()),
-            _ => {
-                let new = Producer::start(&self.configs, self.url.clone(), self.heard.clone())?;
-                Ok(producer.insert(Arc::new(new)).clone())
-            }
+        let mut writing = self.writing.lock().expect("not poisoned");
+        let known = writing.ids.entry(topic.name.clone()).or_default();
+        let replaced = !known.is_empty() && !known.contains(&topic.id);
+        if !known.contains(&topic.id) {
+            known.push(topic.id.clone());
         }
+        if let Some(producer) = writing.producer.as_ref().filter(|producer| !replaced && !producer.is_dead())
+        {
+            return Ok(producer.clone());
+        }
+        let new = Arc::new(Producer::start(&self.configs, self.url.clone(), self.heard.clone())?);
+        if let Some(old) = writing.producer.replace(new.clone()) {
+            Producer::retire(old);
+        }
+        Ok(new)
     }
+}
+
+/// What writes, from the first write on.
+#[derive(Debug, Default)]
+struct Writing {
+    producer: Option<Arc<Producer>>,
+    /// The identities that topics had when they were written to.
+    ids: HashMap<String, Vec<String>>,
 }
 
 /// A runtime on a thread of its own, for what a cluster does by itself: it must go on
@@ -153,10 +171,10 @@ impl Log for KafkaLog {
             Ok(ends) => {
                 self.loading.tails.hurry(&topic.name, ends);
                 if ends.len() > usize::try_from(topic.partitions).unwrap_or(0) {
-                    self.monitor.look();
+                    self.heard.look();
                 }
             }
-            Err(LogError::Replaced { .. }) => self.monitor.look(),
+            Err(LogError::Replaced { .. }) => self.heard.look(),
             Err(_) => {}
         }
         ends
@@ -193,12 +211,14 @@ impl Log for KafkaLog {
             let (topic, partitions) = (topic.name.clone(), topic.partitions);
             return Err(LogError::UnknownPartition { topic, partition, partitions });
         }
-        self.producer()?.send(topic, &record).await
+        self.producer(topic)?.send(topic, &record).await
     }
 
     async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
         // OK because nothing panics while it holds the lock.
-        let Some(producer) = self.producer.lock().expect("not poisoned").clone() else { return Vec::new() };
+        let Some(producer) = self.writing.lock().expect("not poisoned").producer.clone() else {
+            return Vec::new();
+        };
         let flushed = tokio::task::spawn_blocking(move || producer.flush(patience)).await;
         flushed.unwrap_or_default()
     }

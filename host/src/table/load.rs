@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -58,10 +58,7 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     loop {
         let Err(error) = load(shared, &topic, generation).await;
         let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
-        // What a disk refuses at the start it will go on to refuse.
-        let unreachable = matches!(error, LogError::Unreachable { .. });
-        let passing = unreachable || (error.is_transient() && shared.was_complete());
-        if !passing && !replaced {
+        if !passing(shared, &error) && !replaced {
             return error.into();
         }
         tracing::warn!(topic = topic.name, "loading a new generation: {error}");
@@ -74,6 +71,16 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
             Err(error) => return error.into(),
         };
         generation += 1;
+    }
+}
+
+/// Whether to go on trying. What a disk or a door refuses at the start it will go on
+/// to refuse; a table that was complete waits until somebody mends it.
+fn passing(shared: &Shared, error: &LogError) -> bool {
+    match error {
+        LogError::Unreachable { .. } => true,
+        LogError::Authentication { .. } => shared.was_complete(),
+        error => error.is_transient() && shared.was_complete(),
     }
 }
 
@@ -91,7 +98,7 @@ async fn reappeared(shared: &Shared, before: &TopicDescription) -> Result<TopicD
             Err(LogError::UnknownTopic { .. }) => {
                 shared.update(|conditions| conditions.outdated = Some("the topic is missing".into()));
             }
-            Err(error) if error.is_transient() => {
+            Err(error) if passing(shared, &error) => {
                 shared.update(|conditions| conditions.outdated = Some(error.to_string().into()));
             }
             Err(error) => return Err(error),
@@ -184,7 +191,9 @@ fn decoding(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static,
             }
         }
     };
-    stream.map(step).buffered(BATCHES_IN_FLIGHT).boxed()
+    // A stream that just ends would leave its partition behind, unseen.
+    let end = stream::once(async { Err(LogError::Closed) });
+    stream.map(step).buffered(BATCHES_IN_FLIGHT).chain(end).boxed()
 }
 
 /// Decodes a batch on a codec worker. What the host cannot do now it tries again:

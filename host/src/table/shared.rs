@@ -232,6 +232,11 @@ impl Shared {
         self.applied.send_replace(());
     }
 
+    /// Whether what is served is not of the topic as it is now.
+    pub(super) fn is_outdated(&self) -> bool {
+        lock(&self.conditions).outdated.is_some()
+    }
+
     /// Whether the table has been complete once.
     pub(super) fn was_complete(&self) -> bool {
         lock(&self.conditions).caught_up

@@ -40,7 +40,7 @@ const REFUSED: [(&[&str], &str); 10] = [
         "a table is in no consumer group: every process reads all partitions",
     ),
     (
-        &["transactional.id", "allow.auto.create.topics", "log.queue"],
+        &["transactional.id", "allow.auto.create.topics", "log.queue", "delivery.report.only.error"],
         "it is not for tables; topics are made by `ktables topic ensure`",
     ),
 ];

@@ -2,12 +2,14 @@
 //! answer waits behind a fetch.
 
 use std::ffi::CString;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backon::{ConstantBuilder, Retryable};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::log::kafka::admin::{self, Described, End, Pending};
@@ -32,9 +34,14 @@ pub(super) struct Control {
     client: Arc<Client>,
     log: Arc<str>,
     heard: Arc<Heard>,
+    /// A std lock: held to look or to replace. The probe that is under way, or was.
+    probe: Mutex<Option<Probe>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Whether some broker answered.
+type Probe = Shared<BoxFuture<'static, Result<(), RDKafkaErrorCode>>>;
 
 impl Control {
     pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
@@ -46,7 +53,10 @@ impl Control {
             while !stopped.load(Ordering::Acquire) {
                 match polled.poll(PATIENCE) {
                     Some(Event::Reply(reply)) => admin::answer(reply),
-                    Some(Event::Failure(failure)) => told.failed(&failure),
+                    Some(Event::Failure(failure)) => {
+                        told.failed(&failure);
+                        told.refused_by(&failure);
+                    }
                     _ => {}
                 }
             }
@@ -55,7 +65,7 @@ impl Control {
             log: log.to_string(),
             reason: format!("no thread: {error}"),
         })?;
-        Ok(Self { client, log, heard, stop, thread: Some(thread) })
+        Ok(Self { client, log, heard, probe: Mutex::default(), stop, thread: Some(thread) })
     }
 
     /// Asks, and waits for the answer.
@@ -70,10 +80,10 @@ impl Control {
             // An admin request that waits for a broker makes librdkafka try to
             // connect without a pause: before one is made, some broker must answer.
             if !self.heard.is_well() {
-                let client = self.client.clone();
-                let probe = tokio::task::spawn_blocking(move || client.probe(patience));
-                let probed = probe.await.map_err(|_| LogError::Closed)?;
-                probed.map_err(|code| self.error(topic, action, code, self.why(code.to_string())))?;
+                let probed = tokio::time::timeout(patience, self.probe()).await;
+                probed
+                    .unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut))
+                    .map_err(|code| self.error(topic, action, code, self.why(code.to_string())))?;
             }
             let reply = request(&self.client)?.await.map_err(|_| LogError::Closed)?;
             match reply.error() {
@@ -85,6 +95,22 @@ impl Control {
             reply = answer => reply.inspect(|_| self.heard.answered()),
             reason = self.heard.refused() => {
                 Err(LogError::Authentication { log: self.log.to_string(), reason })
+            }
+        }
+    }
+
+    /// Waits until some broker answers. However many wait, one thread does.
+    fn probe(&self) -> Probe {
+        // OK because nothing panics while it holds the lock.
+        let mut current = self.probe.lock().expect("not poisoned");
+        match &*current {
+            Some(probe) if probe.peek().is_none() => probe.clone(),
+            _ => {
+                let client = self.client.clone();
+                let probe = tokio::task::spawn_blocking(move || client.probe(REQUEST_TIMEOUT));
+                // It ends early only with its runtime.
+                let probe = probe.map(|probed| probed.unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut)));
+                current.insert(probe.boxed().shared()).clone()
             }
         }
     }
@@ -261,11 +287,14 @@ pub(super) fn replaced(topic: &str) -> LogError {
     LogError::Replaced { topic: topic.to_owned(), partition: 0, reason }
 }
 
+/// A name as C has it; librdkafka takes no empty one.
 fn c_name(topic: &str) -> Result<CString, LogError> {
-    CString::new(topic).map_err(|_| LogError::InvalidTopic {
-        topic: topic.to_owned(),
-        reason: "a name has no NUL".to_owned(),
-    })
+    let invalid =
+        |reason: &str| LogError::InvalidTopic { topic: topic.to_owned(), reason: reason.to_owned() };
+    if topic.is_empty() {
+        return Err(invalid("a topic needs a name"));
+    }
+    CString::new(topic).map_err(|_| invalid("a name has no NUL"))
 }
 
 impl Drop for Control {

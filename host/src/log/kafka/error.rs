@@ -53,6 +53,10 @@ pub(super) fn meaning(code: Code) -> Meaning {
         | Code::PreviousInProgress
         | Code::Retry
         | Code::LeaderNotAvailable
+        | Code::EligibleLeadersNotAvailable
+        | Code::PreferredLeaderNotAvailable
+        | Code::ListenerNotFound
+        | Code::Unknown
         | Code::NotLeaderForPartition
         | Code::RequestTimedOut
         | Code::BrokerNotAvailable

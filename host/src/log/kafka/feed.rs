@@ -3,9 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::timeout;
 
 use crate::log::kafka::event::Fetched;
 use crate::log::{LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem};
@@ -134,13 +137,16 @@ impl Feed {
         true
     }
 
-    /// Waits until the stream has taken everything. Not for threads of a runtime.
-    pub(super) fn settle_blocking(&mut self) {
-        while let Some(item) = self.pending.pop_front() {
-            if self.items.blocking_send(item).is_err() {
-                self.pending.clear();
+    /// Waits until the stream has taken everything; false if it takes nothing for so
+    /// long. Not for threads of a runtime.
+    pub(super) fn settle_within(&mut self, patience: Duration, runtime: &Handle) -> bool {
+        while !self.settle() {
+            let room = async { timeout(patience, self.items.reserve()).await.is_ok() };
+            if !runtime.block_on(room) {
+                return false;
             }
         }
+        true
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::log::kafka::error::{Meaning, meaning};
 use crate::log::kafka::event::Failure;
@@ -21,6 +21,7 @@ pub(super) struct Heard {
     trouble: watch::Sender<Option<Trouble>>,
     /// Why we were refused, since the last answer.
     refused: watch::Sender<Option<String>>,
+    look: Notify,
 }
 
 #[derive(Debug)]
@@ -43,6 +44,7 @@ impl Heard {
             state: Mutex::new(state),
             trouble: watch::channel(None).0,
             refused: watch::channel(None).0,
+            look: Notify::new(),
         }
     }
 
@@ -78,9 +80,23 @@ impl Heard {
         if failure.code != Code::AllBrokersDown {
             self.state().reason = Some(failure.to_string());
         }
+    }
+
+    /// The client that asks has something to say.
+    pub(super) fn refused_by(&self, failure: &Failure) {
         if meaning(failure.code) == Meaning::Authentication {
             self.refused.send_replace(Some(failure.reason.clone()));
         }
+    }
+
+    /// Somebody saw something of the topics that is worth a look.
+    pub(super) fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// Resolves when somebody did.
+    pub(super) async fn looked_at(&self) {
+        self.look.notified().await;
     }
 
     /// What the silence looks like from here.

@@ -3,15 +3,16 @@
 //! tail, and the client with its memory is gone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::log::LogError;
 use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::feed::Feed;
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::reader::{Dead, Reader, WhenFull, at};
+use crate::log::kafka::reader::{Reader, Stop, WhenFull, at};
 use crate::log::kafka::tail::{Refresh, Tails};
 
 /// What all loading clients of the process may hold in their queues together, in
@@ -31,6 +32,10 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// How many events are taken in a row.
 const BURST: usize = 10_000;
 
+/// A load that gets nowhere for so long leaves its share of the budget to others, and
+/// goes on behind the tail client: its broker is down, or its table takes nothing.
+const STALLED: Duration = Duration::from_secs(10);
+
 /// What a loader needs of its cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Loading {
@@ -42,73 +47,70 @@ pub(super) struct Loading {
 
 impl Loading {
     /// Waits for its share of the budget, then loads on a thread of its own.
-    pub(super) async fn load(self, mut feeds: Vec<Feed>) {
+    pub(super) async fn load(self, feeds: Vec<Feed>) {
         let shares = shares(&feeds);
         // OK because the budget is never closed.
         let permit = BUDGET.acquire_many(shares).await.expect("never closed");
+        let runtime = Handle::current();
         let thread = std::thread::Builder::new().name("ktables-load".to_owned());
-        let log = self.log.clone();
-        let started = match self.reader(shares) {
-            Ok(reader) => {
-                let (sender, receiver) = std::sync::mpsc::channel();
-                let spawned = thread.spawn(move || {
-                    if let Ok(feeds) = receiver.recv() {
-                        self.run(reader, shares, feeds);
-                    }
-                    drop(permit);
-                });
-                match spawned {
-                    // The thread waits for them.
-                    Ok(_) => sender.send(std::mem::take(&mut feeds)).map_err(|_| LogError::Closed),
-                    Err(error) => {
-                        Err(LogError::Client { log: log.to_string(), reason: format!("no thread: {error}") })
-                    }
-                }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let run = move || {
+            if let Ok(feeds) = receiver.recv() {
+                self.run(shares, feeds, runtime);
             }
-            Err(error) => Err(error),
+            drop(permit);
         };
-        if let Err(error) = started {
-            feeds.iter_mut().for_each(|feed| feed.fail(error.clone()));
+        match thread.spawn(run) {
+            // Fails if the thread is gone, and with it the feeds.
+            Ok(_) => drop(sender.send(feeds)),
+            Err(error) => tracing::error!("no thread to load a topic: {error}"),
         }
     }
 
-    fn reader(&self, shares: u32) -> Result<Reader, LogError> {
+    fn reader(&self, shares: u32, runtime: Handle) -> Result<Reader, LogError> {
         let client = Arc::new(self.configs.start(Purpose::Load { queue: shares * SHARE_KIB })?);
-        Ok(Reader::new(client, WhenFull::Wait, self.log.clone(), self.heard.clone()))
+        let when_full = WhenFull::Wait(STALLED, runtime);
+        Ok(Reader::new(client, when_full, self.log.clone(), self.heard.clone()))
     }
 
-    fn run(self, mut reader: Reader, shares: u32, feeds: Vec<Feed>) {
-        reader.assign(feeds);
-        while !reader.feeds.iter().all(is_loaded) {
-            if self.step(&mut reader).is_err() {
-                match self.reader(shares) {
-                    Ok(new) => reader.replace(new.client),
-                    Err(error) => {
-                        reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone()));
-                        return;
-                    }
-                }
+    fn run(self, shares: u32, mut feeds: Vec<Feed>, runtime: Handle) {
+        // Whoever wanted them may have gone while the budget was spent.
+        feeds.retain(|feed| !feed.is_closed());
+        while !feeds.iter().all(is_loaded) {
+            let mut reader = match self.reader(shares, runtime.clone()) {
+                Ok(reader) => reader,
+                Err(error) => return feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
+            };
+            reader.assign(feeds);
+            let stop = read(&mut reader);
+            feeds = reader.feeds.into_feeds();
+            feeds.retain(|feed| !feed.is_closed());
+            if matches!(stop, Err(Stop::Stalled)) {
+                break;
             }
         }
-        let Reader { feeds, client, .. } = reader;
-        let mut feeds = feeds.into_feeds();
-        feeds.retain(|feed| !feed.is_closed());
         self.tails.adopt(feeds, Refresh::No);
-        drop(client);
     }
+}
 
-    fn step(&self, reader: &mut Reader) -> Result<(), Dead> {
+/// Reads until everything is loaded.
+fn read(reader: &mut Reader) -> Result<(), Stop> {
+    let (mut records, mut since) = (0, Instant::now());
+    while !reader.feeds.iter().all(is_loaded) {
         let empty = reader.poll(PATIENCE, BURST)?;
         if empty {
             let list = at(reader.feeds.iter().filter(|feed| !is_loaded(feed)));
             reader.sample(&list);
-            for feed in reader.feeds.iter_mut() {
-                feed.flush();
-                feed.settle_blocking();
-            }
+            reader.hand_on()?;
         }
-        Ok(())
+        let now = reader.feeds.iter().map(Feed::position).sum();
+        if now != records {
+            (records, since) = (now, Instant::now());
+        } else if since.elapsed() > STALLED {
+            return Err(Stop::Stalled);
+        }
     }
+    reader.hand_on()
 }
 
 /// Whether the partition is where it ended when loading began, or goes no further

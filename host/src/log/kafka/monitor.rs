@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::log::kafka::admin::Described;
@@ -39,7 +39,6 @@ pub(super) struct Monitor {
     stale_after: Duration,
     /// A std lock: held to look or to change, never across a question.
     watched: Mutex<Vec<Watched>>,
-    look: Notify,
 }
 
 impl Monitor {
@@ -49,7 +48,7 @@ impl Monitor {
         heard: Arc<Heard>,
         stale_after: Duration,
     ) -> Self {
-        Self { control, tails, heard, stale_after, watched: Mutex::default(), look: Notify::new() }
+        Self { control, tails, heard, stale_after, watched: Mutex::default() }
     }
 
     pub(super) fn watch_over(&self, reading: &Arc<Reading>, partitions: Partition, streams: Streams) {
@@ -57,17 +56,12 @@ impl Monitor {
         self.watched().push(watched);
     }
 
-    /// Looks now, because somebody saw something.
-    pub(super) fn look(&self) {
-        self.look.notify_one();
-    }
-
     /// Looks for ever.
     pub(super) async fn run(&self) {
         let every = EVERY.min(self.stale_after / 3);
         loop {
             // Either is a reason to look.
-            let _ = timeout(every, self.look.notified()).await;
+            let _ = timeout(every, self.heard.looked_at()).await;
             let names = self.names();
             if names.is_empty() {
                 continue;

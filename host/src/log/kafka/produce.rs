@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long to wait for the reports on records that were given up.
 const GIVING_UP: Duration = Duration::from_secs(2);
 
+/// How long a client that was replaced may take for what it has: more than records
+/// are tried for by default.
+const RETIREMENT: Duration = Duration::from_secs(130);
+
 type Waiting = oneshot::Sender<Result<Ack, LogError>>;
 
 #[derive(Debug)]
@@ -97,6 +101,14 @@ impl Producer {
                 Err(code) => return Err(self.inner.error(topic, code)),
                 Ok(delivery) => return Ok(delivery),
             }
+        }
+    }
+
+    /// Lets a client that is replaced finish what it has.
+    pub(super) fn retire(old: Arc<Self>) {
+        let end = move || drop(old.inner.flush(RETIREMENT));
+        if let Err(error) = std::thread::Builder::new().name("ktables-retire".to_owned()).spawn(end) {
+            tracing::warn!("what a replaced client has not written is given up: {error}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
+use tokio::runtime::Handle;
 
 use crate::log::LogError;
 use crate::log::kafka::client::{Client, places};
@@ -12,9 +13,14 @@ use crate::log::kafka::event::{Event, Failure};
 use crate::log::kafka::feed::{Feed, Feeds};
 use crate::log::kafka::heard::Heard;
 
-/// A client is of no use any more.
+/// Why a reader does not go on.
 #[derive(Debug)]
-pub(super) struct Dead;
+pub(super) enum Stop {
+    /// The client is of no use any more.
+    Dead,
+    /// A table takes nothing any more.
+    Stalled,
+}
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -26,10 +32,10 @@ pub(super) struct Reader {
 }
 
 /// What to do when a table does not keep up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum WhenFull {
-    /// Wait: all feeds are one table's.
-    Wait,
+    /// Wait for so long, on this runtime: all feeds are one table's.
+    Wait(Duration, Handle),
     /// Keep what was taken and go on with the others.
     GoOn,
 }
@@ -47,13 +53,16 @@ impl Reader {
                 feed.fail(LogError::Client { log: self.log.to_string(), reason });
             }
         }
+        // A partition rests until it is resumed, whoever reads it.
+        self.client.resume(&at(&feeds));
         self.feeds.extend(feeds);
     }
 
     /// Goes on with another client, where the old one stopped.
     pub(super) fn replace(&mut self, client: Arc<Client>) {
         self.client = client;
-        let feeds = std::mem::take(&mut self.feeds).into_feeds();
+        let mut feeds = std::mem::take(&mut self.feeds).into_feeds();
+        feeds.iter_mut().for_each(|feed| feed.paused = false);
         self.assign(feeds);
     }
 
@@ -61,14 +70,16 @@ impl Reader {
     pub(super) fn drop_closed(&mut self) {
         if self.feeds.iter().any(Feed::is_closed) {
             let closed = self.feeds.take_closed();
-            // Fails for what could not be assigned.
-            let _ = self.client.unassign(&at(&closed));
+            for feed in &closed {
+                // Fails for what could not be assigned.
+                let _ = self.client.unassign(&at([feed]));
+            }
         }
     }
 
     /// Takes events until there are none, at most `burst`; waits for the first.
     /// True if the queue was found empty.
-    pub(super) fn poll(&mut self, patience: Duration, burst: usize) -> Result<bool, Dead> {
+    pub(super) fn poll(&mut self, patience: Duration, burst: usize) -> Result<bool, Stop> {
         let mut patience = patience;
         for _ in 0..burst {
             match self.client.poll(patience) {
@@ -80,13 +91,15 @@ impl Reader {
         Ok(false)
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Dead> {
+    fn take(&mut self, event: Event) -> Result<(), Stop> {
         match event {
             Event::Record(record) => {
                 if let Some(feed) = self.feeds.of(&record) {
                     feed.push(&record);
-                    if self.when_full == WhenFull::Wait {
-                        feed.settle_blocking();
+                    if let WhenFull::Wait(patience, runtime) = &self.when_full
+                        && !feed.settle_within(*patience, runtime)
+                    {
+                        return Err(Stop::Stalled);
                     }
                 }
             }
@@ -102,6 +115,19 @@ impl Reader {
         Ok(())
     }
 
+    /// Hands on what was gathered, and waits until all of it is taken.
+    pub(super) fn hand_on(&mut self) -> Result<(), Stop> {
+        for feed in self.feeds.iter_mut() {
+            feed.flush();
+            if let WhenFull::Wait(patience, runtime) = &self.when_full
+                && !feed.settle_within(*patience, runtime)
+            {
+                return Err(Stop::Stalled);
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the client how far it is: control records are passed without an event.
     pub(super) fn sample(&mut self, list: &TopicPartitionList) {
         for (topic, partition, offset) in self.client.positions(list) {
@@ -111,11 +137,11 @@ impl Reader {
         }
     }
 
-    fn failed(&mut self, failure: &Failure) -> Result<(), Dead> {
+    fn failed(&mut self, failure: &Failure) -> Result<(), Stop> {
         self.heard.failed(failure);
         tracing::debug!(log = %self.log, "{failure}");
         if failure.fatal {
-            return Err(Dead);
+            return Err(Stop::Dead);
         }
         let Some(place) = &failure.place else { return Ok(()) };
         let (log, topic, partition) = (self.log.to_string(), place.topic.clone(), place.partition);
@@ -123,7 +149,8 @@ impl Reader {
         let (offset, reason) = (feed.position(), failure.reason.clone());
         match meaning(failure.code) {
             Meaning::Denied => feed.fail(LogError::Denied { log, topic, action: "read", reason }),
-            Meaning::Missing => feed.fail(LogError::UnknownTopic { log, topic }),
+            // A broker that has just started may not know it yet.
+            Meaning::Missing => self.heard.look(),
             Meaning::Gone => {
                 let reason = format!("offset {offset} is not there any more: {reason}");
                 feed.fail(LogError::Replaced { topic, partition, reason });
