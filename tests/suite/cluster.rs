@@ -329,3 +329,45 @@ async fn a_table_that_does_not_keep_up_holds_up_nobody_and_loses_nothing() {
     slow.sync(&slow_table).await;
     assert_eq!((slow_table.stats().records, slow_table.len()), (40_000, 1000));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_gets_nowhere_holds_up_no_other() {
+    // As many records as take the whole budget of loading clients.
+    let stuck = On::Kafka.scratch(1).await;
+    stuck.write((0..270_000).map(|n| record(&format!("k{}", n % 1000), Some(b"1"))).collect()).await;
+    let codec = Arc::new(Held::default());
+    codec.hold();
+    let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
+    let builder = Table::builder(stuck.log.clone(), &stuck.topic.name, codecs);
+    let held = builder.open().await.unwrap();
+    eventually_async("the load has begun", || held.status().reason()?.contains("held").then_some(())).await;
+    let other = On::Kafka.scratch(1).await;
+    other.put("k", Some(b"1")).await;
+    let table = other.table(Codecs::default()).await;
+    assert!(matches!(table.status(), Status::CaughtUp), "{}", table.status());
+    codec.release();
+    caught_up(&held).await;
+    stuck.sync(&held).await;
+    assert_eq!((held.stats().records, held.len()), (270_000, 1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_goes_with_its_stream_full_leaves_the_topic_to_the_next() {
+    let scratch = On::Kafka.scratch(1).await;
+    let codec = Arc::new(Held::default());
+    for round in 0..3 {
+        codec.release();
+        let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
+        let full = scratch.table(codecs).await;
+        codec.hold();
+        scratch.write((0..20_000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
+        eventually_async("the codec is held", || full.status().reason()?.contains("held").then_some(()))
+            .await;
+        full.stop().await;
+        drop(full);
+        let next = scratch.table(Codecs::default()).await;
+        scratch.put("last", Some(round.to_string().as_bytes())).await;
+        scratch.sync(&next).await;
+        assert_eq!((next.len(), next.get("last").unwrap().json()), (20_001, &*round.to_string()));
+    }
+}
