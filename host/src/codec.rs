@@ -9,6 +9,7 @@
 //! Built in are `utf8`, `bytes` and `json`, and the length-prefixed group scheme;
 //! components stand behind the same traits (see [`crate::wasm`]).
 
+mod answers;
 mod builtin;
 mod equal;
 mod json;
@@ -19,10 +20,12 @@ pub(crate) mod workers;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use answers::PackedAnswers;
 pub use builtin::{Bytes, Json, Utf8};
 pub use length_prefixed::LengthPrefixed;
 pub use rejection::{ComponentId, HostFailure, RejectKind, Rejection};
 
+pub(crate) use answers::broken_contract;
 pub(crate) use equal::json_equal;
 pub(crate) use json::checked_json;
 
@@ -70,13 +73,13 @@ pub trait ValueCodec: Debug + Send + Sync {
         false
     }
 
-    /// The JSON text of each value: valid, on one line. `headers` has a list for
-    /// each value, or is empty.
+    /// The JSON text of each value. A table checks that it is JSON, and takes line
+    /// breaks out. `headers` has a list for each value, or is empty.
     ///
     /// # Errors
     ///
     /// [`HostFailure`] if the host cannot run the codec now.
-    fn decode(&self, raw: &Packed, headers: &[&[Header]]) -> Answers<Box<str>>;
+    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure>;
 
     /// The bytes of each value, given as JSON text.
     ///
@@ -106,14 +109,14 @@ pub trait KeyCodec: Debug + Send + Sync {
     /// # Errors
     ///
     /// [`HostFailure`] if the host cannot run the codec now.
-    fn decode(&self, raw: &Packed) -> Answers<Box<str>>;
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure>;
 
     /// The bytes of each key.
     ///
     /// # Errors
     ///
     /// [`HostFailure`] if the host cannot run the codec now.
-    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>>;
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure>;
 }
 
 /// Between flat keys and pairs of a group and a member.

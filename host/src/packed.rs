@@ -158,13 +158,16 @@ impl PackedOptions {
     }
 
     /// The items that `keep` names by index, nulls left out: the list to hand to
-    /// a codec, and the index in `self` of each of its items.
+    /// a codec, and the index in `self` of each of its items. Lent if it is all of them.
     #[must_use]
-    pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Packed, Vec<usize>) {
+    pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Cow<'_, Packed>, Vec<usize>) {
         let indices: Vec<usize> =
             (0..self.nulls.len()).filter(|&index| !self.nulls[index] && keep(index)).collect();
+        if indices.len() == self.nulls.len() {
+            return (Cow::Borrowed(&self.items), indices);
+        }
         let items = indices.iter().map(|&index| self.items.get(index)).collect();
-        (items, indices)
+        (Cow::Owned(items), indices)
     }
 }
 

@@ -16,6 +16,7 @@ mod load;
 #[cfg(test)]
 mod model;
 mod reject;
+mod rows;
 mod shared;
 mod snapshot;
 mod stats;
@@ -147,13 +148,13 @@ impl Table {
     /// The entry of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Entry> {
-        self.shared.view().get(key).cloned()
+        self.shared.view().rows().get(key).cloned()
     }
 
     /// Whether there is an entry for a key.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        self.shared.view().get(key).is_some()
+        self.shared.view().rows().get(key).is_some()
     }
 
     /// The notice on a key whose newest record was rejected, whether or not there
@@ -166,7 +167,7 @@ impl Table {
     /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shared.view().len()
+        self.shared.view().rows().len()
     }
 
     /// Whether there are no entries.
@@ -179,25 +180,25 @@ impl Table {
     /// are no groups.
     #[must_use]
     pub fn member(&self, group: &str, member: &str) -> Option<Entry> {
-        self.shared.view().member(group, member).cloned()
+        self.shared.view().rows().member(group, member).cloned()
     }
 
     /// The entries of a group, by member.
     #[must_use]
     pub fn members(&self, group: &str) -> Vec<Entry> {
-        self.shared.view().members(group).cloned().collect()
+        self.shared.view().rows().members(group).cloned().collect()
     }
 
     /// The number of members of a group.
     #[must_use]
     pub fn member_count(&self, group: &str) -> usize {
-        self.shared.view().member_count(group)
+        self.shared.view().rows().member_count(group)
     }
 
     /// The names of the groups that have members, in order.
     #[must_use]
-    pub fn groups(&self) -> Vec<Arc<str>> {
-        self.shared.view().groups().cloned().collect()
+    pub fn groups(&self) -> Vec<String> {
+        self.shared.view().rows().groups().map(str::to_owned).collect()
     }
 
     /// One consistent moment of the whole table, to be iterated or kept. Costs no

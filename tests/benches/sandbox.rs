@@ -10,7 +10,7 @@ use std::sync::Arc;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ktables::Packed;
-use ktables::codec::{Answers, Encoded, Json, ValueCodec};
+use ktables::codec::{Answers, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 use ktables_tests::{TOPIC, component};
 
@@ -42,8 +42,8 @@ fn batch(size: usize) -> Packed {
 struct Copy;
 
 impl ValueCodec for Copy {
-    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
-        Ok(raw.iter().map(|item| Ok(String::from_utf8_lossy(item).into())).collect())
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+        Ok(raw.iter().map(Ok).collect())
     }
 
     fn encode(&self, _: &[&str]) -> Answers<Encoded> {
@@ -67,7 +67,7 @@ fn copy_native(bencher: Bencher<'_, '_>, size: usize) {
 
 #[divan::bench(args = SIZES)]
 fn copy_packed(bencher: Bencher<'_, '_>, size: usize) {
-    decode(bencher, guest("probe", "copy"), size);
+    decode(bencher, guest("mirror", "copy"), size);
 }
 
 #[divan::bench(args = SIZES)]
@@ -82,7 +82,7 @@ fn json_native(bencher: Bencher<'_, '_>, size: usize) {
 
 #[divan::bench(args = SIZES)]
 fn json_packed(bencher: Bencher<'_, '_>, size: usize) {
-    decode(bencher, guest("probe", "json"), size);
+    decode(bencher, guest("mirror", "json"), size);
 }
 
 #[divan::bench(args = SIZES)]

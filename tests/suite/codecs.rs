@@ -195,9 +195,22 @@ async fn a_codec_serves_many_tables_at_once() {
 }
 
 #[test]
+fn what_is_measured_gives_values_back_and_checks_them() {
+    let raw = ["{\"a\":1}", "{"].iter().collect();
+    for (mode, fault) in [("copy", RejectKind::InvalidJson), ("json", RejectKind::Malformed)] {
+        let config = format!("{{\"mode\":\"{mode}\"}}");
+        let codec = component("mirror").value_codec(TOPIC, &config).unwrap();
+        let answers = codec.decode(&raw, &[]).unwrap();
+        let answers: Vec<_> =
+            answers.iter().map(|answer| answer.map_err(|rejection| rejection.kind)).collect();
+        assert_eq!(answers, [Ok(&b"{\"a\":1}"[..]), Err(fault)]);
+    }
+}
+
+#[test]
 fn built_in_keys_are_the_bytes() {
     let raw = [&b"\xff\x00"[..]].iter().collect();
-    assert!(Utf8.decode(&raw).unwrap()[0].is_err());
-    assert_eq!(&**KeyCodec::decode(&ktables::codec::Bytes, &raw).unwrap()[0].as_ref().unwrap(), "/wA=");
-    assert!(KeyCodec::decode(&Json, &raw).unwrap()[0].is_err());
+    assert!(Utf8.decode(&raw).unwrap().into_one().is_err());
+    assert_eq!(KeyCodec::decode(&ktables::codec::Bytes, &raw).unwrap().into_one().unwrap(), b"/wA=");
+    assert!(KeyCodec::decode(&Json, &raw).unwrap().into_one().is_err());
 }

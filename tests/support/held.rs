@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ktables::Packed;
-use ktables::codec::{Answers, Encoded, HostFailure, Json, ValueCodec};
+use ktables::codec::{Answers, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 
 /// JSON that the host cannot decode while somebody holds it.
@@ -23,7 +23,7 @@ impl Held {
 }
 
 impl ValueCodec for Held {
-    fn decode(&self, raw: &Packed, headers: &[&[Header]]) -> Answers<Box<str>> {
+    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
         if self.0.load(Ordering::Acquire) {
             return Err(HostFailure { reason: "held".to_owned() });
         }

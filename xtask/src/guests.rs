@@ -8,7 +8,8 @@ use crate::run::{Outcome, cargo, command, ktables, output, run, say, target};
 use crate::setup::{Toolchain, WASM_TARGET, prerequisites, wasm_toolchain};
 
 /// The project's components: packages of the workspace.
-const GUESTS: [&str; 6] = ["deb822", "deb822-by-section", "service-record", "hostile", "simple", "probe"];
+const GUESTS: [&str; 7] =
+    ["deb822", "deb822-by-section", "service-record", "hostile", "mirror", "simple", "probe"];
 
 /// Builds all of them into `target/components`.
 pub(crate) fn guests() -> Outcome {

@@ -79,13 +79,12 @@ struct NoticeLine<'a> {
 
 impl<'a> Verbose<'a> {
     fn new(table: &Table, entry: Option<&'a Entry>, notice: Option<&'a Notice>) -> Self {
-        let pair = entry.and_then(Entry::group_key);
         Self {
             status: table.status().name(),
             generation: table.stats().generation,
             key: entry.map(Entry::key),
-            group: pair.map(|pair| &*pair.group),
-            member: pair.map(|pair| &*pair.member),
+            group: entry.and_then(Entry::group),
+            member: entry.and_then(Entry::member),
             value: entry.map(|entry| raw(entry.json())),
             partition: entry.map(Entry::partition),
             offset: entry.map(Entry::offset),
@@ -147,7 +146,7 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
     let table = opened.table().await?;
     let members = table.members(&args.group);
     output.rows(members.iter().map(|entry| Member {
-        member: entry.group_key().map_or("", |pair| &pair.member),
+        member: entry.member().unwrap_or_default(),
         value: raw(entry.json()),
         partition: entry.partition(),
         offset: entry.offset(),

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::codec::json::checked_json;
-use crate::codec::{Answers, Encoded, KeyCodec, RejectKind, Rejection, ValueCodec};
+use crate::codec::{
+    Answers, Encoded, HostFailure, KeyCodec, PackedAnswers, RejectKind, Rejection, ValueCodec,
+};
 use crate::log::Header;
 use crate::packed::Packed;
 
@@ -23,78 +25,90 @@ pub struct Bytes;
 pub struct Json;
 
 impl KeyCodec for Utf8 {
-    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
-        each(raw.iter(), |raw| Ok(text(raw)?.into()))
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+        unchanged(raw, |raw| text(raw).map(drop))
     }
 
-    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
-        each(keys, |key| Ok(key.as_bytes().to_vec()))
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
+        each(keys, |key| Ok(key.as_bytes()))
     }
 }
 
 impl ValueCodec for Utf8 {
-    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
         each(raw.iter(), |raw| Ok(json_string(text(raw)?)))
     }
 
     fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-        each(values, |value| Ok(encoded(string(value)?)))
+        Ok(values.iter().map(|value| Ok(encoded(string(value)?))).collect())
     }
 }
 
 impl KeyCodec for Bytes {
-    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
-        each(raw.iter(), |raw| Ok(BASE64.encode(raw).into()))
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+        each(raw.iter(), |raw| Ok(BASE64.encode(raw)))
     }
 
-    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
         each(keys, |key| bytes(key))
     }
 }
 
 impl ValueCodec for Bytes {
-    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
         each(raw.iter(), |raw| Ok(json_string(&BASE64.encode(raw))))
     }
 
     fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-        each(values, |value| Ok(encoded(bytes(&string(value)?)?)))
+        Ok(values.iter().map(|value| Ok(encoded(bytes(&string(value)?)?))).collect())
     }
 }
 
 impl KeyCodec for Json {
-    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
-        each(raw.iter(), |raw| {
-            let text = text(raw)?;
-            json(text)?;
-            Ok(text.into())
-        })
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+        unchanged(raw, |raw| json(text(raw)?))
     }
 
-    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
         each(keys, |key| {
             json(key)?;
-            Ok(key.as_bytes().to_vec())
+            Ok(key.as_bytes())
         })
     }
 }
 
 impl ValueCodec for Json {
-    fn decode(&self, raw: &Packed, _: &[&[Header]]) -> Answers<Box<str>> {
-        each(raw.iter(), |raw| json(text(raw)?))
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+        let mut answers = PackedAnswers::unchanged(raw);
+        answers.check_json(|_, reason| Rejection::built_in(RejectKind::Malformed, reason));
+        Ok(answers)
     }
 
     fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-        each(values, |value| {
+        let encode = |value: &&str| {
             json(value)?;
             Ok(encoded(*value))
-        })
+        };
+        Ok(values.iter().map(encode).collect())
     }
 }
 
 /// Built-in codecs never fail for the host's sake.
-fn each<I: IntoIterator, T>(items: I, convert: impl FnMut(I::Item) -> Result<T, Rejection>) -> Answers<T> {
+fn each<I: IntoIterator, T: AsRef<[u8]>>(
+    items: I,
+    convert: impl FnMut(I::Item) -> Result<T, Rejection>,
+) -> Result<PackedAnswers<'static>, HostFailure> {
     Ok(items.into_iter().map(convert).collect())
+}
+
+/// The items themselves, those aside that do not pass a check.
+fn unchanged(
+    items: &Packed,
+    check: impl Fn(&[u8]) -> Result<(), Rejection>,
+) -> Result<PackedAnswers<'_>, HostFailure> {
+    let mut answers = PackedAnswers::unchanged(items);
+    answers.check(|_, item| check(item));
+    Ok(answers)
 }
 
 fn text(raw: &[u8]) -> Result<&str, Rejection> {
@@ -102,14 +116,15 @@ fn text(raw: &[u8]) -> Result<&str, Rejection> {
         .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not UTF-8: {error}")))
 }
 
-fn json(text: &str) -> Result<Box<str>, Rejection> {
+fn json(text: &str) -> Result<(), Rejection> {
     checked_json(text)
+        .map(drop)
         .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
 }
 
-fn json_string(text: &str) -> Box<str> {
+fn json_string(text: &str) -> String {
     // OK because a string always serializes.
-    serde_json::to_string(text).expect("a string").into()
+    serde_json::to_string(text).expect("a string")
 }
 
 fn string(value: &str) -> Result<String, Rejection> {
@@ -133,6 +148,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn text_of(answers: Result<PackedAnswers<'_>, HostFailure>) -> Result<String, Rejection> {
+        let bytes = answers.expect("built in").into_one()?;
+        Ok(String::from_utf8(bytes).expect("text"))
+    }
+
     fn one<T>(answers: Answers<T>) -> Result<T, Rejection> {
         answers.expect("built in").remove(0)
     }
@@ -146,8 +166,8 @@ mod tests {
         fn keys_come_back(raw: Vec<u8>) {
             let codecs: [&dyn KeyCodec; 3] = [&Utf8, &Bytes, &Json];
             for codec in codecs {
-                if let Ok(key) = one(codec.decode(&pack(&raw))) {
-                    prop_assert_eq!(one(codec.encode(&[&key])).unwrap(), raw.clone());
+                if let Ok(key) = text_of(codec.decode(&pack(&raw))) {
+                    prop_assert_eq!(codec.encode(&[&key]).unwrap().into_one().unwrap(), raw.clone());
                 }
             }
         }
@@ -156,7 +176,7 @@ mod tests {
         fn values_come_back(raw: Vec<u8>) {
             let codecs: [&dyn ValueCodec; 2] = [&Utf8, &Bytes];
             for codec in codecs {
-                if let Ok(value) = one(codec.decode(&pack(&raw), &[])) {
+                if let Ok(value) = text_of(codec.decode(&pack(&raw), &[])) {
                     prop_assert!(checked_json(&value).is_ok());
                     prop_assert_eq!(one(codec.encode(&[&value])).unwrap().raw, raw.clone());
                 }
@@ -167,9 +187,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_rejected() {
         let utf8: &dyn KeyCodec = &Utf8;
-        assert_eq!(one(utf8.decode(&pack(b"\xff"))).unwrap_err().kind, RejectKind::Malformed);
+        assert_eq!(text_of(utf8.decode(&pack(b"\xff"))).unwrap_err().kind, RejectKind::Malformed);
         let json: &dyn ValueCodec = &Json;
-        assert_eq!(one(json.decode(&pack(b"{"), &[])).unwrap_err().kind, RejectKind::Malformed);
+        assert_eq!(text_of(json.decode(&pack(b"{"), &[])).unwrap_err().kind, RejectKind::Malformed);
         let bytes: &dyn ValueCodec = &Bytes;
         assert_eq!(one(bytes.encode(&["\"%\""])).unwrap_err().kind, RejectKind::Invalid);
         assert_eq!(one(bytes.encode(&["1"])).unwrap_err().kind, RejectKind::Invalid);

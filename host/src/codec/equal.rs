@@ -11,6 +11,10 @@ use serde_json::value::RawValue;
 /// `1.0` and `10e-1` are equal, 9007199254740993 and 9007199254740992 are not.
 pub(crate) fn json_equal(left: &str, right: &str) -> bool {
     let (left, right) = (left.trim(), right.trim());
+    // What most codecs give back.
+    if left == right {
+        return true;
+    }
     match (left.as_bytes().first(), right.as_bytes().first()) {
         (Some(b'{'), Some(b'{')) => both::<BTreeMap<String, &RawValue>>(left, right, |left, right| {
             left.len() == right.len()

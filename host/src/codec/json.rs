@@ -1,5 +1,7 @@
 //! Checked JSON text on one line: what a table's rows hold.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 
 /// How deep arrays and objects may nest: what every JSON library accepts, and what
@@ -10,7 +12,7 @@ const MAX_DEPTH: usize = 128;
 ///
 /// In valid JSON a line break stands only between tokens: inside a string it is
 /// an error. NDJSON and server-sent events are line formats.
-pub(crate) fn checked_json(text: &str) -> Result<Box<str>, String> {
+pub(crate) fn checked_json(text: &str) -> Result<Cow<'_, str>, String> {
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())?;
     // Text with few brackets is not deep, and counting them is quick.
     if text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_DEPTH && depth(text) > MAX_DEPTH

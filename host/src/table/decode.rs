@@ -1,10 +1,11 @@
 //! From a batch of records to what is to be applied. Runs on a codec worker;
 //! knows of no table.
 
-use crate::codec::{Codecs, GroupKey, HostFailure, RejectKind, Rejection};
+use crate::codec::{Codecs, GroupKey, GroupScheme, HostFailure, RejectKind, Rejection, broken_contract};
 use crate::log::{Header, Offset, Partition, Record, RecordBatch};
-use crate::table::entry::{Entry, Row};
+use crate::table::entry::{Entry, EntryMaker, Origin};
 use crate::table::reject::{Part, Reject};
+use crate::table::rows::KeyHash;
 
 /// The records of a batch, decoded.
 #[derive(Debug)]
@@ -19,81 +20,43 @@ pub(super) struct Decoded {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// A value for a key.
-    Set(Entry),
-    /// A tombstone.
-    Delete { key: Box<str>, pair: Option<GroupKey>, offset: Offset, timestamp: i64 },
+    Set(Entry, KeyHash),
+    /// A tombstone: a row without a value.
+    Delete(Entry, KeyHash),
     /// Nothing: the group scheme says that its key is somebody else's.
     Foreign,
     /// Nothing: it is rejected.
-    Reject(Reject),
+    Reject(Box<Reject>),
 }
 
 /// What is known of a record once its key is decoded.
-enum Key {
+enum Key<'a> {
     Null,
     Foreign,
     Rejected(Rejection),
-    Text { key: Box<str>, pair: Option<GroupKey> },
+    Text { key: &'a str, pair: Option<GroupKey> },
 }
 
 pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, HostFailure> {
-    let keys = decode_keys(codecs, batch)?;
-    let known = |index: usize| matches!(keys[index], Key::Text { .. });
-    let (raw, indices) = batch.values().select(known);
-    let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
-        indices.iter().map(|&index| batch.get(index).headers).collect()
-    } else {
-        Vec::new()
-    };
-    let mut values = codecs.value.decode(&raw, &headers)?.into_iter();
-    let outcomes = keys.into_iter().enumerate().map(|(index, key)| {
-        let record = batch.get(index);
-        match key {
-            Key::Null => {
-                let message = "its key is null, so no table can hold it";
-                let rejection = Rejection::built_in(RejectKind::Keyless, message);
-                let raw = record.value.unwrap_or_default();
-                Outcome::Reject(reject(&record, None, Part::Value, rejection, raw))
-            }
-            Key::Foreign => Outcome::Foreign,
-            Key::Rejected(rejection) => {
-                let raw = record.key.unwrap_or_default();
-                Outcome::Reject(reject(&record, None, Part::Key, rejection, raw))
-            }
-            Key::Text { key, pair } => match record.value {
-                None => Outcome::Delete { key, pair, offset: record.offset, timestamp: record.timestamp },
-                // OK because a codec answers for each value.
-                Some(raw) => match values.next().expect("one answer for each value") {
-                    Ok(value) => Outcome::Set(entry(&record, key, pair, value)),
-                    Err(rejection) => {
-                        Outcome::Reject(reject(&record, Some(key), Part::Value, rejection, raw))
-                    }
-                },
-            },
-        }
-    });
-    let outcomes = outcomes.collect();
+    let (raw, indices) = batch.keys().select(|_| true);
+    let mut answers = codecs.key.decode(&raw)?;
+    answers.check_text(broken_contract(None));
+    let mut keys: Vec<Key<'_>> = (0..batch.len()).map(|_| Key::Null).collect();
+    for (index, answer) in indices.into_iter().zip(answers.iter()) {
+        keys[index] = match answer {
+            Ok(key) => Key::Text { key: text(key), pair: None },
+            Err(rejection) => Key::Rejected(rejection.clone()),
+        };
+    }
+    if let Some(scheme) = &codecs.scheme {
+        split(&**scheme, &mut keys)?;
+    }
+    let outcomes = decode_values(codecs, batch, keys)?;
     Ok(Decoded { partition: batch.partition(), next: batch.next_offset().unwrap_or_default(), outcomes })
 }
 
-fn decode_keys(codecs: &Codecs, batch: &RecordBatch) -> Result<Vec<Key>, HostFailure> {
-    let (raw, indices) = batch.keys().select(|_| true);
-    let mut keys: Vec<Key> = (0..batch.len()).map(|_| Key::Null).collect();
-    for (index, key) in indices.into_iter().zip(codecs.key.decode(&raw)?) {
-        keys[index] = match key {
-            Ok(key) => Key::Text { key, pair: None },
-            Err(rejection) => Key::Rejected(rejection),
-        };
-    }
-    if codecs.scheme.is_some() {
-        split(codecs, &mut keys)?;
-    }
-    Ok(keys)
-}
-
 /// Gives each key its pair, or finds it foreign.
-fn split(codecs: &Codecs, keys: &mut [Key]) -> Result<(), HostFailure> {
-    let Some(scheme) = &codecs.scheme else { return Ok(()) };
+fn split(scheme: &dyn GroupScheme, keys: &mut [Key<'_>]) -> Result<(), HostFailure> {
     let texts: Vec<&str> = keys.iter().filter_map(Key::text).collect();
     let mut answers = scheme.split(&texts)?.into_iter();
     for slot in keys.iter_mut().filter(|key| key.text().is_some()) {
@@ -107,7 +70,51 @@ fn split(codecs: &Codecs, keys: &mut [Key]) -> Result<(), HostFailure> {
     Ok(())
 }
 
-impl Key {
+fn decode_values(
+    codecs: &Codecs,
+    batch: &RecordBatch,
+    keys: Vec<Key<'_>>,
+) -> Result<Vec<Outcome>, HostFailure> {
+    let (raw, indices) = batch.values().select(|index| keys[index].text().is_some());
+    let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
+        indices.iter().map(|&index| batch.get(index).headers).collect()
+    } else {
+        Vec::new()
+    };
+    let mut answers = codecs.value.decode(&raw, &headers)?;
+    answers.check_json(broken_contract(None));
+    let mut values = answers.iter();
+    let mut entries = EntryMaker::default();
+    let outcome = |(index, key): (usize, Key<'_>)| {
+        let record = batch.get(index);
+        let (key, pair) = match key {
+            Key::Foreign => return Outcome::Foreign,
+            Key::Null => {
+                let message = "its key is null, so no table can hold it";
+                let rejection = Rejection::built_in(RejectKind::Keyless, message);
+                return reject(&record, None, Part::Value, rejection, record.value.unwrap_or_default());
+            }
+            Key::Rejected(rejection) => {
+                return reject(&record, None, Part::Key, rejection, record.key.unwrap_or_default());
+            }
+            Key::Text { key, pair } => (key, pair),
+        };
+        let mut entry = |value: &str| {
+            let Record { partition, offset, timestamp, .. } = record;
+            let pair = pair.as_ref().map(|pair| (&*pair.group, &*pair.member));
+            entries.make(Origin { partition, offset, timestamp }, key, pair, value)
+        };
+        let Some(raw) = record.value else { return Outcome::Delete(entry(""), KeyHash::of(key)) };
+        // OK because a codec answers for each value.
+        match values.next().expect("one answer for each value") {
+            Ok(value) => Outcome::Set(entry(text(value)), KeyHash::of(key)),
+            Err(rejection) => reject(&record, Some(key), Part::Value, rejection.clone(), raw),
+        }
+    };
+    Ok(keys.into_iter().enumerate().map(outcome).collect())
+}
+
+impl Key<'_> {
     fn text(&self) -> Option<&str> {
         match self {
             Self::Text { key, .. } => Some(key),
@@ -116,27 +123,22 @@ impl Key {
     }
 }
 
-fn entry(record: &Record<'_>, key: Box<str>, pair: Option<GroupKey>, value: Box<str>) -> Entry {
-    let Record { partition, offset, timestamp, .. } = *record;
-    Entry::new(Row { key, pair, value, partition, offset, timestamp })
+/// What was checked to be text.
+fn text(checked: &[u8]) -> &str {
+    // OK because what is not was rejected.
+    std::str::from_utf8(checked).expect("UTF-8")
 }
 
-fn reject(
-    record: &Record<'_>,
-    key: Option<Box<str>>,
-    part: Part,
-    rejection: Rejection,
-    raw: &[u8],
-) -> Reject {
+fn reject(record: &Record<'_>, key: Option<&str>, part: Part, rejection: Rejection, raw: &[u8]) -> Outcome {
     let Record { partition, offset, timestamp, .. } = *record;
-    Reject {
+    Outcome::Reject(Box::new(Reject {
         partition,
         offset,
         timestamp,
-        key,
+        key: key.map(Into::into),
         part,
         rejection,
         raw: Reject::capped(raw),
         raw_len: raw.len(),
-    }
+    }))
 }

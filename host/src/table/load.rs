@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, SelectAll};
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use crate::codec::workers;
 use crate::log::{LogError, Offset, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription};
@@ -24,8 +24,12 @@ const BATCHES_IN_FLIGHT: usize = 2;
 /// How long to wait before trying again what the host could not do.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How many steps are taken at once, if so many are there: the more are, the less a
+/// moment costs.
+const STEPS: usize = 16;
+
 /// One step of a partition's ordered stream.
-enum Step {
+pub(super) enum Step {
     Apply(Decoded),
     Position(Partition, Offset),
 }
@@ -54,9 +58,10 @@ impl Drop for End {
 /// Loads generation after generation, until the log fails for good.
 async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut topic = shared.topic.clone();
+    let mut serving = Serving::Nothing;
     let mut generation = 1;
     loop {
-        let Err(error) = load(shared, &topic, generation).await;
+        let Err(error) = load(shared, &topic, generation, &mut serving).await;
         let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
         if !passing(shared, &error) && !replaced {
             return error.into();
@@ -111,7 +116,7 @@ async fn reappeared(shared: &Shared, before: &TopicDescription) -> Result<TopicD
 /// and when it is back.
 async fn observe(shared: &Arc<Shared>) {
     let mut health = shared.log.health();
-    let mut late = pin!(sleep(shared.catchup_timeout));
+    let mut late = pin!(sleep_until(shared.late));
     let mut warned = false;
     loop {
         shared.update(|conditions| {
@@ -128,26 +133,37 @@ async fn observe(shared: &Arc<Shared>) {
     }
 }
 
-/// Loads a generation and follows the topic; only an error ends it. The first
-/// generation is served from its first batch on, a later one when it is complete.
+/// What readers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Serving {
+    /// No record yet.
+    Nothing,
+    /// A generation, by its number.
+    Generation(u64),
+}
+
+/// Loads a generation and follows the topic; only an error ends it. It is served when it
+/// is complete; where nothing is served, what there is of it once that takes too long.
 async fn load(
     shared: &Arc<Shared>,
     topic: &Arc<TopicDescription>,
     generation: u64,
+    serving: &mut Serving,
 ) -> Result<std::convert::Infallible, LogError> {
     let ranges = shared.log.offsets(topic).await?;
     let mut partitions = shared.log.read(topic, &ranges).await?;
     let mut steps = SelectAll::new();
-    let mut view = View::new(generation, topic.clone());
+    let mut view = View::to_be_loaded(generation, topic.clone());
     shared.begin_loading();
-    let (mut serving, mut complete) = (generation == 1, false);
+    let mut complete = false;
     let mut expected = ranges.len();
+    let mut late = pin!(sleep_until(shared.late));
     loop {
         if !complete && expected == 0 && shared.is_loaded(&view) {
             complete = true;
-            if !serving {
-                shared.switch(&view);
-                serving = true;
+            if *serving != Serving::Generation(generation) {
+                view = served(shared, view).await;
+                *serving = Serving::Generation(generation);
                 shared.update(|conditions| conditions.outdated = None);
             }
             shared.finish_loading(view.counters.records);
@@ -163,16 +179,54 @@ async fn load(
                 steps.push(decoding(shared, stream));
                 continue;
             }
+            () = &mut late, if *serving == Serving::Nothing => {
+                view = served(shared, view).await;
+                *serving = Serving::Generation(generation);
+                continue;
+            }
             step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(LogError::Closed))?,
         };
-        match step {
-            Step::Apply(decoded) if serving => shared.apply_and_publish(&mut view, decoded),
-            Step::Apply(decoded) => shared.apply(&mut view, decoded),
-            Step::Position(partition, offset) => {
-                view.advance(partition, offset);
-                if serving {
-                    shared.publish_positions(&view);
-                }
+        let (taken, error) = with_those_at_hand(step, &mut steps);
+        match *serving == Serving::Generation(generation) {
+            true => shared.take_and_publish(&mut view, taken),
+            false => shared.take(&mut view, taken),
+        }
+        error?;
+    }
+}
+
+/// A step, and those behind it that need not be waited for; and what ended them.
+fn with_those_at_hand(
+    first: Step,
+    steps: &mut (impl Stream<Item = Result<Step, LogError>> + Unpin),
+) -> (Vec<Step>, Result<(), LogError>) {
+    let mut taken = vec![first];
+    while taken.len() < STEPS {
+        match steps.next().now_or_never() {
+            Some(Some(Ok(step))) => taken.push(step),
+            Some(Some(Err(error))) => return (taken, Err(error)),
+            Some(None) | None => break,
+        }
+    }
+    (taken, Ok(()))
+}
+
+/// Puts a generation in order, on the codec workers, and serves it.
+async fn served(shared: &Shared, view: View) -> View {
+    loop {
+        let mut sorted = view.clone();
+        let sort = move || {
+            sorted.sort();
+            Ok(sorted)
+        };
+        match workers::run(sort).await {
+            Ok(sorted) => {
+                shared.switch(&sorted);
+                return sorted;
+            }
+            Err(failure) => {
+                tracing::error!(topic = shared.topic.name, "{failure}; trying again");
+                sleep(RETRY).await;
             }
         }
     }

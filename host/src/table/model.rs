@@ -69,19 +69,25 @@ fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
 
 proptest! {
     #[test]
-    fn a_view_is_the_model(records in records(), size in 1..40_usize, kept_at in 0..10_usize) {
+    fn a_view_is_the_model(records in records(), size in 1..40_usize, sorted_at in 0..10_usize, kept_after in 0..10_usize) {
         let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
-        let (mut view, mut model) = (View::new(1, topic()), Model::default());
+        let (mut view, mut model) = (View::to_be_loaded(1, topic()), Model::default());
         view.begin(OffsetRange { partition: 0, start: 0, end: 0 });
         let mut changes = BTreeMap::new();
         let mut kept = None;
+        let entries = |view: &View| view.rows().iter().cloned().collect::<Vec<_>>();
         for (number, batch) in batches(&records, size).iter().enumerate() {
-            if number == kept_at {
-                let entries: Vec<_> = view.iter().cloned().collect();
-                kept = Some((view.clone(), entries));
+            // Put in order at once, later, or at the end.
+            if number == sorted_at {
+                view.sort();
             }
+            if number == sorted_at + kept_after {
+                kept = Some((view.clone(), entries(&view)));
+            }
+            let mut made = Vec::new();
+            view.apply(decode(&codecs, batch).unwrap(), Some(&mut made), drop);
             // Changes alone rebuild the table, and each begins where the last ended.
-            view.apply(decode(&codecs, batch).unwrap(), |change| {
+            for change in made {
                 let key = change.key().to_owned();
                 let before = change.old.as_ref().map(|entry| entry.json().to_owned());
                 assert_eq!(changes.get(&key), before.as_ref());
@@ -89,26 +95,37 @@ proptest! {
                     Some(entry) => changes.insert(key, entry.json().to_owned()),
                     None => changes.remove(&key),
                 };
-            }, drop);
+            }
         }
+        view.sort();
         records.iter().for_each(|record| model.apply(record));
 
-        let rows: BTreeMap<_, _> = view.iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
+        let rows: BTreeMap<_, _> = view.rows().iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
         prop_assert_eq!(&rows, &model.0);
         prop_assert_eq!(&changes, &model.0);
         let notices: HashSet<_> = view.notices().map(|(key, _)| key.to_string()).collect();
         prop_assert_eq!(notices, model.1);
+        prop_assert_eq!(entries(&view).into_iter().map(|e| e.key().to_owned()).collect::<Vec<_>>(),
+            model.0.keys().cloned().collect::<Vec<_>>());
         let nested: BTreeMap<_, _> = view
+            .rows()
             .groups()
-            .flat_map(|group| view.members(group).map(|e| (e.key().to_owned(), e.json().to_owned())))
+            .flat_map(|group| view.rows().members(group).map(|e| (e.key().to_owned(), e.json().to_owned())))
             .collect();
         prop_assert_eq!(&nested, &model.0);
+        prop_assert_eq!(view.rows().groups().count(), view.rows().group_count());
+        for entry in entries(&view) {
+            let (group, member) = (entry.group().unwrap(), entry.member().unwrap());
+            prop_assert_eq!(view.rows().get(entry.key()), Some(&entry));
+            prop_assert_eq!(view.rows().member(group, member), Some(&entry));
+            prop_assert_eq!(view.rows().member_count(group), view.rows().members(group).count());
+        }
         prop_assert_eq!(view.counters.records as usize, records.len());
         prop_assert_eq!(view.position(0) as usize, records.len());
         let payload: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
         prop_assert_eq!(view.counters.payload_bytes as usize, payload);
-        if let Some((moment, entries)) = kept {
-            prop_assert_eq!(moment.iter().cloned().collect::<Vec<_>>(), entries);
+        if let Some((moment, then)) = kept {
+            prop_assert_eq!(entries(&moment), then);
         }
     }
 }

@@ -7,14 +7,14 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{broadcast, watch};
 
 use crate::codec::Codecs;
-use crate::log::{Log, OffsetRange, TopicDescription};
-use crate::table::decode::Decoded;
+use crate::log::{Log, Offset, OffsetRange, TopicDescription};
+use crate::table::load::Step;
 use crate::table::reject::{Reject, Ring};
-use crate::table::stats::{PartitionProgress, Stats};
+use crate::table::stats::{PartitionProgress, Progress, Stats};
 use crate::table::status::{Conditions, Status};
-use crate::table::view::View;
+use crate::table::view::{View, position};
 use crate::table::wait::EndOffsets;
-use crate::table::watch::Published;
+use crate::table::watch::{Change, Published};
 
 /// How many publications a watcher may lag behind before it is told that it
 /// missed some.
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) topic: Arc<TopicDescription>,
     pub(super) codecs: Codecs,
     pub(super) catchup_timeout: Duration,
+    /// When that is over.
+    pub(super) late: tokio::time::Instant,
     view: ArcSwap<View>,
     /// Held while a moment or a status is made, published and told to watchers, and
     /// while a watcher takes its first, so that it misses nothing and sees nothing
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     rejects: Mutex<Ring>,
     /// A std lock: held to look or to change a field.
     loading: Mutex<Loading>,
+    /// Of the generation that is read. A std lock: held to copy some numbers.
+    progress: Mutex<Progress>,
 }
 
 /// How the loading of a generation went.
@@ -60,21 +64,22 @@ impl Loading {
         Self { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 }
     }
 
-    fn is_done(&self, view: &View) -> bool {
-        self.behind(view).next().is_none()
+    fn is_done(&self, positions: &[Offset]) -> bool {
+        self.behind(positions).next().is_none()
     }
 
     /// The partitions that are not where they ended when loading began.
-    fn behind(&self, view: &View) -> impl Iterator<Item = &OffsetRange> {
+    fn behind(&self, positions: &[Offset]) -> impl Iterator<Item = &OffsetRange> {
         self.ranges
             .iter()
-            .filter(|range| range.end > range.start && view.position(range.partition) < range.end)
+            .filter(|range| range.end > range.start && position(positions, range.partition) < range.end)
     }
 
     /// How far loading is, for people.
-    fn progress(&self, view: &View) -> String {
-        let behind = self.behind(view).map(|range| {
-            format!("partition {} at {} of {}", range.partition, view.position(range.partition), range.end)
+    fn progress(&self, positions: &[Offset]) -> String {
+        let behind = self.behind(positions).map(|range| {
+            let position = position(positions, range.partition);
+            format!("partition {} at {position} of {}", range.partition, range.end)
         });
         behind.collect::<Vec<_>>().join(", ")
     }
@@ -88,11 +93,12 @@ impl Shared {
         catchup_timeout: Duration,
     ) -> Self {
         Self {
-            view: ArcSwap::from_pointee(View::new(1, topic.clone())),
+            view: ArcSwap::from_pointee(View::empty(1, topic.clone())),
             log,
             topic,
             codecs,
             catchup_timeout,
+            late: far_ahead(catchup_timeout),
             watchers: Mutex::new(broadcast::channel(WATCH_LAG).0),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
@@ -101,6 +107,7 @@ impl Shared {
             conditions: Mutex::default(),
             rejects: Mutex::default(),
             loading: Mutex::new(Loading::begin()),
+            progress: Mutex::default(),
         }
     }
 
@@ -133,22 +140,16 @@ impl Shared {
         self.status.borrow().clone()
     }
 
-    /// Applies a batch to the loader's copy without publishing it.
-    pub(super) fn apply(&self, view: &mut View, decoded: Decoded) {
-        view.apply(decoded, drop, |reject| self.reject(reject));
+    /// Takes steps without publishing what comes of them.
+    pub(super) fn take(&self, view: &mut View, steps: Vec<Step>) {
+        self.take_and_tell(view, steps, None);
     }
 
-    /// Applies a batch, publishes the moment behind it, and tells watchers.
-    pub(super) fn apply_and_publish(&self, view: &mut View, decoded: Decoded) {
+    /// Takes steps, publishes the moment behind them, and tells watchers.
+    pub(super) fn take_and_publish(&self, view: &mut View, steps: Vec<Step>) {
         let watchers = lock(&self.watchers);
         let mut changes = Vec::new();
-        let watched = watchers.receiver_count() > 0;
-        let changed = |change| {
-            if watched {
-                changes.push(change)
-            }
-        };
-        view.apply(decoded, changed, |reject| self.reject(reject));
+        self.take_and_tell(view, steps, (watchers.receiver_count() > 0).then_some(&mut changes));
         self.view.store(Arc::new(view.clone()));
         if !changes.is_empty() {
             // Fails if the last watcher left just now.
@@ -158,21 +159,35 @@ impl Shared {
         self.applied.send_replace(());
     }
 
-    /// Publishes a moment in which nothing changed but positions.
-    pub(super) fn publish_positions(&self, view: &View) {
-        self.view.store(Arc::new(view.clone()));
-        self.applied.send_replace(());
+    fn take_and_tell(&self, view: &mut View, steps: Vec<Step>, mut changes: Option<&mut Vec<Change>>) {
+        for step in steps {
+            match step {
+                Step::Apply(decoded) => {
+                    view.apply(decoded, changes.as_deref_mut(), |reject| self.reject(reject));
+                }
+                Step::Position(partition, offset) => view.advance(partition, offset),
+            }
+        }
+        let mut progress = lock(&self.progress);
+        progress.generation = view.generation;
+        progress.counters.clone_from(&view.counters);
+        progress.positions.clear();
+        progress.positions.extend_from_slice(view.positions());
+        progress.entries = view.rows().len();
+        progress.groups = view.rows().group_count();
     }
 
-    /// Puts a new generation in the place of the old one, and tells watchers the
-    /// difference.
+    /// Publishes a generation for the first time, in the place of what was served, and
+    /// tells watchers the difference.
     pub(super) fn switch(&self, view: &View) {
         let watchers = lock(&self.watchers);
         let old = self.view.swap(Arc::new(view.clone()));
         if watchers.receiver_count() > 0 {
             let difference = Published::difference(&old, view);
             // Fails if the last watcher left just now.
-            let _ = watchers.send(Published::Generation(view.generation));
+            if old.generation != view.generation {
+                let _ = watchers.send(Published::Generation(view.generation));
+            }
             let _ = watchers.send(difference);
         }
         drop(watchers);
@@ -192,12 +207,13 @@ impl Shared {
 
     /// The gate: everything that was there when loading began is applied.
     pub(super) fn is_loaded(&self, view: &View) -> bool {
-        lock(&self.loading).is_done(view)
+        lock(&self.loading).is_done(view.positions())
     }
 
     /// Which partitions are not loaded, for people.
     pub(super) fn behind(&self) -> String {
-        let progress = lock(&self.loading).progress(&self.view());
+        let positions = lock(&self.progress).positions.clone();
+        let progress = lock(&self.loading).progress(&positions);
         if progress.is_empty() { progress } else { format!(": {progress}") }
     }
 
@@ -259,20 +275,19 @@ impl Shared {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let view = self.view();
+        let Progress { generation, counters, positions, entries, groups } = lock(&self.progress).clone();
         let loading = lock(&self.loading);
         let progress = |range: &OffsetRange| PartitionProgress {
             partition: range.partition,
-            position: view.position(range.partition).max(range.start),
+            position: position(&positions, range.partition).max(range.start),
             start: range.start,
             target: range.end,
         };
-        let counters = view.counters.clone();
         Stats {
             status_since: *lock(&self.since),
-            generation: view.generation,
-            entries: view.len() as u64,
-            groups: view.group_count() as u64,
+            generation,
+            entries: entries as u64,
+            groups: groups as u64,
             records: counters.records,
             tombstones: counters.tombstones,
             keyless: counters.keyless,
@@ -285,6 +300,13 @@ impl Shared {
             partitions: loading.ranges.iter().map(progress).collect(),
         }
     }
+}
+
+/// The moment that is so far ahead, or as good as never.
+fn far_ahead(time: Duration) -> tokio::time::Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = tokio::time::Instant::now();
+    now.checked_add(time).unwrap_or(now + NEVER)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

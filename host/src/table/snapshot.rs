@@ -1,6 +1,6 @@
 //! A moment of a table that somebody keeps.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use crate::log::{Offset, Partition};
@@ -31,19 +31,19 @@ impl Snapshot {
     /// The entry of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Entry> {
-        self.0.get(key)
+        self.0.rows().get(key)
     }
 
     /// Whether there is an entry for a key.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        self.0.get(key).is_some()
+        self.0.rows().get(key).is_some()
     }
 
     /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.rows().len()
     }
 
     /// Whether there are no entries.
@@ -54,18 +54,17 @@ impl Snapshot {
 
     /// All entries, by key.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.0.iter()
+        self.0.rows().iter()
     }
 
     /// The entries in a range of keys, by key: `range("a".."c")`.
     pub fn range<'a>(&'a self, range: impl RangeBounds<&'a str>) -> impl Iterator<Item = &'a Entry> {
-        self.0.range(range.start_bound().cloned(), range.end_bound().cloned())
+        self.0.rows().range(range.start_bound().cloned(), range.end_bound().cloned())
     }
 
     /// The entries whose keys begin with `prefix`, by key.
     pub fn prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
-        let from = self.0.range(Bound::Included(prefix), Bound::Unbounded);
-        from.take_while(move |entry| entry.key().starts_with(prefix))
+        self.0.prefix(prefix)
     }
 
     /// The keys whose newest record was rejected, with what was wrong.
@@ -76,23 +75,23 @@ impl Snapshot {
     /// The entry of a member of a group.
     #[must_use]
     pub fn member(&self, group: &str, member: &str) -> Option<&Entry> {
-        self.0.member(group, member)
+        self.0.rows().member(group, member)
     }
 
     /// The entries of a group, by member.
     pub fn members(&self, group: &str) -> impl Iterator<Item = &Entry> {
-        self.0.members(group)
+        self.0.rows().members(group)
     }
 
     /// The number of members of a group.
     #[must_use]
     pub fn member_count(&self, group: &str) -> usize {
-        self.0.member_count(group)
+        self.0.rows().member_count(group)
     }
 
     /// The names of the groups that have members, in order. With
     /// [`Snapshot::members`], the whole nested view of one moment.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.0.groups().map(|group| &**group)
+        self.0.rows().groups()
     }
 }

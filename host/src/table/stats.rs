@@ -40,7 +40,20 @@ pub struct PartitionProgress {
     pub target: Offset,
 }
 
-/// What a table has read since its generation began, and holds.
+/// How far a generation is: told apart from its rows, which nobody may see before it is
+/// loaded.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    pub(super) generation: u64,
+    pub(super) counters: Counters,
+    /// For each partition the next offset to be applied.
+    pub(super) positions: Vec<Offset>,
+    pub(super) entries: usize,
+    pub(super) groups: usize,
+}
+
+/// What a table has read since its generation began, and holds. While another
+/// generation is loaded, these are its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     /// Since when the table's status is what it is.

@@ -42,6 +42,12 @@ impl Change {
         Self { old, new: Some(new), partition, offset, timestamp }
     }
 
+    /// A deletion; `by` says where its record is.
+    pub(super) fn deleted(old: Entry, by: &Entry) -> Self {
+        let (partition, offset, timestamp) = (by.partition(), by.offset(), by.timestamp());
+        Self { old: Some(old), new: None, partition, offset, timestamp }
+    }
+
     /// The key whose entry changed.
     #[must_use]
     pub fn key(&self) -> &str {
@@ -79,16 +85,10 @@ pub(super) enum Published {
 impl Published {
     /// What leads from one view's entries to another's.
     pub(super) fn difference(old: &View, new: &View) -> Self {
-        let gone = old.iter().filter(|entry| new.get(entry.key()).is_none());
-        let gone = gone.map(|entry| Change {
-            old: Some(entry.clone()),
-            new: None,
-            partition: entry.partition(),
-            offset: entry.offset(),
-            timestamp: entry.timestamp(),
-        });
-        let came = new.iter().filter_map(|entry| {
-            let before = old.get(entry.key());
+        let gone = old.rows().iter().filter(|entry| new.rows().get(entry.key()).is_none());
+        let gone = gone.map(|entry| Change::deleted(entry.clone(), entry));
+        let came = new.rows().iter().filter_map(|entry| {
+            let before = old.rows().get(entry.key());
             let same = before.is_some_and(|before| before.json() == entry.json());
             (!same).then(|| Change::set(before.cloned(), entry.clone()))
         });
@@ -110,7 +110,7 @@ impl Watcher {
         let (published, view, status) = shared.subscribe();
         let mut waiting = VecDeque::new();
         if start == WatchStart::Entries {
-            waiting.extend(view.iter().cloned().map(WatchEvent::Entry));
+            waiting.extend(view.rows().iter().cloned().map(WatchEvent::Entry));
             waiting.push_back(WatchEvent::Synced);
         }
         let over = status.is_over();

@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::codec::{
-    Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, RejectKind, Rejection,
-    ValueCodec,
+    Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, PackedAnswers, RejectKind,
+    Rejection, ValueCodec,
 };
 use crate::log::Header;
 use crate::packed::Packed;
 use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
 use crate::wasm::fault::{CallError, Fault};
-use crate::wasm::instance::{Instance, Slots};
+use crate::wasm::instance::Instance;
 use crate::wasm::{Component, WasmError};
 
 /// What every instance of a codec is configured with.
@@ -67,14 +67,18 @@ impl ComponentCodec {
     /// One by one and not by halves: a thousand calls cost a fraction of a
     /// millisecond more than one, while each halving with a culprit that loops
     /// costs a deadline.
-    fn call<T>(&self, len: usize, call: impl Fn(&mut Instance, Range<usize>) -> Slots<T>) -> Answers<T> {
+    fn call<B: Batch>(
+        &self,
+        len: usize,
+        call: impl Fn(&mut Instance, Range<usize>) -> Result<B, CallError>,
+    ) -> Result<B, HostFailure> {
         if len == 0 {
-            return Ok(Vec::new());
+            return Ok(B::from_iter([]));
         }
         match self.attempt(|instance| call(instance, 0..len)) {
             Ok(answers) => Ok(answers),
             Err(CallError::Host(failure)) => Err(failure),
-            Err(CallError::Fault(fault)) if len == 1 => Ok(vec![Err(self.rejection(fault))]),
+            Err(CallError::Fault(fault)) if len == 1 => Ok(B::from_iter([Err(self.rejection(fault))])),
             Err(CallError::Fault(fault)) => {
                 let (component, digest) = (&self.component.id.name, &self.component.id.digest);
                 tracing::debug!(
@@ -88,14 +92,13 @@ impl ComponentCodec {
         }
     }
 
-    fn call_one<T>(
+    fn call_one<B: Batch>(
         &self,
         index: usize,
-        call: impl Fn(&mut Instance, Range<usize>) -> Slots<T>,
-    ) -> Result<Result<T, Rejection>, HostFailure> {
+        call: impl Fn(&mut Instance, Range<usize>) -> Result<B, CallError>,
+    ) -> Result<Result<B::Item, Rejection>, HostFailure> {
         match self.attempt(|instance| call(instance, index..index + 1)) {
-            // OK because a call answers with as many items as it was asked for.
-            Ok(mut answers) => Ok(answers.pop().expect("one answer")),
+            Ok(answers) => Ok(answers.only()),
             Err(CallError::Host(failure)) => Err(failure),
             Err(CallError::Fault(fault)) => Ok(Err(self.rejection(fault))),
         }
@@ -104,7 +107,7 @@ impl ComponentCodec {
     /// Runs a call on an idle instance, or a new one. What the host cannot do may be
     /// for want of memory that idle instances hold, so it is tried again without
     /// them.
-    fn attempt<T>(&self, call: impl Fn(&mut Instance) -> Slots<T>) -> Slots<T> {
+    fn attempt<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
         match self.attempt_once(&call) {
             Err(CallError::Host(_)) => {
                 self.component.shared.drop_idle_instances();
@@ -115,7 +118,7 @@ impl ComponentCodec {
     }
 
     /// The instance comes back only if it did nothing wrong.
-    fn attempt_once<T>(&self, call: impl Fn(&mut Instance) -> Slots<T>) -> Slots<T> {
+    fn attempt_once<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
         let mut instance = match self.take() {
             Some(instance) => instance,
             None => self.configured().map_err(CallError::Host)?,
@@ -167,6 +170,31 @@ impl ComponentCodec {
     }
 }
 
+/// The answers of a call, made of one for each item.
+trait Batch: FromIterator<Result<Self::Item, Rejection>> {
+    type Item;
+
+    /// The answer of a call for one item.
+    fn only(self) -> Result<Self::Item, Rejection>;
+}
+
+impl<T> Batch for Vec<Result<T, Rejection>> {
+    type Item = T;
+
+    fn only(mut self) -> Result<T, Rejection> {
+        // OK because a call answers with as many items as it was asked for.
+        self.pop().expect("one answer")
+    }
+}
+
+impl Batch for PackedAnswers<'_> {
+    type Item = Vec<u8>;
+
+    fn only(self) -> Result<Vec<u8>, Rejection> {
+        self.into_one()
+    }
+}
+
 impl ValueCodec for ComponentCodec {
     fn component(&self) -> Option<&ComponentId> {
         Some(&self.component.id)
@@ -176,7 +204,7 @@ impl ValueCodec for ComponentCodec {
         self.component.description().is_some_and(|description| description.wants_headers)
     }
 
-    fn decode(&self, raw: &Packed, headers: &[&[Header]]) -> Answers<Box<str>> {
+    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
         self.call(raw.len(), |instance, range| {
             let headers = headers.get(range.clone()).unwrap_or_default();
             instance.decode_values(&raw.slice(range), headers)
@@ -189,25 +217,25 @@ impl ValueCodec for ComponentCodec {
 }
 
 impl KeyCodec for ComponentCodec {
-    fn decode(&self, raw: &Packed) -> Answers<Box<str>> {
-        let decoded = self.call(raw.len(), |instance, range| instance.decode_keys(&raw.slice(range)))?;
-        let keys: Vec<&str> = decoded.iter().flatten().map(|key| &**key).collect();
-        let mut encoded = KeyCodec::encode(self, &keys)?.into_iter();
-        let canonical = |(index, key): (usize, Result<Box<str>, Rejection>)| {
-            let key = key?;
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+        let mut keys: PackedAnswers<'_> =
+            self.call(raw.len(), |instance, range| instance.decode_keys(&raw.slice(range)))?;
+        let texts: Vec<&str> = keys.iter().flatten().map(text).collect();
+        let encoded = KeyCodec::encode(self, &texts)?;
+        let mut encoded = encoded.iter();
+        keys.check(|index, key| {
             // OK because `encode` answers for each key.
-            let back = encoded.next().expect("one answer for each key");
-            match back {
-                Ok(back) if back == raw.get(index) => Ok(key),
-                Ok(_) => Err(self.non_canonical(&key, "other bytes")),
-                Err(rejection) if rejection.kind.is_fault() => Err(rejection),
-                Err(rejection) => Err(self.non_canonical(&key, &rejection.to_string())),
+            match encoded.next().expect("one answer for each key") {
+                Ok(back) if back == raw.get(index) => Ok(()),
+                Ok(_) => Err(self.non_canonical(text(key), "other bytes")),
+                Err(rejection) if rejection.kind.is_fault() => Err(rejection.clone()),
+                Err(rejection) => Err(self.non_canonical(text(key), &rejection.to_string())),
             }
-        };
-        Ok(decoded.into_iter().enumerate().map(canonical).collect())
+        });
+        Ok(keys)
     }
 
-    fn encode(&self, keys: &[&str]) -> Answers<Vec<u8>> {
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
         self.call(keys.len(), |instance, range| instance.encode_keys(&keys[range]))
     }
 }
@@ -245,4 +273,10 @@ impl GroupScheme for ComponentCodec {
     fn join(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
         self.call(pairs.len(), |instance, range| instance.join(&pairs[range]))
     }
+}
+
+/// What was checked to be text.
+fn text(checked: &[u8]) -> &str {
+    // OK because what is not was rejected.
+    std::str::from_utf8(checked).expect("UTF-8")
 }

@@ -1,11 +1,14 @@
 //! One instance of a component in its own store, and the calls into it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use wasmtime::Store;
 use wasmtime::component::{Instance as WasmInstance, InstancePre};
 
-use crate::codec::{ComponentId, Encoded, GroupKey, HostFailure, RejectKind, Rejection, checked_json};
+use crate::codec::{
+    ComponentId, Encoded, GroupKey, HostFailure, PackedAnswers, RejectKind, Rejection, broken_contract,
+};
 use crate::log::Header;
 use crate::packed::Packed;
 use crate::wasm::Limits;
@@ -17,7 +20,10 @@ use crate::wasm::inspect::Interface;
 use crate::wasm::state::{Exceeded, State};
 
 /// The answers of one call, one for each item.
-pub(super) type Slots<T> = Result<Vec<Result<T, Rejection>>, CallError>;
+type Slots<T> = Result<Vec<Result<T, Rejection>>, CallError>;
+
+/// The same, packed.
+type PackedSlots = Result<PackedAnswers<'static>, CallError>;
 
 /// The interfaces of an instance, looked up once.
 struct Exports {
@@ -131,7 +137,7 @@ impl Instance {
         }
     }
 
-    pub(super) fn decode_values(&mut self, raw: &Packed, headers: &[&[Header]]) -> Slots<Box<str>> {
+    pub(super) fn decode_values(&mut self, raw: &Packed, headers: &[&[Header]]) -> PackedSlots {
         self.begin(raw.len());
         let lists: Vec<Vec<types::HeaderParam<'_>>> =
             headers.iter().map(|list| header_params(list)).collect();
@@ -139,14 +145,16 @@ impl Instance {
             let lists: Vec<_> = lists.iter().map(Vec::as_slice).collect();
             let answer = guest.call_decode(&mut self.store, packed(raw), &lists);
             let answer = answer.map_err(|error| self.failed(&error, raw.len()))?;
-            return self.slots(answer.values, answer.errors, raw.len(), Self::json);
+            let answers = self.packed_slots(answer.values, answer.errors, raw.len())?;
+            return Ok(self.json(answers));
         }
         let Some(guest) = self.exports.value.clone() else { return Err(missing()) };
-        self.one_by_one(raw.len(), |this, index| {
+        let answers = self.one_by_one(raw.len(), |this, index| {
             let headers = lists.get(index).map_or(&[][..], Vec::as_slice);
             let answer = guest.call_decode(&mut this.store, raw.get(index), headers)?;
-            Ok(this.answered(answer).and_then(|text| this.json(text.as_bytes())))
-        })
+            Ok(this.answered(answer).and_then(|text| this.sized(text)))
+        })?;
+        Ok(self.json(answers))
     }
 
     pub(super) fn encode_values(&mut self, values: &[&str]) -> Slots<Encoded> {
@@ -160,47 +168,50 @@ impl Instance {
                 return Err(Fault::contract(format!("{got} header lists for {} items", values.len())).into());
             }
             headers.resize_with(values.len(), Vec::new);
-            let raw = self.slots(answer.raw, answer.errors, values.len(), Self::bytes)?;
-            let encoded = |(raw, headers): (Result<Vec<u8>, Rejection>, Vec<_>)| {
-                raw.map(|raw| Encoded { raw, headers: owned_headers(headers) })
+            let raw = self.packed_slots(answer.raw, answer.errors, values.len())?;
+            let encoded = |(raw, headers): (Result<&[u8], &Rejection>, Vec<_>)| {
+                let raw = raw.map_err(Clone::clone)?.to_vec();
+                Ok(Encoded { raw, headers: owned_headers(headers) })
             };
-            return Ok(raw.into_iter().zip(headers).map(encoded).collect());
+            return Ok(raw.iter().zip(headers).map(encoded).collect());
         }
         let Some(guest) = self.exports.value.clone() else { return Err(missing()) };
         self.one_by_one(values.len(), |this, index| {
             let answer = guest.call_encode(&mut this.store, values[index])?;
             Ok(this.answered(answer).and_then(|encoded| {
-                let raw = this.bytes(&encoded.raw)?;
+                let raw = this.sized(encoded.raw)?;
                 Ok(Encoded { raw, headers: owned_headers(encoded.headers) })
             }))
         })
     }
 
-    pub(super) fn decode_keys(&mut self, raw: &Packed) -> Slots<Box<str>> {
+    pub(super) fn decode_keys(&mut self, raw: &Packed) -> PackedSlots {
         self.begin(raw.len());
         if let Some(guest) = &self.exports.key_batch {
             let answer = guest.call_decode(&mut self.store, packed(raw));
             let answer = answer.map_err(|error| self.failed(&error, raw.len()))?;
-            return self.slots(answer.keys, answer.errors, raw.len(), Self::text);
+            let answers = self.packed_slots(answer.keys, answer.errors, raw.len())?;
+            return Ok(self.texts(answers));
         }
         let Some(guest) = self.exports.key.clone() else { return Err(missing()) };
-        self.one_by_one(raw.len(), |this, index| {
+        let answers = self.one_by_one(raw.len(), |this, index| {
             let answer = guest.call_decode(&mut this.store, raw.get(index))?;
-            Ok(this.answered(answer).and_then(|text| this.text(text.as_bytes())))
-        })
+            Ok(this.answered(answer))
+        })?;
+        Ok(self.texts(answers))
     }
 
-    pub(super) fn encode_keys(&mut self, keys: &[&str]) -> Slots<Vec<u8>> {
+    pub(super) fn encode_keys(&mut self, keys: &[&str]) -> PackedSlots {
         self.begin(keys.len());
         if let Some(guest) = &self.exports.key_batch {
             let answer = guest.call_encode(&mut self.store, packed(&pack(keys)?));
             let answer = answer.map_err(|error| self.failed(&error, keys.len()))?;
-            return self.slots(answer.keys, answer.errors, keys.len(), Self::bytes);
+            return self.packed_slots(answer.keys, answer.errors, keys.len());
         }
         let Some(guest) = self.exports.key.clone() else { return Err(missing()) };
         self.one_by_one(keys.len(), |this, index| {
             let answer = guest.call_encode(&mut this.store, keys[index])?;
-            Ok(this.answered(answer).and_then(|raw| this.bytes(&raw)))
+            Ok(this.answered(answer).and_then(|raw| this.sized(raw)))
         })
     }
 
@@ -210,20 +221,22 @@ impl Instance {
             let answer = guest.call_split(&mut self.store, packed(&pack(keys)?));
             let answer = answer.map_err(|error| self.failed(&error, keys.len()))?;
             let foreign = ascending(answer.foreign, keys.len())?;
-            let groups = self.slots(answer.groups, Vec::new(), keys.len(), Self::text)?;
-            let members = self.slots(answer.members, Vec::new(), keys.len(), Self::text)?;
-            let pair = |(index, (group, member)): (usize, (Result<_, _>, Result<_, _>))| {
-                let pair = GroupKey { group: group?, member: member? };
+            let groups = self.packed_slots(answer.groups, Vec::new(), keys.len())?;
+            let members = self.packed_slots(answer.members, Vec::new(), keys.len())?;
+            let (groups, members) = (self.texts(groups), self.texts(members));
+            let pair = |(index, (group, member)): (usize, (Result<_, &Rejection>, Result<_, &Rejection>))| {
+                let (group, member) = (group.map_err(Clone::clone)?, member.map_err(Clone::clone)?);
+                let pair = GroupKey { group: text(group), member: text(member) };
                 Ok(foreign.binary_search(&index).is_err().then_some(pair))
             };
-            return Ok(groups.into_iter().zip(members).enumerate().map(pair).collect());
+            return Ok(groups.iter().zip(members.iter()).enumerate().map(pair).collect());
         }
         let Some(guest) = self.exports.scheme.clone() else { return Err(missing()) };
         self.one_by_one(keys.len(), |this, index| {
             let Some(pair) = guest.call_split(&mut this.store, keys[index])? else { return Ok(Ok(None)) };
-            let group = this.text(pair.group.as_bytes());
-            let member = this.text(pair.member.as_bytes());
-            Ok(group.and_then(|group| Ok(Some(GroupKey { group, member: member? }))))
+            let names = [pair.group, pair.member].map(|name| this.name(name.as_bytes()).map(|()| name));
+            let [group, member] = names;
+            Ok(group.and_then(|group| Ok(Some(GroupKey { group: group.into(), member: member?.into() }))))
         })
     }
 
@@ -234,12 +247,18 @@ impl Instance {
             let members = pack(pairs.iter().map(|pair| pair.1))?;
             let answer = guest.call_join(&mut self.store, packed(&groups), packed(&members));
             let answer = answer.map_err(|error| self.failed(&error, pairs.len()))?;
-            return self.slots(answer.keys, answer.errors, pairs.len(), Self::text);
+            let keys = self.packed_slots(answer.keys, answer.errors, pairs.len())?;
+            let keys = self.texts(keys);
+            let key = |key: Result<&[u8], &Rejection>| key.map(text).map_err(Clone::clone);
+            return Ok(keys.iter().map(key).collect());
         }
         let Some(guest) = self.exports.scheme.clone() else { return Err(missing()) };
         self.one_by_one(pairs.len(), |this, index| {
             let answer = guest.call_join(&mut this.store, pairs[index].0, pairs[index].1)?;
-            Ok(this.answered(answer).and_then(|text| this.text(text.as_bytes())))
+            Ok(this.answered(answer).and_then(|key| {
+                this.name(key.as_bytes())?;
+                Ok(key.into())
+            }))
         })
     }
 
@@ -254,89 +273,93 @@ impl Instance {
     }
 
     /// The simple form: a call for each item, the deadline over all of them.
-    fn one_by_one<T>(
+    fn one_by_one<T, B: FromIterator<Result<T, Rejection>>>(
         &mut self,
         len: usize,
         mut call: impl FnMut(&mut Self, usize) -> wasmtime::Result<Result<T, Rejection>>,
-    ) -> Slots<T> {
+    ) -> Result<B, CallError> {
         (0..len).map(|index| call(self, index).map_err(|error| self.failed(&error, len))).collect()
     }
 
-    /// The answer of the batch form: as many items as were asked for, each
-    /// checked, errors in their slots.
-    fn slots<T>(
+    /// The answer of the batch form: as many items as were asked for, none too long,
+    /// errors in their slots.
+    fn packed_slots(
         &mut self,
         items: types::PackedResult,
         errors: Vec<types::SlotError>,
         expected: usize,
-        check: impl Fn(&mut Self, &[u8]) -> Result<T, Rejection>,
-    ) -> Slots<T> {
+    ) -> PackedSlots {
         let items = Packed::from_parts(items.bytes, items.ends)
             .map_err(|reason| Fault::contract(format!("a packed list that is none: {reason}")))?;
         if items.len() != expected {
             return Err(Fault::contract(format!("{} items in the answer for {expected}", items.len())).into());
         }
         ascending(errors.iter().map(|error| error.index).collect(), expected)?;
-        let mut errors = errors.into_iter().peekable();
-        let answer =
-            |(index, item): (usize, &[u8])| match errors.next_if(|error| error.index as usize == index) {
-                Some(error) => self.answered(Err(error.error)),
-                None => check(self, item),
-            };
-        Ok(items.iter().enumerate().map(answer).collect())
+        let rejection = |error: types::SlotError| (error.index as usize, self.rejected(error.error));
+        let rejected = errors.into_iter().map(rejection).collect();
+        let may_pass = items.bytes().len() > self.limits.output;
+        let mut answers = PackedAnswers::of(items, rejected);
+        if may_pass {
+            answers.check(|_, item| self.sized(item).map(drop));
+        }
+        Ok(answers)
     }
 
     /// What the guest answered for an item, an error in its own words.
     fn answered<T>(&self, answer: Result<T, types::CodecError>) -> Result<T, Rejection> {
-        answer.map_err(|error| {
-            let (kind, message) = match error {
-                types::CodecError::Malformed(message) => (RejectKind::Malformed, message),
-                types::CodecError::Invalid(message) => (RejectKind::Invalid, message),
-                types::CodecError::Unsupported(message) => (RejectKind::Unsupported, message),
-                types::CodecError::Other(message) => (RejectKind::Other, message),
-            };
-            self.rejection(kind, message)
-        })
+        answer.map_err(|error| self.rejected(error))
     }
 
-    fn json(&mut self, item: &[u8]) -> Result<Box<str>, Rejection> {
-        let text = self.utf8(item)?;
-        checked_json(text).map_err(|error| {
-            self.broken = true;
-            self.rejection(RejectKind::InvalidJson, format!("answered with what is not JSON: {error}"))
-        })
+    fn rejected(&self, error: types::CodecError) -> Rejection {
+        let (kind, message) = match error {
+            types::CodecError::Malformed(message) => (RejectKind::Malformed, message),
+            types::CodecError::Invalid(message) => (RejectKind::Invalid, message),
+            types::CodecError::Unsupported(message) => (RejectKind::Unsupported, message),
+            types::CodecError::Other(message) => (RejectKind::Other, message),
+        };
+        self.rejection(kind, message)
     }
 
-    /// The text of a key or a part of one.
-    fn text(&mut self, item: &[u8]) -> Result<Box<str>, Rejection> {
+    /// The answers that are JSON; an instance that gave others is broken.
+    fn json(&mut self, mut answers: PackedAnswers<'static>) -> PackedAnswers<'static> {
+        let reject = broken_contract(Some(&self.id));
+        let broken = Cell::new(false);
+        answers.check_json(|kind, reason| {
+            broken.set(true);
+            reject(kind, reason)
+        });
+        self.broken |= broken.get();
+        answers
+    }
+
+    /// The answers that can be keys or parts of one.
+    fn texts(&mut self, mut answers: PackedAnswers<'static>) -> PackedAnswers<'static> {
+        answers.check(|_, item| self.name(item));
+        answers
+    }
+
+    /// Whether this can be a key or a part of one.
+    fn name(&mut self, item: &[u8]) -> Result<(), Rejection> {
         if item.len() > KEY_BYTES {
             self.broken = true;
             let message =
                 format!("answered with a key of {} bytes; no record has one above {KEY_BYTES}", item.len());
             return Err(self.rejection(RejectKind::Output, message));
         }
-        self.utf8(item).map(Into::into)
-    }
-
-    fn utf8<'a>(&mut self, item: &'a [u8]) -> Result<&'a str, Rejection> {
-        self.sized(item)?;
-        std::str::from_utf8(item).map_err(|error| {
+        std::str::from_utf8(item).map(drop).map_err(|error| {
             self.broken = true;
-            self.rejection(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {error}"))
+            let reject = broken_contract(Some(&self.id));
+            reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}"))
         })
     }
 
-    fn bytes(&mut self, item: &[u8]) -> Result<Vec<u8>, Rejection> {
-        self.sized(item).map(<[u8]>::to_vec)
-    }
-
-    fn sized<'a>(&mut self, item: &'a [u8]) -> Result<&'a [u8], Rejection> {
-        let limit = self.limits.output;
-        if item.len() <= limit {
+    fn sized<T: AsRef<[u8]>>(&mut self, item: T) -> Result<T, Rejection> {
+        let (len, limit) = (item.as_ref().len(), self.limits.output);
+        if len <= limit {
             return Ok(item);
         }
         self.broken = true;
-        let message = format!("answered with {} bytes, allowed are {limit} (limits.output)", item.len());
+        let message = format!("answered with {len} bytes, allowed are {limit} (limits.output)");
         Err(self.rejection(RejectKind::Output, message))
     }
 
@@ -366,6 +389,12 @@ fn ascending(indices: Vec<u32>, items: usize) -> Result<Vec<usize>, Fault> {
     } else {
         Err(Fault::contract("the indices in the answer do not ascend within the batch"))
     }
+}
+
+/// What was checked to be text.
+fn text(checked: &[u8]) -> Box<str> {
+    // OK because what is not was rejected.
+    std::str::from_utf8(checked).expect("UTF-8").into()
 }
 
 fn pack<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Result<Packed, CallError> {

@@ -1,6 +1,8 @@
 //! From writes to records, checked. Runs on a codec worker.
 
-use crate::codec::{Codecs, Encoded, GroupKey, HostFailure, Rejection, checked_json, json_equal};
+use crate::codec::{
+    Codecs, Encoded, GroupKey, HostFailure, Rejection, broken_contract, checked_json, json_equal,
+};
 use crate::log::{Header, NewRecord};
 use crate::packed::Packed;
 use crate::writer::{Target, Verify, Write, WriteError};
@@ -86,23 +88,24 @@ fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, Host
 fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8>>>, HostFailure> {
     let texts: Vec<&str> = keys.iter().flatten().map(String::as_str).collect();
     let encoded = codecs.key.encode(&texts)?;
-    let raw = pack(encoded.iter().map(|raw| raw.as_deref().unwrap_or_default()))?;
+    let raw = pack(encoded.iter().map(Result::unwrap_or_default).collect::<Vec<_>>())?;
     let decoded = codecs.key.decode(&raw)?;
-    let mut answers = encoded.into_iter().zip(decoded);
+    let mut answers = encoded.iter().zip(decoded.iter());
     let checked = keys.iter().map(|key| {
         let key = key.clone()?;
         // OK because a codec answers for each key.
         let (raw, back) = answers.next().expect("one answer for each key");
         let raw = match raw {
             Ok(raw) => raw,
-            Err(rejection) => return Err(WriteError::Rejected { key, action: "encode the key", rejection }),
+            Err(rejection) => return Err(rejected(key, "encode the key", rejection)),
         };
         match back {
-            Ok(back) if *back == *key => Ok(raw),
+            Ok(back) if back == key.as_bytes() => Ok(raw.to_vec()),
             Ok(back) => {
-                Err(WriteError::NotVerified { key, reason: format!("readers would see the key `{back}`") })
+                let reason = format!("readers would see the key `{}`", String::from_utf8_lossy(back));
+                Err(WriteError::NotVerified { key, reason })
             }
-            Err(rejection) => Err(WriteError::Rejected { key, action: "decode the key again", rejection }),
+            Err(rejection) => Err(rejected(key, "decode the key again", rejection)),
         }
     });
     Ok(checked.collect())
@@ -155,27 +158,34 @@ fn refusals(
     }
     let nothing = Encoded::default();
     let encoded: Vec<&Encoded> = encoded.iter().map(|encoded| encoded.as_ref().unwrap_or(&nothing)).collect();
-    let raw = pack(encoded.iter().map(|encoded| &encoded.raw))?;
+    let raw = pack(encoded.iter().map(|encoded| encoded.raw.as_slice()).collect::<Vec<_>>())?;
     let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
         encoded.iter().map(|encoded| encoded.headers.as_slice()).collect()
     } else {
         Vec::new()
     };
-    let decoded = codecs.value.decode(&raw, &headers)?;
-    let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<Box<str>, Rejection>)| match decoded {
-        Err(rejection) => {
-            Some(WriteError::Rejected { key: key.to_owned(), action: "decode the value again", rejection })
+    let mut decoded = codecs.value.decode(&raw, &headers)?;
+    decoded.check_json(broken_contract(None));
+    let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<&[u8], &Rejection>)| {
+        let back = match decoded {
+            // OK because what is no text was rejected.
+            Ok(back) => std::str::from_utf8(back).expect("UTF-8"),
+            Err(rejection) => return Some(rejected(key.to_owned(), "decode the value again", rejection)),
+        };
+        if verify == Verify::Decodes || json_equal(value, back) {
+            return None;
         }
-        Ok(back) if verify == Verify::Decodes || json_equal(value, &back) => None,
-        Ok(back) => {
-            let reason = format!("readers would see {back} instead of {value}");
-            Some(WriteError::NotVerified { key: key.to_owned(), reason })
-        }
+        let reason = format!("readers would see {back} instead of {value}");
+        Some(WriteError::NotVerified { key: key.to_owned(), reason })
     };
-    Ok(pending.iter().zip(decoded).map(refusal).collect())
+    Ok(pending.iter().zip(decoded.iter()).map(refusal).collect())
 }
 
-fn pack<T: AsRef<[u8]>>(items: impl Iterator<Item = T> + Clone) -> Result<Packed, HostFailure> {
+fn rejected(key: String, action: &'static str, rejection: &Rejection) -> WriteError {
+    WriteError::Rejected { key, action, rejection: rejection.clone() }
+}
+
+fn pack(items: Vec<&[u8]>) -> Result<Packed, HostFailure> {
     Packed::checked(items)
         .ok_or_else(|| HostFailure { reason: "more than 4 GiB to be written at once".to_owned() })
 }

@@ -1,0 +1,269 @@
+//! The rows of one moment of a table: found by key in one step, in order of keys, and
+//! in a grouped table in order of groups and members.
+//!
+//! A row has a number. Keys lead to numbers by an [`Index`] that all moments share, the
+//! numbers lead to rows by pages of which a moment has its own only where they differ
+//! ([`Paged`]), and the [`Order`]s hold numbers. So a new value for a known key touches
+//! one page, and nothing else.
+//!
+//! While a topic is loaded there is no order; [`Rows::sort`] makes it, at once for all
+//! rows, and from then on it is kept.
+
+mod index;
+mod order;
+mod paged;
+mod sort;
+
+use std::cmp::Ordering;
+use std::ops::Bound;
+
+use rpds::StackSync;
+
+pub(super) use index::KeyHash;
+
+use crate::table::entry::Entry;
+use index::Index;
+use order::{Order, Place};
+use paged::Paged;
+use sort::{sort_by_group, sort_by_key};
+
+/// The rows of a moment. Of all clones only the newest is written to.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    rows: Paged<Entry>,
+    index: Index,
+    /// Numbers without a row.
+    free: StackSync<u32>,
+    len: usize,
+    orders: Option<Orders>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Orders {
+    by_key: Order,
+    /// Of rows that have a group.
+    by_group: Order,
+    groups: usize,
+}
+
+impl Rows {
+    /// No rows, to be loaded.
+    pub(super) fn unsorted() -> Self {
+        Self {
+            rows: Paged::default(),
+            index: Index::with_room_for(0),
+            free: StackSync::new_sync(),
+            len: 0,
+            orders: None,
+        }
+    }
+
+    /// No rows.
+    pub(super) fn sorted() -> Self {
+        Self { orders: Some(Orders::default()), ..Self::unsorted() }
+    }
+
+    /// Puts the rows in order, if they are not.
+    pub(super) fn sort(&mut self) {
+        if self.orders.is_none() {
+            let by_key = sort_by_key(&self.rows);
+            let (by_group, groups) = sort_by_group(&self.rows);
+            let orders = Orders { by_key: Order::of(&by_key), by_group: Order::of(&by_group), groups };
+            self.orders = Some(orders);
+            self.make_room();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.row(self.find(key, KeyHash::of(key))?)
+    }
+
+    /// Puts a row in the place of the one of its key; that one.
+    pub(super) fn set(&mut self, row: Entry, hash: KeyHash) -> Option<Entry> {
+        match self.find(row.key(), hash) {
+            Some(number) => self.overwrite(number, row),
+            None => {
+                self.insert(row, hash);
+                None
+            }
+        }
+    }
+
+    /// Takes the row of a key away.
+    pub(super) fn remove(&mut self, key: &str, hash: KeyHash) -> Option<Entry> {
+        let number = self.find(key, hash)?;
+        if let Some(orders) = &mut self.orders {
+            orders.remove(&self.rows, number);
+        }
+        self.free.push_mut(number);
+        self.len -= 1;
+        self.rows.replace(number as usize, None)
+    }
+
+    /// All rows, by key; none while they are not sorted.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.range(Bound::Unbounded, Bound::Unbounded)
+    }
+
+    /// The rows from one bound to another, by key.
+    pub(super) fn range<'a>(
+        &'a self,
+        start: Bound<&str>,
+        end: Bound<&'a str>,
+    ) -> impl Iterator<Item = &'a Entry> {
+        let rows = self.orders.as_ref().map(|Orders { by_key, .. }| {
+            by_key.from(match start {
+                Bound::Unbounded => by_key.seek(|_| Ordering::Greater),
+                Bound::Included(start) => by_key.seek(|row| self.key(row).cmp(start)),
+                Bound::Excluded(start) => by_key.seek(|row| self.key(row).cmp(start).then(Ordering::Less)),
+            })
+        });
+        let rows = rows.into_iter().flatten();
+        rows.filter_map(|row| self.row(row)).take_while(move |row| match end {
+            Bound::Unbounded => true,
+            Bound::Included(end) => row.key() <= end,
+            Bound::Excluded(end) => row.key() < end,
+        })
+    }
+
+    pub(super) fn member(&self, group: &str, member: &str) -> Option<&Entry> {
+        let order = &self.orders.as_ref()?.by_group;
+        let row = order.at(order.seek(|row| self.pair(row).cmp(&(group, member))))?;
+        (self.pair(row) == (group, member)).then(|| self.row(row)).flatten()
+    }
+
+    /// The members of a group, in order.
+    pub(super) fn members(&self, group: &str) -> impl Iterator<Item = &Entry> {
+        let members = self.orders.as_ref().map(|Orders { by_group, .. }| {
+            let (first, end) = self.group(by_group, group);
+            by_group.from(first).take(by_group.distance(first, end))
+        });
+        members.into_iter().flatten().filter_map(|row| self.row(row))
+    }
+
+    pub(super) fn member_count(&self, group: &str) -> usize {
+        self.orders.as_ref().map_or(0, |orders| {
+            let (first, end) = self.group(&orders.by_group, group);
+            orders.by_group.distance(first, end)
+        })
+    }
+
+    pub(super) fn group_count(&self) -> usize {
+        self.orders.as_ref().map_or(0, |orders| orders.groups)
+    }
+
+    /// The names of all groups, in order.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        let order = self.orders.as_ref().map(|orders| &orders.by_group);
+        let group_at = move |place| Some(self.pair(order?.at(place)?).0);
+        let first = order.and_then(|order| group_at(order.seek(|_| Ordering::Greater)));
+        std::iter::successors(first, move |group| group_at(self.group(order?, group).1))
+    }
+
+    /// Where a group begins and where it ends.
+    fn group(&self, order: &Order, group: &str) -> (Place, Place) {
+        let first = order.seek(|row| self.pair(row).0.cmp(group));
+        (first, order.seek(|row| self.pair(row).0.cmp(group).then(Ordering::Less)))
+    }
+
+    fn find(&self, key: &str, hash: KeyHash) -> Option<u32> {
+        self.index.find(hash, |row| self.row(row).is_some_and(|row| row.has_key(key)))
+    }
+
+    fn row(&self, number: u32) -> Option<&Entry> {
+        self.rows.get(number as usize)
+    }
+
+    fn key(&self, number: u32) -> &str {
+        self.row(number).map_or("", Entry::key)
+    }
+
+    fn pair(&self, number: u32) -> (&str, &str) {
+        pair(&self.rows, number)
+    }
+
+    /// A new value for a known key.
+    fn overwrite(&mut self, number: u32, row: Entry) -> Option<Entry> {
+        self.rows.replace(number as usize, Some(row))
+    }
+
+    fn insert(&mut self, row: Entry, hash: KeyHash) {
+        if self.index.is_full() {
+            self.make_room();
+        }
+        let number = match self.free.peek().copied() {
+            Some(number) => {
+                self.free.pop_mut();
+                self.rows.replace(number as usize, Some(row));
+                number
+            }
+            // OK because 2^32 rows do not fit into any memory.
+            None => u32::try_from(self.rows.push(row)).expect("fewer than 2^32 rows"),
+        };
+        self.index.insert(hash, number);
+        self.len += 1;
+        if let Some(orders) = &mut self.orders {
+            orders.insert(&self.rows, number);
+        }
+    }
+
+    /// Makes the index anew, half as large again as it has to be, without the cells of
+    /// rows that are gone.
+    fn make_room(&mut self) {
+        let all_live = self.index.used() == self.len;
+        let rows = &self.rows;
+        self.index = self.index.made_anew(self.len + self.len / 2 + 8, |hash, number| {
+            all_live || rows.get(number as usize).is_some_and(|row| KeyHash::of(row.key()) == hash)
+        });
+    }
+}
+
+impl Orders {
+    /// Puts a row that is there into its places.
+    fn insert(&mut self, rows: &Paged<Entry>, number: u32) {
+        let place = self.place(rows, number);
+        self.by_key.insert(place, number);
+        if rows.get(number as usize).is_some_and(|row| row.group().is_some()) {
+            let place = self.place_in_group(rows, number);
+            self.groups += usize::from(!self.has_neighbour(rows, place, number));
+            self.by_group.insert(place, number);
+        }
+    }
+
+    /// Takes a row that is still there out of its places.
+    fn remove(&mut self, rows: &Paged<Entry>, number: u32) {
+        let place = self.place(rows, number);
+        self.by_key.remove(place);
+        if rows.get(number as usize).is_some_and(|row| row.group().is_some()) {
+            let place = self.place_in_group(rows, number);
+            self.by_group.remove(place);
+            self.groups -= usize::from(!self.has_neighbour(rows, place, number));
+        }
+    }
+
+    fn place(&self, rows: &Paged<Entry>, number: u32) -> Place {
+        let key = |row| rows.get(row as usize).map_or("", Entry::key);
+        self.by_key.seek(|row| key(row).cmp(key(number)))
+    }
+
+    fn place_in_group(&self, rows: &Paged<Entry>, number: u32) -> Place {
+        self.by_group.seek(|row| pair(rows, row).cmp(&pair(rows, number)))
+    }
+
+    /// Whether a row beside this place is of the same group.
+    fn has_neighbour(&self, rows: &Paged<Entry>, place: Place, number: u32) -> bool {
+        let group = pair(rows, number).0;
+        let beside = [self.by_group.before(place), self.by_group.at(place)];
+        beside.into_iter().flatten().any(|row| pair(rows, row).0 == group)
+    }
+}
+
+/// Group and member of a row.
+fn pair(rows: &Paged<Entry>, number: u32) -> (&str, &str) {
+    let row = rows.get(number as usize);
+    row.and_then(|row| Some((row.group()?, row.member()?))).unwrap_or_default()
+}

@@ -1,0 +1,132 @@
+//! The numbers of rows in an order of their own, in blocks that clones share. Which
+//! order that is, whoever asks says each time.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// A block is split when it would pass this many rows.
+const BLOCK: usize = 512;
+
+/// Rows in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Order {
+    blocks: Arc<Vec<Arc<Vec<u32>>>>,
+}
+
+/// A place among the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    block: usize,
+    index: usize,
+}
+
+impl Order {
+    /// Rows that are in order.
+    pub(super) fn of(sorted: &[u32]) -> Self {
+        Self { blocks: Arc::new(sorted.chunks(BLOCK).map(|rows| Arc::new(rows.to_vec())).collect()) }
+    }
+
+    /// The place of the first row that is not before what is looked for; `compare` says
+    /// where a row is from there.
+    pub(super) fn seek(&self, compare: impl Fn(u32) -> Ordering) -> Place {
+        let is_before = |row: &u32| compare(*row).is_lt();
+        // No block is empty.
+        let after = self.blocks.partition_point(|rows| is_before(&rows[0]));
+        let Some(block) = after.checked_sub(1) else { return Place { block: 0, index: 0 } };
+        let index = self.blocks[block].partition_point(is_before);
+        if index == self.blocks[block].len() {
+            Place { block: after, index: 0 }
+        } else {
+            Place { block, index }
+        }
+    }
+
+    /// The row at a place.
+    pub(super) fn at(&self, place: Place) -> Option<u32> {
+        self.blocks.get(place.block)?.get(place.index).copied()
+    }
+
+    /// The row before a place.
+    pub(super) fn before(&self, place: Place) -> Option<u32> {
+        match place.index.checked_sub(1) {
+            Some(index) => self.at(Place { index, ..place }),
+            None => self.blocks.get(place.block.checked_sub(1)?)?.last().copied(),
+        }
+    }
+
+    /// The rows from a place on.
+    pub(super) fn from(&self, place: Place) -> impl Iterator<Item = u32> {
+        let blocks = self.blocks.get(place.block..).unwrap_or_default();
+        blocks.iter().flat_map(|rows| rows.iter().copied()).skip(place.index)
+    }
+
+    /// How many rows there are from one place to another.
+    pub(super) fn distance(&self, from: Place, to: Place) -> usize {
+        let whole = self.blocks.get(from.block..to.block).unwrap_or_default();
+        (whole.iter().map(|rows| rows.len()).sum::<usize>() + to.index).saturating_sub(from.index)
+    }
+
+    /// Puts a row at a place.
+    pub(super) fn insert(&mut self, place: Place, row: u32) {
+        let blocks = Arc::make_mut(&mut self.blocks);
+        // Behind the last block is the end of it.
+        let place = match blocks.last() {
+            None => {
+                blocks.push(Arc::default());
+                place
+            }
+            Some(last) if place.block == blocks.len() => Place { block: place.block - 1, index: last.len() },
+            Some(_) => place,
+        };
+        let rows = Arc::make_mut(&mut blocks[place.block]);
+        rows.insert(place.index, row);
+        if rows.len() > BLOCK {
+            let upper = rows.split_off(BLOCK / 2);
+            blocks.insert(place.block + 1, Arc::new(upper));
+        }
+    }
+
+    /// Takes the row at a place away.
+    pub(super) fn remove(&mut self, place: Place) {
+        let blocks = Arc::make_mut(&mut self.blocks);
+        let rows = Arc::make_mut(&mut blocks[place.block]);
+        rows.remove(place.index);
+        if rows.is_empty() {
+            blocks.remove(place.block);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_order_is_a_sorted_set(start: bool, steps in proptest::collection::vec(0..3000_u32, 0..3000)) {
+            let mut expected: Vec<u32> = if start { (0..2000).map(|n| n * 2).collect() } else { Vec::new() };
+            let mut order = Order::of(&expected);
+            for row in steps {
+                let place = order.seek(|other| other.cmp(&row));
+                match expected.binary_search(&row) {
+                    Ok(index) => {
+                        prop_assert_eq!(order.at(place), Some(row));
+                        expected.remove(index);
+                        order.remove(place);
+                    }
+                    Err(index) => {
+                        prop_assert_eq!(order.before(place), index.checked_sub(1).map(|before| expected[before]));
+                        expected.insert(index, row);
+                        order.insert(place, row);
+                    }
+                }
+            }
+            let first = order.seek(|_| Ordering::Greater);
+            prop_assert_eq!(order.from(first).collect::<Vec<_>>(), expected.clone());
+            let (low, high) = (order.seek(|row| row.cmp(&500)), order.seek(|row| row.cmp(&1500)));
+            let between = expected.iter().filter(|row| (500..1500).contains(*row)).count();
+            prop_assert_eq!(order.distance(low, high), between);
+        }
+    }
+}

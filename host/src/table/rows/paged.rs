@@ -1,0 +1,97 @@
+//! A persistent vector: a clone shares everything with its original, and a write copies
+//! only the page it goes to, if that is shared. Between two clones any number of writes
+//! copy a page once.
+
+use std::array;
+use std::sync::Arc;
+
+/// Items of a page. A write to a shared page touches all of them, so it is small.
+const PAGE: usize = 32;
+
+/// Pages of a branch.
+const BRANCH: usize = 64;
+
+type Page<T> = [Option<T>; PAGE];
+
+/// Items by number; each may be missing.
+#[derive(Debug, Clone)]
+pub(super) struct Paged<T> {
+    branches: Arc<Vec<Arc<Vec<Arc<Page<T>>>>>>,
+    len: usize,
+}
+
+impl<T> Default for Paged<T> {
+    fn default() -> Self {
+        Self { branches: Arc::default(), len: 0 }
+    }
+}
+
+impl<T: Clone> Paged<T> {
+    pub(super) fn get(&self, index: usize) -> Option<&T> {
+        let page = index / PAGE;
+        self.branches.get(page / BRANCH)?.get(page % BRANCH)?[index % PAGE].as_ref()
+    }
+
+    /// Puts an item at a number that is there, or takes it away; what was there.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such number.
+    pub(super) fn replace(&mut self, index: usize, item: Option<T>) -> Option<T> {
+        assert!(index < self.len, "{index} of {}", self.len);
+        let page = index / PAGE;
+        let branch = Arc::make_mut(&mut Arc::make_mut(&mut self.branches)[page / BRANCH]);
+        std::mem::replace(&mut Arc::make_mut(&mut branch[page % BRANCH])[index % PAGE], item)
+    }
+
+    /// Appends an item; its number.
+    pub(super) fn push(&mut self, item: T) -> usize {
+        let index = self.len;
+        let page = index / PAGE;
+        if index.is_multiple_of(PAGE) {
+            let branches = Arc::make_mut(&mut self.branches);
+            if page.is_multiple_of(BRANCH) {
+                branches.push(Arc::default());
+            }
+            Arc::make_mut(&mut branches[page / BRANCH]).push(Arc::new(array::from_fn(|_| None)));
+        }
+        self.len += 1;
+        self.replace(index, Some(item));
+        index
+    }
+
+    /// All numbers that have an item, in order, with it.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        let pages = self.branches.iter().flat_map(|branch| branch.iter());
+        pages
+            .flat_map(|page| page.iter())
+            .enumerate()
+            .filter_map(|(index, item)| Some((index, item.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn clones_keep_their_items(len in 1..5000_usize, writes: Vec<(usize, Option<u8>)>) {
+            let mut paged = Paged::default();
+            (0..len).for_each(|n| assert_eq!(paged.push(n), n));
+            let mut expected: Vec<_> = (0..len).map(Some).collect();
+            for (index, value) in writes {
+                let (index, value) = (index % len, value.map(usize::from));
+                let (before, moment) = (expected.clone(), paged.clone());
+                prop_assert_eq!(paged.replace(index, value), expected[index]);
+                expected[index] = value;
+                prop_assert_eq!(moment.get(index), before[index].as_ref());
+            }
+            let items: Vec<_> = paged.iter().map(|(index, &item)| (index, item)).collect();
+            let expected = expected.into_iter().enumerate().filter_map(|(index, item)| Some((index, item?)));
+            prop_assert_eq!(items, expected.collect::<Vec<_>>());
+            prop_assert_eq!(paged.get(len), None);
+        }
+    }
+}

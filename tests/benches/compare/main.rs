@@ -1,0 +1,82 @@
+//! The project measured beside its peers, in one run on one real broker: `cargo xtask
+//! bench`. Contenders are processes of their own, which take turns round by round; what
+//! is compared is compared pair by pair within a round, because the machine's mood
+//! changes from one to the next.
+
+#![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
+
+mod contender;
+mod data;
+mod native;
+mod process;
+mod replay;
+mod report;
+
+use std::io::Write;
+
+use ktables_broker::BrokerOptions;
+use ktables_tests::kafka;
+
+use report::Report;
+
+/// How a run was asked for.
+#[derive(Debug, Clone)]
+struct Options {
+    /// Fewer records and fewer rounds.
+    quick: bool,
+    /// Contenders that are not ours, too.
+    peers: bool,
+    /// Only cells whose name begins with one of these.
+    only: Vec<String>,
+    rounds: usize,
+}
+
+/// How often each contender runs.
+const ROUNDS: usize = 5;
+
+impl Options {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { quick: false, peers: false, only: Vec::new(), rounds: ROUNDS };
+        // `cargo bench` adds its own.
+        let mut args = args.filter(|arg| arg != "--bench");
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+            match arg.as_str() {
+                "--quick" => options.quick = true,
+                "--peers" => options.peers = true,
+                "--only" => options.only.push(value()?),
+                "--rounds" => {
+                    options.rounds = value()?.parse().map_err(|error| format!("--rounds: {error}"))?
+                }
+                _ => return Err(format!("`{arg}` is none of --quick, --peers, --only NAME, --rounds N")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether a cell is wanted.
+    fn wants(&self, cell: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| cell.starts_with(name.as_str()))
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|arg| arg == contender::COMMAND).is_some() {
+        return contender::run(args.collect());
+    }
+    let options = Options::parse(args).unwrap_or_else(|error| {
+        say(&error);
+        std::process::exit(2);
+    });
+    let broker = kafka::own(&BrokerOptions::default());
+    let mut report = Report::new(&options);
+    replay::run(&options, &broker.bootstrap(), &mut report);
+    report.write();
+}
+
+/// Tells something to whoever waits.
+fn say(line: &str) {
+    // A bench without an output has nobody to tell.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

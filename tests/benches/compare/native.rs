@@ -1,0 +1,50 @@
+//! A guest's code compiled into this process, behind the trait that components stand
+//! behind too: what it costs without the sandbox.
+
+use std::sync::Arc;
+
+use ktables::Packed;
+use ktables::codec::{Answers, Encoded, HostFailure, PackedAnswers, RejectKind, Rejection, ValueCodec};
+use ktables::log::Header;
+use ktables_guest::CodecError;
+
+/// A guest's codec.
+#[derive(Debug)]
+pub(crate) struct Native<T>(pub(crate) T);
+
+impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec for Native<T> {
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+        let mut answers = PackedAnswers::new();
+        for raw in raw.iter() {
+            answers.push(self.0.decode(raw, &[]).as_deref().map_err(|error| rejection(error.clone())));
+        }
+        Ok(answers)
+    }
+
+    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+        let encoded = |value: &&str| {
+            let encoded = self.0.encode(value).map_err(rejection)?;
+            Ok(Encoded { raw: encoded.raw, headers: Vec::new() })
+        };
+        Ok(values.iter().map(encoded).collect())
+    }
+}
+
+/// The codec of a name, compiled into this process.
+pub(crate) fn codec(name: &str) -> Arc<dyn ValueCodec> {
+    match name {
+        "copy" => Arc::new(Native(mirror::Mirror::Copy)),
+        "json" => Arc::new(Native(mirror::Mirror::Json)),
+        "deb822" => Arc::new(Native(deb822::Deb822::default())),
+        "service-record" => Arc::new(Native(service_record::ServiceRecord)),
+        name => panic!("no native codec `{name}`"),
+    }
+}
+
+fn rejection(error: CodecError) -> Rejection {
+    let (CodecError::Malformed(message)
+    | CodecError::Invalid(message)
+    | CodecError::Unsupported(message)
+    | CodecError::Other(message)) = error;
+    Rejection { kind: RejectKind::Other, message, component: None }
+}

@@ -1,0 +1,122 @@
+//! Replaying a topic to its end: everything decoded, from the start of a process and
+//! from the first record it got.
+
+use std::process::Command;
+
+use crate::contender::COMMAND;
+use crate::data::{Values, Workload, produce};
+use crate::process::{self, Run};
+use crate::report::{Cell, Report};
+use crate::{Options, say};
+
+/// Whoever replays.
+#[derive(Debug, Clone, Copy)]
+struct Contender {
+    label: &'static str,
+    kind: &'static str,
+    codec: &'static str,
+}
+
+/// What all others are compared with.
+const RAW: Contender = Contender { label: "raw librdkafka loop", kind: "raw", codec: "-" };
+
+const JSON: [Contender; 6] = [
+    RAW,
+    Contender { label: "ktables, built-in json", kind: "built-in", codec: "json" },
+    Contender { label: "ktables, component json", kind: "component", codec: "json" },
+    Contender { label: "ktables, native json", kind: "native", codec: "json" },
+    Contender { label: "ktables, component copy", kind: "component", codec: "copy" },
+    Contender { label: "ktables, native copy", kind: "native", codec: "copy" },
+];
+
+const OURS: [Contender; 2] = [RAW, JSON[2]];
+
+const SERVICES: [Contender; 3] = [
+    RAW,
+    Contender { label: "ktables, component service-record", kind: "component", codec: "service-record" },
+    Contender { label: "ktables, native service-record", kind: "native", codec: "service-record" },
+];
+
+const PACKAGES: [Contender; 3] = [
+    RAW,
+    Contender { label: "ktables, component deb822", kind: "component", codec: "deb822" },
+    Contender { label: "ktables, native deb822", kind: "native", codec: "deb822" },
+];
+
+const SMALL: Workload = Workload {
+    name: "replay-100B",
+    records: 1_000_000,
+    keys: 100_000,
+    partitions: 4,
+    values: Values::Json(100),
+    compression: "none",
+};
+
+/// The topics, who replays them, and whether a quick run does, too.
+const WORKLOADS: [(Workload, &[Contender], bool); 9] = [
+    (SMALL, &JSON, true),
+    (Workload { name: "replay-1KB", records: 200_000, values: Values::Json(1000), ..SMALL }, &JSON, false),
+    (Workload { name: "replay-lz4", compression: "lz4", ..SMALL }, &OURS, false),
+    (Workload { name: "replay-zstd", compression: "zstd", ..SMALL }, &OURS, false),
+    (Workload { name: "replay-services", values: Values::Services, ..SMALL }, &SERVICES, true),
+    (
+        Workload {
+            name: "replay-packages",
+            records: 100_000,
+            keys: 50_000,
+            values: Values::Packages,
+            ..SMALL
+        },
+        &PACKAGES,
+        true,
+    ),
+    (Workload { name: "replay-5M-keys", records: 5_000_000, keys: 5_000_000, ..SMALL }, &OURS, false),
+    (Workload { name: "replay-64-partitions", partitions: 64, ..SMALL }, &OURS, true),
+    (Workload { name: "replay-10k", records: 10_000, keys: 10_000, ..SMALL }, &OURS, true),
+];
+
+pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
+    for (workload, contenders, quick) in WORKLOADS {
+        if options.wants(workload.name) && (quick || !options.quick) {
+            report.add(cell(options, bootstrap, &workload, contenders));
+        }
+    }
+}
+
+fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[Contender]) -> Cell {
+    say(&format!("{}: writing {} records", workload.name, workload.records));
+    let topic = produce(bootstrap, workload);
+    let mut cell = Cell::new(
+        workload.name,
+        format!(
+            "{} records of {:?} over {} keys, {} partitions, compression {}",
+            workload.records, workload.values, workload.keys, workload.partitions, workload.compression
+        ),
+    );
+    for round in 0..options.rounds {
+        say(&format!("{}: round {} of {}", workload.name, round + 1, options.rounds));
+        for contender in contenders {
+            let run = contend(contender, bootstrap, &topic);
+            assert_eq!(run.number("records"), workload.records as f64, "{}", contender.label);
+            record(&mut cell, contender.label, workload, &run);
+        }
+    }
+    cell.ratio("speed, from start, of raw's", "from start, s", RAW.label);
+    cell.ratio("speed, from first record, of raw's", "from first record, s", RAW.label);
+    cell
+}
+
+fn contend(contender: &Contender, bootstrap: &str, topic: &str) -> Run {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    process::run(command.args([COMMAND, contender.kind, contender.codec, bootstrap, topic]))
+}
+
+fn record(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {
+    let (first, done) = (run.number("first"), run.number("done"));
+    let millions = workload.records as f64 / 1e6;
+    cell.sample(label, "from start, s", done - run.started);
+    cell.sample(label, "from first record, s", done - first);
+    cell.sample(label, "M records/s", millions / (done - first));
+    cell.sample(label, "CPU, us/record", run.cpu.as_secs_f64() / millions);
+    cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+}

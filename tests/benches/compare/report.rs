@@ -1,0 +1,153 @@
+//! What was measured: a table on the terminal as soon as a cell is done, JSON and
+//! Markdown at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
+use comfy_table::{Table, TableStyle};
+use ktables_tests::kafka::target;
+use serde_json::{Value, json};
+
+use crate::{Options, say};
+
+/// Samples, one a round.
+type Samples = Vec<f64>;
+
+/// One comparison.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    name: &'static str,
+    about: String,
+    /// In the order in which they came.
+    rows: Vec<(String, Vec<(&'static str, Samples)>)>,
+}
+
+impl Cell {
+    pub(crate) fn new(name: &'static str, about: String) -> Self {
+        Self { name, about, rows: Vec::new() }
+    }
+
+    /// One more sample of something.
+    pub(crate) fn sample(&mut self, label: &str, measure: &'static str, value: f64) {
+        let row = entry(&mut self.rows, label.to_owned());
+        entry(row, measure).push(value);
+    }
+
+    /// How much less of this measure a row needs than a reference, round by round.
+    pub(crate) fn ratio(&mut self, name: &'static str, measure: &'static str, reference: &str) {
+        let reference = self.samples(reference, measure).to_vec();
+        for label in self.rows.iter().map(|(label, _)| label.clone()).collect::<Vec<_>>() {
+            let own = self.samples(&label, measure).to_vec();
+            for (own, reference) in own.iter().zip(&reference) {
+                self.sample(&label, name, reference / own);
+            }
+        }
+    }
+
+    fn samples(&self, label: &str, measure: &str) -> &[f64] {
+        let row = self.rows.iter().find(|(name, _)| name == label);
+        let samples = row.and_then(|(_, row)| row.iter().find(|(name, _)| *name == measure));
+        samples.map_or(&[], |(_, samples)| samples)
+    }
+
+    /// The medians, with the least and the most where they differ.
+    fn table(&self, style: TableStyle) -> Table {
+        let mut measures: Vec<&str> = Vec::new();
+        for (name, _) in self.rows.iter().flat_map(|(_, row)| row) {
+            if !measures.contains(name) {
+                measures.push(name);
+            }
+        }
+        let mut table = Table::new();
+        table.load_style(style).set_header([&[""], &measures[..]].concat());
+        for (label, _) in &self.rows {
+            let cells = measures.iter().map(|measure| shown(self.samples(label, measure)));
+            table.add_row([label.clone()].into_iter().chain(cells));
+        }
+        table
+    }
+
+    fn json(&self) -> Value {
+        let rows: BTreeMap<_, _> = self
+            .rows
+            .iter()
+            .map(|(label, row)| (label, row.iter().cloned().collect::<BTreeMap<_, _>>()))
+            .collect();
+        json!({"about": self.about, "rows": rows})
+    }
+}
+
+/// The value of a name, made if it is not there.
+fn entry<N: PartialEq, T: Default>(list: &mut Vec<(N, T)>, name: N) -> &mut T {
+    let index = list.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+        list.push((name, T::default()));
+        list.len() - 1
+    });
+    &mut list[index].1
+}
+
+/// A median, and between what.
+fn shown(samples: &[f64]) -> String {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match &sorted[..] {
+        [] => "-".to_owned(),
+        [only] => number(*only),
+        [least, .., most] => format!("{} ({}-{})", number(median(&sorted)), number(*least), number(*most)),
+    }
+}
+
+/// The middle of sorted samples.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
+}
+
+/// Three digits, or all before the point.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// All comparisons of a run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    options: Options,
+    cells: Vec<Cell>,
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self { options: options.clone(), cells: Vec::new() }
+    }
+
+    /// Shows a comparison, and keeps it.
+    pub(crate) fn add(&mut self, cell: Cell) {
+        say(&format!("\n{}: {}\n{}\n", cell.name, cell.about, cell.table(UTF8_FULL_CONDENSED)));
+        self.cells.push(cell);
+    }
+
+    /// Writes the files.
+    pub(crate) fn write(&self) {
+        let folder = target().join("bench");
+        fs::create_dir_all(&folder).unwrap();
+        let cells: BTreeMap<_, _> = self.cells.iter().map(|cell| (cell.name, cell.json())).collect();
+        let json = json!({"rounds": self.options.rounds, "quick": self.options.quick, "cells": cells});
+        fs::write(folder.join("report.json"), format!("{json:#}\n")).unwrap();
+        let mut markdown = String::new();
+        for cell in &self.cells {
+            // Writing to a string does not fail.
+            let _ =
+                writeln!(markdown, "## {}\n\n{}\n\n{}\n", cell.name, cell.about, cell.table(ASCII_MARKDOWN));
+        }
+        fs::write(folder.join("report.md"), markdown).unwrap();
+        say(&format!("written: {0}/report.json, {0}/report.md", folder.display()));
+    }
+}

@@ -1,0 +1,50 @@
+//! Gives values back as they are, which measures the way into a component and out of
+//! it. By configuration `{"mode": …}`: `copy` looks at nothing but the encoding, `json`
+//! checks that a value is JSON.
+
+use std::borrow::Cow;
+
+use ktables_guest::{CodecError, Context, Encoded, Header, Info, Plugin, ValueCodec};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirror {
+    /// Values come back as they are.
+    Copy,
+    /// Values are checked.
+    Json,
+}
+
+ktables_guest::export!(Mirror: Plugin, ValueCodec);
+
+impl Plugin for Mirror {
+    fn describe() -> Info {
+        Info { name: "mirror".to_owned(), version: "1".to_owned(), wants_headers: false }
+    }
+
+    fn configure(context: &Context) -> Result<Self, String> {
+        let config: Value = serde_json::from_str(&context.config).map_err(|error| error.to_string())?;
+        match config["mode"].as_str() {
+            Some("copy") => Ok(Self::Copy),
+            Some("json") => Ok(Self::Json),
+            mode => Err(format!("mode {mode:?} is none of copy, json")),
+        }
+    }
+}
+
+impl ValueCodec for Mirror {
+    fn decode<'a>(&self, raw: &'a [u8], _: &[Header]) -> Result<Cow<'a, str>, CodecError> {
+        let text = std::str::from_utf8(raw).map_err(|error| CodecError::Malformed(error.to_string()))?;
+        if *self == Self::Json {
+            serde_json::from_str::<&RawValue>(text)
+                .map_err(|error| CodecError::Malformed(error.to_string()))?;
+        }
+        Ok(text.into())
+    }
+
+    fn encode(&self, value: &str) -> Result<Encoded, CodecError> {
+        Ok(value.as_bytes().to_vec().into())
+    }
+}
