@@ -29,7 +29,7 @@ pub use health::{Health, Trouble};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaLog;
 pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
-pub use record::{Header, NewRecord, Record, RecordBatch};
+pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{Ack, Delivery, PartitionStream, PartitionStreams, StreamItem, Unacknowledged};
 
 /// A partition's number, from 0.
@@ -81,7 +81,8 @@ pub trait Log: Debug + Send + Sync {
     /// One stream for each partition of the topic: at once for each of these ranges,
     /// which are all of its partitions, from the start of the range; later for each
     /// partition that is added. A stream goes on with what is appended and ends with
-    /// an error, or when it is dropped.
+    /// an error, or when it is dropped. Records come with their headers if these are
+    /// wanted.
     ///
     /// # Errors
     ///
@@ -90,6 +91,7 @@ pub trait Log: Debug + Send + Sync {
         &self,
         topic: &TopicDescription,
         from: &[OffsetRange],
+        headers: Headers,
     ) -> Result<PartitionStreams, LogError>;
 
     /// Queues a record for writing, in the order of the calls. Waits while the

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{
-    Delivery, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStreams,
-    TopicDescription, Unacknowledged,
+    Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
+    PartitionStreams, TopicDescription, Unacknowledged,
 };
 use ktables::table::{Freshness, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
@@ -363,8 +363,9 @@ impl Log for Stalled {
         &self,
         topic: &TopicDescription,
         from: &[OffsetRange],
+        headers: Headers,
     ) -> Result<PartitionStreams, LogError> {
-        self.0.read(topic, from).await
+        self.0.read(topic, from, headers).await
     }
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         self.0.send(topic, record).await

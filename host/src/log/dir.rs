@@ -33,8 +33,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use crate::log::{
-    Delivery, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition, PartitionStreams,
-    TopicDescription, Unacknowledged,
+    Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
+    PartitionStreams, TopicDescription, Unacknowledged,
 };
 use commit::Committer;
 use cursor::Cursor;
@@ -133,6 +133,7 @@ impl Log for DirLog {
         &self,
         topic: &TopicDescription,
         from: &[OffsetRange],
+        headers: Headers,
     ) -> Result<PartitionStreams, LogError> {
         let folder = topic::folder(&self.root, &topic.name);
         let changes = self.notifications.watch(&folder, &topic.id)?;
@@ -140,7 +141,7 @@ impl Log for DirLog {
             .iter()
             .map(|&range| {
                 let cursor = Cursor::open_at(&self.root, topic, range.partition, range.start)?;
-                Ok(tail::stream(cursor, range, changes.clone()))
+                Ok(tail::stream(cursor, range, headers, changes.clone()))
             })
             .collect::<Result<Vec<_>, LogError>>()?;
         // A directory's topic gets no more partitions.

@@ -39,8 +39,8 @@ use futures_util::stream::unfold;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{
-    Delivery, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    PartitionStreams, TopicDescription, Unacknowledged,
+    Delivery, Headers, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange,
+    Partition, PartitionStreams, TopicDescription, Unacknowledged,
 };
 use config::Configs;
 use control::Control;
@@ -184,8 +184,9 @@ impl Log for KafkaLog {
         &self,
         topic: &TopicDescription,
         from: &[OffsetRange],
+        headers: Headers,
     ) -> Result<PartitionStreams, LogError> {
-        let reading = Arc::new(Reading { topic: topic.name.as_str().into(), id: topic.id.clone() });
+        let reading = Arc::new(Reading { topic: topic.name.as_str().into(), id: topic.id.clone(), headers });
         let (sender, streams) = mpsc::unbounded_channel();
         let mut feeds = Vec::with_capacity(from.len());
         for &range in from {

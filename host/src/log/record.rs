@@ -20,6 +20,16 @@ pub struct Header {
     pub value: Option<Vec<u8>>,
 }
 
+/// Whether records are read with their headers. Looking for them takes time, even where
+/// there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Headers {
+    /// They are.
+    Wanted,
+    /// As if there were none.
+    Unwanted,
+}
+
 /// A record to be written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewRecord {

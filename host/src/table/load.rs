@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::codec::workers;
-use crate::log::{LogError, Offset, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription};
+use crate::log::{
+    Headers, LogError, Offset, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription,
+};
 use crate::table::decode::{Decoded, decode};
 use crate::table::error::TableError;
 use crate::table::shared::Shared;
@@ -151,7 +153,8 @@ async fn load(
     serving: &mut Serving,
 ) -> Result<std::convert::Infallible, LogError> {
     let ranges = shared.log.offsets(topic).await?;
-    let mut partitions = shared.log.read(topic, &ranges).await?;
+    let headers = if shared.codecs.value.wants_headers() { Headers::Wanted } else { Headers::Unwanted };
+    let mut partitions = shared.log.read(topic, &ranges, headers).await?;
     let mut steps = SelectAll::new();
     let mut view = View::to_be_loaded(generation, topic.clone());
     shared.begin_loading();

@@ -9,6 +9,7 @@ mod contender;
 mod data;
 mod native;
 mod process;
+mod profile;
 mod replay;
 mod report;
 
@@ -64,6 +65,10 @@ fn main() {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == contender::COMMAND).is_some() {
         return contender::run(args.collect());
+    }
+    if args.next_if(|arg| arg == profile::PROFILE).is_some() {
+        let broker = kafka::own(&BrokerOptions::default());
+        return profile::run(&args.collect::<Vec<_>>(), &broker.bootstrap());
     }
     let options = Options::parse(args).unwrap_or_else(|error| {
         say(&error);

@@ -4,18 +4,23 @@ use tokio::sync::{mpsc, watch};
 
 use crate::log::dir::cursor::Cursor;
 use crate::log::dir::{DirLog, batch};
-use crate::log::{LogError, Offset, OffsetRange, PartitionStream, RecordBatch, StreamItem};
+use crate::log::{Headers, LogError, Offset, OffsetRange, PartitionStream, RecordBatch, StreamItem};
 
 /// How many items wait between a reader and its table: enough that decoding
 /// never waits for the disk.
 const STREAM_ITEMS: usize = 4;
 
 /// The stream of a partition from the start of a range on.
-pub(super) fn stream(cursor: Cursor, range: OffsetRange, changes: watch::Receiver<u64>) -> PartitionStream {
+pub(super) fn stream(
+    cursor: Cursor,
+    range: OffsetRange,
+    headers: Headers,
+    changes: watch::Receiver<u64>,
+) -> PartitionStream {
     let (items, stream) = mpsc::channel(STREAM_ITEMS);
     tokio::spawn(async move {
         // No receiver is left: nobody wants to know.
-        if let Err(Some(error)) = follow(cursor, range.start, changes, &items).await {
+        if let Err(Some(error)) = follow(cursor, range.start, headers, changes, &items).await {
             let _ = items.send(Err(error)).await;
         }
     });
@@ -26,6 +31,7 @@ pub(super) fn stream(cursor: Cursor, range: OffsetRange, changes: watch::Receive
 async fn follow(
     mut cursor: Cursor,
     from: Offset,
+    headers: Headers,
     mut changes: watch::Receiver<u64>,
     items: &mpsc::Sender<Result<StreamItem, LogError>>,
 ) -> Result<(), Option<LogError>> {
@@ -33,7 +39,7 @@ async fn follow(
         // Seen before the read, so that a change during it wakes the wait below.
         changes.mark_unchanged();
         let (back, batch) = DirLog::blocking(move || {
-            let batch = read_batch(&mut cursor, from)?;
+            let batch = read_batch(&mut cursor, from, headers)?;
             Ok((cursor, batch))
         })
         .await?;
@@ -51,7 +57,7 @@ async fn follow(
 }
 
 /// The records that follow, as many as make a batch; none at the end of the log.
-fn read_batch(cursor: &mut Cursor, from: Offset) -> Result<RecordBatch, LogError> {
+fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<RecordBatch, LogError> {
     let mut records = RecordBatch::new(cursor.partition());
     while !records.is_full() {
         let bytes = match cursor.next_batch() {
@@ -65,7 +71,11 @@ fn read_batch(cursor: &mut Cursor, from: Offset) -> Result<RecordBatch, LogError
         let read = read.map_err(|reason| cursor.corrupt(reason))?;
         for record in read.iter().filter(|record| record.offset >= from) {
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            records.push(record.offset, record.timestamp, key, value, batch::headers(record));
+            let headers = match headers {
+                Headers::Wanted => batch::headers(record),
+                Headers::Unwanted => Vec::new(),
+            };
+            records.push(record.offset, record.timestamp, key, value, headers);
         }
     }
     if records.is_empty() {

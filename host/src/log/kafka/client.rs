@@ -7,7 +7,7 @@
 
 use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -19,6 +19,9 @@ use rdkafka::{ClientConfig, TopicPartitionList};
 use crate::log::kafka::event::{Event, text};
 use crate::log::kafka::token::Token;
 use crate::log::{Offset, Partition};
+
+/// How many messages are taken at once: their pointers fit a page of memory.
+const RECORDS_AT_ONCE: usize = 512;
 
 /// What a client can do. Either can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,29 @@ impl Client {
             self.give_token(file);
         }
         event
+    }
+
+    /// Hands over what is at hand of records and of news about partitions, up to
+    /// [`RECORDS_AT_ONCE`], and tells how many. Takes a fraction of the time of as many
+    /// calls of [`Client::poll`], which all else is for: here, other errors go to the log
+    /// only, and after the news of a partition's end librdkafka counts its position wrong
+    /// (up to 2.13.1).
+    pub(super) fn poll_records(&self, mut each: impl FnMut(Event)) -> usize {
+        let mut messages = [ptr::null_mut(); RECORDS_AT_ONCE];
+        let (queue, room) = (self.queue.as_ptr(), messages.len());
+        // SAFETY: the queue lives as long as `self`; so many messages fit.
+        let taken = unsafe { sys::rd_kafka_consume_batch_queue(queue, 0, messages.as_mut_ptr(), room) };
+        let taken = usize::try_from(taken).unwrap_or(0);
+        for message in messages[..taken].iter().copied().filter_map(NonNull::new) {
+            // SAFETY: each message is handed out once.
+            each(unsafe { Event::of_message(message) });
+        }
+        taken
+    }
+
+    /// Whether [`Client::poll_records`] can be used: it takes no questions for tokens.
+    pub(super) fn polls_records(&self) -> bool {
+        self.token_file.is_none()
     }
 
     /// Answers the question for a token.

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, c_char};
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::slice;
 
 use rdkafka::bindings as sys;
@@ -104,6 +104,39 @@ impl Event {
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
+impl Event {
+    /// Reads a message that came without an event: a record, or what is wrong with a
+    /// partition.
+    ///
+    /// # Safety
+    ///
+    /// The message must be one that nobody else has.
+    pub(super) unsafe fn of_message(message: NonNull<RDKafkaMessage>) -> Self {
+        let owner = NativeMessage(message);
+        // SAFETY: the message is alive, and its texts with it.
+        let read = unsafe { message.as_ref() };
+        if read.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Self::Record(Fetched { message, _owner: Owner::Itself(owner) });
+        }
+        // SAFETY: as above.
+        let (topic, reason) = unsafe {
+            let name = if read.rkt.is_null() { ptr::null() } else { sys::rd_kafka_topic_name(read.rkt) };
+            (text(name), text(sys::rd_kafka_message_errstr(message.as_ptr())))
+        };
+        let place = Place { topic, partition: read.partition, offset: read.offset };
+        match read.err.into() {
+            RDKafkaErrorCode::PartitionEOF => Self::End(place),
+            code => Self::Failure(Failure {
+                code,
+                reason,
+                fatal: code == RDKafkaErrorCode::Fatal,
+                place: (!place.topic.is_empty()).then_some(place),
+            }),
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "calls into librdkafka")]
 fn failure(event: &Native) -> Event {
     // SAFETY: the event is alive and an error event; the place is ours to free.
     unsafe {
@@ -150,8 +183,26 @@ fn log(event: &Native) {
 #[derive(Debug)]
 pub(super) struct Fetched {
     message: NonNull<RDKafkaMessage>,
-    /// Owns the message.
-    _event: Native,
+    _owner: Owner,
+}
+
+/// What a message is freed with.
+#[derive(Debug)]
+enum Owner {
+    Event(#[allow(dead_code, reason = "freed when it is dropped")] Native),
+    Itself(#[allow(dead_code, reason = "freed when it is dropped")] NativeMessage),
+}
+
+/// A message of librdkafka that came without an event, freed when it is dropped.
+#[derive(Debug)]
+struct NativeMessage(NonNull<RDKafkaMessage>);
+
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+impl Drop for NativeMessage {
+    fn drop(&mut self) {
+        // SAFETY: it was handed out to be freed once.
+        unsafe { sys::rd_kafka_message_destroy(self.0.as_ptr()) }
+    }
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
@@ -159,7 +210,7 @@ impl Fetched {
     fn new(event: Native) -> Option<Self> {
         // SAFETY: the event is alive; the message lives as long as it does.
         let message = unsafe { sys::rd_kafka_event_message_next(event.as_ptr()) };
-        Some(Self { message: NonNull::new(message.cast_mut())?, _event: event })
+        Some(Self { message: NonNull::new(message.cast_mut())?, _owner: Owner::Event(event) })
     }
 
     fn message(&self) -> &RDKafkaMessage {

@@ -11,7 +11,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 use crate::log::kafka::event::Fetched;
-use crate::log::{LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem};
+use crate::log::{
+    Headers, LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem,
+};
 
 /// How many items wait between a client and a table: enough that decoding never
 /// waits for the network.
@@ -45,6 +47,7 @@ pub(super) struct Reading {
     pub(super) topic: Arc<str>,
     /// The topic's identity.
     pub(super) id: String,
+    pub(super) headers: Headers,
 }
 
 impl Feed {
@@ -81,8 +84,11 @@ impl Feed {
         if record.offset() < self.position {
             return;
         }
-        let (key, value) = (record.key(), record.value());
-        self.batch.push(record.offset(), record.timestamp(), key, value, record.headers());
+        let headers = match self.reading.headers {
+            Headers::Wanted => record.headers(),
+            Headers::Unwanted => Vec::new(),
+        };
+        self.batch.push(record.offset(), record.timestamp(), record.key(), record.value(), headers);
         self.position = record.offset() + 1;
         if self.batch.is_full() {
             self.flush();

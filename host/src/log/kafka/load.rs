@@ -12,7 +12,7 @@ use crate::log::LogError;
 use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::feed::Feed;
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::reader::{Reader, Stop, WhenFull, at};
+use crate::log::kafka::reader::{Reader, Stop, WhenFull};
 use crate::log::kafka::tail::{Refresh, Tails};
 
 /// What all loading clients of the process may hold in their queues together, in
@@ -26,11 +26,8 @@ const RECORDS_A_SHARE: i64 = 16 * 1024;
 
 static BUDGET: Semaphore = Semaphore::const_new(SHARES as usize);
 
-/// How long to wait for records before asking how far the client is.
+/// How long to wait for records before what was gathered is handed on.
 const PATIENCE: Duration = Duration::from_millis(10);
-
-/// How many events are taken in a row.
-const BURST: usize = 10_000;
 
 /// A load that gets nowhere for so long leaves its share of the budget to others, and
 /// goes on behind the tail client: its broker is down, or its table takes nothing.
@@ -97,10 +94,10 @@ impl Loading {
 fn read(reader: &mut Reader) -> Result<(), Stop> {
     let (mut records, mut since) = (0, Instant::now());
     while !reader.feeds.iter().all(is_loaded) {
-        let empty = reader.poll(PATIENCE, BURST)?;
+        // The first event tells all kinds of news, and what comes in bulk is records.
+        let empty = reader.poll(PATIENCE, 1)?;
+        reader.poll_records()?;
         if empty {
-            let list = at(reader.feeds.iter().filter(|feed| !is_loaded(feed)));
-            reader.sample(&list);
             reader.hand_on()?;
         }
         let now = reader.feeds.iter().map(Feed::position).sum();

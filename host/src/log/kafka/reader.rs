@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::log::LogError;
 use crate::log::kafka::client::{Client, places};
 use crate::log::kafka::error::{Meaning, meaning};
-use crate::log::kafka::event::{Event, Failure};
+use crate::log::kafka::event::{Event, Failure, Fetched};
 use crate::log::kafka::feed::{Feed, Feeds};
 use crate::log::kafka::heard::Heard;
 
@@ -91,17 +91,32 @@ impl Reader {
         Ok(false)
     }
 
+    /// Takes the records that are at hand, quickly, after which positions must not be
+    /// asked for; nothing if this client cannot.
+    pub(super) fn poll_records(&mut self) -> Result<(), Stop> {
+        let client = self.client.clone();
+        if !client.polls_records() {
+            return Ok(());
+        }
+        loop {
+            let mut result = Ok(());
+            let taken = client.poll_records(|event| match event {
+                Event::Record(record) => self.push(&record),
+                news => result = self.take(news),
+            });
+            self.settle()?;
+            result?;
+            if taken == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     fn take(&mut self, event: Event) -> Result<(), Stop> {
         match event {
             Event::Record(record) => {
-                if let Some(feed) = self.feeds.of(&record) {
-                    feed.push(&record);
-                    if let WhenFull::Wait(patience, runtime) = &self.when_full
-                        && !feed.settle_within(*patience, runtime)
-                    {
-                        return Err(Stop::Stalled);
-                    }
-                }
+                self.push(&record);
+                self.settle()?;
             }
             Event::End(place) => {
                 if let Some(feed) = self.feeds.at(&place.topic, place.partition) {
@@ -115,17 +130,25 @@ impl Reader {
         Ok(())
     }
 
+    fn push(&mut self, record: &Fetched) {
+        if let Some(feed) = self.feeds.of(record) {
+            feed.push(record);
+        }
+    }
+
     /// Hands on what was gathered, and waits until all of it is taken.
     pub(super) fn hand_on(&mut self) -> Result<(), Stop> {
-        for feed in self.feeds.iter_mut() {
-            feed.flush();
-            if let WhenFull::Wait(patience, runtime) = &self.when_full
-                && !feed.settle_within(*patience, runtime)
-            {
-                return Err(Stop::Stalled);
-            }
+        self.feeds.iter_mut().for_each(Feed::flush);
+        self.settle()
+    }
+
+    /// Waits until all batches are taken, if that is what to do.
+    fn settle(&mut self) -> Result<(), Stop> {
+        let WhenFull::Wait(patience, runtime) = &self.when_full else { return Ok(()) };
+        match self.feeds.iter_mut().all(|feed| feed.settle_within(*patience, runtime)) {
+            true => Ok(()),
+            false => Err(Stop::Stalled),
         }
-        Ok(())
     }
 
     /// Asks the client how far it is: control records are passed without an event.

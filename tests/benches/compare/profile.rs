@@ -1,0 +1,48 @@
+//! Where a replay spends its time: `cargo xtask profile`. The contender runs under perf;
+//! its stacks are left for whoever draws them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ktables_tests::kafka::target;
+
+use crate::contender::COMMAND;
+use crate::replay::{SMALL, ours};
+use crate::{data, say};
+
+/// How this program is told to profile.
+pub(crate) const PROFILE: &str = "profile";
+
+/// Samples a second of each thread: not a multiple of what else happens every second.
+const FREQUENCY: &str = "1499";
+
+/// Replays a topic under perf; the contender's codec is `component json`, if not said.
+pub(crate) fn run(args: &[String], bootstrap: &str) {
+    let (kind, codec) = match args {
+        [kind, codec] => (kind.as_str(), codec.as_str()),
+        _ => ours(),
+    };
+    let topic = data::produce(bootstrap, &SMALL);
+    let folder = target().join("bench");
+    std::fs::create_dir_all(&folder).unwrap();
+    let recorded = folder.join("perf.data");
+    let mut record = Command::new("perf");
+    record.args(["record", "--quiet", "--freq", FREQUENCY, "--call-graph", "dwarf,16384", "--output"]);
+    record.arg(&recorded).arg("--").arg(std::env::current_exe().unwrap());
+    record.args([COMMAND, kind, codec, bootstrap, &topic]);
+    let status = record.stdin(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "perf is missing, or may not be used here");
+    let report = |by: &str| report(&recorded, by);
+    say(&format!("\nby thread\n{}\nby function\n{}", report("comm"), report("comm,symbol")));
+    say(&format!("recorded: {}", recorded.display()));
+}
+
+/// The heads of a report.
+fn report(recorded: &Path, by: &str) -> String {
+    let mut report = Command::new("perf");
+    report.args(["report", "--no-children", "--call-graph", "none", "--sort", by, "--input"]).arg(recorded);
+    let output = report.stderr(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines.take(60).collect::<Vec<_>>().join("\n")
+}
