@@ -18,10 +18,15 @@ struct Contender {
 }
 
 /// What all others are compared with.
-const RAW: Contender = Contender { label: "raw librdkafka loop", kind: "raw", codec: "-" };
+const RAW: Contender = Contender { label: "raw librdkafka loop, 512 at once", kind: "raw", codec: "at-once" };
 
-const JSON: [Contender; 6] = [
+/// As programs read that use rdkafka.
+const POLL: Contender =
+    Contender { label: "raw librdkafka loop, one by one", kind: "raw", codec: "one-by-one" };
+
+const JSON: [Contender; 7] = [
     RAW,
+    POLL,
     Contender { label: "ktables, built-in json", kind: "built-in", codec: "json" },
     Contender { label: "ktables, component json", kind: "component", codec: "json" },
     Contender { label: "ktables, native json", kind: "native", codec: "json" },
@@ -29,7 +34,7 @@ const JSON: [Contender; 6] = [
     Contender { label: "ktables, native copy", kind: "native", codec: "copy" },
 ];
 
-const OURS: [Contender; 2] = [RAW, JSON[2]];
+const OURS: [Contender; 2] = [RAW, JSON[3]];
 
 const SERVICES: [Contender; 3] = [
     RAW,
