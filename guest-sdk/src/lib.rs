@@ -63,10 +63,12 @@ mod adapter;
 mod bindings;
 mod codec;
 mod export;
+mod json;
 mod log;
 
 pub use bindings::{CodecError, Encoded, Header, Info, Role};
 pub use codec::{Context, GroupKey, GroupScheme, KeyCodec, Plugin, ValueCodec};
+pub use json::check_json;
 pub use log::{Level, log};
 
 /// What [`export!`] expands to; not for use by hand.

@@ -125,7 +125,9 @@ fn encode_values(
         if let (Ok(key), Some(value)) = (key, value) {
             match checked_json(value) {
                 Ok(_) => pending.push((index, key.as_str(), value.as_str())),
-                Err(reason) => step = Err(WriteError::InvalidJson { key: key.clone(), reason }),
+                Err(error) => {
+                    step = Err(WriteError::InvalidJson { key: key.clone(), reason: error.to_string() });
+                }
             }
         }
         steps.push(step);

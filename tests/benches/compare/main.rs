@@ -20,6 +20,10 @@ use ktables_tests::kafka;
 
 use report::Report;
 
+/// The allocator of the `ktables` command.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How a run was asked for.
 #[derive(Debug, Clone)]
 struct Options {

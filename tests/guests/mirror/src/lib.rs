@@ -6,7 +6,6 @@ use std::borrow::Cow;
 
 use ktables_guest::{CodecError, Context, Encoded, Header, Info, Plugin, ValueCodec};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 /// The codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +37,7 @@ impl ValueCodec for Mirror {
     fn decode<'a>(&self, raw: &'a [u8], _: &[Header]) -> Result<Cow<'a, str>, CodecError> {
         let text = std::str::from_utf8(raw).map_err(|error| CodecError::Malformed(error.to_string()))?;
         if *self == Self::Json {
-            serde_json::from_str::<&RawValue>(text)
-                .map_err(|error| CodecError::Malformed(error.to_string()))?;
+            ktables_guest::check_json(text)?;
         }
         Ok(text.into())
     }
