@@ -1,4 +1,5 @@
-//! Contenders of ours, each a process of its own: `contender KIND CODEC BOOTSTRAP TOPIC`.
+//! Contenders of ours, each a process of its own: `contender KIND CODEC BOOTSTRAP TOPIC`,
+//! or one of those in [`engine`].
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -15,9 +16,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use crate::native;
 use crate::process::now;
-use crate::say;
+use crate::{engine, native, say};
 
 /// How this program is told that it is a contender.
 pub(crate) const COMMAND: &str = "contender";
@@ -25,11 +25,12 @@ pub(crate) const COMMAND: &str = "contender";
 /// No replay takes so long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-pub(crate) fn run(args: Vec<String>) {
-    let [kind, codec, bootstrap, topic] = &args[..] else { panic!("{args:?}") };
-    let result = match kind.as_str() {
-        "raw" => raw(bootstrap, topic, codec == "at-once"),
-        kind => table(kind, codec, bootstrap, topic),
+pub(crate) fn run(args: &[String]) {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args[..] {
+        ["raw", how, bootstrap, topic] => raw(bootstrap, topic, how == "at-once"),
+        [kind, codec, bootstrap, topic] => table(kind, codec, bootstrap, topic),
+        ref args => engine::contender(args).unwrap_or_else(|| panic!("{args:?}")),
     };
     say(&result.to_string());
     // What was used can be read until the input ends.

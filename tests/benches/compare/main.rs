@@ -7,6 +7,8 @@
 
 mod contender;
 mod data;
+mod engine;
+mod fed;
 mod native;
 mod process;
 mod profile;
@@ -68,7 +70,7 @@ impl Options {
 fn main() {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == contender::COMMAND).is_some() {
-        return contender::run(args.collect());
+        return contender::run(&args.collect::<Vec<_>>());
     }
     if args.next_if(|arg| arg == profile::PROFILE).is_some() {
         let broker = kafka::own(&BrokerOptions::default());
@@ -80,6 +82,7 @@ fn main() {
     });
     let broker = kafka::own(&BrokerOptions::default());
     let mut report = Report::new(&options);
+    engine::run(&options, &mut report);
     replay::run(&options, &broker.bootstrap(), &mut report);
     report.write();
 }

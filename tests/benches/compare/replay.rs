@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::contender::COMMAND;
 use crate::data::{Values, Workload, produce};
 use crate::process::{self, Run};
-use crate::report::{Cell, Report};
+use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
 
 /// Whoever replays.
@@ -111,8 +111,8 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
             record(&mut cell, contender.label, workload, &run);
         }
     }
-    cell.ratio("speed, from start, of raw's", "from start, s", RAW.label);
-    cell.ratio("speed, from first record, of raw's", "from first record, s", RAW.label);
+    cell.ratio("speed, from start, of raw's", "from start, s", RAW.label, Ratio::Speed);
+    cell.ratio("speed, from first record, of raw's", "from first record, s", RAW.label, Ratio::Speed);
     cell
 }
 

@@ -15,6 +15,15 @@ use crate::{Options, say};
 /// Samples, one a round.
 type Samples = Vec<f64>;
 
+/// How a ratio is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ratio {
+    /// The measure is a time: twice as fast is 2.
+    Speed,
+    /// Twice as much is 2.
+    Amount,
+}
+
 /// One comparison.
 #[derive(Debug)]
 pub(crate) struct Cell {
@@ -35,13 +44,17 @@ impl Cell {
         entry(row, measure).push(value);
     }
 
-    /// How much less of this measure a row needs than a reference, round by round.
-    pub(crate) fn ratio(&mut self, name: &'static str, measure: &'static str, reference: &str) {
+    /// A measure of all rows beside a reference's, round by round.
+    pub(crate) fn ratio(&mut self, name: &'static str, measure: &'static str, reference: &str, kind: Ratio) {
         let reference = self.samples(reference, measure).to_vec();
         for label in self.rows.iter().map(|(label, _)| label.clone()).collect::<Vec<_>>() {
             let own = self.samples(&label, measure).to_vec();
             for (own, reference) in own.iter().zip(&reference) {
-                self.sample(&label, name, reference / own);
+                self.sample(
+                    &label,
+                    name,
+                    if kind == Ratio::Speed { reference / own } else { own / reference },
+                );
             }
         }
     }

@@ -1,0 +1,268 @@
+//! What a table costs by itself, fed by a log in memory: reading it while it changes,
+//! keeping a moment of it, and its memory.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use ktables::codec::{Codecs, LengthPrefixed};
+use ktables::table::{Entry, Table};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::contender::COMMAND;
+use crate::fed::FedLog;
+use crate::process::{self, memory};
+use crate::report::{Cell, Ratio, Report};
+use crate::{Options, data, say};
+
+/// No step takes so long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How many reads are timed at a time.
+const READS: usize = 500_000;
+
+/// How many updates there are in a second while readers are timed.
+const UPDATES: usize = 50_000;
+
+/// How many updates are timed with and without a snapshot.
+const TIMED_UPDATES: usize = 100_000;
+
+/// How many numbers of keys are read, and whether a quick run does so too.
+const SIZES: [(usize, &str, bool); 3] =
+    [(1_000, "engine-1k", false), (100_000, "engine-100k", false), (1_000_000, "engine-1M", true)];
+
+pub(crate) fn run(options: &Options, report: &mut Report) {
+    for (keys, name, quick) in SIZES {
+        if options.wants(name) && (quick || !options.quick) {
+            report.add(reads_cell(options, keys, name));
+        }
+    }
+    if options.wants("memory") {
+        report.add(memory_cell());
+    }
+}
+
+fn contend(args: &[&str]) -> Value {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    process::run(command.arg(COMMAND).args(args)).said
+}
+
+fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
+    let about = format!(
+        "{keys} keys of 20 B, values of 100 B; reads in random order, {READS} at a time; the plain map holds the \
+         same rows and does not change"
+    );
+    let mut cell = Cell::new(name, about);
+    for round in 0..options.rounds {
+        say(&format!("{name}: round {} of {}", round + 1, options.rounds));
+        let said = contend(&["reads", &keys.to_string()]);
+        for (label, measures) in said.as_object().unwrap() {
+            for (measure, column) in
+                [("p50", "p50, ns"), ("p99", "p99, ns"), ("p999", "p99.9, ns"), ("mean", "mean, ns")]
+            {
+                if let Some(value) = measures[measure].as_f64() {
+                    cell.sample(label, column, value);
+                }
+            }
+        }
+    }
+    cell.ratio("p50, of the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
+    cell.ratio("p99.9, of the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
+    cell.ratio("mean, of updates without", "mean, ns", "update", Ratio::Amount);
+    cell
+}
+
+fn memory_cell() -> Cell {
+    let about = "1000000 keys of 20 B, values of 100 B: resident memory of a process over its keys and values, \
+                 loaded, and after ten times as many overwrites";
+    let mut cell = Cell::new("memory", about.to_owned());
+    for kind in ["flat", "grouped"] {
+        say(&format!("memory: {kind}"));
+        let said = contend(&["memory", kind, "1000000"]);
+        for (measure, column) in [("loaded", "loaded, B/key"), ("overwritten", "overwritten, B/key")] {
+            cell.sample(kind, column, said[measure].as_f64().unwrap());
+        }
+    }
+    cell
+}
+
+/// What a contender of this file does.
+pub(crate) fn contender(args: &[&str]) -> Option<Value> {
+    match args {
+        ["reads", keys] => Some(reads(keys.parse().unwrap())),
+        ["memory", kind, keys] => Some(memory_of(kind, keys.parse().unwrap())),
+        _ => None,
+    }
+}
+
+/// A table of so many keys, and what feeds it.
+struct Fed {
+    log: Arc<FedLog>,
+    table: Table,
+    runtime: Runtime,
+    values: Vec<String>,
+    key: fn(usize) -> String,
+}
+
+impl Fed {
+    fn new(keys: usize, grouped: bool) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let log = FedLog::new(keys);
+        let key = if grouped { grouped_key } else { data::key };
+        let values = (0..1000).map(|n| data::json(n, 100)).collect();
+        let scheme = grouped.then(|| Arc::new(LengthPrefixed) as _);
+        let codecs = Codecs { scheme, ..Codecs::default() };
+        let builder = Table::builder(log.clone(), "t", codecs).catchup_timeout(PATIENCE);
+        let table = runtime.block_on(builder.open()).unwrap();
+        let fed = Self { log, table, runtime, values, key };
+        fed.write(0..keys, 0);
+        fed.runtime.block_on(fed.table.ready()).unwrap();
+        fed
+    }
+
+    /// Writes keys by number.
+    fn write(&self, numbers: impl Iterator<Item = usize>, seed: usize) {
+        let records: Vec<(String, &[u8])> = numbers
+            .map(|n| ((self.key)(n), self.values[(n + seed) % self.values.len()].as_bytes()))
+            .collect();
+        self.log.append(records.iter().map(|(key, value)| (key.as_str(), *value)));
+    }
+
+    /// Waits until everything is applied.
+    fn sync(&self) {
+        let freshness = self.runtime.block_on(self.table.wait_for(0, self.log.end() - 1, PATIENCE));
+        assert!(freshness.is_fresh(), "{freshness:?}");
+    }
+}
+
+/// A key of 20 bytes in one of a thousand groups.
+fn grouped_key(n: usize) -> String {
+    format!("6:g{:05}{:012x}", n % 1000, n)
+}
+
+fn reads(keys: usize) -> Value {
+    let fed = Fed::new(keys, false);
+    let names: Vec<String> = (0..keys).map(fed.key).collect();
+    let snapshot = fed.table.snapshot();
+    let plain: HashMap<Box<str>, Entry, RandomState> =
+        snapshot.iter().map(|entry| (entry.key().into(), entry.clone())).collect();
+    drop(snapshot);
+    let mut result = serde_json::Map::new();
+    let mut keep = |label: &str, latencies: Vec<u32>| result.insert(label.to_owned(), percentiles(latencies));
+    let table = &fed.table;
+    keep("get: plain map", timed(&names, 1, |key| plain.get(key).cloned()));
+    keep("get: quiet", timed(&names, 1, |key| table.get(key)));
+    keep("get: quiet, 2 threads", timed(&names, 2, |key| table.get(key)));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| update(&fed, keys, &stop));
+        keep("get: 50,000 updates/s", timed(&names, 1, |key| table.get(key)));
+        keep("get: 50,000 updates/s, 2 threads", timed(&names, 2, |key| table.get(key)));
+        keep("snapshot: 50,000 updates/s", timed(&names[..names.len().min(1000)], 1, |_| table.snapshot()));
+        stop.store(true, Ordering::Relaxed);
+    });
+    keep(
+        "prefix of ten or so",
+        timed(&names[..1000.min(keys)], 1, |key| {
+            let prefix = &key[..key.len().saturating_sub(12)];
+            let snapshot = table.snapshot();
+            snapshot.prefix(prefix).take(10).map(|entry| entry.json().len()).sum::<usize>()
+        }),
+    );
+    fed.sync();
+    for (label, held) in [("update", false), ("update: a snapshot held", true), ("update", false)] {
+        let snapshot = held.then(|| fed.table.snapshot());
+        let start = Instant::now();
+        fed.write((0..TIMED_UPDATES).map(|n| n * 7919 % keys), TIMED_UPDATES);
+        fed.sync();
+        let mean = start.elapsed().as_nanos() as f64 / TIMED_UPDATES as f64;
+        drop(snapshot);
+        result.insert(label.to_owned(), json!({"mean": mean}));
+    }
+    Value::Object(result)
+}
+
+/// Updates random keys at an even rate until told to stop.
+fn update(fed: &Fed, keys: usize, stop: &AtomicBool) {
+    let start = Instant::now();
+    let mut written = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let due = (start.elapsed().as_secs_f64() * UPDATES as f64) as usize;
+        fed.write((written..due).map(|n| random(n) % keys), due);
+        written = due;
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How long each of many reads takes, in nanoseconds, on so many threads at once.
+fn timed<T>(names: &[String], threads: usize, read: impl Fn(&str) -> T + Sync) -> Vec<u32> {
+    let one = |thread: usize| {
+        let mut latencies = Vec::with_capacity(READS);
+        for n in 0..READS {
+            let name = &names[random(n + thread * READS) % names.len()];
+            // The name itself is not what is measured.
+            black_box(name.as_bytes()[0]);
+            let start = Instant::now();
+            black_box(read(name));
+            latencies.push(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        }
+        latencies
+    };
+    let one = &one;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn percentiles(mut latencies: Vec<u32>) -> Value {
+    latencies.sort_unstable();
+    let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+    let mean = latencies.iter().map(|&ns| f64::from(ns)).sum::<f64>() / latencies.len() as f64;
+    json!({"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "mean": mean})
+}
+
+/// Numbers without an order.
+fn random(n: usize) -> usize {
+    ((n as u64).wrapping_mul(0xD129_0D3E_3A5C_8B05).rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16)
+        as usize
+}
+
+fn memory_of(kind: &str, keys: usize) -> Value {
+    // What the process takes by itself: a table of one key.
+    drop(Fed::new(1, kind == "grouped"));
+    let empty = settled();
+    let fed = Fed::new(1, kind == "grouped");
+    for start in (0..keys).step_by(1000) {
+        fed.write(start..(start + 1000).min(keys), 0);
+    }
+    fed.sync();
+    let payload = fed.table.stats().payload_bytes as f64;
+    let per_key = |resident: u64| (resident.saturating_sub(empty) as f64 - payload) / keys as f64;
+    let loaded = per_key(settled());
+    for start in (0..10 * keys).step_by(1000) {
+        fed.write((start..start + 1000).map(|n| random(n) % keys), start);
+    }
+    fed.sync();
+    json!({"loaded": loaded, "overwritten": per_key(settled())})
+}
+
+/// Resident memory once it has stopped to shrink: the allocator takes its time.
+fn settled() -> u64 {
+    let resident = || memory(std::process::id(), "VmRSS:");
+    let (mut least, mut since) = (resident(), Instant::now());
+    while since.elapsed() < Duration::from_secs(12) {
+        thread::sleep(Duration::from_millis(100));
+        let now = resident();
+        if now + (1 << 20) < least {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    resident()
+}

@@ -1,0 +1,109 @@
+//! A log that is fed by the bench: what a table does by itself, without a broker.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, pending};
+use ktables::log::{
+    Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
+    PartitionStream, PartitionStreams, RecordBatch, StreamItem, TopicDescription, Unacknowledged,
+};
+use tokio::sync::mpsc;
+
+type Item = Result<StreamItem, LogError>;
+
+/// A log of one topic with one partition, which begins with so many records.
+#[derive(Debug)]
+pub(crate) struct FedLog {
+    records: Offset,
+    next: AtomicI64,
+    items: mpsc::Sender<Item>,
+    stream: Mutex<Option<mpsc::Receiver<Item>>>,
+}
+
+impl FedLog {
+    pub(crate) fn new(records: usize) -> Arc<Self> {
+        let (items, stream) = mpsc::channel(4);
+        let records = Offset::try_from(records).unwrap();
+        Arc::new(Self { records, next: AtomicI64::new(0), items, stream: Mutex::new(Some(stream)) })
+    }
+
+    /// Appends records; waits while the table has enough to do. Not for threads of a
+    /// runtime.
+    pub(crate) fn append<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8])>) {
+        let mut batch = RecordBatch::new(0);
+        for (key, value) in records {
+            let offset = self.next.fetch_add(1, Ordering::Relaxed);
+            batch.push(offset, offset, Some(key.as_bytes()), Some(value), Vec::new());
+            if batch.is_full() {
+                self.send(std::mem::replace(&mut batch, RecordBatch::new(0)));
+            }
+        }
+        if !batch.is_empty() {
+            self.send(batch);
+        }
+    }
+
+    fn send(&self, batch: RecordBatch) {
+        self.items.blocking_send(Ok(StreamItem::Records(Box::new(batch)))).unwrap();
+    }
+
+    /// The offset behind the last record.
+    pub(crate) fn end(&self) -> Offset {
+        self.next.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait::async_trait]
+impl Log for FedLog {
+    fn url(&self) -> &str {
+        "fed:"
+    }
+
+    fn health(&self) -> Health {
+        Health::always()
+    }
+
+    async fn describe(&self, topic: &str) -> Result<TopicDescription, LogError> {
+        Ok(TopicDescription {
+            name: topic.to_owned(),
+            id: "1".to_owned(),
+            partitions: 1,
+            cleanup_policy: None,
+        })
+    }
+
+    async fn create(&self, topic: &str, _: NewTopic) -> Result<TopicDescription, LogError> {
+        self.describe(topic).await
+    }
+
+    async fn offsets(&self, _: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
+        Ok(vec![OffsetRange { partition: 0, start: 0, end: self.records }])
+    }
+
+    async fn end_offsets(&self, _: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
+        Ok(vec![(0, self.end())])
+    }
+
+    async fn read(
+        &self,
+        _: &TopicDescription,
+        from: &[OffsetRange],
+        _: Headers,
+    ) -> Result<PartitionStreams, LogError> {
+        let stream = self.stream.lock().unwrap().take().ok_or(LogError::Closed)?;
+        let stream = PartitionStream::new(from[0], stream);
+        Ok(stream::iter([Ok(stream)]).chain(pending()).boxed())
+    }
+
+    async fn send(&self, _: &TopicDescription, _: NewRecord) -> Result<Delivery, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn flush(&self, _: Duration) -> Vec<Unacknowledged> {
+        Vec::new()
+    }
+}
