@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
+mod cluster;
 mod contender;
 mod data;
 mod engine;
@@ -83,6 +84,7 @@ fn main() {
     let broker = kafka::own(&BrokerOptions::default());
     let mut report = Report::new(&options);
     engine::run(&options, &mut report);
+    cluster::run(&options, &broker.bootstrap(), &mut report);
     replay::run(&options, &broker.bootstrap(), &mut report);
     report.write();
 }

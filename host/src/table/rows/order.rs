@@ -82,6 +82,7 @@ impl Order {
         rows.insert(place.index, row);
         if rows.len() > BLOCK {
             let upper = rows.split_off(BLOCK / 2);
+            rows.shrink_to_fit();
             blocks.insert(place.block + 1, Arc::new(upper));
         }
     }

@@ -5,8 +5,9 @@
 use std::array;
 use std::sync::Arc;
 
-/// Items of a page. A write to a shared page touches all of them, so it is small.
-const PAGE: usize = 32;
+/// Items of a page. A write to a shared page touches all of them, so it is small; so many
+/// pointers and the page's counts make 256 bytes, which no allocator rounds up.
+const PAGE: usize = 30;
 
 /// Pages of a branch.
 const BRANCH: usize = 64;

@@ -1,0 +1,367 @@
+//! What following costs on a real broker: how soon a record is visible, how long a
+//! barrier takes beside the request it cannot do without, how fast writes are, and what
+//! tables and clusters cost while nothing happens (each log here is a cluster of its own,
+//! as far as clients go).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ktables::codec::Codecs;
+use ktables::log::{Log, NewRecord};
+use ktables::table::{Table, WatchEvent, WatchStart};
+use ktables::writer::{Target, Write, Writer};
+use ktables_broker::BrokerOptions;
+use ktables_tests::{PATIENCE, kafka, unique};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::report::{Cell, Ratio, Report};
+use crate::{Options, data, process, say};
+
+/// How many barriers, writes and records a round times one by one.
+const TIMED: usize = 200;
+
+/// How many writes are pipelined.
+const PIPELINED: usize = 100_000;
+
+/// For how long requests are counted.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        if options.wants("barrier") {
+            report.add(barriers(options, bootstrap).await);
+        }
+        if options.wants("visible") {
+            report.add(visible(options, bootstrap).await);
+        }
+        if options.wants("write") {
+            report.add(writes(options, bootstrap).await);
+        }
+        if options.wants("idle") {
+            report.add(idle().await);
+        }
+    });
+}
+
+/// Barriers while nothing happens and while others write, and the end-offset request of
+/// a client that does nothing else, in turns.
+async fn barriers(options: &Options, address: &str) -> Cell {
+    let mut cell = Cell::new("barrier", format!("one partition, {TIMED} of each a round, in turns"));
+    let (log, topic) = topic(address, 1).await;
+    let raw: BaseConsumer = ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
+    let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
+    let ask = || raw.fetch_watermarks(&topic, 0, PATIENCE).unwrap();
+    ask();
+    assert!(table.barrier(PATIENCE).await.is_fresh());
+    for _ in 0..options.rounds {
+        for (ours, theirs, churn) in
+            [("barrier", "raw end offsets", false), ("barrier, churn", "raw end offsets, churn", true)]
+        {
+            let writing = churn.then(|| Churn::start(address, &topic));
+            let (mut barriers, mut requests) = (Vec::new(), Vec::new());
+            for _ in 0..TIMED {
+                let start = Instant::now();
+                assert!(table.barrier(PATIENCE).await.is_fresh());
+                barriers.push(start.elapsed());
+                let start = Instant::now();
+                tokio::task::block_in_place(ask);
+                requests.push(start.elapsed());
+            }
+            drop(writing);
+            times(&mut cell, ours, barriers);
+            times(&mut cell, theirs, requests);
+        }
+    }
+    cell.ratio("p50, of the raw request's", "p50, ms", "raw end offsets", Ratio::Amount);
+    cell
+}
+
+/// Somebody who writes 10,000 records a second.
+struct Churn {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Churn {
+    fn start(bootstrap: &str, topic: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, bootstrap, topic) = (stop.clone(), bootstrap.to_owned(), topic.to_owned());
+        let write = move || {
+            let producer = producer(&bootstrap);
+            for n in 0.. {
+                if told.load(Ordering::Relaxed) {
+                    break;
+                }
+                let key = data::key(n % 1000);
+                // A full queue is enough churn.
+                let _ = producer.send(BaseRecord::to(&topic).key(&key).payload("1"));
+                if n % 10 == 9 {
+                    producer.poll(Duration::ZERO);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            producer.flush(PATIENCE).unwrap();
+        };
+        Self { stop, thread: Some(std::thread::spawn(write)) }
+    }
+}
+
+impl Drop for Churn {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn producer(bootstrap: &str) -> BaseProducer {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("partitioner", "murmur2_random")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .set("queue.buffering.max.messages", "500000")
+        .create()
+        .unwrap()
+}
+
+fn times(cell: &mut Cell, label: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let millis = |part: usize| times[(times.len() - 1) * part / 1000].as_secs_f64() * 1000.0;
+    cell.sample(label, "p50, ms", millis(500));
+    cell.sample(label, "p99, ms", millis(990));
+}
+
+/// From the call that publishes a record to the moment a table shows it, and to the
+/// moment a consumer has it that does nothing else; both are there for each record.
+async fn visible(options: &Options, address: &str) -> Cell {
+    let mut cell = Cell::new("visible", format!("{TIMED} records a round, one at a time, of 100 B"));
+    let (log, topic) = topic(address, 1).await;
+    let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
+    let mut watcher = table.watch(WatchStart::Now);
+    let producer = producer(address);
+    let (seen, mut raw_seen) = tokio::sync::mpsc::unbounded_channel();
+    let (raw_address, raw_topic) = (address.to_owned(), topic.clone());
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let raw = std::thread::spawn(move || {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &raw_address)
+            .set("group.id", "raw")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        let (_, end) = consumer.fetch_watermarks(&raw_topic, 0, PATIENCE).unwrap();
+        let mut places = TopicPartitionList::new();
+        places.add_partition_offset(&raw_topic, 0, Offset::Offset(end)).unwrap();
+        consumer.assign(&places).unwrap();
+        let _ = consumer.poll(Duration::from_millis(500));
+        ready.send(()).unwrap();
+        while !told.load(Ordering::Relaxed) {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                // Ends with the bench.
+                let _ = seen.send((message.offset(), Instant::now()));
+            }
+        }
+    });
+    is_ready.recv().unwrap();
+    let value = data::json(1, 100);
+    for _ in 0..options.rounds {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for n in 0..TIMED {
+            // Not in step with anything.
+            tokio::time::sleep(Duration::from_micros(2000 + (n as u64 * 7919) % 3000)).await;
+            let key = data::key(n);
+            let start = Instant::now();
+            producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).unwrap();
+            producer.poll(Duration::ZERO);
+            loop {
+                if let Some(WatchEvent::Change(_)) = watcher.next().await {
+                    ours.push(start.elapsed());
+                    break;
+                }
+            }
+            let (_, at) = raw_seen.recv().await.unwrap();
+            theirs.push(at - start);
+        }
+        times(&mut cell, "ktables, by a watcher", ours);
+        times(&mut cell, "raw consumer", theirs);
+    }
+    stop.store(true, Ordering::Relaxed);
+    raw.join().unwrap();
+    cell.ratio("p50, of the raw consumer's", "p50, ms", "raw consumer", Ratio::Amount);
+    cell.ratio("p99, of the raw consumer's", "p99, ms", "raw consumer", Ratio::Amount);
+    cell
+}
+
+/// Writes one by one and pipelined, verified, and a producer that does nothing else.
+async fn writes(options: &Options, address: &str) -> Cell {
+    let mut cell =
+        Cell::new("write", format!("{TIMED} writes one by one, {PIPELINED} pipelined, of 100 B, acks=all"));
+    let (log, topic) = topic(address, 4).await;
+    let writer = Writer::open(log, &topic, Codecs::default()).await.unwrap();
+    let value = data::json(1, 100);
+    let keys: Vec<String> = (0..PIPELINED).map(data::key).collect();
+    writer.set("warm", "1").await.unwrap();
+    let raw = producer(address);
+    for _ in 0..options.rounds {
+        let mut sets = Vec::new();
+        for key in &keys[..TIMED] {
+            let start = Instant::now();
+            writer.set(key, &value).await.unwrap();
+            sets.push(start.elapsed());
+        }
+        times(&mut cell, "ktables", sets);
+        let write = |key: &String| Write { target: Target::Key(key.clone()), value: Some(value.clone()) };
+        let start = Instant::now();
+        let answers = writer.set_many(keys.iter().map(write)).await;
+        cell.sample("ktables", "pipelined, s", start.elapsed().as_secs_f64());
+        assert!(answers.iter().all(Result::is_ok));
+        let start = Instant::now();
+        tokio::task::block_in_place(|| {
+            for key in &keys {
+                while raw.send(BaseRecord::to(&topic).key(key).payload(&value)).is_err() {
+                    raw.poll(Duration::from_millis(1));
+                }
+            }
+            raw.flush(PATIENCE).unwrap();
+        });
+        cell.sample("raw producer", "pipelined, s", start.elapsed().as_secs_f64());
+    }
+    cell.ratio("speed, of the raw producer's", "pipelined, s", "raw producer", Ratio::Speed);
+    cell
+}
+
+/// What tables of one log, and of several, cost while nothing happens. All traffic goes
+/// through a proxy that counts connections and requests.
+async fn idle() -> Cell {
+    let mut cell = Cell::new("idle", format!("for {} s, tables of 4 partitions", IDLE.as_secs()));
+    let proxy = Proxy::listen().await;
+    let address = format!("127.0.0.1:{}", proxy.port);
+    let properties = vec![("advertised.listeners".to_owned(), format!("PLAINTEXT://{address}"))];
+    let broker = kafka::own(&BrokerOptions { properties, ..BrokerOptions::default() });
+    proxy.forward(broker.bootstrap());
+    let counts = &proxy.counts;
+    let cpu = || process::cpu(std::process::id()).as_secs_f64();
+    for (clusters, each) in [(1, 0), (1, 1), (1, 10), (1, 100), (2, 50), (4, 25)] {
+        say(&format!("idle: {clusters} x {each} tables"));
+        settled(counts).await;
+        let threads = threads();
+        let mut tables = Vec::new();
+        let mut logs = Vec::new();
+        for _ in 0..clusters {
+            let (log, _) = topic(&address, 1).await;
+            for _ in 0..each {
+                let (_, name) = topic(&address, 4).await;
+                tables.push(Table::builder(log.clone(), &name, Codecs::default()).start().await.unwrap());
+            }
+            logs.push(log);
+        }
+        // The loading clients are gone when no connection goes any more.
+        settled(counts).await;
+        let (requests, cpu_before) = (counts.requests.load(Ordering::Relaxed), cpu());
+        tokio::time::sleep(IDLE).await;
+        let requests = counts.requests.load(Ordering::Relaxed) - requests;
+        let label = format!("{clusters} clusters x {each} tables");
+        cell.sample(&label, "threads", self::threads().saturating_sub(threads) as f64);
+        cell.sample(&label, "connections", counts.open.load(Ordering::Relaxed) as f64);
+        cell.sample(&label, "requests/s", requests as f64 / IDLE.as_secs_f64());
+        cell.sample(&label, "CPU, % of a core", (cpu() - cpu_before) / IDLE.as_secs_f64() * 100.0);
+    }
+    cell
+}
+
+/// A log of its own, and a topic with a record in it.
+async fn topic(address: &str, partitions: i32) -> (Arc<dyn Log>, String) {
+    let name = unique("bench");
+    kafka::create(address, &name, partitions, &[]).await;
+    let log = ktables::log::open(&format!("kafka://{address}")).unwrap();
+    let topic = kafka::seen(log.as_ref(), &name).await;
+    let writer = ktables::log::open(&format!("kafka://{address}")).unwrap();
+    let record = NewRecord { key: Some(b"k".to_vec()), value: Some(b"1".to_vec()), ..NewRecord::default() };
+    writer.send(&topic, record).await.unwrap().await.unwrap();
+    (log, name)
+}
+
+/// Waits until the number of connections has stayed the same for a while.
+async fn settled(counts: &Counts) {
+    let (mut open, mut since) = (u64::MAX, Instant::now());
+    while since.elapsed() < Duration::from_secs(2) {
+        let now = counts.open.load(Ordering::Relaxed);
+        if now != open {
+            (open, since) = (now, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// What went through a proxy.
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// Forwards connections to the broker.
+struct Proxy {
+    listener: Arc<TcpListener>,
+    port: u16,
+    counts: Arc<Counts>,
+}
+
+impl Proxy {
+    async fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Self { listener: Arc::new(listener), port, counts: Arc::default() }
+    }
+
+    fn forward(&self, to: String) {
+        let (listener, counts) = (self.listener.clone(), self.counts.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (to, counts) = (to.clone(), counts.clone());
+                tokio::spawn(async move {
+                    counts.open.fetch_add(1, Ordering::Relaxed);
+                    // Ends when either end does.
+                    let _ = relay(client, &to, &counts).await;
+                    counts.open.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        });
+    }
+}
+
+/// Requests one by one, answers as they come.
+async fn relay(client: TcpStream, to: &str, counts: &Counts) -> std::io::Result<()> {
+    let server = TcpStream::connect(to).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let requests = async {
+        loop {
+            // Every request is its length and that many bytes.
+            let length = from_client.read_u32().await?;
+            let mut request = vec![0; length as usize + 4];
+            request[..4].copy_from_slice(&length.to_be_bytes());
+            from_client.read_exact(&mut request[4..]).await?;
+            counts.requests.fetch_add(1, Ordering::Relaxed);
+            to_server.write_all(&request).await?;
+        }
+    };
+    tokio::select! {
+        ended = requests => ended,
+        ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(drop),
+    }
+}
