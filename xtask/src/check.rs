@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::guests::guests;
 use crate::run::{Outcome, cargo, command, output, run, say};
-use crate::setup::{cargo_deny, setup};
+use crate::setup::{cargo_deny, peers, setup};
 
 /// What CI runs.
 pub(crate) fn test() -> Outcome {
@@ -36,12 +36,28 @@ pub(crate) fn test() -> Outcome {
     Ok(())
 }
 
-/// What the sandbox costs, and what a cluster costs; the arguments are for the first.
+/// The project beside its peers.
 pub(crate) fn bench(args: &[String]) -> Outcome {
     setup()?;
+    if args.iter().any(|arg| arg == "--peers") {
+        peers()?;
+    }
     guests()?;
-    run(cargo(["bench", "--workspace", "--bench", "sandbox", "--"]).args(args))?;
-    run(&mut cargo(["bench", "--workspace", "--bench", "cluster"]))
+    run(cargo(["bench", "--workspace", "--bench", "compare", "--"]).args(args))
+}
+
+/// What the sandbox costs, codec by codec.
+pub(crate) fn micro(args: &[String]) -> Outcome {
+    setup()?;
+    guests()?;
+    run(cargo(["bench", "--workspace", "--bench", "sandbox", "--"]).args(args))
+}
+
+/// Where a replay spends its time.
+pub(crate) fn profile(args: &[String]) -> Outcome {
+    setup()?;
+    guests()?;
+    run(cargo(["bench", "--workspace", "--bench", "compare", "--", "profile"]).args(args))
 }
 
 /// The library without the command, and with one or none of wasmtime and librdkafka.

@@ -23,7 +23,13 @@ cargo xtask COMMAND
                     Java, Maven, Apache Kafka, Python packages
   guests            build all components of the project into target/components
   component CRATE   build a codec crate of yours: CRATE/NAME.wasm
-  bench [ARGS]      measure what the sandbox costs, and what a cluster costs
+  bench [--quick] [--peers] [--only NAME]… [--rounds N]
+                    measure replay, reads, memory, writes and waiting on a broker, beside
+                    librdkafka alone; with peers: Python's ktables, GlobalKTable, KCache
+  bench micro [ARGS]
+                    measure what the sandbox costs, codec by codec
+  profile [KIND CODEC]
+                    where a replay spends its time, by perf; `component json` if not said
   kafka up          start a Kafka broker; it ends with the shell that this is called in
   kafka down        end it, and remove its data
   kafka status      where it runs
@@ -42,7 +48,9 @@ fn main() -> ExitCode {
         (Some("setup"), []) => setup::setup(),
         (Some("guests"), []) => guests::guests(),
         (Some("component"), [folder]) => guests::component(folder.as_ref()),
+        (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::micro(args),
         (Some("bench"), args) => check::bench(args),
+        (Some("profile"), args) => check::profile(args),
         (Some("kafka"), [action]) if action == "up" => kafka::up(),
         (Some("kafka"), [action]) if action == "down" => kafka::down(),
         (Some("kafka"), [action]) if action == "status" => kafka::status(),

@@ -153,24 +153,52 @@ fn kafka() -> Outcome {
     ktables_broker::install(&target())
 }
 
-/// A virtual environment below the target folder with the Python packages of the tests.
+/// The Python packages of the tests.
 fn python() -> Outcome {
-    let wanted = root().join(PYTHON_REQUIREMENTS);
-    let Ok(requirements) = fs::read_to_string(&wanted) else { return Ok(()) };
-    let folder = target().join("tools/python");
+    virtual_environment(PYTHON_REQUIREMENTS, &target().join("tools/python"))
+}
+
+/// A virtual environment below the target folder with these Python packages.
+fn virtual_environment(requirements: &str, folder: &Path) -> Outcome {
+    let wanted = root().join(requirements);
+    let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+    let text = read(&wanted)?;
     // Written last: an interrupted installation has none.
     let installed = folder.join("requirements.txt");
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == requirements) {
+    if read(&installed).is_ok_and(|installed| installed == text) {
         return Ok(());
     }
     require(has_venv, &DEBIAN_PYTHON)?;
-    say(&format!("installing: the Python packages of {PYTHON_REQUIREMENTS}"));
-    run(command("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    say(&format!("installing: the Python packages of {requirements}"));
+    run(command("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
     let mut pip = command(folder.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(wanted);
     run(&mut pip)?;
-    fs::write(&installed, requirements)
-        .map_err(|error| format!("cannot write {}: {error}", installed.display()))
+    fs::write(&installed, text).map_err(|error| format!("cannot write {}: {error}", installed.display()))
+}
+
+/// What the bench compares this project with, below the target folder.
+pub(crate) fn peers() -> Outcome {
+    let folder = target().join("tools/peers");
+    let sources = root().join("tests/benches/peers");
+    virtual_environment("tests/benches/peers/requirements.txt", &folder.join("python"))?;
+    let (library, classes) = (folder.join("lib"), folder.join("classes"));
+    // As with Python's packages, what the installation is of is written last.
+    let installed = folder.join("pom.xml");
+    let pom = fs::read(sources.join("pom.xml")).map_err(|error| format!("the peers' pom.xml: {error}"))?;
+    if !fs::read(&installed).is_ok_and(|installed| installed == pom) {
+        say("installing: Kafka Streams and KCache");
+        // Nothing is there the first time.
+        let _ = fs::remove_dir_all(&library);
+        let mut mvn = command("mvn");
+        mvn.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]);
+        mvn.arg(sources.join("pom.xml"));
+        run(mvn.arg(format!("-DoutputDirectory={}", library.display())))?;
+        fs::write(&installed, pom)
+            .map_err(|error| format!("cannot write {}: {error}", installed.display()))?;
+    }
+    let class_path = format!("{}/*", library.display());
+    run(command("javac").args(["-cp", &class_path, "-d"]).arg(&classes).arg(sources.join("Replay.java")))
 }
 
 /// Whether Python can make virtual environments: Debian's may come without them.

@@ -39,14 +39,16 @@ struct Options {
     rounds: usize,
 }
 
+/// What `cargo bench` tells every bench.
+const ADDED_BY_CARGO: &str = "--bench";
+
 /// How often each contender runs.
 const ROUNDS: usize = 5;
 
 impl Options {
     fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { quick: false, peers: false, only: Vec::new(), rounds: ROUNDS };
-        // `cargo bench` adds its own.
-        let mut args = args.filter(|arg| arg != "--bench");
+        let mut args = args.filter(|arg| arg != ADDED_BY_CARGO);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} wants a value"));
             match arg.as_str() {
@@ -75,7 +77,8 @@ fn main() {
     }
     if args.next_if(|arg| arg == profile::PROFILE).is_some() {
         let broker = kafka::own(&BrokerOptions::default());
-        return profile::run(&args.collect::<Vec<_>>(), &broker.bootstrap());
+        let args: Vec<_> = args.filter(|arg| arg != ADDED_BY_CARGO).collect();
+        return profile::run(&args, &broker.bootstrap());
     }
     let options = Options::parse(args).unwrap_or_else(|error| {
         say(&error);

@@ -1,7 +1,11 @@
 //! Replaying a topic to its end: everything decoded, from the start of a process and
 //! from the first record it got.
 
+use std::path::PathBuf;
 use std::process::Command;
+
+use ktables_tests::kafka::target;
+use ktables_tests::root;
 
 use crate::contender::COMMAND;
 use crate::data::{Values, Workload, produce};
@@ -32,6 +36,15 @@ const JSON: [Contender; 7] = [
     Contender { label: "ktables, native json", kind: "native", codec: "json" },
     Contender { label: "ktables, component copy", kind: "component", codec: "copy" },
     Contender { label: "ktables, native copy", kind: "native", codec: "copy" },
+];
+
+/// Who else does it.
+const PEERS: [Contender; 5] = [
+    Contender { label: "Python ktables, json.loads", kind: "python", codec: "json" },
+    Contender { label: "Python ktables, pydantic", kind: "python", codec: "pydantic" },
+    Contender { label: "GlobalKTable, in memory", kind: "java", codec: "memory" },
+    Contender { label: "GlobalKTable, RocksDB", kind: "java", codec: "rocksdb" },
+    Contender { label: "KCache", kind: "java", codec: "kcache" },
 ];
 
 const OURS: [Contender; 2] = [RAW, JSON[3]];
@@ -105,7 +118,8 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
     );
     for round in 0..options.rounds {
         say(&format!("{}: round {} of {}", workload.name, round + 1, options.rounds));
-        for contender in contenders {
+        let peers = options.peers && workload.name == SMALL.name;
+        for contender in contenders.iter().chain(if peers { &PEERS[..] } else { &[] }) {
             let run = contend(contender, bootstrap, &topic);
             assert_eq!(run.number("records"), workload.records as f64, "{}", contender.label);
             record(&mut cell, contender.label, workload, &run);
@@ -117,8 +131,35 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
 }
 
 fn contend(contender: &Contender, bootstrap: &str, topic: &str) -> Run {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    process::run(command.args([COMMAND, contender.kind, contender.codec, bootstrap, topic]))
+    let mut command = match contender.kind {
+        "python" => {
+            let mut python = Command::new(peers().join("python/bin/python"));
+            python.arg(root().join("tests/benches/peers/replay.py")).arg(contender.codec);
+            python
+        }
+        "java" => {
+            let mut java = Command::new(java());
+            let classes = format!("{0}/lib/*:{0}/classes", peers().display());
+            java.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &classes, "Replay"]);
+            java.arg(contender.codec);
+            java
+        }
+        kind => {
+            let mut ours = Command::new(std::env::current_exe().unwrap());
+            ours.args([COMMAND, kind, contender.codec]);
+            ours
+        }
+    };
+    process::run(command.args([bootstrap, topic]))
+}
+
+/// Where `cargo xtask bench --peers` installs them.
+fn peers() -> PathBuf {
+    target().join("tools/peers")
+}
+
+fn java() -> PathBuf {
+    std::env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| PathBuf::from(home).join("bin/java"))
 }
 
 fn record(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {

@@ -1,0 +1,154 @@
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import io.kcache.KafkaCache;
+import io.kcache.KafkaCacheConfig;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.util.Map;
+import java.util.Properties;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicLong;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.serialization.Deserializer;
+import org.apache.kafka.common.serialization.Serde;
+import org.apache.kafka.common.serialization.Serdes;
+import org.apache.kafka.common.serialization.Serializer;
+import org.apache.kafka.common.utils.Bytes;
+import org.apache.kafka.streams.KafkaStreams;
+import org.apache.kafka.streams.StoreQueryParameters;
+import org.apache.kafka.streams.StreamsBuilder;
+import org.apache.kafka.streams.StreamsConfig;
+import org.apache.kafka.streams.kstream.Consumed;
+import org.apache.kafka.streams.kstream.Materialized;
+import org.apache.kafka.streams.processor.StateRestoreListener;
+import org.apache.kafka.streams.state.KeyValueBytesStoreSupplier;
+import org.apache.kafka.streams.state.KeyValueStore;
+import org.apache.kafka.streams.state.QueryableStoreTypes;
+import org.apache.kafka.streams.state.Stores;
+
+/**
+ * Replays a topic with a Java peer: {@code Replay memory|rocksdb|kcache BOOTSTRAP TOPIC}.
+ *
+ * <p>Prints one JSON object when everything is there, and waits for the end of its input: when
+ * loading began and when all was there (seconds since 1970), how many records there were, how many
+ * entries there are. A GlobalKTable restores bytes; what it holds is decoded once, at the end.
+ */
+public final class Replay {
+    private static final ObjectMapper MAPPER = new ObjectMapper();
+    private static volatile double first;
+    private static final AtomicLong RECORDS = new AtomicLong();
+
+    private static double now() {
+        return System.currentTimeMillis() / 1000.0;
+    }
+
+    private static final Serializer<JsonNode> WRITE = (topic, value) -> {
+        try {
+            return value == null ? null : MAPPER.writeValueAsBytes(value);
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    };
+
+    private static final Deserializer<JsonNode> READ = (topic, bytes) -> {
+        try {
+            return bytes == null ? null : MAPPER.readTree(bytes);
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    };
+
+    private static final Serde<JsonNode> JSON = Serdes.serdeFrom(WRITE, READ);
+
+    public static void main(String[] args) throws Exception {
+        String kind = args[0];
+        String bootstrap = args[1];
+        String topic = args[2];
+        if (kind.equals("kcache")) {
+            kcache(bootstrap, topic);
+        } else {
+            streams(kind, bootstrap, topic);
+        }
+        System.exit(0);
+    }
+
+    private static void streams(String kind, String bootstrap, String topic) throws Exception {
+        StreamsBuilder builder = new StreamsBuilder();
+        KeyValueBytesStoreSupplier supplier =
+                kind.equals("memory") ? Stores.inMemoryKeyValueStore("table") : Stores.persistentKeyValueStore("table");
+        Materialized<String, JsonNode, KeyValueStore<Bytes, byte[]>> store =
+                Materialized.<String, JsonNode>as(supplier).withKeySerde(Serdes.String()).withValueSerde(JSON);
+        builder.globalTable(topic, Consumed.with(Serdes.String(), JSON), store);
+        Properties settings = new Properties();
+        settings.put(StreamsConfig.APPLICATION_ID_CONFIG, topic + "-" + ProcessHandle.current().pid());
+        settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
+        settings.put(StreamsConfig.STATE_DIR_CONFIG, Files.createTempDirectory("replay").toString());
+        KafkaStreams streams = new KafkaStreams(builder.build(), settings);
+        CountDownLatch running = new CountDownLatch(1);
+        streams.setStateListener((state, before) -> {
+            if (state == KafkaStreams.State.RUNNING) {
+                running.countDown();
+            }
+        });
+        streams.setGlobalStateRestoreListener(new StateRestoreListener() {
+            @Override
+            public void onRestoreStart(TopicPartition partition, String name, long start, long end) {
+                if (first == 0) {
+                    first = now();
+                }
+            }
+
+            @Override
+            public void onBatchRestored(TopicPartition partition, String name, long end, long records) {}
+
+            @Override
+            public void onRestoreEnd(TopicPartition partition, String name, long records) {
+                RECORDS.addAndGet(records);
+            }
+        });
+        streams.start();
+        running.await();
+        var table = streams.store(StoreQueryParameters.fromNameAndType(
+                "table", QueryableStoreTypes.<String, JsonNode>keyValueStore()));
+        long entries = 0;
+        try (var all = table.all()) {
+            while (all.hasNext()) {
+                if (all.next().value != null) {
+                    entries++;
+                }
+            }
+        }
+        say(entries);
+        streams.close();
+    }
+
+    private static void kcache(String bootstrap, String topic) throws Exception {
+        Map<String, Object> settings = Map.of(
+                KafkaCacheConfig.KAFKACACHE_BOOTSTRAP_SERVERS_CONFIG, bootstrap,
+                KafkaCacheConfig.KAFKACACHE_TOPIC_CONFIG, topic,
+                KafkaCacheConfig.KAFKACACHE_TOPIC_SKIP_VALIDATION_CONFIG, true,
+                KafkaCacheConfig.KAFKACACHE_INIT_TIMEOUT_CONFIG, 600_000);
+        Deserializer<JsonNode> timed = (name, bytes) -> {
+            if (first == 0) {
+                first = now();
+            }
+            RECORDS.incrementAndGet();
+            return READ.deserialize(name, bytes);
+        };
+        KafkaCache<String, JsonNode> cache = new KafkaCache<>(
+                new KafkaCacheConfig(settings), Serdes.String(), Serdes.serdeFrom(WRITE, timed));
+        cache.init();
+        say(cache.size());
+        cache.close();
+    }
+
+    private static void say(long entries) throws IOException {
+        System.out.printf(
+                java.util.Locale.ROOT,
+                "{\"first\": %.3f, \"done\": %.3f, \"records\": %d, \"entries\": %d}%n",
+                first, now(), RECORDS.get(), entries);
+        System.out.flush();
+        System.in.readAllBytes();
+    }
+}

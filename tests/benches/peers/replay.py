@@ -1,0 +1,62 @@
+"""Replays a topic with Python's ktables.
+
+    replay.py json|pydantic BOOTSTRAP TOPIC
+
+Prints one JSON object when the table is complete, and waits for the end of its input: when the
+first value was decoded and when the table was complete (seconds since 1970), how many records
+there were, how many entries there are.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+from ktables import KafkaTable
+
+
+def decoder(kind):
+    if kind == "json":
+        return json.loads
+    from pydantic import BaseModel
+
+    class Service(BaseModel):
+        id: int
+        up: bool
+        weight: float
+        tags: list[str]
+        host: str
+
+    return Service.model_validate_json
+
+
+class Timed:
+    """Remembers when it was first called, and how often."""
+
+    def __init__(self, decode):
+        self.decode = decode
+        self.first = None
+        self.records = 0
+
+    def __call__(self, raw):
+        if self.first is None:
+            self.first = time.time()
+        self.records += 1
+        return self.decode(raw)
+
+
+async def replay(kind, bootstrap, topic):
+    decode = Timed(decoder(kind))
+    table = KafkaTable(
+        connection=bootstrap, topic=topic, value_decoder=decode, catchup_timeout=600, ensure_topic=False
+    )
+    async with table:
+        done = time.time()
+        if table.status != "caught_up":
+            sys.exit(f"the table is {table.status}: {table.stats}")
+        said = {"first": decode.first, "done": done, "records": decode.records, "entries": len(table)}
+        print(json.dumps(said), flush=True)
+        sys.stdin.read()
+
+
+asyncio.run(replay(*sys.argv[1:]))
