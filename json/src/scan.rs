@@ -206,8 +206,8 @@ const HIGHS: u64 = ONES << 7;
 /// above the lowest may be wrong, because subtraction borrows.
 fn special(word: u64) -> u64 {
     let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let quote = is_zero(word ^ ONES * b'"' as u64);
-    let backslash = is_zero(word ^ ONES * b'\\' as u64);
+    let quote = is_zero(word ^ (ONES * u64::from(b'"')));
+    let backslash = is_zero(word ^ (ONES * u64::from(b'\\')));
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     (quote | backslash | control) & HIGHS
 }

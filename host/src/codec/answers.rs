@@ -74,10 +74,13 @@ impl<'a> PackedAnswers<'a> {
 
     /// The answer to the only item.
     ///
+    /// # Errors
+    ///
+    /// If it is rejected.
+    ///
     /// # Panics
     ///
     /// If there is none.
-    #[must_use]
     pub fn into_one(mut self) -> Result<Vec<u8>, Rejection> {
         match self.rejected.pop() {
             Some((_, rejection)) => Err(rejection),

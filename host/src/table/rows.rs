@@ -25,7 +25,7 @@ use crate::table::entry::Entry;
 use index::Index;
 use order::{Order, Place};
 use paged::Paged;
-use sort::{sort_by_group, sort_by_key};
+use sort::{Ranked, sort_by_group, sort_by_key};
 
 /// The rows of a moment. Of all clones only the newest is written to.
 #[derive(Debug, Clone)]
@@ -66,11 +66,10 @@ impl Rows {
     /// Puts the rows in order, if they are not.
     pub(super) fn sort(&mut self) {
         if self.orders.is_none() {
-            let by_key = sort_by_key(&self.rows);
+            let order = |ranked: Vec<Ranked>| Order::of(ranked.into_iter().map(|(_, row)| row));
+            let by_key = order(sort_by_key(&self.rows));
             let (by_group, groups) = sort_by_group(&self.rows);
-            let orders = Orders { by_key: Order::of(&by_key), by_group: Order::of(&by_group), groups };
-            self.orders = Some(orders);
-            self.make_room();
+            self.orders = Some(Orders { by_key, by_group: order(by_group), groups });
         }
     }
 

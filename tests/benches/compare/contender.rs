@@ -15,6 +15,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use crate::process::now;
 use crate::{engine, native, say};
@@ -27,14 +28,21 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn run(args: &[String]) {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    // What was made lives until the input ends, and so long its memory can be read.
+    let mut made: Option<(Table, Runtime)> = None;
     let result = match args[..] {
         ["raw", how, bootstrap, topic] => raw(bootstrap, topic, how == "at-once"),
-        [kind, codec, bootstrap, topic] => table(kind, codec, bootstrap, topic),
+        [kind, codec, bootstrap, topic] => {
+            let (result, table, runtime) = table(kind, codec, bootstrap, topic);
+            made = Some((table, runtime));
+            result
+        }
         ref args => engine::contender(args).unwrap_or_else(|| panic!("{args:?}")),
     };
     say(&result.to_string());
-    // What was used can be read until the input ends.
+    // Nothing comes, and nobody minds if it does.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    drop(made);
 }
 
 /// The client and nothing else: every message is taken and its bytes are counted; one
@@ -111,7 +119,7 @@ fn by_the_hundred(consumer: &BaseConsumer, mut left: u64) -> (f64, usize) {
 }
 
 /// A table of ours.
-fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> Value {
+fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
     let value: Arc<dyn ValueCodec> = match (kind, codec) {
         ("built-in", "json") => Arc::new(Json),
         ("component", "copy" | "json") => {
@@ -130,10 +138,11 @@ fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> Value {
     let done = now();
     let stats = table.stats();
     assert!(stats.rejects.is_empty(), "{:?}", table.rejects().first());
-    json!({
+    let result = json!({
         "first": timed.first.get(), "done": done, "records": stats.records,
         "entries": stats.entries, "bytes": stats.payload_bytes,
-    })
+    });
+    (result, table, runtime)
 }
 
 /// Remembers when it was first asked to decode.

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::contender::COMMAND;
 use crate::fed::FedLog;
-use crate::process::{self, memory};
+use crate::process::{self, Kept, settled};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, data, say};
 
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
 
 fn contend(args: &[&str]) -> Value {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    process::run(command.arg(COMMAND).args(args)).said
+    process::run(command.arg(COMMAND).args(args), Kept::Ignored).said
 }
 
 fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
@@ -237,7 +237,7 @@ fn random(n: usize) -> usize {
 fn memory_of(kind: &str, keys: usize) -> Value {
     // What the process takes by itself: a table of one key.
     drop(Fed::new(1, kind == "grouped"));
-    let empty = settled();
+    let empty = settled(std::process::id());
     let fed = Fed::new(1, kind == "grouped");
     for start in (0..keys).step_by(1000) {
         fed.write(start..(start + 1000).min(keys), 0);
@@ -245,24 +245,10 @@ fn memory_of(kind: &str, keys: usize) -> Value {
     fed.sync();
     let payload = fed.table.stats().payload_bytes as f64;
     let per_key = |resident: u64| (resident.saturating_sub(empty) as f64 - payload) / keys as f64;
-    let loaded = per_key(settled());
+    let loaded = per_key(settled(std::process::id()));
     for start in (0..10 * keys).step_by(1000) {
         fed.write((start..start + 1000).map(|n| random(n) % keys), start);
     }
     fed.sync();
-    json!({"loaded": loaded, "overwritten": per_key(settled())})
-}
-
-/// Resident memory once it has stopped to shrink: the allocator takes its time.
-fn settled() -> u64 {
-    let resident = || memory(std::process::id(), "VmRSS:");
-    let (mut least, mut since) = (resident(), Instant::now());
-    while since.elapsed() < Duration::from_secs(12) {
-        thread::sleep(Duration::from_millis(100));
-        let now = resident();
-        if now + (1 << 20) < least {
-            (least, since) = (now, Instant::now());
-        }
-    }
-    resident()
+    json!({"loaded": loaded, "overwritten": per_key(settled(std::process::id()))})
 }

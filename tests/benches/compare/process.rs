@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{ChildStdout, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -21,7 +21,20 @@ pub(crate) struct Run {
     pub(crate) cpu: Duration,
     /// The most memory it had at once, in bytes.
     pub(crate) peak: u64,
+    /// What it kept, in bytes, if that was asked for.
+    pub(crate) kept: Option<u64>,
 }
+
+/// Whether to wait for the memory that a process keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Measured,
+    Ignored,
+}
+
+/// How long memory must have stayed the same to be what is kept: allocators give back what
+/// they hold in reserve after ten seconds.
+const SETTLED: Duration = Duration::from_secs(12);
 
 impl Run {
     /// A number that it said.
@@ -31,7 +44,7 @@ impl Run {
 }
 
 /// Runs a contender to its end.
-pub(crate) fn run(command: &mut Command) -> Run {
+pub(crate) fn run(command: &mut Command, kept: Kept) -> Run {
     let started = now();
     let mut child = command
         .stdin(Stdio::piped())
@@ -40,9 +53,10 @@ pub(crate) fn run(command: &mut Command) -> Run {
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let said = said(command, child.stdout.take().unwrap());
     let (cpu, peak) = (cpu(child.id()), peak(child.id()));
+    let kept = (kept == Kept::Measured).then(|| settled(child.id()));
     drop(child.stdin.take());
     child.wait().unwrap();
-    Run { said, started, cpu, peak }
+    Run { said, started, cpu, peak, kept }
 }
 
 /// The line of JSON among what it prints.
@@ -70,8 +84,22 @@ fn peak(process: u32) -> u64 {
     memory(process, "VmHWM:")
 }
 
+/// What a process has resident once that no longer shrinks, in bytes.
+pub(crate) fn settled(process: u32) -> u64 {
+    let resident = || memory(process, "VmRSS:");
+    let (mut least, mut since) = (resident(), Instant::now());
+    while since.elapsed() < SETTLED {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = resident();
+        if now + (1 << 20) < least {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    resident()
+}
+
 /// A line of a process's status, in bytes.
-pub(crate) fn memory(process: u32, name: &str) -> u64 {
+fn memory(process: u32, name: &str) -> u64 {
     let status = read(process, "status");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024

@@ -9,7 +9,7 @@ use ktables_tests::root;
 
 use crate::contender::COMMAND;
 use crate::data::{Values, Workload, produce};
-use crate::process::{self, Run};
+use crate::process::{self, Kept, Run};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
 
@@ -116,11 +116,13 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
             workload.records, workload.values, workload.keys, workload.partitions, workload.compression
         ),
     );
+    // Of a large table it matters, and of a small one the process itself is most.
+    let kept = if workload.keys > 1_000_000 { Kept::Measured } else { Kept::Ignored };
     for round in 0..options.rounds {
         say(&format!("{}: round {} of {}", workload.name, round + 1, options.rounds));
         let peers = options.peers && workload.name == SMALL.name;
         for contender in contenders.iter().chain(if peers { &PEERS[..] } else { &[] }) {
-            let run = contend(contender, bootstrap, &topic);
+            let run = contend(contender, bootstrap, &topic, kept);
             assert_eq!(run.number("records"), workload.records as f64, "{}", contender.label);
             record(&mut cell, contender.label, workload, &run);
         }
@@ -130,7 +132,7 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
     cell
 }
 
-fn contend(contender: &Contender, bootstrap: &str, topic: &str) -> Run {
+fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Kept) -> Run {
     let mut command = match contender.kind {
         "python" => {
             let mut python = Command::new(peers().join("python/bin/python"));
@@ -150,7 +152,7 @@ fn contend(contender: &Contender, bootstrap: &str, topic: &str) -> Run {
             ours
         }
     };
-    process::run(command.args([bootstrap, topic]))
+    process::run(command.args([bootstrap, topic]), kept)
 }
 
 /// Where `cargo xtask bench --peers` installs them.
@@ -170,4 +172,8 @@ fn record(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {
     cell.sample(label, "M records/s", millions / (done - first));
     cell.sample(label, "CPU, us/record", run.cpu.as_secs_f64() / millions);
     cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+    if let Some(kept) = run.kept {
+        cell.sample(label, "kept, MiB", kept as f64 / f64::from(1 << 20));
+        cell.sample(label, "peak, of kept", run.peak as f64 / kept as f64);
+    }
 }

@@ -98,14 +98,14 @@ impl Index {
     /// The cells from a hash's own on, once around.
     fn from(&self, hash: KeyHash) -> impl Iterator<Item = &Cell> {
         // The hash as a fraction of all there are.
-        let start = (u64::from(hash.0) * self.cells.len() as u64 >> 32) as usize;
+        let start = ((u64::from(hash.0) * self.cells.len() as u64) >> 32) as usize;
         let (before, after) = self.cells.split_at(start);
         after.iter().chain(before)
     }
 }
 
 fn pack(KeyHash(hash): KeyHash, row: u32) -> u64 {
-    u64::from(hash) << 32 | (u64::from(row) + 1)
+    (u64::from(hash) << 32) | (u64::from(row) + 1)
 }
 
 fn unpack(cell: u64) -> Option<(KeyHash, u32)> {

@@ -22,8 +22,15 @@ pub(super) struct Place {
 
 impl Order {
     /// Rows that are in order.
-    pub(super) fn of(sorted: &[u32]) -> Self {
-        Self { blocks: Arc::new(sorted.chunks(BLOCK).map(|rows| Arc::new(rows.to_vec())).collect()) }
+    pub(super) fn of(sorted: impl ExactSizeIterator<Item = u32>) -> Self {
+        let mut sorted = sorted.peekable();
+        let mut blocks = Vec::with_capacity(sorted.len().div_ceil(BLOCK));
+        while sorted.peek().is_some() {
+            let mut rows = Vec::with_capacity(sorted.len().min(BLOCK));
+            rows.extend(sorted.by_ref().take(BLOCK));
+            blocks.push(Arc::new(rows));
+        }
+        Self { blocks: Arc::new(blocks) }
     }
 
     /// The place of the first row that is not before what is looked for; `compare` says
@@ -107,7 +114,7 @@ mod tests {
         #[test]
         fn an_order_is_a_sorted_set(start: bool, steps in proptest::collection::vec(0..3000_u32, 0..3000)) {
             let mut expected: Vec<u32> = if start { (0..2000).map(|n| n * 2).collect() } else { Vec::new() };
-            let mut order = Order::of(&expected);
+            let mut order = Order::of(expected.iter().copied());
             for row in steps {
                 let place = order.seek(|other| other.cmp(&row));
                 match expected.binary_search(&row) {

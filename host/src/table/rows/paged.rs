@@ -13,11 +13,12 @@ const PAGE: usize = 30;
 const BRANCH: usize = 64;
 
 type Page<T> = [Option<T>; PAGE];
+type Branch<T> = Vec<Arc<Page<T>>>;
 
 /// Items by number; each may be missing.
 #[derive(Debug, Clone)]
 pub(super) struct Paged<T> {
-    branches: Arc<Vec<Arc<Vec<Arc<Page<T>>>>>>,
+    branches: Arc<Vec<Arc<Branch<T>>>>,
     len: usize,
 }
 

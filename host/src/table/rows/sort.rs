@@ -9,21 +9,20 @@ use rayon::slice::ParallelSliceMut;
 use crate::table::entry::Entry;
 use crate::table::rows::paged::Paged;
 
-/// A row's number, and the first bytes of its text that matter.
-type Ranked = (u64, u32);
+/// The first bytes of a row's text that matter, and its number.
+pub(super) type Ranked = (u64, u32);
 
-/// The numbers of all rows, by key.
-pub(super) fn sort_by_key(rows: &Paged<Entry>) -> Vec<u32> {
-    sorted(rows, rows.iter().map(|(number, _)| number as u32).collect(), Entry::key)
+/// All rows, by key.
+pub(super) fn sort_by_key(rows: &Paged<Entry>) -> Vec<Ranked> {
+    sorted(rows, rows.iter().map(|(number, _)| (0, number as u32)).collect(), Entry::key)
 }
 
-/// The numbers of the rows that have a group, by group and member; and how many groups
-/// there are.
-pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<u32>, usize) {
-    let mut groups: HashMap<&str, Vec<u32>> = HashMap::new();
+/// The rows that have a group, by group and member; and how many groups there are.
+pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<Ranked>, usize) {
+    let mut groups: HashMap<&str, Vec<Ranked>> = HashMap::new();
     for (number, row) in rows.iter() {
         if let Some(group) = row.group() {
-            groups.entry(group).or_default().push(number as u32);
+            groups.entry(group).or_default().push((0, number as u32));
         }
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
@@ -32,21 +31,22 @@ pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<u32>, usize) {
     (groups.into_iter().flat_map(|(_, members)| sorted(rows, members, member)).collect(), count)
 }
 
-/// These rows by their text.
-fn sorted(rows: &Paged<Entry>, numbers: Vec<u32>, text: impl Fn(&Entry) -> &str + Sync) -> Vec<u32> {
+/// These rows by their text. In place: there may be millions, when memory is scarce.
+fn sorted(rows: &Paged<Entry>, mut ranked: Vec<Ranked>, text: impl Fn(&Entry) -> &str + Sync) -> Vec<Ranked> {
     let text = |number: u32| rows.get(number as usize).map_or("", |row| text(row));
-    let Some(first) = numbers.first().map(|&number| text(number).as_bytes()) else { return numbers };
-    let common = numbers.iter().fold(first.len(), |common, &number| {
+    let Some(first) = ranked.first().map(|&(_, number)| text(number).as_bytes()) else { return ranked };
+    let common = ranked.iter().fold(first.len(), |common, &(_, number)| {
         first[..common].iter().zip(text(number).as_bytes()).take_while(|(a, b)| a == b).count()
     });
-    let mut ranked: Vec<Ranked> =
-        numbers.iter().map(|&number| (rank(&text(number).as_bytes()[common..]), number)).collect();
+    for (rank, number) in &mut ranked {
+        *rank = first_bytes(&text(*number).as_bytes()[common..]);
+    }
     ranked.par_sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| text(a.1).cmp(text(b.1))));
-    ranked.into_iter().map(|(_, number)| number).collect()
+    ranked
 }
 
 /// The first eight bytes as a number of the same order; what is shorter ends with zeros.
-fn rank(text: &[u8]) -> u64 {
+fn first_bytes(text: &[u8]) -> u64 {
     let mut first = [0; 8];
     let len = text.len().min(8);
     first[..len].copy_from_slice(&text[..len]);
