@@ -6,12 +6,15 @@
 
 mod check;
 mod demo;
+mod guard;
 mod guests;
 mod kafka;
 mod run;
 mod setup;
 
 use std::process::ExitCode;
+
+use guard::Guard;
 
 const HELP: &str = "\
 cargo xtask COMMAND
@@ -30,6 +33,8 @@ cargo xtask COMMAND
                     measure what the sandbox costs, codec by codec
   profile [KIND CODEC]
                     where a replay spends its time, by perf; `component json` if not said
+  guard [--record]  count the instructions of the hot paths, and compare with what is
+                    recorded, or record it
   kafka up          start a Kafka broker; it ends with the shell that this is called in
   kafka down        end it, and remove its data
   kafka status      where it runs
@@ -51,6 +56,8 @@ fn main() -> ExitCode {
         (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::micro(args),
         (Some("bench"), args) => check::bench(args),
         (Some("profile"), args) => check::profile(args),
+        (Some("guard"), []) => guard::guard(Guard::Check),
+        (Some("guard"), [option]) if option == "--record" => guard::guard(Guard::Record),
         (Some("kafka"), [action]) if action == "up" => kafka::up(),
         (Some("kafka"), [action]) if action == "down" => kafka::down(),
         (Some("kafka"), [action]) if action == "status" => kafka::status(),

@@ -17,6 +17,9 @@ const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "l
 /// Debian's Java, with the compiler that runs the tests' Java sources, and Maven.
 const DEBIAN_JAVA: [&str; 2] = ["openjdk-17-jdk-headless", "maven"];
 
+/// What counts instructions.
+const DEBIAN_VALGRIND: [&str; 1] = ["valgrind"];
+
 /// Debian's Python with virtual environments.
 const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 
@@ -151,6 +154,15 @@ fn kafka() -> Outcome {
         say(&format!("installing: Apache Kafka {}", ktables_broker::version()));
     }
     ktables_broker::install(&target())
+}
+
+/// Valgrind, whose callgrind counts instructions.
+pub(crate) fn valgrind() -> Outcome {
+    let check = || match succeeds(command("valgrind").arg("--version")) {
+        true => Ok(()),
+        false => Err("valgrind is missing: install it (Debian: apt-get install valgrind)".to_owned()),
+    };
+    require(check, &DEBIAN_VALGRIND)
 }
 
 /// The Python packages of the tests.

@@ -34,7 +34,8 @@ impl<'a> PackedAnswers<'a> {
     }
 
     /// Items that were accepted, and those that were rejected, by ascending index.
-    pub(crate) fn of(items: Packed, rejected: Vec<(usize, Rejection)>) -> Self {
+    #[must_use]
+    pub fn from_parts(items: Packed, rejected: Vec<(usize, Rejection)>) -> Self {
         Self { items: Cow::Owned(items), rejected, is_json: false }
     }
 

@@ -298,7 +298,7 @@ impl Instance {
         let rejection = |error: types::SlotError| (error.index as usize, self.rejected(error.error));
         let rejected = errors.into_iter().map(rejection).collect();
         let may_pass = items.bytes().len() > self.limits.output;
-        let mut answers = PackedAnswers::of(items, rejected);
+        let mut answers = PackedAnswers::from_parts(items, rejected);
         if may_pass {
             answers.check(|_, item| self.sized(item).map(drop));
         }

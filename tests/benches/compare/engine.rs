@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::table::{Entry, Table};
+use ktables_tests::FedLog;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::contender::COMMAND;
-use crate::fed::FedLog;
 use crate::process::{self, Kept, settled};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, data, say};

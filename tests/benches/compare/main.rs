@@ -9,7 +9,6 @@ mod cluster;
 mod contender;
 mod data;
 mod engine;
-mod fed;
 mod native;
 mod process;
 mod profile;

@@ -1,4 +1,4 @@
-//! A log that is fed by the bench: what a table does by itself, without a broker.
+//! A log in memory that is fed by hand: what a table does by itself, without a broker.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ type Item = Result<StreamItem, LogError>;
 
 /// A log of one topic with one partition, which begins with so many records.
 #[derive(Debug)]
-pub(crate) struct FedLog {
+pub struct FedLog {
     records: Offset,
     next: AtomicI64,
     items: mpsc::Sender<Item>,
@@ -25,15 +25,21 @@ pub(crate) struct FedLog {
 }
 
 impl FedLog {
-    pub(crate) fn new(records: usize) -> Arc<Self> {
+    /// A log whose topic a table has loaded when it has read so many records.
+    #[must_use]
+    pub fn new(records: usize) -> Arc<Self> {
         let (items, stream) = mpsc::channel(4);
-        let records = Offset::try_from(records).unwrap();
+        let records = Offset::try_from(records).expect("not that many");
         Arc::new(Self { records, next: AtomicI64::new(0), items, stream: Mutex::new(Some(stream)) })
     }
 
     /// Appends records; waits while the table has enough to do. Not for threads of a
     /// runtime.
-    pub(crate) fn append<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8])>) {
+    ///
+    /// # Panics
+    ///
+    /// If no table reads them any more.
+    pub fn append<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8])>) {
         let mut batch = RecordBatch::new(0);
         for (key, value) in records {
             let offset = self.next.fetch_add(1, Ordering::Relaxed);
@@ -48,11 +54,13 @@ impl FedLog {
     }
 
     fn send(&self, batch: RecordBatch) {
-        self.items.blocking_send(Ok(StreamItem::Records(Box::new(batch)))).unwrap();
+        let batch = Ok(StreamItem::Records(Box::new(batch)));
+        self.items.blocking_send(batch).expect("a table reads");
     }
 
     /// The offset behind the last record.
-    pub(crate) fn end(&self) -> Offset {
+    #[must_use]
+    pub fn end(&self) -> Offset {
         self.next.load(Ordering::Relaxed)
     }
 }
@@ -94,7 +102,7 @@ impl Log for FedLog {
         from: &[OffsetRange],
         _: Headers,
     ) -> Result<PartitionStreams, LogError> {
-        let stream = self.stream.lock().unwrap().take().ok_or(LogError::Closed)?;
+        let stream = self.stream.lock().expect("not poisoned").take().ok_or(LogError::Closed)?;
         let stream = PartitionStream::new(from[0], stream);
         Ok(stream::iter([Ok(stream)]).chain(pending()).boxed())
     }

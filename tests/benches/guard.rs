@@ -1,0 +1,109 @@
+//! The hot paths, one at a time, for `cargo xtask guard`: it counts the instructions of
+//! the function [`measured`] by callgrind. Everything else here is preparation and is not
+//! counted; nor is what other threads do.
+
+#![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ktables::Packed;
+use ktables::codec::{Codecs, Json, ValueCodec};
+use ktables::table::Table;
+use ktables_tests::{FedLog, TOPIC, component};
+use tokio::runtime::Runtime;
+
+/// How many records or keys each path works on.
+const MANY: usize = 1000;
+
+/// How many rows there are in the tables.
+const ROWS: usize = 10_000;
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn main() {
+    let paths: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match paths.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["decode-built-in"] => decode(&Json),
+        ["decode-component"] => {
+            decode(&*component("mirror").value_codec(TOPIC, r#"{"mode":"copy"}"#).unwrap())
+        }
+        ["apply"] => apply(),
+        ["get"] => get(),
+        ["snapshot"] => snapshot(),
+        _ => panic!("one of decode-built-in, decode-component, apply, get, snapshot"),
+    }
+}
+
+/// What is counted.
+#[inline(never)]
+fn measured(path: impl FnOnce()) {
+    path();
+    black_box(());
+}
+
+/// A batch through a codec and the checks of its answers.
+fn decode(codec: &dyn ValueCodec) {
+    let batch: Packed = (0..MANY).map(value).collect();
+    // Once before, to have everything made that is made once.
+    for is_measured in [false, true] {
+        let work =
+            || assert!(black_box(codec.decode(&batch, &[]).unwrap()).iter().all(|answer| answer.is_ok()));
+        if is_measured { measured(work) } else { work() }
+    }
+}
+
+/// A batch of updates into a table that is loaded.
+fn apply() {
+    let (runtime, log, table) = loaded();
+    for is_measured in [false, true] {
+        let updates: Vec<(String, String)> = (0..MANY).map(|n| (key(n * 7), value(n + 1))).collect();
+        log.append(updates.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
+        let last = log.end() - 1;
+        let work = || drop(runtime.block_on(table.wait_for(0, last, PATIENCE)));
+        if is_measured {
+            measured(work)
+        } else {
+            work()
+        }
+        assert_eq!(table.stats().rejects.len(), 0);
+    }
+}
+
+fn get() {
+    let (_runtime, _log, table) = loaded();
+    let keys: Vec<String> = (0..MANY).map(|n| key(n * 7)).collect();
+    measured(|| keys.iter().for_each(|key| drop(black_box(table.get(key)))));
+}
+
+fn snapshot() {
+    let (_runtime, _log, table) = loaded();
+    measured(|| (0..MANY).for_each(|_| drop(black_box(table.snapshot()))));
+}
+
+/// A table of [`ROWS`] rows, whose task runs only where somebody waits for it.
+fn loaded() -> (Runtime, Arc<FedLog>, Table) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let log = FedLog::new(ROWS);
+    let builder = Table::builder(log.clone(), TOPIC, Codecs::default()).catchup_timeout(PATIENCE);
+    let table = runtime.block_on(builder.open()).unwrap();
+    let feeder = log.clone();
+    let feed = std::thread::spawn(move || {
+        let rows: Vec<(String, String)> = (0..ROWS).map(|n| (key(n), value(n))).collect();
+        feeder.append(rows.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
+    });
+    runtime.block_on(table.ready()).unwrap();
+    feed.join().unwrap();
+    (runtime, log, table)
+}
+
+fn key(n: usize) -> String {
+    format!("key-{n:016x}")
+}
+
+fn value(n: usize) -> String {
+    format!(
+        r#"{{"id":1{n:06},"up":true,"weight":0.5,"tags":["eu","zone-1"],"host":"node-0123456789.example.net"}}"#
+    )
+}
