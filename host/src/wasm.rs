@@ -28,7 +28,7 @@ mod limits;
 mod state;
 
 pub use component::{Component, Description, LoadOptions, digest_of};
-pub use engine::{Engine, EngineOptions};
+pub use engine::{Engine, EngineOptions, Metering};
 pub use error::WasmError;
 pub use inspect::{Inspection, Interface, SUPPORTED_VERSIONS, inspect};
 pub use limits::{Limits, Profile};

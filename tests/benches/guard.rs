@@ -1,17 +1,19 @@
 //! The hot paths, one at a time, for `cargo xtask guard`: it counts the instructions of
 //! the function [`measured`] by callgrind. Everything else here is preparation and is not
-//! counted; nor is what other threads do.
+//! counted; nor is what other threads do. And what guests take, which the engine counts.
 
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ktables::Packed;
 use ktables::codec::{Codecs, Json, ValueCodec};
 use ktables::table::Table;
-use ktables_tests::{FedLog, TOPIC, component};
+use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering};
+use ktables_tests::{FedLog, TOPIC, component, component_path};
 use tokio::runtime::Runtime;
 
 /// How many records or keys each path works on.
@@ -32,7 +34,8 @@ fn main() {
         ["apply"] => apply(),
         ["get"] => get(),
         ["snapshot"] => snapshot(),
-        _ => panic!("one of decode-built-in, decode-component, apply, get, snapshot"),
+        ["fuel", guest, config] => fuel(guest, config),
+        _ => panic!("one of decode-built-in, decode-component, apply, get, snapshot, fuel GUEST CONFIG"),
     }
 }
 
@@ -52,6 +55,15 @@ fn decode(codec: &dyn ValueCodec) {
             || assert!(black_box(codec.decode(&batch, &[]).unwrap()).iter().all(|answer| answer.is_ok()));
         if is_measured { measured(work) } else { work() }
     }
+}
+
+/// Prints what a guest takes for a batch, in fuel: the same on every machine.
+fn fuel(guest: &str, config: &str) {
+    let options = EngineOptions { metering: Metering::Fuel, cache: None, ..EngineOptions::default() };
+    let component =
+        Engine::new(options).unwrap().load(component_path(guest), LoadOptions::default()).unwrap();
+    let fuel = component.decode_fuel(config, &(0..MANY).map(value).collect()).unwrap();
+    std::io::stdout().write_all(format!("{fuel}\n").as_bytes()).unwrap();
 }
 
 /// A batch of updates into a table that is loaded.

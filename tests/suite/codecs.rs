@@ -5,7 +5,7 @@ use std::fs;
 use ktables::codec::{Codecs, Json, KeyCodec, RejectKind, Utf8};
 use ktables::log::{Header, NewRecord};
 use ktables::table::Table;
-use ktables::wasm::{Engine, EngineOptions, LoadOptions, WasmError};
+use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering, WasmError};
 use ktables::writer::{Verify, WriteError, Writer};
 use ktables_tests::{Scratch, TOPIC, component, component_path, engine, record};
 
@@ -205,6 +205,21 @@ fn what_is_measured_gives_values_back_and_checks_them() {
             answers.iter().map(|answer| answer.map_err(|rejection| rejection.kind)).collect();
         assert_eq!(answers, [Ok(&b"{\"a\":1}"[..]), Err(fault)]);
     }
+}
+
+#[test]
+fn fuel_is_the_same_each_time_and_more_for_more() {
+    let load = |metering| {
+        let options = EngineOptions { metering, cache: None, ..EngineOptions::default() };
+        Engine::new(options).unwrap().load(component_path("mirror"), LoadOptions::default()).unwrap()
+    };
+    let (config, few) = (r#"{"mode":"json"}"#, ["[1,2]"; 10].iter().collect());
+    let component = load(Metering::Fuel);
+    let fuel = component.decode_fuel(config, &few).unwrap();
+    assert_eq!(component.decode_fuel(config, &few).unwrap(), fuel);
+    assert!(component.decode_fuel(config, &["[1,2]"; 100].iter().collect()).unwrap() > 5 * fuel);
+    let error = load(Metering::Deadline).decode_fuel(config, &few).unwrap_err();
+    assert!(error.to_string().contains("Metering::Fuel"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! The hot paths held to what they took before: instructions, counted by callgrind, which
-//! no other load on the machine changes.
+//! The hot paths held to what they took before: instructions of the host, counted by
+//! callgrind, and fuel of guests, counted by their engine. No other load on the machine
+//! changes either.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,6 +11,10 @@ use crate::setup::valgrind;
 
 /// What is counted; see `tests/benches/guard.rs`.
 const PATHS: [&str; 5] = ["decode-built-in", "decode-component", "apply", "get", "snapshot"];
+
+/// Guests whose fuel is counted: a name for the number, the guest, its configuration.
+const GUESTS: [(&str, &str, &str); 2] =
+    [("fuel-copy", "mirror", r#"{"mode":"copy"}"#), ("fuel-json", "mirror", r#"{"mode":"json"}"#)];
 
 /// What they took when they were last recorded, a line each.
 const RECORDED: &str = "tests/benches/guard.txt";
@@ -33,6 +38,10 @@ pub(crate) fn guard(what: Guard) -> Outcome {
     for path in PATHS {
         counted.push((path, instructions(&program, path)?));
     }
+    for (name, guest, config) in GUESTS {
+        let fuel = output(command(&program).args(["fuel", guest, config]))?;
+        counted.push((name, fuel.trim().parse().map_err(|error| format!("{name}: {fuel}: {error}"))?));
+    }
     let file = root().join(RECORDED);
     if what == Guard::Record {
         let lines: String = counted.iter().map(|(path, count)| format!("{path} {count}\n")).collect();
@@ -43,7 +52,7 @@ pub(crate) fn guard(what: Guard) -> Outcome {
     for (path, count) in counted {
         let before = recorded.lines().find_map(|line| line.strip_prefix(path)?.trim().parse::<u64>().ok());
         let before = before.ok_or_else(|| format!("{RECORDED} has no number for {path}"))?;
-        say(&format!("{path:>20}: {count:>9} instructions, recorded {before:>9}"));
+        say(&format!("{path:>20}: {count:>9}, recorded {before:>9}"));
         if count * 100 > before * (100 + TOLERANCE) {
             slower.push(path);
         }

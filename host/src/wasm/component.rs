@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::InstancePre;
 
 use crate::codec::{ComponentId, GroupScheme, KeyCodec, ValueCodec};
-use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::Role;
+use crate::packed::Packed;
+use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
 use crate::wasm::codecs::{ComponentCodec, Setup};
 use crate::wasm::engine::{Engine, Shared};
 use crate::wasm::fault::CallError;
@@ -162,6 +163,32 @@ impl Component {
     pub fn value_codec(&self, topic: &str, config: &str) -> Result<Arc<dyn ValueCodec>, WasmError> {
         self.require("value codec", &[Interface::ValueCodec, Interface::ValueCodecBatch])?;
         Ok(Arc::new(self.codec(topic, Role::Value, config)?))
+    }
+
+    /// What it takes a value codec of this component to decode these values, in fuel: the
+    /// guest's part only, and the second time, when its memory has grown.
+    ///
+    /// # Errors
+    ///
+    /// As [`Component::value_codec`]; if decoding faults; if the engine does not count
+    /// fuel ([`Metering::Fuel`](crate::wasm::Metering::Fuel)).
+    pub fn decode_fuel(&self, config: &str, raw: &Packed) -> Result<u64, WasmError> {
+        self.require("value codec", &[Interface::ValueCodec, Interface::ValueCodecBatch])?;
+        let failed = |error| self.failed("measured", error);
+        let mut instance = self.instantiate().map_err(failed)?;
+        let context = Context { topic: "", role: Role::Value, config };
+        instance
+            .configure(context)
+            .map_err(failed)?
+            .map_err(|message| WasmError::Configuration { name: self.id.name.clone(), message })?;
+        let mut used = [0; 3];
+        for used in &mut used {
+            *used = instance.fuel_used().ok_or_else(|| WasmError::Engine {
+                reason: "it does not count fuel: make it with Metering::Fuel".to_owned(),
+            })?;
+            instance.decode_values(raw, &[]).map_err(failed)?;
+        }
+        Ok(used[2] - used[1])
     }
 
     /// A key codec made of this component; see [`Component::value_codec`].

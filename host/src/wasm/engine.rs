@@ -28,6 +28,17 @@ const INSTANCES: u32 = 2000;
 /// `wit-component` adds for its imports.
 const MODULES: u32 = 3;
 
+/// How the work of guests is bounded and measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Metering {
+    /// By time: [`Limits::deadline`](crate::wasm::Limits::deadline). For production.
+    #[default]
+    Deadline,
+    /// By fuel, of which an instruction takes one, as a rule: the same number on every
+    /// machine, and slower. For reports; there are no deadlines.
+    Fuel,
+}
+
 /// How an [`Engine`] is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -39,6 +50,8 @@ pub struct EngineOptions {
     /// A compilation that takes longer is given up. A minute by default: ten
     /// times what a component with an interpreter in it takes.
     pub compile_deadline: Duration,
+    /// How guests are bounded and measured; by time by default.
+    pub metering: Metering,
 }
 
 impl Default for EngineOptions {
@@ -52,7 +65,12 @@ impl Default for EngineOptions {
                 .map(|folder| folder.join("ktables"))
                 .or_else(|| Some(folder("HOME")?.join(".cache/ktables"))),
         };
-        Self { memory_budget: 2 << 30, cache, compile_deadline: Duration::from_secs(60) }
+        Self {
+            memory_budget: 2 << 30,
+            cache,
+            compile_deadline: Duration::from_secs(60),
+            metering: Metering::Deadline,
+        }
     }
 }
 
@@ -69,6 +87,7 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) cache: Option<Cache>,
     pub(super) compile_deadline: Duration,
+    pub(super) metering: Metering,
     /// The idle instances of every codec. A std lock: held to look through.
     idle: Mutex<Vec<Weak<IdleInstances>>>,
 }
@@ -110,22 +129,25 @@ impl Engine {
     /// private.
     pub fn new(options: EngineOptions) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine { reason: format!("{error:#}") };
-        let engine = wasmtime::Engine::new(&config(true)).or_else(|error| {
+        let engine = wasmtime::Engine::new(&config(options.metering, true)).or_else(|error| {
             tracing::warn!(
                 "no room for pooled instances ({error:#}); each is allocated on demand, which is slower"
             );
-            wasmtime::Engine::new(&config(false)).map_err(failed)
+            wasmtime::Engine::new(&config(options.metering, false)).map_err(failed)
         })?;
         let mut linker = Linker::new(&engine);
         logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(failed)?;
         types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(failed)?;
-        start_clock(&engine)?;
+        if options.metering == Metering::Deadline {
+            start_clock(&engine)?;
+        }
         let shared = Shared {
             engine,
             linker,
             budget: Arc::new(Budget::new(options.memory_budget)),
             cache: options.cache.as_deref().and_then(|folder| open_cache(folder).transpose()).transpose()?,
             compile_deadline: options.compile_deadline,
+            metering: options.metering,
             idle: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -145,12 +167,13 @@ fn open_cache(folder: &Path) -> Result<Option<Cache>, WasmError> {
     }
 }
 
-fn config(pooled: bool) -> Config {
+fn config(metering: Metering, pooled: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
         .concurrency_support(false)
-        .epoch_interruption(true)
+        .epoch_interruption(metering == Metering::Deadline)
+        .consume_fuel(metering == Metering::Fuel)
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)

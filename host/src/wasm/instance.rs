@@ -14,7 +14,7 @@ use crate::packed::Packed;
 use crate::wasm::Limits;
 use crate::wasm::bindings::v0_1::exports::ktables::codec as exports;
 use crate::wasm::bindings::v0_1::ktables::codec::types;
-use crate::wasm::engine::{Shared, TICK};
+use crate::wasm::engine::{Metering, Shared, TICK};
 use crate::wasm::fault::{CallError, Fault, budget_spent, classify};
 use crate::wasm::inspect::Interface;
 use crate::wasm::state::{Exceeded, State};
@@ -44,6 +44,9 @@ pub(super) struct Instance {
     limits: Limits,
     broken: bool,
 }
+
+/// What an instance may use where fuel is counted: some minutes of work.
+const FUEL: u64 = 1 << 40;
 
 /// The words of a guest are cut at this many bytes.
 const MESSAGE_BYTES: usize = 4 * 1024;
@@ -96,6 +99,10 @@ impl Instance {
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_per_call());
         store.set_epoch_deadline(ticks(limits, 0));
+        if shared.metering == Metering::Fuel {
+            // OK because this engine meters fuel.
+            store.set_fuel(FUEL).expect("an engine that meters fuel");
+        }
         let instance = pre.instantiate(&mut store).map_err(|error| start_failed(&error, &store, limits))?;
         match Exports::load(pre, instance, &mut store, interfaces) {
             Ok(exports) => Ok(Self { store, exports, id: id.clone(), limits: limits.clone(), broken: false }),
@@ -120,6 +127,11 @@ impl Instance {
         let Some(plugin) = &self.exports.plugin else { return Ok(Ok(())) };
         let answer = plugin.call_configure(&mut self.store, context);
         answer.map_err(|error| self.failed(&error, 0))
+    }
+
+    /// What the instance has used since it was made, if its engine counts that.
+    pub(super) fn fuel_used(&self) -> Option<u64> {
+        self.store.get_fuel().ok().map(|left| FUEL - left)
     }
 
     /// Whether an item of an answer broke a rule: the instance must not be used
