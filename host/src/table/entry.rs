@@ -140,6 +140,11 @@ impl Entry {
         self.places().map(|[_, member]| self.text(member))
     }
 
+    /// Its group's name, and its own in it.
+    pub(super) fn pair(&self) -> Option<(&str, &str)> {
+        self.places().map(|[group, member]| (self.text(group), self.text(member)))
+    }
+
     fn json_range(&self) -> Range<usize> {
         match self.places() {
             None => self.key_len()..self.0.slice.len(),

@@ -185,9 +185,19 @@ impl Rows {
         pair(&self.rows, number)
     }
 
-    /// A new value for a known key.
+    /// A new value for a known key. A scheme is the same each time; should one not be, the
+    /// row goes to its new group.
     fn overwrite(&mut self, number: u32, row: Entry) -> Option<Entry> {
-        self.rows.replace(number as usize, Some(row))
+        let moves = self.row(number).is_some_and(|old| old.pair() != row.pair());
+        let mut orders = self.orders.as_mut().filter(|_| moves);
+        if let Some(orders) = &mut orders {
+            orders.leave_group(&self.rows, number);
+        }
+        let old = self.rows.replace(number as usize, Some(row));
+        if let Some(orders) = &mut orders {
+            orders.join_group(&self.rows, number);
+        }
+        old
     }
 
     fn insert(&mut self, row: Entry, hash: KeyHash) {
@@ -226,18 +236,26 @@ impl Orders {
     fn insert(&mut self, rows: &Paged<Entry>, number: u32) {
         let place = self.place(rows, number);
         self.by_key.insert(place, number);
-        if rows.get(number as usize).is_some_and(|row| row.group().is_some()) {
-            let place = self.place_in_group(rows, number);
-            self.groups += usize::from(!self.has_neighbour(rows, place, number));
-            self.by_group.insert(place, number);
-        }
+        self.join_group(rows, number);
     }
 
     /// Takes a row that is still there out of its places.
     fn remove(&mut self, rows: &Paged<Entry>, number: u32) {
         let place = self.place(rows, number);
         self.by_key.remove(place);
-        if rows.get(number as usize).is_some_and(|row| row.group().is_some()) {
+        self.leave_group(rows, number);
+    }
+
+    fn join_group(&mut self, rows: &Paged<Entry>, number: u32) {
+        if has_group(rows, number) {
+            let place = self.place_in_group(rows, number);
+            self.groups += usize::from(!self.has_neighbour(rows, place, number));
+            self.by_group.insert(place, number);
+        }
+    }
+
+    fn leave_group(&mut self, rows: &Paged<Entry>, number: u32) {
+        if has_group(rows, number) {
             let place = self.place_in_group(rows, number);
             self.by_group.remove(place);
             self.groups -= usize::from(!self.has_neighbour(rows, place, number));
@@ -261,8 +279,56 @@ impl Orders {
     }
 }
 
+fn has_group(rows: &Paged<Entry>, number: u32) -> bool {
+    rows.get(number as usize).is_some_and(|row| row.pair().is_some())
+}
+
 /// Group and member of a row.
 fn pair(rows: &Paged<Entry>, number: u32) -> (&str, &str) {
-    let row = rows.get(number as usize);
-    row.and_then(|row| Some((row.group()?, row.member()?))).unwrap_or_default()
+    rows.get(number as usize).and_then(Entry::pair).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::entry::{EntryMaker, Origin};
+
+    fn row(key: &str, pair: Option<(&str, &str)>) -> (Entry, KeyHash) {
+        let origin = Origin { partition: 0, offset: 0, timestamp: 0 };
+        (EntryMaker::default().make(origin, key, pair, "1"), KeyHash::of(key))
+    }
+
+    #[test]
+    fn a_row_whose_group_changes_moves() {
+        let mut rows = Rows::sorted();
+        for pair in [Some(("a", "x")), Some(("b", "x")), None, Some(("b", "y"))] {
+            let (entry, hash) = row("k", pair);
+            rows.set(entry, hash);
+            let groups: Vec<_> =
+                rows.groups().flat_map(|group| rows.members(group).map(Entry::pair)).collect();
+            assert_eq!(groups, pair.map(Some).into_iter().collect::<Vec<_>>());
+            assert_eq!(rows.group_count(), groups.len());
+        }
+        rows.remove("k", KeyHash::of("k"));
+        assert_eq!((rows.len(), rows.group_count(), rows.iter().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn keys_that_come_and_go_are_found_and_take_no_more_room() {
+        let mut rows = Rows::sorted();
+        let keys: Vec<String> = (0..100).map(|n| format!("key-{n}")).collect();
+        for round in 0..200 {
+            for key in keys.iter().skip(round % 3) {
+                let (entry, hash) = row(key, None);
+                rows.set(entry, hash);
+                assert!(rows.get(key).is_some());
+            }
+            for key in keys.iter().skip(round % 5).rev() {
+                rows.remove(key, KeyHash::of(key));
+                assert!(rows.get(key).is_none());
+            }
+        }
+        assert!(rows.index.used() < 400, "{}", rows.index.used());
+        assert_eq!(rows.iter().count(), rows.len());
+    }
 }

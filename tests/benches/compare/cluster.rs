@@ -3,6 +3,8 @@
 //! tables and clusters cost while nothing happens (each log here is a cluster of its own,
 //! as far as clients go).
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,12 +15,13 @@ use ktables::table::{Table, WatchEvent, WatchStart};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::BrokerOptions;
 use ktables_tests::{PATIENCE, kafka, unique};
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::contender::COMMAND;
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, data, process, say};
 
@@ -137,40 +140,23 @@ fn times(cell: &mut Cell, label: &str, mut times: Vec<Duration>) {
     cell.sample(label, "p99, ms", millis(990));
 }
 
-/// From the call that publishes a record to the moment a table shows it, and to the
-/// moment a consumer has it that does nothing else; both are there for each record.
+/// From the call that publishes a record to the moment a watcher of a table sees it, and
+/// to the moment a consumer in a process of its own has it.
 async fn visible(options: &Options, address: &str) -> Cell {
     let mut cell = Cell::new("visible", format!("{TIMED} records a round, one at a time, of 100 B"));
     let (log, topic) = topic(address, 1).await;
     let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
     let mut watcher = table.watch(WatchStart::Now);
+    let mut raw = Command::new(std::env::current_exe().unwrap());
+    let mut raw = raw
+        .args([COMMAND, "follow", address, &topic])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(raw.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("ready"));
     let producer = producer(address);
-    let (seen, mut raw_seen) = tokio::sync::mpsc::unbounded_channel();
-    let (raw_address, raw_topic) = (address.to_owned(), topic.clone());
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = stop.clone();
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let raw = std::thread::spawn(move || {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &raw_address)
-            .set("group.id", "raw")
-            .set("enable.auto.commit", "false")
-            .create()
-            .unwrap();
-        let (_, end) = consumer.fetch_watermarks(&raw_topic, 0, PATIENCE).unwrap();
-        let mut places = TopicPartitionList::new();
-        places.add_partition_offset(&raw_topic, 0, Offset::Offset(end)).unwrap();
-        consumer.assign(&places).unwrap();
-        let _ = consumer.poll(Duration::from_millis(500));
-        ready.send(()).unwrap();
-        while !told.load(Ordering::Relaxed) {
-            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-                // Ends with the bench.
-                let _ = seen.send((message.offset(), Instant::now()));
-            }
-        }
-    });
-    is_ready.recv().unwrap();
     let value = data::json(1, 100);
     for _ in 0..options.rounds {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -178,25 +164,21 @@ async fn visible(options: &Options, address: &str) -> Cell {
             // Not in step with anything.
             tokio::time::sleep(Duration::from_micros(2000 + (n as u64 * 7919) % 3000)).await;
             let key = data::key(n);
-            let start = Instant::now();
+            let start = process::now();
             producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).unwrap();
             producer.poll(Duration::ZERO);
-            loop {
-                if let Some(WatchEvent::Change(_)) = watcher.next().await {
-                    ours.push(start.elapsed());
-                    break;
-                }
-            }
-            let (_, at) = raw_seen.recv().await.unwrap();
-            theirs.push(at - start);
+            while !matches!(watcher.next().await, Some(WatchEvent::Change(_))) {}
+            ours.push(Duration::from_secs_f64(process::now() - start));
+            let seen: f64 = tokio::task::block_in_place(|| lines.next()).unwrap().parse().unwrap();
+            theirs.push(Duration::from_secs_f64((seen - start).max(0.0)));
         }
         times(&mut cell, "ktables, by a watcher", ours);
-        times(&mut cell, "raw consumer", theirs);
+        times(&mut cell, "raw consumer, another process", theirs);
     }
-    stop.store(true, Ordering::Relaxed);
-    raw.join().unwrap();
-    cell.ratio("p50, of the raw consumer's", "p50, ms", "raw consumer", Ratio::Amount);
-    cell.ratio("p99, of the raw consumer's", "p99, ms", "raw consumer", Ratio::Amount);
+    drop(raw.stdin.take());
+    raw.wait().unwrap();
+    cell.ratio("p50, of the raw consumer's", "p50, ms", "raw consumer, another process", Ratio::Amount);
+    cell.ratio("p99, of the raw consumer's", "p99, ms", "raw consumer, another process", Ratio::Amount);
     cell
 }
 

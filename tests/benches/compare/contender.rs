@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn run(args: &[String]) {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if let ["follow", bootstrap, topic] = args[..] {
+        return follow(bootstrap, topic);
+    }
     // What was made lives until the input ends, and so long its memory can be read.
     let mut made: Option<(Table, Runtime)> = None;
     let result = match args[..] {
@@ -43,6 +46,30 @@ pub(crate) fn run(args: &[String]) {
     // Nothing comes, and nobody minds if it does.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     drop(made);
+}
+
+/// A consumer that tells when each message came, in seconds since 1970, until its input
+/// ends. Its first line says that it is there.
+fn follow(bootstrap: &str, topic: &str) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "raw")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let (_, end) = consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap();
+    let mut places = TopicPartitionList::new();
+    places.add_partition_offset(topic, 0, Offset::Offset(end)).unwrap();
+    consumer.assign(&places).unwrap();
+    // Makes it fetch.
+    let _ = consumer.poll(Duration::from_secs(1));
+    say("ready");
+    let input = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    while !input.is_finished() {
+        if let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {
+            say(&now().to_string());
+        }
+    }
 }
 
 /// The client and nothing else: every message is taken and its bytes are counted; one

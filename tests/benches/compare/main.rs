@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
 mod cluster;
+mod cold;
 mod contender;
 mod data;
 mod engine;
@@ -87,6 +88,7 @@ fn main() {
     let mut report = Report::new(&options);
     engine::run(&options, &mut report);
     cluster::run(&options, &broker.bootstrap(), &mut report);
+    cold::run(&options, &broker.bootstrap(), &mut report);
     replay::run(&options, &broker.bootstrap(), &mut report);
     report.write();
 }

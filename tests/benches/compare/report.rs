@@ -129,6 +129,33 @@ fn number(value: f64) -> String {
     }
 }
 
+/// What all of it ran on.
+fn machine() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let line = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_once(':'))
+            .map_or_else(String::new, |(_, value)| value.trim().to_owned())
+    };
+    json!({
+        "processor": line(&read("/proc/cpuinfo"), "model name"),
+        "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        "memory": line(&read("/proc/meminfo"), "MemTotal"),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "kafka": ktables_broker::version(),
+        "librdkafka": rdkafka::util::get_rdkafka_version().1,
+        "ktables": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// The machine and the run, for people.
+fn described(machine: &Value, options: &Options) -> String {
+    let facts = machine.as_object().into_iter().flatten();
+    let facts = facts.map(|(name, value)| format!("{name} {}", value.to_string().trim_matches('"')));
+    let facts = facts.collect::<Vec<_>>().join(", ");
+    format!("{} rounds; medians, with least and most. {facts}.", options.rounds)
+}
+
 /// All comparisons of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -152,9 +179,9 @@ impl Report {
         let folder = target().join("bench");
         fs::create_dir_all(&folder).unwrap();
         let cells: BTreeMap<_, _> = self.cells.iter().map(|cell| (cell.name, cell.json())).collect();
-        let json = json!({"rounds": self.options.rounds, "quick": self.options.quick, "cells": cells});
+        let json = json!({"machine": machine(), "rounds": self.options.rounds, "quick": self.options.quick, "cells": cells});
         fs::write(folder.join("report.json"), format!("{json:#}\n")).unwrap();
-        let mut markdown = String::new();
+        let mut markdown = format!("{}\n\n", described(&machine(), &self.options));
         for cell in &self.cells {
             // Writing to a string does not fail.
             let _ =

@@ -16,7 +16,7 @@ use rdkafka::error::{IsError, KafkaError};
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaQueue, RDKafkaType};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
-use crate::log::kafka::event::{Event, text};
+use crate::log::kafka::event::{Event, on_log, text};
 use crate::log::kafka::token::Token;
 use crate::log::{Offset, Partition};
 
@@ -65,7 +65,10 @@ impl Client {
             events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
         }
         // SAFETY: the configuration lives until the client takes it.
-        unsafe { sys::rd_kafka_conf_set_events(native_config.ptr(), events) };
+        unsafe {
+            sys::rd_kafka_conf_set_events(native_config.ptr(), events);
+            sys::rd_kafka_conf_set_log_cb(native_config.ptr(), Some(on_log));
+        }
         let type_ = match kind {
             Kind::Consumer => RDKafkaType::RD_KAFKA_CONSUMER,
             Kind::Producer => RDKafkaType::RD_KAFKA_PRODUCER,

@@ -4,7 +4,7 @@
 //! offset of an end of a partition and the place of an error, and both are needed
 //! here; so events are read from librdkafka itself.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -171,7 +171,29 @@ fn log(event: &Native) {
         }
         (text(facility), text(line))
     };
-    // Levels are syslog's: up to 4 are warnings and worse.
+    say(level, &facility, &line);
+}
+
+/// The same from a client that polls records without events: librdkafka would write to
+/// the standard error.
+///
+/// # Safety
+///
+/// The texts must be null or end with a NUL.
+#[allow(unsafe_code, reason = "called by librdkafka, on the thread that polls")]
+pub(super) unsafe extern "C" fn on_log(
+    _: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    line: *const c_char,
+) {
+    // SAFETY: as the caller says.
+    let (facility, line) = unsafe { (text(facility), text(line)) };
+    say(level, &facility, &line);
+}
+
+/// Levels are syslog's: up to 4 are warnings and worse.
+fn say(level: c_int, facility: &str, line: &str) {
     if level <= 4 {
         tracing::info!(target: "librdkafka", "{facility}: {line}");
     } else {

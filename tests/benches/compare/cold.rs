@@ -1,0 +1,92 @@
+//! Fixed costs: a whole `ktables get`, and making codecs of a component.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ktables::wasm::{Engine, EngineOptions, LoadOptions};
+use ktables_tests::{TOPIC, cache_folder, component_path, ktables, succeed};
+
+use crate::contender::COMMAND;
+use crate::data::{Values, Workload, key, produce};
+use crate::process::{self, Kept};
+use crate::report::{Cell, Ratio, Report};
+use crate::{Options, replay};
+
+/// How often each is done in a round.
+const TIMES: usize = 10;
+
+/// What is asked for one key.
+const TOPIC_OF_10K: Workload =
+    Workload { name: "cold", records: 10_000, keys: 10_000, values: Values::Services, ..replay::SMALL };
+
+pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
+    if options.wants("cold") {
+        report.add(cold(options, bootstrap));
+    }
+    if options.wants("component") {
+        report.add(component(options));
+    }
+}
+
+/// From the start of the command to its end, the compiled component in the cache, and the
+/// same of the client alone.
+fn cold(options: &Options, bootstrap: &str) -> Cell {
+    let topic = produce(bootstrap, &TOPIC_OF_10K);
+    let about =
+        format!("`ktables get` of a key in a topic of {} records, {TIMES} a round", TOPIC_OF_10K.records);
+    let mut cell = Cell::new("cold", about);
+    let (codec, log) = (component_path("service-record"), format!("kafka://{bootstrap}"));
+    let get = || {
+        let args = ["get", &key(42), "--log", &log, "--topic", &topic, "--value-codec"];
+        drop(succeed(ktables(&args).arg(&codec)));
+    };
+    let raw = || {
+        let mut raw = Command::new(std::env::current_exe().unwrap());
+        let run = process::run(raw.args([COMMAND, "raw", "at-once", bootstrap, &topic]), Kept::Ignored);
+        assert_eq!(run.number("records"), TOPIC_OF_10K.records as f64);
+    };
+    // The compiled component is there from the second time on.
+    get();
+    for _ in 0..options.rounds {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..TIMES {
+            ours.push(timed(get));
+            theirs.push(timed(raw));
+        }
+        cell.sample("ktables get", "p50, ms", median(ours));
+        cell.sample("raw librdkafka loop", "p50, ms", median(theirs));
+    }
+    cell.ratio("time, of the raw loop's", "p50, ms", "raw librdkafka loop", Ratio::Amount);
+    cell
+}
+
+/// Making codecs of a component.
+fn component(options: &Options) -> Cell {
+    let path = component_path("service-record");
+    let size = std::fs::metadata(&path).unwrap().len();
+    let mut cell = Cell::new("component", format!("service-record, {size} bytes, {TIMES} a round"));
+    let engine = |cache| Engine::new(EngineOptions { cache, ..EngineOptions::default() }).unwrap();
+    let (compiling, caching) = (engine(None), engine(Some(cache_folder())));
+    let loaded = caching.load(&path, LoadOptions::default()).unwrap();
+    for _ in 0..options.rounds {
+        let mut measure = |label, work: &dyn Fn()| {
+            cell.sample(label, "p50, ms", median((0..TIMES).map(|_| timed(work)).collect()));
+        };
+        measure("load, compiling", &|| drop(compiling.load(&path, LoadOptions::default()).unwrap()));
+        measure("load, from the cache", &|| drop(caching.load(&path, LoadOptions::default()).unwrap()));
+        measure("make a codec: instantiate, configure", &|| drop(loaded.value_codec(TOPIC, "{}").unwrap()));
+    }
+    cell
+}
+
+fn timed(work: impl Fn()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// In milliseconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
