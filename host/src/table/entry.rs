@@ -104,9 +104,14 @@ impl Entry {
         std::str::from_utf8(&self.0.slice[range]).expect("UTF-8")
     }
 
+    /// Whether it has a group.
+    pub(super) fn is_grouped(&self) -> bool {
+        self.head().key & GROUPED != 0
+    }
+
     /// Where the group and the member are.
     fn places(&self) -> Option<[Range<usize>; 2]> {
-        if self.head().key & GROUPED == 0 {
+        if !self.is_grouped() {
             return None;
         }
         let places = self.0.slice.last_chunk::<PLACES>()?;

@@ -185,9 +185,18 @@ impl Rows {
         pair(&self.rows, number)
     }
 
-    /// A new value for a known key. A scheme is the same each time; should one not be, the
-    /// row goes to its new group.
+    /// A new value for a known key.
     fn overwrite(&mut self, number: u32, row: Entry) -> Option<Entry> {
+        if self.group_count() > 0 || row.is_grouped() {
+            return self.overwrite_in_groups(number, row);
+        }
+        self.rows.replace(number as usize, Some(row))
+    }
+
+    /// The same where there are groups. A scheme answers the same each time; should one
+    /// not, the row goes to its new group.
+    #[inline(never)]
+    fn overwrite_in_groups(&mut self, number: u32, row: Entry) -> Option<Entry> {
         let moves = self.row(number).is_some_and(|old| old.pair() != row.pair());
         let mut orders = self.orders.as_mut().filter(|_| moves);
         if let Some(orders) = &mut orders {
