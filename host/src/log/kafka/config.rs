@@ -157,7 +157,9 @@ impl Configs {
     fn loader(&self, queue: u32) -> ClientConfig {
         self.consumer(&[
             ("queued.max.messages.kbytes", &queue.to_string()),
-            ("queued.min.messages", "1000000"),
+            // What it keeps of a message besides is some hundred bytes, which it does not
+            // count: a message for each KiB.
+            ("queued.min.messages", &queue.to_string()),
             ("fetch.message.max.bytes", "8388608"),
             ("fetch.max.bytes", "52428800"),
             // The default of a second stalls.

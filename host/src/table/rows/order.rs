@@ -2,7 +2,8 @@
 //! order that is, whoever asks says each time.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+
+use triomphe::Arc;
 
 /// A block is split when it would pass this many rows.
 const BLOCK: usize = 512;

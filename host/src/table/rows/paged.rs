@@ -3,11 +3,12 @@
 //! copy a page once.
 
 use std::array;
-use std::sync::Arc;
+
+use triomphe::Arc;
 
 /// Items of a page. A write to a shared page touches all of them, so it is small; so many
-/// pointers and the page's counts make 256 bytes, which no allocator rounds up.
-const PAGE: usize = 30;
+/// pointers and the page's count make 256 bytes, which no allocator rounds up.
+const PAGE: usize = 31;
 
 /// Pages of a branch.
 const BRANCH: usize = 64;
