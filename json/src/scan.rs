@@ -8,74 +8,74 @@ type Levels = u128;
 
 pub(crate) fn scan(bytes: &[u8]) -> Result<Checked, Error> {
     let mut scanner = Scanner { bytes, at: 0, has_line_breaks: false };
-    let (mut levels, mut depth): (Levels, u32) = (0, 0);
-    loop {
-        // A value.
-        match scanner.token() {
-            b'"' => scanner.string()?,
-            open @ (b'{' | b'[') => {
-                if depth == MAX_DEPTH {
-                    return Err(scanner.error(Problem::Depth));
-                }
-                scanner.at += 1;
-                let is_object = open == b'{';
-                match (is_object, scanner.token()) {
-                    (true, b'}') | (false, b']') => scanner.at += 1,
-                    _ => {
-                        depth += 1;
-                        levels = levels << 1 | Levels::from(is_object);
-                        if is_object {
-                            scanner.name()?;
-                        }
-                        continue;
-                    }
-                }
-            }
-            b'-' | b'0'..=b'9' => scanner.number()?,
-            b't' => scanner.word(b"true")?,
-            b'f' => scanner.word(b"false")?,
-            b'n' => scanner.word(b"null")?,
-            _ => return Err(scanner.error(Problem::ExpectedValue)),
-        }
-        // What may follow it, up to the next one.
-        loop {
-            let byte = scanner.token();
-            if depth == 0 {
-                return if scanner.at == bytes.len() {
-                    Ok(Checked { has_line_breaks: scanner.has_line_breaks })
-                } else {
-                    Err(scanner.error(Problem::Trailing))
-                };
-            }
-            let is_object = levels & 1 == 1;
-            match (byte, is_object) {
-                (b',', _) => {
-                    scanner.at += 1;
-                    if is_object {
-                        scanner.name()?;
-                    }
-                    break;
-                }
-                (b'}', true) | (b']', false) => {
-                    scanner.at += 1;
-                    depth -= 1;
-                    levels >>= 1;
-                }
-                _ => return Err(scanner.error(Problem::ExpectedCommaOrEnd)),
-            }
-        }
+    match scanner.text() {
+        Ok(()) => Ok(Checked { has_line_breaks: scanner.has_line_breaks }),
+        Err(problem) => Err(Error { problem, at: scanner.at }),
     }
 }
-
 struct Scanner<'a> {
     bytes: &'a [u8],
+    /// Where something is wrong, that is here.
     at: usize,
     has_line_breaks: bool,
 }
 
 impl Scanner<'_> {
-    fn error(&self, problem: Problem) -> Error {
-        Error { problem, at: self.at }
+    /// One value, and nothing behind it.
+    fn text(&mut self) -> Result<(), Problem> {
+        let (mut levels, mut depth): (Levels, u32) = (0, 0);
+        loop {
+            // A value.
+            match self.token() {
+                b'"' => self.string()?,
+                open @ (b'{' | b'[') => {
+                    if depth == MAX_DEPTH {
+                        return Err(Problem::Depth);
+                    }
+                    self.at += 1;
+                    let is_object = open == b'{';
+                    match (is_object, self.token()) {
+                        (true, b'}') | (false, b']') => self.at += 1,
+                        _ => {
+                            depth += 1;
+                            levels = levels << 1 | Levels::from(is_object);
+                            if is_object {
+                                self.name()?;
+                            }
+                            continue;
+                        }
+                    }
+                }
+                b'-' | b'0'..=b'9' => self.number()?,
+                b't' => self.word(b"true")?,
+                b'f' => self.word(b"false")?,
+                b'n' => self.word(b"null")?,
+                _ => return Err(Problem::ExpectedValue),
+            }
+            // What may follow it, up to the next one.
+            loop {
+                let byte = self.token();
+                if depth == 0 {
+                    return if self.at == self.bytes.len() { Ok(()) } else { Err(Problem::Trailing) };
+                }
+                let is_object = levels & 1 == 1;
+                match (byte, is_object) {
+                    (b',', _) => {
+                        self.at += 1;
+                        if is_object {
+                            self.name()?;
+                        }
+                        break;
+                    }
+                    (b'}', true) | (b']', false) => {
+                        self.at += 1;
+                        depth -= 1;
+                        levels >>= 1;
+                    }
+                    _ => return Err(Problem::ExpectedCommaOrEnd),
+                }
+            }
+        }
     }
 
     /// The byte here; 0, which is in no JSON, at the end.
@@ -96,28 +96,32 @@ impl Scanner<'_> {
     }
 
     /// A member's name and its colon.
-    fn name(&mut self) -> Result<(), Error> {
+    // A call costs as much as the step.
+    #[inline(always)]
+    fn name(&mut self) -> Result<(), Problem> {
         if self.token() != b'"' {
-            return Err(self.error(Problem::ExpectedName));
+            return Err(Problem::ExpectedName);
         }
         self.string()?;
         if self.token() != b':' {
-            return Err(self.error(Problem::ExpectedColon));
+            return Err(Problem::ExpectedColon);
         }
         self.at += 1;
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Error> {
+    fn word(&mut self, word: &[u8]) -> Result<(), Problem> {
         if !self.bytes[self.at..].starts_with(word) {
-            return Err(self.error(Problem::ExpectedValue));
+            return Err(Problem::ExpectedValue);
         }
         self.at += word.len();
         Ok(())
     }
 
     /// A string, from its opening quote on.
-    fn string(&mut self) -> Result<(), Error> {
+    // A call costs as much as the step.
+    #[inline(always)]
+    fn string(&mut self) -> Result<(), Problem> {
         self.at += 1;
         loop {
             self.skip_plain();
@@ -127,8 +131,8 @@ impl Scanner<'_> {
                     return Ok(());
                 }
                 b'\\' => self.escape()?,
-                _ if self.at == self.bytes.len() => return Err(self.error(Problem::EndOfString)),
-                _ => return Err(self.error(Problem::ControlCharacter)),
+                _ if self.at == self.bytes.len() => return Err(Problem::EndOfString),
+                _ => return Err(Problem::ControlCharacter),
             }
         }
     }
@@ -148,24 +152,24 @@ impl Scanner<'_> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), Error> {
+    fn escape(&mut self) -> Result<(), Problem> {
         self.at += 1;
         let len = match self.byte() {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
             b'u' => {
                 let digits = self.bytes.get(self.at + 1..self.at + 5).unwrap_or_default();
                 if digits.len() < 4 || !digits.iter().all(u8::is_ascii_hexdigit) {
-                    return Err(self.error(Problem::Escape));
+                    return Err(Problem::Escape);
                 }
                 5
             }
-            _ => return Err(self.error(Problem::Escape)),
+            _ => return Err(Problem::Escape),
         };
         self.at += len;
         Ok(())
     }
 
-    fn number(&mut self) -> Result<(), Error> {
+    fn number(&mut self) -> Result<(), Problem> {
         if self.byte() == b'-' {
             self.at += 1;
         }
@@ -188,9 +192,9 @@ impl Scanner<'_> {
     }
 
     /// One digit or more.
-    fn digits(&mut self) -> Result<(), Error> {
+    fn digits(&mut self) -> Result<(), Problem> {
         if !self.byte().is_ascii_digit() {
-            return Err(self.error(Problem::ExpectedDigit));
+            return Err(Problem::ExpectedDigit);
         }
         while self.byte().is_ascii_digit() {
             self.at += 1;

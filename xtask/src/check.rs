@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::guard::{Guard, guard};
 use crate::guests::guests;
+use crate::memcheck::memcheck;
 use crate::run::{Outcome, cargo, command, output, run, say};
 use crate::setup::{cargo_deny, peers, setup};
 
@@ -33,6 +34,7 @@ pub(crate) fn test() -> Outcome {
         run(command(cargo_deny()?).args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
     })?;
     step("instructions of hot paths", || guard(Guard::Check))?;
+    step("memory errors", memcheck)?;
     step("tests", || run(&mut cargo(["test", "--release", "--workspace", "--quiet"])))?;
     say("\nAll checks passed.");
     Ok(())

@@ -3,10 +3,10 @@
 //! changes either.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::guests::guests;
-use crate::run::{Outcome, cargo, command, output, root, run, say, target};
+use crate::run::{Outcome, built, command, output, root, run, say, target};
 use crate::setup::valgrind;
 
 /// What is counted; see `tests/benches/guard.rs`.
@@ -33,7 +33,7 @@ pub(crate) enum Guard {
 pub(crate) fn guard(what: Guard) -> Outcome {
     valgrind()?;
     guests()?;
-    let program = program()?;
+    let program = built("guard", &["bench", "--workspace", "--bench", "guard"])?;
     let mut counted = Vec::new();
     for path in PATHS {
         counted.push((path, instructions(&program, path)?));
@@ -67,19 +67,8 @@ pub(crate) fn guard(what: Guard) -> Outcome {
     ))
 }
 
-/// The built program.
-fn program() -> Outcome<PathBuf> {
-    let build = ["bench", "--workspace", "--bench", "guard", "--no-run", "--message-format=json"];
-    let messages = output(&mut cargo(build))?;
-    let program = messages.lines().rev().find_map(|line| {
-        let path = line.split_once(r#""executable":""#)?.1.split_once('"')?.0;
-        path.contains("/guard-").then(|| PathBuf::from(path))
-    });
-    program.ok_or_else(|| "cargo did not say where the guard is".to_owned())
-}
-
 /// How many instructions a path takes.
-fn instructions(program: &std::path::Path, path: &str) -> Outcome<u64> {
+fn instructions(program: &Path, path: &str) -> Outcome<u64> {
     let folder = target().join("bench");
     fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     let counts = folder.join(format!("{path}.callgrind"));

@@ -9,6 +9,7 @@ mod demo;
 mod guard;
 mod guests;
 mod kafka;
+mod memcheck;
 mod run;
 mod setup;
 
@@ -35,6 +36,7 @@ cargo xtask COMMAND
                     where a replay spends its time, by perf; `component json` if not said
   guard [--record]  count the instructions of the hot paths, and compare with what is
                     recorded, or record it
+  memcheck          the tests that call into librdkafka, under a memory checker
   kafka up          start a Kafka broker; it ends with the shell that this is called in
   kafka down        end it, and remove its data
   kafka status      where it runs
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         (Some("profile"), args) => check::profile(args),
         (Some("guard"), []) => guard::guard(Guard::Check),
         (Some("guard"), [option]) if option == "--record" => guard::guard(Guard::Record),
+        (Some("memcheck"), []) => memcheck::memcheck(),
         (Some("kafka"), [action]) if action == "up" => kafka::up(),
         (Some("kafka"), [action]) if action == "down" => kafka::down(),
         (Some("kafka"), [action]) if action == "status" => kafka::status(),

@@ -46,6 +46,19 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
+/// Has cargo build a test or bench program of this name, not run it; where it is.
+pub(crate) fn built(name: &str, args: &[&str]) -> Outcome<PathBuf> {
+    let mut build = cargo(args.iter().copied());
+    let messages = output(build.args(["--no-run", "--message-format=json"]))?;
+    let is_it = |path: &&Path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
+    let executables = messages
+        .lines()
+        .rev()
+        .filter_map(|line| Some(Path::new(line.split_once(r#""executable":""#)?.1.split_once('"')?.0)));
+    let program = executables.into_iter().find(is_it);
+    program.map(Path::to_owned).ok_or_else(|| format!("cargo did not say where {name} is"))
+}
+
 /// Runs to the end.
 pub(crate) fn run(command: &mut Command) -> Outcome {
     let status = command.status().map_err(|error| missing(command, &error))?;
