@@ -25,7 +25,7 @@ pub use builtin::{Bytes, Json, Utf8};
 pub use length_prefixed::LengthPrefixed;
 pub use rejection::{ComponentId, HostFailure, RejectKind, Rejection};
 
-pub(crate) use answers::broken_contract;
+pub(crate) use answers::{broken_contract, checked_text};
 pub(crate) use equal::json_equal;
 pub(crate) use json::checked_json;
 

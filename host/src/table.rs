@@ -2,9 +2,9 @@
 //!
 //! One task a table takes the partition streams of its log, has their batches
 //! decoded by the codec workers (several at once, applied in each partition's
-//! order), applies them to a persistent map, and publishes the map. A reader
-//! takes the published map, so it never waits, never sees half a batch, and can
-//! keep it as a [`Snapshot`] at no cost.
+//! order), applies them to its rows, and publishes a moment of them: a clone that
+//! shares all that did not change since. A reader takes the newest moment, so it
+//! never waits, never sees half a batch, and can keep it as a [`Snapshot`] at no cost.
 //!
 //! Progress counts what was applied: positions are part of what is published.
 //! Names neither Kafka nor wasmtime.

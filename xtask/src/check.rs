@@ -5,8 +5,8 @@ use std::time::Instant;
 use crate::guard::{Guard, guard};
 use crate::guests::guests;
 use crate::memcheck::memcheck;
-use crate::run::{Outcome, cargo, command, output, run, say};
-use crate::setup::{cargo_deny, peers, setup};
+use crate::run::{Outcome, cargo, command, into_file, output, run, say, target};
+use crate::setup::{cargo_deny, inferno, peers, perf, setup};
 
 /// What CI runs.
 pub(crate) fn test() -> Outcome {
@@ -59,9 +59,24 @@ pub(crate) fn micro(args: &[String]) -> Outcome {
 
 /// Where a replay spends its time.
 pub(crate) fn profile(args: &[String]) -> Outcome {
+    perf()?;
+    let inferno = inferno()?;
     setup()?;
     guests()?;
-    run(cargo(["bench", "--workspace", "--bench", "compare", "--", "profile"]).args(args))
+    run(cargo(["bench", "--workspace", "--bench", "compare", "--", "profile"]).args(args))?;
+    let folder = target().join("bench");
+    let stacks = folder.join("profile.stacks");
+    let mut script = command("perf");
+    script.args(["script", "--no-inline", "--input"]).arg(folder.join("perf.data"));
+    into_file(&mut script, &stacks)?;
+    let folded = folder.join("profile.folded");
+    into_file(command(inferno.join("inferno-collapse-perf")).arg(&stacks), &folded)?;
+    let drawn = folder.join("profile.svg");
+    let title =
+        format!("Replay, {}", if args.is_empty() { "component json".to_owned() } else { args.join(" ") });
+    into_file(command(inferno.join("inferno-flamegraph")).args(["--title", &title]).arg(folded), &drawn)?;
+    say(&format!("flame graph: {}", drawn.display()));
+    Ok(())
 }
 
 /// The library without the command, and with one or none of wasmtime and librdkafka.

@@ -33,7 +33,8 @@ cargo xtask COMMAND
   bench micro [ARGS]
                     measure what the sandbox costs, codec by codec
   profile [KIND CODEC]
-                    where a replay spends its time, by perf; `component json` if not said
+                    where a replay spends its time, by perf, and a flame graph of it;
+                    `component json` if not said
   guard [--record]  count the instructions of the hot paths, and compare with what is
                     recorded, or record it
   memcheck          the tests that call into librdkafka, under a memory checker

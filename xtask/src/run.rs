@@ -1,6 +1,7 @@
 //! Running programs and telling what happens.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -73,6 +74,12 @@ pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     } else {
         Err(format!("{} failed ({})", shown(command), output.status))
     }
+}
+
+/// Runs to the end; what it printed is in a file then.
+pub(crate) fn into_file(command: &mut Command, file: &Path) -> Outcome {
+    let created = File::create(file).map_err(|error| format!("cannot create {}: {error}", file.display()))?;
+    run(command.stdout(created).stderr(Stdio::null()))
 }
 
 /// Whether it runs and succeeds, silently.

@@ -26,8 +26,14 @@ const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 /// What the tests need of Python.
 const PYTHON_REQUIREMENTS: &str = "tests/interop/requirements.txt";
 
+/// Debian's perf.
+const DEBIAN_PERF: [&str; 1] = ["linux-perf"];
+
 /// The version of cargo-deny that is used.
 const CARGO_DENY: &str = "0.20.2";
+
+/// The version of inferno that is used.
+const INFERNO: &str = "0.12.8";
 
 /// Where the compiler for guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,19 +227,36 @@ fn has_venv() -> Outcome {
     Err("Python 3 with venv is missing: install it (Debian: apt-get install python3-venv)".to_owned())
 }
 
-/// cargo-deny, installed below the target folder.
+/// cargo-deny.
 pub(crate) fn cargo_deny() -> Outcome<PathBuf> {
+    Ok(installed("cargo-deny", CARGO_DENY, "cargo-deny")?.join("cargo-deny"))
+}
+
+/// The folder of inferno's programs, which draw flame graphs.
+pub(crate) fn inferno() -> Outcome<PathBuf> {
+    installed("inferno", INFERNO, "inferno-flamegraph")
+}
+
+/// perf, which samples where a program is.
+pub(crate) fn perf() -> Outcome {
+    let check = || match succeeds(command("perf").arg("--version")) {
+        true => Ok(()),
+        false => Err("perf is missing: install it (Debian: apt-get install linux-perf)".to_owned()),
+    };
+    require(check, &DEBIAN_PERF)
+}
+
+/// The folder of a crate's programs, installed below the target folder; one of them is
+/// named. Cargo knows what it installed, and in which version.
+fn installed(name: &str, version: &str, program: &str) -> Outcome<PathBuf> {
     let tools = target().join("tools");
-    let program = tools.join("bin/cargo-deny");
-    let found =
-        program.exists() && output(Command::new(&program).arg("--version"))?.trim().ends_with(CARGO_DENY);
-    if !found {
-        say(&format!("installing: cargo-deny {CARGO_DENY}"));
-        let root = tools.display().to_string();
-        // Without optimization: it runs for a second, and compiles for many.
-        let mut install =
-            cargo(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--quiet"]);
-        run(install.args(["--root", &root]).env("CARGO_TARGET_DIR", tools.join("build")))?;
+    let programs = tools.join("bin");
+    if !programs.join(program).exists() {
+        say(&format!("installing: {name} {version}"));
     }
-    Ok(program)
+    let root = tools.display().to_string();
+    // Without optimization: they run for a second, and compile for many.
+    let mut install = cargo(["install", name, "--version", version, "--locked", "--debug", "--quiet"]);
+    run(install.args(["--root", &root]).env("CARGO_TARGET_DIR", tools.join("build")))?;
+    Ok(programs)
 }

@@ -154,6 +154,12 @@ fn text(item: &[u8], reject: impl Fn(RejectKind, String) -> Rejection) -> Result
     std::str::from_utf8(item).map_err(|error| reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}")))
 }
 
+/// What was checked to be text.
+pub(crate) fn checked_text(item: &[u8]) -> &str {
+    // OK because what is not was rejected.
+    std::str::from_utf8(item).expect("UTF-8")
+}
+
 /// The words for a codec that broke the contract.
 pub(crate) fn broken_contract(
     component: Option<&Arc<ComponentId>>,

@@ -1,7 +1,9 @@
 //! From a batch of records to what is to be applied. Runs on a codec worker;
 //! knows of no table.
 
-use crate::codec::{Codecs, GroupKey, GroupScheme, HostFailure, RejectKind, Rejection, broken_contract};
+use crate::codec::{
+    Codecs, GroupKey, GroupScheme, HostFailure, RejectKind, Rejection, broken_contract, checked_text,
+};
 use crate::log::{Header, Offset, Partition, Record, RecordBatch};
 use crate::table::entry::{Entry, EntryMaker, Origin};
 use crate::table::reject::{Part, Reject};
@@ -44,7 +46,7 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Ho
     let mut keys: Vec<Key<'_>> = (0..batch.len()).map(|_| Key::Null).collect();
     for (index, answer) in indices.into_iter().zip(answers.iter()) {
         keys[index] = match answer {
-            Ok(key) => Key::Text { key: text(key), pair: None },
+            Ok(key) => Key::Text { key: checked_text(key), pair: None },
             Err(rejection) => Key::Rejected(rejection.clone()),
         };
     }
@@ -107,7 +109,7 @@ fn decode_values(
         let Some(raw) = record.value else { return Outcome::Delete(entry(""), KeyHash::of(key)) };
         // OK because a codec answers for each value.
         match values.next().expect("one answer for each value") {
-            Ok(value) => Outcome::Set(entry(text(value)), KeyHash::of(key)),
+            Ok(value) => Outcome::Set(entry(checked_text(value)), KeyHash::of(key)),
             Err(rejection) => reject(&record, Some(key), Part::Value, rejection.clone(), raw),
         }
     };
@@ -121,12 +123,6 @@ impl Key<'_> {
             _ => None,
         }
     }
-}
-
-/// What was checked to be text.
-fn text(checked: &[u8]) -> &str {
-    // OK because what is not was rejected.
-    std::str::from_utf8(checked).expect("UTF-8")
 }
 
 fn reject(record: &Record<'_>, key: Option<&str>, part: Part, rejection: Rejection, raw: &[u8]) -> Outcome {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::codec::{
     Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, PackedAnswers, RejectKind,
-    Rejection, ValueCodec,
+    Rejection, ValueCodec, checked_text,
 };
 use crate::log::Header;
 use crate::packed::Packed;
@@ -220,16 +220,16 @@ impl KeyCodec for ComponentCodec {
     fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
         let mut keys: PackedAnswers<'_> =
             self.call(raw.len(), |instance, range| instance.decode_keys(&raw.slice(range)))?;
-        let texts: Vec<&str> = keys.iter().flatten().map(text).collect();
+        let texts: Vec<&str> = keys.iter().flatten().map(checked_text).collect();
         let encoded = KeyCodec::encode(self, &texts)?;
         let mut encoded = encoded.iter();
         keys.check(|index, key| {
             // OK because `encode` answers for each key.
             match encoded.next().expect("one answer for each key") {
                 Ok(back) if back == raw.get(index) => Ok(()),
-                Ok(_) => Err(self.non_canonical(text(key), "other bytes")),
+                Ok(_) => Err(self.non_canonical(checked_text(key), "other bytes")),
                 Err(rejection) if rejection.kind.is_fault() => Err(rejection.clone()),
-                Err(rejection) => Err(self.non_canonical(text(key), &rejection.to_string())),
+                Err(rejection) => Err(self.non_canonical(checked_text(key), &rejection.to_string())),
             }
         });
         Ok(keys)
@@ -273,10 +273,4 @@ impl GroupScheme for ComponentCodec {
     fn join(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
         self.call(pairs.len(), |instance, range| instance.join(&pairs[range]))
     }
-}
-
-/// What was checked to be text.
-fn text(checked: &[u8]) -> &str {
-    // OK because what is not was rejected.
-    std::str::from_utf8(checked).expect("UTF-8")
 }

@@ -8,6 +8,7 @@ use wasmtime::component::{Instance as WasmInstance, InstancePre};
 
 use crate::codec::{
     ComponentId, Encoded, GroupKey, HostFailure, PackedAnswers, RejectKind, Rejection, broken_contract,
+    checked_text,
 };
 use crate::log::Header;
 use crate::packed::Packed;
@@ -238,7 +239,8 @@ impl Instance {
             let (groups, members) = (self.texts(groups), self.texts(members));
             let pair = |(index, (group, member)): (usize, (Result<_, &Rejection>, Result<_, &Rejection>))| {
                 let (group, member) = (group.map_err(Clone::clone)?, member.map_err(Clone::clone)?);
-                let pair = GroupKey { group: text(group), member: text(member) };
+                let pair =
+                    GroupKey { group: checked_text(group).into(), member: checked_text(member).into() };
                 Ok(foreign.binary_search(&index).is_err().then_some(pair))
             };
             return Ok(groups.iter().zip(members.iter()).enumerate().map(pair).collect());
@@ -261,7 +263,9 @@ impl Instance {
             let answer = answer.map_err(|error| self.failed(&error, pairs.len()))?;
             let keys = self.packed_slots(answer.keys, answer.errors, pairs.len())?;
             let keys = self.texts(keys);
-            let key = |key: Result<&[u8], &Rejection>| key.map(text).map_err(Clone::clone);
+            let key = |key: Result<&[u8], &Rejection>| {
+                key.map(|key| checked_text(key).into()).map_err(Clone::clone)
+            };
             return Ok(keys.iter().map(key).collect());
         }
         let Some(guest) = self.exports.scheme.clone() else { return Err(missing()) };
@@ -401,12 +405,6 @@ fn ascending(indices: Vec<u32>, items: usize) -> Result<Vec<usize>, Fault> {
     } else {
         Err(Fault::contract("the indices in the answer do not ascend within the batch"))
     }
-}
-
-/// What was checked to be text.
-fn text(checked: &[u8]) -> Box<str> {
-    // OK because what is not was rejected.
-    std::str::from_utf8(checked).expect("UTF-8").into()
 }
 
 fn pack<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Result<Packed, CallError> {

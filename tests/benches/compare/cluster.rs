@@ -23,10 +23,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::contender::COMMAND;
 use crate::report::{Cell, Ratio, Report};
-use crate::{Options, data, process, say};
+use crate::{Options, data, process, replay, say};
 
 /// How many barriers, writes and records a round times one by one.
 const TIMED: usize = 200;
+
+/// The same of what takes a fraction of a second.
+const SLOW: usize = 20;
 
 /// How many writes are pipelined.
 const PIPELINED: usize = 100_000;
@@ -63,9 +66,10 @@ async fn barriers(options: &Options, address: &str) -> Cell {
     ask();
     assert!(table.barrier(PATIENCE).await.is_fresh());
     for _ in 0..options.rounds {
-        for (ours, theirs, churn) in
-            [("barrier", "raw end offsets", false), ("barrier, churn", "raw end offsets, churn", true)]
-        {
+        for (ours, theirs, peers, churn) in [
+            ("barrier", "raw end offsets", "Python ktables, barrier", false),
+            ("barrier, churn", "raw end offsets, churn", "Python ktables, barrier, churn", true),
+        ] {
             let writing = churn.then(|| Churn::start(address, &topic));
             let (mut barriers, mut requests) = (Vec::new(), Vec::new());
             for _ in 0..TIMED {
@@ -76,13 +80,24 @@ async fn barriers(options: &Options, address: &str) -> Cell {
                 tokio::task::block_in_place(ask);
                 requests.push(start.elapsed());
             }
-            drop(writing);
             times(&mut cell, ours, barriers);
             times(&mut cell, theirs, requests);
+            if options.peers {
+                times(&mut cell, peers, tokio::task::block_in_place(|| python_barriers(address, &topic)));
+            }
+            drop(writing);
         }
     }
     cell.ratio("p50, of the raw request's", "p50, ms", "raw end offsets", Ratio::Amount);
     cell
+}
+
+/// How long barriers of Python's ktables take.
+fn python_barriers(address: &str, topic: &str) -> Vec<Duration> {
+    let mut python = replay::python("barrier.py");
+    let run = process::run(python.args([address, topic, &SLOW.to_string()]), process::Kept::Ignored);
+    let took = run.said["took"].as_array().unwrap().iter();
+    took.map(|seconds| Duration::from_secs_f64(seconds.as_f64().unwrap())).collect()
 }
 
 /// Somebody who writes 10,000 records a second.

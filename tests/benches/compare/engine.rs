@@ -27,13 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How many reads are timed at a time.
 const READS: usize = 500_000;
 
+/// The same of those that take longer, or all alike.
+const FEWER_READS: usize = 100_000;
+
 /// How many updates there are in a second while readers are timed.
 const UPDATES: usize = 50_000;
 
 /// How many updates are timed with and without a snapshot.
 const TIMED_UPDATES: usize = 100_000;
 
-/// How many numbers of keys are read, and whether a quick run does so too.
+/// How many keys tables have that are read, and whether a quick run does so too.
 const SIZES: [(usize, &str, bool); 3] =
     [(1_000, "engine-1k", false), (100_000, "engine-100k", false), (1_000_000, "engine-1M", true)];
 
@@ -55,14 +58,15 @@ fn contend(args: &[&str]) -> Value {
 
 fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
     let about = format!(
-        "{keys} keys of 20 B, values of 100 B; reads in random order, {READS} at a time; the plain map holds the \
-         same rows and does not change"
+        "{keys} keys of 20 B, values of 100 B; reads in random order, {READS} gets at a time and {FEWER_READS} of \
+         what else; the plain map holds the same rows and does not change: what updates of the table do to \
+         its reads they do as neighbours"
     );
     let mut cell = Cell::new(name, about);
     for round in 0..options.rounds {
         say(&format!("{name}: round {} of {}", round + 1, options.rounds));
-        let said = contend(&["reads", &keys.to_string()]);
-        for (label, measures) in said.as_object().unwrap() {
+        let said = ["reads", "reads-of-groups"].map(|kind| contend(&[kind, &keys.to_string()]));
+        for (label, measures) in said.iter().filter_map(Value::as_object).flatten() {
             for (measure, column) in
                 [("p50", "p50, ns"), ("p99", "p99, ns"), ("p999", "p99.9, ns"), ("mean", "mean, ns")]
             {
@@ -72,9 +76,9 @@ fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
             }
         }
     }
-    cell.ratio("p50, of the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
-    cell.ratio("p99.9, of the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
-    cell.ratio("mean, of updates without", "mean, ns", "update", Ratio::Amount);
+    cell.ratio_of("get", "p50, of the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
+    cell.ratio_of("get", "p99.9, of the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
+    cell.ratio_of("update", "mean, of updates without", "mean, ns", "update", Ratio::Amount);
     cell
 }
 
@@ -96,6 +100,7 @@ fn memory_cell() -> Cell {
 pub(crate) fn contender(args: &[&str]) -> Option<Value> {
     match args {
         ["reads", keys] => Some(reads(keys.parse().unwrap())),
+        ["reads-of-groups", keys] => Some(reads_of_groups(keys.parse().unwrap())),
         ["memory", kind, keys] => Some(memory_of(kind, keys.parse().unwrap())),
         _ => None,
     }
@@ -107,6 +112,7 @@ struct Fed {
     table: Table,
     runtime: Runtime,
     values: Vec<String>,
+    keys: usize,
     key: fn(usize) -> String,
 }
 
@@ -120,7 +126,7 @@ impl Fed {
         let codecs = Codecs { scheme, ..Codecs::default() };
         let builder = Table::builder(log.clone(), "t", codecs).catchup_timeout(PATIENCE);
         let table = runtime.block_on(builder.open()).unwrap();
-        let fed = Self { log, table, runtime, values, key };
+        let fed = Self { log, table, runtime, values, keys, key };
         fed.write(0..keys, 0);
         fed.runtime.block_on(fed.table.ready()).unwrap();
         fed
@@ -154,27 +160,21 @@ fn reads(keys: usize) -> Value {
         snapshot.iter().map(|entry| (entry.key().into(), entry.clone())).collect();
     drop(snapshot);
     let mut result = serde_json::Map::new();
-    let mut keep = |label: &str, latencies: Vec<u32>| result.insert(label.to_owned(), percentiles(latencies));
-    let table = &fed.table;
-    keep("get: plain map", timed(&names, 1, |key| plain.get(key).cloned()));
-    keep("get: quiet", timed(&names, 1, |key| table.get(key)));
-    keep("get: quiet, 2 threads", timed(&names, 2, |key| table.get(key)));
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| update(&fed, keys, &stop));
-        keep("get: 50,000 updates/s", timed(&names, 1, |key| table.get(key)));
-        keep("get: 50,000 updates/s, 2 threads", timed(&names, 2, |key| table.get(key)));
-        keep("snapshot: 50,000 updates/s", timed(&names[..names.len().min(1000)], 1, |_| table.snapshot()));
-        stop.store(true, Ordering::Relaxed);
+    let mut of_plain = |label: &str, threads| {
+        let latencies = timed(&names, READS, threads, |key| plain.get(key).cloned());
+        result.insert(label.to_owned(), latencies);
+    };
+    of_plain("get: plain map", 1);
+    beside_updates(&fed, || {
+        of_plain("get: plain map, 50,000 updates/s of the table", 1);
+        of_plain("get: plain map, 50,000 updates/s of the table, 2 threads", 2);
     });
-    keep(
-        "prefix of ten or so",
-        timed(&names[..1000.min(keys)], 1, |key| {
-            let prefix = &key[..key.len().saturating_sub(12)];
-            let snapshot = table.snapshot();
-            snapshot.prefix(prefix).take(10).map(|entry| entry.json().len()).sum::<usize>()
-        }),
-    );
+    drop(plain);
+    read(&fed, &mut result, "get", &names, READS, |table, key| drop(black_box(table.get(key))));
+    read(&fed, &mut result, "snapshot", &names, FEWER_READS, |table, _| drop(black_box(table.snapshot())));
+    read(&fed, &mut result, "prefix, 10 rows of it", &names, FEWER_READS, |table, key| {
+        black_box(total(table.snapshot().prefix(&key[..key.len() - 12])));
+    });
     fed.sync();
     for (label, held) in [("update", false), ("update: a snapshot held", true), ("update", false)] {
         let snapshot = held.then(|| fed.table.snapshot());
@@ -188,8 +188,55 @@ fn reads(keys: usize) -> Value {
     Value::Object(result)
 }
 
+/// The same for the members of a group.
+fn reads_of_groups(keys: usize) -> Value {
+    let fed = Fed::new(keys, true);
+    let groups: Vec<String> = fed.table.snapshot().groups().map(str::to_owned).collect();
+    let mut result = serde_json::Map::new();
+    read(&fed, &mut result, "members, 10 of a group", &groups, FEWER_READS, |table, group| {
+        black_box(total(table.snapshot().members(group)));
+    });
+    Value::Object(result)
+}
+
+/// The bytes of the first ten values.
+fn total<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
+    entries.take(10).map(|entry| entry.json().len()).sum()
+}
+
+/// Times a kind of read on one thread and on two, while nothing happens and while rows
+/// change.
+fn read(
+    fed: &Fed,
+    result: &mut serde_json::Map<String, Value>,
+    kind: &str,
+    names: &[String],
+    reads: usize,
+    read: impl Fn(&Table, &str) + Sync,
+) {
+    let mut time = |state: &str| {
+        for (threads, suffix) in [(1, ""), (2, ", 2 threads")] {
+            let latencies = timed(names, reads, threads, |name| read(&fed.table, name));
+            result.insert(format!("{kind}: {state}{suffix}"), latencies);
+        }
+    };
+    time("quiet");
+    beside_updates(fed, || time("50,000 updates/s"));
+}
+
+/// Does something while random rows change.
+fn beside_updates(fed: &Fed, work: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| update(fed, &stop));
+        work();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 /// Updates random keys at an even rate until told to stop.
-fn update(fed: &Fed, keys: usize, stop: &AtomicBool) {
+fn update(fed: &Fed, stop: &AtomicBool) {
+    let keys = fed.keys;
     let start = Instant::now();
     let mut written = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -200,12 +247,12 @@ fn update(fed: &Fed, keys: usize, stop: &AtomicBool) {
     }
 }
 
-/// How long each of many reads takes, in nanoseconds, on so many threads at once.
-fn timed<T>(names: &[String], threads: usize, read: impl Fn(&str) -> T + Sync) -> Vec<u32> {
+/// How long each of many reads takes, in nanoseconds, on each of so many threads at once.
+fn timed<T>(names: &[String], reads: usize, threads: usize, read: impl Fn(&str) -> T + Sync) -> Value {
     let one = |thread: usize| {
-        let mut latencies = Vec::with_capacity(READS);
-        for n in 0..READS {
-            let name = &names[random(n + thread * READS) % names.len()];
+        let mut latencies = Vec::with_capacity(reads);
+        for n in 0..reads {
+            let name = &names[random(n + thread * reads) % names.len()];
             // The name itself is not what is measured.
             black_box(name.as_bytes()[0]);
             let start = Instant::now();
@@ -217,7 +264,7 @@ fn timed<T>(names: &[String], threads: usize, read: impl Fn(&str) -> T + Sync) -
     let one = &one;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        percentiles(threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect())
     })
 }
 

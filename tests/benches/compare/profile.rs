@@ -1,5 +1,5 @@
 //! Where a replay spends its time: `cargo xtask profile`. The contender runs under perf;
-//! its stacks are left for whoever draws them.
+//! its stacks are left for the flame graph that is drawn of them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -40,9 +40,10 @@ pub(crate) fn run(args: &[String], bootstrap: &str) {
 /// The heads of a report.
 fn report(recorded: &Path, by: &str) -> String {
     let mut report = Command::new("perf");
-    report.args(["report", "--no-children", "--call-graph", "none", "--sort", by, "--input"]).arg(recorded);
+    report.args(["report", "--no-children", "--call-graph", "none", "--input"]).arg(recorded);
+    report.args(["--fields", &format!("overhead,{by}")]);
     let output = report.stderr(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    lines.take(60).collect::<Vec<_>>().join("\n")
+    lines.take(60).map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

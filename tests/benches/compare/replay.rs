@@ -135,8 +135,8 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
 fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Kept) -> Run {
     let mut command = match contender.kind {
         "python" => {
-            let mut python = Command::new(peers().join("python/bin/python"));
-            python.arg(root().join("tests/benches/peers/replay.py")).arg(contender.codec);
+            let mut python = python("replay.py");
+            python.arg(contender.codec);
             python
         }
         "java" => {
@@ -153,6 +153,13 @@ fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Kept) -> R
         }
     };
     process::run(command.args([bootstrap, topic]), kept)
+}
+
+/// A script of the peers'.
+pub(crate) fn python(script: &str) -> Command {
+    let mut python = Command::new(peers().join("python/bin/python"));
+    python.arg(root().join("tests/benches/peers").join(script));
+    python
 }
 
 /// Where `cargo xtask bench --peers` installs them.

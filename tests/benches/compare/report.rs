@@ -46,8 +46,21 @@ impl Cell {
 
     /// A measure of all rows beside a reference's, round by round.
     pub(crate) fn ratio(&mut self, name: &'static str, measure: &'static str, reference: &str, kind: Ratio) {
+        self.ratio_of("", name, measure, reference, kind);
+    }
+
+    /// The same of rows whose labels begin so.
+    pub(crate) fn ratio_of(
+        &mut self,
+        rows: &str,
+        name: &'static str,
+        measure: &'static str,
+        reference: &str,
+        kind: Ratio,
+    ) {
         let reference = self.samples(reference, measure).to_vec();
-        for label in self.rows.iter().map(|(label, _)| label.clone()).collect::<Vec<_>>() {
+        let labels = self.rows.iter().map(|(label, _)| label.clone());
+        for label in labels.filter(|label| label.starts_with(rows)).collect::<Vec<_>>() {
             let own = self.samples(&label, measure).to_vec();
             for (own, reference) in own.iter().zip(&reference) {
                 self.sample(
