@@ -78,7 +78,7 @@ impl Rows {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        self.row(self.find(key, KeyHash::of(key))?)
+        self.index.find(KeyHash::of(key), |number| self.row(number).filter(|row| row.has_key(key)))
     }
 
     /// Puts a row in the place of the one of its key; that one.
@@ -170,7 +170,7 @@ impl Rows {
     }
 
     fn find(&self, key: &str, hash: KeyHash) -> Option<u32> {
-        self.index.find(hash, |row| self.row(row).is_some_and(|row| row.has_key(key)))
+        self.index.find(hash, |number| self.row(number).filter(|row| row.has_key(key)).map(|_| number))
     }
 
     fn row(&self, number: u32) -> Option<&Entry> {
