@@ -162,6 +162,15 @@ async fn visible(options: &Options, address: &str) -> Cell {
     let (log, topic) = topic(address, 1).await;
     let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
     let mut watcher = table.watch(WatchStart::Now);
+    // As a task of its own: in a program that is what a watcher is.
+    let (changes, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(event) = watcher.next().await {
+            if matches!(event, WatchEvent::Change(_)) && changes.send(process::now()).is_err() {
+                break;
+            }
+        }
+    });
     let mut raw = Command::new(std::env::current_exe().unwrap());
     let mut raw = raw
         .args([COMMAND, "follow", address, &topic])
@@ -182,10 +191,9 @@ async fn visible(options: &Options, address: &str) -> Cell {
             let start = process::now();
             producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).unwrap();
             producer.poll(Duration::ZERO);
-            while !matches!(watcher.next().await, Some(WatchEvent::Change(_))) {}
-            ours.push(Duration::from_secs_f64(process::now() - start));
-            let seen: f64 = tokio::task::block_in_place(|| lines.next()).unwrap().parse().unwrap();
-            theirs.push(Duration::from_secs_f64((seen - start).max(0.0)));
+            ours.push(Duration::from_secs_f64(seen.recv().await.unwrap() - start));
+            let theirs_at: f64 = tokio::task::block_in_place(|| lines.next()).unwrap().parse().unwrap();
+            theirs.push(Duration::from_secs_f64((theirs_at - start).max(0.0)));
         }
         times(&mut cell, "ktables, by a watcher", ours);
         times(&mut cell, "raw consumer, another process", theirs);

@@ -85,7 +85,7 @@ fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
         ("auto.offset.reset", "error"),
         ("check.crcs", "true"),
         ("queued.max.messages.kbytes", "262144"),
-        ("queued.min.messages", "1000000"),
+        ("queued.min.messages", "262144"),
         ("fetch.message.max.bytes", "8388608"),
         ("fetch.max.bytes", "52428800"),
         ("fetch.queue.backoff.ms", "5"),

@@ -45,9 +45,13 @@ const ADDED_BY_CARGO: &str = "--bench";
 /// How often each contender runs.
 const ROUNDS: usize = 5;
 
+/// The same in a quick run.
+const QUICK_ROUNDS: usize = 3;
+
 impl Options {
     fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { quick: false, peers: false, only: Vec::new(), rounds: ROUNDS };
+        let mut rounds = None;
         let mut args = args.filter(|arg| arg != ADDED_BY_CARGO);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} wants a value"));
@@ -55,12 +59,12 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--peers" => options.peers = true,
                 "--only" => options.only.push(value()?),
-                "--rounds" => {
-                    options.rounds = value()?.parse().map_err(|error| format!("--rounds: {error}"))?
-                }
+                "--rounds" => rounds = Some(value()?.parse().map_err(|error| format!("--rounds: {error}"))?),
                 _ => return Err(format!("`{arg}` is none of --quick, --peers, --only NAME, --rounds N")),
             }
         }
+        let usual = if options.quick { QUICK_ROUNDS } else { ROUNDS };
+        options.rounds = rounds.unwrap_or(usual);
         Ok(options)
     }
 
