@@ -31,6 +31,16 @@ pub(super) enum Outcome {
     Reject(Box<Reject>),
 }
 
+impl Outcome {
+    /// The row that it sets, or that stands for the one it deletes.
+    pub(super) fn row(&self) -> Option<(&Entry, KeyHash)> {
+        match self {
+            Self::Set(row, hash) | Self::Delete(row, hash) => Some((row, *hash)),
+            Self::Foreign | Self::Reject(_) => None,
+        }
+    }
+}
+
 /// What is known of a record once its key is decoded.
 enum Key<'a> {
     Null,
@@ -101,15 +111,15 @@ fn decode_values(
             }
             Key::Text { key, pair } => (key, pair),
         };
-        let mut entry = |value: &str| {
+        let mut entry = |value: &[u8]| {
             let Record { partition, offset, timestamp, .. } = record;
             let pair = pair.as_ref().map(|pair| (&*pair.group, &*pair.member));
             entries.make(Origin { partition, offset, timestamp }, key, pair, value)
         };
-        let Some(raw) = record.value else { return Outcome::Delete(entry(""), KeyHash::of(key)) };
+        let Some(raw) = record.value else { return Outcome::Delete(entry(b""), KeyHash::of(key)) };
         // OK because a codec answers for each value.
         match values.next().expect("one answer for each value") {
-            Ok(value) => Outcome::Set(entry(checked_text(value)), KeyHash::of(key)),
+            Ok(value) => Outcome::Set(entry(value), KeyHash::of(key)),
             Err(rejection) => reject(&record, Some(key), Part::Value, rejection.clone(), raw),
         }
     };

@@ -47,13 +47,13 @@ pub(super) struct EntryMaker {
 }
 
 impl EntryMaker {
-    /// An entry of this key, group and member, and value.
+    /// An entry of this key, group and member, and value, which was checked to be text.
     pub(super) fn make(
         &mut self,
         origin: Origin,
         key: &str,
         pair: Option<(&str, &str)>,
-        value: &str,
+        value: &[u8],
     ) -> Entry {
         let Origin { partition, offset, timestamp } = origin;
         self.text.clear();
@@ -64,7 +64,7 @@ impl EntryMaker {
             // A member's name is the end of the key, as a rule.
             (self.place(key.find(group), group), self.place(key.rfind(member), member))
         });
-        self.text.extend_from_slice(value.as_bytes());
+        self.text.extend_from_slice(value);
         if let Some((group, member)) = places {
             for end in [group.start, group.end, member.start, member.end] {
                 self.text.extend_from_slice(&number(end).to_ne_bytes());
@@ -238,7 +238,7 @@ mod tests {
             let cut = key.floor_char_boundary(cut % (key.len() + 1));
             for pair in [pair.as_ref().map(|(g, m)| (g.as_str(), m.as_str())), Some(key.split_at(cut)), None] {
                 let origin = Origin { partition: 3, offset: 4, timestamp: 5 };
-                let entry = EntryMaker::default().make(origin, &key, pair, &value);
+                let entry = EntryMaker::default().make(origin, &key, pair, value.as_bytes());
                 prop_assert_eq!((entry.key(), entry.json()), (&*key, &*value));
                 prop_assert!(entry.has_key(&key));
                 prop_assert_eq!(entry.group().zip(entry.member()), pair);

@@ -109,6 +109,7 @@ impl View {
         mut changes: Option<&mut Vec<Change>>,
         mut rejected: impl FnMut(Reject),
     ) {
+        self.rows.touch(decoded.outcomes.iter().filter_map(Outcome::row));
         for outcome in decoded.outcomes {
             self.counters.records += 1;
             match outcome {
