@@ -12,7 +12,6 @@
 mod answers;
 mod builtin;
 mod equal;
-mod json;
 mod length_prefixed;
 mod rejection;
 pub(crate) mod workers;
@@ -27,7 +26,6 @@ pub use rejection::{ComponentId, HostFailure, RejectKind, Rejection};
 
 pub(crate) use answers::{broken_contract, checked_text};
 pub(crate) use equal::json_equal;
-pub(crate) use json::checked_json;
 
 use crate::log::Header;
 use crate::packed::Packed;

@@ -3,7 +3,9 @@
 //! both agree.
 //!
 //! It exists because the check stands in the path of every record. It knows the same
-//! texts as `serde_json` (a test holds it to that), in a third of the time.
+//! texts as `serde_json` when that skips a value (a test holds it to that), in a third of
+//! the time. Numbers of any size are JSON, and escapes of half a surrogate pair, which a
+//! parser may have no value for.
 
 #![no_std]
 
@@ -11,8 +13,8 @@ mod scan;
 
 use core::fmt;
 
-/// How deep arrays and objects may nest: what every JSON library accepts.
-pub const MAX_DEPTH: u32 = 128;
+/// How deep arrays and objects may nest: as deep as `serde_json` parses.
+pub const MAX_DEPTH: u32 = 127;
 
 /// What was found in a JSON text besides that it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,29 +101,15 @@ mod tests {
 
     use super::*;
     use proptest::prelude::*;
+    use serde::de::IgnoredAny;
     use std::format;
     use std::string::{String, ToString};
     use std::vec::Vec;
 
     fn check_like_serde(text: &str) -> Result<(), TestCaseError> {
-        let theirs = serde_json::from_str::<serde_json::Value>(text);
-        // A number that is too large for theirs is none for it.
-        let too_large =
-            theirs.as_ref().is_err_and(|error| error.to_string().starts_with("number out of range"));
-        let surrogate = theirs.as_ref().is_err_and(|error| {
-            error.to_string().contains("surrogate")
-                || error.to_string().starts_with("unexpected end of hex escape")
-        });
-        if !too_large && !surrogate {
-            prop_assert_eq!(
-                check(text).is_ok(),
-                theirs.is_ok(),
-                "{}: {:?} and {:?}",
-                text,
-                check(text),
-                theirs
-            );
-        }
+        let theirs = serde_json::from_str::<IgnoredAny>(text);
+        let own = check(text);
+        prop_assert_eq!(own.is_ok(), theirs.is_ok(), "{}: {:?} and {:?}", text, own, theirs);
         Ok(())
     }
 
@@ -183,13 +171,16 @@ mod tests {
 
     #[test]
     fn depth_has_a_limit() {
-        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        assert!(check(&nested(128)).is_ok());
-        for levels in [129, 1_000_000] {
-            assert_eq!(check(&nested(levels)).unwrap_err(), Error { problem: Problem::Depth, at: 128 });
+        let arrays = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let objects = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        for text in [arrays(127), objects(127)] {
+            assert!(check(&text).is_ok());
+            assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
-        let objects = format!("{}1{}", "{\"a\":".repeat(128), "}".repeat(128));
-        assert!(check(&objects).is_ok());
+        for text in [arrays(128), objects(128), arrays(1_000_000)] {
+            assert_eq!(check(&text).unwrap_err().problem, Problem::Depth);
+            assert!(serde_json::from_str::<serde_json::Value>(&text).is_err());
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -147,6 +148,7 @@ async fn a_grouped_table_is_a_nested_view(on: On) {
     write("gone", "y", Some("4")).await;
     scratch.put("foreign", Some(b"5")).await;
     let table = scratch.table(codecs).await;
+    assert_eq!((table.stats().entries, table.stats().groups), (4, 3));
     write("gone", "y", None).await;
     scratch.sync(&table).await;
     assert_eq!(table.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["billing", "größe"]);
@@ -260,7 +262,9 @@ async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(on: On)
 
 async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error(on: On) {
     let scratch = on.scratch(2).await;
-    assert!(scratch.table(Codecs::default()).await.is_empty());
+    let table = scratch.table(Codecs::default()).await;
+    assert!(table.is_empty());
+    assert_eq!((table.stats().generation, table.stats().entries), (1, 0));
     let missing = Table::builder(scratch.log.clone(), "missing", Codecs::default()).start().await;
     assert!(matches!(missing, Err(TableError::Log(LogError::UnknownTopic { .. }))));
 }
@@ -285,7 +289,8 @@ async fn a_topic_made_anew_is_a_new_generation(on: On) {
     // Whoever wrote to the old topic goes on with the new one.
     let acks = scratch.write(vec![record("both", Some(b"2")), record("new", Some(b"3"))]).await;
     assert!(acks.iter().all(|ack| ack.offset < 2), "{acks:?}");
-    eventually_async("the new generation is served", || (table.stats().generation == 2).then_some(())).await;
+    eventually_async("the new generation is served", || (table.snapshot().generation() == 2).then_some(()))
+        .await;
     scratch.sync(&table).await;
     let expected = [("both", "2"), ("new", "3")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(contents(&table), BTreeMap::from(expected));
@@ -307,6 +312,10 @@ async fn a_topic_made_anew_is_a_new_generation(on: On) {
         }
     }
     assert_eq!(generations, 1);
+    scratch.make_anew(2).await;
+    eventually_async("an empty generation is served", || (table.snapshot().generation() == 3).then_some(()))
+        .await;
+    assert_eq!((table.stats().generation, table.stats().entries, table.stats().records), (3, 0, 0));
 }
 
 async fn a_barrier_waits_for_the_topic_made_anew(on: On) {
@@ -336,9 +345,10 @@ async fn an_empty_topic_made_anew_is_followed_and_its_old_writers_are_told() {
     assert!(refused.to_string().contains("3 partitions instead of 1"), "{refused}");
 }
 
-/// A log whose streams stop short of the end it claims.
+/// A log that is out of reach so many times, and whose streams stop short of the end it
+/// claims.
 #[derive(Debug)]
-struct Stalled(Arc<dyn Log>);
+struct Stalled(Arc<dyn Log>, AtomicU32);
 
 #[async_trait]
 impl Log for Stalled {
@@ -352,6 +362,10 @@ impl Log for Stalled {
         self.0.create(topic, settings).await
     }
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
+        if self.1.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            let (log, topic) = (self.url().to_owned(), topic.name.clone());
+            return Err(LogError::Unreachable { log, topic, action: "find", reason: "for once".to_owned() });
+        }
         let mut ranges = self.0.offsets(topic).await?;
         ranges[0].end += 5;
         Ok(ranges)
@@ -379,21 +393,31 @@ impl Log for Stalled {
 }
 
 async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on(on: On) {
-    let scratch = on.scratch(1).await;
-    scratch.put("a", Some(b"1")).await;
-    let log: Arc<dyn Log> = Arc::new(Stalled(scratch.log.clone()));
+    // Also if it begins again after it took too long.
+    for times_out_of_reach in [0, 1] {
+        let scratch = on.scratch(1).await;
+        scratch.put("a", Some(b"1")).await;
+        slow_to_catch_up(&scratch, times_out_of_reach).await;
+    }
+}
+
+async fn slow_to_catch_up(scratch: &Scratch, times_out_of_reach: u32) {
+    let log: Arc<dyn Log> = Arc::new(Stalled(scratch.log.clone(), times_out_of_reach.into()));
     let builder = Table::builder(log, &scratch.topic.name, Codecs::default())
         .catchup_timeout(Duration::from_millis(50));
     let table = builder.start().await.unwrap();
-    let status = table.status();
-    assert!(matches!(&status, Status::Degraded(reason) if reason.contains(" of 6")), "{status}");
     eventually_async("what there is can be read meanwhile", || table.get("a")).await;
+    let status = table.status();
+    let says = if times_out_of_reach == 0 { " of 6" } else { "for once" };
+    assert!(matches!(&status, Status::Degraded(reason) if reason.contains(says)), "{status}");
+    assert_eq!((table.stats().partitions[0].position, table.stats().partitions[0].target), (1, 6));
     scratch.write((0..5).map(|n| record("b", Some(format!("{n}").as_bytes()))).collect()).await;
     eventually_async("the table catches up after all", || {
         matches!(table.status(), Status::CaughtUp).then_some(())
     })
     .await;
     assert_eq!(table.get("b").unwrap().json(), "4");
+    scratch.sync(&table).await;
 }
 
 async fn a_key_on_two_partitions_is_counted(on: On) {

@@ -22,6 +22,9 @@ const RECORDED: &str = "tests/benches/guard.txt";
 /// By how many per cent a path may pass what is recorded.
 const TOLERANCE: u64 = 5;
 
+/// And below it, so that what was gained is not lost again unseen.
+const FASTER: u64 = 20;
+
 /// Whether to compare with what is recorded, or to record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Guard {
@@ -48,7 +51,7 @@ pub(crate) fn guard(what: Guard) -> Outcome {
         return fs::write(&file, lines).map_err(|error| format!("cannot write {RECORDED}: {error}"));
     }
     let recorded = fs::read_to_string(&file).map_err(|error| format!("{RECORDED}: {error}"))?;
-    let mut slower = Vec::new();
+    let (mut slower, mut faster) = (Vec::new(), Vec::new());
     for (path, count) in counted {
         let before = recorded.lines().find_map(|line| line.strip_prefix(path)?.trim().parse::<u64>().ok());
         let before = before.ok_or_else(|| format!("{RECORDED} has no number for {path}"))?;
@@ -56,9 +59,19 @@ pub(crate) fn guard(what: Guard) -> Outcome {
         if count * 100 > before * (100 + TOLERANCE) {
             slower.push(path);
         }
+        if count * 100 < before * (100 - FASTER) {
+            faster.push(path);
+        }
+    }
+    if slower.is_empty() && faster.is_empty() {
+        return Ok(());
     }
     if slower.is_empty() {
-        return Ok(());
+        return Err(format!(
+            "more than {FASTER} % below what is recorded: {}. Record it, or the next change may take it \
+             back unseen: cargo xtask guard --record",
+            faster.join(", ")
+        ));
     }
     Err(format!(
         "more than {TOLERANCE} % above what is recorded: {}. If that is what it takes, record it: \

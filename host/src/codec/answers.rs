@@ -5,7 +5,6 @@ use std::iter::Peekable;
 use std::slice;
 use std::sync::Arc;
 
-use crate::codec::json::checked_json;
 use crate::codec::{ComponentId, RejectKind, Rejection};
 use crate::packed::Packed;
 
@@ -115,15 +114,13 @@ impl<'a> PackedAnswers<'a> {
         }
         let mut on_one_line = true;
         self.check(|_, item| {
-            let json = checked_json(text(item, &reject)?)
+            let checked = ktables_json::check(text(item, &reject)?)
                 .map_err(|reason| reject(RejectKind::InvalidJson, format!("not JSON: {reason}")))?;
-            on_one_line &= matches!(json, Cow::Borrowed(_));
+            on_one_line &= !checked.has_line_breaks;
             Ok(())
         });
         if !on_one_line {
-            let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
-            let line = |item: &[u8]| item.iter().copied().filter(|byte| !is_break(byte)).collect::<Vec<_>>();
-            self.items = Cow::Owned(self.items.iter().map(line).collect());
+            self.items = Cow::Owned(self.items.iter().map(on_a_line).collect());
         }
         self.is_json = true;
     }
@@ -152,6 +149,17 @@ impl<T: AsRef<[u8]>> FromIterator<Result<T, Rejection>> for PackedAnswers<'_> {
 
 fn text(item: &[u8], reject: impl Fn(RejectKind, String) -> Rejection) -> Result<&str, Rejection> {
     std::str::from_utf8(item).map_err(|error| reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}")))
+}
+
+/// JSON without the line breaks between its tokens: NDJSON and server-sent events are line
+/// formats. Inside a string a line break would be an error.
+fn on_a_line(json: &[u8]) -> Cow<'_, [u8]> {
+    let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    if json.iter().any(is_break) {
+        json.iter().copied().filter(|byte| !is_break(byte)).collect()
+    } else {
+        json.into()
+    }
 }
 
 /// What was checked to be text.
@@ -188,6 +196,15 @@ mod tests {
         let expected: [Result<&[u8], _>; 5] =
             [Ok(b"1"), Err(RejectKind::Other), Err(RejectKind::InvalidJson), Ok(b"[1,2]"), Ok(b"4")];
         assert_eq!(kinds, expected);
+    }
+
+    #[test]
+    fn line_breaks_go_and_nothing_else() {
+        let items: Packed = ["{\n  \"a\":\r\n 1}", r#""a\nb""#, "[1, 2]"].iter().collect();
+        let mut answers = PackedAnswers::unchanged(&items);
+        answers.check_json(broken_contract(None));
+        let lines: Vec<_> = answers.iter().map(|answer| str::from_utf8(answer.unwrap()).unwrap()).collect();
+        assert_eq!(lines, ["{  \"a\": 1}", r#""a\nb""#, "[1, 2]"]);
     }
 
     #[test]

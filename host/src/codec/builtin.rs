@@ -3,7 +3,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::codec::json::checked_json;
 use crate::codec::{
     Answers, Encoded, HostFailure, KeyCodec, PackedAnswers, RejectKind, Rejection, ValueCodec,
 };
@@ -117,7 +116,7 @@ fn text(raw: &[u8]) -> Result<&str, Rejection> {
 }
 
 fn json(text: &str) -> Result<(), Rejection> {
-    checked_json(text)
+    ktables_json::check(text)
         .map(drop)
         .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
 }
@@ -177,7 +176,7 @@ mod tests {
             let codecs: [&dyn ValueCodec; 2] = [&Utf8, &Bytes];
             for codec in codecs {
                 if let Ok(value) = text_of(codec.decode(&pack(&raw), &[])) {
-                    prop_assert!(checked_json(&value).is_ok());
+                    prop_assert!(ktables_json::check(&value).is_ok());
                     prop_assert_eq!(one(codec.encode(&[&value])).unwrap().raw, raw.clone());
                 }
             }

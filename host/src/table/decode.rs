@@ -54,8 +54,10 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Ho
     let mut answers = codecs.key.decode(&raw)?;
     answers.check_text(broken_contract(None));
     let mut keys: Vec<Key<'_>> = (0..batch.len()).map(|_| Key::Null).collect();
-    for (index, answer) in indices.into_iter().zip(answers.iter()) {
-        keys[index] = match answer {
+    let mut answers = answers.iter();
+    for index in indices {
+        // OK because a codec answers for each key.
+        keys[index] = match answers.next().expect("one answer for each key") {
             Ok(key) => Key::Text { key: checked_text(key), pair: None },
             Err(rejection) => Key::Rejected(rejection.clone()),
         };

@@ -10,7 +10,7 @@ use crate::log::{Offset, Partition};
 
 /// A key's newest accepted value, and where it came from. A clone is a handle.
 ///
-/// One allocation, of which the index keeps one pointer: this, 40 bytes, the key and the
+/// One allocation, of which a page keeps one pointer: this, 40 bytes, the key and the
 /// value are what an entry takes, and 16 bytes more if it has a group.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry(ThinArc<Head, u8>);

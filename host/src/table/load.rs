@@ -157,7 +157,7 @@ async fn load(
     let mut partitions = shared.log.read(topic, &ranges, headers).await?;
     let mut steps = SelectAll::new();
     let mut view = View::to_be_loaded(generation, topic.clone());
-    shared.begin_loading();
+    shared.begin_loading(&view);
     let mut complete = false;
     let mut expected = ranges.len();
     let mut late = pin!(sleep_until(shared.late));
@@ -167,8 +167,8 @@ async fn load(
             if *serving != Serving::Generation(generation) {
                 view = served(shared, view).await;
                 *serving = Serving::Generation(generation);
-                shared.update(|conditions| conditions.outdated = None);
             }
+            shared.update(|conditions| conditions.outdated = None);
             shared.finish_loading(view.counters.records);
         }
         let step = tokio::select! {

@@ -191,7 +191,7 @@ impl Rows {
     }
 
     fn pair(&self, number: u32) -> (&str, &str) {
-        pair(&self.rows, number)
+        pair(&self.rows, number).unwrap_or_default()
     }
 
     /// A new value for a known key.
@@ -231,8 +231,11 @@ impl Rows {
             // OK because 2^32 rows do not fit into any memory.
             None => u32::try_from(self.rows.push(row)).expect("fewer than 2^32 rows"),
         };
-        self.index.insert(hash, number);
+        let crowded = self.index.insert(hash, number);
         self.len += 1;
+        if crowded && self.index.used() > self.len {
+            self.make_room();
+        }
         if let Some(orders) = &mut self.orders {
             orders.insert(&self.rows, number);
         }
@@ -265,18 +268,20 @@ impl Orders {
     }
 
     fn join_group(&mut self, rows: &Paged<Entry>, number: u32) {
-        if has_group(rows, number) {
+        if let Some((group, _)) = pair(rows, number) {
             let place = self.place_in_group(rows, number);
-            self.groups += usize::from(!self.has_neighbour(rows, place, number));
+            let beside = [self.by_group.before(place), self.by_group.at(place)];
+            self.groups += usize::from(!are_of(rows, beside, group));
             self.by_group.insert(place, number);
         }
     }
 
     fn leave_group(&mut self, rows: &Paged<Entry>, number: u32) {
-        if has_group(rows, number) {
+        if let Some((group, _)) = pair(rows, number) {
             let place = self.place_in_group(rows, number);
+            let beside = [self.by_group.before(place), self.by_group.after(place)];
+            self.groups -= usize::from(!are_of(rows, beside, group));
             self.by_group.remove(place);
-            self.groups -= usize::from(!self.has_neighbour(rows, place, number));
         }
     }
 
@@ -286,28 +291,30 @@ impl Orders {
     }
 
     fn place_in_group(&self, rows: &Paged<Entry>, number: u32) -> Place {
-        self.by_group.seek(|row| pair(rows, row).cmp(&pair(rows, number)))
-    }
-
-    /// Whether a row beside this place is of the same group.
-    fn has_neighbour(&self, rows: &Paged<Entry>, place: Place, number: u32) -> bool {
-        let group = pair(rows, number).0;
-        let beside = [self.by_group.before(place), self.by_group.at(place)];
-        beside.into_iter().flatten().any(|row| pair(rows, row).0 == group)
+        // Nothing keeps a scheme from giving two keys one pair.
+        let rank = |row| rows.get(row as usize).map(|row| (row.pair(), row.key()));
+        self.by_group.seek(|row| rank(row).cmp(&rank(number)))
     }
 }
 
-fn has_group(rows: &Paged<Entry>, number: u32) -> bool {
-    rows.get(number as usize).is_some_and(|row| row.pair().is_some())
+/// Whether one of these rows is of this group.
+fn are_of(rows: &Paged<Entry>, these: [Option<u32>; 2], group: &str) -> bool {
+    these.into_iter().flatten().any(|row| pair(rows, row).is_some_and(|(other, _)| other == group))
 }
 
 /// Group and member of a row.
-fn pair(rows: &Paged<Entry>, number: u32) -> (&str, &str) {
-    rows.get(number as usize).and_then(Entry::pair).unwrap_or_default()
+fn pair(rows: &Paged<Entry>, number: u32) -> Option<(&str, &str)> {
+    rows.get(number as usize).and_then(Entry::pair)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use arc_swap::ArcSwap;
+
     use super::*;
     use crate::table::entry::{EntryMaker, Origin};
 
@@ -348,5 +355,82 @@ mod tests {
         }
         assert!(rows.index.used() < 400, "{}", rows.index.used());
         assert_eq!(rows.iter().count(), rows.len());
+    }
+
+    #[test]
+    fn a_key_that_comes_and_goes_among_others_is_found_as_soon() {
+        let mut rows = Rows::sorted();
+        let set = |rows: &mut Rows, key: &str| {
+            let (entry, hash) = row(key, None);
+            drop(rows.set(entry, hash));
+        };
+        (0..10_000).for_each(|n| set(&mut rows, &format!("key-{n}")));
+        for n in 0..2_000 {
+            // The number that the one leaves goes to the other.
+            for gone in ["leader".to_owned(), format!("key-{n}")] {
+                rows.remove(&gone, KeyHash::of(&gone));
+            }
+            set(&mut rows, "leader");
+            set(&mut rows, &format!("key-{}", 10_000 + n));
+        }
+        let looked_at = Cell::new(0);
+        let count = |_| {
+            looked_at.set(looked_at.get() + 1);
+            None::<()>
+        };
+        assert_eq!(rows.index.find(KeyHash::of("leader"), count), None);
+        assert!(looked_at.get() < 50, "{}", looked_at.get());
+    }
+
+    #[test]
+    fn readers_find_what_is_in_their_moment_while_keys_come_and_go() {
+        const STAY: usize = 50;
+        const COME_AND_GO: usize = 50;
+        let keys: Vec<String> = (0..STAY + COME_AND_GO).map(|n| format!("key-{n}")).collect();
+        let mut rows = Rows::sorted();
+        let set = |rows: &mut Rows, key: &str| {
+            let (entry, hash) = row(key, None);
+            drop(rows.set(entry, hash));
+        };
+        keys[..STAY].iter().for_each(|key| set(&mut rows, key));
+        let published = ArcSwap::from_pointee(rows.clone());
+        let is_over = AtomicBool::new(false);
+        let read = || {
+            while !is_over.load(Ordering::Relaxed) {
+                let moment = published.load_full();
+                let found: Vec<&str> = keys
+                    .iter()
+                    .filter_map(|key| moment.get(key).filter(|row| row.has_key(key)))
+                    .map(Entry::key)
+                    .collect();
+                assert_eq!(found.len(), moment.len());
+                assert!(keys[..STAY].iter().zip(&found).all(|(key, found)| key == found));
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..2).for_each(|_| drop(scope.spawn(read)));
+            for n in 0..20_000 {
+                let key = &keys[STAY + n * 7 % COME_AND_GO];
+                match rows.get(key).is_some() {
+                    true => drop(rows.remove(key, KeyHash::of(key))),
+                    false => set(&mut rows, key),
+                }
+                published.store(Arc::new(rows.clone()));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn two_keys_of_one_pair_are_two_rows() {
+        let mut rows = Rows::sorted();
+        for key in ["k1", "k2", "k3"] {
+            let (entry, hash) = row(key, Some(("g", "m")));
+            rows.set(entry, hash);
+        }
+        for (left, key) in [(2, "k1"), (1, "k2"), (0, "k3")] {
+            rows.remove(key, KeyHash::of(key));
+            assert_eq!((rows.members("g").count(), rows.group_count()), (left, left.min(1)));
+        }
     }
 }

@@ -92,8 +92,10 @@ impl Shared {
         codecs: Codecs,
         catchup_timeout: Duration,
     ) -> Self {
+        let view = View::empty(1, topic.clone());
         Self {
-            view: ArcSwap::from_pointee(View::empty(1, topic.clone())),
+            progress: Mutex::new(Progress::of(&view)),
+            view: ArcSwap::from_pointee(view),
             log,
             topic,
             codecs,
@@ -107,7 +109,6 @@ impl Shared {
             conditions: Mutex::default(),
             rejects: Mutex::default(),
             loading: Mutex::new(Loading::begin()),
-            progress: Mutex::default(),
         }
     }
 
@@ -168,13 +169,7 @@ impl Shared {
                 Step::Position(partition, offset) => view.advance(partition, offset),
             }
         }
-        let mut progress = lock(&self.progress);
-        progress.generation = view.generation;
-        progress.counters.clone_from(&view.counters);
-        progress.positions.clear();
-        progress.positions.extend_from_slice(view.positions());
-        progress.entries = view.rows().len();
-        progress.groups = view.rows().group_count();
+        lock(&self.progress).tell(view);
     }
 
     /// Publishes a generation for the first time, in the place of what was served, and
@@ -182,6 +177,7 @@ impl Shared {
     pub(super) fn switch(&self, view: &View) {
         let watchers = lock(&self.watchers);
         let old = self.view.swap(Arc::new(view.clone()));
+        lock(&self.progress).tell(view);
         if watchers.receiver_count() > 0 {
             let difference = Published::difference(&old, view);
             // Fails if the last watcher left just now.
@@ -195,8 +191,9 @@ impl Shared {
     }
 
     /// A generation begins to load.
-    pub(super) fn begin_loading(&self) {
+    pub(super) fn begin_loading(&self, view: &View) {
         *lock(&self.loading) = Loading::begin();
+        lock(&self.progress).tell(view);
         *lock(&self.rejects) = Ring::default();
     }
 

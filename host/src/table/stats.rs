@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::codec::RejectKind;
 use crate::log::{Offset, Partition};
+use crate::table::view::View;
 
 /// Counts that are published together with what they count.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,24 @@ pub(super) struct Progress {
     pub(super) groups: usize,
 }
 
+impl Progress {
+    pub(super) fn of(view: &View) -> Self {
+        let mut progress = Self::default();
+        progress.tell(view);
+        progress
+    }
+
+    /// Takes a moment's numbers.
+    pub(super) fn tell(&mut self, view: &View) {
+        self.generation = view.generation;
+        self.counters.clone_from(&view.counters);
+        self.positions.clear();
+        self.positions.extend_from_slice(view.positions());
+        self.entries = view.rows().len();
+        self.groups = view.rows().group_count();
+    }
+}
+
 /// What a table has read since its generation began, and holds. While another
 /// generation is loaded, these are its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +81,7 @@ pub struct Stats {
     pub generation: u64,
     /// Entries in the table.
     pub entries: u64,
-    /// Groups that have members.
+    /// Groups that have members; 0 while the table is loaded for the first time.
     pub groups: u64,
     /// Records read.
     pub records: u64,

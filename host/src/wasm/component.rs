@@ -181,14 +181,14 @@ impl Component {
             .configure(context)
             .map_err(failed)?
             .map_err(|message| WasmError::Configuration { name: self.id.name.clone(), message })?;
-        let mut used = [0; 3];
+        let mut used = [0; 2];
         for used in &mut used {
+            instance.decode_values(raw, &[]).map_err(failed)?;
             *used = instance.fuel_used().ok_or_else(|| WasmError::Engine {
                 reason: "it does not count fuel: make it with Metering::Fuel".to_owned(),
             })?;
-            instance.decode_values(raw, &[]).map_err(failed)?;
         }
-        Ok(used[2] - used[1])
+        Ok(used[1] - used[0])
     }
 
     /// A key codec made of this component; see [`Component::value_codec`].

@@ -1,8 +1,6 @@
 //! From writes to records, checked. Runs on a codec worker.
 
-use crate::codec::{
-    Codecs, Encoded, GroupKey, HostFailure, Rejection, broken_contract, checked_json, json_equal,
-};
+use crate::codec::{Codecs, Encoded, GroupKey, HostFailure, Rejection, broken_contract, json_equal};
 use crate::log::{Header, NewRecord};
 use crate::packed::Packed;
 use crate::writer::{Target, Verify, Write, WriteError};
@@ -123,7 +121,7 @@ fn encode_values(
     for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
         let mut step = Ok(None);
         if let (Ok(key), Some(value)) = (key, value) {
-            match checked_json(value) {
+            match ktables_json::check(value) {
                 Ok(_) => pending.push((index, key.as_str(), value.as_str())),
                 Err(error) => {
                     step = Err(WriteError::InvalidJson { key: key.clone(), reason: error.to_string() });

@@ -13,6 +13,7 @@ use ktables_tests::{TOPIC, component};
 use rdkafka::bindings as sys;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -97,52 +98,69 @@ fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
     let consumer: BaseConsumer = config.create().unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
     let mut places = TopicPartitionList::new();
-    let mut records = 0;
-    for partition in metadata.topics()[0].partitions() {
-        let (start, end) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
-        records += u64::try_from(end - start).unwrap();
-        places.add_partition_offset(topic, partition.id(), Offset::Offset(start)).unwrap();
+    let partitions = metadata.topics()[0].partitions();
+    for partition in partitions {
+        places.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
     consumer.assign(&places).unwrap();
-    let (first, bytes) =
-        if at_once { by_the_hundred(&consumer, records) } else { one_by_one(&consumer, records) };
-    json!({"first": first, "done": now(), "records": records, "bytes": bytes})
+    let mut seen = Seen { first: None, records: 0, bytes: 0, ends_left: partitions.len() };
+    let take = if at_once { by_the_hundred } else { one_by_one };
+    take(&consumer, &mut seen);
+    json!({"first": seen.first, "done": now(), "records": seen.records, "bytes": seen.bytes})
 }
 
-/// When the first record came, and how many bytes there were in all.
-fn one_by_one(consumer: &BaseConsumer, mut left: u64) -> (f64, usize) {
-    let (mut first, mut bytes) = (None, 0);
-    while left > 0 {
-        let Some(Ok(message)) = consumer.poll(PATIENCE) else { continue };
-        first.get_or_insert_with(now);
-        bytes += message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len);
-        left -= 1;
+/// What a loop has seen.
+#[derive(Debug)]
+struct Seen {
+    first: Option<f64>,
+    records: u64,
+    bytes: usize,
+    /// Partitions whose end has not come.
+    ends_left: usize,
+}
+
+impl Seen {
+    fn record(&mut self, bytes: usize) {
+        self.first.get_or_insert_with(now);
+        self.records += 1;
+        self.bytes += bytes;
     }
-    (first.unwrap(), bytes)
+}
+
+fn one_by_one(consumer: &BaseConsumer, seen: &mut Seen) {
+    while seen.ends_left > 0 {
+        match consumer.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                seen.record(message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len));
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => seen.ends_left -= 1,
+            Some(Err(_)) | None => {}
+        }
+    }
 }
 
 /// The same by the call that hands out many messages.
 #[allow(unsafe_code, reason = "calls into librdkafka, which rdkafka does not wrap")]
-fn by_the_hundred(consumer: &BaseConsumer, mut left: u64) -> (f64, usize) {
-    let (mut first, mut bytes) = (None, 0);
+fn by_the_hundred(consumer: &BaseConsumer, seen: &mut Seen) {
     let mut messages = [std::ptr::null_mut(); 512];
     // SAFETY: the client outlives its queue, and each message is freed once.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
-        while left > 0 {
+        while seen.ends_left > 0 {
             let taken = sys::rd_kafka_consume_batch_queue(queue, 1, messages.as_mut_ptr(), messages.len());
             for &message in &messages[..usize::try_from(taken).unwrap()] {
-                if (*message).err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                    first.get_or_insert_with(now);
-                    bytes += (*message).key_len + (*message).len;
-                    left -= 1;
+                match (*message).err {
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                        seen.record((*message).key_len + (*message).len);
+                    }
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => seen.ends_left -= 1,
+                    _ => {}
                 }
                 sys::rd_kafka_message_destroy(message);
             }
         }
         sys::rd_kafka_queue_destroy(queue);
     }
-    (first.unwrap(), bytes)
 }
 
 /// A table of ours.
@@ -172,7 +190,8 @@ fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table
     (result, table, runtime)
 }
 
-/// Remembers when it was first asked to decode.
+/// Remembers when it was first asked to decode: when the first batch was there, which is
+/// up to some milliseconds after its first record.
 #[derive(Debug)]
 struct Timed {
     codec: Arc<dyn ValueCodec>,

@@ -21,7 +21,7 @@ use crate::log::kafka::token::Token;
 use crate::log::{Offset, Partition};
 
 /// How many messages are taken at once: their pointers fit a page of memory.
-const RECORDS_AT_ONCE: usize = 512;
+pub(super) const RECORDS_AT_ONCE: usize = 512;
 
 /// What a client can do. Either can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

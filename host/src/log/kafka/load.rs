@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::log::LogError;
+use crate::log::kafka::client::RECORDS_AT_ONCE;
 use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::feed::Feed;
 use crate::log::kafka::heard::Heard;
@@ -28,6 +29,9 @@ static BUDGET: Semaphore = Semaphore::const_new(SHARES as usize);
 
 /// How long to wait for records before what was gathered is handed on.
 const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How many records are taken before looking at how far it is.
+const BURST: usize = 16 * RECORDS_AT_ONCE;
 
 /// A load that gets nowhere for so long leaves its share of the budget to others, and
 /// goes on behind the tail client: its broker is down, or its table takes nothing.
@@ -95,8 +99,11 @@ fn read(reader: &mut Reader) -> Result<(), Stop> {
     let (mut records, mut since) = (0, Instant::now());
     while !reader.feeds.iter().all(is_loaded) {
         // The first event tells all kinds of news, and what comes in bulk is records.
-        let empty = reader.poll(PATIENCE, 1)?;
-        reader.poll_records()?;
+        let in_bulk = reader.client.polls_records();
+        let empty = reader.poll(PATIENCE, if in_bulk { 1 } else { BURST })?;
+        if in_bulk {
+            reader.poll_records(BURST / RECORDS_AT_ONCE)?;
+        }
         if empty {
             reader.hand_on()?;
         }

@@ -80,44 +80,45 @@ impl Reader {
     /// Takes events until there are none, at most `burst`; waits for the first.
     /// True if the queue was found empty.
     pub(super) fn poll(&mut self, patience: Duration, burst: usize) -> Result<bool, Stop> {
-        let mut patience = patience;
+        let (mut patience, mut empty) = (patience, false);
         for _ in 0..burst {
             match self.client.poll(patience) {
                 Some(event) => self.take(event)?,
-                None => return Ok(true),
+                None => {
+                    empty = true;
+                    break;
+                }
             }
             patience = Duration::ZERO;
         }
-        Ok(false)
+        self.settle()?;
+        Ok(empty)
     }
 
-    /// Takes the records that are at hand, quickly, after which positions must not be
-    /// asked for; nothing if this client cannot.
-    pub(super) fn poll_records(&mut self) -> Result<(), Stop> {
+    /// Takes the records that are at hand, quickly, at most `times` as many as one call
+    /// hands over. Positions must not be asked for afterwards.
+    pub(super) fn poll_records(&mut self, times: usize) -> Result<(), Stop> {
         let client = self.client.clone();
-        if !client.polls_records() {
-            return Ok(());
-        }
-        loop {
+        for _ in 0..times {
             let mut result = Ok(());
             let taken = client.poll_records(|event| match event {
                 Event::Record(record) => self.push(&record),
+                // The first error counts.
+                _ if result.is_err() => {}
                 news => result = self.take(news),
             });
             self.settle()?;
             result?;
             if taken == 0 {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     fn take(&mut self, event: Event) -> Result<(), Stop> {
         match event {
-            Event::Record(record) => {
-                self.push(&record);
-                self.settle()?;
-            }
+            Event::Record(record) => self.push(&record),
             Event::End(place) => {
                 if let Some(feed) = self.feeds.at(&place.topic, place.partition) {
                     feed.seen_end = true;

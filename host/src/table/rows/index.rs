@@ -2,7 +2,7 @@
 //!
 //! One table of cells serves all moments that share it: a cell, once written, never
 //! changes, and a number that a moment does not know, or knows by another key, is none
-//! of its rows. So an insertion is one store, readers take no lock, and no moment has to
+//! of its rows. So an insertion writes one cell, readers take no lock, and no moment has to
 //! copy anything. Cells whose row is gone stay until the table is made anew, and older
 //! moments keep the one they have.
 
@@ -29,6 +29,10 @@ const OF: usize = 5;
 
 /// ..at most so many are used: searches stay short, as cells lie side by side.
 const USED: usize = 4;
+
+/// A hash has more cells than this only if its key came and went as often, with others
+/// in between.
+const CROWD: usize = 32;
 
 /// A hash above, a row's number plus one below; 0 is an empty cell.
 type Cell = AtomicU64;
@@ -72,16 +76,24 @@ impl Index {
         None
     }
 
-    /// Adds a number under a hash. There must be room.
-    pub(super) fn insert(&mut self, hash: KeyHash, row: u32) {
-        let new = pack(hash, row);
-        let takes =
-            |cell: &&Cell| matches!(cell.load(Ordering::Relaxed), found if found == 0 || found == new);
-        let Some(cell) = self.from(hash).find(takes) else { return };
-        // Otherwise the key was here before, and went.
-        if cell.swap(new, Ordering::Release) == 0 {
-            self.used += 1;
+    /// Adds a number under a hash; true if the hash has so many that the index should be
+    /// made anew. There must be room.
+    pub(super) fn insert(&mut self, hash: KeyHash, row: u32) -> bool {
+        let (mut of_hash, mut added) = (0, false);
+        for cell in self.from(hash) {
+            match unpack(cell.load(Ordering::Relaxed)) {
+                None => {
+                    cell.store(pack(hash, row), Ordering::Release);
+                    added = true;
+                    break;
+                }
+                // The key was here before, and went.
+                Some(found) if found == (hash, row) => break,
+                Some((found, _)) => of_hash += usize::from(found == hash),
+            }
         }
+        self.used += usize::from(added);
+        of_hash > CROWD
     }
 
     /// An index with room for so many rows, of those numbers here that are still of

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 
 use triomphe::Arc;
 
-/// A block is split when it would pass this many rows.
-const BLOCK: usize = 512;
+/// A block is split when it would pass this many rows. In tests there are many blocks.
+const BLOCK: usize = if cfg!(test) { 4 } else { 512 };
 
 /// Rows in order.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +60,12 @@ impl Order {
             Some(index) => self.at(Place { index, ..place }),
             None => self.blocks.get(place.block.checked_sub(1)?)?.last().copied(),
         }
+    }
+
+    /// The row after the one at a place.
+    pub(super) fn after(&self, place: Place) -> Option<u32> {
+        let next = Place { index: place.index + 1, ..place };
+        self.at(next).or_else(|| self.at(Place { block: place.block + 1, index: 0 }))
     }
 
     /// The rows from a place on.
@@ -121,6 +127,7 @@ mod tests {
                 match expected.binary_search(&row) {
                     Ok(index) => {
                         prop_assert_eq!(order.at(place), Some(row));
+                        prop_assert_eq!(order.after(place), expected.get(index + 1).copied());
                         expected.remove(index);
                         order.remove(place);
                     }

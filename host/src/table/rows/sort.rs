@@ -31,7 +31,7 @@ pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<Ranked>, usize) {
     (groups.into_iter().flat_map(|(_, members)| sorted(rows, members, member)).collect(), count)
 }
 
-/// These rows by their text. In place: there may be millions, when memory is scarce.
+/// These rows by their text, and those of the same text by key. In place: there may be millions, when memory is scarce.
 fn sorted(rows: &Paged<Entry>, mut ranked: Vec<Ranked>, text: impl Fn(&Entry) -> &str + Sync) -> Vec<Ranked> {
     let text = |number: u32| rows.get(number as usize).map_or("", |row| text(row));
     let Some(first) = ranked.first().map(|&(_, number)| text(number).as_bytes()) else { return ranked };
@@ -41,7 +41,11 @@ fn sorted(rows: &Paged<Entry>, mut ranked: Vec<Ranked>, text: impl Fn(&Entry) ->
     for (rank, number) in &mut ranked {
         *rank = first_bytes(&text(*number).as_bytes()[common..]);
     }
-    ranked.par_sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| text(a.1).cmp(text(b.1))));
+    let key = |number: u32| rows.get(number as usize).map(Entry::key);
+    ranked.par_sort_unstable_by(|a, b| {
+        let texts = || text(a.1).cmp(text(b.1));
+        a.0.cmp(&b.0).then_with(texts).then_with(|| key(a.1).cmp(&key(b.1)))
+    });
     ranked
 }
 
