@@ -85,6 +85,7 @@ fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
         ("enable.partition.eof", "true"),
         ("auto.offset.reset", "error"),
         ("check.crcs", "true"),
+        ("reconnect.backoff.ms", "20"),
         ("queued.max.messages.kbytes", "262144"),
         ("queued.min.messages", "262144"),
         ("fetch.message.max.bytes", "8388608"),

@@ -110,6 +110,10 @@ impl Configs {
     fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "ktables");
+        // Half of this is for how long librdkafka, which leaves its first connection once
+        // it knows the broker by name, holds back the second: by default 50 ms of each
+        // command.
+        config.set("reconnect.backoff.ms", "20");
         // After a broker is back, a second is long enough to wait.
         config.set("reconnect.backoff.max.ms", "1000");
         config.set("enable.metrics.push", "false");
