@@ -1,6 +1,6 @@
 //! What has to be on the machine: a C compiler, a Rust toolchain that builds for
-//! WebAssembly, cargo-deny; for tests against a real broker Java, Maven, Apache Kafka
-//! and Python packages.
+//! WebAssembly, cargo-deny, valgrind; for tests against a real broker Java, Maven, Apache
+//! Kafka and Python packages; for profiles perf and inferno, for the bench its peers.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -84,7 +84,7 @@ fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
 
 fn memory_cell() -> Cell {
     let about = "1000000 keys of 20 B, values of 100 B: resident memory of a process over its keys and values, \
-                 loaded, and after ten times as many overwrites";
+                 when all keys were written to it, and after ten times as many overwrites";
     let mut cell = Cell::new("memory", about.to_owned());
     for kind in ["flat", "grouped"] {
         say(&format!("memory: {kind}"));
