@@ -28,9 +28,13 @@ pub use error::LogError;
 pub use health::{Health, Trouble};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaLog;
+pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
-pub use stream::{Ack, Delivery, PartitionStream, PartitionStreams, StreamItem, Unacknowledged};
+pub use stream::{
+    Ack, Delivery, PartitionStream, Standstill, StandstillCause, StreamItem, TopicNews, TopicStream,
+    Unacknowledged,
+};
 
 /// A partition's number, from 0.
 pub type Partition = i32;
@@ -66,8 +70,8 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`LogError::Replaced`] if the topic of this name is another one now, or if
-    /// the log cannot be asked.
+    /// [`LogError::Replaced`] if the topic of this name is another one now, or ends
+    /// before what was read of it, or if the log cannot be asked.
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError>;
 
     /// The end offset of each partition, as of now, for somebody who waits for it:
@@ -92,7 +96,7 @@ pub trait Log: Debug + Send + Sync {
         topic: &TopicDescription,
         from: &[OffsetRange],
         headers: Headers,
-    ) -> Result<PartitionStreams, LogError>;
+    ) -> Result<TopicStream, LogError>;
 
     /// Queues a record for writing, in the order of the calls. Waits while the
     /// queue is full.

@@ -9,14 +9,19 @@
 //! Progress counts what was applied: positions are part of what is published.
 //! Names neither Kafka nor wasmtime.
 
+mod clock;
 mod decode;
 mod entry;
 mod error;
+mod expiry;
 mod load;
+mod mistake;
 #[cfg(test)]
 mod model;
+mod publish;
 mod reject;
 mod rows;
+mod settings;
 mod shared;
 mod snapshot;
 mod stats;
@@ -28,22 +33,23 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use clock::{Clock, SystemClock};
 pub use entry::{Entry, Notice};
 pub use error::TableError;
+pub use mistake::{Mistake, Tally};
+pub use publish::CHANGES_KEPT;
 pub use reject::{Part, Reject};
+pub use settings::{CATCHUP_TIMEOUT, OnReject};
 pub use snapshot::Snapshot;
-pub use stats::{PartitionProgress, Stats};
+pub use stats::{LoadProgress, PartitionProgress, Stats};
 pub use status::Status;
 pub use wait::Freshness;
-pub use watch::{Change, WatchEvent, WatchStart, Watcher};
+pub use watch::{Cause, Change, InvalidToken, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 
 use crate::codec::Codecs;
 use crate::log::{Log, Offset, Partition, TopicDescription};
+use settings::Settings;
 use shared::Shared;
-
-/// How long `start` waits for a table to be complete before it gives up and
-/// returns a degraded one.
-pub const CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A topic, materialized. A clone is a handle to the same table, which stops when
 /// the last handle is dropped.
@@ -74,7 +80,7 @@ pub struct TableBuilder {
     log: Arc<dyn Log>,
     topic: String,
     codecs: Codecs,
-    catchup_timeout: Duration,
+    settings: Settings,
 }
 
 impl TableBuilder {
@@ -82,7 +88,32 @@ impl TableBuilder {
     /// to be complete; [`CATCHUP_TIMEOUT`] by default.
     #[must_use]
     pub fn catchup_timeout(mut self, timeout: Duration) -> Self {
-        self.catchup_timeout = timeout;
+        self.settings.catchup_timeout = timeout;
+        self
+    }
+
+    /// What a rejected record does to the entry of its key; [`OnReject::Keep`] by
+    /// default.
+    #[must_use]
+    pub fn on_reject(mut self, on_reject: OnReject) -> Self {
+        self.settings.on_reject = on_reject;
+        self
+    }
+
+    /// How long an entry lives after the timestamp of its record; for ever by default.
+    /// One that is expired is hidden, but for [`Table::expired`], until a newer record
+    /// comes. Its record stays in the topic: a tombstone for it is left to whoever wrote
+    /// it, because one that crosses with a late heartbeat would delete a living entry.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.settings.ttl = Some(ttl);
+        self
+    }
+
+    /// The clock by which entries expire; the machine's by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.settings.clock = clock;
         self
     }
 
@@ -95,7 +126,7 @@ impl TableBuilder {
     pub async fn open(self) -> Result<Table, TableError> {
         let topic = self.log.describe(&self.topic).await?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let shared = Arc::new(Shared::new(self.log, Arc::new(topic), self.codecs, self.catchup_timeout));
+        let shared = Arc::new(Shared::new(self.log, Arc::new(topic), self.codecs, self.settings));
         tokio::spawn(load::run(shared.clone(), stopped));
         Ok(Table { shared, stop: Arc::new(stop) })
     }
@@ -117,7 +148,7 @@ impl TableBuilder {
 impl Table {
     /// A table of a topic, read through these codecs.
     pub fn builder(log: Arc<dyn Log>, topic: impl Into<String>, codecs: Codecs) -> TableBuilder {
-        TableBuilder { log, topic: topic.into(), codecs, catchup_timeout: CATCHUP_TIMEOUT }
+        TableBuilder { log, topic: topic.into(), codecs, settings: Settings::default() }
     }
 
     /// Waits until loading has come to an end: complete, or degraded.
@@ -162,6 +193,12 @@ impl Table {
     #[must_use]
     pub fn notice(&self, key: &str) -> Option<Notice> {
         self.shared.view().notice(key).cloned()
+    }
+
+    /// The entry of a key whose time is over, in a table whose entries expire.
+    #[must_use]
+    pub fn expired(&self, key: &str) -> Option<Entry> {
+        self.shared.view().expired(key).cloned()
     }
 
     /// The number of entries.

@@ -76,7 +76,7 @@ async fn the_by_section_component_groups() {
     let table = scratch.table(Codecs { scheme: Some(scheme), ..Codecs::default() }).await;
     assert_eq!(table.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["admin", "contrib/net"]);
     assert!(table.member("contrib/net", "tor").is_some());
-    assert_eq!(table.stats().foreign, 1);
+    assert_eq!(table.stats().foreign.count, 1);
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_pair_that_does_not_join_to_its_key_is_foreign() {
     scratch.write(["g.m", "g.!m", "x"].map(|key| record(key, Some(b"1"))).to_vec()).await;
     let table = scratch.table(Codecs { scheme: Some(scheme), ..Codecs::default() }).await;
     assert_eq!(table.snapshot().iter().map(|e| e.key().to_owned()).collect::<Vec<_>>(), ["g.m"]);
-    assert_eq!(table.stats().foreign, 2);
+    assert_eq!(table.stats().foreign.count, 2);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, pending};
 use ktables::log::{
     Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    PartitionStream, PartitionStreams, RecordBatch, StreamItem, TopicDescription, Unacknowledged,
+    PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use tokio::sync::mpsc;
 
@@ -101,9 +101,9 @@ impl Log for FedLog {
         _: &TopicDescription,
         from: &[OffsetRange],
         _: Headers,
-    ) -> Result<PartitionStreams, LogError> {
+    ) -> Result<TopicStream, LogError> {
         let stream = self.stream.lock().expect("not poisoned").take().ok_or(LogError::Closed)?;
-        let stream = PartitionStream::new(from[0], stream);
+        let stream = TopicNews::Partition(PartitionStream::new(from[0], stream));
         Ok(stream::iter([Ok(stream)]).chain(pending()).boxed())
     }
 

@@ -1,6 +1,7 @@
 //! What the tests share: the built command and components, logs of their own,
 //! waiting with a deadline.
 
+mod clock;
 mod fed;
 mod held;
 pub mod kafka;
@@ -20,6 +21,7 @@ use ktables::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use clock::HeldClock;
 pub use fed::FedLog;
 pub use held::Held;
 pub use running::Running;

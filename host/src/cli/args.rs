@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::table::OnReject;
+
 /// Kafka topics as in-memory tables, decoded by sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
 #[command(
@@ -91,11 +93,36 @@ pub(super) struct TableArgs {
     /// length-prefixed, or a component file: the table is a grouped one.
     #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(super) group_scheme: Option<String>,
+    /// What a rejected record does to the entry of its key: nothing, remove it, or end the
+    /// table [default: the configuration's, or keep].
+    #[arg(long, value_enum, help_heading = "Table")]
+    pub(super) on_reject: Option<OnRejectArg>,
+    /// How long an entry lives after the timestamp of its record [default: the
+    /// configuration's, or for ever].
+    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = duration)]
+    pub(super) ttl: Option<Duration>,
     #[command(flatten)]
     pub(super) property: PropertyArgs,
     /// How long to wait for the table to be complete.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
     pub(super) catchup_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum OnRejectArg {
+    Keep,
+    Remove,
+    Halt,
+}
+
+impl OnRejectArg {
+    pub(super) fn meaning(self) -> OnReject {
+        match self {
+            Self::Keep => OnReject::Keep,
+            Self::Remove => OnReject::Remove,
+            Self::Halt => OnReject::Halt,
+        }
+    }
 }
 
 /// How to use the log.
@@ -147,6 +174,9 @@ pub(super) struct GetArgs {
     /// Print where the value came from, and whether a newer one was rejected.
     #[arg(long)]
     pub(super) verbose: bool,
+    /// Print the value of a key whose time is over, too.
+    #[arg(long, conflicts_with = "group")]
+    pub(super) expired: bool,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
@@ -195,12 +225,17 @@ pub(super) struct MembersArgs {
 }
 
 /// Print all entries, by key: NDJSON {"key","value","partition","offset","timestamp"}.
+///
+/// One whose newest record was rejected says so: "rejected":{"partition","offset","kind","message"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ktables dump -t services > backup.ndjson
   ktables dump -t services | ktables import --log dir:./copy --topic services")]
 pub(super) struct DumpArgs {
+    /// Print entries whose time is over, too, marked "expired".
+    #[arg(long)]
+    pub(super) expired: bool,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
@@ -279,16 +314,27 @@ pub(super) struct ImportArgs {
 ///
 /// First the entries as `dump` prints them, then {"event":"synced"}, then changes
 /// {"key","old","new","partition","offset","timestamp"} (a delete has "delete":true)
-/// and {"event":"status",...} when the status changes.
+/// and {"event":"status",...} when the status changes. A change that no record made says
+/// why: "cause" is rejected, expired, revived, retention or generation.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ktables watch -t services
-  ktables watch -t services --from-now | jq .new")]
+  ktables watch -t services --from-now | jq .new
+  ktables watch -t services --in billing")]
 pub(super) struct WatchArgs {
     /// Leave the entries out.
     #[arg(long)]
     pub(super) from_now: bool,
+    /// Only this key.
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["prefix", "group"])]
+    pub(super) key: Option<String>,
+    /// Only keys that begin with this.
+    #[arg(long, value_name = "PREFIX", conflicts_with = "group")]
+    pub(super) prefix: Option<String>,
+    /// Only members of this group.
+    #[arg(long = "in", value_name = "GROUP")]
+    pub(super) group: Option<String>,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
@@ -351,6 +397,9 @@ pub(super) struct ProduceArgs {
     /// The partition, instead of the key's own.
     #[arg(long, value_name = "N")]
     pub(super) partition: Option<i32>,
+    /// The timestamp, in milliseconds since 1970 [default: now].
+    #[arg(long, value_name = "MILLIS")]
+    pub(super) timestamp: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::cli::CliError;
 use crate::log::{Acks, Isolation, LogOptions, STALE_AFTER};
+use crate::table::OnReject;
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
 
@@ -95,6 +96,9 @@ pub(super) struct TableConfig {
     pub(super) value_codec: Option<String>,
     pub(super) group_scheme: Option<String>,
     pub(super) verify: Option<Verify>,
+    pub(super) on_reject: Option<OnReject>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) ttl: Option<Duration>,
 }
 
 impl LimitsConfig {

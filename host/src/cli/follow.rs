@@ -7,14 +7,24 @@ use serde_json::value::RawValue;
 
 use crate::cli::args::WatchArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::{EntryLine, Output, json_line, raw};
+use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
 use crate::cli::{CliError, Exit};
-use crate::table::{Change, Entry, Status, WatchEvent, WatchStart};
+use crate::table::{Cause, Change, Entry, Notice, Status, WatchEvent, WatchFilter, WatchStart};
 
 pub(super) async fn watch(args: WatchArgs, output: Output) -> Result<Exit, CliError> {
     let start = if args.from_now { WatchStart::Now } else { WatchStart::Entries };
-    let table = Opened::new(args.table).await?.table().await?;
-    let mut watcher = table.watch(start);
+    let filter = match (args.key, args.prefix, args.group) {
+        (Some(key), ..) => WatchFilter::Key(key),
+        (_, Some(prefix), _) => WatchFilter::Prefix(prefix),
+        (.., Some(group)) => WatchFilter::Group(group),
+        (None, None, None) => WatchFilter::All,
+    };
+    let opened = Opened::new(args.table).await?;
+    if matches!(filter, WatchFilter::Group(_)) {
+        opened.require_groups()?;
+    }
+    let table = opened.table().await?;
+    let mut watcher = table.watch(start).only(filter);
     let mut out = output.writer();
     while let Some(event) = watcher.next().await {
         let live = !matches!(event, WatchEvent::Entry(_));
@@ -22,6 +32,8 @@ pub(super) async fn watch(args: WatchArgs, output: Output) -> Result<Exit, CliEr
             WatchEvent::Entry(entry) => json_line(&mut out, &EntryLine::new(entry))?,
             WatchEvent::Synced => json_line(&mut out, &EventLine::new("synced"))?,
             WatchEvent::Change(change) => json_line(&mut out, &ChangeLine::new(change))?,
+            WatchEvent::Restarted => json_line(&mut out, &EventLine::new("restarted"))?,
+            WatchEvent::Rejected { key, notice } => json_line(&mut out, &RejectedLine::new(key, notice))?,
             WatchEvent::Status(status) => json_line(&mut out, &EventLine::status(status))?,
             WatchEvent::Generation(generation) => {
                 let generation = Some(*generation);
@@ -52,6 +64,9 @@ struct ChangeLine<'a> {
     new: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     delete: bool,
+    /// Why, where it was no record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
     partition: i32,
     offset: i64,
     timestamp: i64,
@@ -65,10 +80,26 @@ impl<'a> ChangeLine<'a> {
             old: value(&change.old),
             new: value(&change.new),
             delete: change.new.is_none(),
+            cause: (change.cause != Cause::Record).then(|| change.cause.name()),
             partition: change.partition,
             offset: change.offset,
             timestamp: change.timestamp,
         }
+    }
+}
+
+/// A record that was rejected.
+#[derive(Serialize)]
+struct RejectedLine<'a> {
+    event: &'static str,
+    key: &'a str,
+    #[serde(flatten)]
+    notice: NoticeLine<'a>,
+}
+
+impl<'a> RejectedLine<'a> {
+    fn new(key: &'a str, notice: &'a Notice) -> Self {
+        Self { event: "rejected", key, notice: NoticeLine::new(notice) }
     }
 }
 

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::cli::args::{TableArgs, VerifyArg};
+use crate::cli::args::{OnRejectArg, TableArgs, VerifyArg};
 use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, nearest};
 use crate::cli::{CliError, logs, progress};
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
 use crate::log::{Log, LogOptions};
-use crate::table::{Status, Table};
+use crate::table::{OnReject, Status, Table};
 use crate::wasm::{Component, Engine, EngineOptions, LoadOptions};
 use crate::writer::{Verify, Writer};
 
@@ -26,6 +26,8 @@ pub(super) struct Opened {
     codecs: Codecs,
     verify: Verify,
     catchup_timeout: Duration,
+    on_reject: OnReject,
+    ttl: Option<Duration>,
 }
 
 /// Where codecs come from.
@@ -46,7 +48,8 @@ impl Opened {
 
     fn resolve(args: TableArgs) -> Result<Self, CliError> {
         let catchup_timeout = args.catchup_timeout;
-        let (log, table, codex) = match (&args.log, &args.topic, &args.table) {
+        let (on_reject, ttl) = (args.on_reject, args.ttl);
+        let (log, mut table, codex) = match (&args.log, &args.topic, &args.table) {
             (Some(url), Some(topic), None) => on_the_spot(&args, url, topic)?,
             (None, None, Some(name)) => from_config(&args, name)?,
             _ => {
@@ -57,6 +60,8 @@ impl Opened {
                 ));
             }
         };
+        table.on_reject = on_reject.map(OnRejectArg::meaning).or(table.on_reject);
+        table.ttl = ttl.or(table.ttl);
         let codecs = Codecs {
             key: codex.key(table.key_codec.as_deref().unwrap_or("utf8"), &table.topic)?,
             value: codex.value(table.value_codec.as_deref().unwrap_or("json"), &table.topic)?,
@@ -64,12 +69,17 @@ impl Opened {
         };
         let verify = table.verify.unwrap_or_default();
         let log = logs::open(&log.0, log.1, &args.property)?;
-        Ok(Self { log, topic: table.topic, codecs, verify, catchup_timeout })
+        let (on_reject, ttl) = (table.on_reject.unwrap_or_default(), table.ttl);
+        Ok(Self { log, topic: table.topic, codecs, verify, catchup_timeout, on_reject, ttl })
     }
 
     /// The table, loaded, with progress shown meanwhile.
     pub(super) async fn table(self) -> Result<Table, CliError> {
         let builder = Table::builder(self.log, self.topic, self.codecs).catchup_timeout(self.catchup_timeout);
+        let mut builder = builder.on_reject(self.on_reject);
+        if let Some(ttl) = self.ttl {
+            builder = builder.ttl(ttl);
+        }
         let table = builder.open().await?;
         if let Status::Degraded(reason) = progress::shown(&table, table.ready()).await? {
             tracing::warn!("the table is degraded, answers may be incomplete: {reason}");
@@ -82,9 +92,15 @@ impl Opened {
         Ok(table)
     }
 
-    /// Whether the table is a grouped one.
-    pub(super) fn is_grouped(&self) -> bool {
-        self.codecs.scheme.is_some()
+    /// Fails if the table is not a grouped one.
+    pub(super) fn require_groups(&self) -> Result<(), CliError> {
+        if self.codecs.scheme.is_some() {
+            return Ok(());
+        }
+        Err(CliError::Usage(
+            "this table has no groups: name a group scheme (--group-scheme, or group_scheme in the configuration)"
+                .to_owned(),
+        ))
     }
 
     pub(super) async fn writer(self, verify: Option<VerifyArg>) -> Result<Writer, CliError> {
@@ -113,6 +129,8 @@ fn on_the_spot(
         value_codec: args.value_codec.clone(),
         group_scheme: args.group_scheme.clone(),
         verify: None,
+        on_reject: None,
+        ttl: None,
     };
     let codex = Codex { codecs: std::collections::BTreeMap::new(), codec_config, engine: OnceLock::new() };
     Ok(((url.to_owned(), LogOptions::default()), table, codex))

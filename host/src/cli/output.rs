@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::cli::args::Format;
-use crate::table::Entry;
+use crate::table::{Entry, Notice};
 
 /// How answers look.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,30 @@ pub(super) struct EntryLine<'a> {
     partition: i32,
     offset: i64,
     timestamp: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    expired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<NoticeLine<'a>>,
+}
+
+/// A newer record that was rejected.
+#[derive(Debug, Serialize)]
+pub(super) struct NoticeLine<'a> {
+    partition: i32,
+    offset: i64,
+    kind: &'static str,
+    message: &'a str,
+}
+
+impl<'a> NoticeLine<'a> {
+    pub(super) fn new(notice: &'a Notice) -> Self {
+        Self {
+            partition: notice.partition,
+            offset: notice.offset,
+            kind: notice.kind.name(),
+            message: &notice.message,
+        }
+    }
 }
 
 impl<'a> EntryLine<'a> {
@@ -33,7 +57,19 @@ impl<'a> EntryLine<'a> {
             partition: entry.partition(),
             offset: entry.offset(),
             timestamp: entry.timestamp(),
+            expired: false,
+            rejected: None,
         }
+    }
+
+    /// With a newer record that was rejected, if there is one.
+    pub(super) fn rejected(self, notice: Option<&'a Notice>) -> Self {
+        Self { rejected: notice.map(NoticeLine::new), ..self }
+    }
+
+    /// Its time is over.
+    pub(super) fn expired(self) -> Self {
+        Self { expired: true, ..self }
     }
 }
 

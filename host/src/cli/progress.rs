@@ -29,29 +29,23 @@ pub(super) async fn shown<T>(table: &Table, wait: impl Future<Output = T>) -> T 
                 return done;
             }
             _ = ticks.tick() => {
-                let (done, all) = progress(table);
-                if terminal {
-                    bar.set_length(all);
-                    bar.set_position(done);
-                } else {
-                    tracing::warn!("loading {}: {done} of {all} records", table.topic().name);
+                if let Some(loading) = table.stats().loading {
+                    if terminal {
+                        bar.set_length(loading.of);
+                        bar.set_position(loading.done);
+                    } else {
+                        tracing::warn!("loading {}: {loading}", table.topic().name);
+                    }
                 }
             }
         }
     }
 }
 
-/// How many records are applied, of how many there were.
-fn progress(table: &Table) -> (u64, u64) {
-    let records = |from: i64, to: i64| u64::try_from(to - from).unwrap_or(0);
-    table.stats().partitions.iter().fold((0, 0), |(done, all), partition| {
-        let position = partition.position.min(partition.target);
-        (done + records(partition.start, position), all + records(partition.start, partition.target))
-    })
-}
-
 fn style() -> ProgressStyle {
     // OK because the template is a constant that a test would see fail.
-    ProgressStyle::with_template("loading {bar:30} {pos} of {len} records, {per_sec}, {eta} to go")
-        .expect("a valid template")
+    ProgressStyle::with_template(
+        "loading {bar:30} {pos} of {len} records, {percent} %, {per_sec}, {eta} to go",
+    )
+    .expect("a valid template")
 }

@@ -1,5 +1,6 @@
 //! The commands that read a table once.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use base64::Engine as _;
@@ -11,14 +12,14 @@ use crate::cli::args::{
     DumpArgs, GetArgs, GroupsArgs, KeysArgs, MembersArgs, RejectsArgs, StatusArgs, TableArgs,
 };
 use crate::cli::open::Opened;
-use crate::cli::output::{EntryLine, Output, json_line, raw};
+use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
 use crate::cli::{CliError, Exit};
-use crate::table::{Entry, Notice, Part, Reject, Stats, Status, Table};
+use crate::table::{Entry, Notice, Part, Reject, Stats, Status, Table, Tally};
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
     let opened = Opened::new(args.table).await?;
     if args.entry.group.is_some() {
-        require_groups(&opened)?;
+        opened.require_groups()?;
     }
     let table = opened.table().await?;
     let (entry, notice, name) = match &args.entry.group {
@@ -31,8 +32,11 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
             (entry, notice, format!("member `{}` in group `{group}`", args.entry.key))
         }
     };
+    let hidden = entry.is_none() && args.entry.group.is_none();
+    let expired = table.expired(&args.entry.key).filter(|_| args.expired && hidden);
+    let (expired, entry) = (expired.is_some(), entry.or(expired));
     if args.verbose {
-        output.object(&Verbose::new(&table, entry.as_ref(), notice.as_ref()))?;
+        output.object(&Verbose::new(&table, entry.as_ref(), expired, notice.as_ref()))?;
     } else if let Some(entry) = &entry {
         output.line(entry.json())?;
     }
@@ -65,20 +69,13 @@ struct Verbose<'a> {
     partition: Option<i32>,
     offset: Option<i64>,
     timestamp: Option<i64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    expired: bool,
     rejected: Option<NoticeLine<'a>>,
 }
 
-/// A newer record that was rejected.
-#[derive(Serialize)]
-struct NoticeLine<'a> {
-    partition: i32,
-    offset: i64,
-    kind: &'static str,
-    message: &'a str,
-}
-
 impl<'a> Verbose<'a> {
-    fn new(table: &Table, entry: Option<&'a Entry>, notice: Option<&'a Notice>) -> Self {
+    fn new(table: &Table, entry: Option<&'a Entry>, expired: bool, notice: Option<&'a Notice>) -> Self {
         Self {
             status: table.status().name(),
             generation: table.stats().generation,
@@ -89,12 +86,8 @@ impl<'a> Verbose<'a> {
             partition: entry.map(Entry::partition),
             offset: entry.map(Entry::offset),
             timestamp: entry.map(Entry::timestamp),
-            rejected: notice.map(|notice| NoticeLine {
-                partition: notice.partition,
-                offset: notice.offset,
-                kind: notice.kind.name(),
-                message: &notice.message,
-            }),
+            expired,
+            rejected: notice.map(NoticeLine::new),
         }
     }
 }
@@ -125,7 +118,7 @@ pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, Cli
         members: usize,
     }
     let opened = Opened::new(args.table).await?;
-    require_groups(&opened)?;
+    opened.require_groups()?;
     let table = opened.table().await?;
     let snapshot = table.snapshot();
     output.rows(snapshot.groups().map(|group| Group { group, members: snapshot.member_count(group) }))?;
@@ -142,7 +135,7 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
         timestamp: i64,
     }
     let opened = Opened::new(args.table).await?;
-    require_groups(&opened)?;
+    opened.require_groups()?;
     let table = opened.table().await?;
     let members = table.members(&args.group);
     output.rows(members.iter().map(|entry| Member {
@@ -161,7 +154,14 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
 pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliError> {
     let table = opened(args.table).await?;
     let mut out = output.writer();
-    table.snapshot().iter().try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry)))?;
+    let snapshot = table.snapshot();
+    let notice = |entry: &Entry| snapshot.notice(entry.key());
+    snapshot
+        .iter()
+        .try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry).rejected(notice(entry))))?;
+    if args.expired {
+        snapshot.expired().try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry).expired()))?;
+    }
     out.flush()?;
     Ok(exit(&table, true))
 }
@@ -214,12 +214,39 @@ struct StatusLine<'a> {
     keyless: u64,
     foreign: u64,
     rejected: u64,
-    rejects: std::collections::BTreeMap<&'static str, u64>,
+    rejects: BTreeMap<&'static str, u64>,
     cross_partition: u64,
+    older: u64,
+    other_partitioner: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    first_mistakes: BTreeMap<&'static str, Place>,
     payload_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loading: Option<String>,
     catch_up_seconds: Option<f64>,
     replayed: u64,
     lag: Option<i64>,
+}
+
+/// Where a record is.
+#[derive(Serialize)]
+struct Place {
+    partition: i32,
+    offset: i64,
+}
+
+/// Where each kind of mistake was seen first.
+fn first_mistakes(stats: &Stats) -> BTreeMap<&'static str, Place> {
+    let tallies = [
+        ("foreign", stats.foreign),
+        ("cross_partition", stats.cross_partition),
+        ("older", stats.older),
+        ("other_partitioner", stats.other_partitioner),
+    ];
+    let first = |(name, tally): (&'static str, Tally)| {
+        tally.first.map(|(partition, offset)| (name, Place { partition, offset }))
+    };
+    tallies.into_iter().filter_map(first).collect()
 }
 
 #[derive(Serialize)]
@@ -259,11 +286,15 @@ impl<'a> StatusLine<'a> {
             records: stats.records,
             tombstones: stats.tombstones,
             keyless: stats.keyless,
-            foreign: stats.foreign,
+            foreign: stats.foreign.count,
             rejected: stats.rejects.values().sum(),
             rejects: stats.rejects.iter().map(|(kind, count)| (kind.name(), *count)).collect(),
-            cross_partition: stats.cross_partition,
+            cross_partition: stats.cross_partition.count,
+            older: stats.older.count,
+            other_partitioner: stats.other_partitioner.count,
+            first_mistakes: first_mistakes(stats),
             payload_bytes: stats.payload_bytes,
+            loading: stats.loading.map(|loading| loading.to_string()),
             catch_up_seconds: stats.catch_up.map(|time| (time.as_secs_f64() * 1e3).round() / 1e3),
             replayed: stats.replayed,
             lag: partitions.iter().map(|partition| partition.lag).sum(),
@@ -323,15 +354,6 @@ impl<'a> RejectLine<'a> {
 
 async fn opened(args: TableArgs) -> Result<Table, CliError> {
     Opened::new(args).await?.table().await
-}
-
-fn require_groups(opened: &Opened) -> Result<(), CliError> {
-    if opened.is_grouped() {
-        return Ok(());
-    }
-    Err(CliError::Usage(
-        "this table has no groups: name a group scheme (--group-scheme, or group_scheme in the configuration)".to_owned(),
-    ))
 }
 
 /// The exit code of an answer that is there, or is not.

@@ -20,6 +20,7 @@ pub(super) async fn produce(
         value: bytes(args.value, args.value_file.as_deref())?,
         headers: args.header.iter().map(|header| parse_header(header)).collect::<Result<_, _>>()?,
         partition: args.partition,
+        timestamp: args.timestamp,
     };
     let log = logs::of_topic(&args.place)?;
     let send = async {

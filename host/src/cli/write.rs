@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin, stdin};
@@ -158,6 +159,10 @@ struct Line {
     _offset: Option<i64>,
     #[serde(rename = "timestamp")]
     _timestamp: Option<i64>,
+    #[serde(rename = "rejected")]
+    _rejected: Option<IgnoredAny>,
+    #[serde(rename = "expired")]
+    _expired: Option<bool>,
 }
 
 /// A value that is there, JSON `null` too.

@@ -34,7 +34,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::log::{
     Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    PartitionStreams, TopicDescription, Unacknowledged,
+    TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use commit::Committer;
 use cursor::Cursor;
@@ -134,14 +134,14 @@ impl Log for DirLog {
         topic: &TopicDescription,
         from: &[OffsetRange],
         headers: Headers,
-    ) -> Result<PartitionStreams, LogError> {
+    ) -> Result<TopicStream, LogError> {
         let folder = topic::folder(&self.root, &topic.name);
         let changes = self.notifications.watch(&folder, &topic.id)?;
         let streams = from
             .iter()
             .map(|&range| {
                 let cursor = Cursor::open_at(&self.root, topic, range.partition, range.start)?;
-                Ok(tail::stream(cursor, range, headers, changes.clone()))
+                Ok(TopicNews::Partition(tail::stream(cursor, range, headers, changes.clone())))
             })
             .collect::<Result<Vec<_>, LogError>>()?;
         // A directory's topic gets no more partitions.

@@ -26,6 +26,7 @@ mod load;
 mod monitor;
 mod produce;
 mod reader;
+mod standstill;
 mod tail;
 mod token;
 
@@ -40,14 +41,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{
     Delivery, Headers, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, PartitionStreams, TopicDescription, Unacknowledged,
+    Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use config::Configs;
 use control::Control;
 use feed::{Feed, Reading};
 use heard::Heard;
 use load::Loading;
-use monitor::Monitor;
+use monitor::{Monitor, truncated};
 use produce::Producer;
 use tail::{Refresh, Tails};
 
@@ -166,7 +167,12 @@ impl Log for KafkaLog {
     }
 
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let before = self.monitor.positions(topic);
         let ends = self.control.end_offsets(topic).await;
+        let ends = ends.and_then(|ends| match truncated(&topic.name, &before, &ends) {
+            None => Ok(ends),
+            Some(error) => Err(error),
+        });
         match &ends {
             Ok(ends) => {
                 self.loading.tails.hurry(&topic.name, ends);
@@ -185,15 +191,15 @@ impl Log for KafkaLog {
         topic: &TopicDescription,
         from: &[OffsetRange],
         headers: Headers,
-    ) -> Result<PartitionStreams, LogError> {
-        let reading = Arc::new(Reading { topic: topic.name.as_str().into(), id: topic.id.clone(), headers });
+    ) -> Result<TopicStream, LogError> {
+        let reading = Arc::new(Reading::new(&topic.name, &topic.id, headers));
         let (sender, streams) = mpsc::unbounded_channel();
         let mut feeds = Vec::with_capacity(from.len());
         for &range in from {
             let (feed, stream) = Feed::new(&reading, range);
             feeds.push(feed);
             // The receiver is here.
-            let _ = sender.send(Ok(stream));
+            let _ = sender.send(Ok(TopicNews::Partition(stream)));
         }
         // OK because a topic's partitions are numbered by 32 bits.
         let partitions = Partition::try_from(from.len()).expect("few enough");

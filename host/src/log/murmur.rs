@@ -4,12 +4,19 @@
 use crate::log::Partition;
 
 /// The partition of a key, one of `partitions`.
-///
-/// murmur2 with Kafka's seed, the sign bit cleared, modulo the partitions.
 pub(crate) fn partition_for(key: &[u8], partitions: Partition) -> Partition {
+    partition_of_hash(key_hash(key), partitions)
+}
+
+/// murmur2 of a key with Kafka's seed, the sign bit cleared.
+pub(crate) fn key_hash(key: &[u8]) -> i32 {
     let hash = murmur2::murmur2(key, murmur2::KAFKA_SEED) & 0x7fff_ffff;
     // OK because the sign bit is clear.
-    let hash = i32::try_from(hash).expect("31 bits fit");
+    i32::try_from(hash).expect("31 bits fit")
+}
+
+/// The partition of a key by its [`key_hash`], one of `partitions`.
+pub(crate) fn partition_of_hash(hash: i32, partitions: Partition) -> Partition {
     hash % partitions
 }
 

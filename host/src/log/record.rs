@@ -41,6 +41,8 @@ pub struct NewRecord {
     pub headers: Vec<Header>,
     /// Where it goes; `None` leaves it to the partitioner: murmur2 of the key.
     pub partition: Option<Partition>,
+    /// Milliseconds since 1970; `None` is now.
+    pub timestamp: Option<i64>,
 }
 
 /// Consecutive records of one partition, by column: keys and values lie packed,

@@ -1,8 +1,10 @@
 //! What a log hands out: partition streams and deliveries.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
@@ -18,6 +20,9 @@ pub enum StreamItem {
     /// Everything below this offset has come through the stream, although no
     /// record may have had the last offsets (control records, compaction).
     Position(Offset),
+    /// The log holds no record below this offset any more: retention or somebody
+    /// deleted them. Told behind the records that were read before.
+    Start(Offset),
 }
 
 /// The records of one partition, in order, going on for ever.
@@ -42,9 +47,58 @@ impl PartitionStream {
     }
 }
 
-/// The streams of a topic, one for each partition, as partitions are there. An error
-/// is about the topic: all of its streams are of no use any more.
-pub type PartitionStreams = BoxStream<'static, Result<PartitionStream, LogError>>;
+/// What comes of reading a topic. An error is about the topic: all of its streams are
+/// of no use any more.
+pub type TopicStream = BoxStream<'static, Result<TopicNews, LogError>>;
+
+/// What is told of a topic that is read.
+#[derive(Debug)]
+pub enum TopicNews {
+    /// A partition, when the reading begins or when it is added.
+    Partition(PartitionStream),
+    /// The partitions of which no more comes, although they hold more: all there are now.
+    Standstills(Vec<Standstill>),
+}
+
+/// That no more comes of a partition although it holds more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standstill {
+    /// The partition.
+    pub partition: Partition,
+    /// The offset at which it stands.
+    pub position: Offset,
+    /// Its end offset; `None` if no broker tells.
+    pub end: Option<Offset>,
+    /// Since when it stands there.
+    pub since: SystemTime,
+    /// Why.
+    pub cause: StandstillCause,
+}
+
+/// Why no more comes of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandstillCause {
+    /// A transaction is open there: what follows its first record waits for its end.
+    OpenTransaction,
+    /// Its leader does not answer, or it has none.
+    Silent,
+    /// Nothing can be read of it, or whoever reads it takes nothing.
+    Unread,
+}
+
+impl fmt::Display for Standstill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, position, end, since, cause } = self;
+        let since = humantime::format_rfc3339_seconds(*since);
+        let why = match cause {
+            StandstillCause::OpenTransaction => "a transaction is open there",
+            StandstillCause::Silent => "no leader answers for it",
+            StandstillCause::Unread => "no more of it comes",
+        };
+        let end = end.map_or_else(String::new, |end| format!(" of {end}"));
+        write!(f, "partition {partition} stands at {position}{end} since {since}: {why}")
+    }
+}
 
 impl Stream for PartitionStream {
     type Item = Result<StreamItem, LogError>;

@@ -4,7 +4,7 @@
 use crate::codec::{
     Codecs, GroupKey, GroupScheme, HostFailure, RejectKind, Rejection, broken_contract, checked_text,
 };
-use crate::log::{Header, Offset, Partition, Record, RecordBatch};
+use crate::log::{Header, Offset, Partition, Record, RecordBatch, key_hash};
 use crate::table::entry::{Entry, EntryMaker, Origin};
 use crate::table::reject::{Part, Reject};
 use crate::table::rows::KeyHash;
@@ -15,6 +15,8 @@ pub(super) struct Decoded {
     pub(super) partition: Partition,
     /// The offset behind the last record.
     pub(super) next: Offset,
+    /// The first record that has a key: its offset, and where its key belongs.
+    pub(super) first: Option<(Offset, i32)>,
     pub(super) outcomes: Vec<Outcome>,
 }
 
@@ -26,7 +28,7 @@ pub(super) enum Outcome {
     /// A tombstone: a row without a value.
     Delete(Entry, KeyHash),
     /// Nothing: the group scheme says that its key is somebody else's.
-    Foreign,
+    Foreign(Offset),
     /// Nothing: it is rejected.
     Reject(Box<Reject>),
 }
@@ -36,7 +38,7 @@ impl Outcome {
     pub(super) fn row(&self) -> Option<(&Entry, KeyHash)> {
         match self {
             Self::Set(row, hash) | Self::Delete(row, hash) => Some((row, *hash)),
-            Self::Foreign | Self::Reject(_) => None,
+            Self::Foreign(_) | Self::Reject(_) => None,
         }
     }
 }
@@ -51,6 +53,10 @@ enum Key<'a> {
 
 pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, HostFailure> {
     let (raw, indices) = batch.keys().select(|_| true);
+    let first = indices
+        .first()
+        .map(|&index| batch.get(index))
+        .and_then(|record| Some((record.offset, key_hash(record.key?))));
     let mut answers = codecs.key.decode(&raw)?;
     answers.check_text(broken_contract(None));
     let mut keys: Vec<Key<'_>> = (0..batch.len()).map(|_| Key::Null).collect();
@@ -66,7 +72,12 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Ho
         split(&**scheme, &mut keys)?;
     }
     let outcomes = decode_values(codecs, batch, keys)?;
-    Ok(Decoded { partition: batch.partition(), next: batch.next_offset().unwrap_or_default(), outcomes })
+    Ok(Decoded {
+        partition: batch.partition(),
+        next: batch.next_offset().unwrap_or_default(),
+        first,
+        outcomes,
+    })
 }
 
 /// Gives each key its pair, or finds it foreign.
@@ -102,14 +113,14 @@ fn decode_values(
     let outcome = |(index, key): (usize, Key<'_>)| {
         let record = batch.get(index);
         let (key, pair) = match key {
-            Key::Foreign => return Outcome::Foreign,
+            Key::Foreign => return Outcome::Foreign(record.offset),
             Key::Null => {
                 let message = "its key is null, so no table can hold it";
                 let rejection = Rejection::built_in(RejectKind::Keyless, message);
-                return reject(&record, None, Part::Value, rejection, record.value.unwrap_or_default());
+                return reject(&record, None, None, Part::Value, rejection, record.value.unwrap_or_default());
             }
             Key::Rejected(rejection) => {
-                return reject(&record, None, Part::Key, rejection, record.key.unwrap_or_default());
+                return reject(&record, None, None, Part::Key, rejection, record.key.unwrap_or_default());
             }
             Key::Text { key, pair } => (key, pair),
         };
@@ -122,7 +133,10 @@ fn decode_values(
         // OK because a codec answers for each value.
         match values.next().expect("one answer for each value") {
             Ok(value) => Outcome::Set(entry(value), KeyHash::of(key)),
-            Err(rejection) => reject(&record, Some(key), Part::Value, rejection.clone(), raw),
+            Err(rejection) => {
+                let group = pair.as_ref().map(|pair| &*pair.group);
+                reject(&record, Some(key), group, Part::Value, rejection.clone(), raw)
+            }
         }
     };
     Ok(keys.into_iter().enumerate().map(outcome).collect())
@@ -137,13 +151,21 @@ impl Key<'_> {
     }
 }
 
-fn reject(record: &Record<'_>, key: Option<&str>, part: Part, rejection: Rejection, raw: &[u8]) -> Outcome {
+fn reject(
+    record: &Record<'_>,
+    key: Option<&str>,
+    group: Option<&str>,
+    part: Part,
+    rejection: Rejection,
+    raw: &[u8],
+) -> Outcome {
     let Record { partition, offset, timestamp, .. } = *record;
     Outcome::Reject(Box::new(Reject {
         partition,
         offset,
         timestamp,
         key: key.map(Into::into),
+        group: group.map(Into::into),
         part,
         rejection,
         raw: Reject::capped(raw),

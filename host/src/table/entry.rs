@@ -7,6 +7,7 @@ use triomphe::ThinArc;
 
 use crate::codec::RejectKind;
 use crate::log::{Offset, Partition};
+use crate::table::reject::Reject;
 
 /// A key's newest accepted value, and where it came from. A clone is a handle.
 ///
@@ -197,6 +198,17 @@ impl Entry {
     pub fn timestamp(&self) -> i64 {
         self.head().timestamp
     }
+
+    /// Where its record is.
+    pub(super) fn origin(&self) -> Origin {
+        let Head { partition, offset, timestamp, .. } = *self.head();
+        Origin { partition, offset, timestamp }
+    }
+
+    /// Whether both come of the same record.
+    pub(super) fn is_of_the_record_of(&self, other: &Self) -> bool {
+        (self.partition(), self.offset()) == (other.partition(), other.offset())
+    }
 }
 
 impl fmt::Debug for Entry {
@@ -224,6 +236,23 @@ pub struct Notice {
     pub kind: RejectKind,
     /// The same in words.
     pub message: String,
+}
+
+/// The words of a notice are cut at this many bytes: there may be as many notices
+/// as keys. The reject has all of them.
+const NOTICE_BYTES: usize = 256;
+
+impl Notice {
+    /// The notice on a record.
+    pub(super) fn of(reject: &Reject) -> Self {
+        let cut = reject.rejection.message.floor_char_boundary(NOTICE_BYTES);
+        Self {
+            partition: reject.partition,
+            offset: reject.offset,
+            kind: reject.rejection.kind,
+            message: reject.rejection.message[..cut].to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What ends a table.
 
 use crate::log::LogError;
+use crate::table::reject::Reject;
 
 /// Why a table could not be started, or stopped following its topic.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -9,6 +10,24 @@ pub enum TableError {
     /// The log failed in a way that trying again does not mend.
     #[error(transparent)]
     Log(LogError),
+    /// A record was rejected, and the table halts then.
+    #[error(
+        "topic `{topic}`, partition {}, offset {}: a record was rejected, and this table halts then: {}. Mend \
+         the codec or write the key again, delete the record, or choose another `on_reject`",
+        reject.partition, reject.offset, reject.rejection
+    )]
+    Halted {
+        /// The topic.
+        topic: String,
+        /// The record.
+        reject: Box<Reject>,
+    },
+}
+
+impl TableError {
+    pub(super) fn halted(topic: &str, reject: Reject) -> Self {
+        Self::Halted { topic: topic.to_owned(), reject: Box::new(reject) }
+    }
 }
 
 /// Both are this project's own: the log's layer lies below the table's.

@@ -13,10 +13,12 @@ use tokio::time::{sleep, sleep_until};
 use crate::codec::workers;
 use crate::log::{
     Headers, LogError, Offset, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription,
+    TopicNews,
 };
 use crate::table::decode::{Decoded, decode};
 use crate::table::error::TableError;
-use crate::table::shared::Shared;
+use crate::table::expiry::Deadlines;
+use crate::table::shared::{Shared, Work};
 use crate::table::view::View;
 
 /// How many batches of a partition are decoded at once: one on its way through
@@ -34,6 +36,8 @@ const STEPS: usize = 16;
 pub(super) enum Step {
     Apply(Decoded),
     Position(Partition, Offset),
+    /// The partition begins here now.
+    Start(Partition, Offset),
 }
 
 /// Follows the topic until told to stop, or until all handles are gone.
@@ -63,7 +67,10 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut serving = Serving::Nothing;
     let mut generation = 1;
     loop {
-        let Err(error) = load(shared, &topic, generation, &mut serving).await;
+        let error = match load(shared, &topic, generation, &mut serving).await {
+            Err(TableError::Log(error)) => error,
+            Err(error) => return error,
+        };
         let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
         if !passing(shared, &error) && !replaced {
             return error.into();
@@ -72,6 +79,7 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
         shared.update(|conditions| {
             conditions.outdated = Some(format!("loading the topic again: {error}").into());
             conditions.undecoded.clear();
+            conditions.standstills.clear();
         });
         topic = match reappeared(shared, &topic).await {
             Ok(topic) => Arc::new(topic),
@@ -128,7 +136,7 @@ async fn observe(shared: &Arc<Shared>) {
             () = health.changed() => {}
             () = &mut late, if !warned => {
                 warned = true;
-                let reason = format!("still loading after {:?}{}", shared.catchup_timeout, shared.behind());
+                let reason = format!("still loading after {:?}{}", shared.settings.catchup_timeout, shared.behind());
                 shared.update(|conditions| conditions.late = Some(reason.into()));
             }
         }
@@ -151,50 +159,70 @@ async fn load(
     topic: &Arc<TopicDescription>,
     generation: u64,
     serving: &mut Serving,
-) -> Result<std::convert::Infallible, LogError> {
+) -> Result<std::convert::Infallible, TableError> {
     let ranges = shared.log.offsets(topic).await?;
     let headers = if shared.codecs.value.wants_headers() { Headers::Wanted } else { Headers::Unwanted };
-    let mut partitions = shared.log.read(topic, &ranges, headers).await?;
+    let mut topic_stream = shared.log.read(topic, &ranges, headers).await?;
     let mut steps = SelectAll::new();
-    let mut view = View::to_be_loaded(generation, topic.clone());
+    let view = View::to_be_loaded(generation, topic.clone());
     shared.begin_loading(&view);
+    let mut work = Work { view, deadlines: shared.settings.ttl.map(Deadlines::new) };
     let mut complete = false;
     let mut expected = ranges.len();
     let mut late = pin!(sleep_until(shared.late));
     loop {
-        if !complete && expected == 0 && shared.is_loaded(&view) {
+        if !complete && expected == 0 && shared.is_loaded(&work.view) {
             complete = true;
             if *serving != Serving::Generation(generation) {
-                view = served(shared, view).await;
+                work.view = served(shared, work.view).await;
                 *serving = Serving::Generation(generation);
             }
             shared.update(|conditions| conditions.outdated = None);
-            shared.finish_loading(view.counters.records);
+            shared.finish_loading(work.view.counters.records);
         }
+        let next_expiry = work.deadlines.as_ref().and_then(Deadlines::next);
         let step = tokio::select! {
             // Partitions first: what is loaded must count all that are known.
             biased;
-            stream = partitions.next() => {
-                let stream = stream.unwrap_or(Err(LogError::Closed))?;
+            news = topic_stream.next() => {
+                let stream = match news.unwrap_or(Err(LogError::Closed))? {
+                    TopicNews::Partition(stream) => stream,
+                    TopicNews::Standstills(standstills) => {
+                        shared.update(|conditions| conditions.standstills = standstills);
+                        continue;
+                    }
+                };
                 expected = expected.saturating_sub(1);
-                view.begin(stream.range());
+                work.view.begin(stream.range());
                 shared.expect(stream.range());
                 steps.push(decoding(shared, stream));
                 continue;
             }
             () = &mut late, if *serving == Serving::Nothing => {
-                view = served(shared, view).await;
+                work.view = served(shared, work.view).await;
                 *serving = Serving::Generation(generation);
+                continue;
+            }
+            () = expiring(shared, next_expiry), if *serving == Serving::Generation(generation) => {
+                shared.take_and_publish(&mut work, Vec::new())?;
                 continue;
             }
             step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(LogError::Closed))?,
         };
         let (taken, error) = with_those_at_hand(step, &mut steps);
         match *serving == Serving::Generation(generation) {
-            true => shared.take_and_publish(&mut view, taken),
-            false => shared.take(&mut view, taken),
+            true => shared.take_and_publish(&mut work, taken)?,
+            false => shared.take(&mut work, taken)?,
         }
         error?;
+    }
+}
+
+/// Waits until something of a table may have expired, or its clock was set.
+async fn expiring(shared: &Shared, next: Option<i64>) {
+    match (shared.settings.ttl, next) {
+        (None, _) => std::future::pending().await,
+        (Some(_), next) => shared.settings.clock.until(next.unwrap_or(i64::MAX)).await,
     }
 }
 
@@ -245,6 +273,7 @@ fn decoding(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static,
             match item? {
                 StreamItem::Records(batch) => Ok(Step::Apply(decoded(&shared, *batch).await)),
                 StreamItem::Position(offset) => Ok(Step::Position(partition, offset)),
+                StreamItem::Start(offset) => Ok(Step::Start(partition, offset)),
             }
         }
     };

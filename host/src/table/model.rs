@@ -9,7 +9,10 @@ use crate::codec::{Codecs, LengthPrefixed};
 use crate::log::{OffsetRange, RecordBatch, TopicDescription};
 use crate::table::decode::decode;
 use crate::table::entry::Entry;
-use crate::table::view::View;
+use crate::table::publish::Told;
+use crate::table::settings::OnReject;
+use crate::table::view::{Effects, View};
+use crate::table::watch::Change;
 
 /// A record's key, value and what they mean, by small numbers so that keys meet.
 type Record = (Option<String>, Option<String>);
@@ -81,6 +84,13 @@ fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
     records.chunks(size).map(batch).collect()
 }
 
+fn change(told: Told) -> Option<Change> {
+    match told {
+        Told::Change(change) => Some(change),
+        Told::Rejected { .. } => None,
+    }
+}
+
 proptest! {
     #[test]
     fn a_view_is_the_model(records in records(), size in 1..40_usize, sorted_at in 0..10_usize) {
@@ -97,9 +107,15 @@ proptest! {
             }
             kept.push((view.clone(), seen(&view)));
             let mut made = Vec::new();
-            view.apply(decode(&codecs, batch).unwrap(), Some(&mut made), drop);
+            let mut effects = Effects {
+                told: Some(&mut made),
+                rejected: &mut drop,
+                on_reject: OnReject::Keep,
+                deadlines: None,
+            };
+            view.apply(decode(&codecs, batch).unwrap(), &mut effects).unwrap();
             // Changes alone rebuild the table, and each begins where the last ended.
-            for change in made {
+            for change in made.into_iter().filter_map(change) {
                 let key = change.key().to_owned();
                 let before = change.old.as_ref().map(|entry| entry.json().to_owned());
                 assert_eq!(changes.get(&key), before.as_ref());

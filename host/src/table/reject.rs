@@ -32,6 +32,8 @@ pub struct Reject {
     pub timestamp: i64,
     /// Its key, if that could be decoded.
     pub key: Option<Box<str>>,
+    /// Its group, if its key has one.
+    pub group: Option<Box<str>>,
     /// What of it was rejected.
     pub part: Part,
     /// Why, and by whom.

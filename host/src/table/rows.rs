@@ -112,6 +112,11 @@ impl Rows {
         self.rows.replace(number as usize, None)
     }
 
+    /// All rows, in whatever order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.rows.iter().map(|(_, row)| row)
+    }
+
     /// All rows, by key; none while they are not sorted.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.range(Bound::Unbounded, Bound::Unbounded)

@@ -1,5 +1,6 @@
 //! What a table's handles and its task share.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,17 +9,17 @@ use tokio::sync::{broadcast, watch};
 
 use crate::codec::Codecs;
 use crate::log::{Log, Offset, OffsetRange, TopicDescription};
+use crate::table::error::TableError;
+use crate::table::expiry::Deadlines;
 use crate::table::load::Step;
+use crate::table::publish::{News, Publication, Publisher, Told};
 use crate::table::reject::{Reject, Ring};
-use crate::table::stats::{PartitionProgress, Progress, Stats};
+use crate::table::settings::Settings;
+use crate::table::stats::{LoadProgress, PartitionProgress, Progress, Stats};
 use crate::table::status::{Conditions, Status};
-use crate::table::view::{View, position};
+use crate::table::view::{Effects, View, position};
 use crate::table::wait::EndOffsets;
-use crate::table::watch::{Change, Published};
-
-/// How many publications a watcher may lag behind before it is told that it
-/// missed some.
-const WATCH_LAG: usize = 1024;
+use crate::table::watch::WatchToken;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -26,14 +27,14 @@ pub(super) struct Shared {
     /// As it was when the table was started.
     pub(super) topic: Arc<TopicDescription>,
     pub(super) codecs: Codecs,
-    pub(super) catchup_timeout: Duration,
+    pub(super) settings: Settings,
     /// When that is over.
     pub(super) late: tokio::time::Instant,
     view: ArcSwap<View>,
     /// Held while a moment or a status is made, published and told to watchers, and
     /// while a watcher takes its first, so that it misses nothing and sees nothing
     /// twice. A std lock: held for no longer than a batch takes; no read takes it.
-    watchers: Mutex<broadcast::Sender<Published>>,
+    publisher: Mutex<Publisher>,
     /// Changes with every publication and every status.
     applied: watch::Sender<()>,
     status: watch::Sender<Status>,
@@ -48,6 +49,24 @@ pub(super) struct Shared {
     loading: Mutex<Loading>,
     /// Of the generation that is read. A std lock: held to copy some numbers.
     progress: Mutex<Progress>,
+}
+
+/// What a watcher begins with.
+pub(super) struct Subscription {
+    pub(super) published: broadcast::Receiver<Publication>,
+    pub(super) token: WatchToken,
+    /// What came since the place it resumes from, if that is known.
+    pub(super) missed: Option<VecDeque<Publication>>,
+    pub(super) view: Arc<View>,
+    pub(super) status: Status,
+}
+
+/// What a table's task works on.
+pub(super) struct Work {
+    /// The moment it makes.
+    pub(super) view: View,
+    /// When its entries expire, if they do.
+    pub(super) deadlines: Option<Deadlines>,
 }
 
 /// How the loading of a generation went.
@@ -75,7 +94,18 @@ impl Loading {
             .filter(|range| range.end > range.start && position(positions, range.partition) < range.end)
     }
 
-    /// How far loading is, for people.
+    /// How far loading is.
+    fn how_far(&self, positions: &[Offset]) -> LoadProgress {
+        let count = |from: Offset, to: Offset| u64::try_from(to - from).unwrap_or(0);
+        let mut progress = LoadProgress { done: 0, of: 0, elapsed: self.began.elapsed() };
+        for range in &self.ranges {
+            progress.done += count(range.start, position(positions, range.partition).min(range.end));
+            progress.of += count(range.start, range.end);
+        }
+        progress
+    }
+
+    /// Which partitions are behind, for people.
     fn progress(&self, positions: &[Offset]) -> String {
         let behind = self.behind(positions).map(|range| {
             let position = position(positions, range.partition);
@@ -90,7 +120,7 @@ impl Shared {
         log: Arc<dyn Log>,
         topic: Arc<TopicDescription>,
         codecs: Codecs,
-        catchup_timeout: Duration,
+        settings: Settings,
     ) -> Self {
         let view = View::empty(1, topic.clone());
         Self {
@@ -99,9 +129,9 @@ impl Shared {
             log,
             topic,
             codecs,
-            catchup_timeout,
-            late: far_ahead(catchup_timeout),
-            watchers: Mutex::new(broadcast::channel(WATCH_LAG).0),
+            late: far_ahead(settings.catchup_timeout),
+            settings,
+            publisher: Mutex::new(Publisher::new()),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
             since: Mutex::new(SystemTime::now()),
@@ -122,10 +152,12 @@ impl Shared {
         self.view.load_full()
     }
 
-    /// A receiver of what is published from now on, and moment and status now.
-    pub(super) fn subscribe(&self) -> (broadcast::Receiver<Published>, Arc<View>, Status) {
-        let watchers = lock(&self.watchers);
-        (watchers.subscribe(), self.view.load_full(), self.status())
+    /// What is published from now on, or from a place on, and moment and status now.
+    pub(super) fn subscribe(&self, since: Option<WatchToken>) -> Subscription {
+        let mut publisher = lock(&self.publisher);
+        let missed = since.and_then(|since| publisher.since(since));
+        let (published, token) = publisher.subscribe();
+        Subscription { published, token, missed, view: self.view.load_full(), status: self.status() }
     }
 
     /// Changes whenever something was applied or the status changed.
@@ -142,51 +174,61 @@ impl Shared {
     }
 
     /// Takes steps without publishing what comes of them.
-    pub(super) fn take(&self, view: &mut View, steps: Vec<Step>) {
-        self.take_and_tell(view, steps, None);
+    pub(super) fn take(&self, work: &mut Work, steps: Vec<Step>) -> Result<(), TableError> {
+        self.take_and_tell(work, steps, None)
     }
 
     /// Takes steps, publishes the moment behind them, and tells watchers.
-    pub(super) fn take_and_publish(&self, view: &mut View, steps: Vec<Step>) {
-        let watchers = lock(&self.watchers);
-        let mut changes = Vec::new();
-        self.take_and_tell(view, steps, (watchers.receiver_count() > 0).then_some(&mut changes));
-        self.view.store(Arc::new(view.clone()));
-        if !changes.is_empty() {
-            // Fails if the last watcher left just now.
-            let _ = watchers.send(Published::Changes(changes.into()));
+    pub(super) fn take_and_publish(&self, work: &mut Work, steps: Vec<Step>) -> Result<(), TableError> {
+        let mut publisher = lock(&self.publisher);
+        let mut told = Vec::new();
+        let taken = self.take_and_tell(work, steps, publisher.is_on().then_some(&mut told));
+        self.view.store(Arc::new(work.view.clone()));
+        if !told.is_empty() {
+            publisher.publish(News::Changes(told.into()));
         }
-        drop(watchers);
+        drop(publisher);
         self.applied.send_replace(());
+        taken
     }
 
-    fn take_and_tell(&self, view: &mut View, steps: Vec<Step>, mut changes: Option<&mut Vec<Change>>) {
-        for step in steps {
+    fn take_and_tell(
+        &self,
+        work: &mut Work,
+        steps: Vec<Step>,
+        told: Option<&mut Vec<Told>>,
+    ) -> Result<(), TableError> {
+        let Work { view, deadlines } = work;
+        let mut rejected = |reject| self.reject(reject);
+        let on_reject = self.settings.on_reject;
+        let mut effects = Effects { told, rejected: &mut rejected, on_reject, deadlines: deadlines.as_mut() };
+        let taken = steps.into_iter().try_for_each(|step| {
             match step {
-                Step::Apply(decoded) => {
-                    view.apply(decoded, changes.as_deref_mut(), |reject| self.reject(reject));
-                }
+                Step::Apply(decoded) => return view.apply(decoded, &mut effects),
                 Step::Position(partition, offset) => view.advance(partition, offset),
+                Step::Start(partition, offset) => view.begin_at(partition, offset, &mut effects),
             }
-        }
+            Ok(())
+        });
+        view.expire(self.settings.clock.now(), &mut effects);
         lock(&self.progress).tell(view);
+        taken.map_err(|reject| TableError::halted(&self.topic.name, *reject))
     }
 
     /// Publishes a generation for the first time, in the place of what was served, and
     /// tells watchers the difference.
     pub(super) fn switch(&self, view: &View) {
-        let watchers = lock(&self.watchers);
+        let mut publisher = lock(&self.publisher);
         let old = self.view.swap(Arc::new(view.clone()));
         lock(&self.progress).tell(view);
-        if watchers.receiver_count() > 0 {
-            let difference = Published::difference(&old, view);
-            // Fails if the last watcher left just now.
+        if publisher.is_on() {
+            let difference = News::difference(&old, view);
             if old.generation != view.generation {
-                let _ = watchers.send(Published::Generation(view.generation));
+                publisher.publish(News::Generation(view.generation));
             }
-            let _ = watchers.send(difference);
+            publisher.publish(difference);
         }
-        drop(watchers);
+        drop(publisher);
         self.applied.send_replace(());
     }
 
@@ -225,7 +267,7 @@ impl Shared {
 
     /// Changes what the status follows from, and tells those who wait for it.
     pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
-        let watchers = lock(&self.watchers);
+        let mut publisher = lock(&self.publisher);
         let mut conditions = lock(&self.conditions);
         change(&mut conditions);
         let status = conditions.status();
@@ -238,10 +280,9 @@ impl Shared {
         if changed {
             *lock(&self.since) = SystemTime::now();
             tracing::info!(topic = self.topic.name, "table is {status}");
-            // Fails if there is no watcher.
-            let _ = watchers.send(Published::Status(status));
+            publisher.publish(News::Status(status));
         }
-        drop(watchers);
+        drop(publisher);
         self.applied.send_replace(());
     }
 
@@ -288,10 +329,13 @@ impl Shared {
             records: counters.records,
             tombstones: counters.tombstones,
             keyless: counters.keyless,
-            foreign: counters.foreign,
             rejects: counters.rejects,
-            cross_partition: counters.cross_partition,
+            foreign: counters.mistakes.foreign,
+            cross_partition: counters.mistakes.cross_partition,
+            older: counters.mistakes.older,
+            other_partitioner: counters.mistakes.other_partitioner,
             payload_bytes: counters.payload_bytes,
+            loading: loading.catch_up.is_none().then(|| loading.how_far(&positions)),
             catch_up: loading.catch_up,
             replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
             partitions: loading.ranges.iter().map(progress).collect(),

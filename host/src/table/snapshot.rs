@@ -72,6 +72,18 @@ impl Snapshot {
         self.0.notices().map(|(key, notice)| (&**key, notice))
     }
 
+    /// The entries whose time is over, by key, in a table whose entries expire. They are
+    /// among no others.
+    pub fn expired(&self) -> impl Iterator<Item = &Entry> {
+        self.0.all_expired()
+    }
+
+    /// The notice on a key whose newest record was rejected.
+    #[must_use]
+    pub fn notice(&self, key: &str) -> Option<&Notice> {
+        self.0.notice(key)
+    }
+
     /// The entry of a member of a group.
     #[must_use]
     pub fn member(&self, group: &str, member: &str) -> Option<&Entry> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::log::Partition;
+use crate::log::{Partition, Standstill};
 use crate::table::TableError;
 
 /// Whether a table is complete.
@@ -70,6 +70,8 @@ pub(super) struct Conditions {
     pub(super) late: Option<Arc<str>>,
     /// What is served is of a topic that was replaced, or cannot be followed now.
     pub(super) outdated: Option<Arc<str>>,
+    /// Partitions of which no more comes.
+    pub(super) standstills: Vec<Standstill>,
     /// Batches that the host cannot decode now, by partition.
     pub(super) undecoded: BTreeMap<Partition, Arc<str>>,
     pub(super) failed: Option<Arc<TableError>>,
@@ -87,6 +89,11 @@ impl Conditions {
             Self { outdated: Some(reason), .. } => Status::Degraded(reason.clone()),
             Self { undecoded, .. } if !undecoded.is_empty() => {
                 Status::Degraded(undecoded.values().next().cloned().unwrap_or_default())
+            }
+            Self { standstills, late, .. } if !standstills.is_empty() => {
+                let reasons = late.iter().map(ToString::to_string);
+                let reasons = reasons.chain(standstills.iter().map(ToString::to_string));
+                Status::Degraded(reasons.collect::<Vec<_>>().join("; ").into())
             }
             Self { caught_up: true, .. } => Status::CaughtUp,
             Self { late: Some(reason), .. } => Status::Degraded(reason.clone()),

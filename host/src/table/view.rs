@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-use crate::log::{Offset, OffsetRange, Partition, TopicDescription};
+use crate::codec::RejectKind;
+use crate::log::{Offset, OffsetRange, Partition, TopicDescription, partition_of_hash};
 use crate::table::decode::{Decoded, Outcome};
-use crate::table::entry::{Entry, Notice};
+use crate::table::entry::{Entry, Notice, Origin};
+use crate::table::expiry::Deadlines;
+use crate::table::mistake::Mistake;
+use crate::table::publish::Told;
 use crate::table::reject::Reject;
 use crate::table::rows::{KeyHash, Rows};
+use crate::table::settings::OnReject;
 use crate::table::stats::Counters;
-use crate::table::watch::Change;
-
-/// The words of a notice are cut at this many bytes: there may be as many notices
-/// as keys. The reject has all of them.
-const NOTICE_BYTES: usize = 256;
+use crate::table::watch::{Cause, Change};
 
 /// One moment of a table.
 #[derive(Debug, Clone)]
@@ -29,6 +30,26 @@ pub(super) struct View {
     positions: Vec<Offset>,
     rows: Rows,
     notices: RedBlackTreeMapSync<Arc<str>, Notice>,
+    /// Entries that are no longer rows, because their time is over.
+    expired: RedBlackTreeMapSync<Arc<str>, Entry>,
+}
+
+/// Where that goes which comes of records besides rows.
+pub(super) struct Effects<'a> {
+    /// What watchers are told, if there are any.
+    pub(super) told: Option<&'a mut Vec<Told>>,
+    pub(super) rejected: &'a mut dyn FnMut(Reject),
+    pub(super) on_reject: OnReject,
+    /// When entries expire, if they do.
+    pub(super) deadlines: Option<&'a mut Deadlines>,
+}
+
+impl Effects<'_> {
+    fn tell(&mut self, told: impl FnOnce() -> Told) {
+        if let Some(all) = &mut self.told {
+            all.push(told());
+        }
+    }
 }
 
 impl View {
@@ -50,6 +71,7 @@ impl View {
             positions: Vec::new(),
             rows,
             notices: RedBlackTreeMapSync::new_sync(),
+            expired: RedBlackTreeMapSync::new_sync(),
         }
     }
 
@@ -80,6 +102,16 @@ impl View {
         self.notices.iter()
     }
 
+    /// An entry whose time is over.
+    pub(super) fn expired(&self, key: &str) -> Option<&Entry> {
+        self.expired.get(key)
+    }
+
+    /// The entries whose time is over, by key.
+    pub(super) fn all_expired(&self) -> impl Iterator<Item = &Entry> {
+        self.expired.values()
+    }
+
     /// The rows whose keys begin with `prefix`, by key.
     pub(super) fn prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
         let from = self.rows.range(Bound::Included(prefix), Bound::Unbounded);
@@ -101,79 +133,164 @@ impl View {
         }
     }
 
-    /// Applies a batch. Changes are added to `changes`, if anybody wants them; rejected
-    /// records are handed to `rejected`.
-    pub(super) fn apply(
-        &mut self,
-        decoded: Decoded,
-        mut changes: Option<&mut Vec<Change>>,
-        mut rejected: impl FnMut(Reject),
-    ) {
+    /// Applies a batch. A record that halts the table is given back; what was before it is
+    /// applied.
+    pub(super) fn apply(&mut self, decoded: Decoded, effects: &mut Effects<'_>) -> Result<(), Box<Reject>> {
         self.rows.touch(decoded.outcomes.iter().filter_map(Outcome::row));
+        self.check_partitioner(&decoded);
         for outcome in decoded.outcomes {
             self.counters.records += 1;
             match outcome {
-                Outcome::Set(row, hash) => {
-                    let new = changes.is_some().then(|| row.clone());
-                    let old = self.set(row, hash);
-                    if let (Some(changes), Some(new)) = (&mut changes, new) {
-                        changes.push(Change::set(old, new));
-                    }
-                }
+                Outcome::Set(row, hash) => self.set(row, hash, effects),
                 Outcome::Delete(row, hash) => {
                     self.counters.tombstones += 1;
-                    if let (Some(old), Some(changes)) = (self.delete(&row, hash), &mut changes) {
-                        changes.push(Change::deleted(old, &row));
-                    }
+                    self.delete(&row, hash, effects);
                 }
-                Outcome::Foreign => self.counters.foreign += 1,
-                Outcome::Reject(reject) => {
-                    self.counters.rejected(reject.rejection.kind);
-                    self.notice_of(&reject);
-                    rejected(*reject);
-                }
+                Outcome::Foreign(offset) => self.note(Mistake::Foreign, decoded.partition, offset),
+                Outcome::Reject(reject) => self.reject(reject, effects)?,
             }
         }
         self.advance(decoded.partition, decoded.next);
+        Ok(())
     }
 
-    fn set(&mut self, row: Entry, hash: KeyHash) -> Option<Entry> {
-        self.forget_notice(row.key());
+    fn set(&mut self, row: Entry, hash: KeyHash, effects: &mut Effects<'_>) {
+        self.forget(row.key());
         self.counters.payload_bytes += row.payload();
-        let partition = row.partition();
+        if let Some(deadlines) = &mut effects.deadlines {
+            deadlines.add(&row);
+        }
+        let new = effects.told.is_some().then(|| row.clone());
+        let by = row.origin();
         let old = self.rows.set(row, hash);
         if let Some(old) = &old {
             self.counters.payload_bytes -= old.payload();
-            self.counters.cross_partition += u64::from(old.partition() != partition);
+            self.counters.mistakes.compare(&self.topic.name, old, by);
         }
-        old
+        if let Some(new) = new {
+            effects.tell(|| Told::Change(Change::set(old, new, Cause::Record)));
+        }
     }
 
     /// Takes away the row that a row without a value stands for.
-    fn delete(&mut self, row: &Entry, hash: KeyHash) -> Option<Entry> {
-        self.forget_notice(row.key());
-        let old = self.rows.remove(row.key(), hash)?;
+    fn delete(&mut self, by: &Entry, hash: KeyHash, effects: &mut Effects<'_>) {
+        self.forget(by.key());
+        if let Some(old) = self.take(by.key(), hash) {
+            self.counters.mistakes.compare(&self.topic.name, &old, by.origin());
+            effects.tell(|| Told::Change(Change::deleted(old, by.origin(), Cause::Record)));
+        }
+    }
+
+    /// Takes a row away.
+    fn take(&mut self, key: &str, hash: KeyHash) -> Option<Entry> {
+        let old = self.rows.remove(key, hash)?;
         self.counters.payload_bytes -= old.payload();
         Some(old)
     }
 
-    fn forget_notice(&mut self, key: &str) {
-        if !self.notices.is_empty() {
-            self.notices.remove_mut(key);
+    /// A record was rejected: its key says so, and keeps its entry or does not.
+    fn reject(&mut self, reject: Box<Reject>, effects: &mut Effects<'_>) -> Result<(), Box<Reject>> {
+        let is_keyless = reject.rejection.kind == RejectKind::Keyless;
+        if effects.on_reject == OnReject::Halt && !is_keyless {
+            self.counters.records -= 1;
+            self.advance(reject.partition, reject.offset);
+            return Err(reject);
+        }
+        self.counters.rejected(reject.rejection.kind);
+        if let Some(key) = &reject.key {
+            let notice = Notice::of(&reject);
+            self.notices.insert_mut((**key).into(), notice.clone());
+            if effects.on_reject == OnReject::Remove {
+                self.expired.remove_mut(&**key);
+                if let Some(old) = self.take(key, KeyHash::of(key)) {
+                    let Reject { partition, offset, timestamp, .. } = *reject;
+                    let by = Origin { partition, offset, timestamp };
+                    effects.tell(|| Told::Change(Change::deleted(old, by, Cause::Rejected)));
+                }
+            }
+            effects.tell(|| Told::Rejected { key: key.clone(), group: reject.group.clone(), notice });
+        }
+        (effects.rejected)(*reject);
+        Ok(())
+    }
+
+    /// Looks whether the writers' partitioner is the usual one.
+    fn check_partitioner(&mut self, decoded: &Decoded) {
+        // OK because a topic's partitions are numbered by 32 bits.
+        let partitions = Partition::try_from(self.positions.len()).expect("few enough");
+        if let Some((offset, hash)) = decoded.first
+            && partitions > 0
+            && partition_of_hash(hash, partitions) != decoded.partition
+        {
+            self.note(Mistake::OtherPartitioner, decoded.partition, offset);
         }
     }
 
-    /// The prior value stays, and the key says that a newer one was rejected.
-    fn notice_of(&mut self, reject: &Reject) {
-        let Some(key) = &reject.key else { return };
-        let cut = reject.rejection.message.floor_char_boundary(NOTICE_BYTES);
-        let notice = Notice {
-            partition: reject.partition,
-            offset: reject.offset,
-            kind: reject.rejection.kind,
-            message: reject.rejection.message[..cut].to_owned(),
-        };
-        self.notices.insert_mut((**key).into(), notice);
+    fn note(&mut self, mistake: Mistake, partition: Partition, offset: Offset) {
+        self.counters.mistakes.note(&self.topic.name, mistake, partition, offset);
+    }
+
+    /// The log has lost what a partition held below this offset, and so do we: a table that
+    /// starts now would not have it.
+    pub(super) fn begin_at(&mut self, partition: Partition, start: Offset, effects: &mut Effects<'_>) {
+        let is_gone = |entry: &Entry| entry.partition() == partition && entry.offset() < start;
+        let gone: Vec<Entry> = self.rows.all().filter(|entry| is_gone(entry)).cloned().collect();
+        for entry in gone {
+            self.take(entry.key(), KeyHash::of(entry.key()));
+            effects.tell(|| Told::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Retention)));
+        }
+        let keys = |keys: Vec<&Arc<str>>| keys.into_iter().cloned().collect::<Vec<_>>();
+        let expired = self.expired.iter().filter(|(_, entry)| is_gone(entry));
+        for key in keys(expired.map(|(key, _)| key).collect()) {
+            self.expired.remove_mut(&key);
+        }
+        let rejected = self.notices.iter();
+        let rejected = rejected.filter(|(_, notice)| notice.partition == partition && notice.offset < start);
+        for key in keys(rejected.map(|(key, _)| key).collect()) {
+            self.notices.remove_mut(&key);
+        }
+        self.advance(partition, start);
+    }
+
+    /// Hides the entries whose time is over now, and shows those again whose time is not
+    /// over any more, because the clock went back. True if there were any.
+    pub(super) fn expire(&mut self, now: i64, effects: &mut Effects<'_>) -> bool {
+        let Some(deadlines) = effects.deadlines.take() else { return false };
+        let went_back = deadlines.set_clock(now);
+        let mut any = false;
+        for entry in deadlines.due() {
+            let key = entry.key();
+            if self.rows.get(key).is_some_and(|row| row.is_of_the_record_of(&entry)) {
+                any = true;
+                self.take(key, KeyHash::of(key));
+                self.expired.insert_mut(key.into(), entry.clone());
+                effects.tell(|| Told::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Expired)));
+            }
+        }
+        if went_back {
+            let alive: Vec<Entry> =
+                self.expired.values().filter(|entry| !deadlines.is_over(entry)).cloned().collect();
+            for entry in alive {
+                any = true;
+                self.expired.remove_mut(entry.key());
+                self.counters.payload_bytes += entry.payload();
+                deadlines.add(&entry);
+                self.rows.set(entry.clone(), KeyHash::of(entry.key()));
+                effects.tell(|| Told::Change(Change::set(None, entry, Cause::Revived)));
+            }
+        }
+        effects.deadlines = Some(deadlines);
+        any
+    }
+
+    /// A newer record came: what was said of the key is over.
+    fn forget(&mut self, key: &str) {
+        if !self.notices.is_empty() {
+            self.notices.remove_mut(key);
+        }
+        if !self.expired.is_empty() {
+            self.expired.remove_mut(key);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn prepare(
         let (key, value) = (key?, value?);
         let (value, headers) =
             value.map_or((None, Vec::new()), |encoded| (Some(encoded.raw), encoded.headers));
-        Ok((name?, NewRecord { key: Some(key), value, headers, partition: None }))
+        Ok((name?, NewRecord { key: Some(key), value, headers, ..NewRecord::default() }))
     });
     Ok(records.collect())
 }

@@ -183,7 +183,7 @@ fn to_kafka(record: &NewRecord, base: Offset, index: i32, timestamp: i64) -> Rec
         // Counts up from "none": the crate begins a new batch where the distance
         // to the offset changes.
         sequence: NO_SEQUENCE + index,
-        timestamp,
+        timestamp: record.timestamp.unwrap_or(timestamp),
         key: bytes(&record.key),
         value: bytes(&record.value),
         headers,
@@ -208,6 +208,7 @@ mod tests {
             value,
             headers: headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
             partition: None,
+            timestamp: None,
         })
     }
 

@@ -17,7 +17,9 @@ use crate::log::kafka::client::{Client, millis};
 use crate::log::kafka::event::{Reply, text};
 use crate::log::{NewTopic, Offset, OffsetRange, Partition};
 
-use sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED;
+use sys::rd_kafka_IsolationLevel_t::{
+    RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED, RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+};
 use sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
 use sys::rd_kafka_admin_op_t as Operation;
 
@@ -28,6 +30,9 @@ pub(super) enum End {
     First,
     /// The offset its next record will get: the high watermark.
     Last,
+    /// The last stable offset: that of the first record of an open transaction, or the
+    /// high watermark if there is none.
+    Stable,
 }
 
 /// What the cluster knows of a topic.
@@ -36,6 +41,8 @@ pub(super) struct Described {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) partitions: Partition,
+    /// Those without a leader, at this moment.
+    pub(super) leaderless: Vec<Partition>,
 }
 
 /// What was answered for one of the things asked for.
@@ -131,49 +138,61 @@ unsafe fn one(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<Describe
             return Err((code.into(), text(sys::rd_kafka_error_string(error))));
         }
         let mut count = 0;
-        sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
+        let partitions = sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
+        let leaderless = list(partitions, count)
+            .iter()
+            .filter(|&&partition| sys::rd_kafka_TopicPartitionInfo_leader(partition).is_null())
+            .map(|&partition| sys::rd_kafka_TopicPartitionInfo_partition(partition))
+            .collect();
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
         Ok(Described {
             name: text(sys::rd_kafka_TopicDescription_name(topic)),
             id: text(sys::rd_kafka_Uuid_base64str(id)),
             // OK because a topic's partitions are numbered by 32 bits.
             partitions: Partition::try_from(count).expect("few enough"),
+            leaderless,
         })
     }
 }
 
-/// Asks for an end of partitions. Only the high watermark tells where everything
-/// ends that was acknowledged: under `read_committed` the answer would be the last
+/// Asks for an end of partitions of topics. Only the high watermark tells where
+/// everything ends that was acknowledged: under `read_committed` the answer is the last
 /// stable offset.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(super) fn list_offsets(
+pub(super) fn list_offsets<'a>(
     client: &Client,
-    topic: &str,
-    partitions: impl IntoIterator<Item = Partition>,
+    partitions: impl IntoIterator<Item = (&'a str, Partition)>,
     end: End,
     timeout: Duration,
 ) -> Pending {
     let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout);
     let offset = match end {
         End::First => rdkafka::Offset::Beginning,
-        End::Last => rdkafka::Offset::End,
+        End::Last | End::Stable => rdkafka::Offset::End,
+    };
+    let isolation = match end {
+        End::First | End::Last => RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        End::Stable => RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
     };
     let mut places = rdkafka::TopicPartitionList::new();
-    for partition in partitions {
+    for (topic, partition) in partitions {
         // OK because these are valid offsets.
         places.add_partition_offset(topic, partition, offset).expect("a valid offset");
     }
     // SAFETY: everything lives through the call, which copies it.
     unsafe {
-        sys::rd_kafka_AdminOptions_set_isolation_level(options.0, RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED);
+        sys::rd_kafka_AdminOptions_set_isolation_level(options.0, isolation);
         sys::rd_kafka_ListOffsets(client.rk(), places.ptr(), options.0, client.queue());
     }
     pending
 }
 
+/// An offset in the answer to [`list_offsets`], and the partition it is of.
+pub(super) type Listed = (String, Partition, Result<Offset, RDKafkaErrorCode>);
+
 /// The answer to [`list_offsets`], a partition each.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(super) fn listed(reply: &Reply) -> Vec<(Partition, Result<Offset, RDKafkaErrorCode>)> {
+pub(super) fn listed(reply: &Reply) -> Vec<Listed> {
     // SAFETY: what the reply points to lives as long as it does.
     unsafe {
         let result = sys::rd_kafka_event_ListOffsets_result(reply.as_ptr());
@@ -185,7 +204,7 @@ pub(super) fn listed(reply: &Reply) -> Vec<(Partition, Result<Offset, RDKafkaErr
         let place = |&info: &*const _| {
             let place = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
             let offset = if place.err.is_error() { Err(place.err.into()) } else { Ok(place.offset) };
-            (place.partition, offset)
+            (text(place.topic), place.partition, offset)
         };
         list(infos, count).iter().map(place).collect()
     }

@@ -260,6 +260,27 @@ pub(super) fn millis(time: Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
+/// A list of places where reading begins or goes on, each with the leader epoch of what
+/// was read before it, or -1.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn places_in_epochs<'a>(
+    places_in_epochs: impl IntoIterator<Item = (&'a str, Partition, Offset, i32)>,
+) -> TopicPartitionList {
+    let (rest, epochs): (Vec<_>, Vec<_>) = places_in_epochs
+        .into_iter()
+        .map(|(topic, partition, offset, epoch)| ((topic, partition, offset), epoch))
+        .unzip();
+    let list = places(rest);
+    for (index, epoch) in epochs.into_iter().enumerate() {
+        // SAFETY: the list has an element for each epoch.
+        unsafe {
+            let element = (*list.ptr()).elems.add(index);
+            sys::rd_kafka_topic_partition_set_leader_epoch(element, epoch);
+        }
+    }
+    list
+}
+
 /// A list of places for the calls above.
 pub(super) fn places<'a>(
     places: impl IntoIterator<Item = (&'a str, Partition, Offset)>,

@@ -1,6 +1,7 @@
 //! The control client of a cluster: it asks, and consumes nothing, so that no
 //! answer waits behind a fetch.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -234,15 +235,35 @@ impl Control {
         end: End,
     ) -> Result<Vec<(Partition, Offset)>, LogError> {
         let action = "ask for the offsets of";
-        let request =
-            |client: &Client| Ok(admin::list_offsets(client, topic, partitions, end, ANSWER_TIMEOUT));
+        let request = |client: &Client| {
+            Ok(admin::list_offsets(client, partitions.map(|number| (topic, number)), end, ANSWER_TIMEOUT))
+        };
         let reply = self.ask(action, topic, REQUEST_TIMEOUT, request).await?;
-        let listed = admin::listed(&reply).into_iter().map(|(partition, offset)| {
+        let listed = admin::listed(&reply).into_iter().map(|(_, partition, offset)| {
             let offset = offset
                 .map_err(|code| self.error(topic, action, code, format!("partition {partition}: {code}")))?;
             Ok((partition, offset))
         });
         listed.collect()
+    }
+
+    /// One end of partitions of topics, as far as they are told at once.
+    pub(super) async fn told_ends(
+        &self,
+        places: &BTreeSet<(Arc<str>, Partition)>,
+        end: End,
+        patience: Duration,
+    ) -> Result<HashMap<(Arc<str>, Partition), Offset>, LogError> {
+        let Some((first, _)) = places.first() else { return Ok(HashMap::new()) };
+        let request = |client: &Client| {
+            let places = places.iter().map(|(topic, partition)| (&**topic, *partition));
+            Ok(admin::list_offsets(client, places, end, patience.min(ANSWER_TIMEOUT)))
+        };
+        let reply = self.ask("ask for the offsets of", first, patience, request).await?;
+        let listed = admin::listed(&reply).into_iter();
+        Ok(listed
+            .filter_map(|(topic, partition, offset)| Some(((topic.into(), partition), offset.ok()?)))
+            .collect())
     }
 
     /// First and end offsets of all partitions, if this is still the topic.

@@ -259,6 +259,12 @@ impl Fetched {
         self.message().offset
     }
 
+    /// The epoch of the leader that wrote it, or -1.
+    pub(super) fn leader_epoch(&self) -> i32 {
+        // SAFETY: the message is alive.
+        unsafe { sys::rd_kafka_message_leader_epoch(self.message.as_ptr()) }
+    }
+
     pub(super) fn key(&self) -> Option<&[u8]> {
         // SAFETY: the bytes live as long as the message.
         unsafe { bytes(self.message().key.cast(), self.message().key_len) }

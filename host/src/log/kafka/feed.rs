@@ -2,7 +2,8 @@
 //! news of a partition's end travel behind the records they speak of.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -27,8 +28,14 @@ pub(super) struct Feed {
     pub(super) target: Offset,
     /// Everything before this is in the stream, in `batch` or in `pending`.
     position: Offset,
+    /// The leader epoch of the last record, by which a broker tells a log that was
+    /// truncated from the one that was read; -1 if there is none.
+    epoch: i32,
     /// What was last said of the position.
     told: Offset,
+    /// What was last said of the log's start.
+    started: Offset,
+    progress: Arc<Progress>,
     batch: RecordBatch,
     /// What the stream has no room for.
     pending: VecDeque<Result<StreamItem, LogError>>,
@@ -48,6 +55,39 @@ pub(super) struct Reading {
     /// The topic's identity.
     pub(super) id: String,
     pub(super) headers: Headers,
+    /// How far its partitions are. A std lock: held to look or to add one.
+    progress: Mutex<Vec<Arc<Progress>>>,
+}
+
+/// How far a partition's feed is, for whoever watches over it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) partition: Partition,
+    /// Everything below this was handed on.
+    pub(super) position: AtomicI64,
+    /// Where the partition begins, as far as is known.
+    pub(super) start: AtomicI64,
+}
+
+impl Reading {
+    pub(super) fn new(topic: &str, id: &str, headers: Headers) -> Self {
+        Self { topic: topic.into(), id: id.to_owned(), headers, progress: Mutex::default() }
+    }
+
+    /// How far each partition is.
+    pub(super) fn progress(&self) -> Vec<Arc<Progress>> {
+        // OK because nothing panics while it holds the lock.
+        self.progress.lock().expect("not poisoned").clone()
+    }
+
+    fn add(&self, range: OffsetRange) -> Arc<Progress> {
+        let OffsetRange { partition, start, .. } = range;
+        let (position, start) = (AtomicI64::new(start), AtomicI64::new(start));
+        let progress = Arc::new(Progress { partition, position, start });
+        // OK as above.
+        self.progress.lock().expect("not poisoned").push(progress.clone());
+        progress
+    }
 }
 
 impl Feed {
@@ -58,7 +98,10 @@ impl Feed {
             partition: range.partition,
             target: range.end,
             position: range.start,
+            epoch: -1,
             told: range.start,
+            started: range.start,
+            progress: reading.add(range),
             batch: RecordBatch::new(range.partition),
             pending: VecDeque::new(),
             items,
@@ -72,6 +115,11 @@ impl Feed {
     /// The offset to go on from.
     pub(super) fn position(&self) -> Offset {
         self.position
+    }
+
+    /// The leader epoch of what was read last.
+    pub(super) fn epoch(&self) -> i32 {
+        self.epoch
     }
 
     /// Whether nobody reads the stream any more.
@@ -90,6 +138,7 @@ impl Feed {
         };
         self.batch.push(record.offset(), record.timestamp(), record.key(), record.value(), headers);
         self.position = record.offset() + 1;
+        self.epoch = record.leader_epoch();
         if self.batch.is_full() {
             self.flush();
         }
@@ -103,7 +152,8 @@ impl Feed {
         }
     }
 
-    /// Sends what was gathered, and the position where it is not told by it.
+    /// Sends what was gathered, the position where it is not told by it, and the log's
+    /// start if it moved.
     pub(super) fn flush(&mut self) {
         if let Some(next) = self.batch.next_offset() {
             let batch = std::mem::replace(&mut self.batch, RecordBatch::new(self.partition));
@@ -114,6 +164,12 @@ impl Feed {
             self.told = self.position;
             self.send(Ok(StreamItem::Position(self.position)));
         }
+        let start = self.progress.start.load(Ordering::Relaxed);
+        if start > self.started {
+            self.started = start;
+            self.send(Ok(StreamItem::Start(start)));
+        }
+        self.progress.position.store(self.told, Ordering::Relaxed);
     }
 
     /// Ends the stream.

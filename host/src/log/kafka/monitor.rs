@@ -1,24 +1,34 @@
 //! Watching over the topics that are read: partitions that are added, topics that
-//! are made anew, and whether the cluster answers at all.
+//! are made anew or truncated, partitions of which no more comes, records that are
+//! deleted, and whether the cluster answers at all.
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::log::kafka::admin::Described;
+use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
 use crate::log::kafka::feed::{Feed, Reading};
 use crate::log::kafka::heard::Heard;
+use crate::log::kafka::standstill::{Pace, Seen};
 use crate::log::kafka::tail::{Refresh, Tails};
-use crate::log::{LogError, Partition, PartitionStream};
+use crate::log::{LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
 /// How often to ask what has become of the topics. One request for all of them.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// What comes of a reading: a stream for each partition.
-pub(super) type Streams = mpsc::UnboundedSender<Result<PartitionStream, LogError>>;
+/// At every how many looks to ask where partitions begin, which only retention moves.
+const STARTS_EVERY: usize = 5;
+
+/// What is told of a reading: a stream for each partition, and what stands still.
+pub(super) type Streams = mpsc::UnboundedSender<Result<TopicNews, LogError>>;
+
+/// A partition of a topic.
+type Place = (Arc<str>, Partition);
 
 /// A reading that is watched over.
 #[derive(Debug)]
@@ -28,6 +38,13 @@ struct Watched {
     streams: Streams,
     /// The topic was not there when asked last.
     missing: bool,
+    pace: Pace,
+}
+
+impl Watched {
+    fn is_of(&self, reading: &Arc<Reading>) -> bool {
+        std::ptr::eq(self.reading.as_ptr(), Arc::as_ptr(reading))
+    }
 }
 
 /// What a cluster's monitor knows and needs.
@@ -52,14 +69,16 @@ impl Monitor {
     }
 
     pub(super) fn watch_over(&self, reading: &Arc<Reading>, partitions: Partition, streams: Streams) {
-        let watched = Watched { reading: Arc::downgrade(reading), partitions, streams, missing: false };
+        let pace = Pace::default();
+        let watched = Watched { reading: Arc::downgrade(reading), partitions, streams, missing: false, pace };
         self.watched().push(watched);
     }
 
     /// Looks for ever.
     pub(super) async fn run(&self) {
         let every = EVERY.min(self.stale_after / 3);
-        loop {
+        let patience = every.max(Duration::from_millis(500));
+        for look in 0_usize.. {
             // Either is a reason to look.
             let _ = timeout(every, self.heard.looked_at()).await;
             let names = self.names();
@@ -67,8 +86,12 @@ impl Monitor {
                 continue;
             }
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-            match self.control.topics(&names, every.max(Duration::from_millis(500))).await {
-                Ok(topics) => self.compare(topics).await,
+            match self.control.topics(&names, patience).await {
+                Ok(topics) => {
+                    let leaderless = leaderless(&topics);
+                    self.compare(topics).await;
+                    self.measure(&leaderless, look % STARTS_EVERY == 0, patience).await;
+                }
                 Err(error) => tracing::debug!("{error}"),
             }
             self.heard.judge();
@@ -164,19 +187,150 @@ impl Monitor {
                 ranges.into_iter().map(|range| Feed::new(reading, range)).unzip();
             for stream in new {
                 // Fails if nobody reads any more.
-                let _ = streams.send(Ok(stream));
+                let _ = streams.send(Ok(TopicNews::Partition(stream)));
             }
             self.tails.adopt(feeds, Refresh::Yes);
             for watched in self.watched().iter_mut() {
-                if std::ptr::eq(watched.reading.as_ptr(), Arc::as_ptr(reading)) {
+                if watched.is_of(reading) {
                     watched.partitions = topic.partitions;
                 }
             }
         }
     }
 
+    /// Compares how far partitions are read with where they begin and end.
+    async fn measure(&self, leaderless: &BTreeSet<Place>, starts: bool, patience: Duration) {
+        let readings = self.readings();
+        let of_reading = |(reading, positions): &(Arc<Reading>, HashMap<Partition, Offset>)| {
+            let topic = reading.topic.clone();
+            positions.keys().map(move |partition| (topic.clone(), *partition)).collect::<Vec<_>>()
+        };
+        let places: BTreeSet<Place> = readings.iter().flat_map(of_reading).collect();
+        let led: BTreeSet<Place> = places.difference(leaderless).cloned().collect();
+        let ends = match self.control.told_ends(&led, End::Last, patience).await {
+            Ok(ends) => ends,
+            // That nobody answers shows elsewhere.
+            Err(error) => return tracing::debug!("{error}"),
+        };
+        let stable = self.control.told_ends(&self.suspects(&ends), End::Stable, patience).await;
+        let stable = stable.unwrap_or_default();
+        if starts && let Ok(starts) = self.control.told_ends(&led, End::First, patience).await {
+            tell_starts(&readings, &starts);
+        }
+        for (reading, positions) in readings {
+            let seen = positions.into_iter().map(|(partition, position)| {
+                let place = (reading.topic.clone(), partition);
+                Seen {
+                    partition,
+                    position,
+                    end: ends.get(&place).copied(),
+                    stable: stable.get(&place).copied(),
+                }
+            });
+            self.judge(&reading, &seen.collect::<Vec<_>>());
+        }
+    }
+
+    /// Tells a reading that its topic was truncated, or what of it stands still.
+    fn judge(&self, reading: &Arc<Reading>, seen: &[Seen]) {
+        let cut = seen.iter().find_map(|seen| {
+            let end = seen.end.filter(|&end| end < seen.position)?;
+            Some(cut(&reading.topic, seen.partition, end, seen.position))
+        });
+        self.watched().retain_mut(|watched| {
+            if !watched.is_of(reading) {
+                return true;
+            }
+            let news = match &cut {
+                Some(error) => Some(Err(error.clone())),
+                None => watched.pace.look(seen, self.stale_after).map(TopicNews::Standstills).map(Ok),
+            };
+            // Fails if nobody reads any more.
+            news.map(|news| watched.streams.send(news));
+            cut.is_none()
+        });
+    }
+
+    /// What is read, and how far.
+    fn readings(&self) -> Vec<(Arc<Reading>, HashMap<Partition, Offset>)> {
+        let watched = self.watched();
+        let readings = watched.iter().filter_map(|watched| watched.reading.upgrade());
+        readings.map(|reading| (reading.clone(), positions(&reading))).collect()
+    }
+
+    /// The partitions that stood still before their ends at the last look, too.
+    fn suspects(&self, ends: &HashMap<Place, Offset>) -> BTreeSet<Place> {
+        let mut suspects = BTreeSet::new();
+        for watched in self.watched().iter() {
+            let Some(reading) = watched.reading.upgrade() else { continue };
+            for (partition, position) in positions(&reading) {
+                let place = (reading.topic.clone(), partition);
+                let seen = Seen { partition, position, end: ends.get(&place).copied(), stable: None };
+                if seen.end.is_some() && seen.is_behind() && watched.pace.stood(&seen) {
+                    suspects.insert(place);
+                }
+            }
+        }
+        suspects
+    }
+
+    /// How far a topic is read, by whoever is farthest.
+    pub(super) fn positions(&self, topic: &TopicDescription) -> HashMap<Partition, Offset> {
+        let mut farthest = HashMap::new();
+        for (reading, positions) in self.readings() {
+            if *reading.topic == *topic.name && reading.id == topic.id {
+                for (partition, position) in positions {
+                    let known = farthest.entry(partition).or_insert(position);
+                    *known = position.max(*known);
+                }
+            }
+        }
+        farthest
+    }
+
     fn watched(&self) -> std::sync::MutexGuard<'_, Vec<Watched>> {
         // OK because nothing panics while it holds the lock.
         self.watched.lock().expect("not poisoned")
     }
+}
+
+/// How far each partition of a reading is.
+fn positions(reading: &Reading) -> HashMap<Partition, Offset> {
+    let progress = reading.progress();
+    progress.iter().map(|place| (place.partition, place.position.load(Ordering::Relaxed))).collect()
+}
+
+/// Lets feeds tell where their partitions begin now.
+fn tell_starts(readings: &[(Arc<Reading>, HashMap<Partition, Offset>)], starts: &HashMap<Place, Offset>) {
+    for (reading, _) in readings {
+        for place in reading.progress() {
+            if let Some(&start) = starts.get(&(reading.topic.clone(), place.partition)) {
+                place.start.store(start, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The partitions that have no leader.
+fn leaderless(topics: &[(String, Result<Described, LogError>)]) -> BTreeSet<Place> {
+    let described = topics.iter().filter_map(|(_, topic)| topic.as_ref().ok());
+    let partitions = described.flat_map(|topic| topic.leaderless.iter().map(|&number| (&topic.name, number)));
+    partitions.map(|(name, number)| (name.as_str().into(), number)).collect()
+}
+
+/// That a topic ends before what was read of it, if so.
+pub(super) fn truncated(
+    topic: &str,
+    positions: &HashMap<Partition, Offset>,
+    ends: &[(Partition, Offset)],
+) -> Option<LogError> {
+    ends.iter().find_map(|&(partition, end)| {
+        let position = *positions.get(&partition).filter(|&&position| end < position)?;
+        Some(cut(topic, partition, end, position))
+    })
+}
+
+fn cut(topic: &str, partition: Partition, end: Offset, position: Offset) -> LogError {
+    let reason = format!("the log was truncated: it ends at {end}, and was read up to {position}");
+    LogError::Replaced { topic: topic.to_owned(), partition, reason }
 }

@@ -234,6 +234,12 @@ impl Inner {
             value(Kind::RD_KAFKA_VTYPE_VALUE, memory(record.value.as_deref())),
             value(Kind::RD_KAFKA_VTYPE_OPAQUE, sys::rd_kafka_vu_s__bindgen_ty_1 { ptr: opaque }),
         ];
+        if let Some(timestamp) = record.timestamp {
+            values.push(value(
+                Kind::RD_KAFKA_VTYPE_TIMESTAMP,
+                sys::rd_kafka_vu_s__bindgen_ty_1 { i64_: timestamp },
+            ));
+        }
         values.extend(record.headers.iter().zip(&headers).map(|(header, name)| {
             let (val, size) = match &header.value {
                 Some(bytes) => (bytes.as_ptr().cast::<c_void>(), bytes.len().cast_signed()),

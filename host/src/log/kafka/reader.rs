@@ -7,7 +7,7 @@ use rdkafka::TopicPartitionList;
 use tokio::runtime::Handle;
 
 use crate::log::LogError;
-use crate::log::kafka::client::{Client, places};
+use crate::log::kafka::client::{Client, places_in_epochs};
 use crate::log::kafka::error::{Meaning, meaning};
 use crate::log::kafka::event::{Event, Failure, Fetched};
 use crate::log::kafka::feed::{Feed, Feeds};
@@ -188,5 +188,6 @@ impl Reader {
 
 /// Where feeds are, for librdkafka.
 pub(super) fn at<'a>(feeds: impl IntoIterator<Item = &'a Feed>) -> TopicPartitionList {
-    places(feeds.into_iter().map(|feed| (&*feed.reading.topic, feed.partition, feed.position())))
+    let place = |feed: &'a Feed| (&*feed.reading.topic, feed.partition, feed.position(), feed.epoch());
+    places_in_epochs(feeds.into_iter().map(place))
 }

@@ -1,0 +1,180 @@
+//! Watchers that come back, and watchers of a part.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ktables::codec::{Codecs, LengthPrefixed};
+use ktables::table::{CHANGES_KEPT, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+use ktables_tests::{On, PATIENCE, Scratch, on_each_log, record};
+
+async fn next(watcher: &mut Watcher) -> WatchEvent {
+    tokio::time::timeout(PATIENCE, watcher.next()).await.expect("in time").expect("not over")
+}
+
+/// The next change's key and value.
+async fn change(watcher: &mut Watcher) -> (String, Option<String>) {
+    match next(watcher).await {
+        WatchEvent::Change(change) => {
+            (change.key().to_owned(), change.new.map(|entry| entry.json().to_owned()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pair(key: &str, value: &str) -> (String, Option<String>) {
+    (key.to_owned(), Some(value.to_owned()))
+}
+
+async fn a_watcher_that_comes_back_sees_what_it_missed_once(on: On) {
+    let scratch = on.scratch(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Now);
+    // All of one publication, or of several: it stops at each in turn.
+    let written: Vec<(String, String)> = (0..60).map(|n| (format!("k{}", n % 7), n.to_string())).collect();
+    scratch.write(written.iter().map(|(key, value)| record(key, Some(value.as_bytes()))).collect()).await;
+    scratch.sync(&table).await;
+    for (number, (key, value)) in written.iter().enumerate() {
+        assert_eq!(change(&mut watcher).await, pair(key, value), "{number}");
+        let token: WatchToken = watcher.token().unwrap().to_string().parse().unwrap();
+        watcher = table.watch(WatchStart::Since(token));
+    }
+    scratch.put("live", Some(b"1")).await;
+    assert_eq!(change(&mut watcher).await, pair("live", "1"));
+}
+
+async fn a_watcher_whose_place_is_not_known_any_more_is_told_and_shown_everything(on: On) {
+    let scratch = on.scratch(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Now);
+    scratch.put("first", Some(b"1")).await;
+    assert_eq!(change(&mut watcher).await, pair("first", "1"));
+    let kept = watcher.token().unwrap();
+    let records = (0..=CHANGES_KEPT).map(|n| record(&format!("k{}", n % 5), Some(b"2")));
+    scratch.write(records.collect()).await;
+    scratch.sync(&table).await;
+    let elsewhere = scratch.table(Codecs::default()).await;
+    let _ = elsewhere.watch(WatchStart::Now);
+    for (table, why) in [(&table, "the ring goes on"), (&elsewhere, "another table's place")] {
+        let mut watcher = table.watch(WatchStart::Since(kept));
+        assert!(matches!(next(&mut watcher).await, WatchEvent::Restarted), "{why}");
+        assert_eq!(watcher.token(), None, "{why}: entries to come are behind no place");
+        let mut entries = 0;
+        loop {
+            match next(&mut watcher).await {
+                WatchEvent::Entry(_) => entries += 1,
+                WatchEvent::Synced => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(entries, 6, "{why}");
+        assert!(watcher.token().is_some(), "{why}");
+    }
+}
+
+async fn a_watcher_of_a_part_sees_that_part_only(on: On) {
+    let scratch = on.scratch(1).await;
+    let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    scratch.put("1:ax", Some(b"1")).await;
+    scratch.put("1:by", Some(b"2")).await;
+    let table = scratch.table(codecs).await;
+    let only = |filter| table.watch(WatchStart::Entries).only(filter);
+    let mut watchers = [
+        (only(WatchFilter::Key("1:ax".to_owned())), vec!["1:ax"], vec!["1:ax"]),
+        (only(WatchFilter::Prefix("1:b".to_owned())), vec!["1:by"], vec!["1:by", "1:bz"]),
+        (only(WatchFilter::Group("a".to_owned())), vec!["1:ax"], vec!["1:ax", "1:aw"]),
+    ];
+    for key in ["1:by", "1:ax", "1:bz", "1:aw", "1:end"] {
+        scratch.put(key, Some(b"3")).await;
+    }
+    scratch.put("1:ax", Some(b"{")).await;
+    scratch.sync(&table).await;
+    for (watcher, entries, changes) in &mut watchers {
+        let mut seen = (Vec::new(), Vec::new());
+        while seen.0.len() < entries.len() || seen.1.len() < changes.len() {
+            match next(watcher).await {
+                WatchEvent::Entry(entry) => seen.0.push(entry.key().to_owned()),
+                WatchEvent::Change(change) => seen.1.push(change.key().to_owned()),
+                WatchEvent::Synced => assert_eq!(seen.0.len(), entries.len()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((&seen.0, &seen.1), (&to_owned(entries), &to_owned(changes)));
+    }
+    // What was rejected concerns two of them.
+    table.stop().await;
+    for ((mut watcher, ..), rejected) in watchers.into_iter().zip([1, 0, 1]) {
+        let mut seen = 0;
+        while let Some(event) = watcher.next().await {
+            match event {
+                WatchEvent::Rejected { key, notice } => {
+                    assert_eq!((&*key, notice.offset), ("1:ax", 7));
+                    seen += 1;
+                }
+                WatchEvent::Status(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, rejected);
+    }
+}
+
+fn to_owned(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|&key| key.to_owned()).collect()
+}
+
+async fn coming_and_going_while_others_write_neither_loses_nor_doubles_a_change(on: On) {
+    let scratch = Arc::new(on.scratch(4).await);
+    let table: Table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Entries);
+    let writing = {
+        let scratch = scratch.clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let value = |n: usize| (round * 100 + n).to_string();
+                let records: Vec<_> =
+                    (0..100).map(|n| record(&format!("k{n}"), Some(value(n).as_bytes()))).collect();
+                scratch.write(records).await;
+            }
+        })
+    };
+    let mut seen = BTreeMap::new();
+    let mut changes = 0;
+    while changes < 2000 {
+        match next(&mut watcher).await {
+            WatchEvent::Change(change) => {
+                let old = seen.insert(change.key().to_owned(), change.new.clone());
+                assert_eq!(old.flatten(), change.old);
+                changes += 1;
+                if changes % 37 == 0 {
+                    watcher = table.watch(WatchStart::Since(watcher.token().unwrap()));
+                }
+            }
+            WatchEvent::Synced => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    writing.await.unwrap();
+    assert_eq!(seen.len(), 100);
+}
+
+on_each_log! {
+    a_watcher_that_comes_back_sees_what_it_missed_once,
+    a_watcher_whose_place_is_not_known_any_more_is_told_and_shown_everything,
+    a_watcher_of_a_part_sees_that_part_only,
+    coming_and_going_while_others_write_neither_loses_nor_doubles_a_change,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_watches_a_part() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    scratch.put("b", Some(b"2")).await;
+    let watch = ktables_tests::Running::start(&mut scratch.ktables(&["watch", "--prefix", "b"]));
+    let lines = watch.until(|line| line["event"] == "synced");
+    assert_eq!(lines.iter().map(|line| line["key"].as_str()).collect::<Vec<_>>(), [Some("b"), None]);
+    scratch.put("a", Some(b"3")).await;
+    scratch.put("b", Some(b"{")).await;
+    let rejected = watch.next();
+    assert_eq!((&rejected["event"], &rejected["key"]), (&"rejected".into(), &"b".into()));
+    assert_eq!((&rejected["offset"], &rejected["kind"]), (&3.into(), &"malformed".into()));
+}
