@@ -112,6 +112,22 @@ pub trait Log: Debug + Send + Sync {
     /// [`Delivery`] does not take its record back.
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError>;
 
+    /// Writes records as one: all of them are durable, or none is, and readers of committed
+    /// records see none of a try that failed.
+    ///
+    /// # Errors
+    ///
+    /// Why none was written; [`LogError::Undelivered`] if that is unknown.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, all records may be written, or none.
+    async fn send_atomically(
+        &self,
+        topic: &TopicDescription,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Ack>, LogError>;
+
     /// Waits until everything that was queued is acknowledged. What is not within
     /// this time is given up and listed: it will not be sent again, but may have
     /// been written. To be called before a process that writes ends: it speaks for all

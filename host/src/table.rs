@@ -47,7 +47,7 @@ pub use wait::Freshness;
 pub use watch::{Cause, Change, InvalidToken, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 
 use crate::codec::Codecs;
-use crate::log::{Log, Offset, Partition, TopicDescription};
+use crate::log::{Ack, Log, TopicDescription};
 use settings::Settings;
 use shared::Shared;
 
@@ -261,15 +261,15 @@ impl Table {
         wait::barrier(&self.shared, timeout).await
     }
 
-    /// Waits until a record is visible: one whose place an acknowledged write
-    /// gave. Asks the log nothing, so the place is taken for one in the generation
+    /// Waits until records are visible: those whose places acknowledged writes
+    /// gave. Asks the log nothing, so the places are taken for ones in the generation
     /// that is served.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost if this is dropped.
-    pub async fn wait_for(&self, partition: Partition, offset: Offset, timeout: Duration) -> Freshness {
-        wait::wait_for(&self.shared, partition, offset, timeout).await
+    pub async fn wait_for(&self, acks: &[Ack], timeout: Duration) -> Freshness {
+        wait::wait_for(&self.shared, acks, timeout).await
     }
 
     /// Whether the table is complete, and if not, why.

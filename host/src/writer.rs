@@ -4,21 +4,19 @@
 
 mod error;
 mod prepare;
+mod set_many;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::WriteError;
+pub use set_many::SetMany;
 
-use crate::codec::{Codecs, workers};
-use crate::log::{Ack, Delivery, Log, LogError, NewRecord, TopicDescription};
-use prepare::prepare;
-
-/// How many writes are encoded in one go, and how many bytes of values (but for a
-/// last one).
-const CHUNK: usize = 1024;
-const CHUNK_BYTES: usize = 4 << 20;
+use crate::codec::Codecs;
+use crate::log::{Ack, Log, LogError, TopicDescription};
+use crate::table::{Freshness, Table};
 
 /// What is checked of an encoded value before it is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +39,7 @@ pub struct Writer {
     topic: Arc<TopicDescription>,
     codecs: Codecs,
     verify: Verify,
+    visible_in: Option<(Table, Duration)>,
 }
 
 /// Which entry is written.
@@ -74,13 +73,21 @@ impl Writer {
     /// [`LogError`] if there is no such topic or the log cannot be asked.
     pub async fn open(log: Arc<dyn Log>, topic: &str, codecs: Codecs) -> Result<Self, LogError> {
         let topic = Arc::new(log.describe(topic).await?);
-        Ok(Self { log, topic, codecs, verify: Verify::default() })
+        Ok(Self { log, topic, codecs, verify: Verify::default(), visible_in: None })
     }
 
     /// What to check before publishing; [`Verify::Equal`] by default.
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.verify = verify;
+        self
+    }
+
+    /// Makes each write wait, when it is durable, until it is visible in a table of the
+    /// topic, for so long at most. Asks the log nothing.
+    #[must_use]
+    pub fn visible_in(mut self, table: &Table, timeout: Duration) -> Self {
+        self.visible_in = Some((table.clone(), timeout));
         self
     }
 
@@ -131,58 +138,22 @@ impl Writer {
         self.set_many([write]).await.pop().expect("one answer for one write")
     }
 
-    /// Writes many entries, in order, and waits until all are durable. Each has
-    /// its own answer; one that fails does not keep back the others.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped while it waits, any number of the records may be written.
-    pub async fn set_many(&self, writes: impl IntoIterator<Item = Write>) -> Vec<Result<Ack, WriteError>> {
-        let mut deliveries = Vec::new();
-        let mut writes = writes.into_iter().peekable();
-        while writes.peek().is_some() {
-            let (mut chunk, mut bytes) = (Vec::new(), 0);
-            while chunk.len() < CHUNK
-                && bytes < CHUNK_BYTES
-                && let Some(write) = writes.next()
-            {
-                bytes += write.value.as_ref().map_or(0, String::len);
-                chunk.push(write);
-            }
-            deliveries.extend(self.queue(chunk).await);
-        }
-        let mut answers = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            answers.push(match delivery {
-                Ok(delivery) => delivery.await.map_err(WriteError::Log),
-                Err(error) => Err(error),
-            });
-        }
-        answers
+    /// Writes many entries, in order, and waits until all are durable: await it. Each has
+    /// its own answer; one that fails does not keep back the others. With
+    /// [`SetMany::atomic`], all are written, or none.
+    pub fn set_many<W>(&self, writes: W) -> SetMany<'_, W::IntoIter>
+    where
+        W: IntoIterator<Item = Write>,
+    {
+        SetMany::new(self, writes.into_iter())
     }
 
-    /// Encodes the writes on a codec worker and queues what may be published.
-    async fn queue(&self, writes: Vec<Write>) -> Vec<Result<Delivery, WriteError>> {
-        let len = writes.len();
-        let (codecs, verify) = (self.codecs.clone(), self.verify);
-        let prepared = workers::run(move || prepare(&codecs, verify, writes)).await;
-        let prepared = prepared.unwrap_or_else(|failure| vec![Err(WriteError::Codec(failure)); len]);
-        let mut deliveries = Vec::with_capacity(len);
-        for record in prepared {
-            deliveries.push(match record {
-                Ok((key, record)) => self.send(key, record).await,
-                Err(error) => Err(error),
-            });
+    /// Waits until what is durable is visible, if that is wanted; why it is not.
+    async fn wait_visible(&self, acks: &[Ack]) -> Result<(), String> {
+        let Some((table, timeout)) = &self.visible_in else { return Ok(()) };
+        match table.wait_for(acks, *timeout).await {
+            Freshness::Fresh => Ok(()),
+            Freshness::Stale(reason) => Err(reason),
         }
-        deliveries
-    }
-
-    async fn send(&self, key: String, record: NewRecord) -> Result<Delivery, WriteError> {
-        self.log.send(&self.topic, record).await.map_err(|error| match error {
-            source @ (LogError::InvalidRecord { .. } | LogError::UnknownPartition { .. }) => {
-                WriteError::InvalidRecord { key, source }
-            }
-            error => WriteError::Log(error),
-        })
     }
 }

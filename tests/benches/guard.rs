@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ktables::Packed;
 use ktables::codec::{Codecs, Json, ValueCodec};
+use ktables::log::Ack;
 use ktables::table::Table;
 use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering};
 use ktables_tests::{FedLog, TOPIC, component, component_path};
@@ -73,7 +74,11 @@ fn apply() {
         let updates: Vec<(String, String)> = (0..MANY).map(|n| (key(n * 7), value(n + 1))).collect();
         log.append(updates.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
         let last = log.end() - 1;
-        let work = || assert!(runtime.block_on(table.wait_for(0, last, PATIENCE)).is_fresh());
+        let work = || {
+            assert!(
+                runtime.block_on(table.wait_for(&[Ack { partition: 0, offset: last }], PATIENCE)).is_fresh()
+            )
+        };
         if is_measured {
             measured(work)
         } else {

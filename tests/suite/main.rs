@@ -18,3 +18,4 @@ mod rules;
 mod scale;
 mod table;
 mod watching;
+mod writing;

@@ -70,15 +70,7 @@ fn dependencies_point_one_way() {
         ),
         (
             "host/src/writer",
-            &[
-                "crate::wasm",
-                "crate::table",
-                "crate::cli",
-                "wasmtime",
-                "rdkafka",
-                "kafka_protocol",
-                "log::dir",
-            ],
+            &["crate::wasm", "crate::cli", "wasmtime", "rdkafka", "kafka_protocol", "log::dir"],
         ),
         ("host/src/cli", &["wasmtime", "rdkafka::", "kafka_protocol", "rpds"]),
     ];

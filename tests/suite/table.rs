@@ -2,18 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
-use ktables::log::{
-    Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    TopicDescription, TopicStream, Unacknowledged,
-};
+use ktables::log::{Ack, LogError, NewRecord};
 use ktables::table::{Freshness, Status, Table, TableError, Tally, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
-use ktables_tests::{On, PATIENCE, Scratch, TOPIC, eventually_async, on_each_log, record};
+use ktables_tests::{On, PATIENCE, Scratch, TOPIC, Wrapped, eventually_async, on_each_log, record};
 
 fn contents(table: &Table) -> BTreeMap<String, String> {
     table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
@@ -237,7 +232,7 @@ async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place(on: On)
         let (key, value) = (format!("key-{number}"), number.to_string());
         let ack = writer.set(&key, &value).await.unwrap();
         let freshness = if number % 2 == 0 {
-            table.wait_for(ack.partition, ack.offset, PATIENCE).await
+            table.wait_for(&[ack], PATIENCE).await
         } else {
             table.barrier(PATIENCE).await
         };
@@ -245,7 +240,7 @@ async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place(on: On)
         let entry = table.get(&key).unwrap();
         assert_eq!((entry.json(), entry.partition(), entry.offset()), (&*value, ack.partition, ack.offset));
     }
-    let never = table.wait_for(0, 1_000_000, Duration::from_millis(20)).await;
+    let never = table.wait_for(&[Ack { partition: 0, offset: 1_000_000 }], Duration::from_millis(20)).await;
     assert!(!never.is_fresh());
 }
 
@@ -345,53 +340,6 @@ async fn an_empty_topic_made_anew_is_followed_and_its_old_writers_are_told() {
     assert!(refused.to_string().contains("3 partitions instead of 1"), "{refused}");
 }
 
-/// A log that is out of reach so many times, and whose streams stop short of the end it
-/// claims.
-#[derive(Debug)]
-struct Stalled(Arc<dyn Log>, AtomicU32);
-
-#[async_trait]
-impl Log for Stalled {
-    fn url(&self) -> &str {
-        self.0.url()
-    }
-    async fn describe(&self, topic: &str) -> Result<TopicDescription, LogError> {
-        self.0.describe(topic).await
-    }
-    async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
-        self.0.create(topic, settings).await
-    }
-    async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        if self.1.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-            let (log, topic) = (self.url().to_owned(), topic.name.clone());
-            return Err(LogError::Unreachable { log, topic, action: "find", reason: "for once".to_owned() });
-        }
-        let mut ranges = self.0.offsets(topic).await?;
-        ranges[0].end += 5;
-        Ok(ranges)
-    }
-    async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
-        self.0.end_offsets(topic).await
-    }
-    async fn read(
-        &self,
-        topic: &TopicDescription,
-        from: &[OffsetRange],
-        headers: Headers,
-    ) -> Result<TopicStream, LogError> {
-        self.0.read(topic, from, headers).await
-    }
-    async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
-        self.0.send(topic, record).await
-    }
-    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
-        self.0.flush(patience).await
-    }
-    fn health(&self) -> Health {
-        self.0.health()
-    }
-}
-
 async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on(on: On) {
     // Also if it begins again after it took too long.
     for times_out_of_reach in [0, 1] {
@@ -402,7 +350,7 @@ async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on(on: On) {
 }
 
 async fn slow_to_catch_up(scratch: &Scratch, times_out_of_reach: u32) {
-    let log: Arc<dyn Log> = Arc::new(Stalled(scratch.log.clone(), times_out_of_reach.into()));
+    let log = Arc::new(Wrapped::new(scratch.log.clone()).out_of_reach(times_out_of_reach).claiming(5));
     let builder = Table::builder(log, &scratch.topic.name, Codecs::default())
         .catchup_timeout(Duration::from_millis(50));
     let table = builder.start().await.unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{self, pending};
 use ktables::log::{
-    Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
+    Ack, Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
     PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use tokio::sync::mpsc;
@@ -108,6 +108,10 @@ impl Log for FedLog {
     }
 
     async fn send(&self, _: &TopicDescription, _: NewRecord) -> Result<Delivery, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn send_atomically(&self, _: &TopicDescription, _: Vec<NewRecord>) -> Result<Vec<Ack>, LogError> {
         Err(LogError::Closed)
     }
 

@@ -6,6 +6,7 @@ mod fed;
 mod held;
 pub mod kafka;
 mod running;
+mod wrapped;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub use clock::HeldClock;
 pub use fed::FedLog;
 pub use held::Held;
 pub use running::Running;
+pub use wrapped::Wrapped;
 
 /// How long anything may take before a test fails: far above what it takes on a
 /// busy machine.

@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut watcher = table.watch(WatchStart::Now);
     let writer = Writer::open(log, TOPIC, codecs).await?;
     let ack = writer.set("demo/embed", r#"{"Package": "embed", "Version": "1.0"}"#).await?;
-    let fresh = table.wait_for(ack.partition, ack.offset, Duration::from_secs(10)).await;
+    let fresh = table.wait_for(&[ack], Duration::from_secs(10)).await;
     if let (true, Some(WatchEvent::Change(change))) = (fresh.is_fresh(), watcher.next().await) {
         writeln!(stdout(), "   watched {} change at offset {}", change.key(), change.offset)?;
     }

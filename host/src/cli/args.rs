@@ -243,13 +243,14 @@ pub(super) struct DumpArgs {
 /// Set the value of a key, or of a member of a group.
 ///
 /// Prints partition and offset when the record is durable. What does not decode
-/// to the same JSON again is not published.
+/// to the same JSON again is not published. With --heartbeat, each write is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ktables set billing '{\"port\": 8080}' -t services
   ktables set --in billing host-a '{\"port\": 8080}' -t services
-  echo '\"text\"' | ktables set note - -t notes")]
+  echo '\"text\"' | ktables set note - -t notes
+  ktables set --in billing host-a '{\"port\": 8080}' -t services --heartbeat 10s")]
 pub(super) struct SetArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
@@ -259,7 +260,24 @@ pub(super) struct SetArgs {
     #[command(flatten)]
     pub(super) verify: VerifyArgs,
     #[command(flatten)]
+    pub(super) wait: WaitArgs,
+    /// Write it again every so often until Ctrl-C, and delete it then: for tables whose
+    /// entries expire (ttl).
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) heartbeat: Option<Duration>,
+    /// Leave the entry at the end of the heartbeats.
+    #[arg(long, requires = "heartbeat")]
+    pub(super) keep: bool,
+    #[command(flatten)]
     pub(super) table: TableArgs,
+}
+
+/// What to wait for after writing.
+#[derive(Debug, clap::Args)]
+pub(super) struct WaitArgs {
+    /// Load the table, and wait until the write is visible in it.
+    #[arg(long)]
+    pub(super) wait: bool,
 }
 
 /// What is checked before publishing.
@@ -289,6 +307,8 @@ Examples:
 pub(super) struct DeleteArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::cli::args::{OnRejectArg, TableArgs, VerifyArg};
+use crate::cli::args::{OnRejectArg, TableArgs, VerifyArg, WaitArgs};
 use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, nearest};
 use crate::cli::{CliError, logs, progress};
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
@@ -74,8 +74,9 @@ impl Opened {
     }
 
     /// The table, loaded, with progress shown meanwhile.
-    pub(super) async fn table(self) -> Result<Table, CliError> {
-        let builder = Table::builder(self.log, self.topic, self.codecs).catchup_timeout(self.catchup_timeout);
+    pub(super) async fn table(&self) -> Result<Table, CliError> {
+        let builder = Table::builder(self.log.clone(), &self.topic, self.codecs.clone())
+            .catchup_timeout(self.catchup_timeout);
         let mut builder = builder.on_reject(self.on_reject);
         if let Some(ttl) = self.ttl {
             builder = builder.ttl(ttl);
@@ -103,13 +104,24 @@ impl Opened {
         ))
     }
 
-    pub(super) async fn writer(self, verify: Option<VerifyArg>) -> Result<Writer, CliError> {
+    /// A writer to the topic; to the table, if writes are to be visible in it.
+    pub(super) async fn writer(
+        &self,
+        verify: Option<VerifyArg>,
+        wait: Option<WaitArgs>,
+    ) -> Result<Writer, CliError> {
         let verify = verify.map_or(self.verify, |verify| match verify {
             VerifyArg::Equal => Verify::Equal,
             VerifyArg::Decodes => Verify::Decodes,
             VerifyArg::Off => Verify::Off,
         });
-        Ok(Writer::open(self.log, &self.topic, self.codecs).await?.verify(verify))
+        let writer = Writer::open(self.log.clone(), &self.topic, self.codecs.clone()).await?.verify(verify);
+        match wait {
+            Some(WaitArgs { wait: true }) => {
+                Ok(writer.visible_in(&self.table().await?, self.catchup_timeout))
+            }
+            _ => Ok(writer),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The commands that write through codecs.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io::{ErrorKind, IsTerminal, stderr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin, stdin};
+use tokio::time::MissedTickBehavior;
 
-use crate::cli::args::{DeleteArgs, EntryArgs, ImportArgs, SetArgs, VerifyArg};
+use crate::cli::args::{DeleteArgs, EntryArgs, ImportArgs, SetArgs};
 use crate::cli::open::Opened;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit, Stopping};
-use crate::log::{Ack, Log};
+use crate::log::{Ack, Log, LogError};
 use crate::writer::{Target, Write, WriteError, Writer};
 
 /// How many lines are written at once.
@@ -33,14 +34,13 @@ pub(super) async fn set(args: SetArgs, output: Output, mut stopping: Stopping) -
         Ok::<_, CliError>((Opened::new(args.table).await?, value))
     });
     let (opened, value) = opened.await??;
-    write(
-        opened,
-        args.verify.verify,
-        Write { target: target(args.entry), value: Some(value) },
-        output,
-        stopping,
-    )
-    .await
+    let writer = opened.writer(args.verify.verify, Some(args.wait));
+    let writer = unless_stopping(&mut stopping, writer).await??;
+    let write = Write { target: target(args.entry), value: Some(value) };
+    match args.heartbeat {
+        None => once(&opened, &writer, write, output, stopping).await,
+        Some(every) => heartbeats(&opened, &writer, write, every, args.keep, output, stopping).await,
+    }
 }
 
 pub(super) async fn delete(
@@ -49,7 +49,8 @@ pub(super) async fn delete(
     mut stopping: Stopping,
 ) -> Result<Exit, CliError> {
     let opened = unless_stopping(&mut stopping, Opened::new(args.table)).await??;
-    write(opened, None, Write { target: target(args.entry), value: None }, output, stopping).await
+    let writer = unless_stopping(&mut stopping, opened.writer(None, Some(args.wait))).await??;
+    once(&opened, &writer, Write { target: target(args.entry), value: None }, output, stopping).await
 }
 
 fn target(entry: EntryArgs) -> Target {
@@ -59,18 +60,56 @@ fn target(entry: EntryArgs) -> Target {
     }
 }
 
-async fn write(
-    opened: Opened,
-    verify: Option<VerifyArg>,
+async fn once(
+    opened: &Opened,
+    writer: &Writer,
     write: Write,
     output: Output,
     mut stopping: Stopping,
 ) -> Result<Exit, CliError> {
-    let log = opened.log.clone();
-    let writer = unless_stopping(&mut stopping, opened.writer(verify)).await??;
-    let ack = given_up_when_stopping(&mut stopping, log.as_ref(), writer.write(write)).await?;
+    let ack = given_up_when_stopping(&mut stopping, opened.log.as_ref(), writer.write(write)).await?;
     print_ack(ack, output)?;
     Ok(Exit::Done)
+}
+
+/// Writes an entry again and again until the command is told to end, and deletes it then.
+async fn heartbeats(
+    opened: &Opened,
+    writer: &Writer,
+    write: Write,
+    every: Duration,
+    keep: bool,
+    output: Output,
+    mut stopping: Stopping,
+) -> Result<Exit, CliError> {
+    let mut ticks = tokio::time::interval(every);
+    // After a beat that was late, the next one is as far behind it.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut insisting = stopping.clone();
+    loop {
+        tokio::select! {
+            biased;
+            () = told(&mut stopping, 1) => break,
+            _ = ticks.tick() => {}
+        }
+        let beat = give_up_when(told(&mut insisting, 2), opened.log.as_ref(), writer.write(write.clone()));
+        match beat.await {
+            Ok(ack) => print_ack(ack, output)?,
+            // The next one may get through.
+            Err(WriteError::Log(error)) if is_passing(&error) => tracing::warn!("{error}"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if !keep {
+        let delete = writer.write(Write { value: None, ..write });
+        let ack = give_up_when(told(&mut insisting, 2), opened.log.as_ref(), delete).await?;
+        print_ack(ack, output)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn is_passing(error: &LogError) -> bool {
+    error.is_transient() || matches!(error, LogError::Undelivered { .. })
 }
 
 /// Nothing is written yet, so nothing is to be said when the command is told to end.
@@ -205,7 +244,7 @@ pub(super) async fn import(
 ) -> Result<Exit, CliError> {
     let opened = unless_stopping(&mut stopping, Opened::new(args.table)).await??;
     let log = opened.log.clone();
-    let writer = unless_stopping(&mut stopping, opened.writer(args.verify.verify)).await??;
+    let writer = unless_stopping(&mut stopping, opened.writer(args.verify.verify, None)).await??;
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let lines = BufReader::new(stdin()).lines();
     let mut import = Import { lines, stopping, log, done: Imported::default(), open: true, failed: None };
@@ -273,7 +312,7 @@ impl Import {
     async fn write(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
         let (lines, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
         let enough = told(&mut self.stopping, 2);
-        let answers = give_up_when(enough, self.log.as_ref(), writer.set_many(writes)).await;
+        let answers = give_up_when(enough, self.log.as_ref(), writer.set_many(writes).into_future()).await;
         for (line, answer) in lines.into_iter().zip(answers) {
             let Err(error) = answer else {
                 self.done.acknowledged += 1;

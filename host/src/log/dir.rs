@@ -33,7 +33,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use crate::log::{
-    Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
+    Ack, Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
     TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use commit::Committer;
@@ -150,6 +150,15 @@ impl Log for DirLog {
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         self.committer.send(topic, record).await
+    }
+
+    /// What goes to one partition is one batch, so that a crash leaves all of it or none.
+    async fn send_atomically(
+        &self,
+        topic: &TopicDescription,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Ack>, LogError> {
+        self.committer.send_atomically(topic, records).await
     }
 
     /// Waits as long as the disk takes: nothing is given up.

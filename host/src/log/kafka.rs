@@ -29,6 +29,7 @@ mod reader;
 mod standstill;
 mod tail;
 mod token;
+mod transaction;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -40,10 +41,10 @@ use futures_util::stream::unfold;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{
-    Delivery, Headers, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange,
+    Ack, Delivery, Headers, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange,
     Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
-use config::Configs;
+use config::{Configs, Purpose};
 use control::Control;
 use feed::{Feed, Reading};
 use heard::Heard;
@@ -51,6 +52,7 @@ use load::Loading;
 use monitor::{Monitor, truncated};
 use produce::Producer;
 use tail::{Refresh, Tails};
+use transaction::Transactions;
 
 /// A Kafka cluster.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub struct KafkaLog {
     monitor: Arc<Monitor>,
     /// A std lock: held to take the client, or to start one.
     writing: Mutex<Writing>,
+    /// What writes in transactions, from the first on. Held through a transaction.
+    transactions: Arc<tokio::sync::Mutex<Option<Transactions>>>,
     background: tokio::runtime::Handle,
     /// Dropped with the log, which ends the background.
     _end: oneshot::Sender<()>,
@@ -87,7 +91,19 @@ impl KafkaLog {
         let (background, end) = background(&url, monitor.clone())?;
         let loading = Loading { configs: configs.clone(), log: url.clone(), heard: heard.clone(), tails };
         let writing = Mutex::default();
-        Ok(Self { url, configs, heard, control, loading, monitor, writing, background, _end: end })
+        let transactions = Arc::default();
+        Ok(Self {
+            url,
+            configs,
+            heard,
+            control,
+            loading,
+            monitor,
+            writing,
+            transactions,
+            background,
+            _end: end,
+        })
     }
 
     /// The client that writes to this topic. One that is dead, or that knows another
@@ -104,7 +120,8 @@ impl KafkaLog {
         {
             return Ok(producer.clone());
         }
-        let new = Arc::new(Producer::start(&self.configs, self.url.clone(), self.heard.clone())?);
+        let (configs, url, heard) = (&self.configs, self.url.clone(), self.heard.clone());
+        let new = Arc::new(Producer::start(configs, Purpose::Produce, url, heard)?);
         if let Some(old) = writing.producer.replace(new.clone()) {
             Producer::retire(old);
         }
@@ -219,6 +236,37 @@ impl Log for KafkaLog {
             return Err(LogError::UnknownPartition { topic, partition, partitions });
         }
         self.producer(topic)?.send(topic, &record).await
+    }
+
+    async fn send_atomically(
+        &self,
+        topic: &TopicDescription,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Ack>, LogError> {
+        let options = self.configs.options();
+        if !options.idempotence {
+            let reason = "transactions, which write many records as one, rest on it: leave it on".to_owned();
+            return Err(LogError::Property { name: "idempotence".to_owned(), reason });
+        }
+        let (configs, url, heard) = (self.configs.clone(), self.url.clone(), self.heard.clone());
+        let (topic, mut current) = (topic.clone(), self.transactions.clone().lock_owned().await);
+        let runtime = tokio::runtime::Handle::current();
+        let work = move || {
+            let transactions = match &mut *current {
+                Some(transactions) => transactions,
+                none => {
+                    let producer = Producer::start(&configs, Purpose::Transact, url.clone(), heard)?;
+                    none.insert(Transactions::start(producer, &url, &topic.name)?)
+                }
+            };
+            transactions.write(&topic, &records, &runtime).map_err(|failed| {
+                if failed.is_client_dead {
+                    *current = None;
+                }
+                failed.error
+            })
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(LogError::Closed))
     }
 
     async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::log::{LogError, Offset, Partition};
+use crate::log::{Ack, LogError, Offset, Partition};
 use crate::table::shared::Shared;
 
 /// Whether what was waited for is visible.
@@ -59,10 +59,14 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
     let wait = async {
         let mut applied = shared.subscribe_applied();
         loop {
+            let status = shared.status();
+            if status.is_over() {
+                return Freshness::Stale(format!("the table is {status}"));
+            }
             match shared.end_offsets.ask(shared).await {
                 Ok(ends) => return reach(shared, &ends).await,
                 // What was acknowledged is in a topic that is being loaded.
-                Err(LogError::Replaced { .. }) if !shared.status().is_over() => {
+                Err(LogError::Replaced { .. }) => {
                     if applied.changed().await.is_err() {
                         return Freshness::Stale("the table is gone".to_owned());
                     }
@@ -74,13 +78,9 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
     within(timeout, wait).await
 }
 
-pub(super) async fn wait_for(
-    shared: &Shared,
-    partition: Partition,
-    offset: Offset,
-    timeout: Duration,
-) -> Freshness {
-    within(timeout, reach(shared, &[(partition, offset + 1)])).await
+pub(super) async fn wait_for(shared: &Shared, acks: &[Ack], timeout: Duration) -> Freshness {
+    let targets: Vec<_> = acks.iter().map(|ack| (ack.partition, ack.offset + 1)).collect();
+    within(timeout, reach(shared, &targets)).await
 }
 
 /// Waits until each position is there.

@@ -1,9 +1,10 @@
 //! Why a write was not published, or not acknowledged.
 
 use crate::codec::{HostFailure, Rejection};
-use crate::log::LogError;
+use crate::log::{Ack, LogError};
 
-/// Why a write failed. But for [`WriteError::Log`], nothing was published.
+/// Why a write failed. But for [`WriteError::Log`] and [`WriteError::NotVisible`], nothing
+/// was published.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -53,6 +54,17 @@ pub enum WriteError {
         key: String,
         /// What the log said.
         source: LogError,
+    },
+    /// It is durable, and was not visible in time in the table that was to be waited for.
+    #[error(
+        "written to partition {}, offset {}, and not visible in the table: {reason}",
+        ack.partition, ack.offset
+    )]
+    NotVisible {
+        /// Where it is.
+        ack: Ack,
+        /// Why it was not seen.
+        reason: String,
     },
     /// The log failed; whether the record was written is unknown.
     #[error(transparent)]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use ktables::codec::{Codecs, LengthPrefixed};
+use ktables::log::Ack;
 use ktables::table::{Entry, Table};
 use ktables_tests::FedLog;
 use serde_json::{Value, json};
@@ -142,7 +143,9 @@ impl Fed {
 
     /// Waits until everything is applied.
     fn sync(&self) {
-        let freshness = self.runtime.block_on(self.table.wait_for(0, self.log.end() - 1, PATIENCE));
+        let freshness = self
+            .runtime
+            .block_on(self.table.wait_for(&[Ack { partition: 0, offset: self.log.end() - 1 }], PATIENCE));
         assert!(freshness.is_fresh(), "{freshness:?}");
     }
 }

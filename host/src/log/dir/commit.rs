@@ -22,6 +22,9 @@ const APPEND_RECORDS: usize = 1024;
 /// `message.max.bytes`, and of one append (but for a last record).
 const RECORD_BYTES: usize = 1024 * 1024;
 
+/// The most bytes of records that are written as one: some times what one may have.
+const ATOMIC_BYTES: usize = 16 * RECORD_BYTES;
+
 /// A record on its way to a partition.
 #[derive(Debug)]
 struct Pending {
@@ -30,10 +33,19 @@ struct Pending {
     answer: oneshot::Sender<Result<Ack, LogError>>,
 }
 
+/// Records on their way to a partition, as one.
+#[derive(Debug)]
+struct PendingAll {
+    place: Place,
+    records: Vec<NewRecord>,
+    answer: oneshot::Sender<Result<Offset, LogError>>,
+}
+
 /// What the thread is asked to do, in order.
 #[derive(Debug)]
 enum Job {
     Write(Pending),
+    WriteAll(PendingAll),
     /// Say when everything before is done.
     Flush(oneshot::Sender<()>),
 }
@@ -72,20 +84,62 @@ impl Committer {
         topic: &TopicDescription,
         record: NewRecord,
     ) -> Result<Delivery, LogError> {
-        let refuse = |reason| LogError::InvalidRecord { topic: topic.name.clone(), reason };
-        if let Some(reason) = batch::refusal(&record) {
-            return Err(refuse(reason));
-        }
-        let bytes = size(&record);
-        if bytes > RECORD_BYTES {
-            return Err(refuse(format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed")));
-        }
+        self.check(topic, &record)?;
         let partition = self.partition(topic, &record)?;
         let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let (answer, delivery) = oneshot::channel();
         let pending = Pending { place, record, answer };
         self.queue.send(Job::Write(pending)).await.map_err(|_| LogError::Closed)?;
         Ok(Delivery::new(delivery))
+    }
+
+    /// Writes records as one batch, which must belong to one partition.
+    pub(super) async fn send_atomically(
+        &self,
+        topic: &TopicDescription,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<Ack>, LogError> {
+        let Some(first) = records.first() else { return Ok(Vec::new()) };
+        let partition = self.partition(topic, first)?;
+        let mut bytes = 0;
+        for record in &records {
+            self.check(topic, record)?;
+            bytes += size(record);
+            let other = self.partition(topic, record)?;
+            if other != partition {
+                let reason = format!(
+                    "it belongs to partition {other}, and another to {partition}: a directory writes as one \
+                     what belongs to one partition"
+                );
+                return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
+            }
+        }
+        if bytes > ATOMIC_BYTES {
+            let reason = format!(
+                "with the others it has {bytes} bytes, and at most {ATOMIC_BYTES} are written as one"
+            );
+            return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
+        }
+        let count = records.len() as Offset;
+        let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
+        let (answer, answered) = oneshot::channel();
+        let pending = PendingAll { place, records, answer };
+        self.queue.send(Job::WriteAll(pending)).await.map_err(|_| LogError::Closed)?;
+        let base = answered.await.unwrap_or(Err(LogError::Closed))?;
+        Ok((base..base + count).map(|offset| Ack { partition, offset }).collect())
+    }
+
+    /// Fails if no directory can keep the record.
+    fn check(&self, topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
+        let bytes = size(record);
+        let reason = match batch::refusal(record) {
+            None if bytes > RECORD_BYTES => {
+                format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed")
+            }
+            None => return Ok(()),
+            Some(reason) => reason,
+        };
+        Err(LogError::InvalidRecord { topic: topic.name.clone(), reason })
     }
 
     /// Waits until everything that was queued is written, or cannot be.
@@ -132,9 +186,13 @@ impl Thread {
                 next = if full { None } else { queue.try_recv().ok() };
             }
             self.commit(group);
-            if let Some(Job::Flush(done)) = next {
-                // Nobody may be waiting any more.
-                let _ = done.send(());
+            // Nobody may be waiting any more.
+            match next {
+                Some(Job::Flush(done)) => drop(done.send(())),
+                Some(Job::WriteAll(PendingAll { place, records, answer })) => {
+                    drop(answer.send(self.append(&place, &records)));
+                }
+                Some(Job::Write(_)) | None => {}
             }
         }
     }

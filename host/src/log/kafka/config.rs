@@ -45,6 +45,10 @@ const REFUSED: [(&[&str], &str); 10] = [
     ),
 ];
 
+/// How long a transaction may be open, should its writer die: the default of clients, in
+/// milliseconds.
+const TRANSACTION_MILLIS: &str = "60000";
+
 /// What a client is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
@@ -59,6 +63,8 @@ pub(super) enum Purpose {
     Tail,
     /// To write.
     Produce,
+    /// To write in transactions.
+    Transact,
 }
 
 /// How the clients of a cluster are configured.
@@ -85,7 +91,7 @@ impl Configs {
     /// A client.
     pub(super) fn start(&self, purpose: Purpose) -> Result<Client, LogError> {
         let kind = match purpose {
-            Purpose::Control | Purpose::Produce => Kind::Producer,
+            Purpose::Control | Purpose::Produce | Purpose::Transact => Kind::Producer,
             Purpose::Load { .. } | Purpose::Tail => Kind::Consumer,
         };
         let token_file = self.options.oauth_token_file.clone();
@@ -104,6 +110,7 @@ impl Configs {
             Purpose::Load { queue } => self.loader(queue),
             Purpose::Tail => self.tail(),
             Purpose::Produce => self.producer(),
+            Purpose::Transact => self.transactional(),
         }
     }
 
@@ -155,6 +162,17 @@ impl Configs {
         );
         // Without idempotence a record that is sent again must not overtake.
         config.set("max.in.flight.requests.per.connection", if self.options.idempotence { "5" } else { "1" });
+        config
+    }
+
+    fn transactional(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("transactional.id", format!("ktables-{}", uuid::Uuid::new_v4()));
+        // A record may be tried for as long as its transaction may be open.
+        config.set("transaction.timeout.ms", TRANSACTION_MILLIS);
+        config.set("delivery.timeout.ms", TRANSACTION_MILLIS);
+        // Records of one transaction come at once.
+        config.set("linger.ms", "5");
         config
     }
 

@@ -62,9 +62,14 @@ struct Outstanding {
 }
 
 impl Producer {
-    pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
+    pub(super) fn start(
+        configs: &Configs,
+        purpose: Purpose,
+        log: Arc<str>,
+        heard: Arc<Heard>,
+    ) -> Result<Self, LogError> {
         let inner = Arc::new(Inner {
-            client: configs.start(Purpose::Produce)?,
+            client: configs.start(purpose)?,
             log: log.clone(),
             heard,
             stop: AtomicBool::new(false),
@@ -80,6 +85,15 @@ impl Producer {
             reason: format!("no thread: {error}"),
         })?;
         Ok(Self { inner, thread: Some(thread) })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// The log's URL.
+    pub(super) fn log(&self) -> &str {
+        &self.inner.log
     }
 
     /// Whether another is needed.

@@ -1,0 +1,129 @@
+//! Many writes at once: one by one, or as one.
+
+use std::future::IntoFuture;
+use std::iter::Peekable;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::codec::workers;
+use crate::log::{Ack, Delivery, LogError, NewRecord};
+use crate::writer::prepare::prepare;
+use crate::writer::{Write, WriteError, Writer};
+
+/// How many writes are encoded in one go, and how many bytes of values (but for a
+/// last one).
+const CHUNK: usize = 1024;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Writes on their way, see [`Writer::set_many`]. Nothing happens before it is awaited.
+#[derive(Debug)]
+#[must_use = "nothing is written before it is awaited"]
+pub struct SetMany<'a, W: Iterator<Item = Write>> {
+    writer: &'a Writer,
+    writes: Peekable<W>,
+}
+
+type Prepared = Result<(String, NewRecord), WriteError>;
+
+impl<'a, W: Iterator<Item = Write> + Send + 'a> IntoFuture for SetMany<'a, W> {
+    type Output = Vec<Result<Ack, WriteError>>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, any number of the records may be written.
+    fn into_future(self) -> Self::IntoFuture {
+        self.each().boxed()
+    }
+}
+
+impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
+    pub(super) fn new(writer: &'a Writer, writes: W) -> Self {
+        Self { writer, writes: writes.peekable() }
+    }
+
+    /// Writes all of them, or none: on a cluster in one transaction, in a directory as one
+    /// batch of one partition. Others see the records one after the other: a reader cannot
+    /// tell that they belong together.
+    ///
+    /// # Errors
+    ///
+    /// The first reason why nothing was written; [`WriteError::Log`] with
+    /// [`LogError::Undelivered`] if it is not known whether all or none was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, all of the records may be written, or none.
+    pub async fn atomic(mut self) -> Result<Vec<Ack>, WriteError> {
+        let mut records = Vec::new();
+        while self.writes.peek().is_some() {
+            for prepared in self.prepared().await {
+                records.push(prepared?.1);
+            }
+        }
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let acks = self.writer.log.send_atomically(&self.writer.topic, records).await;
+        let acks = acks.map_err(WriteError::Log)?;
+        let visible = self.writer.wait_visible(&acks).await;
+        match (visible, acks.last()) {
+            (Err(reason), Some(&ack)) => Err(WriteError::NotVisible { ack, reason }),
+            _ => Ok(acks),
+        }
+    }
+
+    async fn each(mut self) -> Vec<Result<Ack, WriteError>> {
+        let mut deliveries = Vec::new();
+        while self.writes.peek().is_some() {
+            for record in self.prepared().await {
+                deliveries.push(match record {
+                    Ok((key, record)) => send(self.writer, key, record).await,
+                    Err(error) => Err(error),
+                });
+            }
+        }
+        let mut answers = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            answers.push(match delivery {
+                Ok(delivery) => delivery.await.map_err(WriteError::Log),
+                Err(error) => Err(error),
+            });
+        }
+        let acks: Vec<Ack> = answers.iter().flatten().copied().collect();
+        if let Err(reason) = self.writer.wait_visible(&acks).await {
+            for answer in &mut answers {
+                if let Ok(ack) = *answer {
+                    *answer = Err(WriteError::NotVisible { ack, reason: reason.clone() });
+                }
+            }
+        }
+        answers
+    }
+
+    /// The next writes, encoded on a codec worker and checked.
+    async fn prepared(&mut self) -> Vec<Prepared> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while chunk.len() < CHUNK
+            && bytes < CHUNK_BYTES
+            && let Some(write) = self.writes.next()
+        {
+            bytes += write.value.as_ref().map_or(0, String::len);
+            chunk.push(write);
+        }
+        let len = chunk.len();
+        let (codecs, verify) = (self.writer.codecs.clone(), self.writer.verify);
+        let prepared = workers::run(move || prepare(&codecs, verify, chunk)).await;
+        prepared.unwrap_or_else(|failure| vec![Err(WriteError::Codec(failure)); len])
+    }
+}
+
+async fn send(writer: &Writer, key: String, record: NewRecord) -> Result<Delivery, WriteError> {
+    writer.log.send(&writer.topic, record).await.map_err(|error| match error {
+        source @ (LogError::InvalidRecord { .. } | LogError::UnknownPartition { .. }) => {
+            WriteError::InvalidRecord { key, source }
+        }
+        error => WriteError::Log(error),
+    })
+}
