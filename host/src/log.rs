@@ -8,6 +8,7 @@
 //! only handed out.
 
 mod dir;
+mod ensure;
 mod error;
 mod health;
 #[cfg(feature = "kafka")]
@@ -17,6 +18,7 @@ mod options;
 mod record;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use dir::DirLog;
+pub use ensure::{EnsureOutcome, EnsureTopic, Ensured, OnPolicyMismatch, compacts, ensure_topic};
 pub use error::LogError;
 pub use health::{Health, Trouble};
 #[cfg(feature = "kafka")]
@@ -64,6 +67,20 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// [`LogError::TopicExists`] if there is one of this name.
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError>;
+
+    /// A topic's `cleanup.policy`.
+    ///
+    /// # Errors
+    ///
+    /// If the log does not tell: on Kafka that takes a right of its own.
+    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError>;
+
+    /// Changes a topic's `cleanup.policy`, and nothing else of it.
+    ///
+    /// # Errors
+    ///
+    /// If the log does not do it.
+    async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError>;
 
     /// The first and the end offset of each partition, as of now; of partitions that
     /// were added since the topic was described, too.
@@ -201,29 +218,18 @@ pub struct TopicDescription {
     pub id: String,
     /// The number of its partitions.
     pub partitions: Partition,
-    /// Its `cleanup.policy`; `None` if the log does not tell (on Kafka that takes a
-    /// right of its own).
-    pub cleanup_policy: Option<String>,
 }
 
-impl TopicDescription {
-    /// Whether the log keeps the newest record of each key; `None` if it does not
-    /// tell.
-    #[must_use]
-    pub fn is_compacted(&self) -> Option<bool> {
-        let policy = self.cleanup_policy.as_ref()?;
-        Some(policy.split(',').any(|policy| policy.trim() == "compact"))
-    }
-}
-
-/// How a topic is to be made: compacted, in any case.
-#[derive(Debug, Clone, Copy, Default)]
+/// How a topic is to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTopic {
     /// The number of its partitions; `None` leaves it to the log (a directory makes
     /// one).
     pub partitions: Option<Partition>,
     /// The number of its replicas; `None` leaves it to the log.
     pub replication_factor: Option<i16>,
+    /// Its settings, by the log's own names; compacted, if `cleanup.policy` is none of them.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The records a partition holds: from `start` to before `end`.

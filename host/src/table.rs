@@ -47,7 +47,7 @@ pub use wait::Freshness;
 pub use watch::{Cause, Change, InvalidToken, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 
 use crate::codec::Codecs;
-use crate::log::{Ack, Log, TopicDescription};
+use crate::log::{Ack, EnsureTopic, Log, TopicDescription, ensure_topic};
 use settings::Settings;
 use shared::Shared;
 
@@ -80,6 +80,7 @@ pub struct TableBuilder {
     log: Arc<dyn Log>,
     topic: String,
     codecs: Codecs,
+    ensure: Option<EnsureTopic>,
     settings: Settings,
 }
 
@@ -89,6 +90,15 @@ impl TableBuilder {
     #[must_use]
     pub fn catchup_timeout(mut self, timeout: Duration) -> Self {
         self.settings.catchup_timeout = timeout;
+        self
+    }
+
+    /// Makes the topic if it is not there, and looks at its policy, before it is read; by
+    /// default a topic that is not there is an error, and no other right is asked for than
+    /// to read it. For writers and deployments there is [`ensure_topic`](crate::log::ensure_topic).
+    #[must_use]
+    pub fn ensure_topic(mut self, how: EnsureTopic) -> Self {
+        self.ensure = Some(how);
         self
     }
 
@@ -124,7 +134,10 @@ impl TableBuilder {
     ///
     /// [`TableError`] if there is no such topic or it cannot be read.
     pub async fn open(self) -> Result<Table, TableError> {
-        let topic = self.log.describe(&self.topic).await?;
+        let topic = match &self.ensure {
+            None => self.log.describe(&self.topic).await?,
+            Some(how) => ensure_topic(&*self.log, &self.topic, how).await?.topic,
+        };
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let shared = Arc::new(Shared::new(self.log, Arc::new(topic), self.codecs, self.settings));
         tokio::spawn(load::run(shared.clone(), stopped));
@@ -148,7 +161,7 @@ impl TableBuilder {
 impl Table {
     /// A table of a topic, read through these codecs.
     pub fn builder(log: Arc<dyn Log>, topic: impl Into<String>, codecs: Codecs) -> TableBuilder {
-        TableBuilder { log, topic: topic.into(), codecs, settings: Settings::default() }
+        TableBuilder { log, topic: topic.into(), codecs, ensure: None, settings: Settings::default() }
     }
 
     /// Waits until loading has come to an end: complete, or degraded.

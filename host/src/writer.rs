@@ -19,6 +19,7 @@ use crate::log::{Ack, Log, LogError, TopicDescription};
 use crate::table::{Freshness, Table};
 
 /// What is checked of an encoded value before it is published.
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {

@@ -17,5 +17,6 @@ mod rejects;
 mod rules;
 mod scale;
 mod table;
+mod topics;
 mod watching;
 mod writing;

@@ -76,16 +76,19 @@ impl Log for FedLog {
     }
 
     async fn describe(&self, topic: &str) -> Result<TopicDescription, LogError> {
-        Ok(TopicDescription {
-            name: topic.to_owned(),
-            id: "1".to_owned(),
-            partitions: 1,
-            cleanup_policy: None,
-        })
+        Ok(TopicDescription { name: topic.to_owned(), id: "1".to_owned(), partitions: 1 })
     }
 
     async fn create(&self, topic: &str, _: NewTopic) -> Result<TopicDescription, LogError> {
         self.describe(topic).await
+    }
+
+    async fn cleanup_policy(&self, _: &str) -> Result<String, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn set_cleanup_policy(&self, _: &str, _: &str) -> Result<(), LogError> {
+        Err(LogError::Closed)
     }
 
     async fn offsets(&self, _: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {

@@ -6,6 +6,7 @@ mod fed;
 mod held;
 pub mod kafka;
 mod running;
+pub mod tools;
 mod wrapped;
 
 use std::io::Write;
@@ -414,5 +415,26 @@ pub async fn eventually_async<T>(what: &str, mut ask: impl FnMut() -> Option<T>)
         }
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Asks again and again until the answer is no error.
+///
+/// # Panics
+///
+/// With the last error, if it does not come in time.
+pub async fn eventually_ok<T, E: std::fmt::Display, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}: {error}")
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -65,6 +65,14 @@ impl Log for Wrapped {
         self.inner.create(topic, settings).await
     }
 
+    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
+        self.inner.cleanup_policy(topic).await
+    }
+
+    async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {
+        self.inner.set_cleanup_policy(topic, policy).await
+    }
+
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
         if self.out_of_reach.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
             let (log, topic) = (self.url().to_owned(), topic.name.clone());

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::log::OnPolicyMismatch;
 use crate::table::OnReject;
+use crate::writer::Verify;
 
 /// Kafka topics as in-memory tables, decoded by sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
@@ -96,7 +98,7 @@ pub(super) struct TableArgs {
     /// What a rejected record does to the entry of its key: nothing, remove it, or end the
     /// table [default: the configuration's, or keep].
     #[arg(long, value_enum, help_heading = "Table")]
-    pub(super) on_reject: Option<OnRejectArg>,
+    pub(super) on_reject: Option<OnReject>,
     /// How long an entry lives after the timestamp of its record [default: the
     /// configuration's, or for ever].
     #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = duration)]
@@ -106,23 +108,6 @@ pub(super) struct TableArgs {
     /// How long to wait for the table to be complete.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
     pub(super) catchup_timeout: Duration,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum OnRejectArg {
-    Keep,
-    Remove,
-    Halt,
-}
-
-impl OnRejectArg {
-    pub(super) fn meaning(self) -> OnReject {
-        match self {
-            Self::Keep => OnReject::Keep,
-            Self::Remove => OnReject::Remove,
-            Self::Halt => OnReject::Halt,
-        }
-    }
 }
 
 /// How to use the log.
@@ -286,14 +271,7 @@ pub(super) struct VerifyArgs {
     /// What to check of an encoded value: that it decodes to equal JSON, that it
     /// decodes, or nothing [default: the configuration's, or equal].
     #[arg(long, value_enum)]
-    pub(super) verify: Option<VerifyArg>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum VerifyArg {
-    Equal,
-    Decodes,
-    Off,
+    pub(super) verify: Option<Verify>,
 }
 
 /// Delete a key, or a member of a group.
@@ -431,12 +409,15 @@ pub(super) enum TopicCommand {
 /// Create a topic if it is not there; on a cluster, a compacted one.
 ///
 /// A topic that is there stays as it is, with a warning if it is not compacted: its
-/// old entries may be deleted.
+/// old entries may be deleted. Prints what was found or done: created, verified,
+/// reconciled, mismatch, unreadable or skipped. Exit code 1 if --on-policy-mismatch is
+/// raise, and the topic is not compacted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ktables topic ensure --log dir:./data --topic services --partitions 4
-  ktables topic ensure --log kafka://localhost:9092 --topic services --replication-factor 3")]
+  ktables topic ensure --log kafka://localhost:9092 --topic services --replication-factor 3
+  ktables topic ensure --log kafka://localhost:9092 --topic services --on-policy-mismatch reconcile")]
 pub(super) struct EnsureArgs {
     #[command(flatten)]
     pub(super) place: TopicArgs,
@@ -446,6 +427,13 @@ pub(super) struct EnsureArgs {
     /// The replicas of a new topic [default: the log's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
     pub(super) replication_factor: Option<i16>,
+    /// A setting of a new topic, as often as wanted.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) setting: Vec<String>,
+    /// What to do about a topic that is there and is not compacted: not look, warn, fail,
+    /// or change its cleanup.policy and nothing else.
+    #[arg(long, value_enum, default_value = "warn")]
+    pub(super) on_policy_mismatch: OnPolicyMismatch,
 }
 
 /// Print a topic's identity, partitions and offsets.

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::cli::CliError;
-use crate::log::{Acks, Isolation, LogOptions, STALE_AFTER};
+use crate::log::{Acks, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch, STALE_AFTER};
 use crate::table::OnReject;
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
@@ -96,9 +96,27 @@ pub(super) struct TableConfig {
     pub(super) value_codec: Option<String>,
     pub(super) group_scheme: Option<String>,
     pub(super) verify: Option<Verify>,
+    #[serde(default)]
+    pub(super) ensure_topic: bool,
+    pub(super) on_policy_mismatch: Option<OnPolicyMismatch>,
     pub(super) on_reject: Option<OnReject>,
     #[serde(default, deserialize_with = "duration")]
     pub(super) ttl: Option<Duration>,
+}
+
+impl TableConfig {
+    /// Whether and how the topic is ensured.
+    pub(super) fn ensure(&self) -> Result<Option<EnsureTopic>, String> {
+        let on_policy_mismatch = self.on_policy_mismatch.unwrap_or_default();
+        let how = EnsureTopic { new: NewTopic::default(), on_policy_mismatch };
+        match (self.ensure_topic, on_policy_mismatch) {
+            (true, _) => Ok(Some(how)),
+            (false, OnPolicyMismatch::Ignore | OnPolicyMismatch::Warn) => Ok(None),
+            (false, OnPolicyMismatch::Raise | OnPolicyMismatch::Reconcile) => {
+                Err("on_policy_mismatch = \"raise\" and \"reconcile\" need ensure_topic = true".to_owned())
+            }
+        }
+    }
 }
 
 impl LimitsConfig {

@@ -77,6 +77,7 @@ impl CliError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Log(LogError::Url { .. } | LogError::Property { .. }) => 2,
+            Self::Log(LogError::PolicyMismatch { .. }) => 1,
             // Whoever reads the answer has enough of it.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Write(error) if !matches!(error, WriteError::Log(_) | WriteError::Codec(_)) => 1,

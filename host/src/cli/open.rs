@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::cli::args::{OnRejectArg, TableArgs, VerifyArg, WaitArgs};
+use crate::cli::args::{TableArgs, WaitArgs};
 use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, nearest};
 use crate::cli::{CliError, logs, progress};
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
-use crate::log::{Log, LogOptions};
+use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic};
 use crate::table::{OnReject, Status, Table};
 use crate::wasm::{Component, Engine, EngineOptions, LoadOptions};
 use crate::writer::{Verify, Writer};
@@ -26,6 +26,7 @@ pub(super) struct Opened {
     codecs: Codecs,
     verify: Verify,
     catchup_timeout: Duration,
+    ensure: Option<EnsureTopic>,
     on_reject: OnReject,
     ttl: Option<Duration>,
 }
@@ -60,7 +61,7 @@ impl Opened {
                 ));
             }
         };
-        table.on_reject = on_reject.map(OnRejectArg::meaning).or(table.on_reject);
+        table.on_reject = on_reject.or(table.on_reject);
         table.ttl = ttl.or(table.ttl);
         let codecs = Codecs {
             key: codex.key(table.key_codec.as_deref().unwrap_or("utf8"), &table.topic)?,
@@ -70,7 +71,8 @@ impl Opened {
         let verify = table.verify.unwrap_or_default();
         let log = logs::open(&log.0, log.1, &args.property)?;
         let (on_reject, ttl) = (table.on_reject.unwrap_or_default(), table.ttl);
-        Ok(Self { log, topic: table.topic, codecs, verify, catchup_timeout, on_reject, ttl })
+        let ensure = table.ensure().map_err(CliError::Usage)?;
+        Ok(Self { log, topic: table.topic, codecs, verify, catchup_timeout, ensure, on_reject, ttl })
     }
 
     /// The table, loaded, with progress shown meanwhile.
@@ -78,6 +80,9 @@ impl Opened {
         let builder = Table::builder(self.log.clone(), &self.topic, self.codecs.clone())
             .catchup_timeout(self.catchup_timeout);
         let mut builder = builder.on_reject(self.on_reject);
+        if let Some(how) = &self.ensure {
+            builder = builder.ensure_topic(how.clone());
+        }
         if let Some(ttl) = self.ttl {
             builder = builder.ttl(ttl);
         }
@@ -107,14 +112,13 @@ impl Opened {
     /// A writer to the topic; to the table, if writes are to be visible in it.
     pub(super) async fn writer(
         &self,
-        verify: Option<VerifyArg>,
+        verify: Option<Verify>,
         wait: Option<WaitArgs>,
     ) -> Result<Writer, CliError> {
-        let verify = verify.map_or(self.verify, |verify| match verify {
-            VerifyArg::Equal => Verify::Equal,
-            VerifyArg::Decodes => Verify::Decodes,
-            VerifyArg::Off => Verify::Off,
-        });
+        let verify = verify.unwrap_or(self.verify);
+        if let Some(how) = &self.ensure {
+            ensure_topic(&*self.log, &self.topic, how).await?;
+        }
         let writer = Writer::open(self.log.clone(), &self.topic, self.codecs.clone()).await?.verify(verify);
         match wait {
             Some(WaitArgs { wait: true }) => {
@@ -141,6 +145,8 @@ fn on_the_spot(
         value_codec: args.value_codec.clone(),
         group_scheme: args.group_scheme.clone(),
         verify: None,
+        ensure_topic: false,
+        on_policy_mismatch: None,
         on_reject: None,
         ttl: None,
     };

@@ -8,7 +8,7 @@ use crate::cli::args::{DescribeArgs, EnsureArgs, ProduceArgs};
 use crate::cli::output::Output;
 use crate::cli::write::{given_up_when_stopping, print_ack, unless_stopping};
 use crate::cli::{CliError, Exit, Stopping, logs};
-use crate::log::{self, Header, Log, LogError, NewRecord, NewTopic, TopicDescription};
+use crate::log::{self, EnsureOutcome, EnsureTopic, Header, Log, NewRecord, NewTopic, TopicDescription};
 
 pub(super) async fn produce(
     args: ProduceArgs,
@@ -50,35 +50,45 @@ fn parse_header(text: &str) -> Result<Header, CliError> {
 
 pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, CliError> {
     let log = logs::of_topic(&args.place)?;
-    let settings = NewTopic { partitions: args.partitions, replication_factor: args.replication_factor };
-    let (outcome, topic) = match log.create(&args.place.topic, settings).await {
-        Ok(topic) => ("created", topic),
-        Err(LogError::TopicExists { .. }) => ("verified", log.describe(&args.place.topic).await?),
-        Err(error) => return Err(error.into()),
+    let new = NewTopic {
+        partitions: args.partitions,
+        replication_factor: args.replication_factor,
+        settings: args.setting.iter().map(|setting| parse_setting(setting)).collect::<Result<_, _>>()?,
     };
-    if outcome == "verified" && args.partitions.is_some_and(|partitions| partitions != topic.partitions) {
+    let how = EnsureTopic { new, on_policy_mismatch: args.on_policy_mismatch };
+    let ensured = log::ensure_topic(log.as_ref(), &args.place.topic, &how).await?;
+    let topic = &ensured.topic;
+    if ensured.outcome != EnsureOutcome::Created
+        && args.partitions.is_some_and(|partitions| partitions != topic.partitions)
+    {
         tracing::warn!("topic `{}` has {} partitions and stays as it is", topic.name, topic.partitions);
     }
-    if topic.is_compacted() == Some(false) {
-        let policy = topic.cleanup_policy.as_deref().unwrap_or_default();
-        tracing::warn!(
-            "topic `{}` is not compacted (cleanup.policy={policy}): entries that are not written again will be lost",
-            topic.name
-        );
-    }
-    print_topic(log.as_ref(), Some(outcome), &topic, output).await
+    let policy = match ensured.outcome {
+        EnsureOutcome::Created => log.cleanup_policy(&topic.name).await.ok(),
+        _ => ensured.policy,
+    };
+    print_topic(log.as_ref(), Some(ensured.outcome.name()), topic, policy, output).await
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), CliError> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| CliError::Usage(format!("--setting {text}: write NAME=VALUE")))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 pub(super) async fn describe(args: DescribeArgs, output: Output) -> Result<Exit, CliError> {
     let log = logs::of_topic(&args.place)?;
     let topic = log.describe(&args.place.topic).await?;
-    print_topic(log.as_ref(), None, &topic, output).await
+    // Asking for it takes a right of its own.
+    let policy = log.cleanup_policy(&topic.name).await.ok();
+    print_topic(log.as_ref(), None, &topic, policy, output).await
 }
 
 async fn print_topic(
     log: &dyn Log,
     outcome: Option<&str>,
     topic: &TopicDescription,
+    policy: Option<String>,
     output: Output,
 ) -> Result<Exit, CliError> {
     #[derive(Serialize)]
@@ -88,7 +98,7 @@ async fn print_topic(
         #[serde(skip_serializing_if = "Option::is_none")]
         outcome: Option<&'a str>,
         id: &'a str,
-        cleanup_policy: Option<&'a str>,
+        cleanup_policy: Option<String>,
         partitions: Vec<OffsetsLine>,
     }
     #[derive(Serialize)]
@@ -108,7 +118,7 @@ async fn print_topic(
         topic: &topic.name,
         outcome,
         id: &topic.id,
-        cleanup_policy: topic.cleanup_policy.as_deref(),
+        cleanup_policy: policy,
         partitions: ranges.into_iter().map(line).collect(),
     })?;
     Ok(Exit::Done)

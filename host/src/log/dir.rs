@@ -104,6 +104,20 @@ impl Log for DirLog {
         Self::blocking(move || topic::create(&root, &url, &name, settings)).await
     }
 
+    /// Nothing here is deleted, and a table sees the newest record of a key: what Kafka
+    /// calls compacted.
+    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
+        self.describe(topic).await.map(|_| "compact".to_owned())
+    }
+
+    async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {
+        if policy == self.cleanup_policy(topic).await? {
+            return Ok(());
+        }
+        let reason = format!("a directory deletes nothing, so that cleanup.policy={policy} is none of its");
+        Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
+    }
+
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
         let (root, url, topic, ends) =
             (self.root.clone(), self.url.clone(), topic.clone(), self.ends.clone());

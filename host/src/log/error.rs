@@ -59,7 +59,8 @@ pub enum LogError {
     },
     /// A right is missing.
     #[error(
-        "no right to {action} topic `{topic}` in {log}: {reason}. Ask for DESCRIBE and READ, to write for WRITE, to create for CREATE"
+        "no right to {action} topic `{topic}` in {log}: {reason}. Ask for DESCRIBE and READ, to write for WRITE, to create for CREATE, to look at settings for \
+         DESCRIBE_CONFIGS, to change them for ALTER_CONFIGS"
     )]
     Denied {
         /// The log's URL.
@@ -120,6 +121,20 @@ pub enum LogError {
         topic: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The topic is not compacted, and that is an error.
+    #[error(
+        "topic `{topic}` has cleanup.policy={actual} and should have {wanted}: entries that are not written \
+         again would be lost. Change it (`ktables topic ensure --on-policy-mismatch reconcile` does), or use \
+         on_policy_mismatch = \"warn\""
+    )]
+    PolicyMismatch {
+        /// The topic.
+        topic: String,
+        /// The policy that is wanted.
+        wanted: String,
+        /// The policy that it has.
+        actual: String,
     },
     /// The topic has no such partition.
     #[error("topic `{topic}` has no partition {partition}: it has {partitions}, counted from 0")]

@@ -175,8 +175,16 @@ impl Log for KafkaLog {
     }
 
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
-        self.control.create(topic, settings).await?;
+        self.control.create(topic, &settings).await?;
         self.control.appear(topic).await
+    }
+
+    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
+        self.control.cleanup_policy(topic).await
+    }
+
+    async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {
+        self.control.set_cleanup_policy(topic, policy).await
     }
 
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {

@@ -49,12 +49,7 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
 }
 
 fn topic() -> Arc<TopicDescription> {
-    Arc::new(TopicDescription {
-        name: "t".to_owned(),
-        id: "1".to_owned(),
-        partitions: 1,
-        cleanup_policy: None,
-    })
+    Arc::new(TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 })
 }
 
 /// All that can be read of a moment, by all ways to it.

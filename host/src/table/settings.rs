@@ -13,6 +13,7 @@ pub const CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a rejected record does to the entry of its key. A record without a key, and one
 /// whose key is foreign or cannot be decoded, concerns no entry; the latter halts.
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnReject {

@@ -35,14 +35,7 @@ pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescr
     let unknown = || LogError::UnknownTopic { log: url.to_owned(), topic: topic.to_owned() };
     let manifest = manifest(root, topic)?.ok_or_else(unknown)?;
     check_partitions(topic, manifest.partitions)?;
-    Ok(TopicDescription {
-        name: topic.to_owned(),
-        id: manifest.id,
-        partitions: manifest.partitions,
-        // Nothing here is deleted, and a table sees the newest record of a key:
-        // what Kafka calls compacted.
-        cleanup_policy: Some("compact".to_owned()),
-    })
+    Ok(TopicDescription { name: topic.to_owned(), id: manifest.id, partitions: manifest.partitions })
 }
 
 /// The identity of the topic that has this name now.
@@ -79,6 +72,10 @@ pub(super) fn create(
         return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
     }
     let id = uuid::Uuid::new_v4().to_string();
+    if let Some((name, value)) = settings.settings.iter().find(|&(name, value)| !is_kept(name, value)) {
+        let reason = format!("a directory has no setting `{name}={value}`: it deletes nothing");
+        return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
+    }
     // A name no topic can have: `~` is not allowed in one.
     let draft = root.join(format!("~{id}"));
     for partition in 0..partitions {
@@ -108,6 +105,11 @@ pub(super) fn create(
     }
     sync_folder(root)?;
     describe(root, url, topic)
+}
+
+/// Whether a directory does as this setting says.
+fn is_kept(name: &str, value: &str) -> bool {
+    (name, value) == ("cleanup.policy", "compact")
 }
 
 /// Makes a new name in a folder survive a crash of the machine.

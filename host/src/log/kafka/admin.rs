@@ -13,7 +13,7 @@ use rdkafka::error::IsError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use crate::log::kafka::client::{Client, millis};
+use crate::log::kafka::client::{Client, millis, take_error};
 use crate::log::kafka::event::{Reply, text};
 use crate::log::{NewTopic, Offset, OffsetRange, Partition};
 
@@ -234,35 +234,111 @@ pub(super) fn describe_configuration(client: &Client, topic: &CString, timeout: 
     pending
 }
 
-/// One setting in the answer to [`describe_configuration`]; none if the cluster
-/// does not tell.
+/// One setting in the answer to [`describe_configuration`]; none if it is not among
+/// them.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(super) fn setting(reply: &Reply, name: &str) -> Option<String> {
+pub(super) fn setting(reply: &Reply, name: &str) -> Answer<Option<String>> {
     // SAFETY: what the reply points to lives as long as it does.
     unsafe {
         let result = sys::rd_kafka_event_DescribeConfigs_result(reply.as_ptr());
         if result.is_null() {
-            return None;
+            return Ok(None);
         }
         let mut count = 0;
         let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
-        let resource = list(resources, count).first()?;
-        let entries = sys::rd_kafka_ConfigResource_configs(*resource, &mut count);
-        let entry = list(entries, count)
-            .iter()
-            .find(|&&entry| text(sys::rd_kafka_ConfigEntry_name(entry)) == name)?;
-        Some(text(sys::rd_kafka_ConfigEntry_value(*entry)))
+        let Some(&resource) = list(resources, count).first() else { return Ok(None) };
+        resource_error(resource)?;
+        let entries = sys::rd_kafka_ConfigResource_configs(resource, &mut count);
+        let entry =
+            list(entries, count).iter().find(|&&entry| text(sys::rd_kafka_ConfigEntry_name(entry)) == name);
+        Ok(entry.map(|&entry| text(sys::rd_kafka_ConfigEntry_value(entry))))
     }
 }
 
-/// Asks for a compacted topic to be made.
+/// Asks to change one setting of a topic, and no other.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn alter_configuration(
+    client: &Client,
+    topic: &CString,
+    name: &str,
+    value: &str,
+    timeout: Duration,
+) -> Result<Pending, String> {
+    let c_text = |text: &str| CString::new(text).map_err(|_| format!("`{name}` has no NUL in it"));
+    let (name, value) = (c_text(name)?, c_text(value)?);
+    // SAFETY: everything lives through the calls, which copy it.
+    unsafe {
+        let resource = sys::rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr());
+        let set = sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET;
+        let added = take_error(sys::rd_kafka_ConfigResource_add_incremental_config(
+            resource,
+            name.as_ptr(),
+            set,
+            value.as_ptr(),
+        ));
+        if let Err(code) = added {
+            sys::rd_kafka_ConfigResource_destroy(resource);
+            return Err(code.to_string());
+        }
+        let operation = Operation::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS;
+        let (options, pending) = Options::new(client, operation, timeout);
+        sys::rd_kafka_IncrementalAlterConfigs(client.rk(), &mut { resource }, 1, options.0, client.queue());
+        sys::rd_kafka_ConfigResource_destroy(resource);
+        Ok(pending)
+    }
+}
+
+/// The answer to [`alter_configuration`].
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(super) fn altered(reply: &Reply) -> Answer<()> {
+    // SAFETY: what the reply points to lives as long as it does.
+    unsafe {
+        let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(reply.as_ptr());
+        let mut count = 0;
+        let resources = match result.is_null() {
+            true => &[],
+            false => {
+                let resources = sys::rd_kafka_IncrementalAlterConfigs_result_resources(result, &mut count);
+                list(resources, count)
+            }
+        };
+        match resources.first() {
+            Some(&resource) => resource_error(resource),
+            None => {
+                Err((RDKafkaErrorCode::BadMessage, "the answer does not say whether it was done".to_owned()))
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// The resource must be alive.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+unsafe fn resource_error(resource: *const sys::rd_kafka_ConfigResource_t) -> Answer<()> {
+    // SAFETY: as the caller says.
+    unsafe {
+        let code = sys::rd_kafka_ConfigResource_error(resource);
+        if code.is_error() {
+            return Err((code.into(), text(sys::rd_kafka_ConfigResource_error_string(resource))));
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a topic to be made, compacted if its settings do not say otherwise.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(super) fn create_topic(
     client: &Client,
     name: &CString,
-    settings: NewTopic,
+    settings: &NewTopic,
     timeout: Duration,
 ) -> Result<Pending, String> {
+    let c_text = |text: &str| CString::new(text).map_err(|_| format!("setting `{text}` has no NUL in it"));
+    let mut texts = vec![(c"cleanup.policy".to_owned(), c"compact".to_owned())];
+    for (name, value) in &settings.settings {
+        texts.push((c_text(name)?, c_text(value)?));
+    }
     let mut reason: [c_char; 512] = [0; 512];
     // The broker's own default.
     let (partitions, replicas) =
@@ -281,7 +357,9 @@ pub(super) fn create_topic(
             return Err(text(reason.as_ptr()));
         }
         let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout);
-        sys::rd_kafka_NewTopic_set_config(topic, c"cleanup.policy".as_ptr(), c"compact".as_ptr());
+        for (name, value) in &texts {
+            sys::rd_kafka_NewTopic_set_config(topic, name.as_ptr(), value.as_ptr());
+        }
         sys::rd_kafka_CreateTopics(client.rk(), &mut { topic }, 1, options.0, client.queue());
         sys::rd_kafka_NewTopic_destroy(topic);
         Ok(pending)

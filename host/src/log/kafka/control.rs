@@ -27,6 +27,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for one answer of a broker that was well just now.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The setting that says what becomes of old records.
+const CLEANUP_POLICY: &str = "cleanup.policy";
+
 /// How long the thread waits for events: [`Client::wake`] ends the wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -151,25 +154,42 @@ impl Control {
     }
 
     pub(super) async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
-        let request =
-            |client: &Client| Ok(admin::describe_configuration(client, &c_name(name)?, ANSWER_TIMEOUT));
-        let configuration = self.ask("describe", name, REQUEST_TIMEOUT, request);
-        let (topic, configuration) = tokio::join!(self.topic(name), configuration);
-        let topic = topic?;
+        let topic = self.topic(name).await?;
         if topic.partitions == 0 {
             let reason = "it has no partitions yet".to_owned();
             return Err(self.not_now(name, "describe", reason));
         }
-        Ok(TopicDescription {
-            name: topic.name,
-            id: topic.id,
-            partitions: topic.partitions,
-            // Asking for a configuration takes a right that readers may lack.
-            cleanup_policy: configuration.ok().and_then(|reply| admin::setting(&reply, "cleanup.policy")),
-        })
+        Ok(TopicDescription { name: topic.name, id: topic.id, partitions: topic.partitions })
     }
 
-    pub(super) async fn create(&self, name: &str, settings: NewTopic) -> Result<(), LogError> {
+    pub(super) async fn cleanup_policy(&self, name: &str) -> Result<String, LogError> {
+        let action = "look at the settings of";
+        let request =
+            |client: &Client| Ok(admin::describe_configuration(client, &c_name(name)?, ANSWER_TIMEOUT));
+        let reply = self.ask(action, name, REQUEST_TIMEOUT, request).await?;
+        match admin::setting(&reply, CLEANUP_POLICY) {
+            Ok(Some(policy)) => Ok(policy),
+            Ok(None) => {
+                let (log, topic) = (self.log.to_string(), name.to_owned());
+                let reason = "its cleanup.policy is not told".to_owned();
+                Err(LogError::Broker { log, topic, action, reason })
+            }
+            Err((code, reason)) => Err(self.error(name, action, code, reason)),
+        }
+    }
+
+    pub(super) async fn set_cleanup_policy(&self, name: &str, policy: &str) -> Result<(), LogError> {
+        let action = "change the settings of";
+        let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
+        let request = |client: &Client| {
+            admin::alter_configuration(client, &c_name(name)?, CLEANUP_POLICY, policy, ANSWER_TIMEOUT)
+                .map_err(invalid)
+        };
+        let reply = self.ask(action, name, REQUEST_TIMEOUT, request).await?;
+        admin::altered(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
+    }
+
+    pub(super) async fn create(&self, name: &str, settings: &NewTopic) -> Result<(), LogError> {
         let action = "create";
         let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
         let request = |client: &Client| {
