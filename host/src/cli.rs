@@ -5,6 +5,7 @@
 //! ends with an [`Exit`] or a [`CliError`]; both have an exit code.
 
 mod args;
+mod checkpoint;
 mod codec;
 mod config;
 mod error;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 pub use args::Args;
 pub use error::{CliError, Exit};
 
-use args::{CodecCommand, Command, TopicCommand};
+use args::{CheckpointCommand, CodecCommand, Command, TopicCommand};
 use output::Output;
 
 /// How often the command was told to end.
@@ -83,6 +84,8 @@ async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
         Command::Codec(CodecCommand::Build(args)) => codec::build(&args),
+        Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
+        Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
     }
 }
 

@@ -39,6 +39,8 @@
 
 pub mod log;
 
+pub mod checkpoint;
+
 pub mod codec;
 
 #[cfg(feature = "wasm")]

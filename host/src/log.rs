@@ -7,6 +7,7 @@
 //! whoever reads a stream in order counts what it has *applied*, never what was
 //! only handed out.
 
+pub(crate) mod batch;
 mod dir;
 mod ensure;
 mod error;
@@ -26,6 +27,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use dir::DirLog;
+#[cfg(feature = "kafka")]
+pub(crate) use ensure::CLEANUP_POLICY;
 pub use ensure::{EnsureOutcome, EnsureTopic, Ensured, OnPolicyMismatch, compacts, ensure_topic};
 pub use error::LogError;
 pub use health::{Health, Trouble};
@@ -51,6 +54,9 @@ pub trait Log: Debug + Send + Sync {
     /// How a user names this log.
     fn url(&self) -> &str;
 
+    /// Which records of transactions its readers see.
+    fn isolation(&self) -> Isolation;
+
     /// Whether the log can be reached, now and from now on.
     fn health(&self) -> Health;
 
@@ -68,12 +74,13 @@ pub trait Log: Debug + Send + Sync {
     /// [`LogError::TopicExists`] if there is one of this name.
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError>;
 
-    /// A topic's `cleanup.policy`.
+    /// One of a topic's settings, by Kafka's name for it: `cleanup.policy`,
+    /// `delete.retention.ms`.
     ///
     /// # Errors
     ///
     /// If the log does not tell: on Kafka that takes a right of its own.
-    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError>;
+    async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError>;
 
     /// Changes a topic's `cleanup.policy`, and nothing else of it.
     ///

@@ -20,6 +20,7 @@ mod mistake;
 mod model;
 mod publish;
 mod reject;
+mod resume;
 mod rows;
 mod settings;
 mod shared;
@@ -30,6 +31,7 @@ mod view;
 mod wait;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ pub use error::TableError;
 pub use mistake::{Mistake, Tally};
 pub use publish::CHANGES_KEPT;
 pub use reject::{Part, Reject};
+pub use resume::CheckpointStats;
 pub use settings::{CATCHUP_TIMEOUT, OnReject};
 pub use snapshot::Snapshot;
 pub use stats::{LoadProgress, PartitionProgress, Stats};
@@ -48,7 +51,7 @@ pub use watch::{Cause, Change, InvalidToken, WatchEvent, WatchFilter, WatchStart
 
 use crate::codec::Codecs;
 use crate::log::{Ack, EnsureTopic, Log, TopicDescription, ensure_topic};
-use settings::Settings;
+use settings::{CheckpointSettings, Settings};
 use shared::Shared;
 
 /// A topic, materialized. A clone is a handle to the same table, which stops when
@@ -117,6 +120,27 @@ impl TableBuilder {
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = Some(ttl);
+        self
+    }
+
+    /// Keeps a checkpoint in this folder, which one table at a time uses, and begins with
+    /// the one that is there, if it is sound: a start then reads from the log only what came
+    /// since. It is used if it is younger than the topic's `delete.retention.ms`; asking for
+    /// that takes DESCRIBE_CONFIGS, or [`TableBuilder::checkpoint_max_age`] says it.
+    #[must_use]
+    pub fn checkpoint(mut self, folder: impl Into<PathBuf>) -> Self {
+        let max_age = self.settings.checkpoint.and_then(|settings| settings.max_age);
+        self.settings.checkpoint = Some(CheckpointSettings { folder: folder.into(), max_age });
+        self
+    }
+
+    /// How old a checkpoint may be: no longer than the log keeps tombstones, or entries come
+    /// back that were deleted. Of no effect without [`TableBuilder::checkpoint`] before it.
+    #[must_use]
+    pub fn checkpoint_max_age(mut self, max_age: Duration) -> Self {
+        if let Some(settings) = &mut self.settings.checkpoint {
+            settings.max_age = Some(max_age);
+        }
         self
     }
 

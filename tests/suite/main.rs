@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod access;
+mod checkpoints;
 mod cli;
 mod cluster;
 mod codecs;

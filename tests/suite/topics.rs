@@ -54,7 +54,7 @@ async fn a_missing_topic_is_made_as_it_is_wanted() {
     for mode in [Ignore, Warn, Raise, Reconcile] {
         let name = unique("made");
         assert_eq!(ensured(&*log, &name, &how(mode)).await, (EnsureOutcome::Created, None), "{mode:?}");
-        assert_eq!(log.cleanup_policy(&name).await.unwrap(), "compact");
+        assert_eq!(log.setting(&name, "cleanup.policy").await.unwrap(), "compact");
     }
     let name = unique("made");
     let mut wanted = wanting("compact,delete", Warn);
@@ -93,7 +93,7 @@ async fn a_compacted_topic_is_verified_and_nobody_looks_who_does_not_want_to() {
     for mode in [Ignore, Warn, Raise, Reconcile] {
         assert_eq!(ensured(&*log, &name, &wanting("delete", mode)).await, (EnsureOutcome::Skipped, None));
     }
-    assert_eq!(log.cleanup_policy(&name).await.unwrap(), "delete");
+    assert_eq!(log.setting(&name, "cleanup.policy").await.unwrap(), "delete");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +225,7 @@ async fn each_right_that_is_missing_shows_where_it_matters_and_is_named() {
     }
     // Without ALTER_CONFIGS nobody can change it.
     grant(&["DESCRIBE_CONFIGS"]);
-    ktables_tests::eventually_ok("the right is there", || log.cleanup_policy(&name)).await;
+    ktables_tests::eventually_ok("the right is there", || log.setting(&name, "cleanup.policy")).await;
     let denied = ensure_topic(&*log, &name, &how(Reconcile)).await.unwrap_err();
     assert!(matches!(denied, LogError::Denied { .. }), "{denied}");
     assert!(denied.to_string().contains("ALTER_CONFIGS"), "{denied}");

@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{self, pending};
 use ktables::log::{
-    Ack, Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicNews, TopicStream, Unacknowledged,
+    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
+    Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicNews, TopicStream,
+    Unacknowledged,
 };
 use tokio::sync::mpsc;
 
@@ -71,6 +72,10 @@ impl Log for FedLog {
         "fed:"
     }
 
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+
     fn health(&self) -> Health {
         Health::always()
     }
@@ -83,7 +88,7 @@ impl Log for FedLog {
         self.describe(topic).await
     }
 
-    async fn cleanup_policy(&self, _: &str) -> Result<String, LogError> {
+    async fn setting(&self, _: &str, _: &str) -> Result<String, LogError> {
         Err(LogError::Closed)
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ktables::log::{
-    Ack, Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    TopicDescription, TopicStream, Unacknowledged,
+    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
+    Partition, TopicDescription, TopicStream, Unacknowledged,
 };
 
 /// Another log, that counts requests, may be out of reach some times, and may claim to end
@@ -53,6 +53,10 @@ impl Log for Wrapped {
         self.inner.url()
     }
 
+    fn isolation(&self) -> Isolation {
+        self.inner.isolation()
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }
@@ -65,8 +69,8 @@ impl Log for Wrapped {
         self.inner.create(topic, settings).await
     }
 
-    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
-        self.inner.cleanup_policy(topic).await
+    async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
+        self.inner.setting(topic, name).await
     }
 
     async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {

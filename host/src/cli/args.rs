@@ -1,13 +1,15 @@
 //! The arguments.
 
+mod table;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::log::OnPolicyMismatch;
-use crate::table::OnReject;
 use crate::writer::Verify;
+pub(super) use table::{EntryArgs, PropertyArgs, TableArgs, TopicArgs};
 
 /// Kafka topics as in-memory tables, decoded by sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
@@ -66,82 +68,9 @@ pub(super) enum Command {
     /// Look at components and build them.
     #[command(subcommand)]
     Codec(CodecCommand),
-}
-
-/// Which table: `--config FILE -t NAME`, or `--log URL --topic TOPIC` with codecs.
-#[derive(Debug, clap::Args)]
-pub(super) struct TableArgs {
-    /// The configuration that names the table [default with -t: ktables.toml].
-    #[arg(long, value_name = "FILE", help_heading = "Table")]
-    pub(super) config: Option<PathBuf>,
-    /// The table's name in the configuration.
-    #[arg(short, long, value_name = "NAME", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
-    pub(super) table: Option<String>,
-    /// The log: kafka://HOST:PORT,… or dir:PATH.
-    #[arg(long, value_name = "URL", help_heading = "Table", requires = "topic")]
-    pub(super) log: Option<String>,
-    /// The topic in the log.
-    #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
-    pub(super) topic: Option<String>,
-    /// utf8, bytes, json, or a component file [default: utf8].
-    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
-    pub(super) key_codec: Option<String>,
-    /// utf8, bytes, json, or a component file [default: json].
-    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
-    pub(super) value_codec: Option<String>,
-    /// The configuration of the component files, JSON.
-    #[arg(long, value_name = "JSON", help_heading = "Table", requires = "log", conflicts_with = "table")]
-    pub(super) codec_config: Option<String>,
-    /// length-prefixed, or a component file: the table is a grouped one.
-    #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log", conflicts_with = "table")]
-    pub(super) group_scheme: Option<String>,
-    /// What a rejected record does to the entry of its key: nothing, remove it, or end the
-    /// table [default: the configuration's, or keep].
-    #[arg(long, value_enum, help_heading = "Table")]
-    pub(super) on_reject: Option<OnReject>,
-    /// How long an entry lives after the timestamp of its record [default: the
-    /// configuration's, or for ever].
-    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = duration)]
-    pub(super) ttl: Option<Duration>,
-    #[command(flatten)]
-    pub(super) property: PropertyArgs,
-    /// How long to wait for the table to be complete.
-    #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
-    pub(super) catchup_timeout: Duration,
-}
-
-/// How to use the log.
-#[derive(Debug, Default, clap::Args)]
-pub(super) struct PropertyArgs {
-    /// A property of the log, as often as wanted: isolation, stale_after, acks,
-    /// idempotence, oauth_token_file, or one of librdkafka's. Others may see it: secrets belong into the
-    /// configuration.
-    #[arg(short = 'X', value_name = "NAME=VALUE", help_heading = "Table")]
-    pub(super) property: Vec<String>,
-}
-
-/// A log and a topic in it.
-#[derive(Debug, clap::Args)]
-pub(super) struct TopicArgs {
-    /// The log: kafka://HOST:PORT,… or dir:PATH.
-    #[arg(long, value_name = "URL")]
-    pub(super) log: String,
-    /// The topic's name.
-    #[arg(long)]
-    pub(super) topic: String,
-    #[command(flatten)]
-    pub(super) property: PropertyArgs,
-}
-
-/// Which entry.
-#[derive(Debug, clap::Args)]
-pub(super) struct EntryArgs {
-    /// The key; with --in, the member.
-    #[arg(value_name = "KEY")]
-    pub(super) key: String,
-    /// The group that the member is in.
-    #[arg(long = "in", value_name = "GROUP")]
-    pub(super) group: Option<String>,
+    /// Look at checkpoints and remove them.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
 }
 
 /// Print the value of a key, or of a member of a group.
@@ -442,6 +371,26 @@ pub(super) struct EnsureArgs {
 pub(super) struct DescribeArgs {
     #[command(flatten)]
     pub(super) place: TopicArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckpointCommand {
+    /// Print what a checkpoint holds, and check every byte of it.
+    ///
+    /// Exit code 1 if it is damaged, or there is none.
+    #[command(after_help = "Example:\n  ktables checkpoint inspect ./checkpoints/services")]
+    Inspect(CheckpointArgs),
+    /// Remove a checkpoint. The next table replays its topic.
+    #[command(after_help = "Example:\n  ktables checkpoint remove ./checkpoints/services")]
+    Remove(CheckpointArgs),
+}
+
+/// Which checkpoint.
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckpointArgs {
+    /// Its folder.
+    #[arg(value_name = "DIR")]
+    pub(super) folder: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

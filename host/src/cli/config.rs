@@ -102,6 +102,9 @@ pub(super) struct TableConfig {
     pub(super) on_reject: Option<OnReject>,
     #[serde(default, deserialize_with = "duration")]
     pub(super) ttl: Option<Duration>,
+    pub(super) checkpoint: Option<PathBuf>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) checkpoint_max_age: Option<Duration>,
 }
 
 impl TableConfig {
@@ -141,6 +144,9 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         for codec in config.codecs.values_mut() {
             codec.component = folder.join(&codec.component);
+        }
+        for table in config.tables.values_mut() {
+            table.checkpoint = table.checkpoint.take().map(|place| folder.join(place));
         }
         for log in config.logs.values_mut() {
             log.oauth_token_file = log.oauth_token_file.take().map(|file| folder.join(file));

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::checkpoint::CheckpointError;
 use crate::codec::HostFailure;
 use crate::log::LogError;
 use crate::table::TableError;
@@ -50,6 +51,9 @@ pub enum CliError {
     /// Nothing was written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A checkpoint cannot be looked at or removed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The host failed.
     #[error(transparent)]
     Codec(#[from] HostFailure),

@@ -1,6 +1,6 @@
 //! From arguments and configuration to codecs, tables and writers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(super) struct Opened {
     ensure: Option<EnsureTopic>,
     on_reject: OnReject,
     ttl: Option<Duration>,
+    checkpoint: Option<PathBuf>,
+    checkpoint_max_age: Option<Duration>,
 }
 
 /// Where codecs come from.
@@ -50,6 +52,7 @@ impl Opened {
     fn resolve(args: TableArgs) -> Result<Self, CliError> {
         let catchup_timeout = args.catchup_timeout;
         let (on_reject, ttl) = (args.on_reject, args.ttl);
+        let (checkpoint, checkpoint_max_age) = (args.checkpoint.clone(), args.checkpoint_max_age);
         let (log, mut table, codex) = match (&args.log, &args.topic, &args.table) {
             (Some(url), Some(topic), None) => on_the_spot(&args, url, topic)?,
             (None, None, Some(name)) => from_config(&args, name)?,
@@ -63,6 +66,8 @@ impl Opened {
         };
         table.on_reject = on_reject.or(table.on_reject);
         table.ttl = ttl.or(table.ttl);
+        table.checkpoint = checkpoint.or(table.checkpoint);
+        table.checkpoint_max_age = checkpoint_max_age.or(table.checkpoint_max_age);
         let codecs = Codecs {
             key: codex.key(table.key_codec.as_deref().unwrap_or("utf8"), &table.topic)?,
             value: codex.value(table.value_codec.as_deref().unwrap_or("json"), &table.topic)?,
@@ -70,9 +75,19 @@ impl Opened {
         };
         let verify = table.verify.unwrap_or_default();
         let log = logs::open(&log.0, log.1, &args.property)?;
-        let (on_reject, ttl) = (table.on_reject.unwrap_or_default(), table.ttl);
         let ensure = table.ensure().map_err(CliError::Usage)?;
-        Ok(Self { log, topic: table.topic, codecs, verify, catchup_timeout, ensure, on_reject, ttl })
+        Ok(Self {
+            log,
+            topic: table.topic,
+            codecs,
+            verify,
+            catchup_timeout,
+            ensure,
+            on_reject: table.on_reject.unwrap_or_default(),
+            ttl: table.ttl,
+            checkpoint: table.checkpoint,
+            checkpoint_max_age: table.checkpoint_max_age,
+        })
     }
 
     /// The table, loaded, with progress shown meanwhile.
@@ -85,6 +100,12 @@ impl Opened {
         }
         if let Some(ttl) = self.ttl {
             builder = builder.ttl(ttl);
+        }
+        if let Some(folder) = &self.checkpoint {
+            builder = builder.checkpoint(folder);
+        }
+        if let Some(max_age) = self.checkpoint_max_age {
+            builder = builder.checkpoint_max_age(max_age);
         }
         let table = builder.open().await?;
         if let Status::Degraded(reason) = progress::shown(&table, table.ready()).await? {
@@ -149,6 +170,8 @@ fn on_the_spot(
         on_policy_mismatch: None,
         on_reject: None,
         ttl: None,
+        checkpoint: None,
+        checkpoint_max_age: None,
     };
     let codex = Codex { codecs: std::collections::BTreeMap::new(), codec_config, engine: OnceLock::new() };
     Ok(((url.to_owned(), LogOptions::default()), table, codex))

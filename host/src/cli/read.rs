@@ -14,7 +14,7 @@ use crate::cli::args::{
 use crate::cli::open::Opened;
 use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
 use crate::cli::{CliError, Exit};
-use crate::table::{Entry, Notice, Part, Reject, Stats, Status, Table, Tally};
+use crate::table::{CheckpointStats, Entry, Notice, Part, Reject, Stats, Status, Table, Tally};
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
     let opened = Opened::new(args.table).await?;
@@ -54,7 +54,7 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
             notice.message
         );
     }
-    Ok(exit(&table, entry.is_some()))
+    Ok(done(&table, entry.is_some()).await)
 }
 
 /// What `get --verbose` prints.
@@ -108,7 +108,7 @@ pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliErro
         }
     }
     out.flush()?;
-    Ok(exit(&table, true))
+    Ok(done(&table, true).await)
 }
 
 pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, CliError> {
@@ -122,7 +122,7 @@ pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, Cli
     let table = opened.table().await?;
     let snapshot = table.snapshot();
     output.rows(snapshot.groups().map(|group| Group { group, members: snapshot.member_count(group) }))?;
-    Ok(exit(&table, true))
+    Ok(done(&table, true).await)
 }
 
 pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, CliError> {
@@ -148,7 +148,7 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
     if members.is_empty() {
         tracing::warn!("there are no members in group `{}`", args.group);
     }
-    Ok(exit(&table, !members.is_empty()))
+    Ok(done(&table, !members.is_empty()).await)
 }
 
 pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliError> {
@@ -163,7 +163,7 @@ pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliErro
         snapshot.expired().try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry).expired()))?;
     }
     out.flush()?;
-    Ok(exit(&table, true))
+    Ok(done(&table, true).await)
 }
 
 pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
@@ -195,7 +195,7 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
         output.line("")?;
         output.rows(&partitions)?;
     }
-    Ok(exit(&table, true))
+    Ok(done(&table, true).await)
 }
 
 /// What `status` prints, without the partitions.
@@ -222,6 +222,8 @@ struct StatusLine<'a> {
     first_mistakes: BTreeMap<&'static str, Place>,
     payload_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<CheckpointLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     loading: Option<String>,
     catch_up_seconds: Option<f64>,
     replayed: u64,
@@ -233,6 +235,32 @@ struct StatusLine<'a> {
 struct Place {
     partition: i32,
     offset: i64,
+}
+
+/// How the checkpoint fares.
+#[derive(Serialize)]
+struct CheckpointLine {
+    folder: String,
+    loaded: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unused: Option<String>,
+    as_of: Option<String>,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
+}
+
+impl CheckpointLine {
+    fn new(stats: &CheckpointStats) -> Self {
+        Self {
+            folder: stats.folder.display().to_string(),
+            loaded: stats.loaded,
+            unused: stats.unused.as_deref().map(str::to_owned),
+            as_of: stats.as_of.map(|as_of| humantime::format_rfc3339_millis(as_of).to_string()),
+            bytes: stats.bytes,
+            failed: stats.failed.as_deref().map(str::to_owned),
+        }
+    }
 }
 
 /// Where each kind of mistake was seen first.
@@ -294,6 +322,7 @@ impl<'a> StatusLine<'a> {
             other_partitioner: stats.other_partitioner.count,
             first_mistakes: first_mistakes(stats),
             payload_bytes: stats.payload_bytes,
+            checkpoint: stats.checkpoint.as_ref().map(CheckpointLine::new),
             loading: stats.loading.map(|loading| loading.to_string()),
             catch_up_seconds: stats.catch_up.map(|time| (time.as_secs_f64() * 1e3).round() / 1e3),
             replayed: stats.replayed,
@@ -307,7 +336,7 @@ pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, C
     let mut out = output.writer();
     table.rejects().iter().try_for_each(|reject| json_line(&mut out, &RejectLine::new(reject)))?;
     out.flush()?;
-    Ok(exit(&table, true))
+    Ok(done(&table, true).await)
 }
 
 /// What `rejects` prints.
@@ -356,9 +385,11 @@ async fn opened(args: TableArgs) -> Result<Table, CliError> {
     Opened::new(args).await?.table().await
 }
 
-/// The exit code of an answer that is there, or is not.
-fn exit(table: &Table, found: bool) -> Exit {
-    match (table.status(), found) {
+/// The exit code of an answer that is there, or is not. A checkpoint is on the disk then.
+async fn done(table: &Table, found: bool) -> Exit {
+    let status = table.status();
+    table.stop().await;
+    match (status, found) {
         (Status::CaughtUp, true) => Exit::Done,
         (Status::CaughtUp, false) => Exit::No,
         _ => Exit::Degraded,

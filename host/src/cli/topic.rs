@@ -64,7 +64,7 @@ pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, Cli
         tracing::warn!("topic `{}` has {} partitions and stays as it is", topic.name, topic.partitions);
     }
     let policy = match ensured.outcome {
-        EnsureOutcome::Created => log.cleanup_policy(&topic.name).await.ok(),
+        EnsureOutcome::Created => log.setting(&topic.name, "cleanup.policy").await.ok(),
         _ => ensured.policy,
     };
     print_topic(log.as_ref(), Some(ensured.outcome.name()), topic, policy, output).await
@@ -80,7 +80,7 @@ pub(super) async fn describe(args: DescribeArgs, output: Output) -> Result<Exit,
     let log = logs::of_topic(&args.place)?;
     let topic = log.describe(&args.place.topic).await?;
     // Asking for it takes a right of its own.
-    let policy = log.cleanup_policy(&topic.name).await.ok();
+    let policy = log.setting(&topic.name, "cleanup.policy").await.ok();
     print_topic(log.as_ref(), None, &topic, policy, output).await
 }
 

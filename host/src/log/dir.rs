@@ -17,7 +17,6 @@
 //! notifications and locks of network file systems are not relied on.
 
 mod append;
-mod batch;
 mod commit;
 mod cursor;
 mod tail;
@@ -33,8 +32,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use crate::log::{
-    Ack, Delivery, Headers, Health, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    TopicDescription, TopicNews, TopicStream, Unacknowledged,
+    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
+    Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use commit::Committer;
 use cursor::Cursor;
@@ -90,6 +89,11 @@ impl Log for DirLog {
         &self.url
     }
 
+    /// There are no transactions.
+    fn isolation(&self) -> Isolation {
+        Isolation::ReadCommitted
+    }
+
     fn health(&self) -> Health {
         Health::always()
     }
@@ -106,12 +110,20 @@ impl Log for DirLog {
 
     /// Nothing here is deleted, and a table sees the newest record of a key: what Kafka
     /// calls compacted.
-    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
-        self.describe(topic).await.map(|_| "compact".to_owned())
+    async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
+        self.describe(topic).await?;
+        match name {
+            "cleanup.policy" => Ok("compact".to_owned()),
+            "delete.retention.ms" => Ok(u64::MAX.to_string()),
+            _ => Err(LogError::InvalidTopic {
+                topic: topic.to_owned(),
+                reason: format!("a directory has no setting `{name}`"),
+            }),
+        }
     }
 
     async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {
-        if policy == self.cleanup_policy(topic).await? {
+        if policy == self.setting(topic, "cleanup.policy").await? {
             return Ok(());
         }
         let reason = format!("a directory deletes nothing, so that cleanup.policy={policy} is none of its");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::{Log, LogError, NewTopic, TopicDescription};
 
 /// The setting that says what becomes of old records.
-const CLEANUP_POLICY: &str = "cleanup.policy";
+pub(crate) const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// How to ensure a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub async fn ensure_topic(log: &dyn Log, topic: &str, how: &EnsureTopic) -> Resu
     let (outcome, policy) = match how.on_policy_mismatch {
         OnPolicyMismatch::Ignore => (EnsureOutcome::Skipped, None),
         _ if !compacts(wanted) => (EnsureOutcome::Skipped, None),
-        action => match (log.cleanup_policy(&topic.name).await, action) {
+        action => match (log.setting(&topic.name, CLEANUP_POLICY).await, action) {
             (Ok(policy), action) => (settled(log, &topic.name, wanted, &policy, action).await?, Some(policy)),
             (Err(error), OnPolicyMismatch::Warn) if is_unreadable(&error) => {
                 tracing::info!(topic = topic.name, "could not verify that the topic is compacted: {error}");

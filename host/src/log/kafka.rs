@@ -41,8 +41,8 @@ use futures_util::stream::unfold;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{
-    Ack, Delivery, Headers, Health, Log, LogError, LogOptions, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
+    Ack, Delivery, Headers, Health, Isolation, Log, LogError, LogOptions, NewRecord, NewTopic, Offset,
+    OffsetRange, Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
 use config::{Configs, Purpose};
 use control::Control;
@@ -166,6 +166,10 @@ impl Log for KafkaLog {
         &self.url
     }
 
+    fn isolation(&self) -> Isolation {
+        self.configs.options().isolation
+    }
+
     fn health(&self) -> Health {
         self.heard.health()
     }
@@ -179,8 +183,8 @@ impl Log for KafkaLog {
         self.control.appear(topic).await
     }
 
-    async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
-        self.control.cleanup_policy(topic).await
+    async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
+        self.control.setting(topic, name).await
     }
 
     async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {

@@ -138,6 +138,20 @@ impl RecordBatch {
         self.offsets.last().map(|offset| offset + 1)
     }
 
+    /// The records from an offset on.
+    #[must_use]
+    pub fn from_offset(self, offset: Offset) -> Self {
+        if self.offsets.first().is_none_or(|&first| first >= offset) {
+            return self;
+        }
+        let mut rest = Self::new(self.partition);
+        for index in self.offsets.partition_point(|&known| known < offset)..self.len() {
+            let record = self.get(index);
+            rest.push(record.offset, record.timestamp, record.key, record.value, record.headers.to_vec());
+        }
+        rest
+    }
+
     /// Record `index`.
     ///
     /// # Panics

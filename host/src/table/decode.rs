@@ -33,6 +33,17 @@ pub(super) enum Outcome {
     Reject(Box<Reject>),
 }
 
+impl Decoded {
+    /// The offsets of the records that are rejected.
+    pub(super) fn rejected(&self) -> Vec<Offset> {
+        let rejected = self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Reject(reject) => Some(reject.offset),
+            _ => None,
+        });
+        rejected.collect()
+    }
+}
+
 impl Outcome {
     /// The row that it sets, or that stands for the one it deletes.
     pub(super) fn row(&self) -> Option<(&Entry, KeyHash)> {

@@ -10,14 +10,15 @@ use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
+use crate::checkpoint::{Checkpoint, CheckpointError, Kept};
 use crate::codec::workers;
 use crate::log::{
-    Headers, LogError, Offset, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription,
-    TopicNews,
+    Headers, LogError, Offset, Partition, RecordBatch, StreamItem, TopicDescription, TopicNews,
 };
 use crate::table::decode::{Decoded, decode};
 use crate::table::error::TableError;
 use crate::table::expiry::Deadlines;
+use crate::table::resume::{self, Broken, Item, Resumed};
 use crate::table::shared::{Shared, Work};
 use crate::table::view::View;
 
@@ -34,30 +35,57 @@ const STEPS: usize = 16;
 
 /// One step of a partition's ordered stream.
 pub(super) enum Step {
-    Apply(Decoded),
-    Position(Partition, Offset),
+    /// What a batch comes to, and what of it a checkpoint keeps.
+    Apply(Decoded, Option<Kept>),
+    /// A position, and whether it is news to a checkpoint.
+    Position(Partition, Offset, bool),
     /// The partition begins here now.
     Start(Partition, Offset),
 }
 
 /// Follows the topic until told to stop, or until all handles are gone.
 pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-    let _end = End(shared.clone());
+    let _end = Over(shared.clone());
     tokio::select! {
         // An error means that the last handle was dropped.
         _ = stopped.wait_for(|&stopped| stopped) => {}
         () = observe(&shared) => {}
+        () = resume::verify(&shared), if shared.settings.checkpoint.is_some() => {}
         error = follow(&shared) => shared.update(|conditions| conditions.failed = Some(Arc::new(error))),
     }
+    shared.checkpointing.finish().await;
 }
 
 /// Says that the task is over, however it came to its end: nobody is to wait for it
 /// for ever.
-struct End(Arc<Shared>);
+struct Over(Arc<Shared>);
 
-impl Drop for End {
+impl Drop for Over {
     fn drop(&mut self) {
         self.0.update(|conditions| conditions.stopped = true);
+    }
+}
+
+/// What ends the loading and following of a generation.
+enum End {
+    Log(LogError),
+    /// The checkpoint it began with is of no use.
+    Checkpoint(CheckpointError),
+    Halted(TableError),
+}
+
+impl From<LogError> for End {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Log(error) => Self::Log(error),
+            Broken::Checkpoint(error) => Self::Checkpoint(error),
+        }
     }
 }
 
@@ -66,27 +94,46 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut topic = shared.topic.clone();
     let mut serving = Serving::Nothing;
     let mut generation = 1;
+    let checkpoint = resume::open(shared).await;
+    let mut distrusted = None;
     loop {
-        let error = match load(shared, &topic, generation, &mut serving).await {
-            Err(TableError::Log(error)) => error,
-            Err(error) => return error,
+        let of = Generation { topic: &topic, number: generation };
+        let reason = match load(shared, of, &mut serving, checkpoint.as_ref(), distrusted.take()).await {
+            Err(End::Halted(error)) => return error,
+            Err(End::Checkpoint(error)) => {
+                let reason = error.to_string();
+                distrusted = Some(error);
+                reason
+            }
+            Err(End::Log(error)) => {
+                let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
+                if !passing(shared, &error) && !replaced {
+                    return error.into();
+                }
+                error.to_string()
+            }
         };
-        let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
-        if !passing(shared, &error) && !replaced {
-            return error.into();
-        }
-        tracing::warn!(topic = topic.name, "loading a new generation: {error}");
+        tracing::warn!(topic = topic.name, "loading a new generation: {reason}");
         shared.update(|conditions| {
-            conditions.outdated = Some(format!("loading the topic again: {error}").into());
+            conditions.outdated = Some(format!("loading the topic again: {reason}").into());
             conditions.undecoded.clear();
             conditions.standstills.clear();
         });
-        topic = match reappeared(shared, &topic).await {
-            Ok(topic) => Arc::new(topic),
-            Err(error) => return error.into(),
-        };
+        if distrusted.is_none() {
+            topic = match reappeared(shared, &topic).await {
+                Ok(topic) => Arc::new(topic),
+                Err(error) => return error.into(),
+            };
+        }
         generation += 1;
     }
+}
+
+/// Which generation.
+#[derive(Clone, Copy)]
+struct Generation<'a> {
+    topic: &'a Arc<TopicDescription>,
+    number: u64,
 }
 
 /// Whether to go on trying. What a disk or a door refuses at the start it will go on
@@ -156,13 +203,16 @@ enum Serving {
 /// is complete; where nothing is served, what there is of it once that takes too long.
 async fn load(
     shared: &Arc<Shared>,
-    topic: &Arc<TopicDescription>,
-    generation: u64,
+    Generation { topic, number: generation }: Generation<'_>,
     serving: &mut Serving,
-) -> Result<std::convert::Infallible, TableError> {
+    checkpoint: Option<&Arc<Checkpoint>>,
+    distrusted: Option<CheckpointError>,
+) -> Result<std::convert::Infallible, End> {
+    let began = shared.settings.clock.now();
     let ranges = shared.log.offsets(topic).await?;
     let headers = if shared.codecs.value.wants_headers() { Headers::Wanted } else { Headers::Unwanted };
-    let mut topic_stream = shared.log.read(topic, &ranges, headers).await?;
+    let resumed = Resumed::new(shared, checkpoint, topic, &ranges, headers, distrusted).await;
+    let mut topic_stream = shared.log.read(topic, &resumed.rest(&ranges), headers).await?;
     let mut steps = SelectAll::new();
     let view = View::to_be_loaded(generation, topic.clone());
     shared.begin_loading(&view);
@@ -179,6 +229,7 @@ async fn load(
             }
             shared.update(|conditions| conditions.outdated = None);
             shared.finish_loading(work.view.counters.records);
+            shared.checkpointing.complete(began).await;
         }
         let next_expiry = work.deadlines.as_ref().and_then(Deadlines::next);
         let step = tokio::select! {
@@ -193,9 +244,11 @@ async fn load(
                     }
                 };
                 expected = expected.saturating_sub(1);
-                work.view.begin(stream.range());
-                shared.expect(stream.range());
-                steps.push(decoding(shared, stream));
+                let known = ranges.iter().find(|range| range.partition == stream.range().partition);
+                let range = known.copied().unwrap_or(stream.range());
+                work.view.begin(range);
+                shared.expect(range);
+                steps.push(decoding(shared, range.partition, resumed.join(range, stream)));
                 continue;
             }
             () = &mut late, if *serving == Serving::Nothing => {
@@ -204,16 +257,20 @@ async fn load(
                 continue;
             }
             () = expiring(shared, next_expiry), if *serving == Serving::Generation(generation) => {
-                shared.take_and_publish(&mut work, Vec::new())?;
+                shared.take_and_publish(&mut work, Vec::new()).map_err(End::Halted)?;
                 continue;
             }
-            step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(LogError::Closed))?,
+            step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(Broken::Log(LogError::Closed)))?,
         };
-        let (taken, error) = with_those_at_hand(step, &mut steps);
-        match *serving == Serving::Generation(generation) {
-            true => shared.take_and_publish(&mut work, taken)?,
-            false => shared.take(&mut work, taken)?,
+        let (mut taken, error) = with_those_at_hand(step, &mut steps);
+        if shared.checkpointing.is_kept() {
+            shared.checkpointing.keep(taken.iter_mut().filter_map(Step::kept)).await;
         }
+        match *serving == Serving::Generation(generation) {
+            true => shared.take_and_publish(&mut work, taken),
+            false => shared.take(&mut work, taken),
+        }
+        .map_err(End::Halted)?;
         error?;
     }
 }
@@ -229,8 +286,8 @@ async fn expiring(shared: &Shared, next: Option<i64>) {
 /// A step, and those behind it that need not be waited for; and what ended them.
 fn with_those_at_hand(
     first: Step,
-    steps: &mut (impl Stream<Item = Result<Step, LogError>> + Unpin),
-) -> (Vec<Step>, Result<(), LogError>) {
+    steps: &mut (impl Stream<Item = Result<Step, Broken>> + Unpin),
+) -> (Vec<Step>, Result<(), Broken>) {
     let mut taken = vec![first];
     while taken.len() < STEPS {
         match steps.next().now_or_never() {
@@ -264,28 +321,52 @@ async fn served(shared: &Shared, view: View) -> View {
 }
 
 /// A partition's stream with its batches decoded, in order.
-fn decoding(shared: &Arc<Shared>, stream: PartitionStream) -> BoxStream<'static, Result<Step, LogError>> {
-    let partition = stream.range().partition;
+fn decoding(
+    shared: &Arc<Shared>,
+    partition: Partition,
+    stream: impl Stream<Item = Result<Item, Broken>> + Send + 'static,
+) -> BoxStream<'static, Result<Step, Broken>> {
     let shared = shared.clone();
-    let step = move |item: Result<StreamItem, LogError>| {
+    let step = move |item: Result<Item, Broken>| {
         let shared = shared.clone();
         async move {
-            match item? {
-                StreamItem::Records(batch) => Ok(Step::Apply(decoded(&shared, *batch).await)),
-                StreamItem::Position(offset) => Ok(Step::Position(partition, offset)),
+            let Item { item, is_new } = item?;
+            match item {
+                StreamItem::Records(batch) => {
+                    let batch = Arc::new(*batch);
+                    let mut decoded = decoded(&shared, batch.clone()).await;
+                    if !is_new {
+                        // How far a checkpoint reaches is told when the log was seen to go on there.
+                        decoded.next = 0;
+                    }
+                    let keep = |decoded: &Decoded| resume::kept(is_new, batch, decoded.rejected());
+                    let kept = if shared.checkpointing.is_kept() { keep(&decoded) } else { None };
+                    Ok(Step::Apply(decoded, kept))
+                }
+                StreamItem::Position(offset) => Ok(Step::Position(partition, offset, is_new)),
                 StreamItem::Start(offset) => Ok(Step::Start(partition, offset)),
             }
         }
     };
     // A stream that just ends would leave its partition behind, unseen.
-    let end = stream::once(async { Err(LogError::Closed) });
+    let end = stream::once(async { Err(Broken::Log(LogError::Closed)) });
     stream.map(step).buffered(BATCHES_IN_FLIGHT).chain(end).boxed()
+}
+
+impl Step {
+    /// What of it a checkpoint keeps.
+    fn kept(&mut self) -> Option<Kept> {
+        match self {
+            Self::Apply(_, kept) => kept.take(),
+            Self::Position(partition, offset, true) => Some(Kept::Position(*partition, *offset)),
+            Self::Position(_, _, false) | Self::Start(..) => None,
+        }
+    }
 }
 
 /// Decodes a batch on a codec worker. What the host cannot do now it tries again:
 /// no record is charged with it.
-async fn decoded(shared: &Shared, batch: RecordBatch) -> Decoded {
-    let batch = Arc::new(batch);
+async fn decoded(shared: &Shared, batch: Arc<RecordBatch>) -> Decoded {
     let mut failed = false;
     loop {
         let (codecs, job) = (shared.codecs.clone(), batch.clone());

@@ -1,5 +1,6 @@
 //! How a table is to behave.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,15 @@ pub(super) struct Settings {
     /// Entries whose records are older are expired.
     pub(super) ttl: Option<Duration>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) checkpoint: Option<CheckpointSettings>,
+}
+
+/// Where a checkpoint is kept.
+#[derive(Debug, Clone)]
+pub(super) struct CheckpointSettings {
+    pub(super) folder: PathBuf,
+    /// How old it may be; the topic's `delete.retention.ms` if not given.
+    pub(super) max_age: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -44,6 +54,7 @@ impl Default for Settings {
             on_reject: OnReject::default(),
             ttl: None,
             clock: Arc::new(SystemClock),
+            checkpoint: None,
         }
     }
 }

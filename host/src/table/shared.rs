@@ -14,6 +14,7 @@ use crate::table::expiry::Deadlines;
 use crate::table::load::Step;
 use crate::table::publish::{News, Publication, Publisher, Told};
 use crate::table::reject::{Reject, Ring};
+use crate::table::resume::Checkpointing;
 use crate::table::settings::Settings;
 use crate::table::stats::{LoadProgress, PartitionProgress, Progress, Stats};
 use crate::table::status::{Conditions, Status};
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     rejects: Mutex<Ring>,
     /// A std lock: held to look or to change a field.
     loading: Mutex<Loading>,
+    pub(super) checkpointing: Checkpointing,
     /// Of the generation that is read. A std lock: held to copy some numbers.
     progress: Mutex<Progress>,
 }
@@ -139,6 +141,7 @@ impl Shared {
             conditions: Mutex::default(),
             rejects: Mutex::default(),
             loading: Mutex::new(Loading::begin()),
+            checkpointing: Checkpointing::default(),
         }
     }
 
@@ -204,8 +207,8 @@ impl Shared {
         let mut effects = Effects { told, rejected: &mut rejected, on_reject, deadlines: deadlines.as_mut() };
         let taken = steps.into_iter().try_for_each(|step| {
             match step {
-                Step::Apply(decoded) => return view.apply(decoded, &mut effects),
-                Step::Position(partition, offset) => view.advance(partition, offset),
+                Step::Apply(decoded, _) => return view.apply(decoded, &mut effects),
+                Step::Position(partition, offset, _) => view.advance(partition, offset),
                 Step::Start(partition, offset) => view.begin_at(partition, offset, &mut effects),
             }
             Ok(())
@@ -338,6 +341,7 @@ impl Shared {
             loading: loading.catch_up.is_none().then(|| loading.how_far(&positions)),
             catch_up: loading.catch_up,
             replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
+            checkpoint: self.checkpointing.stats(self.settings.checkpoint.as_ref()),
             partitions: loading.ranges.iter().map(progress).collect(),
         }
     }
@@ -350,7 +354,7 @@ fn far_ahead(time: Duration) -> tokio::time::Instant {
     now.checked_add(time).unwrap_or(now + NEVER)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Should a batch make its thread panic, the table ends, and the status that says
     // so is behind one of these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

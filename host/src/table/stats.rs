@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::codec::RejectKind;
 use crate::log::{Offset, Partition};
 use crate::table::mistake::{Mistakes, Tally};
+use crate::table::resume::CheckpointStats;
 use crate::table::view::View;
 
 /// Counts that are published together with what they count.
@@ -143,6 +144,8 @@ pub struct Stats {
     pub catch_up: Option<Duration>,
     /// How many of the records were read while loading.
     pub replayed: u64,
+    /// How the checkpoint fares, if one is kept.
+    pub checkpoint: Option<CheckpointStats>,
     /// How far each partition is.
     pub partitions: Vec<PartitionProgress>,
 }

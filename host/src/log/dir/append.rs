@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::log::dir::cursor::{Cursor, segment_path};
-use crate::log::dir::{batch, topic};
-use crate::log::{LogError, NewRecord, Offset, Partition, TopicDescription};
+use crate::log::dir::topic;
+use crate::log::{LogError, NewRecord, Offset, Partition, TopicDescription, batch};
 
 /// A segment is closed when it reaches this: small enough to check whole when a
 /// process starts to append, large enough that a topic has few files.
@@ -52,8 +52,7 @@ impl Appender {
         while self.end.next_batch()?.is_some() {}
         self.cut_torn_tail()?;
         let base = self.end.next_offset();
-        let bytes = batch::encode(records, base, now())
-            .map_err(|reason| LogError::InvalidRecord { topic: self.topic.clone(), reason })?;
+        let bytes = batch::encode(records, base, now());
         let path = self.segment_to_append(bytes.len());
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let mut file = file.map_err(LogError::io("open", &path))?;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::dir::append::Appender;
-use crate::log::dir::{batch, topic};
+use crate::log::dir::topic;
 use crate::log::{Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, murmur};
 
 /// How many records may wait to be written; more wait in `send`.
@@ -132,13 +132,10 @@ impl Committer {
     /// Fails if no directory can keep the record.
     fn check(&self, topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
         let bytes = size(record);
-        let reason = match batch::refusal(record) {
-            None if bytes > RECORD_BYTES => {
-                format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed")
-            }
-            None => return Ok(()),
-            Some(reason) => reason,
-        };
+        if bytes <= RECORD_BYTES {
+            return Ok(());
+        }
+        let reason = format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed");
         Err(LogError::InvalidRecord { topic: topic.name.clone(), reason })
     }
 

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::log::dir::{batch, topic};
-use crate::log::{LogError, Offset, Partition, TopicDescription};
+use crate::log::dir::topic;
+use crate::log::{LogError, Offset, Partition, TopicDescription, batch};
 
 /// How much of a segment is read at once.
 const READ_BYTES: usize = 256 * 1024;

@@ -2,9 +2,9 @@
 
 use tokio::sync::{mpsc, watch};
 
+use crate::log::dir::DirLog;
 use crate::log::dir::cursor::Cursor;
-use crate::log::dir::{DirLog, batch};
-use crate::log::{Headers, LogError, Offset, OffsetRange, PartitionStream, RecordBatch, StreamItem};
+use crate::log::{Headers, LogError, Offset, OffsetRange, PartitionStream, RecordBatch, StreamItem, batch};
 
 /// How many items wait between a reader and its table: enough that decoding
 /// never waits for the disk.
@@ -67,16 +67,8 @@ fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<Rec
             // What is intact comes first; the error comes again.
             Err(_) => break,
         };
-        let read = batch::decode(bytes);
-        let read = read.map_err(|reason| cursor.corrupt(reason))?;
-        for record in read.iter().filter(|record| record.offset >= from) {
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            let headers = match headers {
-                Headers::Wanted => batch::headers(record),
-                Headers::Unwanted => Vec::new(),
-            };
-            records.push(record.offset, record.timestamp, key, value, headers);
-        }
+        let read = batch::read_into(bytes, from, headers, &mut records);
+        read.map_err(|reason| cursor.corrupt(reason))?;
     }
     if records.is_empty() {
         cursor.check_identity()?;

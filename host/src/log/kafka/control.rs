@@ -19,16 +19,13 @@ use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::about_topic;
 use crate::log::kafka::event::{Event, Reply};
 use crate::log::kafka::heard::Heard;
-use crate::log::{LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
+use crate::log::{CLEANUP_POLICY, LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
 
 /// How long to wait for a cluster to answer, whatever is asked.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait for one answer of a broker that was well just now.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The setting that says what becomes of old records.
-const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// How long the thread waits for events: [`Client::wake`] ends the wait.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -162,19 +159,19 @@ impl Control {
         Ok(TopicDescription { name: topic.name, id: topic.id, partitions: topic.partitions })
     }
 
-    pub(super) async fn cleanup_policy(&self, name: &str) -> Result<String, LogError> {
+    pub(super) async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
         let action = "look at the settings of";
         let request =
-            |client: &Client| Ok(admin::describe_configuration(client, &c_name(name)?, ANSWER_TIMEOUT));
-        let reply = self.ask(action, name, REQUEST_TIMEOUT, request).await?;
-        match admin::setting(&reply, CLEANUP_POLICY) {
-            Ok(Some(policy)) => Ok(policy),
+            |client: &Client| Ok(admin::describe_configuration(client, &c_name(topic)?, ANSWER_TIMEOUT));
+        let reply = self.ask(action, topic, REQUEST_TIMEOUT, request).await?;
+        match admin::setting(&reply, name) {
+            Ok(Some(value)) => Ok(value),
             Ok(None) => {
-                let (log, topic) = (self.log.to_string(), name.to_owned());
-                let reason = "its cleanup.policy is not told".to_owned();
+                let (log, topic) = (self.log.to_string(), topic.to_owned());
+                let reason = format!("its {name} is not told");
                 Err(LogError::Broker { log, topic, action, reason })
             }
-            Err((code, reason)) => Err(self.error(name, action, code, reason)),
+            Err((code, reason)) => Err(self.error(topic, action, code, reason)),
         }
     }
 

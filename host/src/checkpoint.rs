@@ -1,0 +1,146 @@
+//! A checkpoint: the records of a topic kept in a local folder, so that a table that starts
+//! again reads from the log only what came since.
+//!
+//! ```text
+//! DIR/checkpoint.json             what there is, how far it reaches, as of when
+//! DIR/PARTITION-OFFSET-NUMBER.log segments, in the directory log's format
+//! DIR/lock                        held by the table that writes it
+//! ```
+//!
+//! Records are kept raw, so that another codec can be loaded from them. They are appended
+//! as they stream past, and compacted in the background: of each raw key the newest record
+//! stays, and if that was rejected, the newest one that was not.
+//!
+//! Invariants:
+//! - The manifest names each segment with its length and checksum, and is replaced as a
+//!   whole after they are on the disk: what it does not name is not there, so a process may
+//!   be killed at any time.
+//! - It is not written before the table is complete, and says as of when it is: a record
+//!   above its positions came later. As long as the log keeps tombstones for longer than
+//!   that is ago, none can be missed.
+//! - Whatever is wrong with a checkpoint, the table replays its topic, and says why.
+//!
+//! Knows nothing of codecs and tables.
+
+mod compact;
+mod error;
+mod keeper;
+mod load;
+mod manifest;
+mod segment;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use error::CheckpointError;
+pub(crate) use keeper::{Keeper, Kept};
+pub(crate) use load::{Loaded, Wanted};
+
+use crate::log::{Offset, Partition};
+use manifest::Manifest;
+use segment::verified;
+
+/// A folder with a checkpoint, or for one, that nobody else uses.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    folder: PathBuf,
+    /// Locked while this lives.
+    _lock: File,
+}
+
+impl Checkpoint {
+    /// Opens a folder, which is made if it is not there.
+    pub(crate) fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        fs::create_dir_all(folder).map_err(CheckpointError::io("create", folder))?;
+        let path = folder.join("lock");
+        let lock = File::create(&path).map_err(CheckpointError::io("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::Used { folder: folder.to_owned() }),
+            Err(fs::TryLockError::Error(error)) => Err(CheckpointError::io("lock", &path)(error)),
+        }
+    }
+
+    /// What there is, if it is sound as far as can be seen without reading it.
+    pub(crate) fn load(&self, wanted: &Wanted<'_>) -> Result<Loaded, CheckpointError> {
+        Loaded::new(&self.folder, Manifest::read(&self.folder)?, wanted)
+    }
+}
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// The topic's name.
+    pub topic: String,
+    /// The topic's identity.
+    pub topic_id: String,
+    /// As of when it is complete.
+    pub as_of: SystemTime,
+    /// Whether records are kept with their headers.
+    pub headers: bool,
+    /// How far it reaches, by partition.
+    pub positions: Vec<(Partition, Offset)>,
+    /// The records in it, of which some may be replaced by others.
+    pub records: u64,
+    /// What they take on the disk.
+    pub bytes: u64,
+}
+
+/// Reads a whole checkpoint, and checks every byte of it.
+///
+/// # Errors
+///
+/// [`CheckpointError`] says what is wrong with it, and where.
+pub fn inspect(folder: &Path) -> Result<CheckpointInfo, CheckpointError> {
+    let manifest = Manifest::read(folder)?;
+    let (mut records, mut bytes) = (0, 0);
+    for segment in manifest.partitions.iter().flat_map(|partition| &partition.segments) {
+        verified(folder, segment)?;
+        records += segment.records;
+        bytes += segment.bytes;
+    }
+    let position = |partition: &manifest::PartitionState| (partition.partition, partition.position);
+    Ok(CheckpointInfo {
+        positions: manifest.partitions.iter().map(position).collect(),
+        topic: manifest.topic,
+        topic_id: manifest.topic_id,
+        as_of: UNIX_EPOCH + Duration::from_millis(u64::try_from(manifest.as_of).unwrap_or(0)),
+        headers: manifest.headers,
+        records,
+        bytes,
+    })
+}
+
+/// Removes a checkpoint, and its folder if nothing else is in it.
+///
+/// # Errors
+///
+/// [`CheckpointError::Missing`] if there is none, [`CheckpointError::Used`] if a table
+/// writes it.
+pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
+    if !folder.join(manifest::FILE).exists() && segment::files(folder)?.is_empty() {
+        return Err(CheckpointError::Missing { folder: folder.to_owned() });
+    }
+    let checkpoint = Checkpoint::open(folder)?;
+    clear(folder)?;
+    drop(checkpoint);
+    let lock = folder.join("lock");
+    fs::remove_file(&lock).map_err(CheckpointError::io("remove", &lock))?;
+    // Something else may be in it.
+    let _ = fs::remove_dir(folder);
+    Ok(())
+}
+
+/// Removes the manifest, then everything that it named.
+fn clear(folder: &Path) -> Result<(), CheckpointError> {
+    for path in [vec![folder.join(manifest::FILE)], segment::files(folder)?].concat() {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(CheckpointError::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

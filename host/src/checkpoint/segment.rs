@@ -1,0 +1,171 @@
+//! Segments: files of record batches, written once, from begin to end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::manifest::SegmentInfo;
+use crate::log::batch::{self, BatchWriter, Frame, RawRecord};
+use crate::log::{Offset, Partition};
+
+/// A segment is closed when it reaches this: it is read as a whole.
+pub(super) const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A batch of the compacted is closed at this size.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// A segment that is being written.
+#[derive(Debug)]
+pub(super) struct SegmentWriter {
+    path: PathBuf,
+    file: File,
+    pub(super) info: SegmentInfo,
+}
+
+impl SegmentWriter {
+    /// A new one, whose records begin with this offset.
+    pub(super) fn create(
+        folder: &Path,
+        partition: Partition,
+        base: Offset,
+        number: u64,
+    ) -> Result<Self, CheckpointError> {
+        let file = format!("{partition}-{base:020}-{number}.log");
+        let path = folder.join(&file);
+        let opened = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
+        let info = SegmentInfo { file, bytes: 0, crc32c: 0, records: 0 };
+        Ok(Self { file: opened.map_err(CheckpointError::io("create", &path))?, path, info })
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.info.bytes >= SEGMENT_BYTES
+    }
+
+    pub(super) fn append(&mut self, batch: BatchWriter) -> Result<(), CheckpointError> {
+        let records = batch.count();
+        let bytes = batch.finish();
+        self.file.write_all(&bytes).map_err(CheckpointError::io("append to", &self.path))?;
+        self.info.bytes += bytes.len() as u64;
+        self.info.crc32c = crc32c::crc32c_append(self.info.crc32c, &bytes);
+        self.info.records += records;
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> Result<(), CheckpointError> {
+        self.file.sync_data().map_err(CheckpointError::io("sync", &self.path))
+    }
+}
+
+/// Writes records into as many segments as they take.
+#[derive(Debug)]
+pub(super) struct Segments<'a> {
+    folder: &'a Path,
+    partition: Partition,
+    number: u64,
+    batch: Option<BatchWriter>,
+    open: Option<SegmentWriter>,
+    done: Vec<SegmentInfo>,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) fn new(folder: &'a Path, partition: Partition, number: u64) -> Self {
+        Self { folder, partition, number, batch: None, open: None, done: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, record: &RawRecord<'_>) -> Result<(), CheckpointError> {
+        let batch = self.batch.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
+        batch.push(record.offset, record.timestamp, record.key, record.value, &record.headers());
+        if batch.len() >= BATCH_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CheckpointError> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        let mut segment = match self.open.take() {
+            Some(open) => open,
+            None => SegmentWriter::create(self.folder, self.partition, batch.base(), self.number)?,
+        };
+        segment.append(batch)?;
+        if segment.is_full() {
+            segment.sync()?;
+            self.done.push(segment.info);
+        } else {
+            self.open = Some(segment);
+        }
+        Ok(())
+    }
+
+    /// The segments, on the disk.
+    pub(super) fn finish(mut self) -> Result<Vec<SegmentInfo>, CheckpointError> {
+        self.flush()?;
+        if let Some(open) = self.open {
+            open.sync()?;
+            self.done.push(open.info);
+        }
+        Ok(self.done)
+    }
+}
+
+/// The bytes of a segment, if they are those that were written.
+pub(super) fn verified(folder: &Path, info: &SegmentInfo) -> Result<Vec<u8>, CheckpointError> {
+    let path = folder.join(&info.file);
+    if Path::new(&info.file).file_name().is_none_or(|name| name != info.file.as_str()) {
+        return Err(CheckpointError::damaged(&path, "it lies elsewhere"));
+    }
+    let file = File::open(&path).map_err(CheckpointError::io("open", &path))?;
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0).min(2 * SEGMENT_BYTES as usize));
+    file.take(info.bytes).read_to_end(&mut bytes).map_err(CheckpointError::io("read", &path))?;
+    if bytes.len() as u64 != info.bytes {
+        return Err(CheckpointError::damaged(&path, format!("{} bytes of {}", bytes.len(), info.bytes)));
+    }
+    if crc32c::crc32c(&bytes) != info.crc32c {
+        return Err(CheckpointError::damaged(&path, "its checksum is another"));
+    }
+    Ok(bytes)
+}
+
+/// The batches in the bytes of a segment.
+pub(super) fn batches<'a>(
+    path: &'a Path,
+    bytes: &'a [u8],
+) -> impl Iterator<Item = Result<&'a [u8], CheckpointError>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let base = batch::base_offset(rest)?;
+        Some(match batch::frame(rest, base) {
+            Frame::Whole { len, .. } => {
+                let (batch, behind) = rest.split_at(len);
+                rest = behind;
+                Ok(batch)
+            }
+            // What has its checksum was written like this.
+            Frame::Partial { .. } | Frame::Bad(_) => {
+                rest = &[];
+                Err(CheckpointError::damaged(path, "it holds what is no batch"))
+            }
+        })
+    })
+}
+
+/// The segments in a folder, whether they belong to a checkpoint or not.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(CheckpointError::io("list", folder)(error)),
+    };
+    let is_segment = |name: &str| {
+        let mut parts = name.strip_suffix(".log").unwrap_or_default().split('-');
+        parts.by_ref().take(3).filter(|part| part.parse::<u64>().is_ok()).count() == 3
+            && parts.next().is_none()
+    };
+    let paths = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        entry.file_name().to_str().is_some_and(is_segment).then(|| entry.path())
+    });
+    Ok(paths.collect())
+}
