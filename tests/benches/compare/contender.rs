@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::process::now;
-use crate::{engine, native, say};
+use crate::{engine, native, say, warm};
 
 /// How this program is told that it is a contender.
 pub(crate) const COMMAND: &str = "contender";
@@ -36,6 +36,11 @@ pub(crate) fn run(args: &[String]) {
     let mut made: Option<(Table, Runtime)> = None;
     let result = match args[..] {
         ["raw", how, bootstrap, topic] => raw(bootstrap, topic, how == "at-once"),
+        [warm::WARM, folder, bootstrap, topic] => {
+            let (result, table, runtime) = warm::contend(folder, bootstrap, topic);
+            made = Some((table, runtime));
+            result
+        }
         [kind, codec, bootstrap, topic] => {
             let (result, table, runtime) = table(kind, codec, bootstrap, topic);
             made = Some((table, runtime));

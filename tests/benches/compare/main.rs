@@ -15,6 +15,7 @@ mod process;
 mod profile;
 mod replay;
 mod report;
+mod warm;
 
 use std::io::Write;
 
@@ -93,6 +94,7 @@ fn main() {
     engine::run(&options, &mut report);
     cluster::run(&options, &broker.bootstrap(), &mut report);
     cold::run(&options, &broker.bootstrap(), &mut report);
+    warm::run(&options, &broker.bootstrap(), &mut report);
     replay::run(&options, &broker.bootstrap(), &mut report);
     report.write();
 }

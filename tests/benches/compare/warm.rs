@@ -1,0 +1,111 @@
+//! Starting again: a table that begins with its checkpoint beside one that replays its
+//! topic, and what it costs to keep one.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ktables::codec::{Codecs, Utf8};
+use ktables::table::Table;
+use ktables_tests::{TOPIC, component};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::contender::COMMAND;
+use crate::data::{Workload, produce};
+use crate::process::{self, Kept, now};
+use crate::replay::SMALL;
+use crate::report::{Cell, Ratio, Report};
+use crate::{Options, say};
+
+const WORKLOAD: Workload = Workload { name: "warm", records: 5_000_000, keys: 1_000_000, ..SMALL };
+
+/// No start takes so long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long a checkpoint must have stayed the same to be compacted.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// How a contender is called: what it does is its first argument.
+pub(crate) const WARM: &str = "warm";
+
+const REPLAY: &str = "full replay";
+const KEEPING: &str = "full replay, a checkpoint written";
+const START: &str = "start from the checkpoint";
+const BROKEN: &str = "start from a broken checkpoint";
+
+pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
+    if options.wants(WORKLOAD.name) {
+        report.add(cell(options, bootstrap));
+    }
+}
+
+fn cell(options: &Options, bootstrap: &str) -> Cell {
+    say(&format!("{}: writing {} records", WORKLOAD.name, WORKLOAD.records));
+    let topic = produce(bootstrap, &WORKLOAD);
+    let mut cell = Cell::new(
+        WORKLOAD.name,
+        format!("{} records over {} keys, component json, tail included", WORKLOAD.records, WORKLOAD.keys),
+    );
+    for round in 0..options.rounds {
+        say(&format!("{}: round {} of {}", WORKLOAD.name, round + 1, options.rounds));
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut entries = Vec::new();
+        for label in [REPLAY, KEEPING, START, BROKEN] {
+            if label == BROKEN {
+                damage(folder.path());
+            }
+            let place = if label == REPLAY { "none" } else { folder.path().to_str().unwrap() };
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args([COMMAND, WARM, place, bootstrap, &topic]);
+            let run = process::run(&mut command, Kept::Ignored);
+            assert_eq!(run.number("loaded") > 0.0, label == START, "{label}: {}", run.said);
+            entries.push(run.number("entries"));
+            cell.sample(label, "from start, s", run.number("done") - run.started);
+            cell.sample(label, "CPU, s", run.number("cpu"));
+            cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+        }
+        assert!(entries.iter().all(|&entries| entries as usize == WORKLOAD.keys), "{entries:?}");
+    }
+    cell.ratio("time, of a full replay's", "from start, s", REPLAY, Ratio::Amount);
+    cell.ratio("speed, of a full replay's", "from start, s", REPLAY, Ratio::Speed);
+    cell
+}
+
+/// Breaks one byte in the midst of the largest file.
+fn damage(folder: &Path) {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let largest = files.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(largest, bytes).unwrap();
+}
+
+/// A table with a checkpoint or none, and what it says when it is complete.
+pub(crate) fn contend(folder: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
+    let value = component("mirror").value_codec(TOPIC, &json!({"mode": "json"}).to_string()).unwrap();
+    let codecs = Codecs { key: std::sync::Arc::new(Utf8), value, scheme: None };
+    let log = ktables::log::open(&format!("kafka://{bootstrap}")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut builder = Table::builder(log, topic, codecs).catchup_timeout(PATIENCE);
+    if folder != "none" {
+        builder = builder.checkpoint(folder);
+    }
+    let table = runtime.block_on(builder.start()).unwrap();
+    let (done, cpu) = (now(), process::cpu(std::process::id()).as_secs_f64());
+    let stats = table.stats();
+    let loaded = stats.checkpoint.map_or(0, |checkpoint| checkpoint.loaded);
+    let said = json!({"done": done, "cpu": cpu, "entries": stats.entries, "loaded": loaded});
+    // The next one begins with what the compaction leaves, as after some seconds of a life.
+    let bytes = || table.stats().checkpoint.map(|checkpoint| checkpoint.bytes);
+    let (mut before, mut since) = (bytes(), Instant::now());
+    while since.elapsed() < SETTLED && folder != "none" {
+        std::thread::sleep(Duration::from_millis(100));
+        if bytes() != before {
+            (before, since) = (bytes(), Instant::now());
+        }
+    }
+    runtime.block_on(table.stop());
+    (said, table, runtime)
+}
