@@ -38,7 +38,9 @@ cargo xtask COMMAND
   guard [--record]  count the instructions of the hot paths, and compare with what is
                     recorded, or record it
   memcheck          the tests that call into librdkafka, under a memory checker
-  kafka up          start a Kafka broker; it ends with the shell that this is called in
+  kafka up [--nodes N]
+                    start a Kafka broker, or a cluster; it ends with the shell that this
+                    is called in
   kafka down        end it, and remove its data
   kafka status      where it runs
 
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
         (Some("guard"), []) => guard::guard(Guard::Check),
         (Some("guard"), [option]) if option == "--record" => guard::guard(Guard::Record),
         (Some("memcheck"), []) => memcheck::memcheck(),
-        (Some("kafka"), [action]) if action == "up" => kafka::up(),
+        (Some("kafka"), [action]) if action == "up" => kafka::up("1"),
+        (Some("kafka"), [action, option, nodes]) if action == "up" && option == "--nodes" => kafka::up(nodes),
         (Some("kafka"), [action]) if action == "down" => kafka::down(),
         (Some("kafka"), [action]) if action == "status" => kafka::status(),
         (None | Some("help" | "--help" | "-h"), _) => {

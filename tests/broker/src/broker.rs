@@ -12,7 +12,7 @@ use crate::jvm::Jvm;
 use crate::options::BrokerOptions;
 use crate::ports::{Ports, SecuredPorts, address};
 use crate::probe::answers;
-use crate::properties;
+use crate::properties::{self, Node};
 
 /// How long a broker may take to answer, or to stop: it takes 1 to 4 seconds, and a
 /// multiple on a machine that is busy.
@@ -45,17 +45,31 @@ impl Broker {
     ///
     /// If it cannot be started; with the end of its log if it has one.
     pub fn start(target: &Path, options: &BrokerOptions) -> Result<Self, String> {
-        let installation = Installation::whole(target)?;
-        let name = options.name.clone().unwrap_or_else(folder::unique_name);
-        let folder = folder::claim(target, &name)?;
-        let guardian = Some(Guardian::of(&folder)?);
         let ports = Ports::free(options.secured)?;
-        let server = properties::server(&ports, &folder.join(DATA), &installation, &options.properties);
-        let mut broker = Self { installation, folder, ports, jvm: None, guardian };
-        // From here on, what fails is cleaned up by dropping the broker.
-        folder::fill(&broker.folder, &broker.installation, &name, &server)?;
-        write(&broker.folder.join(ADDRESS_FILE), broker.bootstrap().as_bytes())?;
+        let name = options.name.clone().unwrap_or_else(folder::unique_name);
+        let node = Node::alone(&ports);
+        let mut broker = Self::prepare(target, options, &name, &folder::cluster_id(&name), &node, ports)?;
         broker.launch()?;
+        Ok(broker)
+    }
+
+    /// A broker that is configured and not started.
+    pub(crate) fn prepare(
+        target: &Path,
+        options: &BrokerOptions,
+        name: &str,
+        cluster: &str,
+        node: &Node,
+        ports: Ports,
+    ) -> Result<Self, String> {
+        let installation = Installation::whole(target)?;
+        let folder = folder::claim(target, name)?;
+        let guardian = Some(Guardian::of(&folder)?);
+        let server = properties::server(node, &ports, &folder.join(DATA), &installation, &options.properties);
+        let broker = Self { installation, folder, ports, jvm: None, guardian };
+        // From here on, what fails is cleaned up by dropping the broker.
+        folder::fill(&broker.folder, &broker.installation, cluster, node.id, &server)?;
+        write(&broker.folder.join(ADDRESS_FILE), broker.bootstrap().as_bytes())?;
         Ok(broker)
     }
 
@@ -183,7 +197,19 @@ impl Broker {
 
     /// Starts the process and waits until it answers.
     fn launch(&mut self) -> Result<(), String> {
-        let mut jvm = Jvm::start(&self.installation, &self.folder)?;
+        self.begin()?;
+        self.await_ready()
+    }
+
+    /// Starts the process.
+    pub(crate) fn begin(&mut self) -> Result<(), String> {
+        self.jvm = Some(Jvm::start(&self.installation, &self.folder)?);
+        Ok(())
+    }
+
+    /// Waits until the process answers.
+    pub(crate) fn await_ready(&mut self) -> Result<(), String> {
+        let Some(mut jvm) = self.jvm.take() else { return Err("the broker is down".to_owned()) };
         let ready = self.wait_ready(&mut jvm);
         self.jvm = Some(jvm);
         ready.map_err(|error| {
@@ -192,6 +218,12 @@ impl Broker {
             let _ = self.kill();
             format!("{error}; the end of its log:\n{}", tail(&String::from_utf8_lossy(&log)))
         })
+    }
+
+    /// Whether its process was started and not ended by us.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.jvm.is_some()
     }
 
     fn wait_ready(&self, jvm: &mut Jvm) -> Result<(), String> {

@@ -45,7 +45,8 @@ pub(crate) fn unique_name() -> String {
 pub(crate) fn fill(
     folder: &Path,
     installation: &Installation,
-    name: &str,
+    cluster: &str,
+    node: usize,
     configuration: &str,
 ) -> Result<(), String> {
     let read = |file: &str| {
@@ -54,22 +55,28 @@ pub(crate) fn fill(
     };
     let data = folder.join(DATA);
     let meta = read("meta.properties")?;
-    let meta = with_cluster_id(&String::from_utf8_lossy(&meta), &cluster_id(name));
+    let meta = for_node(&String::from_utf8_lossy(&meta), cluster, node);
     write(&data.join("meta.properties"), meta.as_bytes())?;
     write(&data.join("bootstrap.checkpoint"), &read("bootstrap.checkpoint")?)?;
     write(&folder.join(CONFIG_FILE), configuration.as_bytes())
 }
 
 /// An id that no cluster had before.
-fn cluster_id(name: &str) -> String {
+pub(crate) fn cluster_id(name: &str) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{name}-{}", now.as_micros())
 }
 
-/// The same properties of formatted storage for another cluster.
-fn with_cluster_id(meta: &str, id: &str) -> String {
-    let others = meta.lines().filter(|line| !line.starts_with("cluster.id="));
-    others.chain([format!("cluster.id={id}").as_str()]).map(|line| format!("{line}\n")).collect()
+/// The same properties of formatted storage for another cluster, and a node of it.
+fn for_node(meta: &str, cluster: &str, node: usize) -> String {
+    let line = |line: &str| match line.split_once('=') {
+        Some(("cluster.id", _)) => format!("cluster.id={cluster}\n"),
+        Some(("node.id", _)) => format!("node.id={node}\n"),
+        // Any digit makes an identity again.
+        Some(("directory.id", id)) => format!("directory.id={}{}\n", node % 10, &id[1..]),
+        _ => format!("{line}\n"),
+    };
+    meta.lines().map(line).collect()
 }
 
 #[cfg(test)]
@@ -78,8 +85,9 @@ mod tests {
 
     #[test]
     fn storage_is_given_to_another_cluster() {
-        let meta = "#\nnode.id=1\ncluster.id=unnamed\nversion=1\n";
-        assert_eq!(with_cluster_id(meta, "dev-1"), "#\nnode.id=1\nversion=1\ncluster.id=dev-1\n");
+        let meta = "#\nnode.id=1\ndirectory.id=abc\ncluster.id=unnamed\nversion=1\n";
+        let moved = "#\nnode.id=3\ndirectory.id=3bc\ncluster.id=dev-1\nversion=1\n";
+        assert_eq!(for_node(meta, "dev-1", 3), moved);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::java::{FAST_START, jdk, requirements, run};
 use crate::options::USERS;
 use crate::ports::Ports;
-use crate::properties;
+use crate::properties::{self, Node};
 
 /// What Maven fetches; lies in the installation too, which says what that was made of.
 const POM: &str = include_str!("../../pom.xml");
@@ -116,7 +116,9 @@ impl Installation {
     /// version of each feature. Each broker gets a copy, which saves it a JVM's start.
     fn format(&self) -> Result<(), String> {
         let config = self.folder.join("format.properties");
-        write(&config, properties::basic(&Ports::unused(), &self.storage()).as_bytes())?;
+        let ports = Ports::unused();
+        let text = properties::basic(&Node::alone(&ports), &ports, &self.storage());
+        write(&config, text.as_bytes())?;
         let mut tool = self.java();
         tool.args(["kafka.tools.StorageTool", "format", "--cluster-id", "unnamed", "--config"]).arg(config);
         for user in USERS {

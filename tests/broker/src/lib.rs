@@ -1,8 +1,8 @@
 //! A real Apache Kafka for tests and for `cargo xtask kafka`: one node that is broker
-//! and controller, on loopback only.
+//! and controller, or several, on loopback only.
 //!
-//! What it does not do: no cluster of several nodes, and no client; readiness is a
-//! request written by hand, so that this crate needs nothing but the standard library.
+//! What it does not do: no client; readiness is a request written by hand, so that this
+//! crate needs nothing but the standard library.
 //!
 //! Invariants:
 //! - A [`Broker`] that was started answers, and creates a topic when it is asked to.
@@ -10,6 +10,7 @@
 //! - Everything lies below `target/kafka`; an installation there is whole or absent.
 
 mod broker;
+mod cluster;
 mod detached;
 mod folder;
 mod guardian;
@@ -22,6 +23,7 @@ mod probe;
 mod properties;
 
 pub use broker::Broker;
+pub use cluster::Cluster;
 pub use detached::Detached;
 pub use install::{install, is_installed, java, version};
 pub use java::requirements;

@@ -7,24 +7,18 @@ use crate::install::{Installation, KEYSTORE_PASSWORD};
 use crate::options::{ADMIN, USERS};
 use crate::ports::{Ports, SecuredPorts, address};
 
-/// What one node needs, and what makes tests fast.
+/// What a node needs, and what makes tests fast.
 const COMMON: &str = "\
 process.roles=broker,controller
-node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,\
 SASL:SASL_PLAINTEXT,TLS:SSL,SASL_TLS:SASL_SSL
 auto.create.topics.enable=false
 num.partitions=3
-# One node cannot replicate, and one partition of each internal topic is made faster than 50.
-offsets.topic.replication.factor=1
+# One partition of each internal topic is made faster than 50.
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 # Tests hold transactions open for as long as they like: a day.
 transaction.max.timeout.ms=86400000
@@ -44,24 +38,52 @@ log.retention.check.interval.ms=100
 log.cleaner.dedupe.buffer.size=16777216
 ";
 
+/// Which node of which.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    /// From 1.
+    pub(crate) id: usize,
+    /// The controllers' ports of all nodes, in order.
+    pub(crate) controllers: Vec<u16>,
+}
+
+impl Node {
+    /// The only one.
+    pub(crate) fn alone(ports: &Ports) -> Self {
+        Self { id: 1, controllers: vec![ports.controller] }
+    }
+
+    fn properties(&self) -> String {
+        let nodes = self.controllers.len();
+        let voters = (1..).zip(&self.controllers).map(|(id, &port)| format!("{id}@{}", address(port)));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let in_sync = nodes.div_ceil(2);
+        // Of many nodes each has everything, and most must.
+        let internal = ["transaction.state.log", "share.coordinator.state.topic"]
+            .map(|topic| format!("{topic}.replication.factor={nodes}\n{topic}.min.isr={in_sync}\n"));
+        format!(
+            "node.id={}\ncontroller.quorum.voters={voters}\noffsets.topic.replication.factor={nodes}\n{}\
+             default.replication.factor={nodes}\nmin.insync.replicas={in_sync}\n",
+            self.id,
+            internal.concat()
+        )
+    }
+}
+
 /// The configuration of a broker that whoever reaches it may use.
-pub(crate) fn basic(ports: &Ports, storage: &Path) -> String {
-    format!(
-        "{COMMON}log.dirs={}\ncontroller.quorum.voters=1@{}\nlisteners={}\n",
-        storage.display(),
-        address(ports.controller),
-        listeners(ports)
-    )
+pub(crate) fn basic(node: &Node, ports: &Ports, storage: &Path) -> String {
+    format!("{COMMON}{}log.dirs={}\nlisteners={}\n", node.properties(), storage.display(), listeners(ports))
 }
 
 /// The configuration of a broker, the caller's own properties last: the last wins.
 pub(crate) fn server(
+    node: &Node,
     ports: &Ports,
     storage: &Path,
     installation: &Installation,
     own: &[(String, String)],
 ) -> String {
-    let mut text = basic(ports, storage);
+    let mut text = basic(node, ports, storage);
     if ports.secured.is_some() {
         text += &security(installation);
     }
@@ -127,8 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn nodes_know_each_other_and_replicate() {
+        let text = Node { id: 2, controllers: vec![7, 8, 9] }.properties();
+        for line in [
+            "node.id=2",
+            "controller.quorum.voters=1@127.0.0.1:7,2@127.0.0.1:8,3@127.0.0.1:9",
+            "default.replication.factor=3",
+            "min.insync.replicas=2",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{text}");
+        }
+    }
+
+    #[test]
     fn every_line_is_a_property() {
-        let text = basic(&Ports::unused(), Path::new("data"));
+        let ports = Ports::unused();
+        let text = basic(&Node::alone(&ports), &ports, Path::new("data"));
         for line in text.lines() {
             assert!(line.starts_with("# ") || line.split_once('=').is_some(), "{line}");
         }

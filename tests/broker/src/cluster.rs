@@ -1,0 +1,77 @@
+//! Several brokers that are one cluster: each is broker and controller, and has everything.
+
+use std::path::Path;
+
+use crate::broker::Broker;
+use crate::folder;
+use crate::options::BrokerOptions;
+use crate::ports::Ports;
+use crate::properties::Node;
+
+/// A cluster of the caller's own. As long as most of its nodes are up, it answers.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts so many brokers below a target folder, and waits until each answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::start`].
+    pub fn start(target: &Path, options: &BrokerOptions, nodes: usize) -> Result<Self, String> {
+        let ports = (0..nodes).map(|_| Ports::free(options.secured)).collect::<Result<Vec<_>, _>>()?;
+        let controllers: Vec<u16> = ports.iter().map(|ports| ports.controller).collect();
+        let name = options.name.clone().unwrap_or_else(folder::unique_name);
+        let id = folder::cluster_id(&name);
+        let prepare = |(number, ports): (usize, Ports)| {
+            let node = Node { id: number, controllers: controllers.clone() };
+            Broker::prepare(target, options, &format!("{name}-{number}"), &id, &node, ports)
+        };
+        let nodes = (1..).zip(ports).map(prepare).collect::<Result<Vec<_>, _>>()?;
+        let mut cluster = Self { nodes };
+        cluster.heal()?;
+        Ok(cluster)
+    }
+
+    /// The addresses of all nodes, as clients want them.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// A node, by the number that Kafka knows it by, from 1.
+    ///
+    /// # Panics
+    ///
+    /// If there is none of this number.
+    pub fn node(&mut self, number: usize) -> &mut Broker {
+        &mut self.nodes[number - 1]
+    }
+
+    /// All nodes.
+    pub fn nodes(&mut self) -> impl Iterator<Item = &mut Broker> {
+        self.nodes.iter_mut()
+    }
+
+    /// Starts the nodes that are down, all at once, and waits until each answers.
+    ///
+    /// # Errors
+    ///
+    /// If one does not start.
+    pub fn heal(&mut self) -> Result<(), String> {
+        let mut begun = Vec::new();
+        for node in self.nodes.iter_mut().filter(|node| !node.is_up()) {
+            node.begin()?;
+            begun.push(node);
+        }
+        begun.into_iter().try_for_each(Broker::await_ready)
+    }
+
+    /// The nodes, each to be detached.
+    #[must_use]
+    pub fn into_nodes(self) -> Vec<Broker> {
+        self.nodes
+    }
+}
