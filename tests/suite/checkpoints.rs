@@ -11,7 +11,7 @@ use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::NewRecord;
 use ktables::table::{CheckpointStats, Status, Table, TableBuilder};
 use ktables_tests::{
-    HeldClock, On, PATIENCE, Running, Scratch, eventually_async, on_each_log, record, run, succeed,
+    HeldClock, On, PATIENCE, Running, Scratch, Tally, eventually_async, on_each_log, record, run, succeed,
 };
 use tempfile::TempDir;
 
@@ -212,6 +212,7 @@ async fn damage_in_any_block_is_found_and_the_topic_replayed() {
     std::fs::remove_file(gone.unwrap()).unwrap();
     let table = kept(&scratch, folder.path()).await;
     assert_eq!((seen(&table), stats(&table).unused.is_some()), (expected, true));
+    Tally::of(3 * blocks as u64 + 1).tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,6 +275,7 @@ async fn a_process_that_is_killed_at_any_moment_leaves_a_sound_checkpoint_or_non
         drop(table);
         eventually_async("the folder is free", || checkpoint_is_free(place)).await;
     }
+    Tally::of(12).tell();
 }
 
 fn checkpoint_is_free(folder: &str) -> Option<()> {
@@ -326,6 +328,7 @@ async fn a_full_disk_ends_the_checkpoint_and_not_the_table() {
     let again = kept(&scratch, &folder).await;
     assert!(stats(&again).loaded >= 50, "{:?}", stats(&again));
     assert_eq!(seen(&again), expected);
+    Tally::of(1).tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::log::NewRecord;
 use ktables::table::{Cause, Clock, Table, WatchEvent, WatchStart, Watcher};
-use ktables_tests::{HeldClock, On, PATIENCE, Scratch, eventually_async, on_each_log, record, succeed};
+use ktables_tests::{
+    HeldClock, On, PATIENCE, Scratch, Tally, eventually_async, on_each_log, record, succeed,
+};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -90,6 +92,7 @@ async fn a_clock_that_is_set_hides_and_shows(on: On) {
         assert_eq!(seen[&(key.to_owned(), Cause::Expired, false)], 3);
         assert_eq!(seen[&(key.to_owned(), Cause::Revived, true)], 3);
     }
+    Tally::of(6).tell();
 }
 
 on_each_log! {

@@ -1,5 +1,12 @@
-//! Brokers that die and come back: nothing acknowledged is lost, nothing is seen
-//! twice, and the status is honest meanwhile.
+//! Brokers, topics and rights that come and go: nothing acknowledged is lost, nothing is
+//! seen twice, the table is the one that a replay gives, and the status is honest meanwhile.
+//!
+//! `cargo xtask soak` repeats what is here.
+
+mod nodes;
+mod rights;
+mod topics;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ktables::log::{Log, LogError, TopicDescription};
 use ktables_broker::{Broker, BrokerOptions};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::{PATIENCE, release, unique};
 
@@ -60,6 +60,51 @@ pub async fn create(bootstrap: &str, name: &str, partitions: i32, settings: &[(&
     let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
     let created = admin(bootstrap).create_topics([&topic], &patient()).await.expect("an answer");
     created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+}
+
+/// Creates a topic whose partitions are on these nodes each, the first of them preferred.
+///
+/// # Panics
+///
+/// If it cannot be created.
+pub async fn create_on(bootstrap: &str, name: &str, replicas: &[&[i32]], settings: &[(&str, &str)]) {
+    let partitions = i32::try_from(replicas.len()).expect("few enough");
+    let topic = NewTopic::new(name, partitions, TopicReplication::Variable(replicas));
+    let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let created = admin(bootstrap).create_topics([&topic], &patient()).await.expect("an answer");
+    created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+}
+
+/// The node that leads a partition, once there is one.
+///
+/// # Panics
+///
+/// If there is none in time.
+#[must_use]
+pub fn leader(bootstrap: &str, topic: &str, partition: i32) -> usize {
+    let client: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
+    crate::eventually("the partition has a leader", || {
+        let metadata = client.client().fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+        let partitions = metadata.topics().first()?.partitions();
+        usize::try_from(partitions.iter().find(|it| it.id() == partition)?.leader()).ok()
+    })
+}
+
+/// Deletes the records of a topic's partitions below these offsets.
+///
+/// # Panics
+///
+/// If they cannot be deleted.
+pub async fn delete_records(bootstrap: &str, topic: &str, below: &[(i32, i64)]) {
+    let mut places = TopicPartitionList::new();
+    for &(partition, offset) in below {
+        places.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+    }
+    let deleted = admin(bootstrap).delete_records(&places, &patient()).await.expect("an answer");
+    for place in deleted.elements() {
+        place.error().expect("deleted");
+    }
 }
 
 /// Deletes a topic and waits until nothing of it is seen.

@@ -7,6 +7,7 @@ mod held;
 pub mod kafka;
 mod running;
 pub mod tools;
+mod witness;
 mod wrapped;
 
 use std::io::Write;
@@ -27,6 +28,7 @@ pub use clock::HeldClock;
 pub use fed::FedLog;
 pub use held::Held;
 pub use running::Running;
+pub use witness::{STALE_AFTER, Tally, Witness};
 pub use wrapped::Wrapped;
 
 /// How long anything may take before a test fails: far above what it takes on a

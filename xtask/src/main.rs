@@ -12,6 +12,7 @@ mod kafka;
 mod memcheck;
 mod run;
 mod setup;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ cargo xtask COMMAND
   guard [--record]  count the instructions of the hot paths, and compare with what is
                     recorded, or record it
   memcheck          the tests that call into librdkafka, under a memory checker
+  soak [--only KIND]… [--times 20]
+                    inject each kind of fault so often, and tally what was lost, doubled
+                    or wrong; goes on where an earlier run ended
   kafka up [--nodes N]
                     start a Kafka broker, or a cluster; it ends with the shell that this
                     is called in
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         (Some("guard"), []) => guard::guard(Guard::Check),
         (Some("guard"), [option]) if option == "--record" => guard::guard(Guard::Record),
         (Some("memcheck"), []) => memcheck::memcheck(),
+        (Some("soak"), args) => soak::soak(args),
         (Some("kafka"), [action]) if action == "up" => kafka::up("1"),
         (Some("kafka"), [action, option, nodes]) if action == "up" && option == "--nodes" => kafka::up(nodes),
         (Some("kafka"), [action]) if action == "down" => kafka::down(),

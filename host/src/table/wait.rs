@@ -1,12 +1,15 @@
 //! Waiting for what others wrote.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::log::{Ack, LogError, Offset, Partition};
 use crate::table::shared::Shared;
+
+/// How long to wait before asking a log again that could not tell.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Whether what was waited for is visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,8 @@ impl EndOffsets {
 }
 
 pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
+    // What the log said last, if it could not tell.
+    let why = Mutex::new(None);
     let wait = async {
         let mut applied = shared.subscribe_applied();
         loop {
@@ -71,11 +76,20 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
                         return Freshness::Stale("the table is gone".to_owned());
                     }
                 }
+                // It may pass in the time there is.
+                Err(error) if error.is_transient() => {
+                    *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                    tokio::time::sleep(AGAIN).await;
+                }
                 Err(error) => return Freshness::Stale(error.to_string()),
             }
         }
     };
-    within(timeout, wait).await
+    let waited = within(timeout, wait).await;
+    match (waited, why.into_inner().unwrap_or_else(PoisonError::into_inner)) {
+        (Freshness::Stale(late), Some(why)) => Freshness::Stale(format!("{late}: {why}")),
+        (waited, _) => waited,
+    }
 }
 
 pub(super) async fn wait_for(shared: &Shared, acks: &[Ack], timeout: Duration) -> Freshness {

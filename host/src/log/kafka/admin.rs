@@ -203,7 +203,12 @@ pub(super) fn listed(reply: &Reply) -> Vec<Listed> {
         let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
         let place = |&info: &*const _| {
             let place = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
-            let offset = if place.err.is_error() { Err(place.err.into()) } else { Ok(place.offset) };
+            let offset = match place.offset {
+                _ if place.err.is_error() => Err(place.err.into()),
+                // No error, and no answer: nobody leads the partition just now.
+                ..0 => Err(RDKafkaErrorCode::LeaderNotAvailable),
+                offset => Ok(offset),
+            };
             (text(place.topic), place.partition, offset)
         };
         list(infos, count).iter().map(place).collect()

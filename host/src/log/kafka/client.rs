@@ -166,6 +166,16 @@ impl Client {
         }
     }
 
+    /// Why the client is of no use any more, if so.
+    pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        let mut reason: [c_char; 512] = [0; 512];
+        // SAFETY: the client is alive; the reason is a text if there is an error.
+        unsafe {
+            let code = sys::rd_kafka_fatal_error(self.rk(), reason.as_mut_ptr(), reason.len());
+            code.is_error().then(|| (code.into(), text(reason.as_ptr())))
+        }
+    }
+
     /// Makes a poll that is under way, or the next one, return at once.
     pub(super) fn wake(&self) {
         // SAFETY: the queue lives as long as `self`.

@@ -89,7 +89,14 @@ impl Control {
             let reply = request(&self.client)?.await.map_err(|_| LogError::Closed)?;
             match reply.error() {
                 None => Ok(reply),
-                Some((code, reason)) => Err(self.error(topic, action, code, self.why(reason))),
+                Some((code, reason)) => {
+                    if code == RDKafkaErrorCode::OperationTimedOut {
+                        // Maybe it waited for a broker that is gone. Before the next question,
+                        // librdkafka is to learn which there are.
+                        self.heard.doubt(&reason);
+                    }
+                    Err(self.error(topic, action, code, self.why(reason)))
+                }
             }
         };
         tokio::select! {

@@ -82,6 +82,11 @@ impl Heard {
         }
     }
 
+    /// A question was not answered in time.
+    pub(super) fn doubt(&self, reason: &str) {
+        self.state().reason.get_or_insert_with(|| reason.to_owned());
+    }
+
     /// The client that asks has something to say.
     pub(super) fn refused_by(&self, failure: &Failure) {
         if meaning(failure.code) == Meaning::Authentication {

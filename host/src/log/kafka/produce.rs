@@ -6,7 +6,7 @@
 use std::ffi::{CString, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ use sys::rd_kafka_vtype_t as Kind;
 
 /// How long the thread waits for events.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to wait for the partitions of a topic.
+const METADATA: Duration = Duration::from_secs(5);
 
 /// How long to wait for the reports on records that were given up.
 const GIVING_UP: Duration = Duration::from_secs(2);
@@ -48,6 +51,8 @@ struct Inner {
     heard: Arc<Heard>,
     stop: AtomicBool,
     dead: AtomicBool,
+    /// Why it is of no use any more.
+    fatal: OnceLock<(Code, String)>,
     /// The queue may have room again.
     room: Notify,
     /// A std lock: held to count or to take.
@@ -74,6 +79,7 @@ impl Producer {
             heard,
             stop: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            fatal: OnceLock::new(),
             room: Notify::new(),
             outstanding: Mutex::default(),
             reported: Condvar::new(),
@@ -107,11 +113,21 @@ impl Producer {
         topic: &TopicDescription,
         record: &NewRecord,
     ) -> Result<Delivery, LogError> {
+        let mut refreshed = false;
         loop {
             // Listens before it looks, so that no room is missed.
             let room = self.inner.room.notified();
             match self.inner.queue(topic, record) {
                 Err(Code::QueueFull) => room.await,
+                // The topic has it: it was added since the client looked.
+                Err(Code::UnknownPartition) if !refreshed => {
+                    refreshed = true;
+                    let (inner, name) = (self.inner.clone(), topic.name.clone());
+                    let refresh = move || inner.client.refresh_metadata(&name, METADATA);
+                    if let Ok(Err(error)) = tokio::task::spawn_blocking(refresh).await {
+                        tracing::debug!(topic = topic.name, "cannot ask for new partitions: {error}");
+                    }
+                }
                 Err(code) => return Err(self.inner.error(topic, code)),
                 Ok(delivery) => return Ok(delivery),
             }
@@ -164,6 +180,10 @@ impl Inner {
                 Some(Event::Failure(failure)) => {
                     self.heard.failed(&failure);
                     if failure.fatal {
+                        if let Some(fatal) = self.client.fatal_error() {
+                            // The first error is the cause.
+                            let _ = self.fatal.set(fatal);
+                        }
                         tracing::warn!(log = %self.log, "the writing client ends and is replaced: {failure}");
                         self.dead.store(true, Ordering::Release);
                     }
@@ -187,6 +207,12 @@ impl Inner {
 
     fn not_delivered(&self, delivered: &Delivered, code: Code) -> LogError {
         let (log, topic) = (self.log.to_string(), delivered.topic.clone());
+        // What is not sent because of an error that ended the client, fails with that error.
+        if let (Code::PurgeQueue | Code::Fatal, Some((code, reason))) = (code, self.fatal())
+            && meaning(code) == Meaning::Denied
+        {
+            return about_topic(&log, &topic, "write to", code, reason);
+        }
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
             let unacknowledged = Unacknowledged {
                 topic: topic.clone(),
@@ -212,6 +238,11 @@ impl Inner {
                 _ => LogError::Undelivered { log, topic, reason: code.to_string() },
             },
         }
+    }
+
+    /// Why the client is of no use any more, if so.
+    fn fatal(&self) -> Option<(Code, String)> {
+        self.fatal.get().cloned().or_else(|| self.client.fatal_error())
     }
 
     fn error(&self, topic: &TopicDescription, code: Code) -> LogError {
