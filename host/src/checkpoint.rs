@@ -17,7 +17,9 @@
 //!   be killed at any time.
 //! - It is not written before the table is complete, and says as of when it is: a record
 //!   above its positions came later. As long as the log keeps tombstones for longer than
-//!   that is ago, none can be missed.
+//!   that is ago, none can be missed; a table that was away for longer voids it.
+//! - What compaction drops is gone for a codec that would accept less than the one that
+//!   kept it, as if the broker had compacted.
 //! - Whatever is wrong with a checkpoint, the table replays its topic, and says why.
 //!
 //! Knows nothing of codecs and tables.
@@ -30,6 +32,7 @@ mod manifest;
 mod segment;
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -56,6 +59,8 @@ impl Checkpoint {
         let path = folder.join("lock");
         let lock = File::create(&path).map_err(CheckpointError::io("open", &path))?;
         match lock.try_lock() {
+            // One that was removed meanwhile keeps nobody out.
+            Ok(()) if !is_at(&lock, &path) => Self::open(folder),
             Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
             Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::Used { folder: folder.to_owned() }),
             Err(fs::TryLockError::Error(error)) => Err(CheckpointError::io("lock", &path)(error)),
@@ -124,12 +129,18 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     }
     let checkpoint = Checkpoint::open(folder)?;
     clear(folder)?;
-    drop(checkpoint);
     let lock = folder.join("lock");
     fs::remove_file(&lock).map_err(CheckpointError::io("remove", &lock))?;
+    drop(checkpoint);
     // Something else may be in it.
     let _ = fs::remove_dir(folder);
     Ok(())
+}
+
+/// Whether this file is the one at this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().map(identity).ok() == fs::metadata(path).map(identity).ok()
 }
 
 /// Removes the manifest, then everything that it named.

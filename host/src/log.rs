@@ -94,8 +94,8 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`LogError::Replaced`] if the topic of this name is another one now, or ends
-    /// before what was read of it, or if the log cannot be asked.
+    /// [`LogError::Replaced`] if the topic of this name is another one now, or if
+    /// the log cannot be asked.
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError>;
 
     /// The end offset of each partition, as of now, for somebody who waits for it:
@@ -103,7 +103,7 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// As [`Log::offsets`].
+    /// As [`Log::offsets`], and if the topic ends before what was read of it.
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError>;
 
     /// One stream for each partition of the topic: at once for each of these ranges,

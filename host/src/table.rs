@@ -144,7 +144,8 @@ impl TableBuilder {
         self
     }
 
-    /// The clock by which entries expire; the machine's by default.
+    /// The clock by which entries expire, and by which a checkpoint ages; the machine's by
+    /// default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.settings.clock = clock;
@@ -335,8 +336,8 @@ impl Table {
     /// The table stops even if this is dropped.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
-        let mut status = self.shared.subscribe_status();
+        let mut ended = self.shared.ended.subscribe();
         // The sender lives in `shared`.
-        let _ = status.wait_for(Status::is_over).await;
+        let _ = ended.wait_for(|&ended| ended).await;
     }
 }

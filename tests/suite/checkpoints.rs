@@ -152,6 +152,54 @@ on_each_log! {
     what_does_not_fit_is_replayed_and_the_reason_is_told,
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_has_lost_is_not_in_a_table_from_a_checkpoint() {
+    let (scratch, folder) = (On::Kafka.scratch(1).await, TempDir::new().unwrap());
+    scratch.write((0..100).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
+    kept(&scratch, folder.path()).await.stop().await;
+    let bootstrap = ktables_tests::kafka::shared();
+    for below in [30, 60] {
+        // Before a table starts, and while it follows.
+        let follows = kept(&scratch, folder.path()).await;
+        ktables_tests::kafka::delete_records(&bootstrap, &scratch.topic.name, &[(0, below)]).await;
+        eventually_async("what is lost is gone", || (follows.len() == 100 - below as usize).then_some(()))
+            .await;
+        follows.stop().await;
+        let starts = kept(&scratch, folder.path()).await;
+        assert_eq!(
+            (starts.len(), seen(&starts)),
+            (100 - below as usize, seen(&scratch.table(Codecs::default()).await))
+        );
+        assert_eq!(stats(&starts).unused, None);
+        starts.stop().await;
+    }
+    // Lost while nobody looked: the table hears of it soon.
+    ktables_tests::kafka::delete_records(&bootstrap, &scratch.topic.name, &[(0, 90)]).await;
+    let table = kept(&scratch, folder.path()).await;
+    assert_eq!(seen(&table), seen(&scratch.table(Codecs::default()).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_away_for_longer_than_tombstones_live_voids_its_checkpoint() {
+    let (scratch, folder, clock) = (Scratch::new(1).await, TempDir::new().unwrap(), HeldClock::default());
+    scratch.put("a", Some(b"1")).await;
+    let start = || {
+        let builder = builder(&scratch, Codecs::default()).checkpoint(folder.path());
+        builder.checkpoint_max_age(Duration::from_secs(3600)).clock(Arc::new(clock.clone())).start()
+    };
+    let table = start().await.unwrap();
+    let made = eventually_async("the checkpoint is there", || stats(&table).as_of).await;
+    clock.advance(Duration::from_secs(600));
+    eventually_async("it is confirmed", || stats(&table).as_of.filter(|as_of| *as_of > made)).await;
+    clock.advance(Duration::from_secs(7200));
+    let failed = eventually_async("it is void", || stats(&table).failed).await;
+    assert!(failed.contains("was away"), "{failed}");
+    table.stop().await;
+    assert!(checkpoint::inspect(folder.path()).is_err());
+    let again = start().await.unwrap();
+    assert!(stats(&again).unused.is_some() && stats(&again).failed.is_none());
+}
+
 /// A checkpoint of some 300 KB in several segments, and the table that it stands for.
 async fn damageable(folder: &Path) -> (Scratch, Seen) {
     let scratch = Scratch::new(2).await;

@@ -3,28 +3,32 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::checkpoint::compact::{Compacted, compact};
-use crate::checkpoint::manifest::{LastRecord, Manifest, SegmentInfo};
+use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
 use crate::checkpoint::segment::{SegmentWriter, files};
 use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, clear};
 use crate::log::batch::BatchWriter;
 use crate::log::{Headers, Isolation, Offset, Partition, RecordBatch, TopicDescription};
 
-/// How many batches wait for the disk: 32 MiB.
-const QUEUE: usize = 256;
+/// How many KiB wait for the disk.
+const QUEUE_KIB: u32 = 32 * 1024;
 
 /// How long a table waits for the disk before it gives its checkpoint up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the manifest is replaced, if there is something new.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// How often to look whether a compaction is done.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Segments are compacted when they have grown to twice what the last compaction left, and
 /// this.
@@ -44,10 +48,12 @@ pub(crate) enum Kept {
 /// What the thread is told.
 #[derive(Debug)]
 enum Message {
-    Kept(Kept),
+    /// Dropped, what was kept gives its room to others.
+    Kept(Kept, OwnedSemaphorePermit),
     /// Everything of before this time (milliseconds since 1970) is in it.
     Complete(i64),
-    Compacted(Partition, usize, Offset, Result<Compacted, CheckpointError>),
+    /// It stands for nothing any more.
+    Void(CheckpointError),
     /// Come to an end, and drop this then.
     Finish(oneshot::Sender<()>),
 }
@@ -63,7 +69,8 @@ pub(crate) struct KeeperState {
 /// The way to the thread that keeps a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    messages: mpsc::Sender<Message>,
+    messages: Sender<Message>,
+    room: Arc<Semaphore>,
     state: Arc<Mutex<KeeperState>>,
 }
 
@@ -89,7 +96,7 @@ impl Keeper {
                 Manifest::new(&topic.name, &topic.id, headers == Headers::Wanted, isolation)
             }
         };
-        let (messages, received) = mpsc::channel(QUEUE);
+        let (messages, received) = channel();
         let as_of = loaded.map(|loaded| loaded.manifest.as_of);
         let bytes = manifest.bytes();
         let state = Arc::new(Mutex::new(KeeperState { bytes, as_of, failed: None }));
@@ -100,20 +107,18 @@ impl Keeper {
             manifest,
             open: HashMap::new(),
             rejected: HashMap::new(),
-            compacted: HashMap::new(),
+            may_compact: false,
             compacting: None,
             dirty: false,
-            messages: messages.downgrade(),
             state: state.clone(),
         };
         keeping.remove_strangers()?;
-        let runtime = Handle::current();
         let thread = std::thread::Builder::new().name("ktables-checkpoint".to_owned());
         let folder = keeping.folder.clone();
         thread
-            .spawn(move || keeping.run(received, &runtime))
+            .spawn(move || keeping.run(&received))
             .map_err(CheckpointError::io("start a thread for", &folder))?;
-        Ok(Self { messages, state })
+        Ok(Self { messages, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)), state })
     }
 
     pub(crate) fn state(&self) -> KeeperState {
@@ -124,29 +129,40 @@ impl Keeper {
     /// Keeps what is about to be applied. Fails if the disk does not take it; the checkpoint
     /// stays as it was then.
     pub(crate) async fn keep(&self, kept: Kept) -> Result<(), CheckpointError> {
-        self.send(Message::Kept(kept)).await
+        let bytes = match &kept {
+            Kept::Records(batch, _) => batch.byte_len(),
+            Kept::Rejected(..) | Kept::Position(..) => 0,
+        };
+        let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
+        match timeout(PATIENCE, self.room.clone().acquire_many_owned(kib)).await {
+            Ok(Ok(room)) => self.send(Message::Kept(kept, room)),
+            _ => Err(CheckpointError::Slow),
+        }
     }
 
     /// All records of before this time are applied.
-    pub(crate) async fn complete(&self, as_of: i64) -> Result<(), CheckpointError> {
-        self.send(Message::Complete(as_of)).await
+    pub(crate) fn complete(&self, as_of: i64) -> Result<(), CheckpointError> {
+        self.send(Message::Complete(as_of))
     }
 
-    /// Waits until everything is on the disk.
+    /// What there is stands for nothing, and is removed.
+    pub(crate) fn void(&self, why: CheckpointError) {
+        // It has ended already.
+        let _ = self.send(Message::Void(why));
+    }
+
+    /// Waits until everything is on the disk, and the folder free.
     pub(crate) async fn finish(&self) {
         let (done, finished) = oneshot::channel();
-        if self.send(Message::Finish(done)).await.is_ok() {
+        if self.send(Message::Finish(done)).is_ok() {
             // An error means that it is dropped.
             let _ = finished.await;
         }
     }
 
-    async fn send(&self, message: Message) -> Result<(), CheckpointError> {
-        match timeout(PATIENCE, self.messages.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(self.state().failed.unwrap_or(CheckpointError::Slow)),
-            Err(_) => Err(CheckpointError::Slow),
-        }
+    fn send(&self, message: Message) -> Result<(), CheckpointError> {
+        let gone = |_| self.state().failed.unwrap_or(CheckpointError::Slow);
+        self.messages.send(message).map_err(gone)
     }
 }
 
@@ -161,20 +177,31 @@ struct Keeping {
     /// The last segment of a partition, if it may be appended to.
     open: HashMap<Partition, SegmentWriter>,
     rejected: HashMap<Partition, HashSet<Offset>>,
-    /// How many bytes the last compaction left.
-    compacted: HashMap<Partition, u64>,
-    compacting: Option<Partition>,
-    /// Before the table is complete, there is no manifest.
+    /// Before the table is complete, segments may still be read, and it is not known what
+    /// was rejected of them.
+    may_compact: bool,
+    compacting: Option<Compacting>,
+    /// Before the first table was complete, there is no manifest.
     is_complete: bool,
     dirty: bool,
-    messages: mpsc::WeakSender<Message>,
     state: Arc<Mutex<KeeperState>>,
 }
 
+/// A compaction under way.
+#[derive(Debug)]
+struct Compacting {
+    partition: Partition,
+    /// How many segments it reads.
+    count: usize,
+    /// The offset behind them.
+    next: Offset,
+    thread: JoinHandle<Result<Compacted, CheckpointError>>,
+}
+
 impl Keeping {
-    fn run(mut self, mut messages: mpsc::Receiver<Message>, runtime: &Handle) {
+    fn run(mut self, messages: &Receiver<Message>) {
         let mut finishing = None;
-        if let Err(error) = self.follow(&mut messages, &mut finishing, runtime) {
+        if let Err(error) = self.follow(messages, &mut finishing) {
             tracing::warn!(topic = self.manifest.topic, "the checkpoint is not kept any more: {error}");
             // OK because nothing panics while it holds the lock.
             self.state.lock().expect("not poisoned").failed = Some(error);
@@ -186,32 +213,31 @@ impl Keeping {
 
     fn follow(
         &mut self,
-        messages: &mut mpsc::Receiver<Message>,
+        messages: &Receiver<Message>,
         finishing: &mut Option<oneshot::Sender<()>>,
-        runtime: &Handle,
     ) -> Result<(), CheckpointError> {
         let mut written = Instant::now();
-        loop {
-            if self.compacting.is_none() && finishing.is_some() {
-                return self.write();
-            }
+        while finishing.is_none() {
             let left = EVERY.saturating_sub(written.elapsed());
-            match runtime.block_on(async { timeout(left, messages.recv()).await }) {
-                Ok(None) => return self.write(),
-                Ok(Some(Message::Kept(kept))) => self.take(kept)?,
-                Ok(Some(Message::Complete(as_of))) => {
-                    (self.manifest.as_of, self.is_complete, self.dirty) = (as_of, true, true);
+            match messages.recv_timeout(if self.compacting.is_some() { LOOK } else { left }) {
+                Ok(Message::Kept(kept, _room)) => self.take(kept)?,
+                Ok(Message::Complete(as_of)) => {
+                    self.manifest.as_of = as_of;
+                    (self.is_complete, self.may_compact, self.dirty) = (true, true, true);
                     self.write()?;
                     self.compact_one();
                 }
-                Ok(Some(Message::Compacted(partition, count, next, compacted))) => {
-                    self.replace(partition, count, next, compacted?)?;
-                    if finishing.is_none() {
-                        self.compact_one();
-                    }
+                Ok(Message::Void(why)) => {
+                    clear(&self.folder)?;
+                    return Err(why);
                 }
-                Ok(Some(Message::Finish(done))) => *finishing = Some(done),
-                Err(_) => {}
+                Ok(Message::Finish(done)) => *finishing = Some(done),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.compacting.as_ref().is_some_and(|compacting| compacting.thread.is_finished()) {
+                self.replace()?;
+                self.compact_one();
             }
             if written.elapsed() >= EVERY {
                 self.write()?;
@@ -219,6 +245,8 @@ impl Keeping {
                 written = Instant::now();
             }
         }
+        self.replace()?;
+        self.write()
     }
 
     fn take(&mut self, kept: Kept) -> Result<(), CheckpointError> {
@@ -241,26 +269,38 @@ impl Keeping {
 
     fn append(&mut self, batch: &RecordBatch) -> Result<(), CheckpointError> {
         let (Some(next), partition) = (batch.next_offset(), batch.partition()) else { return Ok(()) };
-        let first = batch.get(0);
+        let mut written: Option<BatchWriter> = None;
+        for index in 0..batch.len() {
+            let record = batch.get(index);
+            if written.as_ref().is_some_and(|written| !written.reaches(record.offset))
+                && let Some(written) = written.take()
+            {
+                self.append_written(partition, written)?;
+            }
+            let written = written.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
+            written.push(record.offset, record.timestamp, record.key, record.value, record.headers);
+        }
+        if let Some(written) = written {
+            self.append_written(partition, written)?;
+        }
+        let state = self.manifest.partition(partition);
+        (state.position, state.last) = (next.max(state.position), LastRecord::of(batch));
+        Ok(())
+    }
+
+    fn append_written(&mut self, partition: Partition, batch: BatchWriter) -> Result<(), CheckpointError> {
         if !self.open.contains_key(&partition) {
             let number = self.next_number();
-            let segment = SegmentWriter::create(&self.folder, partition, first.offset, number)?;
+            let segment = SegmentWriter::create(&self.folder, partition, batch.base(), number)?;
             self.manifest.partition(partition).segments.push(segment.info.clone());
             self.open.insert(partition, segment);
         }
-        let mut written = BatchWriter::new(first.offset, first.timestamp);
-        for index in 0..batch.len() {
-            let record = batch.get(index);
-            written.push(record.offset, record.timestamp, record.key, record.value, record.headers);
-        }
         // OK because it was put there.
         let segment = self.open.get_mut(&partition).expect("an open segment");
-        segment.append(written)?;
+        segment.append(batch)?;
         let (info, is_full) = (segment.info.clone(), segment.is_full());
-        let state = self.manifest.partition(partition);
-        (state.position, state.last) = (next.max(state.position), LastRecord::of(batch));
         // OK as above.
-        *state.segments.last_mut().expect("an open segment") = info;
+        *self.manifest.partition(partition).segments.last_mut().expect("an open segment") = info;
         self.dirty = true;
         if is_full && let Some(full) = self.open.remove(&partition) {
             full.sync()?;
@@ -283,27 +323,18 @@ impl Keeping {
         self.dirty = false;
         // OK because nothing panics while it holds the lock.
         let mut state = self.state.lock().expect("not poisoned");
-        state.as_of = Some(self.manifest.as_of);
-        state.bytes = self.manifest.bytes();
+        (state.as_of, state.bytes) = (Some(self.manifest.as_of), self.manifest.bytes());
         Ok(())
     }
 
     /// Begins to compact a partition that has grown, on a thread of its own.
     fn compact_one(&mut self) {
-        if self.compacting.is_some() || !self.is_complete {
+        if self.compacting.is_some() || !self.may_compact {
             return;
         }
-        let compacted = &self.compacted;
-        let has_grown = self.manifest.partitions.iter().find(|state| {
-            let bytes: u64 = state.segments.iter().map(|segment| segment.bytes).sum();
-            bytes > 2 * compacted.get(&state.partition).copied().unwrap_or(0) + GROWTH
-        });
-        let Some((partition, segments, next)) =
-            has_grown.map(|state| (state.partition, state.segments.clone(), state.position))
-        else {
-            return;
-        };
-        let Some(messages) = self.messages.upgrade() else { return };
+        let has_grown = |state: &&PartitionState| state.bytes() > 2 * state.compacted + GROWTH;
+        let Some(state) = self.manifest.partitions.iter().find(has_grown) else { return };
+        let (partition, segments, next) = (state.partition, state.segments.clone(), state.position);
         // What comes from now on goes into another segment.
         if let Some(open) = self.open.remove(&partition)
             && let Err(error) = open.sync()
@@ -311,55 +342,54 @@ impl Keeping {
             return tracing::warn!("the checkpoint is not compacted: {error}");
         }
         let number = self.next_number();
-        let (folder, rejected) =
-            (self.folder.clone(), self.rejected.get(&partition).cloned().unwrap_or_default());
-        let work = move || {
-            let compacted = compact(&folder, partition, &segments, &rejected, number);
-            // The table may be gone.
-            let _ = messages.blocking_send(Message::Compacted(partition, segments.len(), next, compacted));
-        };
+        let rejected = self.rejected.get(&partition).cloned().unwrap_or_default();
+        let (folder, count) = (self.folder.clone(), segments.len());
+        let work = move || compact(&folder, partition, &segments, &rejected, number);
         match std::thread::Builder::new().name("ktables-compact".to_owned()).spawn(work) {
-            Ok(_) => self.compacting = Some(partition),
+            Ok(thread) => self.compacting = Some(Compacting { partition, count, next, thread }),
             Err(error) => tracing::warn!("no thread to compact a checkpoint: {error}"),
         }
     }
 
-    /// Puts what a compaction has written in the place of what it has read.
-    fn replace(
-        &mut self,
-        partition: Partition,
-        count: usize,
-        next: Offset,
-        Compacted { segments, rejected }: Compacted,
-    ) -> Result<(), CheckpointError> {
-        self.compacting = None;
+    /// Puts what a compaction has written in the place of what it has read; waits for it. One
+    /// that fails leaves everything as it is.
+    fn replace(&mut self) -> Result<(), CheckpointError> {
+        let Some(Compacting { partition, count, next, thread }) = self.compacting.take() else {
+            return Ok(());
+        };
+        let state = self.manifest.partition(partition);
+        let Compacted { segments, rejected } = match thread.join() {
+            Ok(Ok(compacted)) => compacted,
+            failed => {
+                let why = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "the thread panicked".to_owned(),
+                };
+                tracing::warn!(topic = self.manifest.topic, "the checkpoint is not compacted: {why}");
+                // It is tried again when there is as much more.
+                let state = self.manifest.partition(partition);
+                state.compacted = state.bytes();
+                return self.remove_strangers();
+            }
+        };
+        state.compacted = segments.iter().map(|segment| segment.bytes).sum();
+        state.segments.splice(..count, segments);
         // Of those that are gone, nobody will ask.
         let known = self.rejected.entry(partition).or_default();
         known.retain(|offset| *offset >= next || rejected.contains(offset));
-        self.compacted.insert(partition, segments.iter().map(|segment| segment.bytes).sum());
-        let state = self.manifest.partition(partition);
-        let old: Vec<SegmentInfo> = state.segments.splice(..count, segments).collect();
         self.dirty = true;
         self.write()?;
-        for segment in old {
-            // What stays is removed when the next table starts.
-            let _ = std::fs::remove_file(self.folder.join(segment.file));
-        }
-        Ok(())
+        self.remove_strangers()
     }
 
-    /// Removes the segments that the manifest does not name: a process was killed before it
-    /// could.
+    /// Removes the segments that the manifest does not name: what a compaction has replaced,
+    /// and what a process left that was killed.
     fn remove_strangers(&self) -> Result<(), CheckpointError> {
-        let known: HashSet<&str> = self
-            .manifest
-            .partitions
-            .iter()
-            .flat_map(|state| &state.segments)
-            .map(|segment| &*segment.file)
-            .collect();
+        let segments = self.manifest.partitions.iter().flat_map(|state| &state.segments);
+        let known: HashSet<&str> = segments.map(|segment| &*segment.file).collect();
         for path in files(&self.folder)? {
-            if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| known.contains(name)) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_none_or(|name| !known.contains(name)) {
                 std::fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;
             }
         }

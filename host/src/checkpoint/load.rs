@@ -12,14 +12,11 @@ use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
 use crate::checkpoint::segment::{batches, verified};
 use crate::log::{Headers, Isolation, Offset, OffsetRange, Partition, RecordBatch, TopicDescription, batch};
 
-/// How many segments are read at once by all partitions of all tables: each is held as a
-/// whole.
+/// How many segments a table reads at once: each is held as a whole.
 const SEGMENTS_AT_ONCE: usize = 4;
 
 /// How many batches wait between the disk and a table.
 const BATCHES: usize = 4;
-
-static READING: Semaphore = Semaphore::const_new(SEGMENTS_AT_ONCE);
 
 /// What a table wants of a checkpoint.
 #[derive(Debug)]
@@ -40,6 +37,7 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Loaded {
     folder: PathBuf,
     pub(super) manifest: Arc<Manifest>,
+    reading: Arc<Semaphore>,
 }
 
 impl Loaded {
@@ -50,8 +48,16 @@ impl Loaded {
     ) -> Result<Self, CheckpointError> {
         match unfit(&manifest, wanted) {
             Some(reason) => Err(CheckpointError::Unfit { reason }),
-            None => Ok(Self { folder: folder.to_owned(), manifest: Arc::new(manifest) }),
+            None => {
+                let reading = Arc::new(Semaphore::new(SEGMENTS_AT_ONCE));
+                Ok(Self { folder: folder.to_owned(), manifest: Arc::new(manifest), reading })
+            }
         }
+    }
+
+    /// As of when it is complete: milliseconds since 1970.
+    pub(crate) fn as_of(&self) -> i64 {
+        self.manifest.as_of
     }
 
     /// How many records it has.
@@ -68,7 +74,7 @@ impl Loaded {
     pub(crate) fn rest(&self, range: OffsetRange) -> OffsetRange {
         let Some(state) = self.state(range.partition) else { return range };
         let last = state.last.map_or(state.position, |last| last.offset);
-        OffsetRange { start: last.clamp(range.start, range.end), ..range }
+        OffsetRange { start: last.max(range.start), ..range }
     }
 
     /// What to do with what the log has from there on.
@@ -89,10 +95,12 @@ impl Loaded {
         let (sink, mut receiver) = mpsc::channel(BATCHES);
         let this = self.clone();
         tokio::spawn(async move {
-            let segments = this.state(range.partition).map(|state| state.segments.clone());
+            // Of a partition that is empty now, nobody waits for what it had.
+            let state = this.state(range.partition).filter(|_| range.start < range.end);
+            let segments = state.map(|state| state.segments.clone());
             for segment in segments.unwrap_or_default() {
                 // OK because it is never closed.
-                let permit = READING.acquire().await.expect("never closed");
+                let permit = this.reading.acquire().await.expect("never closed");
                 let (folder, sender) = (this.folder.clone(), sink.clone());
                 let read = move || {
                     let bytes = verified(&folder, &segment)?;
@@ -103,7 +111,11 @@ impl Loaded {
                 match read {
                     Ok(Ok(true)) => {}
                     // Nobody wants more.
-                    Ok(Ok(false)) | Err(_) => return,
+                    Ok(Ok(false)) => return,
+                    Err(error) => {
+                        let error = CheckpointError::damaged(&this.folder, error.to_string());
+                        return drop(sink.send(Err(error)).await);
+                    }
                     Ok(Err(error)) => return drop(sink.send(Err(error)).await),
                 }
             }
@@ -139,6 +151,9 @@ fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
     }
     if *headers == Headers::Wanted && !manifest.headers {
         return Some("it has no headers, and the codec wants them".to_owned());
+    }
+    if topic.id.bytes().all(|byte| byte == b'A') {
+        return Some("the cluster gives topics no identity".to_owned());
     }
     if *isolation != manifest.isolation {
         return Some("it was read with another isolation".to_owned());
@@ -193,11 +208,19 @@ impl Overlap {
     /// What of a batch of the log is new. The first may begin with the record that the
     /// checkpoint has last; if that is another one, the log is not the same.
     pub(crate) fn new_of(&mut self, batch: RecordBatch) -> Result<RecordBatch, CheckpointError> {
-        if self.last.take().is_some_and(|last| !last.fits(&batch)) {
-            let (partition, offset) = (batch.partition(), batch.get(0).offset);
+        let last = self.last;
+        // Where the checkpoint saw no record, there is none, but in another log.
+        let between = |offset| last.is_some_and(|last| offset > last.offset && offset < self.position);
+        let other = (0..batch.len()).map(|index| batch.get(index).offset).find(|&offset| between(offset));
+        let other = other.or(last.filter(|last| !last.fits(&batch)).map(|last| last.offset));
+        if let Some(offset) = other {
+            let partition = batch.partition();
             let reason =
                 format!("partition {partition} has another record at offset {offset}: it was truncated");
             return Err(CheckpointError::Unfit { reason });
+        }
+        if batch.next_offset().is_some_and(|next| next >= self.position) {
+            self.last = None;
         }
         Ok(batch.from_offset(self.position))
     }

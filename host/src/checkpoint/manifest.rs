@@ -39,8 +39,17 @@ pub(super) struct PartitionState {
     /// The offset behind everything that was read.
     pub(super) position: Offset,
     pub(super) last: Option<LastRecord>,
+    /// What the last compaction left, in bytes.
+    pub(super) compacted: u64,
     /// In the order of their offsets.
     pub(super) segments: Vec<SegmentInfo>,
+}
+
+impl PartitionState {
+    /// What its segments take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
 }
 
 /// The last record that was read, to know it again: a log that was truncated and has grown
@@ -115,7 +124,8 @@ impl Manifest {
             Some(index) => index,
             None => {
                 let (last, segments) = (None, Vec::new());
-                self.partitions.push(PartitionState { partition: number, position: 0, last, segments });
+                let state = PartitionState { partition: number, position: 0, last, compacted: 0, segments };
+                self.partitions.push(state);
                 self.partitions.len() - 1
             }
         };
@@ -124,7 +134,7 @@ impl Manifest {
 
     /// What its segments take.
     pub(super) fn bytes(&self) -> u64 {
-        self.partitions.iter().flat_map(|state| &state.segments).map(|segment| segment.bytes).sum()
+        self.partitions.iter().map(PartitionState::bytes).sum()
     }
 
     /// Reads it, and checks that it is what was written.

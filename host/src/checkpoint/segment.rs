@@ -74,6 +74,9 @@ impl<'a> Segments<'a> {
     }
 
     pub(super) fn push(&mut self, record: &RawRecord<'_>) -> Result<(), CheckpointError> {
+        if self.batch.as_ref().is_some_and(|batch| !batch.reaches(record.offset)) {
+            self.flush()?;
+        }
         let batch = self.batch.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
         batch.push(record.offset, record.timestamp, record.key, record.value, &record.headers());
         if batch.len() >= BATCH_BYTES {
@@ -168,4 +171,41 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
         entry.file_name().to_str().is_some_and(is_segment).then(|| entry.path())
     });
     Ok(paths.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Headers, RecordBatch};
+
+    #[test]
+    fn offsets_may_be_farther_apart_than_a_batch_reaches() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let far = i64::from(i32::MAX);
+        let offsets = [5, 6, far + 5, far + 6, 3 * far, 3 * far + 1];
+        let mut read = RecordBatch::new(0);
+        offsets.iter().for_each(|&offset| read.push(offset, 7, Some(b"k"), Some(b"v"), Vec::new()));
+        let mut segments = Segments::new(folder.path(), 0, 1);
+        let whole: Vec<u8> = offsets
+            .iter()
+            .flat_map(|&offset| {
+                let mut batch = BatchWriter::new(offset, 7);
+                batch.push(offset, 7, Some(b"k"), Some(b"v"), &[]);
+                batch.finish()
+            })
+            .collect();
+        for batch in batches(Path::new("none"), &whole) {
+            for record in batch::records(batch.unwrap()) {
+                segments.push(&record.unwrap()).unwrap();
+            }
+        }
+        let infos = segments.finish().unwrap();
+        let mut back = RecordBatch::new(0);
+        let bytes = verified(folder.path(), &infos[0]).unwrap();
+        for batch in batches(folder.path(), &bytes) {
+            batch::read_into(batch.unwrap(), 0, Headers::Unwanted, &mut back).unwrap();
+        }
+        assert_eq!((infos.len(), infos[0].records), (1, 6));
+        assert_eq!((0..6).map(|index| back.get(index).offset).collect::<Vec<_>>(), offsets);
+    }
 }

@@ -177,7 +177,7 @@ pub(super) struct SetArgs {
     pub(super) wait: WaitArgs,
     /// Write it again every so often until Ctrl-C, and delete it then: for tables whose
     /// entries expire (ttl).
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub(super) heartbeat: Option<Duration>,
     /// Leave the entry at the end of the heartbeats.
     #[arg(long, requires = "heartbeat")]
@@ -432,4 +432,11 @@ pub(super) struct BuildArgs {
 
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text)
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        Ok(Duration::ZERO) => Err("it has to be more than nothing".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }

@@ -96,7 +96,7 @@ async fn heartbeats(
         match beat.await {
             Ok(ack) => print_ack(ack, output)?,
             // The next one may get through.
-            Err(WriteError::Log(error)) if is_passing(&error) => tracing::warn!("{error}"),
+            Err(error) if is_passing(&error) => tracing::warn!("{error}"),
             Err(error) => return Err(error.into()),
         }
     }
@@ -108,8 +108,12 @@ async fn heartbeats(
     Ok(Exit::Done)
 }
 
-fn is_passing(error: &LogError) -> bool {
-    error.is_transient() || matches!(error, LogError::Undelivered { .. })
+fn is_passing(error: &WriteError) -> bool {
+    match error {
+        WriteError::Log(error) => error.is_transient() || matches!(error, LogError::Undelivered { .. }),
+        WriteError::NotVisible { .. } | WriteError::Codec(_) => true,
+        _ => false,
+    }
 }
 
 /// Nothing is written yet, so nothing is to be said when the command is told to end.

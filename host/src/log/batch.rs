@@ -268,7 +268,12 @@ impl BatchWriter {
         self.base
     }
 
-    /// Appends a record; offsets ascend.
+    /// Whether a record of this offset may be in the same batch as the first.
+    pub(crate) fn reaches(&self, offset: Offset) -> bool {
+        i32::try_from(offset - self.base).is_ok()
+    }
+
+    /// Appends a record that it [reaches](BatchWriter::reaches); offsets ascend.
     pub(crate) fn push(
         &mut self,
         offset: Offset,
@@ -309,7 +314,7 @@ impl BatchWriter {
     pub(crate) fn finish(mut self) -> Vec<u8> {
         // OK because whoever fills a batch looks at its length, far below 2 GiB.
         let len = i32::try_from(self.bytes.len() - PREFIX).expect("less than 2 GiB");
-        let last = i32::try_from(self.last - self.base).expect("a batch is not that long");
+        let last = i32::try_from(self.last - self.base).expect("it reaches its last record");
         let mut put = |at: usize, field: &[u8]| self.bytes[at..at + field.len()].copy_from_slice(field);
         put(0, &self.base.to_be_bytes());
         put(8, &len.to_be_bytes());

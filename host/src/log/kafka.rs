@@ -129,6 +129,17 @@ impl KafkaLog {
     }
 }
 
+/// Fails if a record is for a partition that the topic has not.
+fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
+    match record.partition.filter(|number| !(0..topic.partitions).contains(number)) {
+        None => Ok(()),
+        Some(partition) => {
+            let (topic, partitions) = (topic.name.clone(), topic.partitions);
+            Err(LogError::UnknownPartition { topic, partition, partitions })
+        }
+    }
+}
+
 /// What writes, from the first write on.
 #[derive(Debug, Default)]
 struct Writing {
@@ -243,10 +254,7 @@ impl Log for KafkaLog {
     }
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
-        if let Some(partition) = record.partition.filter(|number| !(0..topic.partitions).contains(number)) {
-            let (topic, partitions) = (topic.name.clone(), topic.partitions);
-            return Err(LogError::UnknownPartition { topic, partition, partitions });
-        }
+        check_partition(topic, &record)?;
         self.producer(topic)?.send(topic, &record).await
     }
 
@@ -255,6 +263,7 @@ impl Log for KafkaLog {
         topic: &TopicDescription,
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
+        records.iter().try_for_each(|record| check_partition(topic, record))?;
         let options = self.configs.options();
         if !options.idempotence {
             let reason = "transactions, which write many records as one, rest on it: leave it on".to_owned();
@@ -264,6 +273,9 @@ impl Log for KafkaLog {
         let (topic, mut current) = (topic.clone(), self.transactions.clone().lock_owned().await);
         let runtime = tokio::runtime::Handle::current();
         let work = move || {
+            if current.as_ref().is_some_and(Transactions::is_dead) {
+                *current = None;
+            }
             let transactions = match &mut *current {
                 Some(transactions) => transactions,
                 none => {

@@ -120,6 +120,11 @@ impl RecordBatch {
         self.offsets.len()
     }
 
+    /// The bytes of all keys and values.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.keys.byte_len() + self.values.byte_len()
+    }
+
     /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {

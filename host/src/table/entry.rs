@@ -204,11 +204,6 @@ impl Entry {
         let Head { partition, offset, timestamp, .. } = *self.head();
         Origin { partition, offset, timestamp }
     }
-
-    /// Whether both come of the same record.
-    pub(super) fn is_of_the_record_of(&self, other: &Self) -> bool {
-        (self.partition(), self.offset()) == (other.partition(), other.offset())
-    }
 }
 
 impl fmt::Debug for Entry {

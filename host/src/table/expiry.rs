@@ -10,7 +10,8 @@ use crate::table::entry::Entry;
 #[derive(Debug)]
 pub(super) struct Deadlines {
     ttl: i64,
-    /// An entry that was replaced stays in it until its time.
+    /// For each key one, as a rule: of an entry that was replaced, it leads to the one that
+    /// did that.
     heap: BinaryHeap<Reverse<Deadline>>,
     /// What the clock said last.
     now: i64,
@@ -46,9 +47,13 @@ impl Deadlines {
         Self { ttl, heap: BinaryHeap::new(), now: i64::MIN }
     }
 
-    /// An entry came. Without a timestamp it never expires.
-    pub(super) fn add(&mut self, entry: &Entry) {
-        if let Some(time) = self.of(entry) {
+    /// An entry came, maybe in the place of another, which is known. Without a timestamp it
+    /// never expires.
+    pub(super) fn add(&mut self, old: Option<&Entry>, entry: &Entry) {
+        let known = old.and_then(|old| self.of(old));
+        if let Some(time) = self.of(entry)
+            && known.is_none_or(|known| time < known)
+        {
             self.heap.push(Reverse(Deadline(time, entry.clone())));
         }
     }
@@ -73,7 +78,7 @@ impl Deadlines {
         self.of(entry).is_some_and(|time| time <= self.now)
     }
 
-    /// The entries whose time has come; some of them were replaced.
+    /// The entries whose time has come; some of them were replaced or are gone.
     pub(super) fn due(&mut self) -> Vec<Entry> {
         let mut due = Vec::new();
         while self.next().is_some_and(|time| time <= self.now)
@@ -82,5 +87,31 @@ impl Deadlines {
             due.push(entry);
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::entry::{EntryMaker, Origin};
+
+    #[test]
+    fn heartbeats_of_a_key_take_one_place() {
+        let entry = |offset: i64| {
+            let origin = Origin { partition: 0, offset, timestamp: offset };
+            EntryMaker::default().make(origin, "k", None, b"1")
+        };
+        let mut deadlines = Deadlines::new(Duration::from_millis(100));
+        deadlines.add(None, &entry(0));
+        for beat in 1..50 {
+            deadlines.add(Some(&entry(beat - 1)), &entry(beat));
+        }
+        assert_eq!((deadlines.heap.len(), deadlines.next()), (1, Some(100)));
+        // One that is older expires sooner.
+        deadlines.add(Some(&entry(49)), &entry(-1));
+        deadlines.add(Some(&entry(49)), &entry(3));
+        assert_eq!(deadlines.next(), Some(100));
+        deadlines.set_clock(103);
+        assert_eq!(deadlines.due().len(), 2);
     }
 }

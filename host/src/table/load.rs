@@ -53,6 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
         () = resume::verify(&shared), if shared.settings.checkpoint.is_some() => {}
         error = follow(&shared) => shared.update(|conditions| conditions.failed = Some(Arc::new(error))),
     }
+    shared.update(|conditions| conditions.stopped = true);
     shared.checkpointing.finish().await;
 }
 
@@ -63,6 +64,7 @@ struct Over(Arc<Shared>);
 impl Drop for Over {
     fn drop(&mut self) {
         self.0.update(|conditions| conditions.stopped = true);
+        self.0.ended.send_replace(true);
     }
 }
 
@@ -98,28 +100,32 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut distrusted = None;
     loop {
         let of = Generation { topic: &topic, number: generation };
-        let reason = match load(shared, of, &mut serving, checkpoint.as_ref(), distrusted.take()).await {
-            Err(End::Halted(error)) => return error,
-            Err(End::Checkpoint(error)) => {
-                let reason = error.to_string();
-                distrusted = Some(error);
-                reason
-            }
-            Err(End::Log(error)) => {
-                let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
-                if !passing(shared, &error) && !replaced {
-                    return error.into();
+        let (reason, is_checkpoints) =
+            match load(shared, of, &mut serving, checkpoint.as_ref(), distrusted.take()).await {
+                Err(End::Halted(error)) => return error,
+                Err(End::Checkpoint(error)) => {
+                    let reason = error.to_string();
+                    distrusted = Some(error);
+                    (reason, true)
                 }
-                error.to_string()
-            }
-        };
+                Err(End::Log(error)) => {
+                    let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
+                    if replaced {
+                        distrusted = Some(CheckpointError::Unfit { reason: error.to_string() });
+                    }
+                    if !passing(shared, &error) && !replaced {
+                        return error.into();
+                    }
+                    (error.to_string(), false)
+                }
+            };
         tracing::warn!(topic = topic.name, "loading a new generation: {reason}");
         shared.update(|conditions| {
             conditions.outdated = Some(format!("loading the topic again: {reason}").into());
             conditions.undecoded.clear();
             conditions.standstills.clear();
         });
-        if distrusted.is_none() {
+        if !is_checkpoints {
             topic = match reappeared(shared, &topic).await {
                 Ok(topic) => Arc::new(topic),
                 Err(error) => return error.into(),
@@ -229,7 +235,7 @@ async fn load(
             }
             shared.update(|conditions| conditions.outdated = None);
             shared.finish_loading(work.view.counters.records);
-            shared.checkpointing.complete(began).await;
+            shared.checkpointing.complete(began);
         }
         let next_expiry = work.deadlines.as_ref().and_then(Deadlines::next);
         let step = tokio::select! {

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::time::sleep;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Keeper, Kept, Loaded, Wanted};
 use crate::log::{
@@ -17,7 +16,7 @@ use crate::table::wait::barrier;
 
 /// How often to look whether everything that was written by then is applied: how old a
 /// checkpoint is counts from there.
-const VERIFY: Duration = Duration::from_secs(30);
+const VERIFY_MILLIS: i64 = 30_000;
 
 /// How long the log may take to tell.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +55,10 @@ struct State {
     loaded: u64,
     unused: Option<Arc<str>>,
     failed: Option<Arc<str>>,
+    /// How long the log keeps tombstones, if that is known.
+    max_age: Option<Duration>,
+    /// As of when everything was applied last: milliseconds since 1970.
+    as_of: Option<i64>,
 }
 
 /// How a table's checkpoint fares.
@@ -77,7 +80,7 @@ pub struct CheckpointStats {
 
 impl Checkpointing {
     pub(super) fn stats(&self, settings: Option<&CheckpointSettings>) -> Option<CheckpointStats> {
-        let State { keeper, loaded, unused, failed } = &*lock(&self.state);
+        let State { keeper, loaded, unused, failed, .. } = &*lock(&self.state);
         let kept = keeper.as_ref().map(|keeper| keeper.state()).unwrap_or_default();
         let as_of = kept.as_of.and_then(|millis| u64::try_from(millis).ok());
         Some(CheckpointStats {
@@ -109,11 +112,30 @@ impl Checkpointing {
         }
     }
 
-    /// Everything of before this time is applied.
-    pub(super) async fn complete(&self, as_of: i64) {
+    /// Everything of before this time is applied. If that was said last so long ago that
+    /// tombstones may have come and gone since, what is kept stands for nothing.
+    pub(super) fn complete(&self, as_of: i64) {
         let Some(keeper) = self.keeper() else { return };
-        if let Err(error) = keeper.complete(as_of).await {
-            self.abandon(&error);
+        let (before, max_age) = {
+            let mut state = lock(&self.state);
+            (state.as_of.replace(as_of), state.max_age)
+        };
+        let age = before.and_then(|before| u64::try_from(as_of - before).ok()).map(Duration::from_millis);
+        let missed = age.zip(max_age).filter(|(age, max_age)| age >= max_age);
+        match missed {
+            None => {
+                if let Err(error) = keeper.complete(as_of) {
+                    self.abandon(&error);
+                }
+            }
+            Some((age, max_age)) => {
+                let reason = format!(
+                    "the table was away for {age:?}, and the log keeps tombstones for {max_age:?}: some may be missed"
+                );
+                let error = CheckpointError::Unfit { reason };
+                self.abandon(&error);
+                keeper.void(error);
+            }
         }
     }
 
@@ -139,11 +161,15 @@ impl Checkpointing {
 
 /// Says now and then as of when the checkpoint is complete.
 pub(super) async fn verify(shared: &Shared) {
+    let clock = &shared.settings.clock;
     loop {
-        sleep(VERIFY).await;
-        let now = shared.settings.clock.now();
+        let due = clock.now().saturating_add(VERIFY_MILLIS);
+        while clock.now() < due {
+            clock.until(due).await;
+        }
+        let now = clock.now();
         if shared.checkpointing.is_kept() && barrier(shared, PATIENCE).await.is_fresh() {
-            shared.checkpointing.complete(now).await;
+            shared.checkpointing.complete(now);
         }
     }
 }
@@ -182,8 +208,11 @@ impl Resumed {
         distrusted: Option<CheckpointError>,
     ) -> Self {
         let Some(checkpoint) = checkpoint else { return Self { loaded: None, headers } };
-        // The one before it holds files, and is of no use any more.
-        lock(&shared.checkpointing.state).keeper = None;
+        // The one before it has the folder.
+        let before = lock(&shared.checkpointing.state).keeper.take();
+        if let Some(before) = before {
+            before.finish().await;
+        }
         let found = match distrusted {
             Some(error) => Err(error),
             None => find(shared, checkpoint, topic, ranges, headers).await,
@@ -198,6 +227,8 @@ impl Resumed {
             Ok(Ok(keeper)) => {
                 let mut state = lock(&shared.checkpointing.state);
                 state.keeper = Some(Arc::new(keeper));
+                state.failed = None;
+                state.as_of = loaded.as_ref().map(Loaded::as_of);
                 state.loaded = loaded.as_ref().map_or(0, Loaded::records);
                 if loaded.is_some() {
                     state.unused = None;
@@ -270,6 +301,7 @@ async fn find(
     headers: Headers,
 ) -> Result<Loaded, CheckpointError> {
     let max_age = max_age(shared, topic).await;
+    lock(&shared.checkpointing.state).max_age = max_age.as_ref().ok().copied();
     let (checkpoint, topic, ranges) = (checkpoint.clone(), topic.clone(), ranges.to_vec());
     let (now, isolation) = (shared.settings.clock.now(), shared.log.isolation());
     let load = move || {

@@ -39,6 +39,8 @@ pub(super) struct Shared {
     /// Changes with every publication and every status.
     applied: watch::Sender<()>,
     status: watch::Sender<Status>,
+    /// Whether the task is over, and with it what it kept.
+    pub(super) ended: watch::Sender<bool>,
     /// A std lock: held to look or to set. Since when the status is what it is.
     since: Mutex<SystemTime>,
     pub(super) end_offsets: EndOffsets,
@@ -136,6 +138,7 @@ impl Shared {
             publisher: Mutex::new(Publisher::new()),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
+            ended: watch::channel(false).0,
             since: Mutex::new(SystemTime::now()),
             end_offsets: EndOffsets::default(),
             conditions: Mutex::default(),

@@ -90,8 +90,8 @@ impl Conditions {
             Self { undecoded, .. } if !undecoded.is_empty() => {
                 Status::Degraded(undecoded.values().next().cloned().unwrap_or_default())
             }
-            Self { standstills, late, .. } if !standstills.is_empty() => {
-                let reasons = late.iter().map(ToString::to_string);
+            Self { caught_up, standstills, late, .. } if !standstills.is_empty() => {
+                let reasons = late.iter().filter(|_| !caught_up).map(ToString::to_string);
                 let reasons = reasons.chain(standstills.iter().map(ToString::to_string));
                 Status::Degraded(reasons.collect::<Vec<_>>().join("; ").into())
             }

@@ -28,6 +28,8 @@ pub(super) struct View {
     pub(super) counters: Counters,
     /// For each partition the next offset to be applied.
     positions: Vec<Offset>,
+    /// For each partition the offset at which it begins, as far as is known.
+    starts: Vec<Offset>,
     rows: Rows,
     notices: RedBlackTreeMapSync<Arc<str>, Notice>,
     /// Entries that are no longer rows, because their time is over.
@@ -69,6 +71,7 @@ impl View {
             topic,
             counters: Counters::default(),
             positions: Vec::new(),
+            starts: Vec::new(),
             rows,
             notices: RedBlackTreeMapSync::new_sync(),
             expired: RedBlackTreeMapSync::new_sync(),
@@ -122,6 +125,7 @@ impl View {
     /// in order.
     pub(super) fn begin(&mut self, range: OffsetRange) {
         self.positions.push(range.start);
+        self.starts.push(range.start);
     }
 
     /// Everything of a partition below this offset has been applied.
@@ -157,15 +161,16 @@ impl View {
     fn set(&mut self, row: Entry, hash: KeyHash, effects: &mut Effects<'_>) {
         self.forget(row.key());
         self.counters.payload_bytes += row.payload();
-        if let Some(deadlines) = &mut effects.deadlines {
-            deadlines.add(&row);
-        }
+        let added = effects.deadlines.is_some().then(|| row.clone());
         let new = effects.told.is_some().then(|| row.clone());
         let by = row.origin();
         let old = self.rows.set(row, hash);
         if let Some(old) = &old {
             self.counters.payload_bytes -= old.payload();
             self.counters.mistakes.compare(&self.topic.name, old, by);
+        }
+        if let (Some(deadlines), Some(row)) = (&mut effects.deadlines, added) {
+            deadlines.add(old.as_ref(), &row);
         }
         if let Some(new) = new {
             effects.tell(|| Told::Change(Change::set(old, new, Cause::Record)));
@@ -233,6 +238,11 @@ impl View {
     /// The log has lost what a partition held below this offset, and so do we: a table that
     /// starts now would not have it.
     pub(super) fn begin_at(&mut self, partition: Partition, start: Offset, effects: &mut Effects<'_>) {
+        let known = usize::try_from(partition).ok().and_then(|index| self.starts.get_mut(index));
+        match known {
+            Some(known) if start > *known => *known = start,
+            _ => return,
+        }
         let is_gone = |entry: &Entry| entry.partition() == partition && entry.offset() < start;
         let gone: Vec<Entry> = self.rows.all().filter(|entry| is_gone(entry)).cloned().collect();
         for entry in gone {
@@ -249,7 +259,6 @@ impl View {
         for key in keys(rejected.map(|(key, _)| key).collect()) {
             self.notices.remove_mut(&key);
         }
-        self.advance(partition, start);
     }
 
     /// Hides the entries whose time is over now, and shows those again whose time is not
@@ -260,7 +269,11 @@ impl View {
         let mut any = false;
         for entry in deadlines.due() {
             let key = entry.key();
-            if self.rows.get(key).is_some_and(|row| row.is_of_the_record_of(&entry)) {
+            let row = self.rows.get(key).cloned();
+            if let Some(row) = row.as_ref().filter(|row| !deadlines.is_over(row)) {
+                // Written again since: this one's time is to come.
+                deadlines.add(None, row);
+            } else if let Some(entry) = row {
                 any = true;
                 self.take(key, KeyHash::of(key));
                 self.expired.insert_mut(key.into(), entry.clone());
@@ -274,7 +287,7 @@ impl View {
                 any = true;
                 self.expired.remove_mut(entry.key());
                 self.counters.payload_bytes += entry.payload();
-                deadlines.add(&entry);
+                deadlines.add(None, &entry);
                 self.rows.set(entry.clone(), KeyHash::of(entry.key()));
                 effects.tell(|| Told::Change(Change::set(None, entry, Cause::Revived)));
             }

@@ -65,7 +65,7 @@ pub(super) struct Progress {
     pub(super) partition: Partition,
     /// Everything below this was handed on.
     pub(super) position: AtomicI64,
-    /// Where the partition begins, as far as is known.
+    /// Where the partition begins; -1 before anybody asked.
     pub(super) start: AtomicI64,
 }
 
@@ -82,7 +82,7 @@ impl Reading {
 
     fn add(&self, range: OffsetRange) -> Arc<Progress> {
         let OffsetRange { partition, start, .. } = range;
-        let (position, start) = (AtomicI64::new(start), AtomicI64::new(start));
+        let (position, start) = (AtomicI64::new(start), AtomicI64::new(-1));
         let progress = Arc::new(Progress { partition, position, start });
         // OK as above.
         self.progress.lock().expect("not poisoned").push(progress.clone());
@@ -100,7 +100,8 @@ impl Feed {
             position: range.start,
             epoch: -1,
             told: range.start,
-            started: range.start,
+            // Where the reading begins need not be where the log does.
+            started: -1,
             progress: reading.add(range),
             batch: RecordBatch::new(range.partition),
             pending: VecDeque::new(),
@@ -165,7 +166,8 @@ impl Feed {
             self.send(Ok(StreamItem::Position(self.position)));
         }
         let start = self.progress.start.load(Ordering::Relaxed);
-        if start > self.started {
+        // What it has lost and we have not read yet would come behind.
+        if start > self.started && self.told >= start {
             self.started = start;
             self.send(Ok(StreamItem::Start(start)));
         }

@@ -134,6 +134,11 @@ impl Producer {
         }
     }
 
+    /// What was given up on purpose is not to be listed.
+    pub(super) fn forget_given_up(&self) {
+        lock(&self.inner.outstanding).given_up.clear();
+    }
+
     /// Lets a client that is replaced finish what it has.
     pub(super) fn retire(old: Arc<Self>) {
         let end = move || drop(old.inner.flush(RETIREMENT));

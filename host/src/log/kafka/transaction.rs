@@ -15,6 +15,9 @@ use crate::log::{Ack, Delivery, LogError, NewRecord, TopicDescription};
 /// How long each step of a transaction may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long to wait before a step is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// A client that writes in transactions, one at a time.
 #[derive(Debug)]
 pub(super) struct Transactions(Producer);
@@ -58,24 +61,40 @@ impl Transactions {
         for record in records {
             match runtime.block_on(self.0.send(topic, record)) {
                 Ok(delivery) => deliveries.push(delivery),
-                Err(error) => return Err(self.aborted(error)),
+                Err(error) => {
+                    let is_client_dead = self.abort().is_err();
+                    return Err(Failed { error, is_client_dead });
+                }
             }
         }
         match retried(|| commit(client)) {
             Ok(()) => acks(deliveries, runtime).map_err(|error| Failed { error, is_client_dead: true }),
             // What is tried again until time is over may have been done.
             Err(refused) if refused.is_retriable => Err(self.unknown(topic, refused)),
-            Err(refused) => {
-                let error = acks(deliveries, runtime).err();
-                let error = error.unwrap_or_else(|| self.failed(topic, refused, false).error);
-                Err(self.aborted(error))
-            }
+            // That it could be aborted means that nothing was written.
+            Err(refused) => match self.abort() {
+                Err(_) => Err(self.unknown(topic, refused)),
+                Ok(()) => {
+                    let error = acks(deliveries, runtime).err();
+                    Err(error.map_or_else(
+                        || self.failed(topic, refused, false),
+                        |error| Failed { error, is_client_dead: false },
+                    ))
+                }
+            },
         }
     }
 
-    /// Nothing was written.
-    fn aborted(&self, error: LogError) -> Failed {
-        Failed { error, is_client_dead: retried(|| abort(self.0.client())).is_err() }
+    /// Ends a transaction without what was written in it.
+    fn abort(&self) -> Result<(), Refused> {
+        let aborted = retried(|| abort(self.0.client()));
+        self.0.forget_given_up();
+        aborted
+    }
+
+    /// Whether another client is needed.
+    pub(super) fn is_dead(&self) -> bool {
+        self.0.is_dead()
     }
 
     fn failed(&self, topic: &TopicDescription, refused: Refused, is_client_dead: bool) -> Failed {
@@ -113,7 +132,7 @@ fn retried(mut step: impl FnMut() -> Result<(), Refused>) -> Result<(), Refused>
     let started = Instant::now();
     loop {
         match step() {
-            Err(refused) if refused.is_retriable && started.elapsed() < PATIENCE => {}
+            Err(refused) if refused.is_retriable && started.elapsed() < PATIENCE => std::thread::sleep(AGAIN),
             done => return done,
         }
     }
