@@ -31,6 +31,7 @@ mod view;
 mod wait;
 mod watch;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,11 +71,22 @@ use shared::Shared;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Table {
     shared: Arc<Shared>,
     /// Dropped with the last handle, which stops the task.
     stop: Arc<tokio::sync::watch::Sender<bool>>,
+}
+
+/// Topic, status and size: what a table holds is not for logs.
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("topic", &self.topic().name)
+            .field("status", &self.status())
+            .field("entries", &self.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a table is to be made.

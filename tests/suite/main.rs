@@ -11,6 +11,7 @@ mod expiry;
 mod faults;
 mod interop;
 mod log;
+mod parity;
 mod poison;
 mod processes;
 mod readme;

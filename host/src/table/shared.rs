@@ -285,7 +285,14 @@ impl Shared {
         });
         if changed {
             *lock(&self.since) = SystemTime::now();
-            tracing::info!(topic = self.topic.name, "table is {status}");
+            let topic = &self.topic.name;
+            match &status {
+                Status::Failed(_) => {
+                    tracing::error!(topic, "table is {status}; its contents stay as they are")
+                }
+                Status::Degraded(_) => tracing::warn!(topic, "table is {status}"),
+                _ => tracing::info!(topic, "table is {status}"),
+            }
             publisher.publish(News::Status(status));
         }
         drop(publisher);

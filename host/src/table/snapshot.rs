@@ -1,5 +1,6 @@
 //! A moment of a table that somebody keeps.
 
+use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
@@ -9,8 +10,19 @@ use crate::table::view::View;
 
 /// One consistent moment of a table. Later changes do not touch it; a clone is a
 /// handle to the same moment.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Snapshot(Arc<View>);
+
+/// Topic, generation and size.
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("topic", &self.0.topic.name)
+            .field("generation", &self.generation())
+            .field("entries", &self.len())
+            .finish()
+    }
+}
 
 impl Snapshot {
     pub(super) fn new(view: Arc<View>) -> Self {

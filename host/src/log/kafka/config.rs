@@ -78,10 +78,11 @@ impl Configs {
     /// Checks all that can be checked before anything is connected.
     pub(super) fn new(bootstrap: &str, options: LogOptions) -> Result<Self, LogError> {
         options.validate()?;
-        for name in options.properties.keys() {
-            if let Some((_, reason)) = REFUSED.iter().find(|(names, _)| names.contains(&name.as_str())) {
-                return Err(LogError::Property { name: name.clone(), reason: (*reason).to_owned() });
-            }
+        let refused: Vec<(&str, &str)> =
+            options.properties.keys().filter_map(|name| Some((name.as_str(), refusal(name)?))).collect();
+        if !refused.is_empty() {
+            let (names, reasons): (Vec<&str>, Vec<&str>) = refused.into_iter().unzip();
+            return Err(LogError::Property { name: names.join("`, `"), reason: reasons.join("; ") });
         }
         let configs = Self { bootstrap: bootstrap.to_owned(), options };
         configs.config(Purpose::Produce).create_native_config().map_err(property)?;
@@ -224,6 +225,11 @@ impl Configs {
     }
 }
 
+/// Why a property is not the user's to set, if so.
+fn refusal(name: &str) -> Option<&'static str> {
+    REFUSED.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
+}
+
 /// What is wrong with a property. librdkafka's own words quote the value, which may
 /// be a secret.
 fn property(error: KafkaError) -> LogError {
@@ -236,5 +242,48 @@ fn property(error: KafkaError) -> LogError {
             LogError::Property { name, reason: "librdkafka does not take this value".to_owned() }
         }
         error => LogError::Property { name: "properties".to_owned(), reason: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A property that a client gets whatever the user says must not be the user's to say.
+    #[test]
+    fn what_is_set_in_any_case_is_refused_by_name() {
+        let names = [
+            "allow.auto.create.topics",
+            "auto.offset.reset",
+            "bootstrap.servers",
+            "acks",
+            "client.id",
+            "delivery.timeout.ms",
+            "enable.auto.commit",
+            "enable.auto.offset.store",
+            "enable.idempotence",
+            "enable.partition.eof",
+            "fetch.wait.max.ms",
+            "group.id",
+            "isolation.level",
+            "linger.ms",
+            "max.in.flight.requests.per.connection",
+            "partitioner",
+            "queued.min.messages",
+            "reconnect.backoff.ms",
+            "transactional.id",
+        ];
+        for purpose in [Purpose::Control, Purpose::Load { queue: 1024 }, Purpose::Tail, Purpose::Produce] {
+            for name in names {
+                let with = |value: &str| {
+                    let properties = [(name.to_owned(), value.to_owned())].into();
+                    let options = LogOptions { properties, ..LogOptions::default() };
+                    let configs = Configs { bootstrap: "a:1".to_owned(), options };
+                    configs.config(purpose).get(name).map(str::to_owned)
+                };
+                let is_overridden = with("one").as_deref() != Some("one");
+                assert!(!is_overridden || refusal(name).is_some(), "{name} for {purpose:?}");
+            }
+        }
     }
 }
