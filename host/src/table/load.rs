@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, SelectAll};
@@ -189,10 +190,29 @@ async fn observe(shared: &Arc<Shared>) {
             () = health.changed() => {}
             () = &mut late, if !warned => {
                 warned = true;
-                let reason = format!("still loading after {:?}{}", shared.settings.catchup_timeout, shared.behind());
-                shared.update(|conditions| conditions.late = Some(reason.into()));
+                if shared.reads.load(Ordering::Acquire) {
+                    // It is told when what there is is served.
+                    continue;
+                }
+                shared.tell_late();
             }
         }
+    }
+}
+
+/// That a generation is read, as long as this lives.
+struct Reads<'a>(&'a AtomicBool);
+
+impl<'a> Reads<'a> {
+    fn of(shared: &'a Shared) -> Self {
+        shared.reads.store(true, Ordering::Release);
+        Self(&shared.reads)
+    }
+}
+
+impl Drop for Reads<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -226,6 +246,7 @@ async fn load(
     let mut complete = false;
     let mut expected = ranges.len();
     let mut late = pin!(sleep_until(shared.late));
+    let _reads = Reads::of(shared);
     loop {
         if !complete && expected == 0 && shared.is_loaded(&work.view) {
             complete = true;
@@ -260,6 +281,7 @@ async fn load(
             () = &mut late, if *serving == Serving::Nothing => {
                 work.view = served(shared, work.view).await;
                 *serving = Serving::Generation(generation);
+                shared.tell_late();
                 continue;
             }
             () = expiring(shared, next_expiry), if *serving == Serving::Generation(generation) => {

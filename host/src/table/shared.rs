@@ -1,6 +1,7 @@
 //! What a table's handles and its task share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     /// Changes with every publication and every status.
     applied: watch::Sender<()>,
     status: watch::Sender<Status>,
+    /// Whether a generation is read, of which there is something to be served.
+    pub(super) reads: AtomicBool,
     /// Whether the task is over, and with it what it kept.
     pub(super) ended: watch::Sender<bool>,
     /// A std lock: held to look or to set. Since when the status is what it is.
@@ -138,6 +141,7 @@ impl Shared {
             publisher: Mutex::new(Publisher::new()),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
+            reads: AtomicBool::new(false),
             ended: watch::channel(false).0,
             since: Mutex::new(SystemTime::now()),
             end_offsets: EndOffsets::default(),
@@ -260,6 +264,12 @@ impl Shared {
         let positions = lock(&self.progress).positions.clone();
         let progress = lock(&self.loading).progress(&positions);
         if progress.is_empty() { progress } else { format!(": {progress}") }
+    }
+
+    /// Loading takes longer than it should.
+    pub(super) fn tell_late(&self) {
+        let reason = format!("still loading after {:?}{}", self.settings.catchup_timeout, self.behind());
+        self.update(|conditions| conditions.late = Some(reason.into()));
     }
 
     /// A generation has loaded what there was when it began.
