@@ -11,6 +11,7 @@ mod expiry;
 mod faults;
 mod interop;
 mod log;
+mod model;
 mod parity;
 mod poison;
 mod processes;

@@ -199,6 +199,24 @@ impl Scratch {
         Self { folder: TempDir::new().expect("a folder"), url, log, topic }
     }
 
+    /// Another topic on the same cluster, through the same clients.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be made.
+    pub async fn beside(&self, partitions: i32) -> Self {
+        let bootstrap = self.url.strip_prefix("kafka://").expect("a cluster");
+        let name = unique("t");
+        kafka::create(bootstrap, &name, partitions, &[]).await;
+        let topic = kafka::seen(self.log.as_ref(), &name).await;
+        Self {
+            folder: TempDir::new().expect("a folder"),
+            url: self.url.clone(),
+            log: self.log.clone(),
+            topic,
+        }
+    }
+
     /// A folder of the test's own; a directory log lies in it.
     #[must_use]
     pub fn path(&self) -> &Path {

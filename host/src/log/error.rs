@@ -58,10 +58,7 @@ pub enum LogError {
         reason: String,
     },
     /// A right is missing.
-    #[error(
-        "no right to {action} topic `{topic}` in {log}: {reason}. Ask for DESCRIBE and READ, to write for WRITE, to create for CREATE, to look at settings for \
-         DESCRIBE_CONFIGS, to change them for ALTER_CONFIGS"
-    )]
+    #[error("no right to {action} topic `{topic}` in {log}: {reason}. Ask for {}", rights(action))]
     Denied {
         /// The log's URL.
         log: String,
@@ -223,6 +220,17 @@ pub enum LogError {
     /// The log was closed under a call.
     #[error("the log was closed under a call")]
     Closed,
+}
+
+/// The rights, by Kafka's names, that it takes to do this to a topic.
+fn rights(action: &str) -> &'static str {
+    match action {
+        "create" => "CREATE",
+        "look at the settings of" => "DESCRIBE_CONFIGS",
+        "change the settings of" => "ALTER_CONFIGS",
+        "write to" | "begin a transaction for" | "write in a transaction to" => "WRITE",
+        _ => "DESCRIBE and READ",
+    }
 }
 
 impl LogError {

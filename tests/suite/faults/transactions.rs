@@ -1,4 +1,4 @@
-//! Transactions that stay open, are committed, are aborted, and whose writers die.
+//! Transactions that stay open, are committed, and are aborted.
 
 use std::time::Duration;
 

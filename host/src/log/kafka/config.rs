@@ -40,7 +40,13 @@ const REFUSED: [(&[&str], &str); 10] = [
         "a table is in no consumer group: every process reads all partitions",
     ),
     (
-        &["transactional.id", "allow.auto.create.topics", "log.queue", "delivery.report.only.error"],
+        &[
+            "transactional.id",
+            "transaction.timeout.ms",
+            "allow.auto.create.topics",
+            "log.queue",
+            "delivery.report.only.error",
+        ],
         "it is not for tables; topics are made by `ktables topic ensure`",
     ),
 ];
@@ -170,10 +176,14 @@ impl Configs {
         let mut config = self.producer();
         config.set("transactional.id", format!("ktables-{}", uuid::Uuid::new_v4()));
         // A record may be tried for as long as its transaction may be open.
-        config.set("transaction.timeout.ms", TRANSACTION_MILLIS);
-        config.set("delivery.timeout.ms", TRANSACTION_MILLIS);
-        // Records of one transaction come at once.
-        config.set("linger.ms", "5");
+        let properties = &self.options.properties;
+        let patience = properties.get("delivery.timeout.ms").map_or(TRANSACTION_MILLIS, String::as_str);
+        config.set("transaction.timeout.ms", patience);
+        config.set("delivery.timeout.ms", patience);
+        if !properties.contains_key("linger.ms") {
+            // Records of one transaction come at once.
+            config.set("linger.ms", "5");
+        }
         config
     }
 
@@ -271,9 +281,17 @@ mod tests {
             "partitioner",
             "queued.min.messages",
             "reconnect.backoff.ms",
+            "transaction.timeout.ms",
             "transactional.id",
         ];
-        for purpose in [Purpose::Control, Purpose::Load { queue: 1024 }, Purpose::Tail, Purpose::Produce] {
+        let purposes = [
+            Purpose::Control,
+            Purpose::Load { queue: 1024 },
+            Purpose::Tail,
+            Purpose::Produce,
+            Purpose::Transact,
+        ];
+        for purpose in purposes {
             for name in names {
                 let with = |value: &str| {
                     let properties = [(name.to_owned(), value.to_owned())].into();

@@ -1,0 +1,231 @@
+//! Random lives of a topic and its tables, held to a reference of ten lines: on a directory
+//! some thousand times, on a broker, with transactions, two hundred times.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ktables::codec::Codecs;
+use ktables::log::NewRecord;
+use ktables::table::Table;
+use ktables_tests::kafka::{self, Transactional};
+use ktables_tests::{On, PATIENCE, Scratch, record};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Something that happens. Keys are few, so that they meet.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A value, a delete, or what no codec reads.
+    Write(Vec<(u8, Content)>),
+    /// The same, as one; or, in a transaction that is aborted, not at all.
+    Atomic(Vec<(u8, Content)>, Ends),
+    /// A table is stopped, and another begins, with its checkpoint or without.
+    Restart(bool),
+    /// The topic gets another partition, if its log can do that, with a record in it.
+    Grow,
+    /// Everything is compared.
+    Look,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Content {
+    Value(u16),
+    Delete,
+    Poison,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    Commit,
+    Abort,
+}
+
+/// Last write wins; null deletes; what is rejected changes nothing.
+#[derive(Debug, Default)]
+struct Reference(BTreeMap<String, String>);
+
+impl Reference {
+    fn write(&mut self, key: &str, content: Content) {
+        match content {
+            Content::Value(value) => drop(self.0.insert(key.to_owned(), value.to_string())),
+            Content::Delete => drop(self.0.remove(key)),
+            Content::Poison => {}
+        }
+    }
+}
+
+fn writes() -> impl Strategy<Value = Vec<(u8, Content)>> {
+    let content = prop_oneof![
+        6 => any::<u16>().prop_map(Content::Value),
+        2 => Just(Content::Delete),
+        1 => Just(Content::Poison),
+    ];
+    proptest::collection::vec((0..8_u8, content), 1..10)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => writes().prop_map(Step::Write),
+        2 => (writes(), prop_oneof![Just(Ends::Commit), Just(Ends::Abort)])
+            .prop_map(|(writes, ends)| Step::Atomic(writes, ends)),
+        2 => any::<bool>().prop_map(Step::Restart),
+        1 => Just(Step::Grow),
+        2 => Just(Step::Look),
+    ];
+    proptest::collection::vec(step, 1..8)
+}
+
+fn key(number: u8) -> String {
+    format!("k{number}")
+}
+
+fn value(content: Content) -> Option<String> {
+    match content {
+        Content::Value(value) => Some(value.to_string()),
+        Content::Delete => None,
+        Content::Poison => Some("{".to_owned()),
+    }
+}
+
+/// A key stays in its partition, whatever partitions are added.
+fn records(writes: &[(u8, Content)], partitions: i32) -> Vec<NewRecord> {
+    let record = |&(number, content): &(u8, Content)| NewRecord {
+        partition: Some(i32::from(number) % partitions),
+        ..record(&key(number), value(content).as_deref().map(str::as_bytes))
+    };
+    writes.iter().map(record).collect()
+}
+
+/// One life.
+struct Life {
+    scratch: Scratch,
+    table: Option<Table>,
+    folder: TempDir,
+    reference: Reference,
+    partitions: usize,
+    /// What aborts, if there are transactions.
+    transactional: Option<std::rc::Rc<Transactional>>,
+}
+
+impl Life {
+    async fn start(&mut self, checkpoint: Option<&Path>) {
+        let builder = Table::builder(self.scratch.log.clone(), &self.scratch.topic.name, Codecs::default());
+        let builder = builder.catchup_timeout(PATIENCE);
+        let builder = checkpoint.into_iter().fold(builder, |builder, folder| builder.checkpoint(folder));
+        self.table = Some(builder.start().await.unwrap());
+    }
+
+    async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Write(writes) => {
+                self.scratch.write(records(&writes, self.scratch.topic.partitions)).await;
+                writes.iter().for_each(|&(number, content)| self.reference.write(&key(number), content));
+            }
+            Step::Atomic(writes, Ends::Commit) => {
+                let records = records(&writes, self.scratch.topic.partitions);
+                let acks = self.scratch.log.send_atomically(&self.scratch.topic, records).await.unwrap();
+                prop_assert_eq!(acks.len(), writes.len());
+                writes.iter().for_each(|&(number, content)| self.reference.write(&key(number), content));
+            }
+            Step::Atomic(writes, Ends::Abort) => {
+                if let Some(transactional) = &self.transactional {
+                    transactional.begin();
+                    for (number, content) in writes {
+                        let partition = i32::from(number) % self.scratch.topic.partitions;
+                        let aborted = value(content).unwrap_or_default();
+                        transactional.send(&self.scratch.topic.name, partition, &key(number), &aborted);
+                    }
+                    transactional.abort();
+                }
+            }
+            Step::Restart(with_checkpoint) => {
+                if let Some(table) = self.table.take() {
+                    table.stop().await;
+                }
+                let folder = self.folder.path().join("checkpoint");
+                self.start(with_checkpoint.then_some(&folder)).await;
+            }
+            Step::Grow => self.grow().await,
+            Step::Look => self.look().await?,
+        }
+        Ok(())
+    }
+
+    async fn grow(&mut self) {
+        if self.transactional.is_none() {
+            return;
+        }
+        self.partitions += 1;
+        let name = self.scratch.topic.name.clone();
+        kafka::grow(&kafka::shared(), &name, self.partitions).await;
+        let key = format!("grown-{}", self.partitions);
+        let partition = i32::try_from(self.partitions).ok().map(|count| count - 1);
+        let grown = NewRecord { partition, ..record(&key, Some(b"1")) };
+        let log = &self.scratch.log;
+        ktables_tests::eventually_ok("the new partition takes a record", || async {
+            let topic = log.describe(&name).await?;
+            log.send(&topic, grown.clone()).await?.await
+        })
+        .await;
+        self.reference.write(&key, Content::Value(1));
+    }
+
+    async fn look(&self) -> Result<(), TestCaseError> {
+        let Some(table) = &self.table else { return Ok(()) };
+        let fresh = table.barrier(PATIENCE).await;
+        prop_assert!(fresh.is_fresh(), "{:?}", fresh);
+        let entry = |entry: &ktables::table::Entry| (entry.key().to_owned(), entry.json().to_owned());
+        let contents: BTreeMap<_, _> = table.snapshot().iter().map(entry).collect();
+        prop_assert_eq!(&contents, &self.reference.0);
+        prop_assert_eq!(table.len(), self.reference.0.len());
+        Ok(())
+    }
+
+    async fn live(&mut self, steps: Vec<Step>) -> Result<(), TestCaseError> {
+        self.start(None).await;
+        for step in steps {
+            self.take(step).await?;
+        }
+        self.look().await?;
+        // From the checkpoint, if there is one, and from nothing.
+        for checkpoint in [true, false] {
+            self.take(Step::Restart(checkpoint)).await?;
+            self.look().await?;
+        }
+        Ok(())
+    }
+}
+
+fn run(cases: u32, on: On) {
+    let runtime = Runtime::new().unwrap();
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
+    let transactional = (on == On::Kafka).then(|| std::rc::Rc::new(Transactional::new(&kafka::shared())));
+    // A client's first write takes half a second.
+    let cluster = (on == On::Kafka).then(|| runtime.block_on(on.scratch(2)));
+    let outcome = TestRunner::new(config).run(&steps(), |steps| {
+        runtime.block_on(async {
+            let scratch = match &cluster {
+                None => Scratch::new(1).await,
+                Some(cluster) => cluster.beside(2).await,
+            };
+            let (transactional, partitions) = (transactional.clone(), 2);
+            let folder = TempDir::new().unwrap();
+            let reference = Reference::default();
+            let mut life = Life { scratch, table: None, folder, reference, partitions, transactional };
+            life.live(steps).await
+        })
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn random_lives_on_a_directory() {
+    run(2000, On::Directory);
+}
+
+#[test]
+fn random_lives_on_a_broker() {
+    run(200, On::Kafka);
+}
