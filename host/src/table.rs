@@ -110,7 +110,7 @@ impl TableBuilder {
 
     /// Makes the topic if it is not there, and looks at its policy, before it is read; by
     /// default a topic that is not there is an error, and no other right is asked for than
-    /// to read it. For writers and deployments there is [`ensure_topic`](crate::log::ensure_topic).
+    /// to read it. For writers and deployments there is [`ensure_topic`].
     #[must_use]
     pub fn ensure_topic(mut self, how: EnsureTopic) -> Self {
         self.ensure = Some(how);

@@ -151,8 +151,13 @@ impl Control {
         Ok(described.collect())
     }
 
+    /// A topic. Asks again while the broker that was asked may be gone.
     async fn topic(&self, name: &str) -> Result<Described, LogError> {
-        let topics = self.topics(&[name], REQUEST_TIMEOUT).await?;
+        let names = [name];
+        let ask = || self.topics(&names, REQUEST_TIMEOUT);
+        let started = Instant::now();
+        let passing = |error: &LogError| error.is_transient() && started.elapsed() < REQUEST_TIMEOUT;
+        let topics = ask.retry(again()).when(passing).await?;
         let unknown = || LogError::UnknownTopic { log: self.log.to_string(), topic: name.to_owned() };
         topics.into_iter().next().map_or_else(|| Err(unknown()), |(_, topic)| topic)
     }

@@ -2,11 +2,12 @@
 //! are made anew or truncated, partitions of which no more comes, records that are
 //! deleted, and whether the cluster answers at all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -16,7 +17,9 @@ use crate::log::kafka::feed::{Feed, Reading};
 use crate::log::kafka::heard::Heard;
 use crate::log::kafka::standstill::{Pace, Seen};
 use crate::log::kafka::tail::{Refresh, Tails};
-use crate::log::{LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
+use crate::log::{
+    LogError, Offset, Partition, PartitionStream, StandstillCause, TopicDescription, TopicNews,
+};
 
 /// How often to ask what has become of the topics. One request for all of them.
 const EVERY: Duration = Duration::from_secs(3);
@@ -207,11 +210,7 @@ impl Monitor {
         };
         let places: BTreeSet<Place> = readings.iter().flat_map(of_reading).collect();
         let led: BTreeSet<Place> = places.difference(leaderless).cloned().collect();
-        let ends = match self.control.told_ends(&led, End::Last, patience).await {
-            Ok(ends) => ends,
-            // That nobody answers shows elsewhere.
-            Err(error) => return tracing::debug!("{error}"),
-        };
+        let ends = self.ends(&led, patience).await;
         let stable = self.control.told_ends(&self.suspects(&ends), End::Stable, patience).await;
         let stable = stable.unwrap_or_default();
         if starts && let Ok(starts) = self.control.told_ends(&led, End::First, patience).await {
@@ -231,6 +230,23 @@ impl Monitor {
         }
     }
 
+    /// Where partitions end. One leader that does not answer makes a whole question fail:
+    /// then each topic is asked for alone, so that it hides no others.
+    async fn ends(&self, places: &BTreeSet<Place>, patience: Duration) -> HashMap<Place, Offset> {
+        match self.control.told_ends(places, End::Last, patience).await {
+            Ok(ends) => ends,
+            Err(error) => {
+                tracing::debug!("{error}");
+                let mut topics: BTreeMap<&Arc<str>, BTreeSet<Place>> = BTreeMap::new();
+                for place in places {
+                    topics.entry(&place.0).or_default().insert(place.clone());
+                }
+                let asked = topics.values().map(|places| self.control.told_ends(places, End::Last, patience));
+                join_all(asked).await.into_iter().flatten().flatten().collect()
+            }
+        }
+    }
+
     /// Tells a reading that its topic was truncated, or what of it stands still.
     fn judge(&self, reading: &Arc<Reading>, seen: &[Seen]) {
         let cut = seen.iter().find_map(|seen| {
@@ -243,7 +259,13 @@ impl Monitor {
             }
             let news = match &cut {
                 Some(error) => Some(Err(error.clone())),
-                None => watched.pace.look(seen, self.stale_after).map(TopicNews::Standstills).map(Ok),
+                None => watched.pace.look(seen, self.stale_after).map(|standstills| {
+                    if standstills.iter().any(|it| it.cause != StandstillCause::OpenTransaction) {
+                        // Maybe it is read from a broker that does not lead it any more.
+                        self.tails.refresh(&reading.topic);
+                    }
+                    Ok(TopicNews::Standstills(standstills))
+                }),
             };
             // Fails if nobody reads any more.
             news.map(|news| watched.streams.send(news));

@@ -3,7 +3,7 @@
 //! under its name, needs another: a client reads a partition once, and may stick to
 //! what it knew of a topic that is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -90,6 +90,16 @@ impl Tails {
         }
     }
 
+    /// Makes whoever reads a topic learn anew who leads its partitions.
+    pub(super) fn refresh(&self, topic: &str) {
+        // OK as above.
+        for tail in self.tails.lock().expect("not poisoned").iter() {
+            if tail.topics.contains_key(topic) {
+                tail.send(Command::Refresh(topic.into()));
+            }
+        }
+    }
+
     fn start(&self) -> Result<Tail, LogError> {
         let client = Arc::new(self.configs.start(Purpose::Tail)?);
         let shared = Arc::new(Mutex::new(client.clone()));
@@ -100,6 +110,7 @@ impl Tails {
             commands: received,
             client: shared.clone(),
             hurry: HashMap::new(),
+            known: HashSet::new(),
             configs: self.configs.clone(),
             log: self.log.clone(),
         };
@@ -127,6 +138,7 @@ struct Tail {
 enum Command {
     Adopt(Vec<Feed>, Refresh),
     Hurry(Arc<str>, Vec<(Partition, Offset)>),
+    Refresh(Arc<str>),
     Stop,
 }
 
@@ -172,6 +184,8 @@ struct Following {
     client: Arc<Mutex<Arc<Client>>>,
     /// Until when to ask for which position, up to which offset.
     hurry: HashMap<(Arc<str>, Partition), (Offset, Instant)>,
+    /// The topics whose partitions the client has been told to learn of.
+    known: HashSet<Arc<str>>,
     configs: Arc<Configs>,
     log: Arc<str>,
 }
@@ -198,6 +212,7 @@ impl Following {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Adopt(feeds, refresh)) => self.adopt(feeds, refresh),
+                Ok(Command::Refresh(topic)) => self.refresh(&topic),
                 Ok(Command::Hurry(topic, targets)) => {
                     let until = Instant::now() + HURRY;
                     for (partition, offset) in targets {
@@ -213,13 +228,19 @@ impl Following {
     fn adopt(&mut self, feeds: Vec<Feed>, refresh: Refresh) {
         // What was read of the topic before must be given up first.
         self.reader.drop_closed();
-        if refresh == Refresh::Yes
-            && let Some(feed) = feeds.first()
-            && let Err(error) = self.reader.client.refresh_metadata(&feed.reading.topic, REFRESH)
+        // A client that does not know who leads a partition looks again after half a second.
+        if let Some(feed) = feeds.first()
+            && (self.known.insert(feed.reading.topic.clone()) || refresh == Refresh::Yes)
         {
-            tracing::debug!(log = %self.log, "cannot ask for new partitions: {error}");
+            self.refresh(&feed.reading.topic.clone());
         }
         self.reader.assign(feeds);
+    }
+
+    fn refresh(&self, topic: &str) {
+        if let Err(error) = self.reader.client.refresh_metadata(topic, REFRESH) {
+            tracing::debug!(log = %self.log, topic, "cannot ask for partitions: {error}");
+        }
     }
 
     fn ask_positions(&mut self) {
@@ -263,6 +284,7 @@ impl Following {
                 let client = Arc::new(client);
                 // OK because nothing panics while it holds the lock.
                 *self.client.lock().expect("not poisoned") = client.clone();
+                self.known.clear();
                 self.reader.replace(client);
             }
             Err(error) => self.reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
