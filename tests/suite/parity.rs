@@ -38,6 +38,9 @@ async fn nothing_is_shown_while_a_table_loads_and_all_partitions_count(on: On) {
     let progress = table.stats().loading.unwrap();
     assert_eq!((progress.done, progress.of), (4, 5));
     assert!(progress.to_string().contains("4 of 5 records, 80 %"), "{progress}");
+    // No patience at all is degraded at once.
+    let hasty = loading(&scratch, 1, Duration::ZERO).await;
+    assert!(matches!(hasty.ready().await.unwrap(), Status::Degraded(_)));
     let late = loading(&scratch, 1, Duration::from_millis(500)).await;
     let status = late.ready().await.unwrap();
     let reason = status.reason().unwrap();

@@ -2,9 +2,10 @@
 //! mistakes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ktables::codec::{Codecs, LengthPrefixed};
-use ktables::log::NewRecord;
+use ktables::log::{Ack, NewRecord};
 use ktables::table::{
     Cause, Clock, OnReject, Status, SystemClock, Table, TableError, WatchEvent, WatchStart,
 };
@@ -63,6 +64,11 @@ async fn halt_stands_still_before_the_record(on: On) {
     let live = table(&scratch, OnReject::Halt).await;
     live.ready().await.unwrap();
     assert_eq!(contents(&live), of(&[("a", "1")]));
+    let waiting = {
+        let live = live.clone();
+        let far = Ack { partition: 0, offset: 1_000_000 };
+        tokio::spawn(async move { live.wait_for(&[far], Duration::from_secs(3600)).await })
+    };
     scratch.write(vec![record("b", Some(b"2")), record("a", Some(b"{")), record("c", Some(b"3"))]).await;
     eventually_async("the table fails", || live.status().is_over().then_some(())).await;
     assert_eq!(contents(&live), of(&[("a", "1"), ("b", "2")]));
@@ -71,7 +77,13 @@ async fn halt_stands_still_before_the_record(on: On) {
     assert_eq!((reject.partition, reject.offset, reject.key.as_deref()), (0, 3, Some("a")));
     assert!(error.to_string().contains("partition 0, offset 3"), "{error}");
     assert_eq!(live.snapshot().positions().collect::<Vec<_>>(), [(0, 3)]);
-    assert!(!live.barrier(PATIENCE).await.is_fresh());
+    // Whoever waits is told, and who comes later, too.
+    for stale in [waiting.await.unwrap(), live.barrier(PATIENCE).await] {
+        let text = format!("{stale:?}");
+        assert!(text.contains("failed") && text.contains("partition 0, offset 3"), "{text}");
+    }
+    live.stop().await;
+    assert!(matches!(live.status(), Status::Failed(_)), "{}", live.status());
     // One that starts now fails at once.
     let loading = table(&scratch, OnReject::Halt).await;
     assert!(matches!(loading.ready().await, Err(TableError::Halted { .. })));

@@ -178,6 +178,14 @@ async fn the_command_prints_what_was_found_and_says_what_is_wrong() {
         assert_eq!(fine.code, 0, "{}", fine.stderr);
     }
     assert_eq!(table("on_policy_mismatch = \"warn\"").code, 0);
+    // Who writes ensures as well.
+    let made = unique("made");
+    let text = format!(
+        "[logs.l]\nurl = \"{url}\"\n[tables.t]\nlog = \"l\"\ntopic = \"{made}\"\nensure_topic = true\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    succeed(&mut ktables(&["set", "a", "1", "-t", "t", "--config", config.to_str().unwrap()]));
+    assert_eq!(tools::settings(&bootstrap, &made)["cleanup.policy"], "compact");
     let unknown = table("on_policy_mismatch = \"bogus\"");
     assert!(unknown.code == 2 && unknown.stderr.contains("reconcile"), "{}", unknown.stderr);
 }
