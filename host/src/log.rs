@@ -221,7 +221,7 @@ fn are_brokers(brokers: &str) -> bool {
 pub struct TopicDescription {
     /// Its name.
     pub name: String,
-    /// Its identity, a UUID.
+    /// Its identity, a UUID; empty if the log gives topics none.
     pub id: String,
     /// The number of its partitions.
     pub partitions: Partition,

@@ -2,20 +2,13 @@
 //! with an exit code, and no secret with it.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use base64::Engine;
 use ktables::codec::Codecs;
 use ktables::log::{LogError, LogOptions};
 use ktables::table::{Table, TableError};
-use ktables_broker::{ADMIN, ALICE, Broker, BrokerOptions};
+use ktables_broker::{ADMIN, ALICE};
 use ktables_tests::{Scratch, kafka, ktables, run, succeed, unique};
-
-/// A broker that asks who we are; all tests here share it.
-fn secured() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| kafka::own(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
-}
 
 fn properties(mechanism: &str, protocol: &str, user: &str, password: &str) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::from(
@@ -28,7 +21,7 @@ fn properties(mechanism: &str, protocol: &str, user: &str, password: &str) -> BT
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
     if protocol == "SASL_SSL" {
-        properties.insert("ssl.ca.location".to_owned(), secured().ca_pem().display().to_string());
+        properties.insert("ssl.ca.location".to_owned(), kafka::secured().ca_pem().display().to_string());
     }
     properties
 }
@@ -39,7 +32,7 @@ fn arguments(properties: &BTreeMap<String, String>) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_and_scram_with_and_without_tls() {
-    let broker = secured();
+    let broker = kafka::secured();
     let name = unique("secured");
     kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
     let mut written = 0;
@@ -62,7 +55,7 @@ async fn plain_and_scram_with_and_without_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_comes_from_a_file() {
-    let broker = secured();
+    let broker = kafka::secured();
     let name = unique("token");
     kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
     let folder = tempfile::TempDir::new().unwrap();
@@ -113,7 +106,7 @@ async fn a_token_comes_from_a_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_said_at_once_and_not_printed() {
-    let broker = secured();
+    let broker = kafka::secured();
     for (mechanism, password) in [("PLAIN", "sEcReT"), ("SCRAM-SHA-512", "sEcReT")] {
         let properties = properties(mechanism, "SASL_PLAINTEXT", ADMIN.name, password);
         let url = format!("kafka://{}", broker.sasl_bootstrap());
@@ -134,7 +127,7 @@ async fn a_wrong_password_is_said_at_once_and_not_printed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_missing_is_named() {
-    let broker = secured();
+    let broker = kafka::secured();
     let name = unique("denied");
     kafka::create(&broker.bootstrap(), &name, 1, &[]).await;
     let properties = properties("PLAIN", "SASL_PLAINTEXT", ALICE.name, ALICE.password);

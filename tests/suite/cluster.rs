@@ -11,11 +11,7 @@ use ktables::log::{Header, Headers, Isolation, LogOptions, NewRecord, StreamItem
 use ktables::table::{Status, Table, WatchEvent, WatchStart};
 use ktables::writer::Writer;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{Held, On, PATIENCE, Scratch, eventually_async, record};
-
-fn contents(table: &Table) -> BTreeMap<String, String> {
-    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
-}
+use ktables_tests::{Held, On, PATIENCE, Scratch, contents, eventually_async, record};
 
 async fn caught_up(table: &Table) {
     eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))

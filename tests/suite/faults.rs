@@ -17,7 +17,7 @@ use ktables::log::{LogError, LogOptions};
 use ktables::table::{Status, Table};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::{Broker, BrokerOptions};
-use ktables_tests::{Held, PATIENCE, Running, Scratch, eventually_async, kafka, record};
+use ktables_tests::{Held, PATIENCE, Running, Scratch, contents, eventually_async, kafka, record};
 use serde_json::{Value, json};
 
 /// A broker of the test's own and a topic on it, read by a log that notices silence
@@ -32,10 +32,6 @@ async fn cluster_with(partitions: i32, properties: &[(&str, &str)]) -> (Broker, 
     let options = LogOptions { stale_after: Duration::from_secs(1), properties, ..LogOptions::default() };
     let scratch = Scratch::at(&broker.bootstrap(), options, partitions).await;
     (broker, scratch)
-}
-
-fn contents(table: &Table) -> BTreeMap<String, String> {
-    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
 }
 
 async fn status(table: &Table, name: &str) -> Status {

@@ -9,15 +9,11 @@ use ktables::log::{Ack, NewRecord};
 use ktables::table::{
     Cause, Clock, OnReject, Status, SystemClock, Table, TableError, WatchEvent, WatchStart,
 };
-use ktables_tests::{On, PATIENCE, Scratch, eventually_async, on_each_log, record, run, succeed};
+use ktables_tests::{On, PATIENCE, Scratch, contents, eventually_async, on_each_log, record, run, succeed};
 
 async fn table(scratch: &Scratch, on_reject: OnReject) -> Table {
     let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
     builder.on_reject(on_reject).catchup_timeout(PATIENCE).open().await.unwrap()
-}
-
-fn contents(table: &Table) -> BTreeMap<String, String> {
-    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
 }
 
 fn of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -8,11 +8,7 @@ use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{Ack, LogError, NewRecord};
 use ktables::table::{Freshness, Status, Table, TableError, Tally, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
-use ktables_tests::{On, PATIENCE, Scratch, TOPIC, Wrapped, eventually_async, on_each_log, record};
-
-fn contents(table: &Table) -> BTreeMap<String, String> {
-    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
-}
+use ktables_tests::{On, PATIENCE, Scratch, TOPIC, Wrapped, contents, eventually_async, on_each_log, record};
 
 async fn next_change(watcher: &mut Watcher) -> (String, Option<String>, Option<String>) {
     match watcher.next().await.unwrap() {

@@ -2,14 +2,14 @@
 //! takes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ktables::codec::Codecs;
 use ktables::log::{
     EnsureOutcome, EnsureTopic, Log, LogError, LogOptions, NewTopic, OnPolicyMismatch, ensure_topic,
 };
 use ktables::table::{Status, Table, TableError};
-use ktables_broker::{ALICE, Broker, BrokerOptions};
+use ktables_broker::ALICE;
 use ktables_tests::{Scratch, kafka, ktables, run, succeed, tools, unique};
 
 use OnPolicyMismatch::{Ignore, Raise, Reconcile, Warn};
@@ -190,15 +190,9 @@ async fn the_command_prints_what_was_found_and_says_what_is_wrong() {
     assert!(unknown.code == 2 && unknown.stderr.contains("reconcile"), "{}", unknown.stderr);
 }
 
-/// A broker that asks who we are.
-fn secured() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| kafka::own(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_right_that_is_missing_shows_where_it_matters_and_is_named() {
-    let broker = secured();
+    let broker = kafka::secured();
     let name = existing(&broker.bootstrap(), &OWN).await;
     let properties = [
         ("security.protocol", "SASL_PLAINTEXT"),

@@ -9,7 +9,7 @@ use ktables::codec::Codecs;
 use ktables::log::{Isolation, LogError, LogOptions};
 use ktables::table::{Table, WatchEvent, WatchStart};
 use ktables::writer::{Target, Write, WriteError, Writer};
-use ktables_tests::{On, PATIENCE, Running, Scratch, Wrapped, kafka, on_each_log, succeed};
+use ktables_tests::{On, PATIENCE, Running, Scratch, Wrapped, contents, kafka, on_each_log, succeed};
 
 fn write(key: &str, value: &str) -> Write {
     Write { target: Target::Key(key.to_owned()), value: Some(value.to_owned()) }
@@ -17,10 +17,6 @@ fn write(key: &str, value: &str) -> Write {
 
 async fn writer(scratch: &Scratch) -> Writer {
     Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap()
-}
-
-fn contents(table: &Table) -> BTreeMap<String, String> {
-    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
 }
 
 async fn a_write_is_visible_before_it_returns_if_it_waits(on: On) {

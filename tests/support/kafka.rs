@@ -36,6 +36,16 @@ pub fn own(options: &BrokerOptions) -> Broker {
     Broker::start(&target(), options).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A broker that asks who we are; all tests share it.
+///
+/// # Panics
+///
+/// If it cannot be started.
+pub fn secured() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| own(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
+}
+
 /// The project's target folder.
 #[must_use]
 pub fn target() -> PathBuf {

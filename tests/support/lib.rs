@@ -10,6 +10,7 @@ pub mod tools;
 mod witness;
 mod wrapped;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -457,4 +458,16 @@ where
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Keys and values of a table.
+#[must_use]
+pub fn contents(table: &Table) -> BTreeMap<String, String> {
+    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
+}
+
+/// Keys of a table, and the offsets of their records.
+#[must_use]
+pub fn places(table: &Table) -> BTreeMap<String, i64> {
+    table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.offset())).collect()
 }

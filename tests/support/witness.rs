@@ -221,14 +221,22 @@ impl Witness {
         if tokio::time::timeout(2 * PATIENCE, recovered).await.is_err() {
             panic!("the table does not recover: {last}, {:?}", table.stats());
         }
-        self.stopped.store(true, Relaxed);
-        let contents: BTreeMap<String, Entry> = entries(table);
-        eventually_async("the watcher has seen all", || (lock(&self.seen).watched == contents).then_some(()))
-            .await;
         // Through clients that saw none of it.
         let log = ktables::log::open_with(&self.url, self.options.clone()).expect("a log");
         let builder = Table::builder(log, &self.topic, Codecs::default());
-        let fresh = entries(&builder.catchup_timeout(PATIENCE).start().await.expect("a table"));
+        let fresh = builder.catchup_timeout(PATIENCE).start().await.expect("a table");
+        self.judge(&fresh, faults).await
+    }
+
+    /// Comes to an end with a table that need not have recovered, beside one that replayed the
+    /// topic.
+    pub async fn judge(self, fresh: &Table, faults: u64) -> Tally {
+        self.hold().await;
+        self.stopped.store(true, Relaxed);
+        let contents: BTreeMap<String, Entry> = entries(&self.table);
+        let fresh = entries(fresh);
+        eventually_async("the watcher has seen all", || (lock(&self.seen).watched == contents).then_some(()))
+            .await;
         let seen = lock(&self.seen);
         let lost = newest(&seen.acked).filter(|(key, acked)| is_lost(&seen, &fresh, key, acked)).count();
         if fresh != contents {

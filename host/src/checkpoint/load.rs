@@ -152,7 +152,7 @@ fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
     if *headers == Headers::Wanted && !manifest.headers {
         return Some("it has no headers, and the codec wants them".to_owned());
     }
-    if topic.id.bytes().all(|byte| byte == b'A') {
+    if topic.id.is_empty() {
         return Some("the cluster gives topics no identity".to_owned());
     }
     if *isolation != manifest.isolation {

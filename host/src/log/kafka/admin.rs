@@ -35,6 +35,9 @@ pub(super) enum End {
     Stable,
 }
 
+/// The identity of topics in clusters that give them none.
+const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
 /// What the cluster knows of a topic.
 #[derive(Debug, Clone)]
 pub(super) struct Described {
@@ -147,7 +150,7 @@ unsafe fn one(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<Describe
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
         Ok(Described {
             name: text(sys::rd_kafka_TopicDescription_name(topic)),
-            id: text(sys::rd_kafka_Uuid_base64str(id)),
+            id: Some(text(sys::rd_kafka_Uuid_base64str(id))).filter(|id| id != NO_ID).unwrap_or_default(),
             // OK because a topic's partitions are numbered by 32 bits.
             partitions: Partition::try_from(count).expect("few enough"),
             leaderless,
