@@ -6,6 +6,7 @@ mod error;
 mod prepare;
 mod set_many;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +35,21 @@ pub enum Verify {
 }
 
 /// Writes to one topic. A clone is a handle to the same writer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Writer {
     log: Arc<dyn Log>,
     topic: Arc<TopicDescription>,
     codecs: Codecs,
     verify: Verify,
     visible_in: Option<(Table, Duration)>,
+}
+
+/// Its topic and log: how it writes is not for logs.
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (topic, log) = (&self.topic.name, self.log.url());
+        f.debug_struct("Writer").field("topic", topic).field("log", &log).finish_non_exhaustive()
+    }
 }
 
 /// Which entry is written.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind};
 use ktables::log::{EnsureTopic, LogError, LogOptions, NewRecord, NewTopic, OnPolicyMismatch, ensure_topic};
-use ktables::table::{CATCHUP_TIMEOUT, Part, Status, Table, TableError, WatchEvent, WatchStart};
+use ktables::table::{CATCHUP_TIMEOUT, OnReject, Part, Status, Table, TableError, WatchEvent, WatchStart};
 use ktables::writer::{WriteError, Writer};
 use ktables_broker::BrokerOptions;
 use ktables_tests::{
@@ -88,6 +88,37 @@ async fn a_table_nobody_has_any_more_ends(on: On) {
     eventually_async("nothing of it is left", || (Arc::strong_count(&log) == 1).then_some(())).await;
 }
 
+async fn a_start_that_fails_leaves_nothing(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("bad", Some(b"{")).await;
+    let log = Arc::new(Wrapped::new(scratch.log.clone()));
+    let start = |topic: &str| {
+        let builder = Table::builder(log.clone(), topic, Codecs::default());
+        builder.catchup_timeout(PATIENCE).on_reject(OnReject::Halt).start()
+    };
+    let failed = start(&unique("missing")).await.unwrap_err();
+    assert!(matches!(failed, TableError::Log(LogError::UnknownTopic { .. })), "{failed}");
+    assert_eq!(Arc::strong_count(&log), 1);
+    // One that begins to read.
+    let failed = start(&scratch.topic.name).await.unwrap_err();
+    assert!(matches!(failed, TableError::Halted { .. }), "{failed}");
+    eventually_async("nothing of it is left", || (Arc::strong_count(&log) == 1).then_some(())).await;
+}
+
+async fn a_barrier_that_cannot_ask_tries_again_and_says_why_in_the_end(on: On) {
+    let scratch = on.scratch(1).await;
+    let log = Arc::new(Wrapped::new(scratch.log.clone()));
+    let builder = Table::builder(log.clone(), &scratch.topic.name, Codecs::default());
+    let table = builder.catchup_timeout(PATIENCE).start().await.unwrap();
+    scratch.put("a", Some(b"1")).await;
+    log.out_of_reach(2);
+    assert!(table.barrier(PATIENCE).await.is_fresh() && table.contains("a"));
+    log.out_of_reach(u32::MAX);
+    let stale = table.barrier(Duration::from_millis(300)).await;
+    let text = format!("{stale:?}");
+    assert!(!stale.is_fresh() && text.contains("300ms") && text.contains("for once"), "{text}");
+}
+
 async fn waiting_ends_when_a_table_does(on: On) {
     let scratch = on.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
@@ -120,6 +151,9 @@ async fn the_text_of_a_table_has_none_of_its_contents(on: On) {
         assert!(!text.contains("sEcReT") && text.len() < 200, "{text}");
     }
     assert!(format!("{table:?}").contains("CaughtUp"));
+    let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
+    let text = format!("{:?}", writer.visible_in(&table, PATIENCE));
+    assert!(text.contains(&scratch.topic.name) && text.len() < 200, "{text}");
 }
 
 async fn what_a_table_leaves_out_is_counted_apart_and_told_to_no_watcher(on: On) {
@@ -203,7 +237,11 @@ async fn a_topic_that_goes_while_a_table_loads_is_waited_for(on: On) {
     scratch.put("old", Some(b"1")).await;
     let table = loading(&scratch, 1, Duration::from_millis(300)).await;
     eventually_async("it is read", || (table.stats().records == 1).then_some(())).await;
-    scratch.make_anew(1).await;
+    scratch.delete().await;
+    let missing = || table.status().reason().filter(|reason| reason.contains("the topic is missing"));
+    eventually_async("that it is missing is told", missing).await;
+    assert!(matches!(table.status(), Status::Degraded(_)), "{}", table.status());
+    scratch.create(1).await;
     scratch.put("new", Some(b"1")).await;
     // Whenever it begins to load, there is one more to come.
     ktables_tests::eventually_ok("the new topic is served", || async {
@@ -217,6 +255,8 @@ async fn a_topic_that_goes_while_a_table_loads_is_waited_for(on: On) {
 on_each_log! {
     nothing_is_shown_while_a_table_loads_and_all_partitions_count,
     a_table_nobody_has_any_more_ends,
+    a_start_that_fails_leaves_nothing,
+    a_barrier_that_cannot_ask_tries_again_and_says_why_in_the_end,
     waiting_ends_when_a_table_does,
     the_text_of_a_table_has_none_of_its_contents,
     what_a_table_leaves_out_is_counted_apart_and_told_to_no_watcher,
@@ -239,7 +279,7 @@ async fn a_cluster_keeps_no_trace_of_a_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_start_that_failed_another_succeeds_and_a_short_silence_delays_a_barrier() {
+async fn after_a_start_that_failed_another_succeeds_and_a_silence_delays_a_barrier() {
     let mut broker = kafka::own(&BrokerOptions::default());
     let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
     let scratch = Scratch::at(&broker.bootstrap(), options, 1).await;
@@ -269,6 +309,11 @@ async fn after_a_start_that_failed_another_succeeds_and_a_short_silence_delays_a
     let (fresh, ()) = tokio::join!(table.barrier(PATIENCE), resume);
     assert!(fresh.is_fresh(), "{fresh:?}");
     assert_eq!(table.get("a").unwrap().json(), "1");
+    // With the last handle all connections end, and with them the threads that have them.
+    let bootstrap = broker.bootstrap();
+    assert!(kafka::connections(&bootstrap) > 0);
+    drop((table, scratch));
+    eventually_async("nobody is connected", || (kafka::connections(&bootstrap) == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

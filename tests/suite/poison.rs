@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ktables::codec::{Codecs, RejectKind};
-use ktables::table::Status;
+use ktables::table::{Part, Status, Table};
 use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
 use ktables_tests::{Running, Scratch, TOPIC, component_path, component_within, record, succeed};
 
@@ -82,6 +82,45 @@ async fn poison_in_the_simple_form_is_rejected_alone() {
 }
 
 #[tokio::test]
+async fn a_key_that_breaks_its_codec_or_its_scheme_is_rejected_alone() {
+    let component = component_within("simple", Limits { output: 1 << 20, memory: 64 << 20, ..limits() });
+    let key = component.key_codec(TOPIC, "{}").unwrap();
+    let scheme = component.group_scheme(TOPIC, "{}").unwrap();
+    let both = [Codecs { key, ..Codecs::default() }, Codecs { scheme: Some(scheme), ..Codecs::default() }];
+    for codecs in both {
+        // A scheme that answers with an error has no place for the key.
+        let foreign = u64::from(codecs.scheme.is_some());
+        let mut expected: BTreeMap<String, RejectKind> =
+            BATCH[1..6].iter().map(|(poison, kind)| (format!("poison:{poison}"), *kind)).collect();
+        expected.insert("poison:output".to_owned(), RejectKind::Output);
+        if foreign == 0 {
+            expected.insert("poison:answer".to_owned(), RejectKind::Invalid);
+        }
+        let scratch = Scratch::new(1).await;
+        let mut records: Vec<_> = (0..400).map(|n| record(&format!("good.{n}"), Some(b"1"))).collect();
+        for (index, poison) in
+            ["answer", "trap", "stack", "loop", "memory", "utf8", "output"].iter().enumerate()
+        {
+            records.insert(10 + index * 37, record(&format!("poison:{poison}"), Some(b"1")));
+        }
+        scratch.write(records).await;
+        let table = scratch.table(codecs).await;
+        assert_eq!((table.len(), table.stats().foreign.count), (400, foreign));
+        let rejects = table.rejects();
+        let kinds: BTreeMap<String, RejectKind> = rejects
+            .iter()
+            .map(|reject| (String::from_utf8(reject.raw.clone()).unwrap(), reject.rejection.kind))
+            .collect();
+        assert_eq!(kinds, expected, "{rejects:#?}");
+        assert!(rejects.iter().all(|reject| reject.part == Part::Key && reject.key.is_none()));
+        // The reader is alive.
+        scratch.put("good.0", Some(b"2")).await;
+        scratch.sync(&table).await;
+        assert_eq!(table.get("good.0").unwrap().json(), "2");
+    }
+}
+
+#[tokio::test]
 async fn an_oversized_answer_is_rejected_by_either_limit() {
     // Memory for 48 MiB, but no such answer may pass: the limit of the call.
     let call = Limits { memory: 256 << 20, output: 8 << 20, ..limits() };
@@ -119,7 +158,7 @@ async fn what_the_host_cannot_do_is_charged_to_no_record() {
     let component =
         engine.load(component_path("hostile"), LoadOptions { digest: None, limits: limits() }).unwrap();
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
-    let builder = ktables::table::Table::builder(scratch.log.clone(), TOPIC, codecs);
+    let builder = Table::builder(scratch.log.clone(), TOPIC, codecs);
     let table = builder.start().await.unwrap();
     let status = table.status();
     assert!(matches!(&status, Status::Degraded(reason) if reason.contains("memory budget")), "{status}");

@@ -121,6 +121,12 @@ async fn the_command_says_what_was_rejected_of_an_entry_and_obeys() {
     let halted = run(&mut scratch.ktables(&["get", "a", "--on-reject", "halt"]));
     assert_eq!(halted.code, 3);
     assert!(halted.stderr.contains("partition 0, offset 1"), "{}", halted.stderr);
+    let loud = |line: &str| {
+        ["ERROR", "partition 0, offset 1", "its contents stay as they are"]
+            .iter()
+            .all(|part| line.contains(part))
+    };
+    assert!(halted.stderr.lines().any(loud), "{}", halted.stderr);
     // What dump says besides is no obstacle to import.
     let dump = succeed(&mut scratch.ktables(&["dump"])).stdout;
     let copy = Scratch::new(1).await;

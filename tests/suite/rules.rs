@@ -126,6 +126,35 @@ fn every_test_guest_has_a_test() {
 }
 
 #[test]
+fn the_tests_that_the_contract_names_are_there() {
+    let text = read(&root().join("docs/contract.md"));
+    let is_name = |code: &&str| {
+        let path = code.trim_matches(|it: char| {
+            it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_' || it == ':'
+        });
+        code.contains("::") && path.is_empty()
+    };
+    // Code stands between every other pair of marks.
+    let rows = text.lines().filter(|line| line.starts_with("| "));
+    let shown = rows.filter_map(|row| row.rsplit(" | ").next());
+    let named: Vec<&str> =
+        shown.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(is_name).collect();
+    assert!(named.len() > 150, "{} tests are named", named.len());
+    for name in named {
+        let (folder, name) = match name.strip_prefix("ktables::") {
+            Some(unit) => ("host/src", unit.replace("::tests::", "::")),
+            None => (
+                "tests/suite",
+                name.trim_end_matches("::on_kafka").trim_end_matches("::in_a_directory").into(),
+            ),
+        };
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let path = root().join(folder).join(format!("{}.rs", module.replace("::", "/")));
+        assert!(read(&path).contains(&format!("fn {test}(")), "{name} is no test in {}", path.display());
+    }
+}
+
+#[test]
 fn ci_runs_the_readmes_test_command() {
     assert!(read(&root().join(".ci/run")).contains("cargo xtask test"));
     assert!(read(&root().join("README.md")).contains("cargo xtask test"));

@@ -346,7 +346,8 @@ async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on(on: On) {
 }
 
 async fn slow_to_catch_up(scratch: &Scratch, times_out_of_reach: u32) {
-    let log = Arc::new(Wrapped::new(scratch.log.clone()).out_of_reach(times_out_of_reach).claiming(5));
+    let log = Arc::new(Wrapped::new(scratch.log.clone()).claiming(5));
+    log.out_of_reach(times_out_of_reach);
     let builder = Table::builder(log, &scratch.topic.name, Codecs::default())
         .catchup_timeout(Duration::from_millis(50));
     let table = builder.start().await.unwrap();

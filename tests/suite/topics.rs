@@ -10,7 +10,7 @@ use ktables::log::{
 };
 use ktables::table::{Status, Table, TableError};
 use ktables_broker::ALICE;
-use ktables_tests::{Scratch, kafka, ktables, run, succeed, tools, unique};
+use ktables_tests::{Scratch, Wrapped, kafka, ktables, run, said, succeed, tools, unique};
 
 use OnPolicyMismatch::{Ignore, Raise, Reconcile, Warn};
 
@@ -188,6 +188,74 @@ async fn the_command_prints_what_was_found_and_says_what_is_wrong() {
     assert_eq!(tools::settings(&bootstrap, &made)["cleanup.policy"], "compact");
     let unknown = table("on_policy_mismatch = \"bogus\"");
     assert!(unknown.code == 2 && unknown.stderr.contains("reconcile"), "{}", unknown.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_or_found_is_logged_and_nothing_else() {
+    let (bootstrap, log) = shared();
+    let name = unique("made");
+    let lines = async |name: &str, how: &EnsureTopic| said(ensure_topic(&*log, name, how)).await.1;
+    let created = lines(&name, &how(Warn)).await;
+    assert!(
+        matches!(&*created, [line] if line.starts_with("INFO") && line.contains("created")),
+        "{created:?}"
+    );
+    for mode in [Ignore, Warn, Raise, Reconcile] {
+        assert_eq!(lines(&name, &how(mode)).await, [""; 0]);
+    }
+    let evicting = existing(&bootstrap, &[("cleanup.policy", "compact,delete")]).await;
+    let retention = |line: &str| line.starts_with("INFO") && line.contains("retention deletes");
+    for mode in [Warn, Raise, Reconcile] {
+        let verified = lines(&evicting, &how(mode)).await;
+        assert!(matches!(&*verified, [line] if retention(line)), "{verified:?}");
+    }
+    let name = existing(&bootstrap, &OWN).await;
+    let mismatch = lines(&name, &how(Warn)).await;
+    assert!(matches!(&*mismatch, [line] if line.starts_with("WARN")), "{mismatch:?}");
+    // What fails says so in its error.
+    assert_eq!(lines(&name, &how(Raise)).await, [""; 0]);
+    let reconciled = lines(&name, &how(Reconcile)).await;
+    let changed = |line: &str| line.starts_with("INFO") && line.contains("from delete to compact");
+    assert!(matches!(&*reconciled, [line] if changed(line)), "{reconciled:?}");
+    let name = existing(&bootstrap, &OWN).await;
+    let reconciled = lines(&name, &wanting("compact,delete", Reconcile)).await;
+    assert!(matches!(&*reconciled, [one, two] if changed(one) && retention(two)), "{reconciled:?}");
+    // A topic that goes before it is changed.
+    let (gone, lines) = said(log.set_cleanup_policy(&unique("gone"), "compact")).await;
+    assert!(matches!(gone, Err(LogError::UnknownTopic { .. })), "{gone:?}");
+    assert_eq!(lines, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_is_forgiven_by_who_only_warns_if_the_broker_is_the_cause() {
+    let scratch = Scratch::new(1).await;
+    let name = &scratch.topic.name;
+    let (place, topic, action) = (scratch.url().to_owned(), name.clone(), "look at the settings of");
+    let reason = "its cleanup.policy is not told".to_owned();
+    let (log, asked) = (place.clone(), topic.clone());
+    let broker =
+        LogError::Broker { log: place.clone(), topic: topic.clone(), action, reason: reason.clone() };
+    let silent = LogError::Unreachable { log: place.clone(), topic: topic.clone(), action, reason };
+    let mistake =
+        LogError::Property { name: "a".to_owned(), reason: "of the program's own making".to_owned() };
+    let gone = LogError::UnknownTopic { log, topic: asked };
+    for (error, is_forgiven) in [(broker, true), (silent, true), (mistake, false), (gone, false)] {
+        let log = Wrapped::new(scratch.log.clone()).without_settings(error.clone());
+        let (found, lines) = said(ensure_topic(&log, name, &how(Warn))).await;
+        match found {
+            Ok(found) => {
+                assert!(is_forgiven && found.outcome == EnsureOutcome::Unreadable, "{error}");
+                assert!(found.policy.is_none());
+                let told = |line: &str| line.starts_with("INFO") && line.contains("could not verify");
+                assert!(matches!(&*lines, [line] if told(line)), "{lines:?}");
+            }
+            Err(refused) => assert!(!is_forgiven && refused.to_string() == error.to_string(), "{refused}"),
+        }
+        for mode in [Raise, Reconcile] {
+            let refused = ensure_topic(&log, name, &how(mode)).await.unwrap_err();
+            assert_eq!(refused.to_string(), error.to_string());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ktables::log::{Log, LogError, TopicDescription};
 use ktables_broker::{Broker, BrokerOptions};
+use procfs::process::{FDTarget, Process};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -50,6 +51,22 @@ pub fn secured() -> &'static Broker {
 #[must_use]
 pub fn target() -> PathBuf {
     release().parent().expect("target/release").to_owned()
+}
+
+/// How many connections this process has with the cluster at this one address.
+///
+/// # Panics
+///
+/// If the system does not say.
+#[must_use]
+pub fn connections(bootstrap: &str) -> usize {
+    let address = bootstrap.parse().expect("an address");
+    let files = Process::myself().and_then(|process| process.fd()?.collect::<Result<Vec<_>, _>>());
+    let files = files.expect("its own open files");
+    let is_own =
+        |inode| files.iter().any(|file| matches!(file.target, FDTarget::Socket(own) if own == inode));
+    let sockets = procfs::net::tcp().expect("the sockets there are");
+    sockets.iter().filter(|socket| socket.remote_address == address && is_own(socket.inode)).count()
 }
 
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {

@@ -6,6 +6,7 @@ mod fed;
 mod held;
 pub mod kafka;
 mod running;
+mod said;
 pub mod tools;
 mod witness;
 mod wrapped;
@@ -29,6 +30,7 @@ pub use clock::HeldClock;
 pub use fed::FedLog;
 pub use held::Held;
 pub use running::Running;
+pub use said::said;
 pub use witness::{STALE_AFTER, Tally, Witness};
 pub use wrapped::Wrapped;
 
@@ -236,11 +238,30 @@ impl Scratch {
     ///
     /// If that cannot be done.
     pub async fn make_anew(&self, partitions: i32) -> TopicDescription {
+        self.delete().await;
+        self.create(partitions).await
+    }
+
+    /// Deletes the topic.
+    ///
+    /// # Panics
+    ///
+    /// If that cannot be done.
+    pub async fn delete(&self) {
         let name = &self.topic.name;
         match self.url.strip_prefix("kafka://") {
             None => std::fs::remove_dir_all(self.path().join(name)).expect("deleted"),
             Some(bootstrap) => kafka::delete(bootstrap, name).await,
         }
+    }
+
+    /// Makes the topic that was deleted, empty, with this many partitions.
+    ///
+    /// # Panics
+    ///
+    /// If that cannot be done.
+    pub async fn create(&self, partitions: i32) -> TopicDescription {
+        let name = &self.topic.name;
         let settings = NewTopic { partitions: Some(partitions), ..NewTopic::default() };
         self.log.create(name, settings).await.expect("a topic")
     }

@@ -93,10 +93,9 @@ impl Running {
     /// If it is gone.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-        kib * 1024
+        let process = i32::try_from(self.id()).expect("what the system gives");
+        let status = procfs::process::Process::new(process).and_then(|process| process.status());
+        status.expect("it runs").vmhwm.expect("a peak in KiB") * 1024
     }
 
     /// Kills it (SIGKILL).

@@ -45,7 +45,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// So many faults, and nothing wrong.
+    /// So many faults, and nothing wrong: of tests that assert that themselves.
     #[must_use]
     pub fn of(faults: u64) -> Self {
         Self { faults, ..Self::default() }

@@ -10,27 +10,36 @@ use ktables::log::{
     Partition, TopicDescription, TopicStream, Unacknowledged,
 };
 
-/// Another log, that counts requests, may be out of reach some times, and may claim to end
-/// later than it does.
+/// Another log, that counts requests, may be out of reach some times, may claim to end later
+/// than it does, and may not tell the settings of its topics.
 #[derive(Debug)]
 pub struct Wrapped {
     inner: Arc<dyn Log>,
     out_of_reach: AtomicU32,
     claimed: Offset,
     barriers: AtomicU32,
+    no_settings: Option<LogError>,
 }
 
 impl Wrapped {
     /// The same log.
     #[must_use]
     pub fn new(inner: Arc<dyn Log>) -> Self {
-        Self { inner, out_of_reach: AtomicU32::new(0), claimed: 0, barriers: AtomicU32::new(0) }
+        let (out_of_reach, barriers) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { inner, out_of_reach, claimed: 0, barriers, no_settings: None }
     }
 
-    /// One whose offsets cannot be asked for so many times.
-    #[must_use]
-    pub fn out_of_reach(self, times: u32) -> Self {
-        Self { out_of_reach: times.into(), ..self }
+    /// Answers no question for offsets, so many times.
+    pub fn out_of_reach(&self, times: u32) {
+        self.out_of_reach.store(times, Relaxed);
+    }
+
+    fn reach(&self, topic: &TopicDescription) -> Result<(), LogError> {
+        if self.out_of_reach.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+            return Ok(());
+        }
+        let (log, topic) = (self.url().to_owned(), topic.name.clone());
+        Err(LogError::Unreachable { log, topic, action: "find", reason: "for once".to_owned() })
     }
 
     /// One whose first partition claims, when loading begins, to have so many records more
@@ -38,6 +47,12 @@ impl Wrapped {
     #[must_use]
     pub fn claiming(self, records: Offset) -> Self {
         Self { claimed: records, ..self }
+    }
+
+    /// One that says this when it is asked for a setting.
+    #[must_use]
+    pub fn without_settings(self, error: LogError) -> Self {
+        Self { no_settings: Some(error), ..self }
     }
 
     /// How often end offsets were asked for.
@@ -70,7 +85,10 @@ impl Log for Wrapped {
     }
 
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
-        self.inner.setting(topic, name).await
+        match &self.no_settings {
+            Some(error) => Err(error.clone()),
+            None => self.inner.setting(topic, name).await,
+        }
     }
 
     async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError> {
@@ -78,10 +96,7 @@ impl Log for Wrapped {
     }
 
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        if self.out_of_reach.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-            let (log, topic) = (self.url().to_owned(), topic.name.clone());
-            return Err(LogError::Unreachable { log, topic, action: "find", reason: "for once".to_owned() });
-        }
+        self.reach(topic)?;
         let mut ranges = self.inner.offsets(topic).await?;
         ranges[0].end += self.claimed;
         Ok(ranges)
@@ -89,6 +104,7 @@ impl Log for Wrapped {
 
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
         self.barriers.fetch_add(1, Relaxed);
+        self.reach(topic)?;
         self.inner.end_offsets(topic).await
     }
 

@@ -1,4 +1,4 @@
-//! The simple form only, as a hand-written guest may have it: values like
+//! The simple form only, as a hand-written guest may have it: values and keys like
 //! `hostile`'s, or JSON that is checked (configuration `{"mode":"json"}`); a key
 //! codec that folds case, so that keys with capitals are not canonical; a group
 //! scheme that takes some keys for others.
@@ -83,7 +83,12 @@ mod guest {
 
     impl key_codec::Guest for Simple {
         fn decode(raw: Vec<u8>) -> Result<String, CodecError> {
-            Ok(text(raw.to_ascii_lowercase()))
+            match deed(&raw) {
+                Deed::Answer => Err(CodecError::Invalid("asked to".into())),
+                Deed::Utf8 => Ok(text(b"\xff".to_vec())),
+                Deed::Output => Ok(text(vec![b'k'; TOO_MUCH])),
+                _ => Ok(text(raw.to_ascii_lowercase())),
+            }
         }
 
         fn encode(key: String) -> Result<Vec<u8>, CodecError> {
@@ -91,14 +96,25 @@ mod guest {
         }
     }
 
+    /// A group that has no keys.
+    const REFUSED: &str = "refused";
+
     /// Takes every key for a member, and gives most back wrong.
     impl group_scheme::Guest for Simple {
         fn split(key: String) -> Option<GroupKey> {
-            let (group, member) = key.split_once('.')?;
+            let (group, member) = match deed(key.as_bytes()) {
+                Deed::Behave => key.split_once('.')?,
+                Deed::Utf8 => return Some(GroupKey { group: text(b"\xff".to_vec()), member: key }),
+                Deed::Output => return Some(GroupKey { group: text(vec![b'g'; TOO_MUCH]), member: key }),
+                _ => (REFUSED, &*key),
+            };
             Some(GroupKey { group: group.into(), member: member.trim_start_matches('!').into() })
         }
 
         fn join(group: String, member: String) -> Result<String, CodecError> {
+            if group == REFUSED {
+                return Err(CodecError::Invalid("asked to".into()));
+            }
             Ok(format!("{group}.{member}"))
         }
     }
