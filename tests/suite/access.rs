@@ -53,6 +53,21 @@ async fn plain_and_scram_with_and_without_tls() {
     }
 }
 
+/// What encrypts must not take itself apart while connections are still there: one in nine
+/// commands died of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_over_tls_comes_to_a_good_end() {
+    let broker = kafka::secured();
+    let name = unique("end");
+    kafka::create(&broker.bootstrap(), &name, 1, &[]).await;
+    let url = format!("kafka://{}", broker.sasl_tls_bootstrap());
+    let arguments = arguments(&properties("PLAIN", "SASL_SSL", ADMIN.name, ADMIN.password));
+    for number in 0..60 {
+        let ended = run(ktables(&["keys", "--log", &url, "--topic", &name]).args(&arguments));
+        assert_eq!((ended.code, &*ended.stderr), (0, ""), "command {number}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_comes_from_a_file() {
     let broker = kafka::secured();

@@ -51,6 +51,13 @@ const REFUSED: [(&[&str], &str); 10] = [
     ),
 ];
 
+/// Properties that librdkafka knows by two names: the other, and the one that is used here.
+const ALIASES: [(&str, &str); 3] = [
+    ("message.timeout.ms", "delivery.timeout.ms"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+];
+
 /// How long a transaction may be open, should its writer die: the default of clients, in
 /// milliseconds.
 const TRANSACTION_MILLIS: &str = "60000";
@@ -82,8 +89,19 @@ pub(super) struct Configs {
 
 impl Configs {
     /// Checks all that can be checked before anything is connected.
-    pub(super) fn new(bootstrap: &str, options: LogOptions) -> Result<Self, LogError> {
+    pub(super) fn new(bootstrap: &str, mut options: LogOptions) -> Result<Self, LogError> {
+        // Before librdkafka does it: this way OpenSSL does not take itself apart at the end of
+        // the process, while clients' threads still use it.
+        openssl_sys::init();
         options.validate()?;
+        for (alias, name) in ALIASES {
+            if let Some(value) = options.properties.remove(alias)
+                && options.properties.insert(name.to_owned(), value).is_some()
+            {
+                let reason = format!("it is another name of `{name}`: write one of them");
+                return Err(LogError::Property { name: alias.to_owned(), reason });
+            }
+        }
         let refused: Vec<(&str, &str)> =
             options.properties.keys().filter_map(|name| Some((name.as_str(), refusal(name)?))).collect();
         if !refused.is_empty() {
@@ -258,6 +276,23 @@ fn property(error: KafkaError) -> LogError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_property_counts_by_each_of_its_names() {
+        let configs = |properties: &[(&str, &str)]| {
+            let properties =
+                properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            Configs::new("a:1", LogOptions { properties, ..LogOptions::default() })
+        };
+        for (alias, name) in ALIASES {
+            for purpose in [Purpose::Load { queue: 1024 }, Purpose::Produce, Purpose::Transact] {
+                let native = configs(&[(alias, "5000")]).unwrap().config(purpose).create_native_config();
+                assert_eq!(native.unwrap().get(name).unwrap(), "5000", "{alias} for {purpose:?}");
+            }
+            let refused = configs(&[(alias, "5000"), (name, "5000")]).unwrap_err().to_string();
+            assert!(refused.contains(alias) && refused.contains(name), "{refused}");
+        }
+    }
 
     /// A property that a client gets whatever the user says must not be the user's to say.
     #[test]
