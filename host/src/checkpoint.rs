@@ -17,7 +17,7 @@
 //!   be killed at any time.
 //! - It is not written before the table is complete, and says as of when it is: a record
 //!   above its positions came later. As long as the log keeps tombstones for longer than
-//!   that is ago, none can be missed; a table that was away for longer voids it.
+//!   that is ago, or was before it was said anew, none can be missed.
 //! - What compaction drops is gone for a codec that would accept less than the one that
 //!   kept it, as if the broker had compacted.
 //! - Whatever is wrong with a checkpoint, the table replays its topic, and says why.
@@ -57,7 +57,8 @@ impl Checkpoint {
     pub(crate) fn open(folder: &Path) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(CheckpointError::io("create", folder))?;
         let path = folder.join("lock");
-        let lock = File::create(&path).map_err(CheckpointError::io("open", &path))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(CheckpointError::io("open", &path))?;
         match lock.try_lock() {
             // One that was removed meanwhile keeps nobody out.
             Ok(()) if !is_at(&lock, &path) => Self::open(folder),
@@ -98,13 +99,19 @@ pub struct CheckpointInfo {
 ///
 /// [`CheckpointError`] says what is wrong with it, and where.
 pub fn inspect(folder: &Path) -> Result<CheckpointInfo, CheckpointError> {
-    let manifest = Manifest::read(folder)?;
-    let (mut records, mut bytes) = (0, 0);
-    for segment in manifest.partitions.iter().flat_map(|partition| &partition.segments) {
-        verified(folder, segment)?;
-        records += segment.records;
-        bytes += segment.bytes;
+    let mut manifest = Manifest::read(folder)?;
+    loop {
+        let mut segments = manifest.partitions.iter().flat_map(|partition| &partition.segments);
+        let Err(error) = segments.try_for_each(|segment| verified(folder, segment).map(drop)) else { break };
+        // A table that writes it may have replaced what is looked at.
+        match Manifest::read(folder)? {
+            newer if newer != manifest => manifest = newer,
+            _ => return Err(error),
+        }
     }
+    let records = manifest.partitions.iter().flat_map(|partition| &partition.segments);
+    let records = records.map(|segment| segment.records).sum();
+    let bytes = manifest.bytes();
     let position = |partition: &manifest::PartitionState| (partition.partition, partition.position);
     Ok(CheckpointInfo {
         positions: manifest.partitions.iter().map(position).collect(),
@@ -145,7 +152,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// Removes the manifest, then everything that it named.
 fn clear(folder: &Path) -> Result<(), CheckpointError> {
-    for path in [vec![folder.join(manifest::FILE)], segment::files(folder)?].concat() {
+    let own = [manifest::FILE, manifest::DRAFT].map(|name| folder.join(name));
+    for path in own.into_iter().chain(segment::files(folder)?) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(CheckpointError::io("remove", &path)(error));

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use ktables::checkpoint;
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
-use ktables::log::NewRecord;
-use ktables::table::{CheckpointStats, Status, Table, TableBuilder};
+use ktables::log::{LogError, NewRecord};
+use ktables::table::{CheckpointStats, Status, Table, TableBuilder, WatchEvent, WatchStart};
 use ktables_tests::{
-    HeldClock, On, PATIENCE, Running, Scratch, Tally, eventually_async, on_each_log, record, run, succeed,
+    HeldClock, On, PATIENCE, Running, Scratch, Tally, Wrapped, eventually_async, on_each_log, record, run,
+    succeed,
 };
 use tempfile::TempDir;
 
@@ -70,6 +71,8 @@ async fn a_table_that_starts_again_reads_only_what_came_since(on: On) {
         assert_eq!(info.records as usize, written);
         assert_eq!(info.positions.iter().map(|(_, position)| position).sum::<i64>() as usize, written);
     }
+    // However often it starts, a file for each partition, and the manifest.
+    assert_eq!(files(folder.path()).len(), 4);
 }
 
 async fn another_codec_is_loaded_from_the_same_records(on: On) {
@@ -180,7 +183,7 @@ async fn what_the_log_has_lost_is_not_in_a_table_from_a_checkpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_was_away_for_longer_than_tombstones_live_voids_its_checkpoint() {
+async fn a_table_that_was_away_for_longer_than_tombstones_live_replays_its_topic() {
     let (scratch, folder, clock) = (Scratch::new(1).await, TempDir::new().unwrap(), HeldClock::default());
     scratch.put("a", Some(b"1")).await;
     let start = || {
@@ -191,13 +194,68 @@ async fn a_table_that_was_away_for_longer_than_tombstones_live_voids_its_checkpo
     let made = eventually_async("the checkpoint is there", || stats(&table).as_of).await;
     clock.advance(Duration::from_secs(600));
     eventually_async("it is confirmed", || stats(&table).as_of.filter(|as_of| *as_of > made)).await;
+    let mut watcher = table.watch(WatchStart::Now);
     clock.advance(Duration::from_secs(7200));
-    let failed = eventually_async("it is void", || stats(&table).failed).await;
-    assert!(failed.contains("was away"), "{failed}");
+    let told = tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap();
+    assert!(
+        matches!(&told, WatchEvent::Status(Status::Degraded(why)) if why.contains("was away")),
+        "{told:?}"
+    );
+    eventually_async("it is replayed", || {
+        (table.stats().generation == 2 && matches!(table.status(), Status::CaughtUp)).then_some(())
+    })
+    .await;
+    let CheckpointStats { unused, failed, .. } = stats(&table);
+    assert!(unused.is_some_and(|why| why.contains("was away")) && failed.is_none());
+    assert_eq!(table.get("a").unwrap().json(), "1");
     table.stop().await;
-    assert!(checkpoint::inspect(folder.path()).is_err());
+    // What was replayed is as good as new.
     let again = start().await.unwrap();
-    assert!(stats(&again).unused.is_some() && stats(&again).failed.is_none());
+    assert_eq!((stats(&again).loaded, stats(&again).unused), (1, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_was_once_too_old_is_too_old_for_ever() {
+    let (scratch, folder, clock) = (Scratch::new(1).await, TempDir::new().unwrap(), HeldClock::default());
+    scratch.put("a", Some(b"1")).await;
+    let reason = "nobody tells".to_owned();
+    let secret = LogError::Property { name: "delete.retention.ms".to_owned(), reason };
+    let log = Arc::new(Wrapped::new(scratch.log.clone()).without_settings(secret));
+    let builder = || {
+        let builder = Table::builder(log.clone(), &scratch.topic.name, Codecs::default());
+        builder.checkpoint(folder.path()).clock(Arc::new(clock.clone()))
+    };
+    // How long tombstones live is not known, so nobody can say that it was away for too long.
+    let table = builder().start().await.unwrap();
+    let made = eventually_async("the checkpoint is there", || stats(&table).as_of).await;
+    clock.advance(Duration::from_secs(7200));
+    eventually_async("it is confirmed", || stats(&table).as_of.filter(|as_of| *as_of > made)).await;
+    table.stop().await;
+    let hours = |hours: u64| builder().checkpoint_max_age(Duration::from_secs(hours * 3600)).start();
+    assert_eq!(stats(&hours(3).await.unwrap()).loaded, 1);
+    eventually_async("the folder is free", || checkpoint_is_free(folder.path().to_str().unwrap())).await;
+    let unused = stats(&hours(1).await.unwrap()).unused.unwrap();
+    assert!(unused.contains("or once was"), "{unused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_others_stay_where_they_are() {
+    let (scratch, folder) = (Scratch::new(1).await, TempDir::new().unwrap());
+    let others = ["2024-01-15.log", "1-2-3.log"].map(|name| folder.path().join(name));
+    others.iter().for_each(|path| std::fs::write(path, "theirs").unwrap());
+    scratch.put("a", Some(b"1")).await;
+    for _ in 0..2 {
+        kept(&scratch, folder.path()).await.stop().await;
+    }
+    assert!(others.iter().all(|path| std::fs::read(path).unwrap() == b"theirs"));
+    // What a table was killed at.
+    std::fs::write(folder.path().join("checkpoint.draft"), "half").unwrap();
+    checkpoint::remove(folder.path()).unwrap();
+    let names = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(folder.path()), ["2024-01-15.log".into(), "1-2-3.log".into()].into());
 }
 
 /// A checkpoint of some 300 KB in several segments, and the table that it stands for.

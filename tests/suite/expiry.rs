@@ -95,7 +95,24 @@ async fn a_clock_that_is_set_hides_and_shows(on: On) {
     Tally::of(6).tell();
 }
 
+async fn what_is_over_is_hidden_while_the_topic_is_missing_and_loaded_again(on: On) {
+    let (scratch, clock) = (on.scratch(1).await, HeldClock::default());
+    write(&scratch, &clock, "1:ga", Some(b"1"), 10).await;
+    write(&scratch, &clock, "1:gb", Some(b"1"), 0).await;
+    let table = table(&scratch, &clock).await;
+    scratch.delete().await;
+    let missing = || table.status().reason().filter(|reason| reason.contains("the topic is missing"));
+    eventually_async("that it is missing is told", missing).await;
+    assert_eq!(keys(&table), ["1:ga", "1:gb"]);
+    clock.advance(Duration::from_secs(25));
+    becomes(&table, &["1:gb"]).await;
+    scratch.create(1).await;
+    eventually_async("it is loaded", || keys(&table).is_empty().then_some(())).await;
+    assert!(table.barrier(PATIENCE).await.is_fresh());
+}
+
 on_each_log! {
+    what_is_over_is_hidden_while_the_topic_is_missing_and_loaded_again,
     what_is_not_written_again_is_hidden_and_comes_back,
     a_clock_that_is_set_hides_and_shows,
 }

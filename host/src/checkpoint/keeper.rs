@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -11,18 +12,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use crate::checkpoint::compact::{Compacted, compact};
+use crate::checkpoint::compact::{Compacted, Compaction};
 use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
 use crate::checkpoint::segment::{SegmentWriter, files};
 use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, clear};
 use crate::log::batch::BatchWriter;
-use crate::log::{Headers, Isolation, Offset, Partition, RecordBatch, TopicDescription};
+use crate::log::{Headers, Isolation, Offset, OffsetRange, Partition, RecordBatch, TopicDescription};
 
 /// How many KiB wait for the disk.
 const QUEUE_KIB: u32 = 32 * 1024;
 
 /// How long a table waits for the disk before it gives its checkpoint up.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long whoever waits for the end of it waits for a compaction, and then for the rest.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// How often the manifest is replaced, if there is something new.
 const EVERY: Duration = Duration::from_secs(10);
@@ -43,6 +47,8 @@ pub(crate) enum Kept {
     Rejected(Partition, Vec<Offset>),
     /// Everything of a partition below this offset.
     Position(Partition, Offset),
+    /// The log has lost what a partition held below this offset.
+    Start(Partition, Offset),
 }
 
 /// What the thread is told.
@@ -50,10 +56,9 @@ pub(crate) enum Kept {
 enum Message {
     /// Dropped, what was kept gives its room to others.
     Kept(Kept, OwnedSemaphorePermit),
-    /// Everything of before this time (milliseconds since 1970) is in it.
-    Complete(i64),
-    /// It stands for nothing any more.
-    Void(CheckpointError),
+    /// Everything of before this time is in it, as was known at that one: milliseconds since
+    /// 1970.
+    Complete(i64, i64),
     /// Come to an end, and drop this then.
     Finish(oneshot::Sender<()>),
 }
@@ -72,14 +77,17 @@ pub(crate) struct Keeper {
     messages: Sender<Message>,
     room: Arc<Semaphore>,
     state: Arc<Mutex<KeeperState>>,
+    /// Set when nobody waits for a compaction any more.
+    stopped: Arc<AtomicBool>,
 }
 
 impl Keeper {
     /// Begins to keep what comes: behind what was loaded, or, if nothing was, from the first
-    /// record on.
+    /// record on. `ranges` says where the topic begins now.
     pub(crate) fn start(
         checkpoint: Arc<Checkpoint>,
         topic: &TopicDescription,
+        ranges: &[OffsetRange],
         headers: Headers,
         isolation: Isolation,
         loaded: Option<&Loaded>,
@@ -100,15 +108,24 @@ impl Keeper {
         let as_of = loaded.map(|loaded| loaded.manifest.as_of);
         let bytes = manifest.bytes();
         let state = Arc::new(Mutex::new(KeeperState { bytes, as_of, failed: None }));
+        let stopped = Arc::new(AtomicBool::new(false));
+        // Each start would leave a small one. What is wrong with it shows when it is read.
+        let last = |state: &PartitionState| {
+            let segment = SegmentWriter::reopen(&checkpoint.folder, state.segments.last()?).ok()?;
+            (!segment.is_full()).then_some((state.partition, segment))
+        };
+        let open = manifest.partitions.iter().filter_map(last).collect();
         let keeping = Keeping {
             folder: checkpoint.folder.clone(),
             checkpoint,
             is_complete: loaded.is_some(),
             manifest,
-            open: HashMap::new(),
+            open,
+            starts: ranges.iter().map(|range| (range.partition, range.start)).collect(),
             rejected: HashMap::new(),
             may_compact: false,
             compacting: None,
+            stopped: stopped.clone(),
             dirty: false,
             state: state.clone(),
         };
@@ -118,7 +135,7 @@ impl Keeper {
         thread
             .spawn(move || keeping.run(&received))
             .map_err(CheckpointError::io("start a thread for", &folder))?;
-        Ok(Self { messages, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)), state })
+        Ok(Self { messages, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)), state, stopped })
     }
 
     pub(crate) fn state(&self) -> KeeperState {
@@ -131,7 +148,7 @@ impl Keeper {
     pub(crate) async fn keep(&self, kept: Kept) -> Result<(), CheckpointError> {
         let bytes = match &kept {
             Kept::Records(batch, _) => batch.byte_len(),
-            Kept::Rejected(..) | Kept::Position(..) => 0,
+            Kept::Rejected(..) | Kept::Position(..) | Kept::Start(..) => 0,
         };
         let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
         match timeout(PATIENCE, self.room.clone().acquire_many_owned(kib)).await {
@@ -140,24 +157,21 @@ impl Keeper {
         }
     }
 
-    /// All records of before this time are applied.
-    pub(crate) fn complete(&self, as_of: i64) -> Result<(), CheckpointError> {
-        self.send(Message::Complete(as_of))
+    /// All records of before this time are applied, as is known now.
+    pub(crate) fn complete(&self, as_of: i64, now: i64) -> Result<(), CheckpointError> {
+        self.send(Message::Complete(as_of, now))
     }
 
-    /// What there is stands for nothing, and is removed.
-    pub(crate) fn void(&self, why: CheckpointError) {
-        // It has ended already.
-        let _ = self.send(Message::Void(why));
-    }
-
-    /// Waits until everything is on the disk, and the folder free.
-    pub(crate) async fn finish(&self) {
-        let (done, finished) = oneshot::channel();
-        if self.send(Message::Finish(done)).is_ok() {
-            // An error means that it is dropped.
-            let _ = finished.await;
+    /// Waits until everything is on the disk, and the folder free; false if that takes too
+    /// long.
+    pub(crate) async fn finish(&self) -> bool {
+        let (done, mut finished) = oneshot::channel();
+        // An error means that it has come to its end, here and below.
+        if self.send(Message::Finish(done)).is_err() || timeout(ENDING, &mut finished).await.is_ok() {
+            return true;
         }
+        self.stopped.store(true, Ordering::Relaxed);
+        timeout(ENDING, finished).await.is_ok()
     }
 
     fn send(&self, message: Message) -> Result<(), CheckpointError> {
@@ -176,11 +190,14 @@ struct Keeping {
     manifest: Manifest,
     /// The last segment of a partition, if it may be appended to.
     open: HashMap<Partition, SegmentWriter>,
+    /// Where the log begins.
+    starts: HashMap<Partition, Offset>,
     rejected: HashMap<Partition, HashSet<Offset>>,
     /// Before the table is complete, segments may still be read, and it is not known what
     /// was rejected of them.
     may_compact: bool,
     compacting: Option<Compacting>,
+    stopped: Arc<AtomicBool>,
     /// Before the first table was complete, there is no manifest.
     is_complete: bool,
     dirty: bool,
@@ -195,7 +212,7 @@ struct Compacting {
     count: usize,
     /// The offset behind them.
     next: Offset,
-    thread: JoinHandle<Result<Compacted, CheckpointError>>,
+    thread: JoinHandle<Result<Option<Compacted>, CheckpointError>>,
 }
 
 impl Keeping {
@@ -205,6 +222,11 @@ impl Keeping {
             tracing::warn!(topic = self.manifest.topic, "the checkpoint is not kept any more: {error}");
             // OK because nothing panics while it holds the lock.
             self.state.lock().expect("not poisoned").failed = Some(error);
+            self.stopped.store(true, Ordering::Relaxed);
+            if let Some(compacting) = self.compacting.take() {
+                // What it has written nobody will know.
+                let _ = compacting.thread.join();
+            }
         }
         // Whoever waits for the end may open the folder then.
         drop(self);
@@ -221,15 +243,15 @@ impl Keeping {
             let left = EVERY.saturating_sub(written.elapsed());
             match messages.recv_timeout(if self.compacting.is_some() { LOOK } else { left }) {
                 Ok(Message::Kept(kept, _room)) => self.take(kept)?,
-                Ok(Message::Complete(as_of)) => {
+                Ok(Message::Complete(as_of, now)) => {
+                    if self.is_complete {
+                        let away = now.saturating_sub(self.manifest.as_of);
+                        self.manifest.max_away = away.max(self.manifest.max_away);
+                    }
                     self.manifest.as_of = as_of;
                     (self.is_complete, self.may_compact, self.dirty) = (true, true, true);
                     self.write()?;
                     self.compact_one();
-                }
-                Ok(Message::Void(why)) => {
-                    clear(&self.folder)?;
-                    return Err(why);
                 }
                 Ok(Message::Finish(done)) => *finishing = Some(done),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -263,6 +285,7 @@ impl Keeping {
                 state.position = offset.max(state.position);
                 self.dirty = true;
             }
+            Kept::Start(partition, offset) => drop(self.starts.insert(partition, offset)),
         }
         Ok(())
     }
@@ -341,10 +364,17 @@ impl Keeping {
         {
             return tracing::warn!("the checkpoint is not compacted: {error}");
         }
-        let number = self.next_number();
-        let rejected = self.rejected.get(&partition).cloned().unwrap_or_default();
-        let (folder, count) = (self.folder.clone(), segments.len());
-        let work = move || compact(&folder, partition, &segments, &rejected, number);
+        let count = segments.len();
+        let compaction = Compaction {
+            folder: self.folder.clone(),
+            partition,
+            segments,
+            rejected: self.rejected.get(&partition).cloned().unwrap_or_default(),
+            start: self.starts.get(&partition).copied().unwrap_or(0),
+            number: self.next_number(),
+            stopped: self.stopped.clone(),
+        };
+        let work = move || compaction.run();
         match std::thread::Builder::new().name("ktables-compact".to_owned()).spawn(work) {
             Ok(thread) => self.compacting = Some(Compacting { partition, count, next, thread }),
             Err(error) => tracing::warn!("no thread to compact a checkpoint: {error}"),
@@ -359,7 +389,8 @@ impl Keeping {
         };
         let state = self.manifest.partition(partition);
         let Compacted { segments, rejected } = match thread.join() {
-            Ok(Ok(compacted)) => compacted,
+            Ok(Ok(Some(compacted))) => compacted,
+            Ok(Ok(None)) => return self.remove_strangers(),
             failed => {
                 let why = match failed {
                     Ok(Err(error)) => error.to_string(),

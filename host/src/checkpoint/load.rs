@@ -158,16 +158,15 @@ fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
     if *isolation != manifest.isolation {
         return Some("it was read with another isolation".to_owned());
     }
-    let age = now - manifest.as_of;
-    let max_age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-    if age < 0 {
+    if *now < manifest.as_of {
         return Some("it was made later than now: a clock was set".to_owned());
     }
-    if age >= max_age {
-        let (age, max_age) = (Duration::from_millis(age as u64), Duration::from_millis(max_age as u64));
+    let age = now.saturating_sub(manifest.as_of).max(manifest.max_away);
+    let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+    if age >= *max_age {
         return Some(format!(
-            "it is {age:?} old, and the log keeps tombstones for {max_age:?} (delete.retention.ms): some \
-             may be missed"
+            "it is {age:?} old, or once was, and the log keeps tombstones for {max_age:?} \
+             (delete.retention.ms): some may be missed"
         ));
     }
     manifest.partitions.iter().find_map(|state| {

@@ -13,6 +13,9 @@ use crate::log::{Isolation, Offset, Partition, RecordBatch};
 /// Its name.
 pub(super) const FILE: &str = "checkpoint.json";
 
+/// What is to become it.
+pub(super) const DRAFT: &str = "checkpoint.draft";
+
 /// The form of what is written here.
 const VERSION: u32 = 1;
 
@@ -24,6 +27,8 @@ pub(super) struct Manifest {
     pub(super) topic_id: String,
     /// As of when all records of the topic are in it: milliseconds since 1970.
     pub(super) as_of: i64,
+    /// The longest time, in milliseconds, after which that was said again.
+    pub(super) max_away: i64,
     pub(super) headers: bool,
     pub(super) isolation: Isolation,
     /// The next segment's number.
@@ -111,6 +116,7 @@ impl Manifest {
             topic,
             topic_id,
             as_of: 0,
+            max_away: 0,
             headers,
             isolation,
             next: 0,
@@ -163,7 +169,7 @@ impl Manifest {
 
     /// Puts it in the place of the one there is, when it is on the disk.
     pub(super) fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
-        let (draft, place) = (folder.join("checkpoint.draft"), folder.join(FILE));
+        let (draft, place) = (folder.join(DRAFT), folder.join(FILE));
         // OK because all of it are numbers and texts.
         let checkpoint = serde_json::value::to_raw_value(self).expect("serializes");
         let crc32c = crc32c::crc32c(checkpoint.get().as_bytes());

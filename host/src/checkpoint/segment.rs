@@ -1,7 +1,7 @@
 //! Segments: files of record batches, written once, from begin to end.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::CheckpointError;
@@ -11,6 +11,9 @@ use crate::log::{Offset, Partition};
 
 /// A segment is closed when it reaches this: it is read as a whole.
 pub(super) const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// With so many digits a segment's name has its first offset.
+const BASE_DIGITS: usize = 20;
 
 /// A batch of the compacted is closed at this size.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -31,11 +34,23 @@ impl SegmentWriter {
         base: Offset,
         number: u64,
     ) -> Result<Self, CheckpointError> {
-        let file = format!("{partition}-{base:020}-{number}.log");
+        let file = format!("{partition}-{base:0BASE_DIGITS$}-{number}.log");
         let path = folder.join(&file);
         let opened = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
         let info = SegmentInfo { file, bytes: 0, crc32c: 0, records: 0 };
         Ok(Self { file: opened.map_err(CheckpointError::io("create", &path))?, path, info })
+    }
+
+    /// The last one, to be gone on with.
+    pub(super) fn reopen(folder: &Path, info: &SegmentInfo) -> Result<Self, CheckpointError> {
+        let path = folder.join(&info.file);
+        // What does not belong to it goes.
+        let opened = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
+            file.set_len(info.bytes)?;
+            file.seek(SeekFrom::End(0)).map(|_| file)
+        });
+        let (file, info) = (opened.map_err(CheckpointError::io("open", &path))?, info.clone());
+        Ok(Self { path, file, info })
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -161,10 +176,11 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(CheckpointError::io("list", folder)(error)),
     };
+    // Others may write logs that are named with numbers.
     let is_segment = |name: &str| {
-        let mut parts = name.strip_suffix(".log").unwrap_or_default().split('-');
-        parts.by_ref().take(3).filter(|part| part.parse::<u64>().is_ok()).count() == 3
-            && parts.next().is_none()
+        let parts: Vec<&str> = name.strip_suffix(".log").unwrap_or_default().split('-').collect();
+        matches!(&*parts, [_, base, _] if base.len() == BASE_DIGITS)
+            && parts.iter().all(|part| part.bytes().all(|it| it.is_ascii_digit()) && !part.is_empty())
     };
     let paths = entries.filter_map(|entry| {
         let entry = entry.ok()?;

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use crate::table::entry::Entry;
 
+/// So few make no crowd.
+const CROWD: usize = 1024;
+
 /// Which entries expire next.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     ttl: i64,
     /// For each key one, as a rule: of an entry that was replaced, it leads to the one that
-    /// did that.
+    /// did that. Of keys that go and come again there are more, until [`Deadlines::renew`].
     heap: BinaryHeap<Reverse<Deadline>>,
     /// What the clock said last.
     now: i64,
@@ -58,6 +61,18 @@ impl Deadlines {
         }
     }
 
+    /// Whether most of what is here stands for entries that are gone, beside so many that are
+    /// not.
+    pub(super) fn is_crowded(&self, entries: usize) -> bool {
+        self.heap.len() > 2 * entries + CROWD
+    }
+
+    /// Begins anew, with the entries that there are.
+    pub(super) fn renew<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
+        self.heap.clear();
+        entries.for_each(|entry| self.add(None, entry));
+    }
+
     /// When an entry expires.
     fn of(&self, entry: &Entry) -> Option<i64> {
         (entry.timestamp() >= 0).then(|| entry.timestamp().saturating_add(self.ttl))
@@ -93,7 +108,37 @@ impl Deadlines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Codecs;
+    use crate::log::{OffsetRange, RecordBatch, TopicDescription};
+    use crate::table::decode::decode;
     use crate::table::entry::{EntryMaker, Origin};
+    use crate::table::settings::OnReject;
+    use crate::table::view::{Effects, View};
+
+    #[test]
+    fn keys_that_come_and_go_leave_no_crowd() {
+        let topic = TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 };
+        let mut view = View::empty(1, topic.into());
+        view.begin(OffsetRange { partition: 0, start: 0, end: 0 });
+        let mut deadlines = Deadlines::new(Duration::from_millis(100));
+        let mut batch = RecordBatch::new(0);
+        for offset in 0..10_000 {
+            let value = (offset % 2 == 0).then_some(&b"1"[..]);
+            batch.push(offset, offset, Some(b"k"), value, Vec::new());
+        }
+        batch.push(10_000, 10_000, Some(b"k"), Some(b"1"), Vec::new());
+        let mut effects = Effects {
+            told: None,
+            rejected: &mut drop,
+            on_reject: OnReject::Keep,
+            deadlines: Some(&mut deadlines),
+        };
+        view.apply(decode(&Codecs::default(), &batch).unwrap(), &mut effects).unwrap();
+        // The key there is still expires.
+        assert!(view.expire(10_100, &mut effects) && view.expired("k").is_some());
+        deadlines.set_clock(0);
+        assert!(deadlines.heap.len() <= CROWD + 2, "{} deadlines", deadlines.heap.len());
+    }
 
     #[test]
     fn heartbeats_of_a_key_take_one_place() {

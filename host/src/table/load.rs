@@ -51,11 +51,12 @@ pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>)
         // An error means that the last handle was dropped.
         _ = stopped.wait_for(|&stopped| stopped) => {}
         () = observe(&shared) => {}
-        () = resume::verify(&shared), if shared.settings.checkpoint.is_some() => {}
         error = follow(&shared) => shared.update(|conditions| conditions.failed = Some(Arc::new(error))),
     }
     shared.update(|conditions| conditions.stopped = true);
-    shared.checkpointing.finish().await;
+    if !shared.checkpointing.finish().await {
+        tracing::warn!(topic = shared.topic.name, "the disk does not take the end of the checkpoint");
+    }
 }
 
 /// Says that the task is over, however it came to its end: nobody is to wait for it
@@ -95,14 +96,14 @@ impl From<Broken> for End {
 /// Loads generation after generation, until the log fails for good.
 async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut topic = shared.topic.clone();
-    let mut serving = Serving::Nothing;
+    let mut served = None;
     let mut generation = 1;
     let checkpoint = resume::open(shared).await;
     let mut distrusted = None;
     loop {
         let of = Generation { topic: &topic, number: generation };
         let (reason, is_checkpoints) =
-            match load(shared, of, &mut serving, checkpoint.as_ref(), distrusted.take()).await {
+            match load(shared, of, &mut served, checkpoint.as_ref(), distrusted.take()).await {
                 Err(End::Halted(error)) => return error,
                 Err(End::Checkpoint(error)) => {
                     let reason = error.to_string();
@@ -127,7 +128,7 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
             conditions.standstills.clear();
         });
         if !is_checkpoints {
-            topic = match reappeared(shared, &topic).await {
+            topic = match serving(shared, &mut served, reappeared(shared, &topic)).await {
                 Ok(topic) => Arc::new(topic),
                 Err(error) => return error.into(),
             };
@@ -216,13 +217,56 @@ impl Drop for Reads<'_> {
     }
 }
 
-/// What readers have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Serving {
-    /// No record yet.
-    Nothing,
-    /// A generation, by its number.
-    Generation(u64),
+/// The works of a table.
+struct Works<'a> {
+    /// What readers have.
+    served: &'a mut Option<Work>,
+    /// The one that is read, until it is served.
+    loading: Option<Work>,
+}
+
+impl Works<'_> {
+    /// The one that is read.
+    fn read(&mut self) -> &mut View {
+        let work = self.loading.as_mut().or(self.served.as_mut());
+        // OK because it is served when it is not loading.
+        &mut work.expect("one that is read").view
+    }
+
+    /// Serves the one that is read.
+    async fn serve(&mut self, shared: &Shared) {
+        if let Some(Work { view, deadlines }) = self.loading.take() {
+            *self.served = Some(Work { view: ordered(shared, view).await, deadlines });
+        }
+    }
+
+    /// Takes steps of the one that is read.
+    fn take(&mut self, shared: &Shared, steps: Vec<Step>) -> Result<(), TableError> {
+        match (&mut self.loading, &mut self.served) {
+            (Some(loading), _) => shared.take(loading, steps),
+            (None, Some(served)) => shared.take_and_publish(served, steps),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Does something while the entries that are served expire.
+async fn serving<T>(shared: &Shared, served: &mut Option<Work>, doing: impl Future<Output = T>) -> T {
+    let mut doing = pin!(doing);
+    loop {
+        tokio::select! {
+            done = &mut doing => return done,
+            () = expiring(shared, served.as_ref()) => expire(shared, served),
+        }
+    }
+}
+
+/// Hides the entries that are served and whose time is over.
+fn expire(shared: &Shared, served: &mut Option<Work>) {
+    if let Some(work) = served {
+        // OK because there is no record that could halt the table.
+        shared.take_and_publish(work, Vec::new()).expect("no record");
+    }
 }
 
 /// Loads a generation and follows the topic; only an error ends it. It is served when it
@@ -230,35 +274,43 @@ enum Serving {
 async fn load(
     shared: &Arc<Shared>,
     Generation { topic, number: generation }: Generation<'_>,
-    serving: &mut Serving,
+    served: &mut Option<Work>,
     checkpoint: Option<&Arc<Checkpoint>>,
     distrusted: Option<CheckpointError>,
 ) -> Result<std::convert::Infallible, End> {
     let began = shared.settings.clock.now();
-    let ranges = shared.log.offsets(topic).await?;
     let headers = if shared.codecs.value.wants_headers() { Headers::Wanted } else { Headers::Unwanted };
-    let resumed = Resumed::new(shared, checkpoint, topic, &ranges, headers, distrusted).await;
-    let mut topic_stream = shared.log.read(topic, &resumed.rest(&ranges), headers).await?;
+    let prepared = async {
+        let ranges = shared.log.offsets(topic).await?;
+        let resumed = Resumed::new(shared, checkpoint, topic, &ranges, headers, distrusted).await;
+        let stream = shared.log.read(topic, &resumed.rest(&ranges), headers).await?;
+        Ok::<_, LogError>((ranges, resumed, stream))
+    };
+    let (ranges, resumed, mut topic_stream) = serving(shared, served, prepared).await?;
     let mut steps = SelectAll::new();
     let view = View::to_be_loaded(generation, topic.clone());
     shared.begin_loading(&view);
-    let mut work = Work { view, deadlines: shared.settings.ttl.map(Deadlines::new) };
+    let deadlines = shared.settings.ttl.map(Deadlines::new);
+    let mut works = Works { served, loading: Some(Work { view, deadlines }) };
     let mut complete = false;
     let mut expected = ranges.len();
     let mut late = pin!(sleep_until(shared.late));
+    let mut missed = pin!(resume::missed(shared));
     let _reads = Reads::of(shared);
     loop {
-        if !complete && expected == 0 && shared.is_loaded(&work.view) {
+        if !complete && expected == 0 && shared.is_loaded(works.read()) {
             complete = true;
-            if *serving != Serving::Generation(generation) {
-                work.view = served(shared, work.view).await;
-                *serving = Serving::Generation(generation);
-            }
-            shared.update(|conditions| conditions.outdated = None);
-            shared.finish_loading(work.view.counters.records);
-            shared.checkpointing.complete(began);
+            let now = shared.settings.clock.now();
+            shared.checkpointing.complete(began, now).map_err(End::Checkpoint)?;
+            works.serve(shared).await;
+            let view = works.read();
+            shared.update(|conditions| {
+                conditions.outdated = None;
+                // What was slow to be read is read.
+                conditions.standstills.retain(|it| view.position(it.partition) <= it.position);
+            });
+            shared.finish_loading(view.counters.records);
         }
-        let next_expiry = work.deadlines.as_ref().and_then(Deadlines::next);
         let step = tokio::select! {
             // Partitions first: what is loaded must count all that are known.
             biased;
@@ -273,41 +325,37 @@ async fn load(
                 expected = expected.saturating_sub(1);
                 let known = ranges.iter().find(|range| range.partition == stream.range().partition);
                 let range = known.copied().unwrap_or(stream.range());
-                work.view.begin(range);
+                works.read().begin(range);
                 shared.expect(range);
                 steps.push(decoding(shared, range.partition, resumed.join(range, stream)));
                 continue;
             }
-            () = &mut late, if *serving == Serving::Nothing => {
-                work.view = served(shared, work.view).await;
-                *serving = Serving::Generation(generation);
+            () = &mut late, if works.served.is_none() => {
+                works.serve(shared).await;
                 shared.tell_late();
                 continue;
             }
-            () = expiring(shared, next_expiry), if *serving == Serving::Generation(generation) => {
-                shared.take_and_publish(&mut work, Vec::new()).map_err(End::Halted)?;
+            () = expiring(shared, works.served.as_ref()) => {
+                expire(shared, works.served);
                 continue;
             }
+            error = &mut missed, if complete => return Err(End::Checkpoint(error)),
             step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(Broken::Log(LogError::Closed)))?,
         };
         let (mut taken, error) = with_those_at_hand(step, &mut steps);
         if shared.checkpointing.is_kept() {
             shared.checkpointing.keep(taken.iter_mut().filter_map(Step::kept)).await;
         }
-        match *serving == Serving::Generation(generation) {
-            true => shared.take_and_publish(&mut work, taken),
-            false => shared.take(&mut work, taken),
-        }
-        .map_err(End::Halted)?;
+        works.take(shared, taken).map_err(End::Halted)?;
         error?;
     }
 }
 
-/// Waits until something of a table may have expired, or its clock was set.
-async fn expiring(shared: &Shared, next: Option<i64>) {
-    match (shared.settings.ttl, next) {
-        (None, _) => std::future::pending().await,
-        (Some(_), next) => shared.settings.clock.until(next.unwrap_or(i64::MAX)).await,
+/// Waits until something of what is served may have expired, or the clock was set.
+async fn expiring(shared: &Shared, served: Option<&Work>) {
+    match served.and_then(|work| work.deadlines.as_ref()) {
+        None => std::future::pending().await,
+        Some(deadlines) => shared.settings.clock.until(deadlines.next().unwrap_or(i64::MAX)).await,
     }
 }
 
@@ -328,7 +376,7 @@ fn with_those_at_hand(
 }
 
 /// Puts a generation in order, on the codec workers, and serves it.
-async fn served(shared: &Shared, view: View) -> View {
+async fn ordered(shared: &Shared, view: View) -> View {
     loop {
         let mut sorted = view.clone();
         let sort = move || {
@@ -387,7 +435,8 @@ impl Step {
         match self {
             Self::Apply(_, kept) => kept.take(),
             Self::Position(partition, offset, true) => Some(Kept::Position(*partition, *offset)),
-            Self::Position(_, _, false) | Self::Start(..) => None,
+            Self::Start(partition, offset) => Some(Kept::Start(*partition, *offset)),
+            Self::Position(_, _, false) => None,
         }
     }
 }

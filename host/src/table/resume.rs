@@ -54,6 +54,7 @@ struct State {
     keeper: Option<Arc<Keeper>>,
     loaded: u64,
     unused: Option<Arc<str>>,
+    /// Why nothing is kept any more, if so. The keeper may have the folder still.
     failed: Option<Arc<str>>,
     /// How long the log keeps tombstones, if that is known.
     max_age: Option<Duration>,
@@ -94,11 +95,12 @@ impl Checkpointing {
     }
 
     pub(super) fn is_kept(&self) -> bool {
-        lock(&self.state).keeper.is_some()
+        self.keeper().is_some()
     }
 
     fn keeper(&self) -> Option<Arc<Keeper>> {
-        lock(&self.state).keeper.clone()
+        let state = lock(&self.state);
+        state.keeper.clone().filter(|_| state.failed.is_none())
     }
 
     /// Keeps what is about to be applied. What the disk does not take ends the checkpoint, and
@@ -112,44 +114,45 @@ impl Checkpointing {
         }
     }
 
-    /// Everything of before this time is applied. If that was said last so long ago that
-    /// tombstones may have come and gone since, what is kept stands for nothing.
-    pub(super) fn complete(&self, as_of: i64) {
-        let Some(keeper) = self.keeper() else { return };
+    /// Everything of before a time is applied, as is known now. Fails if that was said last so
+    /// long ago that tombstones may have come and gone since: neither what was read nor what
+    /// is kept is sure to be the topic.
+    pub(super) fn complete(&self, as_of: i64, now: i64) -> Result<(), CheckpointError> {
+        let Some(keeper) = self.keeper() else { return Ok(()) };
         let (before, max_age) = {
             let mut state = lock(&self.state);
             (state.as_of.replace(as_of), state.max_age)
         };
-        let age = before.and_then(|before| u64::try_from(as_of - before).ok()).map(Duration::from_millis);
-        let missed = age.zip(max_age).filter(|(age, max_age)| age >= max_age);
-        match missed {
-            None => {
-                if let Err(error) = keeper.complete(as_of) {
-                    self.abandon(&error);
-                }
-            }
-            Some((age, max_age)) => {
-                let reason = format!(
-                    "the table was away for {age:?}, and the log keeps tombstones for {max_age:?}: some may be missed"
-                );
-                let error = CheckpointError::Unfit { reason };
-                self.abandon(&error);
-                keeper.void(error);
-            }
+        let away = before.map_or(0, |before| now.saturating_sub(before));
+        // Where tombstones go sooner than anybody looks, checkpoints are of no use, and are not
+        // used; a table that follows is.
+        if away >= 2 * VERIFY_MILLIS
+            && let Some(max_age) = max_age.filter(|max_age| away as u128 >= max_age.as_millis())
+        {
+            let away = Duration::from_millis(away as u64);
+            let reason = format!(
+                "the table was away for {away:?}, and the log keeps tombstones for {max_age:?}: some may be missed"
+            );
+            return Err(CheckpointError::Unfit { reason });
         }
+        if let Err(error) = keeper.complete(as_of, now) {
+            self.abandon(&error);
+        }
+        Ok(())
     }
 
-    /// Waits until what was kept is on the disk.
-    pub(super) async fn finish(&self) {
-        if let Some(keeper) = self.keeper() {
-            keeper.finish().await;
+    /// Waits until what was kept is on the disk, and the folder is free; false if that takes
+    /// too long.
+    pub(super) async fn finish(&self) -> bool {
+        let keeper = lock(&self.state).keeper.clone();
+        match keeper {
+            Some(keeper) => keeper.finish().await,
+            None => true,
         }
     }
 
     fn abandon(&self, error: &CheckpointError) {
-        let mut state = lock(&self.state);
-        state.keeper = None;
-        state.failed = Some(error.to_string().into());
+        lock(&self.state).failed = Some(error.to_string().into());
     }
 
     /// Said once for each generation: the topic is replayed.
@@ -159,17 +162,21 @@ impl Checkpointing {
     }
 }
 
-/// Says now and then as of when the checkpoint is complete.
-pub(super) async fn verify(shared: &Shared) {
+/// Says now and then as of when the checkpoint is complete. Ends with what was missed, if
+/// something may have been.
+pub(super) async fn missed(shared: &Shared) -> CheckpointError {
     let clock = &shared.settings.clock;
     loop {
         let due = clock.now().saturating_add(VERIFY_MILLIS);
         while clock.now() < due {
             clock.until(due).await;
         }
-        let now = clock.now();
-        if shared.checkpointing.is_kept() && barrier(shared, PATIENCE).await.is_fresh() {
-            shared.checkpointing.complete(now);
+        let as_of = clock.now();
+        if shared.checkpointing.is_kept()
+            && barrier(shared, PATIENCE).await.is_fresh()
+            && let Err(error) = shared.checkpointing.complete(as_of, clock.now())
+        {
+            return error;
         }
     }
 }
@@ -209,9 +216,12 @@ impl Resumed {
     ) -> Self {
         let Some(checkpoint) = checkpoint else { return Self { loaded: None, headers } };
         // The one before it has the folder.
-        let before = lock(&shared.checkpointing.state).keeper.take();
-        if let Some(before) = before {
-            before.finish().await;
+        if !shared.checkpointing.finish().await {
+            let error = CheckpointError::Slow;
+            tracing::warn!(topic = topic.name, "no checkpoint is kept: {error}");
+            shared.checkpointing.abandon(&error);
+            shared.checkpointing.not_used(&topic.name, &error.to_string());
+            return Self { loaded: None, headers };
         }
         let found = match distrusted {
             Some(error) => Err(error),
@@ -219,9 +229,9 @@ impl Resumed {
         };
         let loaded =
             found.map_err(|error| shared.checkpointing.not_used(&topic.name, &error.to_string())).ok();
-        let (started, keeper) = (checkpoint.clone(), loaded.clone());
+        let (started, keeper, starts) = (checkpoint.clone(), loaded.clone(), ranges.to_vec());
         let (topic_kept, isolation) = (topic.clone(), shared.log.isolation());
-        let start = move || Keeper::start(started, &topic_kept, headers, isolation, keeper.as_ref());
+        let start = move || Keeper::start(started, &topic_kept, &starts, headers, isolation, keeper.as_ref());
         let keeper = tokio::task::spawn_blocking(start).await;
         match keeper {
             Ok(Ok(keeper)) => {

@@ -97,8 +97,11 @@ impl Progress {
         progress
     }
 
-    /// Takes a moment's numbers.
+    /// Takes a moment's numbers, but not those of a generation before: it is only served.
     pub(super) fn tell(&mut self, view: &View) {
+        if view.generation < self.generation {
+            return;
+        }
         self.generation = view.generation;
         self.counters.clone_from(&view.counters);
         self.positions.clear();

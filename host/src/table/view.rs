@@ -171,6 +171,9 @@ impl View {
         }
         if let (Some(deadlines), Some(row)) = (&mut effects.deadlines, added) {
             deadlines.add(old.as_ref(), &row);
+            if deadlines.is_crowded(self.rows.len()) {
+                deadlines.renew(self.rows.all());
+            }
         }
         if let Some(new) = new {
             effects.tell(|| Told::Change(Change::set(old, new, Cause::Record)));
