@@ -313,7 +313,7 @@ impl Table {
 
     /// Waits until records are visible: those whose places acknowledged writes
     /// gave. Asks the log nothing, so the places are taken for ones in the generation
-    /// that is served.
+    /// that is served; where an offset was not told, it is a [`Table::barrier`].
     ///
     /// # Cancel safety
     ///

@@ -136,6 +136,27 @@ async fn all_codecs_of_compression_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_replaced_client_has_not_written_is_listed_at_the_end() {
+    let scratch = Scratch::at(
+        &kafka::shared(),
+        LogOptions {
+            properties: [("linger.ms".to_owned(), "60000".to_owned())].into(),
+            ..LogOptions::default()
+        },
+        1,
+    )
+    .await;
+    let queued = scratch.log.send(&scratch.topic, record("queued", Some(b"1"))).await.unwrap();
+    // Another topic of the name takes another client.
+    let anew = scratch.make_anew(1).await;
+    drop(scratch.log.send(&anew, record("new", Some(b"1"))).await.unwrap());
+    let lost = scratch.log.flush(Duration::from_millis(200)).await;
+    let keys: std::collections::BTreeSet<_> = lost.iter().map(|lost| lost.key.clone().unwrap()).collect();
+    assert_eq!(keys, [b"queued".to_vec(), b"new".to_vec()].into());
+    assert!(queued.await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_partitions_most_of_them_empty() {
     let scratch = On::Kafka.scratch(64).await;
     let empty = scratch.table(Codecs::default()).await;

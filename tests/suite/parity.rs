@@ -113,6 +113,11 @@ async fn a_barrier_that_cannot_ask_tries_again_and_says_why_in_the_end(on: On) {
     scratch.put("a", Some(b"1")).await;
     log.out_of_reach(2);
     assert!(table.barrier(PATIENCE).await.is_fresh() && table.contains("a"));
+    // Where a record is need not be told; what is known then is what a barrier knows.
+    let (nowhere, asked) = (ktables::log::Ack { partition: 0, offset: -1 }, log.barriers());
+    scratch.put("b", Some(b"1")).await;
+    assert!(table.wait_for(&[nowhere], PATIENCE).await.is_fresh() && table.contains("b"));
+    assert!(log.barriers() > asked);
     log.out_of_reach(u32::MAX);
     let stale = table.barrier(Duration::from_millis(300)).await;
     let text = format!("{stale:?}");

@@ -32,8 +32,8 @@ mod token;
 mod transaction;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -123,6 +123,8 @@ impl KafkaLog {
         let (configs, url, heard) = (&self.configs, self.url.clone(), self.heard.clone());
         let new = Arc::new(Producer::start(configs, Purpose::Produce, url, heard)?);
         if let Some(old) = writing.producer.replace(new.clone()) {
+            writing.retired.retain(|retired| retired.strong_count() > 0);
+            writing.retired.push(Arc::downgrade(&old));
             Producer::retire(old);
         }
         Ok(new)
@@ -144,6 +146,8 @@ fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), L
 #[derive(Debug, Default)]
 struct Writing {
     producer: Option<Arc<Producer>>,
+    /// Those that were replaced, while they have something.
+    retired: Vec<Weak<Producer>>,
     /// The identities that topics had when they were written to.
     ids: HashMap<String, Vec<String>>,
 }
@@ -190,8 +194,14 @@ impl Log for KafkaLog {
     }
 
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
-        self.control.create(topic, &settings).await?;
-        self.control.appear(topic).await
+        let exists = match self.control.create(topic, &settings).await {
+            Ok(()) => None,
+            Err(error @ LogError::TopicExists { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        // Whoever made it, it is there from now on.
+        let topic = self.control.appear(topic).await?;
+        exists.map_or(Ok(topic), Err)
     }
 
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
@@ -216,7 +226,7 @@ impl Log for KafkaLog {
         match &ends {
             Ok(ends) => {
                 self.loading.tails.hurry(&topic.name, ends);
-                if ends.len() > usize::try_from(topic.partitions).unwrap_or(0) {
+                if !before.is_empty() && ends.len() > before.len() {
                     self.heard.look();
                 }
             }
@@ -294,11 +304,16 @@ impl Log for KafkaLog {
     }
 
     async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
-        // OK because nothing panics while it holds the lock.
-        let Some(producer) = self.writing.lock().expect("not poisoned").producer.clone() else {
-            return Vec::new();
+        let producers: Vec<_> = {
+            // OK because nothing panics while it holds the lock.
+            let writing = self.writing.lock().expect("not poisoned");
+            writing.retired.iter().filter_map(Weak::upgrade).chain(writing.producer.clone()).collect()
         };
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(patience)).await;
-        flushed.unwrap_or_default()
+        let flush = move || {
+            let until = Instant::now() + patience;
+            let left = || until.saturating_duration_since(Instant::now());
+            producers.iter().flat_map(|producer| producer.flush(left())).collect()
+        };
+        tokio::task::spawn_blocking(flush).await.unwrap_or_default()
     }
 }

@@ -52,7 +52,8 @@ pub enum Acks {
     /// When all replicas in sync have it.
     #[default]
     All,
-    /// When the leader has it: should the leader die at once, it is lost.
+    /// When the leader has it: should the leader die at once, it is lost. A barrier speaks
+    /// of what the replicas have, too; waiting for the place of a write waits for all.
     Leader,
 }
 

@@ -113,7 +113,7 @@ impl Stream for PartitionStream {
 pub struct Ack {
     /// Its partition.
     pub partition: Partition,
-    /// Its offset.
+    /// Its offset; -1 if the log did not say, as may be of a record that was sent again.
     pub offset: Offset,
 }
 

@@ -68,7 +68,14 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
             if status.is_over() {
                 return Freshness::Stale(format!("the table is {status}"));
             }
+            let before = shared.view_to_keep();
+            let is_cut = |ends: &[(Partition, Offset)]| {
+                ends.iter().any(|&(partition, end)| end < before.position(partition))
+            };
             match shared.end_offsets.ask(shared).await {
+                // A log that ends before what was read of it is not the one that was read: the
+                // table has not heard of it yet.
+                Ok(ends) if is_cut(&ends) => tokio::time::sleep(AGAIN).await,
                 Ok(ends) => return reach(shared, &ends).await,
                 // What was acknowledged is in a topic that is being loaded.
                 Err(LogError::Replaced { .. }) => {
@@ -76,8 +83,9 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
                         return Freshness::Stale("the table is gone".to_owned());
                     }
                 }
-                // It may pass in the time there is.
-                Err(error) if error.is_transient() => {
+                // It may pass in the time there is: a broker may not know a topic or a partition
+                // yet that was just made.
+                Err(error) if error.is_transient() || matches!(error, LogError::UnknownTopic { .. }) => {
                     *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -93,6 +101,9 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
 }
 
 pub(super) async fn wait_for(shared: &Shared, acks: &[Ack], timeout: Duration) -> Freshness {
+    if acks.iter().any(|ack| ack.offset < 0) {
+        return barrier(shared, timeout).await;
+    }
     let targets: Vec<_> = acks.iter().map(|ack| (ack.partition, ack.offset + 1)).collect();
     within(timeout, reach(shared, &targets)).await
 }

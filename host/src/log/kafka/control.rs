@@ -295,6 +295,26 @@ impl Control {
             .collect())
     }
 
+    /// First and end offsets of these partitions, up to the first that no broker tells of.
+    pub(super) async fn told_ranges(
+        &self,
+        topic: &Arc<str>,
+        partitions: std::ops::Range<Partition>,
+        patience: Duration,
+    ) -> Vec<OffsetRange> {
+        let places: BTreeSet<_> = partitions.clone().map(|number| (topic.clone(), number)).collect();
+        let (first, last) = tokio::join!(
+            self.told_ends(&places, End::First, patience),
+            self.told_ends(&places, End::Last, patience)
+        );
+        let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
+        let range = |partition| {
+            let place = (topic.clone(), partition);
+            Some(OffsetRange { partition, start: *first.get(&place)?, end: *last.get(&place)? })
+        };
+        partitions.map_while(range).collect()
+    }
+
     /// First and end offsets of all partitions, if this is still the topic.
     pub(super) async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
         let (now, ranges) =

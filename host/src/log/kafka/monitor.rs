@@ -3,9 +3,9 @@
 //! deleted, and whether the cluster answers at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use crate::log::kafka::heard::Heard;
 use crate::log::kafka::standstill::{Pace, Seen};
 use crate::log::kafka::tail::{Refresh, Tails};
 use crate::log::{
-    LogError, Offset, Partition, PartitionStream, StandstillCause, TopicDescription, TopicNews,
+    LogError, Offset, Partition, PartitionStream, Standstill, StandstillCause, TopicDescription, TopicNews,
 };
 
 /// How often to ask what has become of the topics. One request for all of them.
@@ -37,7 +37,10 @@ type Place = (Arc<str>, Partition);
 #[derive(Debug)]
 struct Watched {
     reading: Weak<Reading>,
+    /// How many partitions are read.
     partitions: Partition,
+    /// How many the topic has.
+    there: Partition,
     streams: Streams,
     /// The topic was not there when asked last.
     missing: bool,
@@ -48,6 +51,18 @@ impl Watched {
     fn is_of(&self, reading: &Arc<Reading>) -> bool {
         std::ptr::eq(self.reading.as_ptr(), Arc::as_ptr(reading))
     }
+
+    /// Takes a look, also at the partitions that nobody tells of.
+    fn look(
+        &mut self,
+        seen: &mut Vec<Seen>,
+        asked: (Instant, SystemTime),
+        patience: Duration,
+    ) -> Option<Vec<Standstill>> {
+        let unread = self.partitions..self.there;
+        seen.extend(unread.map(|partition| Seen { partition, position: 0, end: None, stable: None }));
+        self.pace.look(seen, asked, patience)
+    }
 }
 
 /// What a cluster's monitor knows and needs.
@@ -57,6 +72,8 @@ pub(super) struct Monitor {
     tails: Arc<Tails>,
     heard: Arc<Heard>,
     stale_after: Duration,
+    /// One question for all ends failed last.
+    apart: AtomicBool,
     /// A std lock: held to look or to change, never across a question.
     watched: Mutex<Vec<Watched>>,
 }
@@ -68,13 +85,14 @@ impl Monitor {
         heard: Arc<Heard>,
         stale_after: Duration,
     ) -> Self {
-        Self { control, tails, heard, stale_after, watched: Mutex::default() }
+        let (apart, watched) = (AtomicBool::new(false), Mutex::default());
+        Self { control, tails, heard, stale_after, apart, watched }
     }
 
     pub(super) fn watch_over(&self, reading: &Arc<Reading>, partitions: Partition, streams: Streams) {
         let pace = Pace::default();
-        let watched = Watched { reading: Arc::downgrade(reading), partitions, streams, missing: false, pace };
-        self.watched().push(watched);
+        let (reading, there) = (Arc::downgrade(reading), partitions);
+        self.watched().push(Watched { reading, partitions, there, streams, missing: false, pace });
     }
 
     /// Looks for ever.
@@ -92,7 +110,7 @@ impl Monitor {
             match self.control.topics(&names, patience).await {
                 Ok(topics) => {
                     let leaderless = leaderless(&topics);
-                    self.compare(topics).await;
+                    self.compare(topics, patience).await;
                     self.measure(&leaderless, look % STARTS_EVERY == 0, patience).await;
                 }
                 Err(error) => tracing::debug!("{error}"),
@@ -112,10 +130,10 @@ impl Monitor {
         names
     }
 
-    async fn compare(&self, topics: Vec<(String, Result<Described, LogError>)>) {
+    async fn compare(&self, topics: Vec<(String, Result<Described, LogError>)>, patience: Duration) {
         for (name, topic) in topics {
             match topic {
-                Ok(topic) => self.grow(&self.end_others(&topic), &topic).await,
+                Ok(topic) => self.grow(&self.end_others(&topic), &topic, patience).await,
                 Err(LogError::UnknownTopic { log, topic }) => self.end_missing(log, topic),
                 Err(error @ LogError::Denied { .. }) => self.end(&name, &error),
                 Err(error) => tracing::debug!(topic = name, "{error}"),
@@ -133,6 +151,7 @@ impl Monitor {
             };
             watched.missing = false;
             if reading.id == topic.id {
+                watched.there = topic.partitions;
                 same.push((reading, watched.partitions, watched.streams.clone()));
                 return true;
             }
@@ -171,21 +190,19 @@ impl Monitor {
         });
     }
 
-    /// Reads the partitions that were added to a topic, from their first record.
-    async fn grow(&self, readings: &[(Arc<Reading>, Partition, Streams)], topic: &Described) {
+    /// Reads the partitions that were added to a topic, from their first record. One that no
+    /// broker tells of, and those behind it, are asked for again at the next look.
+    async fn grow(
+        &self,
+        readings: &[(Arc<Reading>, Partition, Streams)],
+        topic: &Described,
+        patience: Duration,
+    ) {
         for (reading, known, streams) in readings {
-            if topic.partitions <= *known {
-                continue;
-            }
-            let ranges = match self.control.ranges(&topic.name, *known..topic.partitions).await {
-                Ok(ranges) => ranges,
-                // They are there at the next look.
-                Err(error) => {
-                    tracing::debug!(topic = topic.name, "{error}");
-                    continue;
-                }
-            };
-            tracing::info!(topic = topic.name, partitions = topic.partitions, "partitions were added");
+            let ranges = self.control.told_ranges(&reading.topic, *known..topic.partitions, patience).await;
+            let Some(last) = ranges.last() else { continue };
+            let partitions = last.partition + 1;
+            tracing::info!(topic = topic.name, partitions, "partitions were added");
             let (feeds, new): (Vec<Feed>, Vec<PartitionStream>) =
                 ranges.into_iter().map(|range| Feed::new(reading, range)).unzip();
             for stream in new {
@@ -195,7 +212,7 @@ impl Monitor {
             self.tails.adopt(feeds, Refresh::Yes);
             for watched in self.watched().iter_mut() {
                 if watched.is_of(reading) {
-                    watched.partitions = topic.partitions;
+                    watched.partitions = partitions;
                 }
             }
         }
@@ -203,7 +220,7 @@ impl Monitor {
 
     /// Compares how far partitions are read with where they begin and end.
     async fn measure(&self, leaderless: &BTreeSet<Place>, starts: bool, patience: Duration) {
-        let readings = self.readings();
+        let (readings, asked) = (self.readings(), (Instant::now(), SystemTime::now()));
         let of_reading = |(reading, positions): &(Arc<Reading>, HashMap<Partition, Offset>)| {
             let topic = reading.topic.clone();
             positions.keys().map(move |partition| (topic.clone(), *partition)).collect::<Vec<_>>()
@@ -226,29 +243,31 @@ impl Monitor {
                     stable: stable.get(&place).copied(),
                 }
             });
-            self.judge(&reading, &seen.collect::<Vec<_>>());
+            self.judge(&reading, seen.collect(), asked);
         }
     }
 
     /// Where partitions end. One leader that does not answer makes a whole question fail:
     /// then each topic is asked for alone, so that it hides no others.
     async fn ends(&self, places: &BTreeSet<Place>, patience: Duration) -> HashMap<Place, Offset> {
-        match self.control.told_ends(places, End::Last, patience).await {
-            Ok(ends) => ends,
-            Err(error) => {
-                tracing::debug!("{error}");
-                let mut topics: BTreeMap<&Arc<str>, BTreeSet<Place>> = BTreeMap::new();
-                for place in places {
-                    topics.entry(&place.0).or_default().insert(place.clone());
-                }
-                let asked = topics.values().map(|places| self.control.told_ends(places, End::Last, patience));
-                join_all(asked).await.into_iter().flatten().flatten().collect()
+        if !self.apart.load(Ordering::Relaxed) {
+            match self.control.told_ends(places, End::Last, patience).await {
+                Ok(ends) => return ends,
+                Err(error) => tracing::debug!("{error}"),
             }
         }
+        let mut topics: BTreeMap<&Arc<str>, BTreeSet<Place>> = BTreeMap::new();
+        for place in places {
+            topics.entry(&place.0).or_default().insert(place.clone());
+        }
+        let asked = topics.values().map(|places| self.control.told_ends(places, End::Last, patience));
+        let answers = join_all(asked).await;
+        self.apart.store(answers.iter().any(Result::is_err), Ordering::Relaxed);
+        answers.into_iter().flatten().flatten().collect()
     }
 
     /// Tells a reading that its topic was truncated, or what of it stands still.
-    fn judge(&self, reading: &Arc<Reading>, seen: &[Seen]) {
+    fn judge(&self, reading: &Arc<Reading>, mut seen: Vec<Seen>, asked: (Instant, SystemTime)) {
         let cut = seen.iter().find_map(|seen| {
             let end = seen.end.filter(|&end| end < seen.position)?;
             Some(cut(&reading.topic, seen.partition, end, seen.position))
@@ -259,7 +278,7 @@ impl Monitor {
             }
             let news = match &cut {
                 Some(error) => Some(Err(error.clone())),
-                None => watched.pace.look(seen, self.stale_after).map(|standstills| {
+                None => watched.look(&mut seen, asked, self.stale_after).map(|standstills| {
                     if standstills.iter().any(|it| it.cause != StandstillCause::OpenTransaction) {
                         // Maybe it is read from a broker that does not lead it any more.
                         self.tails.refresh(&reading.topic);

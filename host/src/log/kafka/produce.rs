@@ -141,7 +141,11 @@ impl Producer {
 
     /// Lets a client that is replaced finish what it has.
     pub(super) fn retire(old: Arc<Self>) {
-        let end = move || drop(old.inner.flush(RETIREMENT));
+        let end = move || {
+            old.inner.wait_for_reports(RETIREMENT);
+            // What is outstanding then is given up.
+            drop(old);
+        };
         if let Err(error) = std::thread::Builder::new().name("ktables-retire".to_owned()).spawn(end) {
             tracing::warn!("what a replaced client has not written is given up: {error}");
         }
@@ -203,7 +207,8 @@ impl Inner {
         // SAFETY: each record lends one box, and has one report.
         let waiting = unsafe { Box::from_raw(delivered.opaque.cast::<Waiting>()) };
         let answer = match delivered.error {
-            None => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
+            // Where a record is that was sent again, the cluster does not always say.
+            None => Ok(Ack { partition: delivered.partition, offset: delivered.offset.max(-1) }),
             Some(code) => Err(self.not_delivered(&delivered, code)),
         };
         // Whoever wrote it may not want to know.

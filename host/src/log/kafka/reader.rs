@@ -123,6 +123,7 @@ impl Reader {
                 if let Some(feed) = self.feeds.at(&place.topic, place.partition) {
                     feed.seen_end = true;
                     feed.advance(place.offset);
+                    feed.flush();
                 }
             }
             Event::Failure(failure) => return self.failed(&failure),

@@ -40,6 +40,8 @@ impl Seen {
 pub(super) struct Pace {
     /// Partitions that are behind: where they stand, since when, and that for people.
     standing: HashMap<Partition, (Offset, Instant, SystemTime)>,
+    /// When the last look was taken.
+    looked: Option<(Instant, SystemTime)>,
     told: Vec<Standstill>,
 }
 
@@ -49,17 +51,24 @@ impl Pace {
         self.standing.get(&seen.partition).is_some_and(|standing| standing.0 == seen.position)
     }
 
-    /// Takes a look; what stands still for longer than `patience`, if that is news.
-    pub(super) fn look(&mut self, seen: &[Seen], patience: Duration) -> Option<Vec<Standstill>> {
-        let (now, today) = (Instant::now(), SystemTime::now());
+    /// Takes a look at what was asked for at some time; what stands still for longer than
+    /// `patience`, and at two looks, if that is news. At the look before, it did not stand.
+    pub(super) fn look(
+        &mut self,
+        seen: &[Seen],
+        asked: (Instant, SystemTime),
+        patience: Duration,
+    ) -> Option<Vec<Standstill>> {
+        let (now, _) = asked;
+        let (before, then) = self.looked.replace(asked).unwrap_or(asked);
         let mut standing = HashMap::new();
         let mut standstills = Vec::new();
         for seen in seen.iter().filter(|seen| seen.is_behind()) {
             let Seen { partition, position, end, .. } = *seen;
             let known = self.standing.get(&partition).filter(|known| known.0 == position);
-            let (_, instant, since) = known.copied().unwrap_or((position, now, today));
+            let (_, instant, since) = known.copied().unwrap_or((position, before, then));
             standing.insert(partition, (position, instant, since));
-            if now.duration_since(instant) >= patience {
+            if known.is_some() && now.duration_since(instant) >= patience {
                 standstills.push(Standstill { partition, position, end, since, cause: seen.cause() });
             }
         }
@@ -83,6 +92,26 @@ mod tests {
         [Seen { partition: 3, position, end, stable }]
     }
 
+    fn now() -> (Instant, SystemTime) {
+        (Instant::now(), SystemTime::now())
+    }
+
+    #[test]
+    fn it_stands_since_it_was_last_seen_not_to() {
+        let (mut pace, patience) = (Pace::default(), Duration::from_secs(10));
+        let (start, today) = now();
+        let mut look = |after, end| {
+            let after = Duration::from_secs(after);
+            pace.look(&seen(5, Some(end), None), (start + after, today + after), patience)
+        };
+        assert_eq!((look(0, 5), look(3, 5), look(6, 9), look(9, 9)), (None, None, None, None));
+        assert_eq!(look(13, 9).unwrap()[0].since, today + Duration::from_secs(3));
+        assert_eq!(look(16, 9), None);
+        assert_eq!(look(19, 5), Some(vec![]));
+        // However long a look takes, one is not enough.
+        assert_eq!(look(99, 9), None);
+    }
+
     fn causes(news: Option<Vec<Standstill>>) -> Option<Vec<StandstillCause>> {
         news.map(|standstills| standstills.into_iter().map(|standstill| standstill.cause).collect())
     }
@@ -90,8 +119,10 @@ mod tests {
     #[test]
     fn what_stands_is_told_once_with_its_cause_and_when_it_goes_on() {
         let mut pace = Pace::default();
-        let mut look = |seen: [Seen; 1]| causes(pace.look(&seen, Duration::ZERO));
+        let mut look = |seen: [Seen; 1]| causes(pace.look(&seen, now(), Duration::ZERO));
         assert_eq!(look(seen(5, Some(5), None)), None);
+        // It may be on its way.
+        assert_eq!(look(seen(5, Some(9), Some(5))), None);
         assert_eq!(look(seen(5, Some(9), Some(5))), Some(vec![StandstillCause::OpenTransaction]));
         assert_eq!(look(seen(5, Some(10), Some(5))), None);
         assert_eq!(look(seen(5, Some(10), Some(10))), Some(vec![StandstillCause::Unread]));
@@ -105,7 +136,7 @@ mod tests {
         let patience = Duration::from_secs(3600);
         for position in [1, 2, 2, 2, 3] {
             let seen = seen(position, Some(9), None);
-            assert_eq!(pace.look(&seen, patience), None);
+            assert_eq!(pace.look(&seen, now(), patience), None);
             assert!(pace.stood(&seen[0]));
         }
     }

@@ -95,7 +95,7 @@ impl Tails {
         // OK as above.
         for tail in self.tails.lock().expect("not poisoned").iter() {
             if tail.topics.contains_key(topic) {
-                tail.send(Command::Refresh(topic.into()));
+                tail.send(Command::Refresh);
             }
         }
     }
@@ -111,6 +111,7 @@ impl Tails {
             client: shared.clone(),
             hurry: HashMap::new(),
             known: HashSet::new(),
+            must_learn: false,
             configs: self.configs.clone(),
             log: self.log.clone(),
         };
@@ -138,7 +139,7 @@ struct Tail {
 enum Command {
     Adopt(Vec<Feed>, Refresh),
     Hurry(Arc<str>, Vec<(Partition, Offset)>),
-    Refresh(Arc<str>),
+    Refresh,
     Stop,
 }
 
@@ -186,6 +187,8 @@ struct Following {
     hurry: HashMap<(Arc<str>, Partition), (Offset, Instant)>,
     /// The topics whose partitions the client has been told to learn of.
     known: HashSet<Arc<str>>,
+    /// It is to learn who leads what it reads.
+    must_learn: bool,
     configs: Arc<Configs>,
     log: Arc<str>,
 }
@@ -201,6 +204,7 @@ impl Following {
             if self.obey() {
                 return;
             }
+            self.learn();
             self.ask_positions();
             full = self.hand_on();
             self.reader.drop_closed();
@@ -212,7 +216,7 @@ impl Following {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Adopt(feeds, refresh)) => self.adopt(feeds, refresh),
-                Ok(Command::Refresh(topic)) => self.refresh(&topic),
+                Ok(Command::Refresh) => self.must_learn = true,
                 Ok(Command::Hurry(topic, targets)) => {
                     let until = Instant::now() + HURRY;
                     for (partition, offset) in targets {
@@ -228,18 +232,20 @@ impl Following {
     fn adopt(&mut self, feeds: Vec<Feed>, refresh: Refresh) {
         // What was read of the topic before must be given up first.
         self.reader.drop_closed();
-        // A client that does not know who leads a partition looks again after half a second.
-        if let Some(feed) = feeds.first()
-            && (self.known.insert(feed.reading.topic.clone()) || refresh == Refresh::Yes)
-        {
-            self.refresh(&feed.reading.topic.clone());
+        if let Some(feed) = feeds.first() {
+            let is_new = self.known.insert(feed.reading.topic.clone());
+            self.must_learn |= is_new || refresh == Refresh::Yes;
         }
         self.reader.assign(feeds);
     }
 
-    fn refresh(&self, topic: &str) {
-        if let Err(error) = self.reader.client.refresh_metadata(topic, REFRESH) {
-            tracing::debug!(log = %self.log, topic, "cannot ask for partitions: {error}");
+    /// A client that does not know who leads a partition looks again after half a second.
+    /// One question for all topics: it may take as long as a broker waits for records.
+    fn learn(&mut self) {
+        if std::mem::take(&mut self.must_learn)
+            && let Err(error) = self.reader.client.probe(REFRESH)
+        {
+            tracing::debug!(log = %self.log, "cannot ask who leads partitions: {error}");
         }
     }
 
