@@ -102,25 +102,28 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
     let mut distrusted = None;
     loop {
         let of = Generation { topic: &topic, number: generation };
-        let (reason, is_checkpoints) =
-            match load(shared, of, &mut served, checkpoint.as_ref(), distrusted.take()).await {
-                Err(End::Halted(error)) => return error,
-                Err(End::Checkpoint(error)) => {
-                    let reason = error.to_string();
-                    distrusted = Some(error);
-                    (reason, true)
+        let end = tokio::select! {
+            Err(end) = load(shared, of, &mut served, checkpoint.as_ref(), distrusted.take()) => end,
+            error = resume::missed(shared), if checkpoint.is_some() => End::Checkpoint(error),
+        };
+        let (reason, is_checkpoints) = match end {
+            End::Halted(error) => return error,
+            End::Checkpoint(error) => {
+                let reason = error.to_string();
+                distrusted = Some(error);
+                (reason, true)
+            }
+            End::Log(error) => {
+                let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
+                if replaced {
+                    distrusted = Some(CheckpointError::Unfit { reason: error.to_string() });
                 }
-                Err(End::Log(error)) => {
-                    let replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
-                    if replaced {
-                        distrusted = Some(CheckpointError::Unfit { reason: error.to_string() });
-                    }
-                    if !passing(shared, &error) && !replaced {
-                        return error.into();
-                    }
-                    (error.to_string(), false)
+                if !passing(shared, &error) && !replaced {
+                    return error.into();
                 }
-            };
+                (error.to_string(), false)
+            }
+        };
         tracing::warn!(topic = topic.name, "loading a new generation: {reason}");
         shared.update(|conditions| {
             conditions.outdated = Some(format!("loading the topic again: {reason}").into());
@@ -295,7 +298,6 @@ async fn load(
     let mut complete = false;
     let mut expected = ranges.len();
     let mut late = pin!(sleep_until(shared.late));
-    let mut missed = pin!(resume::missed(shared));
     let _reads = Reads::of(shared);
     loop {
         if !complete && expected == 0 && shared.is_loaded(works.read()) {
@@ -339,7 +341,6 @@ async fn load(
                 expire(shared, works.served);
                 continue;
             }
-            error = &mut missed, if complete => return Err(End::Checkpoint(error)),
             step = steps.next(), if !steps.is_empty() => step.unwrap_or(Err(Broken::Log(LogError::Closed)))?,
         };
         let (mut taken, error) = with_those_at_hand(step, &mut steps);
