@@ -375,22 +375,31 @@ async fn doubt(table: Table, seen: Arc<Mutex<Seen>>, stopped: Arc<AtomicBool>) {
     while !stopped.load(Relaxed) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let (known, generation) = (lock(&seen).acked.clone(), table.snapshot().generation());
+        // What was long acknowledged: looked at first, so that a machine that stood still does
+        // not count as a table that did.
+        let old: Vec<Acked> = known.iter().filter(|acked| acked.at.elapsed() > GRACE).cloned().collect();
         let is_fresh = table.barrier(Duration::from_millis(300)).await.is_fresh();
         let missing = |acked: &Acked| !is_visible(&table, acked);
         if is_fresh && known.iter().any(missing) && is_still(&seen, &known) {
-            lock(&seen).false_claims += 1;
+            claimed_falsely(&seen, &table, "a barrier", known.iter().rfind(|acked| missing(acked)));
         }
-        // What was long acknowledged is there, if the table is caught up now and was then.
-        let old: Vec<Acked> = known.iter().filter(|acked| acked.at.elapsed() > GRACE).cloned().collect();
+        // It is there, if the table is caught up now and was then.
         if matches!(table.status(), Status::CaughtUp)
             && table.snapshot().generation() == generation
             && old.iter().any(missing)
             && matches!(table.status(), Status::CaughtUp)
             && is_still(&seen, &known)
         {
-            lock(&seen).false_claims += 1;
+            claimed_falsely(&seen, &table, "the status", old.iter().find(|acked| missing(acked)));
         }
     }
+}
+
+/// Counts a claim, and says what is known of it.
+fn claimed_falsely(seen: &Mutex<Seen>, table: &Table, who: &str, missing: Option<&Acked>) {
+    lock(seen).false_claims += 1;
+    let since = missing.map(|acked| acked.at.elapsed());
+    say(&format!("{who} claims falsely, {since:?} after {missing:?}: {:?}", table.stats()));
 }
 
 /// Whether nobody forgot what was written.

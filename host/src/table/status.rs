@@ -86,9 +86,10 @@ impl Conditions {
             // Whatever is wrong has time to pass until then.
             Self { caught_up: false, late: None, undecoded, .. } if undecoded.is_empty() => Status::Loading,
             Self { unreachable: Some(reason), .. } => Status::Degraded(reason.clone()),
-            Self { outdated: Some(reason), .. } => Status::Degraded(reason.clone()),
-            Self { undecoded, .. } if !undecoded.is_empty() => {
-                Status::Degraded(undecoded.values().next().cloned().unwrap_or_default())
+            Self { outdated, undecoded, .. } if outdated.is_some() || !undecoded.is_empty() => {
+                let reasons: Vec<&str> =
+                    outdated.iter().chain(undecoded.values().next()).map(|reason| &**reason).collect();
+                Status::Degraded(reasons.join("; ").into())
             }
             Self { caught_up, standstills, late, .. } if !standstills.is_empty() => {
                 let reasons = late.iter().filter(|_| !caught_up).map(ToString::to_string);
