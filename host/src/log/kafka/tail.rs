@@ -34,7 +34,7 @@ const BURST: usize = 1000;
 /// How long a tail may be held up to learn of partitions that were added.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// Whether the client must learn of new partitions first.
+/// Whether the client must learn anew who leads the partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refresh {
     Yes,
