@@ -38,8 +38,7 @@ pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{
-    Ack, Delivery, PartitionStream, Standstill, StandstillCause, StreamItem, TopicNews, TopicStream,
-    Unacknowledged,
+    Ack, Delivery, Lag, LagCause, PartitionStream, StreamItem, TopicNews, TopicStream, Unacknowledged,
 };
 
 /// A partition's number, from 0.

@@ -56,47 +56,61 @@ pub type TopicStream = BoxStream<'static, Result<TopicNews, LogError>>;
 pub enum TopicNews {
     /// A partition, when the reading begins or when it is added.
     Partition(PartitionStream),
-    /// The partitions of which no more comes, although they hold more: all there are now.
-    Standstills(Vec<Standstill>),
+    /// The partitions that lag: all there are now.
+    Lags(Vec<Lag>),
 }
 
-/// That no more comes of a partition although it holds more.
+/// That of a partition not everything came yet that was there some time ago.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standstill {
+pub struct Lag {
     /// The partition.
     pub partition: Partition,
-    /// The offset at which it stands.
+    /// How far it was read.
     pub position: Offset,
     /// Its end offset; `None` if no broker tells.
     pub end: Option<Offset>,
-    /// Since when it stands there.
+    /// When everything that was there is known to have come.
     pub since: SystemTime,
     /// Why.
-    pub cause: StandstillCause,
+    pub cause: LagCause,
 }
 
-/// Why no more comes of a partition.
+/// Why a partition lags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StandstillCause {
+pub enum LagCause {
     /// A transaction is open there: what follows its first record waits for its end.
     OpenTransaction,
     /// Its leader does not answer, or it has none.
     Silent,
     /// Nothing can be read of it, or whoever reads it takes nothing.
     Unread,
+    /// It is read, and not as fast as it should.
+    Slow,
 }
 
-impl fmt::Display for Standstill {
+impl Lag {
+    /// Whether what was lacking is there when the partition is read up to here.
+    #[must_use]
+    pub fn is_over_at(&self, position: Offset) -> bool {
+        position >= self.end.unwrap_or(self.position + 1)
+    }
+}
+
+impl fmt::Display for Lag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { partition, position, end, since, cause } = self;
         let since = humantime::format_rfc3339_seconds(*since);
         let why = match cause {
-            StandstillCause::OpenTransaction => "a transaction is open there",
-            StandstillCause::Silent => "no leader answers for it",
-            StandstillCause::Unread => "no more of it comes",
+            LagCause::OpenTransaction => "a transaction is open there",
+            LagCause::Silent => "no leader answers for it",
+            LagCause::Unread => "no more of it comes",
+            // How far it is changes all the time.
+            LagCause::Slow => {
+                return write!(f, "partition {partition} is behind since {since}: it is read too slowly");
+            }
         };
         let end = end.map_or_else(String::new, |end| format!(" of {end}"));
-        write!(f, "partition {partition} stands at {position}{end} since {since}: {why}")
+        write!(f, "partition {partition} stands at {position}{end}, behind since {since}: {why}")
     }
 }
 

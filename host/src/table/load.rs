@@ -128,7 +128,7 @@ async fn follow(shared: &Arc<Shared>) -> TableError {
         shared.update(|conditions| {
             conditions.outdated = Some(format!("loading the topic again: {reason}").into());
             conditions.undecoded.clear();
-            conditions.standstills.clear();
+            conditions.lags.clear();
         });
         if !is_checkpoints {
             topic = match serving(shared, &mut served, reappeared(shared, &topic)).await {
@@ -308,8 +308,7 @@ async fn load(
             let view = works.read();
             shared.update(|conditions| {
                 conditions.outdated = None;
-                // What was slow to be read is read.
-                conditions.standstills.retain(|it| view.position(it.partition) <= it.position);
+                conditions.lags.retain(|lag| !lag.is_over_at(view.position(lag.partition)));
             });
             shared.finish_loading(view.counters.records);
         }
@@ -319,8 +318,8 @@ async fn load(
             news = topic_stream.next() => {
                 let stream = match news.unwrap_or(Err(LogError::Closed))? {
                     TopicNews::Partition(stream) => stream,
-                    TopicNews::Standstills(standstills) => {
-                        shared.update(|conditions| conditions.standstills = standstills);
+                    TopicNews::Lags(lags) => {
+                        shared.update(|conditions| conditions.lags = lags);
                         continue;
                     }
                 };

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::log::{Partition, Standstill};
+use crate::log::{Lag, LagCause, Partition};
 use crate::table::TableError;
+
+/// Of how many partitions that lag the status tells.
+const LAGS_TOLD: usize = 4;
 
 /// Whether a table is complete.
 #[derive(Debug, Clone)]
 pub enum Status {
     /// It has not yet reached the ends that its topic had when it began.
     Loading,
-    /// It is complete as of then, and follows its topic.
+    /// It has what its topic held when it began, and follows it: no partition lags.
     CaughtUp,
     /// It is incomplete or may be behind, for this reason, and goes on trying.
     Degraded(Arc<str>),
@@ -70,8 +73,8 @@ pub(super) struct Conditions {
     pub(super) late: Option<Arc<str>>,
     /// What is served is of a topic that was replaced, or cannot be followed now.
     pub(super) outdated: Option<Arc<str>>,
-    /// Partitions of which no more comes.
-    pub(super) standstills: Vec<Standstill>,
+    /// Partitions that lag.
+    pub(super) lags: Vec<Lag>,
     /// Batches that the host cannot decode now, by partition.
     pub(super) undecoded: BTreeMap<Partition, Arc<str>>,
     pub(super) failed: Option<Arc<TableError>>,
@@ -91,14 +94,24 @@ impl Conditions {
                     outdated.iter().chain(undecoded.values().next()).map(|reason| &**reason).collect();
                 Status::Degraded(reasons.join("; ").into())
             }
-            Self { caught_up, standstills, late, .. } if !standstills.is_empty() => {
-                let reasons = late.iter().filter(|_| !caught_up).map(ToString::to_string);
-                let reasons = reasons.chain(standstills.iter().map(ToString::to_string));
-                Status::Degraded(reasons.collect::<Vec<_>>().join("; ").into())
+            Self { caught_up: true, lags, .. } if lags.is_empty() => Status::CaughtUp,
+            Self { caught_up, lags, late, .. } => {
+                let late = late.iter().filter(|_| !caught_up).map(ToString::to_string);
+                // What is loaded is behind anyway.
+                let lags = lags.iter().filter(|lag| *caught_up || lag.cause != LagCause::Slow);
+                Status::Degraded(late.chain(told(lags)).collect::<Vec<_>>().join("; ").into())
             }
-            Self { caught_up: true, .. } => Status::CaughtUp,
-            Self { late: Some(reason), .. } => Status::Degraded(reason.clone()),
-            Self { .. } => Status::Loading,
         }
     }
+}
+
+/// What is told of partitions that lag: of the first of them, and how many more there are.
+fn told<'a>(lags: impl Iterator<Item = &'a Lag>) -> Vec<String> {
+    let mut told: Vec<String> = lags.map(ToString::to_string).collect();
+    let more = told.len().saturating_sub(LAGS_TOLD);
+    told.truncate(LAGS_TOLD);
+    if more > 0 {
+        told.push(format!("and {more} more partitions"));
+    }
+    told
 }

@@ -97,8 +97,7 @@ async fn all_nodes_are_stopped_and_started() {
     let witness = Witness::of(&cluster.bootstrap(), &[], &name).await;
     witness.more_acknowledged(100).await;
     blocking(|| cluster.nodes().for_each(|node| node.kill().unwrap()));
-    let told = witness.told("degraded").await;
-    assert!(told.contains("unreachable since 20"), "{told}");
+    witness.told("unreachable since 20").await;
     assert!(!witness.table.barrier(Duration::from_millis(500)).await.is_fresh());
     witness.forget_statuses();
     blocking(|| cluster.heal()).unwrap();

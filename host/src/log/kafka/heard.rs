@@ -58,9 +58,9 @@ impl Heard {
         *state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None, once: true };
         drop(state);
         self.refused.send_if_modified(|refused| refused.take().is_some());
-        let recovered = self.trouble.send_if_modified(|trouble| trouble.take().is_some());
-        if recovered {
-            tracing::info!("the cluster answers again");
+        if self.trouble.borrow().is_some() {
+            // Whether the silence is over, a look tells.
+            self.look();
         }
     }
 
@@ -131,11 +131,20 @@ impl Heard {
         }
     }
 
-    /// Tells whether the silence has become trouble.
-    pub(super) fn judge(&self) {
+    /// Tells that the trouble is over, if the cluster answers again.
+    pub(super) fn recover(&self) {
+        if self.state().answered.elapsed() < self.stale_after
+            && self.trouble.send_if_modified(|trouble| trouble.take().is_some())
+        {
+            tracing::info!("the cluster answers again");
+        }
+    }
+
+    /// Tells that the silence has become trouble, if it has; whether it is that.
+    pub(super) fn judge(&self) -> bool {
         let state = self.state();
         if state.answered.elapsed() < self.stale_after {
-            return;
+            return false;
         }
         let reason = state.reason.clone().unwrap_or_else(|| "no answer".to_owned());
         let trouble = Trouble { since: state.answered_at, reason };
@@ -148,10 +157,28 @@ impl Heard {
             }
             new
         });
+        true
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // OK because nothing panics while it holds the lock.
         self.state.lock().expect("not poisoned")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_alone_does_not_end_the_trouble() {
+        let heard = Heard::new(Duration::ZERO);
+        assert!(heard.judge());
+        let heard = Heard { stale_after: Duration::from_secs(3600), ..heard };
+        heard.answered();
+        assert!(heard.health().trouble().is_some());
+        // What was written meanwhile is known of now.
+        heard.recover();
+        assert_eq!(heard.health().trouble(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Watching over the topics that are read: partitions that are added, topics that
-//! are made anew or truncated, partitions of which no more comes, records that are
-//! deleted, and whether the cluster answers at all.
+//! are made anew or truncated, partitions that lag, records that are deleted, and
+//! whether the cluster answers at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,10 @@ use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
 use crate::log::kafka::feed::{Feed, Reading};
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::standstill::{Pace, Seen};
+use crate::log::kafka::lag::{Pace, Seen};
+
 use crate::log::kafka::tail::{Refresh, Tails};
-use crate::log::{
-    LogError, Offset, Partition, PartitionStream, Standstill, StandstillCause, TopicDescription, TopicNews,
-};
+use crate::log::{Lag, LagCause, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
 /// How often to ask what has become of the topics. One request for all of them.
 const EVERY: Duration = Duration::from_secs(3);
@@ -27,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(3);
 /// At every how many looks to ask where partitions begin, which only retention moves.
 const STARTS_EVERY: usize = 5;
 
-/// What is told of a reading: a stream for each partition, and what stands still.
+/// What is told of a reading: a stream for each partition, and which of them lag.
 pub(super) type Streams = mpsc::UnboundedSender<Result<TopicNews, LogError>>;
 
 /// A partition of a topic.
@@ -58,7 +57,7 @@ impl Watched {
         seen: &mut Vec<Seen>,
         asked: (Instant, SystemTime),
         patience: Duration,
-    ) -> Option<Vec<Standstill>> {
+    ) -> Option<Vec<Lag>> {
         let unread = self.partitions..self.there;
         seen.extend(unread.map(|partition| Seen { partition, position: 0, end: None, stable: None }));
         self.pace.look(seen, asked, patience)
@@ -104,6 +103,7 @@ impl Monitor {
             let _ = timeout(every, self.heard.looked_at()).await;
             let names = self.names();
             if names.is_empty() {
+                self.heard.recover();
                 continue;
             }
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -112,10 +112,17 @@ impl Monitor {
                     let leaderless = leaderless(&topics);
                     self.compare(topics, patience).await;
                     self.measure(&leaderless, look % STARTS_EVERY == 0, patience).await;
+                    // What lags is told before: the silence is not over until that is known.
+                    self.heard.recover();
                 }
-                Err(error) => tracing::debug!("{error}"),
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    if self.heard.judge() {
+                        let (nobody, now) = (HashMap::new(), (Instant::now(), SystemTime::now()));
+                        self.judge_all(self.readings(), &nobody, &nobody, now, Refresh::No);
+                    }
+                }
             }
-            self.heard.judge();
         }
     }
 
@@ -233,6 +240,18 @@ impl Monitor {
         if starts && let Ok(starts) = self.control.told_ends(&led, End::First, patience).await {
             tell_starts(&readings, &starts);
         }
+        self.judge_all(readings, &ends, &stable, asked, Refresh::Yes);
+    }
+
+    /// Compares how far partitions are read with where they end, as far as that is told.
+    fn judge_all(
+        &self,
+        readings: Vec<(Arc<Reading>, HashMap<Partition, Offset>)>,
+        ends: &HashMap<Place, Offset>,
+        stable: &HashMap<Place, Offset>,
+        asked: (Instant, SystemTime),
+        refresh: Refresh,
+    ) {
         for (reading, positions) in readings {
             let seen = positions.into_iter().map(|(partition, position)| {
                 let place = (reading.topic.clone(), partition);
@@ -243,7 +262,7 @@ impl Monitor {
                     stable: stable.get(&place).copied(),
                 }
             });
-            self.judge(&reading, seen.collect(), asked);
+            self.judge(&reading, seen.collect(), asked, refresh);
         }
     }
 
@@ -266,8 +285,14 @@ impl Monitor {
         answers.into_iter().flatten().flatten().collect()
     }
 
-    /// Tells a reading that its topic was truncated, or what of it stands still.
-    fn judge(&self, reading: &Arc<Reading>, mut seen: Vec<Seen>, asked: (Instant, SystemTime)) {
+    /// Tells a reading that its topic was truncated, or what of it lags.
+    fn judge(
+        &self,
+        reading: &Arc<Reading>,
+        mut seen: Vec<Seen>,
+        asked: (Instant, SystemTime),
+        refresh: Refresh,
+    ) {
         let cut = seen.iter().find_map(|seen| {
             let end = seen.end.filter(|&end| end < seen.position)?;
             Some(cut(&reading.topic, seen.partition, end, seen.position))
@@ -278,12 +303,13 @@ impl Monitor {
             }
             let news = match &cut {
                 Some(error) => Some(Err(error.clone())),
-                None => watched.look(&mut seen, asked, self.stale_after).map(|standstills| {
-                    if standstills.iter().any(|it| it.cause != StandstillCause::OpenTransaction) {
+                None => watched.look(&mut seen, asked, self.stale_after).map(|lags| {
+                    let stands = |lag: &Lag| matches!(lag.cause, LagCause::Silent | LagCause::Unread);
+                    if refresh == Refresh::Yes && lags.iter().any(stands) {
                         // Maybe it is read from a broker that does not lead it any more.
                         self.tails.refresh(&reading.topic);
                     }
-                    Ok(TopicNews::Standstills(standstills))
+                    Ok(TopicNews::Lags(lags))
                 }),
             };
             // Fails if nobody reads any more.
