@@ -90,9 +90,6 @@ pub(super) struct Configs {
 impl Configs {
     /// Checks all that can be checked before anything is connected.
     pub(super) fn new(bootstrap: &str, mut options: LogOptions) -> Result<Self, LogError> {
-        // Before librdkafka does it: this way OpenSSL does not take itself apart at the end of
-        // the process, while clients' threads still use it.
-        openssl_sys::init();
         options.validate()?;
         for (alias, name) in ALIASES {
             if let Some(value) = options.properties.remove(alias)
@@ -109,6 +106,11 @@ impl Configs {
             return Err(LogError::Property { name: names.join("`, `"), reason: reasons.join("; ") });
         }
         let configs = Self { bootstrap: bootstrap.to_owned(), options };
+        if configs.protocol() != "plaintext" {
+            // Before librdkafka does it: this way OpenSSL does not take itself apart at the end
+            // of the process, while clients' threads still use it.
+            openssl_sys::init();
+        }
         configs.config(Purpose::Produce).create_native_config().map_err(property)?;
         Ok(configs)
     }
@@ -139,6 +141,14 @@ impl Configs {
         }
     }
 
+    /// The security protocol, in lower case.
+    fn protocol(&self) -> String {
+        self.options
+            .properties
+            .get("security.protocol")
+            .map_or("plaintext".to_owned(), |it| it.to_lowercase())
+    }
+
     fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "ktables");
@@ -150,12 +160,7 @@ impl Configs {
         config.set("reconnect.backoff.max.ms", "1000");
         config.set("enable.metrics.push", "false");
         config.set("socket.keepalive.enable", "true");
-        if self
-            .options
-            .properties
-            .get("security.protocol")
-            .is_some_and(|protocol| protocol.to_lowercase().contains("ssl"))
-        {
+        if self.protocol().contains("ssl") {
             // OpenSSL is linked in, so it does not know the system's certificates.
             config.set("ssl.ca.location", "probe");
         }
