@@ -38,7 +38,8 @@ pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{
-    Ack, Delivery, Lag, LagCause, PartitionStream, StreamItem, TopicNews, TopicStream, Unacknowledged,
+    Ack, Applied, Delivery, Lag, LagCause, PartitionStream, StreamItem, TopicNews, TopicStream,
+    Unacknowledged,
 };
 
 /// A partition's number, from 0.

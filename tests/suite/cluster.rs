@@ -11,7 +11,7 @@ use ktables::log::{Header, Headers, Isolation, LogOptions, NewRecord, StreamItem
 use ktables::table::{Status, Table, WatchEvent, WatchStart};
 use ktables::writer::Writer;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{Held, On, PATIENCE, Scratch, contents, eventually_async, record};
+use ktables_tests::{Held, On, PATIENCE, STALE_AFTER, Scratch, contents, eventually_async, record};
 
 async fn caught_up(table: &Table) {
     eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))
@@ -345,6 +345,23 @@ async fn a_table_that_does_not_keep_up_holds_up_nobody_and_loses_nothing() {
     codec.release();
     slow.sync(&slow_table).await;
     assert_eq!((slow_table.stats().records, slow_table.len()), (40_000, 1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_and_is_not_decoded_lags() {
+    let (bootstrap, name) = (kafka::shared(), ktables_tests::unique("t"));
+    kafka::create(&bootstrap, &name, 2, &[]).await;
+    let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
+    let scratch = Scratch::of(&bootstrap, options, &name).await;
+    let codec = Arc::new(Held::default());
+    let table = scratch.table(Codecs { value: codec.clone(), ..Codecs::default() }).await;
+    codec.stall();
+    scratch.put("k", Some(b"1")).await;
+    let reason = eventually_async("the lag is told", || table.status().reason()).await;
+    assert!(reason.contains(" behind since 20"), "{reason}");
+    codec.release();
+    caught_up(&table).await;
+    assert_eq!(table.get("k").unwrap().json(), "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

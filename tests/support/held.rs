@@ -1,30 +1,44 @@
 //! A codec that waits for the test.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ktables::Packed;
 use ktables::codec::{Answers, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 
-/// JSON that the host cannot decode while somebody holds it.
+/// JSON that the host cannot decode while somebody holds it, or that it decodes for as long
+/// as somebody stalls it.
 #[derive(Debug, Default)]
-pub struct Held(AtomicBool);
+pub struct Held {
+    is_held: AtomicBool,
+    is_stalled: AtomicBool,
+}
 
 impl Held {
-    /// From now on.
+    /// From now on, decoding fails.
     pub fn hold(&self) {
-        self.0.store(true, Ordering::Release);
+        self.is_held.store(true, Ordering::Release);
     }
 
-    /// No more.
+    /// From now on, decoding does not come to an end.
+    pub fn stall(&self) {
+        self.is_stalled.store(true, Ordering::Release);
+    }
+
+    /// No more of either.
     pub fn release(&self) {
-        self.0.store(false, Ordering::Release);
+        self.is_held.store(false, Ordering::Release);
+        self.is_stalled.store(false, Ordering::Release);
     }
 }
 
 impl ValueCodec for Held {
     fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
-        if self.0.load(Ordering::Acquire) {
+        while self.is_stalled.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.is_held.load(Ordering::Acquire) {
             return Err(HostFailure { reason: "held".to_owned() });
         }
         ValueCodec::decode(&Json, raw, headers)

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::LogError;
 
-/// How long nothing may be heard of a log before its tables say that they may be
-/// behind.
+/// How long nothing may be heard of a log, or a partition may lag, before its tables say
+/// that they may be behind.
 pub const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// How a log is to be used.
@@ -18,8 +18,8 @@ pub const STALE_AFTER: Duration = Duration::from_secs(10);
 pub struct LogOptions {
     /// Which records of transactions tables see.
     pub isolation: Isolation,
-    /// How long nothing may be heard of the log before its tables are degraded;
-    /// [`STALE_AFTER`] by default.
+    /// How long nothing may be heard of the log, or a partition may lag, before its tables
+    /// are degraded; [`STALE_AFTER`] by default.
     pub stale_after: Duration,
     /// When a written record is acknowledged.
     pub acks: Acks,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -29,14 +31,41 @@ pub enum StreamItem {
 #[derive(Debug)]
 pub struct PartitionStream {
     range: OffsetRange,
+    applied: Applied,
     items: mpsc::Receiver<Result<StreamItem, LogError>>,
+}
+
+/// How far a partition stream was applied by whoever reads it: told to the log, so that it
+/// sees what lags.
+#[derive(Debug, Clone)]
+pub struct Applied(Arc<AtomicI64>);
+
+impl Applied {
+    /// Everything below this is applied.
+    pub fn set(&self, position: Offset) {
+        // What was there before a checkpoint's end counts as applied.
+        self.0.fetch_max(position, Ordering::Relaxed);
+    }
+
+    /// Below this, everything is applied.
+    #[must_use]
+    pub fn get(&self) -> Offset {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl PartitionStream {
     /// A stream of what is sent on the other end of the channel.
     #[must_use]
     pub fn new(range: OffsetRange, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
-        Self { range, items }
+        let applied = Applied(Arc::new(AtomicI64::new(range.start)));
+        Self { range, applied, items }
+    }
+
+    /// How far it is applied, to be told and to be seen.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.applied.clone()
     }
 
     /// The partition, where the stream begins, and where the partition ended when
@@ -60,16 +89,16 @@ pub enum TopicNews {
     Lags(Vec<Lag>),
 }
 
-/// That of a partition not everything came yet that was there some time ago.
+/// That of a partition not everything was applied yet that was there some time ago.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lag {
     /// The partition.
     pub partition: Partition,
-    /// How far it was read.
+    /// How far it was applied.
     pub position: Offset,
     /// Its end offset; `None` if no broker tells.
     pub end: Option<Offset>,
-    /// When everything that was there is known to have come.
+    /// Since when it lags: everything that was there by then was applied.
     pub since: SystemTime,
     /// Why.
     pub cause: LagCause,
@@ -80,7 +109,7 @@ pub struct Lag {
 pub enum LagCause {
     /// A transaction is open there: what follows its first record waits for its end.
     OpenTransaction,
-    /// Its leader does not answer, or it has none.
+    /// It has no leader, or nobody tells where it ends because a leader does not answer.
     Silent,
     /// Nothing can be read of it, or whoever reads it takes nothing.
     Unread,
@@ -88,29 +117,20 @@ pub enum LagCause {
     Slow,
 }
 
-impl Lag {
-    /// Whether what was lacking is there when the partition is read up to here.
-    #[must_use]
-    pub fn is_over_at(&self, position: Offset) -> bool {
-        position >= self.end.unwrap_or(self.position + 1)
-    }
-}
-
 impl fmt::Display for Lag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { partition, position, end, since, cause } = self;
         let since = humantime::format_rfc3339_seconds(*since);
-        let why = match cause {
-            LagCause::OpenTransaction => "a transaction is open there",
-            LagCause::Silent => "no leader answers for it",
-            LagCause::Unread => "no more of it comes",
-            // How far it is changes all the time.
-            LagCause::Slow => {
-                return write!(f, "partition {partition} is behind since {since}: it is read too slowly");
-            }
-        };
         let end = end.map_or_else(String::new, |end| format!(" of {end}"));
-        write!(f, "partition {partition} stands at {position}{end}, behind since {since}: {why}")
+        let at = format!(" stands at {position}{end},");
+        // How far one is that moves changes all the time.
+        let (at, why) = match cause {
+            LagCause::OpenTransaction => (at.as_str(), "a transaction is open there"),
+            LagCause::Silent => (" may be", "no leader answers for it"),
+            LagCause::Unread => (at.as_str(), "no more of it comes"),
+            LagCause::Slow => (" is", "it is read too slowly"),
+        };
+        write!(f, "partition {partition}{at} behind since {since}: {why}")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The task of a table: loads a generation, follows its topic, and begins another
 //! generation beside it when the topic is replaced.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, sleep_until};
 use crate::checkpoint::{Checkpoint, CheckpointError, Kept};
 use crate::codec::workers;
 use crate::log::{
-    Headers, LogError, Offset, Partition, RecordBatch, StreamItem, TopicDescription, TopicNews,
+    Applied, Headers, LogError, Offset, Partition, RecordBatch, StreamItem, TopicDescription, TopicNews,
 };
 use crate::table::decode::{Decoded, decode};
 use crate::table::error::TableError;
@@ -291,6 +292,7 @@ async fn load(
     };
     let (ranges, resumed, mut topic_stream) = serving(shared, served, prepared).await?;
     let mut steps = SelectAll::new();
+    let mut applied: HashMap<Partition, Applied> = HashMap::new();
     let view = View::to_be_loaded(generation, topic.clone());
     shared.begin_loading(&view);
     let deadlines = shared.settings.ttl.map(Deadlines::new);
@@ -308,7 +310,8 @@ async fn load(
             let view = works.read();
             shared.update(|conditions| {
                 conditions.outdated = None;
-                conditions.lags.retain(|lag| !lag.is_over_at(view.position(lag.partition)));
+                // What was slow to be read is read, as far as it was there.
+                conditions.lags.retain(|lag| view.position(lag.partition) <= lag.position);
             });
             shared.finish_loading(view.counters.records);
         }
@@ -328,6 +331,7 @@ async fn load(
                 let range = known.copied().unwrap_or(stream.range());
                 works.read().begin(range);
                 shared.expect(range);
+                applied.insert(range.partition, stream.applied());
                 steps.push(decoding(shared, range.partition, resumed.join(range, stream)));
                 continue;
             }
@@ -346,7 +350,14 @@ async fn load(
         if shared.checkpointing.is_kept() {
             shared.checkpointing.keep(taken.iter_mut().filter_map(Step::kept)).await;
         }
+        let partitions: Vec<Partition> = taken.iter().map(Step::partition).collect();
         works.take(shared, taken).map_err(End::Halted)?;
+        let view = works.read();
+        for partition in partitions {
+            if let Some(applied) = applied.get(&partition) {
+                applied.set(view.position(partition));
+            }
+        }
         error?;
     }
 }
@@ -430,6 +441,14 @@ fn decoding(
 }
 
 impl Step {
+    fn partition(&self) -> Partition {
+        match *self {
+            Self::Apply(Decoded { partition, .. }, _)
+            | Self::Position(partition, ..)
+            | Self::Start(partition, _) => partition,
+        }
+    }
+
     /// What of it a checkpoint keeps.
     fn kept(&mut self) -> Option<Kept> {
         match self {

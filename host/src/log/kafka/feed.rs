@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::log::kafka::event::Fetched;
 use crate::log::{
-    Headers, LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem,
+    Applied, Headers, LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem,
 };
 
 /// How many items wait between a client and a table: enough that decoding never
@@ -65,6 +65,8 @@ pub(super) struct Progress {
     pub(super) partition: Partition,
     /// Everything below this was handed on.
     pub(super) position: AtomicI64,
+    /// How far of that was applied.
+    pub(super) applied: Applied,
     /// Where the partition begins; -1 before anybody asked.
     pub(super) start: AtomicI64,
 }
@@ -80,10 +82,10 @@ impl Reading {
         self.progress.lock().expect("not poisoned").clone()
     }
 
-    fn add(&self, range: OffsetRange) -> Arc<Progress> {
-        let OffsetRange { partition, start, .. } = range;
+    fn add(&self, stream: &PartitionStream) -> Arc<Progress> {
+        let OffsetRange { partition, start, .. } = stream.range();
         let (position, start) = (AtomicI64::new(start), AtomicI64::new(-1));
-        let progress = Arc::new(Progress { partition, position, start });
+        let progress = Arc::new(Progress { partition, position, applied: stream.applied(), start });
         // OK as above.
         self.progress.lock().expect("not poisoned").push(progress.clone());
         progress
@@ -94,6 +96,7 @@ impl Feed {
     /// A partition's feed from the start of its range, and the stream it fills.
     pub(super) fn new(reading: &Arc<Reading>, range: OffsetRange) -> (Self, PartitionStream) {
         let (items, stream) = mpsc::channel(STREAM_ITEMS);
+        let stream = PartitionStream::new(range, stream);
         let feed = Self {
             partition: range.partition,
             target: range.end,
@@ -102,7 +105,7 @@ impl Feed {
             told: range.start,
             // Where the reading begins need not be where the log does.
             started: -1,
-            progress: reading.add(range),
+            progress: reading.add(&stream),
             batch: RecordBatch::new(range.partition),
             pending: VecDeque::new(),
             items,
@@ -110,7 +113,7 @@ impl Feed {
             seen_end: false,
             reading: reading.clone(),
         };
-        (feed, PartitionStream::new(range, stream))
+        (feed, stream)
     }
 
     /// The offset to go on from.

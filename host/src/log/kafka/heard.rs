@@ -140,11 +140,12 @@ impl Heard {
         }
     }
 
-    /// Tells that the silence has become trouble, if it has; whether it is that.
-    pub(super) fn judge(&self) -> bool {
+    /// Tells whether the silence has become trouble, or is over.
+    pub(super) fn judge(&self) {
+        self.recover();
         let state = self.state();
         if state.answered.elapsed() < self.stale_after {
-            return false;
+            return;
         }
         let reason = state.reason.clone().unwrap_or_else(|| "no answer".to_owned());
         let trouble = Trouble { since: state.answered_at, reason };
@@ -157,7 +158,6 @@ impl Heard {
             }
             new
         });
-        true
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn an_answer_alone_does_not_end_the_trouble() {
         let heard = Heard::new(Duration::ZERO);
-        assert!(heard.judge());
+        heard.judge();
         let heard = Heard { stale_after: Duration::from_secs(3600), ..heard };
         heard.answered();
         assert!(heard.health().trouble().is_some());

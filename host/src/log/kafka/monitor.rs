@@ -13,12 +13,11 @@ use tokio::time::timeout;
 
 use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
-use crate::log::kafka::feed::{Feed, Reading};
+use crate::log::kafka::feed::{Feed, Progress, Reading};
 use crate::log::kafka::heard::Heard;
 use crate::log::kafka::lag::{Pace, Seen};
-
 use crate::log::kafka::tail::{Refresh, Tails};
-use crate::log::{Lag, LagCause, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
+use crate::log::{Lag, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
 /// How often to ask what has become of the topics. One request for all of them.
 const EVERY: Duration = Duration::from_secs(3);
@@ -59,7 +58,7 @@ impl Watched {
         patience: Duration,
     ) -> Option<Vec<Lag>> {
         let unread = self.partitions..self.there;
-        seen.extend(unread.map(|partition| Seen { partition, position: 0, end: None, stable: None }));
+        seen.extend(unread.map(Seen::unread));
         self.pace.look(seen, asked, patience)
     }
 }
@@ -89,7 +88,7 @@ impl Monitor {
     }
 
     pub(super) fn watch_over(&self, reading: &Arc<Reading>, partitions: Partition, streams: Streams) {
-        let pace = Pace::default();
+        let pace = Pace::since((Instant::now(), SystemTime::now()));
         let (reading, there) = (Arc::downgrade(reading), partitions);
         self.watched().push(Watched { reading, partitions, there, streams, missing: false, pace });
     }
@@ -113,14 +112,13 @@ impl Monitor {
                     self.compare(topics, patience).await;
                     self.measure(&leaderless, look % STARTS_EVERY == 0, patience).await;
                     // What lags is told before: the silence is not over until that is known.
-                    self.heard.recover();
+                    self.heard.judge();
                 }
                 Err(error) => {
                     tracing::debug!("{error}");
-                    if self.heard.judge() {
-                        let (nobody, now) = (HashMap::new(), (Instant::now(), SystemTime::now()));
-                        self.judge_all(self.readings(), &nobody, &nobody, now, Refresh::No);
-                    }
+                    self.heard.judge();
+                    let (nobody, now) = (HashMap::new(), (Instant::now(), SystemTime::now()));
+                    self.judge_all(self.readings(), &nobody, &nobody, now, Refresh::No);
                 }
             }
         }
@@ -228,9 +226,8 @@ impl Monitor {
     /// Compares how far partitions are read with where they begin and end.
     async fn measure(&self, leaderless: &BTreeSet<Place>, starts: bool, patience: Duration) {
         let (readings, asked) = (self.readings(), (Instant::now(), SystemTime::now()));
-        let of_reading = |(reading, positions): &(Arc<Reading>, HashMap<Partition, Offset>)| {
-            let topic = reading.topic.clone();
-            positions.keys().map(move |partition| (topic.clone(), *partition)).collect::<Vec<_>>()
+        let of_reading = |(reading, seen): &(Arc<Reading>, Vec<Seen>)| {
+            seen.iter().map(|seen| (reading.topic.clone(), seen.partition)).collect::<Vec<_>>()
         };
         let places: BTreeSet<Place> = readings.iter().flat_map(of_reading).collect();
         let led: BTreeSet<Place> = places.difference(leaderless).cloned().collect();
@@ -246,23 +243,18 @@ impl Monitor {
     /// Compares how far partitions are read with where they end, as far as that is told.
     fn judge_all(
         &self,
-        readings: Vec<(Arc<Reading>, HashMap<Partition, Offset>)>,
+        readings: Vec<(Arc<Reading>, Vec<Seen>)>,
         ends: &HashMap<Place, Offset>,
         stable: &HashMap<Place, Offset>,
         asked: (Instant, SystemTime),
         refresh: Refresh,
     ) {
-        for (reading, positions) in readings {
-            let seen = positions.into_iter().map(|(partition, position)| {
-                let place = (reading.topic.clone(), partition);
-                Seen {
-                    partition,
-                    position,
-                    end: ends.get(&place).copied(),
-                    stable: stable.get(&place).copied(),
-                }
-            });
-            self.judge(&reading, seen.collect(), asked, refresh);
+        for (reading, mut seen) in readings {
+            for seen in &mut seen {
+                let place = (reading.topic.clone(), seen.partition);
+                (seen.end, seen.stable) = (ends.get(&place).copied(), stable.get(&place).copied());
+            }
+            self.judge(&reading, seen, asked, refresh);
         }
     }
 
@@ -294,24 +286,23 @@ impl Monitor {
         refresh: Refresh,
     ) {
         let cut = seen.iter().find_map(|seen| {
-            let end = seen.end.filter(|&end| end < seen.position)?;
-            Some(cut(&reading.topic, seen.partition, end, seen.position))
+            let end = seen.end.filter(|&end| end < seen.read)?;
+            Some(cut(&reading.topic, seen.partition, end, seen.read))
         });
         self.watched().retain_mut(|watched| {
             if !watched.is_of(reading) {
                 return true;
             }
+            let stood = watched.pace.standing();
             let news = match &cut {
                 Some(error) => Some(Err(error.clone())),
-                None => watched.look(&mut seen, asked, self.stale_after).map(|lags| {
-                    let stands = |lag: &Lag| matches!(lag.cause, LagCause::Silent | LagCause::Unread);
-                    if refresh == Refresh::Yes && lags.iter().any(stands) {
-                        // Maybe it is read from a broker that does not lead it any more.
-                        self.tails.refresh(&reading.topic);
-                    }
-                    Ok(TopicNews::Lags(lags))
-                }),
+                None => watched.look(&mut seen, asked, self.stale_after).map(TopicNews::Lags).map(Ok),
             };
+            let stands = watched.pace.standing();
+            if refresh == Refresh::Yes && stands.iter().any(|partition| !stood.contains(partition)) {
+                // Maybe it is read from a broker that does not lead it any more.
+                self.tails.refresh(&reading.topic);
+            }
             // Fails if nobody reads any more.
             news.map(|news| watched.streams.send(news));
             cut.is_none()
@@ -319,21 +310,21 @@ impl Monitor {
     }
 
     /// What is read, and how far.
-    fn readings(&self) -> Vec<(Arc<Reading>, HashMap<Partition, Offset>)> {
+    fn readings(&self) -> Vec<(Arc<Reading>, Vec<Seen>)> {
         let watched = self.watched();
         let readings = watched.iter().filter_map(|watched| watched.reading.upgrade());
-        readings.map(|reading| (reading.clone(), positions(&reading))).collect()
+        readings.map(|reading| (reading.clone(), progress(&reading))).collect()
     }
 
-    /// The partitions that stood still before their ends at the last look, too.
+    /// The partitions that a transaction may hold up.
     fn suspects(&self, ends: &HashMap<Place, Offset>) -> BTreeSet<Place> {
         let mut suspects = BTreeSet::new();
         for watched in self.watched().iter() {
             let Some(reading) = watched.reading.upgrade() else { continue };
-            for (partition, position) in positions(&reading) {
-                let place = (reading.topic.clone(), partition);
-                let seen = Seen { partition, position, end: ends.get(&place).copied(), stable: None };
-                if seen.end.is_some() && seen.is_behind() && watched.pace.stood(&seen) {
+            for seen in progress(&reading) {
+                let place = (reading.topic.clone(), seen.partition);
+                let seen = Seen { end: ends.get(&place).copied(), ..seen };
+                if seen.end.is_some() && seen.is_behind() && watched.pace.is_suspect(&seen) {
                     suspects.insert(place);
                 }
             }
@@ -344,11 +335,11 @@ impl Monitor {
     /// How far a topic is read, by whoever is farthest.
     pub(super) fn positions(&self, topic: &TopicDescription) -> HashMap<Partition, Offset> {
         let mut farthest = HashMap::new();
-        for (reading, positions) in self.readings() {
+        for (reading, seen) in self.readings() {
             if *reading.topic == *topic.name && reading.id == topic.id {
-                for (partition, position) in positions {
-                    let known = farthest.entry(partition).or_insert(position);
-                    *known = position.max(*known);
+                for Seen { partition, read, .. } in seen {
+                    let known = farthest.entry(partition).or_insert(read);
+                    *known = read.max(*known);
                 }
             }
         }
@@ -361,14 +352,18 @@ impl Monitor {
     }
 }
 
-/// How far each partition of a reading is.
-fn positions(reading: &Reading) -> HashMap<Partition, Offset> {
-    let progress = reading.progress();
-    progress.iter().map(|place| (place.partition, place.position.load(Ordering::Relaxed))).collect()
+/// How far each partition of a reading is; where it ends nobody was asked yet.
+fn progress(reading: &Reading) -> Vec<Seen> {
+    let seen = |place: &Arc<Progress>| Seen {
+        read: place.position.load(Ordering::Relaxed),
+        position: place.applied.get(),
+        ..Seen::unread(place.partition)
+    };
+    reading.progress().iter().map(seen).collect()
 }
 
 /// Lets feeds tell where their partitions begin now.
-fn tell_starts(readings: &[(Arc<Reading>, HashMap<Partition, Offset>)], starts: &HashMap<Place, Offset>) {
+fn tell_starts(readings: &[(Arc<Reading>, Vec<Seen>)], starts: &HashMap<Place, Offset>) {
     for (reading, _) in readings {
         for place in reading.progress() {
             if let Some(&start) = starts.get(&(reading.topic.clone(), place.partition)) {
