@@ -45,7 +45,7 @@ impl Seen {
 }
 
 /// When a look was taken, and that for people.
-type Moment = (Instant, SystemTime);
+pub(super) type Moment = (Instant, SystemTime);
 
 /// A partition that is behind.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ impl Behind {
     fn end_at(&mut self, end: Option<Offset>, asked: Moment, patience: Duration) {
         let age = |moment: &Moment| asked.0.duration_since(moment.0);
         match self.ends.back_mut() {
+            // Since when nobody tells.
+            Some((None, _)) if end.is_none() => {}
             Some((last, moment)) if *last == end => *moment = asked,
             Some((_, moment)) if age(moment) < patience / ENDS => {}
             _ => self.ends.push_back((end, asked)),
@@ -107,16 +109,19 @@ impl Pace {
     }
 
     /// Whether it may be that a transaction holds a partition up: it stood where it stands at
-    /// the last look, too, or lags.
-    pub(super) fn is_suspect(&self, seen: &Seen) -> bool {
-        let stood = |behind: &Behind| behind.position == seen.position;
-        self.told(seen.partition).is_some() || self.behind.get(&seen.partition).is_some_and(stood)
+    /// the last look, too, or lags, or will soon.
+    pub(super) fn is_suspect(&self, seen: &Seen, asked: Moment, patience: Duration) -> bool {
+        let is_suspect = |behind: &Behind| {
+            let missed = behind.ends.front().map(|(_, moment)| asked.0.duration_since(moment.0));
+            behind.position == seen.position || missed.is_some_and(|age| age >= patience / 2)
+        };
+        self.told(seen.partition).is_some() || self.behind.get(&seen.partition).is_some_and(is_suspect)
     }
 
-    /// The partitions that were told to stand without a good reason.
-    pub(super) fn standing(&self) -> Vec<Partition> {
+    /// The partitions that were told to stand without a good reason, with what looks like one.
+    pub(super) fn standing(&self) -> Vec<(Partition, LagCause)> {
         let stands = |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Unread);
-        self.told.iter().filter(stands).map(|lag| lag.partition).collect()
+        self.told.iter().filter(stands).map(|lag| (lag.partition, lag.cause)).collect()
     }
 
     fn told(&self, partition: Partition) -> Option<&Lag> {
@@ -127,7 +132,7 @@ impl Pace {
     /// Takes a look at what was asked for at some time; tells the partitions that lag, if
     /// that is news: those that do not have everything yet that was there so long ago. One end
     /// that is not reached is not enough, however long a look takes: it takes another look to
-    /// see that it was not reached.
+    /// see that it was not reached. So does a silence that was short.
     pub(super) fn look(&mut self, seen: &mut [Seen], asked: Moment, patience: Duration) -> Option<Vec<Lag>> {
         seen.sort_unstable_by_key(|seen| seen.partition);
         let before = std::mem::replace(&mut self.looked, asked);
@@ -137,11 +142,15 @@ impl Pace {
         for seen in seen.iter().filter(|seen| seen.is_behind()) {
             let Seen { partition, position, end, .. } = *seen;
             let mut behind = known.remove(&partition).unwrap_or_else(|| Behind::since(before, position));
+            let stood = behind.position == position;
             behind.reach(position, before);
-            if is_over(behind.complete) && (end.is_none() || !behind.ends.is_empty()) {
-                let cause = seen.cause(is_over(behind.stands));
+            let told = self.told(partition);
+            let was_silent = told.is_some_and(|told| told.cause == LagCause::Silent);
+            let missed = |&(end, moment): &(Option<Offset>, Moment)| end.is_some() || is_over(moment);
+            if is_over(behind.complete) && (end.is_none() || was_silent || behind.ends.iter().any(missed)) {
+                let cause = seen.cause(stood && is_over(behind.stands));
                 let lag = Lag { partition, position, end, since: behind.complete.1, cause };
-                lags.push(self.told(partition).map_or(lag.clone(), |told| told.then(lag)));
+                lags.push(told.map_or(lag.clone(), |told| told.then(lag)));
             }
             behind.end_at(end, asked, patience);
             self.behind.insert(partition, behind);
@@ -249,13 +258,44 @@ mod tests {
     }
 
     #[test]
+    fn a_short_silence_is_not_told_of_what_was_read_behind_it() {
+        let (a, b) =
+            ([(0, 5, Some(5)), (3, 6, None), (6, 7, None), (9, 8, None)], [(0, 5, Some(5)), (7, 5, None)]);
+        for looks in [&a[..], &b[..]] {
+            let start = now();
+            let mut pace = Pace::since(start);
+            let mut look = |at, position, end| {
+                causes(pace.look(&mut seen(position, end, None), after(start, at), PATIENCE))
+            };
+            assert!(looks.iter().all(|&(at, position, end)| look(at, position, end).is_none()));
+            // Others write on.
+            assert_eq!(look(12, 98, Some(99)), None);
+            assert_eq!(look(15, 107, Some(109)), None);
+        }
+    }
+
+    #[test]
+    fn what_stands_is_asked_for_anew_when_it_is_silent_and_when_somebody_answers() {
+        let start = now();
+        let mut pace = Pace::since(start);
+        let mut look = |at, end| {
+            pace.look(&mut seen(5, end, None), after(start, at), PATIENCE);
+            pace.standing()
+        };
+        assert_eq!(look(3, None), []);
+        assert_eq!(look(12, None), [(3, LagCause::Silent)]);
+        assert_eq!(look(13, Some(9)), [(3, LagCause::Unread)]);
+        assert_eq!(look(16, Some(9)), [(3, LagCause::Unread)]);
+    }
+
+    #[test]
     fn what_is_behind_for_a_moment_is_not_told() {
         let mut pace = Pace::since(now());
         let patience = Duration::from_secs(3600);
         for position in [1, 2, 2, 2, 3] {
             let mut seen = seen(position, Some(9), None);
             assert_eq!(pace.look(&mut seen, now(), patience), None);
-            assert!(pace.is_suspect(&seen[0]));
+            assert!(pace.is_suspect(&seen[0], now(), patience));
         }
     }
 

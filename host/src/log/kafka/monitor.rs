@@ -15,7 +15,7 @@ use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
 use crate::log::kafka::feed::{Feed, Progress, Reading};
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::lag::{Pace, Seen};
+use crate::log::kafka::lag::{Moment, Pace, Seen};
 use crate::log::kafka::tail::{Refresh, Tails};
 use crate::log::{Lag, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
@@ -51,12 +51,7 @@ impl Watched {
     }
 
     /// Takes a look, also at the partitions that nobody tells of.
-    fn look(
-        &mut self,
-        seen: &mut Vec<Seen>,
-        asked: (Instant, SystemTime),
-        patience: Duration,
-    ) -> Option<Vec<Lag>> {
+    fn look(&mut self, seen: &mut Vec<Seen>, asked: Moment, patience: Duration) -> Option<Vec<Lag>> {
         let unread = self.partitions..self.there;
         seen.extend(unread.map(Seen::unread));
         self.pace.look(seen, asked, patience)
@@ -232,7 +227,7 @@ impl Monitor {
         let places: BTreeSet<Place> = readings.iter().flat_map(of_reading).collect();
         let led: BTreeSet<Place> = places.difference(leaderless).cloned().collect();
         let ends = self.ends(&led, patience).await;
-        let stable = self.control.told_ends(&self.suspects(&ends), End::Stable, patience).await;
+        let stable = self.control.told_ends(&self.suspects(&ends, asked), End::Stable, patience).await;
         let stable = stable.unwrap_or_default();
         if starts && let Ok(starts) = self.control.told_ends(&led, End::First, patience).await {
             tell_starts(&readings, &starts);
@@ -246,7 +241,7 @@ impl Monitor {
         readings: Vec<(Arc<Reading>, Vec<Seen>)>,
         ends: &HashMap<Place, Offset>,
         stable: &HashMap<Place, Offset>,
-        asked: (Instant, SystemTime),
+        asked: Moment,
         refresh: Refresh,
     ) {
         for (reading, mut seen) in readings {
@@ -278,13 +273,7 @@ impl Monitor {
     }
 
     /// Tells a reading that its topic was truncated, or what of it lags.
-    fn judge(
-        &self,
-        reading: &Arc<Reading>,
-        mut seen: Vec<Seen>,
-        asked: (Instant, SystemTime),
-        refresh: Refresh,
-    ) {
+    fn judge(&self, reading: &Arc<Reading>, mut seen: Vec<Seen>, asked: Moment, refresh: Refresh) {
         let cut = seen.iter().find_map(|seen| {
             let end = seen.end.filter(|&end| end < seen.read)?;
             Some(cut(&reading.topic, seen.partition, end, seen.read))
@@ -299,7 +288,7 @@ impl Monitor {
                 None => watched.look(&mut seen, asked, self.stale_after).map(TopicNews::Lags).map(Ok),
             };
             let stands = watched.pace.standing();
-            if refresh == Refresh::Yes && stands.iter().any(|partition| !stood.contains(partition)) {
+            if refresh == Refresh::Yes && stands.iter().any(|stands| !stood.contains(stands)) {
                 // Maybe it is read from a broker that does not lead it any more.
                 self.tails.refresh(&reading.topic);
             }
@@ -317,14 +306,17 @@ impl Monitor {
     }
 
     /// The partitions that a transaction may hold up.
-    fn suspects(&self, ends: &HashMap<Place, Offset>) -> BTreeSet<Place> {
+    fn suspects(&self, ends: &HashMap<Place, Offset>, asked: Moment) -> BTreeSet<Place> {
         let mut suspects = BTreeSet::new();
         for watched in self.watched().iter() {
             let Some(reading) = watched.reading.upgrade() else { continue };
             for seen in progress(&reading) {
                 let place = (reading.topic.clone(), seen.partition);
                 let seen = Seen { end: ends.get(&place).copied(), ..seen };
-                if seen.end.is_some() && seen.is_behind() && watched.pace.is_suspect(&seen) {
+                if seen.end.is_some()
+                    && seen.is_behind()
+                    && watched.pace.is_suspect(&seen, asked, self.stale_after)
+                {
                     suspects.insert(place);
                 }
             }
