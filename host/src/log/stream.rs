@@ -43,7 +43,7 @@ pub struct Applied(Arc<AtomicI64>);
 impl Applied {
     /// Everything below this is applied.
     pub fn set(&self, position: Offset) {
-        // What was there before a checkpoint's end counts as applied.
+        // What is before the stream counts as applied, also while its reader gets there.
         self.0.fetch_max(position, Ordering::Relaxed);
     }
 

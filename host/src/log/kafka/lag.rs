@@ -47,6 +47,10 @@ impl Seen {
 /// When a look was taken, and that for people.
 pub(super) type Moment = (Instant, SystemTime);
 
+pub(super) fn now() -> Moment {
+    (Instant::now(), SystemTime::now())
+}
+
 /// A partition that is behind.
 #[derive(Debug)]
 struct Behind {
@@ -178,10 +182,6 @@ mod tests {
 
     fn seen(position: Offset, end: Option<Offset>, stable: Option<Offset>) -> [Seen; 1] {
         [Seen { position, end, stable, ..Seen::unread(3) }]
-    }
-
-    fn now() -> Moment {
-        (Instant::now(), SystemTime::now())
     }
 
     fn after((instant, time): Moment, seconds: u64) -> Moment {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
 use crate::log::kafka::feed::{Feed, Progress, Reading};
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::lag::{Moment, Pace, Seen};
+use crate::log::kafka::lag::{Moment, Pace, Seen, now};
 use crate::log::kafka::tail::{Refresh, Tails};
 use crate::log::{Lag, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
@@ -83,7 +83,7 @@ impl Monitor {
     }
 
     pub(super) fn watch_over(&self, reading: &Arc<Reading>, partitions: Partition, streams: Streams) {
-        let pace = Pace::since((Instant::now(), SystemTime::now()));
+        let pace = Pace::since(now());
         let (reading, there) = (Arc::downgrade(reading), partitions);
         self.watched().push(Watched { reading, partitions, there, streams, missing: false, pace });
     }
@@ -112,8 +112,8 @@ impl Monitor {
                 Err(error) => {
                     tracing::debug!("{error}");
                     self.heard.judge();
-                    let (nobody, now) = (HashMap::new(), (Instant::now(), SystemTime::now()));
-                    self.judge_all(self.readings(), &nobody, &nobody, now, Refresh::No);
+                    let nobody = HashMap::new();
+                    self.judge_all(self.readings(), &nobody, &nobody, now(), Refresh::No);
                 }
             }
         }
@@ -220,7 +220,7 @@ impl Monitor {
 
     /// Compares how far partitions are read with where they begin and end.
     async fn measure(&self, leaderless: &BTreeSet<Place>, starts: bool, patience: Duration) {
-        let (readings, asked) = (self.readings(), (Instant::now(), SystemTime::now()));
+        let (readings, asked) = (self.readings(), now());
         let of_reading = |(reading, seen): &(Arc<Reading>, Vec<Seen>)| {
             seen.iter().map(|seen| (reading.topic.clone(), seen.partition)).collect::<Vec<_>>()
         };
