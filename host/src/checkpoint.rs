@@ -41,6 +41,7 @@ pub(crate) use keeper::{Keeper, Kept};
 pub(crate) use load::{Loaded, Wanted};
 
 use crate::log::{Offset, Partition};
+use crate::private;
 use manifest::Manifest;
 use segment::verified;
 
@@ -49,22 +50,37 @@ use segment::verified;
 pub(crate) struct Checkpoint {
     folder: PathBuf,
     /// Locked while this lives.
-    _lock: File,
+    lock: File,
 }
 
 impl Checkpoint {
     /// Opens a folder, which is made if it is not there.
     pub(crate) fn open(folder: &Path) -> Result<Self, CheckpointError> {
-        fs::create_dir_all(folder).map_err(CheckpointError::io("create", folder))?;
+        if !private::claim_folder(folder).map_err(CheckpointError::io("create", folder))? {
+            let reason = format!(
+                "its folder {0} is open to other users, so that what is in it may be theirs: delete it (rm -r \
+                 {0}), it is made again",
+                folder.display()
+            );
+            return Err(CheckpointError::Unfit { reason });
+        }
         let path = folder.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = private::create_options().truncate(false).open(&path);
         let lock = lock.map_err(CheckpointError::io("open", &path))?;
         match lock.try_lock() {
             // One that was removed meanwhile keeps nobody out.
             Ok(()) if !is_at(&lock, &path) => Self::open(folder),
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { folder: folder.to_owned(), lock }),
             Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::Used { folder: folder.to_owned() }),
             Err(fs::TryLockError::Error(error)) => Err(CheckpointError::io("lock", &path)(error)),
+        }
+    }
+
+    /// Fails if somebody has removed the lock, so that others may use the folder.
+    pub(crate) fn check_lock(&self) -> Result<(), CheckpointError> {
+        match is_at(&self.lock, &self.folder.join("lock")) {
+            true => Ok(()),
+            false => Err(CheckpointError::Used { folder: self.folder.clone() }),
         }
     }
 

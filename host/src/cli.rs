@@ -10,6 +10,8 @@ mod codec;
 mod config;
 mod error;
 mod follow;
+mod import;
+mod logging;
 mod logs;
 mod open;
 mod output;
@@ -21,7 +23,9 @@ mod write;
 use tokio::sync::watch;
 
 pub use args::Args;
+pub use codec::run_as_child;
 pub use error::{CliError, Exit};
+pub use logging::{log_failure, start_logging};
 
 use args::{CheckpointCommand, CodecCommand, Command, TopicCommand};
 use output::Output;
@@ -78,7 +82,7 @@ async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
         Command::Watch(args) => follow::watch(args, output).await,
         Command::Set(args) => write::set(args, output, stopping).await,
         Command::Delete(args) => write::delete(args, output, stopping).await,
-        Command::Import(args) => write::import(args, output, stopping).await,
+        Command::Import(args) => import::import(args, output, stopping).await,
         Command::Produce(args) => topic::produce(args, output, stopping).await,
         Command::Topic(TopicCommand::Ensure(args)) => topic::ensure(args, output).await,
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,

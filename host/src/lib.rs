@@ -12,9 +12,11 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use ktables::codec::{Codecs, Utf8};
 //! use ktables::table::Table;
-//! use ktables::wasm::{Engine, EngineOptions, LoadOptions};
+//! use ktables::wasm::{Compiler, Engine, EngineOptions, LoadOptions};
 //!
-//! let engine = Engine::new(EngineOptions::default())?;
+//! // Components are compiled by this command, in a process of their own.
+//! let compiler = Compiler::Command("/usr/local/bin/ktables".into());
+//! let engine = Engine::new(EngineOptions::new(compiler))?;
 //! let component = engine.load("service.wasm", LoadOptions::default())?;
 //! let codecs = Codecs { value: component.value_codec("services", "{}")?, ..Codecs::default() };
 //!
@@ -53,8 +55,14 @@ pub mod writer;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+mod escape;
+mod file;
+mod memory;
 mod packed;
+mod private;
+mod thread;
 
+pub use memory::set_process_limit;
 pub use packed::{Packed, PackedOptions};
 
 /// The README's Rust, compiled with the other examples.

@@ -14,6 +14,7 @@ mod error;
 mod health;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod lag;
 mod murmur;
 mod options;
 mod record;
@@ -184,8 +185,8 @@ pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogErro
     match url.split_once(':') {
         Some(("dir", path)) if !path.is_empty() => {
             options.validate()?;
-            match options.properties.into_keys().next() {
-                None => Ok(Arc::new(DirLog::open(path)?)),
+            match options.properties.keys().next().cloned() {
+                None => Ok(Arc::new(DirLog::open_with(path, options.stale_after)?)),
                 Some(name) => {
                     let reason = "a directory log has no such properties".to_owned();
                     Err(LogError::Property { name, reason })

@@ -11,6 +11,7 @@
 
 mod clock;
 mod decode;
+mod decoding;
 mod entry;
 mod error;
 mod expiry;
@@ -18,7 +19,6 @@ mod load;
 mod mistake;
 #[cfg(test)]
 mod model;
-mod publish;
 mod reject;
 mod resume;
 mod rows;
@@ -40,7 +40,6 @@ pub use clock::{Clock, SystemClock};
 pub use entry::{Entry, Notice};
 pub use error::TableError;
 pub use mistake::{Mistake, Tally};
-pub use publish::CHANGES_KEPT;
 pub use reject::{Part, Reject};
 pub use resume::CheckpointStats;
 pub use settings::{CATCHUP_TIMEOUT, OnReject};
@@ -48,7 +47,9 @@ pub use snapshot::Snapshot;
 pub use stats::{LoadProgress, PartitionProgress, Stats};
 pub use status::Status;
 pub use wait::Freshness;
-pub use watch::{Cause, Change, InvalidToken, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+pub use watch::{
+    CHANGES_KEPT, Cause, Change, InvalidToken, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
+};
 
 use crate::codec::Codecs;
 use crate::log::{Ack, EnsureTopic, Log, TopicDescription, ensure_topic};
@@ -153,6 +154,16 @@ impl TableBuilder {
         if let Some(settings) = &mut self.settings.checkpoint {
             settings.max_age = Some(max_age);
         }
+        self
+    }
+
+    /// How many bytes the table may take: its entries with all that they need, what watchers may
+    /// be shown, rejected records. None by default. When it takes more, it applies no more records,
+    /// is degraded, keeps its contents readable, and goes on when there is room again. So it does
+    /// when the process takes more than [`set_process_limit`](crate::set_process_limit) says.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.settings.memory_limit = Some(bytes);
         self
     }
 

@@ -17,7 +17,9 @@
 
 mod bindings;
 mod cache;
+pub(crate) mod child;
 mod codecs;
+pub(crate) mod compile;
 mod component;
 mod engine;
 mod error;
@@ -25,10 +27,23 @@ mod fault;
 mod inspect;
 mod instance;
 mod limits;
+mod messages;
+mod scan;
 mod state;
 
+pub use compile::Compiler;
 pub use component::{Component, Description, LoadOptions, digest_of};
 pub use engine::{Engine, EngineOptions, Metering};
 pub use error::WasmError;
 pub use inspect::{Inspection, Interface, SUPPORTED_VERSIONS, inspect};
 pub use limits::{Limits, Profile};
+
+#[cfg(feature = "cli")]
+pub(crate) use scan::MAX_BYTES;
+
+/// Checks types and code of a component or a core module before something parses it; every
+/// reason to refuse it.
+#[cfg(feature = "cli")]
+pub(crate) fn check_code(bytes: &[u8]) -> Result<(), Vec<String>> {
+    scan::code(bytes).map_err(scan::Refusal::reasons)
+}

@@ -16,6 +16,7 @@ pub use error::WriteError;
 pub use set_many::SetMany;
 
 use crate::codec::Codecs;
+use crate::codec::workers::{Lane, Purpose};
 use crate::log::{Ack, Log, LogError, TopicDescription};
 use crate::table::{Freshness, Table};
 
@@ -40,6 +41,8 @@ pub struct Writer {
     log: Arc<dyn Log>,
     topic: Arc<TopicDescription>,
     codecs: Codecs,
+    /// Where encoding queues.
+    lane: Lane,
     verify: Verify,
     visible_in: Option<(Table, Duration)>,
 }
@@ -83,7 +86,8 @@ impl Writer {
     /// [`LogError`] if there is no such topic or the log cannot be asked.
     pub async fn open(log: Arc<dyn Log>, topic: &str, codecs: Codecs) -> Result<Self, LogError> {
         let topic = Arc::new(log.describe(topic).await?);
-        Ok(Self { log, topic, codecs, verify: Verify::default(), visible_in: None })
+        let lane = Lane::new(&codecs, Purpose::Write);
+        Ok(Self { log, topic, codecs, lane, verify: Verify::default(), visible_in: None })
     }
 
     /// What to check before publishing; [`Verify::Equal`] by default.

@@ -14,7 +14,7 @@ use ktables::codec::{Codecs, Json, ValueCodec};
 use ktables::log::Ack;
 use ktables::table::Table;
 use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering};
-use ktables_tests::{FedLog, TOPIC, component, component_path};
+use ktables_tests::{FedLog, TOPIC, component, component_path, engine_options};
 use tokio::runtime::Runtime;
 
 /// How many records or keys each path works on.
@@ -60,7 +60,7 @@ fn decode(codec: &dyn ValueCodec) {
 
 /// Prints what a guest takes for a batch, in fuel: the same on every machine.
 fn fuel(guest: &str, config: &str) {
-    let options = EngineOptions { metering: Metering::Fuel, cache: None, ..EngineOptions::default() };
+    let options = EngineOptions { metering: Metering::Fuel, cache: None, ..engine_options() };
     let component =
         Engine::new(options).unwrap().load(component_path(guest), LoadOptions::default()).unwrap();
     let fuel = component.decode_fuel(config, &(0..MANY).map(value).collect()).unwrap();

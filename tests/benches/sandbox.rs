@@ -10,7 +10,7 @@ use std::sync::Arc;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ktables::Packed;
-use ktables::codec::{Answers, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
+use ktables::codec::{Answers, CodecFailure, Encoded, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 use ktables_tests::{TOPIC, component};
 
@@ -42,7 +42,7 @@ fn batch(size: usize) -> Packed {
 struct Copy;
 
 impl ValueCodec for Copy {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         Ok(raw.iter().map(Ok).collect())
     }
 

@@ -242,7 +242,7 @@ async fn a_component_keeps_its_promises_through_a_configuration() {
     assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
     write("sha256:00", "json");
     let refused = run(&mut here(&["get", "a"]));
-    assert_eq!(refused.code, 3);
+    assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("sha256:00"), "{}", refused.stderr);
     // What a guest logs reaches whoever asks for it.
     write(&digest, "log");

@@ -7,7 +7,7 @@ use ktables::log::{Header, NewRecord};
 use ktables::table::Table;
 use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering, WasmError};
 use ktables::writer::{Verify, WriteError, Writer};
-use ktables_tests::{Scratch, TOPIC, component, component_path, engine, record};
+use ktables_tests::{Scratch, TOPIC, component, component_path, engine, engine_options, record};
 
 fn values(name: &str, config: &str) -> Codecs {
     Codecs { value: component(name).value_codec(TOPIC, config).unwrap(), ..Codecs::default() }
@@ -157,7 +157,7 @@ fn the_cache_is_private_and_a_damaged_file_in_it_is_not_loaded() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
-    let options = || EngineOptions { cache: Some(cache.clone()), ..EngineOptions::default() };
+    let options = || EngineOptions { cache: Some(cache.clone()), ..engine_options() };
     let load =
         || Engine::new(options()).unwrap().load(component_path("probe"), LoadOptions::default()).map(drop);
     load().unwrap();
@@ -171,7 +171,7 @@ fn the_cache_is_private_and_a_damaged_file_in_it_is_not_loaded() {
     assert!(fs::read(&compiled).unwrap() != damaged, "the damaged file was replaced");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(
-        matches!(Engine::new(options()), Err(WasmError::Engine { reason }) if reason.contains("chmod 700"))
+        matches!(Engine::new(options()), Err(WasmError::Engine { reason }) if reason.contains("delete it"))
     );
 }
 
@@ -210,7 +210,7 @@ fn what_is_measured_gives_values_back_and_checks_them() {
 #[test]
 fn fuel_is_the_same_each_time_and_more_for_more() {
     let load = |metering| {
-        let options = EngineOptions { metering, cache: None, ..EngineOptions::default() };
+        let options = EngineOptions { metering, cache: None, ..engine_options() };
         Engine::new(options).unwrap().load(component_path("mirror"), LoadOptions::default()).unwrap()
     };
     let (config, few) = (r#"{"mode":"json"}"#, ["[1,2]"; 10].iter().collect());

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ktables::codec::{Codecs, RejectKind};
 use ktables::table::{Part, Status, Table};
 use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
-use ktables_tests::{Running, Scratch, TOPIC, component_path, component_within, record, succeed};
+use ktables_tests::{
+    Running, Scratch, TOPIC, component_path, component_within, engine_options, record, succeed,
+};
 
 /// Small, so that the tests are quick.
 fn limits() -> Limits {
@@ -16,6 +18,7 @@ fn limits() -> Limits {
         output: 1 << 20,
         deadline: Duration::from_secs(1),
         deadline_per_record: Duration::from_millis(1),
+        ..Limits::default()
     }
 }
 
@@ -153,7 +156,7 @@ async fn what_the_host_cannot_do_is_charged_to_no_record() {
     scratch.put("a", Some(b"1")).await;
     scratch.put("b", Some(b"poison:memory")).await;
     // The engine's budget is spent before the instance's limit.
-    let options = EngineOptions { memory_budget: 8 << 20, cache: None, ..EngineOptions::default() };
+    let options = EngineOptions { memory_budget: 8 << 20, cache: None, ..engine_options() };
     let engine = Engine::new(options).unwrap();
     let component =
         engine.load(component_path("hostile"), LoadOptions { digest: None, limits: limits() }).unwrap();

@@ -68,7 +68,10 @@ async fn check(on: On, name: &str) {
     let imported = run_with(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
     assert_eq!(
         imported.json()[0],
-        json!({"lines": entries, "acknowledged": entries, "refused": 0, "interrupted": false})
+        json!({
+            "lines": entries, "acknowledged": entries, "refused": 0, "expired": 0, "blank": 0,
+            "interrupted": false
+        })
     );
     let again = succeed(&mut copy.ktables(&[&["dump"], &codec[..]].concat()));
     assert_eq!(values_of(&dump.stdout), values_of(&again.stdout));

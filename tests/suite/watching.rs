@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ktables::codec::{Codecs, LengthPrefixed};
-use ktables::table::{CHANGES_KEPT, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+use ktables::table::{CHANGES_KEPT, Cause, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 use ktables_tests::{On, PATIENCE, Scratch, on_each_log, record};
 
 async fn next(watcher: &mut Watcher) -> WatchEvent {
@@ -107,7 +107,7 @@ async fn a_watcher_of_a_part_sees_that_part_only(on: On) {
         while let Some(event) = watcher.next().await {
             match event {
                 WatchEvent::Rejected { key, notice } => {
-                    assert_eq!((&*key, notice.offset), ("1:ax", 7));
+                    assert_eq!((key.as_deref(), notice.offset), (Some("1:ax"), 7));
                     seen += 1;
                 }
                 WatchEvent::Status(_) => {}
@@ -157,7 +157,68 @@ async fn coming_and_going_while_others_write_neither_loses_nor_doubles_a_change(
     assert_eq!(seen.len(), 100);
 }
 
+async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.write(["same", "other", "gone"].map(|key| record(key, Some(b"1"))).into()).await;
+    let table = scratch.table(Codecs::default()).await;
+    let (mut slow, mut every) = (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every());
+    let mut part = table.watch(WatchStart::Now).only(WatchFilter::Key("other".to_owned()));
+    // What few do not read slows nobody down, and is kept.
+    for number in 0..1500 {
+        let ack = scratch.put("k", Some(number.to_string().as_bytes())).await;
+        assert!(table.wait_for(&[ack], PATIENCE).await.is_fresh());
+    }
+    for number in 0..700 {
+        assert_eq!(change(&mut slow).await, pair("k", &number.to_string()));
+        assert_eq!(change(&mut every).await, pair("k", &number.to_string()));
+    }
+    let many = (0..=CHANGES_KEPT).map(|n| record(&format!("new{}", n % 5), Some(b"2")));
+    scratch.write(many.collect()).await;
+    scratch.write(vec![record("gone", None), record("other", Some(b"2")), record("k", Some(b"2"))]).await;
+    scratch.sync(&table).await;
+    assert_eq!(change(&mut part).await, pair("other", "2"));
+    scratch.put("end", Some(b"1")).await;
+    scratch.sync(&table).await;
+
+    // From what it has seen last to what is there now, each key once; then what came behind.
+    let mut differences = BTreeMap::new();
+    let last = loop {
+        let WatchEvent::Change(change) = next(&mut slow).await else { panic!("nothing but changes") };
+        let [old, new] = [&change.old, &change.new].map(|it| it.as_ref().map(|it| it.json().to_owned()));
+        if change.cause != Cause::Difference {
+            break change.key().to_owned();
+        }
+        assert_eq!(differences.insert(change.key().to_owned(), (old, new)), None);
+        if differences.contains_key("end") {
+            break "end".to_owned();
+        }
+    };
+    assert_eq!(last, "end");
+    let some = |text: &str| Some(text.to_owned());
+    let mut expected: BTreeMap<_, _> = (0..5).map(|n| (format!("new{n}"), (None, some("2")))).collect();
+    expected.insert("gone".to_owned(), (some("1"), None));
+    expected.insert("other".to_owned(), (some("1"), some("2")));
+    expected.insert("k".to_owned(), (some("699"), some("2")));
+    differences.remove("end");
+    assert_eq!(differences, expected);
+
+    // Who wants every change is told that some are lost.
+    let mut seen = 700;
+    loop {
+        match next(&mut every).await {
+            WatchEvent::Lagged(missed) => break assert!(missed > 0),
+            WatchEvent::Change(change) => {
+                assert_eq!(change.new.unwrap().json(), seen.to_string(), "nothing is left out silently");
+                seen += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    while change(&mut every).await != pair("end", "1") {}
+}
+
 on_each_log! {
+    a_watcher_that_falls_behind_is_shown_the_difference_or_told,
     a_watcher_that_comes_back_sees_what_it_missed_once,
     a_watcher_whose_place_is_not_known_any_more_is_told_and_shown_everything,
     a_watcher_of_a_part_sees_that_part_only,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ktables::Packed;
-use ktables::codec::{Answers, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
+use ktables::codec::{Answers, CodecFailure, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 
 /// JSON that the host cannot decode while somebody holds it, or that it decodes for as long
@@ -34,12 +34,12 @@ impl Held {
 }
 
 impl ValueCodec for Held {
-    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         while self.is_stalled.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
         }
         if self.is_held.load(Ordering::Acquire) {
-            return Err(HostFailure { reason: "held".to_owned() });
+            return Err(CodecFailure::Host(HostFailure { reason: "held".to_owned() }));
         }
         ValueCodec::decode(&Json, raw, headers)
     }

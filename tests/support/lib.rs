@@ -2,9 +2,11 @@
 //! waiting with a deadline.
 
 mod clock;
+mod command;
 mod fed;
 mod held;
 pub mod kafka;
+mod measured;
 mod running;
 mod said;
 pub mod tools;
@@ -12,9 +14,8 @@ mod witness;
 mod wrapped;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,13 +23,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ktables::codec::Codecs;
 use ktables::log::{Ack, Log, LogOptions, NewRecord, NewTopic, TopicDescription};
 use ktables::table::Table;
-use ktables::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
+use ktables::wasm::{Compiler, Component, Engine, EngineOptions, Limits, LoadOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub use clock::HeldClock;
+use command::program;
+pub use command::{Ended, ktables, run, run_with, succeed};
 pub use fed::FedLog;
 pub use held::Held;
+pub use measured::{Peaks, run_measured};
 pub use running::Running;
 pub use said::said;
 pub use witness::{STALE_AFTER, Tally, Witness};
@@ -71,8 +75,14 @@ pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
         let cache = Some(cache_folder());
-        Engine::new(EngineOptions { cache, ..EngineOptions::default() }).expect("an engine")
+        Engine::new(EngineOptions { cache, ..engine_options() }).expect("an engine")
     })
+}
+
+/// How engines of tests are made: components are compiled by the built command.
+#[must_use]
+pub fn engine_options() -> EngineOptions {
+    EngineOptions::new(Compiler::Command(program()))
 }
 
 /// Where the tests keep compiled components.
@@ -328,94 +338,6 @@ impl Scratch {
 #[must_use]
 pub fn record(key: &str, value: Option<&[u8]>) -> NewRecord {
     NewRecord { key: Some(key.as_bytes().to_vec()), value: value.map(<[u8]>::to_vec), ..NewRecord::default() }
-}
-
-/// The `ktables` command, its output JSON.
-///
-/// # Panics
-///
-/// If it is not built.
-#[must_use]
-pub fn ktables(args: &[&str]) -> Command {
-    let program = release().join("ktables");
-    assert!(program.exists(), "{} is missing: run `cargo xtask test`", program.display());
-    let mut command = Command::new(program);
-    command.args(args).env("KTABLES_CACHE_DIR", cache_folder()).env_remove("KTABLES_LOG");
-    command
-}
-
-/// What a command that has ended left.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its exit code.
-    pub code: i32,
-    /// Its standard output.
-    pub stdout: String,
-    /// Its standard error.
-    pub stderr: String,
-}
-
-impl Ended {
-    /// The lines of its output, as JSON.
-    ///
-    /// # Panics
-    ///
-    /// If one is none.
-    #[must_use]
-    pub fn json(&self) -> Vec<Value> {
-        self.stdout.lines().map(parse).collect()
-    }
-}
-
-/// Runs a command to its end.
-///
-/// # Panics
-///
-/// If it cannot be run.
-pub fn run(command: &mut Command) -> Ended {
-    ended(command.output().expect("runs"))
-}
-
-/// Runs a command to its end, with this on its standard input.
-///
-/// # Panics
-///
-/// If it cannot be run.
-pub fn run_with(command: &mut Command, stdin: &str) -> Ended {
-    let mut child = piped(command);
-    let input = child.stdin.take();
-    let text = stdin.to_owned();
-    let feed = std::thread::spawn(move || {
-        // The command may end before it has read all.
-        let _ = input.expect("piped").write_all(text.as_bytes());
-    });
-    let output = child.wait_with_output().expect("ends");
-    feed.join().expect("fed");
-    ended(output)
-}
-
-/// Runs a command that must succeed.
-///
-/// # Panics
-///
-/// If it does not.
-pub fn succeed(command: &mut Command) -> Ended {
-    let ended = run(command);
-    assert_eq!(ended.code, 0, "{command:?}: {}", ended.stderr);
-    ended
-}
-
-fn ended(output: Output) -> Ended {
-    Ended {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-fn piped(command: &mut Command) -> Child {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("runs")
 }
 
 /// JSON.

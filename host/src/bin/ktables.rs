@@ -1,34 +1,47 @@
 //! The `ktables` command.
 
-use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ktables::cli::{Args, CliError, run};
+use ktables::cli::{Args, CliError, log_failure, run, run_as_child, start_logging};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Of the allocators that were tried, the one with the fastest replay (see
 /// docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// The stacks of the runtime's threads, whatever `RUST_MIN_STACK` says: Rust's default.
+const THREAD_STACK_BYTES: usize = 2 << 20;
+
 fn main() -> ExitCode {
+    if let Some(code) = run_as_child() {
+        return code.into();
+    }
     let args = Args::parse();
-    start_tracing();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the runtime: {error}"), 3),
+        Err(error) => {
+            log_failure(&format!("cannot start the runtime: {error}"));
+            return 3.into();
+        }
     };
     let result = runtime.block_on(run(args, shutdown));
     // A blocked read of standard input must not hold up the end.
     runtime.shutdown_background();
     match result {
         Ok(exit) => exit.code().into(),
-        Err(error) if error.code() == 0 => ExitCode::SUCCESS,
-        Err(CliError::Interrupted) => ExitCode::from(CliError::Interrupted.code()),
-        Err(error) => fail(&error.to_string(), error.code()),
+        Err(error) => {
+            if !matches!(error, CliError::Interrupted) {
+                log_failure(&error.to_string());
+            }
+            error.code().into()
+        }
     }
 }
 
@@ -45,23 +58,4 @@ async fn shutdown() {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
     }
-}
-
-fn start_tracing() {
-    // What a component says while it fails stands with the rejected record.
-    let filter = std::env::var("KTABLES_LOG").unwrap_or_else(|_| "warn,ktables::guest=off".to_owned());
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(filter);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .init();
-}
-
-fn fail(message: &str, code: u8) -> ExitCode {
-    // Nothing is left to tell anybody if this fails.
-    let _ = writeln!(stderr(), "error: {message}");
-    code.into()
 }

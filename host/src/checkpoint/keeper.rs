@@ -130,10 +130,8 @@ impl Keeper {
             state: state.clone(),
         };
         keeping.remove_strangers()?;
-        let thread = std::thread::Builder::new().name("ktables-checkpoint".to_owned());
         let folder = keeping.folder.clone();
-        thread
-            .spawn(move || keeping.run(&received))
+        crate::thread::spawn("ktables-checkpoint", move || keeping.run(&received))
             .map_err(CheckpointError::io("start a thread for", &folder))?;
         Ok(Self { messages, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)), state, stopped })
     }
@@ -185,7 +183,6 @@ impl Keeper {
 struct Keeping {
     folder: PathBuf,
     /// Nobody else may use the folder.
-    #[allow(dead_code, reason = "locked while it lives")]
     checkpoint: Arc<Checkpoint>,
     manifest: Manifest,
     /// The last segment of a partition, if it may be appended to.
@@ -341,6 +338,7 @@ impl Keeping {
         if !self.is_complete || !self.dirty {
             return Ok(());
         }
+        self.checkpoint.check_lock()?;
         self.open.values().try_for_each(SegmentWriter::sync)?;
         self.manifest.write(&self.folder)?;
         self.dirty = false;
@@ -375,7 +373,7 @@ impl Keeping {
             stopped: self.stopped.clone(),
         };
         let work = move || compaction.run();
-        match std::thread::Builder::new().name("ktables-compact".to_owned()).spawn(work) {
+        match crate::thread::spawn("ktables-compact", work) {
             Ok(thread) => self.compacting = Some(Compacting { partition, count, next, thread }),
             Err(error) => tracing::warn!("no thread to compact a checkpoint: {error}"),
         }

@@ -9,12 +9,16 @@ use serde_json::value::RawValue;
 
 use crate::checkpoint::CheckpointError;
 use crate::log::{Isolation, Offset, Partition, RecordBatch};
+use crate::private;
 
 /// Its name.
 pub(super) const FILE: &str = "checkpoint.json";
 
 /// What is to become it.
 pub(super) const DRAFT: &str = "checkpoint.draft";
+
+/// The largest manifest: a hundred bytes for each segment, of which a terabyte has 32,768.
+const MAX_BYTES: usize = 64 << 20;
 
 /// The form of what is written here.
 const VERSION: u32 = 1;
@@ -146,7 +150,7 @@ impl Manifest {
     /// Reads it, and checks that it is what was written.
     pub(super) fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join(FILE);
-        let text = match fs::read(&path) {
+        let text = match private::read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(CheckpointError::Missing { folder: folder.to_owned() });
@@ -176,10 +180,16 @@ impl Manifest {
         let sealed = Sealed { crc32c, checkpoint: &checkpoint };
         // OK as above.
         let text = serde_json::to_vec(&sealed).expect("serializes");
-        let written =
-            File::create(&draft).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
-        written.map_err(CheckpointError::io("write", &draft))?;
-        fs::rename(&draft, &place).map_err(CheckpointError::io("replace", &place))?;
+        let written = private::create_options()
+            .truncate(true)
+            .open(&draft)
+            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&draft, &place));
+        written.map_err(|error| {
+            // It may not be there.
+            let _ = fs::remove_file(&draft);
+            CheckpointError::io("write", &place)(error)
+        })?;
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(CheckpointError::io("sync", folder))
     }

@@ -1,6 +1,6 @@
 //! Segments: files of record batches, written once, from begin to end.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,9 +8,13 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::manifest::SegmentInfo;
 use crate::log::batch::{self, BatchWriter, Frame, RawRecord};
 use crate::log::{Offset, Partition};
+use crate::private;
 
 /// A segment is closed when it reaches this: it is read as a whole.
 pub(super) const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A segment that was closed has a batch more, which is no larger than a record may be.
+const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + (1 << 30);
 
 /// With so many digits a segment's name has its first offset.
 const BASE_DIGITS: usize = 20;
@@ -36,7 +40,7 @@ impl SegmentWriter {
     ) -> Result<Self, CheckpointError> {
         let file = format!("{partition}-{base:0BASE_DIGITS$}-{number}.log");
         let path = folder.join(&file);
-        let opened = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
+        let opened = private::create_options().truncate(true).open(&path);
         let info = SegmentInfo { file, bytes: 0, crc32c: 0, records: 0 };
         Ok(Self { file: opened.map_err(CheckpointError::io("create", &path))?, path, info })
     }
@@ -45,7 +49,7 @@ impl SegmentWriter {
     pub(super) fn reopen(folder: &Path, info: &SegmentInfo) -> Result<Self, CheckpointError> {
         let path = folder.join(&info.file);
         // What does not belong to it goes.
-        let opened = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
+        let opened = private::create_options().create(false).open(&path).and_then(|mut file| {
             file.set_len(info.bytes)?;
             file.seek(SeekFrom::End(0)).map(|_| file)
         });
@@ -133,7 +137,10 @@ pub(super) fn verified(folder: &Path, info: &SegmentInfo) -> Result<Vec<u8>, Che
     if Path::new(&info.file).file_name().is_none_or(|name| name != info.file.as_str()) {
         return Err(CheckpointError::damaged(&path, "it lies elsewhere"));
     }
-    let file = File::open(&path).map_err(CheckpointError::io("open", &path))?;
+    let file = private::open(&path).map_err(CheckpointError::io("open", &path))?;
+    if info.bytes > MAX_SEGMENT_BYTES {
+        return Err(CheckpointError::damaged(&path, format!("{} bytes are too many", info.bytes)));
+    }
     let mut bytes =
         Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0).min(2 * SEGMENT_BYTES as usize));
     file.take(info.bytes).read_to_end(&mut bytes).map_err(CheckpointError::io("read", &path))?;

@@ -223,8 +223,14 @@ pub(super) struct DeleteArgs {
 /// Write many entries from standard input: NDJSON {"key","value"} or {"key","delete":true}.
 ///
 /// With a group scheme, {"group","member","value"} too; what `dump` prints is
-/// accepted as it is. Everything is acknowledged, or listed with its line on
-/// standard error. Exit code 1 if anything was refused.
+/// accepted as it is. Lines are written as they come: when the input pauses, what was read is
+/// written. Everything is acknowledged, or listed with its line on standard error. Prints how many
+/// "lines" were read and became of them: "acknowledged", "refused", "expired" (skipped), "blank".
+/// Exit code 1 if anything was refused.
+///
+/// The first Ctrl-C ends reading, and waits until what was read is acknowledged or refused: on a
+/// cluster that does not answer, up to two minutes (delivery.timeout.ms). The second gives up what
+/// is not acknowledged, and lists it, within seconds. The third ends the command at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -233,6 +239,9 @@ Examples:
 pub(super) struct ImportArgs {
     #[command(flatten)]
     pub(super) verify: VerifyArgs,
+    /// Write entries that `dump --expired` marked "expired", too; they are skipped otherwise.
+    #[arg(long)]
+    pub(super) expired: bool,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
@@ -240,9 +249,16 @@ pub(super) struct ImportArgs {
 /// Follow the table: NDJSON, until Ctrl-C.
 ///
 /// First the entries as `dump` prints them, then {"event":"synced"}, then changes
-/// {"key","old","new","partition","offset","timestamp"} (a delete has "delete":true)
-/// and {"event":"status",...} when the status changes. A change that no record made says
-/// why: "cause" is rejected, expired, revived, retention or generation.
+/// {"key","old","new","partition","offset","timestamp"} (a delete has "delete":true). A change
+/// that no record made says why: "cause" is rejected, expired, revived, retention, generation or difference.
+///
+/// Between them stand events: "rejected" (a record was rejected: "key" if it can be decoded,
+/// "partition", "offset", "kind", "message"), "status" ("status", "reason"), "generation" (the
+/// topic was replaced, or is read anew), "restarted" (this command was far too slow: all entries
+/// follow again, then "synced"). If it was a little too slow, it prints the difference to what is
+/// there now, with "cause":"difference"; with --every, "lagged" ("missed": how many publications).
+///
+/// It ends on Ctrl-C, or when nobody reads its output any more.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -253,6 +269,10 @@ pub(super) struct WatchArgs {
     /// Leave the entries out.
     #[arg(long)]
     pub(super) from_now: bool,
+    /// Print every change, or a "lagged" event where this command was too slow, instead of the
+    /// difference.
+    #[arg(long)]
+    pub(super) every: bool,
     /// Only this key.
     #[arg(long, value_name = "KEY", conflicts_with_all = ["prefix", "group"])]
     pub(super) key: Option<String>,

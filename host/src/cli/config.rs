@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::cli::CliError;
+use crate::file::read_text;
 use crate::log::{Acks, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch, STALE_AFTER};
 use crate::table::OnReject;
 use crate::wasm::{Limits, Profile};
@@ -18,11 +19,32 @@ use crate::writer::Verify;
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     #[serde(default)]
+    pub(super) limits: ProcessLimits,
+    #[serde(default)]
     pub(super) logs: BTreeMap<String, LogConfig>,
     #[serde(default)]
     pub(super) codecs: BTreeMap<String, CodecConfig>,
     #[serde(default)]
     pub(super) tables: BTreeMap<String, TableConfig>,
+    /// What cannot be used because an environment variable is not set, and why, by section and
+    /// name.
+    #[serde(skip)]
+    unusable: BTreeMap<(&'static str, String), String>,
+}
+
+/// The sections whose members have names of their own.
+const SECTIONS: [&str; 3] = ["logs", "codecs", "tables"];
+
+/// The largest configuration.
+const MAX_BYTES: usize = 4 << 20;
+
+/// `[limits]`: of the process.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProcessLimits {
+    /// What it may take before its tables stop applying.
+    #[serde(default, deserialize_with = "size")]
+    pub(super) memory: Option<usize>,
 }
 
 /// `[logs.NAME]`
@@ -84,6 +106,8 @@ pub(super) struct LimitsConfig {
     deadline: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     deadline_per_record: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    start_deadline: Option<Duration>,
 }
 
 /// `[tables.NAME]`
@@ -105,6 +129,8 @@ pub(super) struct TableConfig {
     pub(super) checkpoint: Option<PathBuf>,
     #[serde(default, deserialize_with = "duration")]
     pub(super) checkpoint_max_age: Option<Duration>,
+    #[serde(default, deserialize_with = "size")]
+    pub(super) memory_limit: Option<usize>,
 }
 
 impl TableConfig {
@@ -130,6 +156,7 @@ impl LimitsConfig {
             output: self.output.unwrap_or(defaults.output),
             deadline: self.deadline.unwrap_or(defaults.deadline),
             deadline_per_record: self.deadline_per_record.unwrap_or(defaults.deadline_per_record),
+            start_deadline: self.start_deadline.unwrap_or(defaults.start_deadline),
         }
     }
 }
@@ -138,7 +165,7 @@ impl Config {
     /// Reads a file: environment variables substituted, relative paths made
     /// relative to the file's folder.
     pub(super) fn read(path: &Path) -> Result<Self, CliError> {
-        let text = std::fs::read_to_string(path).map_err(CliError::file("read the configuration", path))?;
+        let text = read_text(path, MAX_BYTES).map_err(CliError::file("read the configuration", path))?;
         let mut config = Self::parse(&text, |name| std::env::var(name).ok())
             .map_err(|reason| CliError::Usage(format!("{}: {reason}", path.display())))?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -162,40 +189,56 @@ impl Config {
     fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| with_line(&error, text))?;
-        for (key, value) in &mut table {
-            substitute(value, key, &variable)?;
+        let mut unusable = BTreeMap::new();
+        for section in SECTIONS {
+            let Some(toml::Value::Table(members)) = table.get_mut(section) else { continue };
+            let names: Vec<String> = members.keys().cloned().collect();
+            for name in names {
+                let place = format!("{section}.{name}");
+                let substituted = members.get_mut(&name).map(|member| substitute(member, &place, &variable));
+                match substituted {
+                    Some(Err(Unsubstituted::Missing(reason))) => {
+                        members.remove(&name);
+                        unusable.insert((section, name), reason);
+                    }
+                    Some(Err(Unsubstituted::Invalid(reason))) => return Err(reason),
+                    Some(Ok(())) | None => {}
+                }
+            }
         }
-        table.try_into().map_err(|error: toml::de::Error| with_nearest(&error))
+        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| with_nearest(&error))?;
+        config.unusable = unusable;
+        Ok(config)
+    }
+
+    /// Fails if this member of a section needs an environment variable that is not set.
+    pub(super) fn check_usable(&self, section: &'static str, name: &str) -> Result<(), String> {
+        self.unusable.get(&(section, name.to_owned())).map_or(Ok(()), |reason| Err(reason.clone()))
     }
 }
 
-/// Replaces `${NAME}` in every string.
+/// Why `${NAME}` cannot be replaced.
+enum Unsubstituted {
+    /// There is no variable of this name.
+    Missing(String),
+    /// What stands there is no JSON, or no variable.
+    Invalid(String),
+}
+
+/// Replaces `${NAME}` in every string, and `$${` by `${`.
 fn substitute(
     value: &mut toml::Value,
     place: &str,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<(), String> {
+) -> Result<(), Unsubstituted> {
+    let invalid = |reason: &str| Err(Unsubstituted::Invalid(format!("{place}: {reason}")));
     match value {
         toml::Value::String(text) => {
-            let mut replaced = String::new();
-            let mut rest = text.as_str();
-            while let Some((before, after)) = rest.split_once("${") {
-                let (name, after) =
-                    after.split_once('}').ok_or_else(|| format!("{place}: `${{` without `}}`"))?;
-                let value = variable(name)
-                    .ok_or_else(|| format!("{place}: the environment variable {name} is not set"))?;
-                replaced.push_str(before);
-                replaced.push_str(&value);
-                rest = after;
-            }
-            replaced.push_str(rest);
-            *text = replaced;
+            *text = substituted(text, place, variable)?;
             Ok(())
         }
-        toml::Value::Datetime(_) => Err(format!("{place}: write a date as a string")),
-        toml::Value::Float(number) if !number.is_finite() => {
-            Err(format!("{place}: {number} is no JSON number"))
-        }
+        toml::Value::Datetime(_) => invalid("write a date as a string"),
+        toml::Value::Float(number) if !number.is_finite() => invalid(&format!("{number} is no JSON number")),
         toml::Value::Array(values) => {
             values.iter_mut().try_for_each(|value| substitute(value, place, variable))
         }
@@ -204,6 +247,32 @@ fn substitute(
             .try_for_each(|(key, value)| substitute(value, &format!("{place}.{key}"), variable)),
         _ => Ok(()),
     }
+}
+
+fn substituted(
+    text: &str,
+    place: &str,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<String, Unsubstituted> {
+    let (mut replaced, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(literal) = before.strip_suffix('$') {
+            replaced.extend([literal, "${"]);
+            rest = after;
+            continue;
+        }
+        let (name, after) = after.split_once('}').ok_or_else(|| {
+            Unsubstituted::Invalid(format!("{place}: `${{` without `}}`; write `$${{` for the text"))
+        })?;
+        let value = variable(name).ok_or_else(|| {
+            Unsubstituted::Missing(format!("{place}: the environment variable {name} is not set"))
+        })?;
+        replaced.push_str(before);
+        replaced.push_str(&value);
+        rest = after;
+    }
+    replaced.push_str(rest);
+    Ok(replaced)
 }
 
 /// What is wrong with the syntax, and where. The line itself, which the parser would
@@ -215,10 +284,10 @@ fn with_line(error: &toml::de::Error, text: &str) -> String {
     format!("line {line}, column {column}: {}", error.message())
 }
 
-/// serde names the unknown key and all known ones; people want the one they
-/// meant.
+/// What is wrong with a value, and where. serde names an unknown key and all known ones; people
+/// want the one they meant. It quotes the value, too, which may be a secret.
 fn with_nearest(error: &toml::de::Error) -> String {
-    let text = error.to_string();
+    let text = without_value(&error.to_string());
     let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
     let nearest = match quoted.split_first() {
         Some((unknown, known)) if error.message().starts_with("unknown field") => nearest(unknown, known),
@@ -230,6 +299,23 @@ fn with_nearest(error: &toml::de::Error) -> String {
     }
 }
 
+/// A message of serde without the text that it quotes.
+fn without_value(message: &str) -> String {
+    for (quotes, kind) in [
+        ("invalid type: string \"", "a string"),
+        ("invalid value: string \"", "this string"),
+        ("unknown variant `", "this word"),
+    ] {
+        if let Some(start) = message.find(quotes)
+            && let Some(end) = message.rfind(", expected ")
+        {
+            let named = quotes.split_once(": ").map_or(String::new(), |(what, _)| format!("{what}: "));
+            return format!("{}{named}{kind}{}", &message[..start], &message[end..]);
+        }
+    }
+    message.to_owned()
+}
+
 /// The name most like this one, if any is like it.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |known: &&str| strsim::jaro_winkler(name, known);
@@ -239,9 +325,8 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let size: ByteSize = text
-        .parse()
-        .map_err(|_| serde::de::Error::custom(format!("{text:?} is no size: write for example \"32MiB\"")))?;
+    let size: ByteSize =
+        text.parse().map_err(|_| serde::de::Error::custom("it is no size: write for example \"32MiB\""))?;
     Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
 }
 
@@ -264,11 +349,10 @@ fn properties<'de, D: serde::Deserializer<'de>>(
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map(Some).map_err(|error| {
-        serde::de::Error::custom(format!(
-            "{text:?} is no duration: {error}; write for example \"500ms\" or \"2s\""
-        ))
-    })
+    // Its own error quotes what was written, which may be a secret.
+    humantime::parse_duration(&text)
+        .map(Some)
+        .map_err(|_| serde::de::Error::custom("it is no duration: write for example \"500ms\" or \"2s\""))
 }
 
 #[cfg(test)]
@@ -276,7 +360,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, |name| (name == "HOME_LOG").then(|| "dir:./home".to_owned()))
+        Config::parse(text, |name| match name {
+            "HOME_LOG" => Some("dir:./home".to_owned()),
+            "TOKEN" => Some("sEcReT\", expected sEcReT".to_owned()),
+            _ => None,
+        })
     }
 
     #[test]
@@ -313,9 +401,28 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_is_an_error_that_says_where() {
-        let error = parse("[logs.a]\nurl = \"dir:${NO_SUCH}\"").unwrap_err();
+    fn a_missing_variable_is_an_error_where_it_is_used() {
+        let config = parse(
+            "[logs.a]\nurl = \"dir:${NO_SUCH}\"\n[logs.b]\nurl = \"dir:x\"\n[codecs.c]\ncomponent = \"x\"\n\
+             config = { a = [ { b = \"${NO_SUCH}\" } ] }",
+        )
+        .unwrap();
+        let error = config.check_usable("logs", "a").unwrap_err();
         assert!(error.contains("NO_SUCH") && error.contains("logs.a.url"), "{error}");
+        let error = config.check_usable("codecs", "c").unwrap_err();
+        assert!(error.contains("codecs.c.config.a"), "{error}");
+        assert!(config.check_usable("logs", "b").is_ok() && config.logs.contains_key("b"));
+    }
+
+    #[test]
+    fn a_dollar_before_a_variable_makes_it_text() {
+        let url = |text: &str| {
+            parse(&format!("[logs.a]\nurl = \"{text}\"")).map(|config| config.logs["a"].url.clone())
+        };
+        assert_eq!(url("$${HOME_LOG}").unwrap(), "${HOME_LOG}");
+        assert_eq!(url("a$${x$${${HOME_LOG}").unwrap(), "a${x${dir:./home");
+        assert_eq!(url("$HOME $").unwrap(), "$HOME $");
+        assert!(url("${HOME_LOG").unwrap_err().contains("without"));
     }
 
     #[test]
@@ -324,6 +431,14 @@ mod tests {
             "[logs.a]\nurl = \"x\"\nproperties = \"sEcReT\"",
             "[logs.a]\nurl = \"x\"\nproperties = { password = [\"sEcReT\"] }",
             "[logs.a]\nurl = \"x\"\nproperties = { \"sasl.password\" = \"sEcReT\", 5 }",
+            "[codecs.a]\ncomponent = \"x\"\nconfig = \"${TOKEN}\"",
+            "[codecs.a]\ncomponent = \"x\"\nconfig = \"sEcReT\"",
+            "[codecs.a]\ncomponent = \"x\"\nlimits = { deadline = \"${TOKEN}\" }",
+            "[codecs.a]\ncomponent = \"x\"\nlimits = { memory = \"${TOKEN}\" }",
+            "[codecs.a]\ncomponent = \"x\"\nlimits = { profile = \"${TOKEN}\" }",
+            "[tables.a]\nlog = \"l\"\ntopic = \"t\"\nverify = \"${TOKEN}, expected \"",
+            "[tables.a]\nlog = \"l\"\ntopic = \"t\"\nensure_topic = \"${TOKEN}\"",
+            "tables = \"sEcReT\"",
         ] {
             let error = parse(text).unwrap_err();
             assert!(!error.contains("sEcReT"), "{error}");

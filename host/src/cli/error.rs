@@ -80,10 +80,10 @@ impl CliError {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Log(LogError::Url { .. } | LogError::Property { .. }) => 2,
+            Self::Usage(_)
+            | Self::Log(LogError::Url { .. } | LogError::Property { .. })
+            | Self::Component(WasmError::InvalidDigest { .. }) => 2,
             Self::Log(LogError::PolicyMismatch { .. }) => 1,
-            // Whoever reads the answer has enough of it.
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Write(error) if !matches!(error, WriteError::Log(_) | WriteError::Codec(_)) => 1,
             _ => 3,
         }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::args::WatchArgs;
 use crate::cli::open::Opened;
-use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
+use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw, stdout_closed};
 use crate::cli::{CliError, Exit};
 use crate::table::{Cause, Change, Entry, Notice, Status, WatchEvent, WatchFilter, WatchStart};
 
@@ -25,15 +25,26 @@ pub(super) async fn watch(args: WatchArgs, output: Output) -> Result<Exit, CliEr
     }
     let table = opened.table().await?;
     let mut watcher = table.watch(start).only(filter);
+    if args.every {
+        watcher = watcher.every();
+    }
     let mut out = output.writer();
-    while let Some(event) = watcher.next().await {
+    let mut closed = std::pin::pin!(stdout_closed());
+    loop {
+        let event = tokio::select! {
+            event = watcher.next() => event,
+            () = &mut closed => break,
+        };
+        let Some(event) = event else { break };
         let live = !matches!(event, WatchEvent::Entry(_));
         match &event {
             WatchEvent::Entry(entry) => json_line(&mut out, &EntryLine::new(entry))?,
             WatchEvent::Synced => json_line(&mut out, &EventLine::new("synced"))?,
             WatchEvent::Change(change) => json_line(&mut out, &ChangeLine::new(change))?,
             WatchEvent::Restarted => json_line(&mut out, &EventLine::new("restarted"))?,
-            WatchEvent::Rejected { key, notice } => json_line(&mut out, &RejectedLine::new(key, notice))?,
+            WatchEvent::Rejected { key, notice } => {
+                json_line(&mut out, &RejectedLine::new(key.as_deref(), notice))?;
+            }
             WatchEvent::Status(status) => json_line(&mut out, &EventLine::status(status))?,
             WatchEvent::Generation(generation) => {
                 let generation = Some(*generation);
@@ -92,13 +103,14 @@ impl<'a> ChangeLine<'a> {
 #[derive(Serialize)]
 struct RejectedLine<'a> {
     event: &'static str,
-    key: &'a str,
+    /// `None` if the record has none, or one that cannot be decoded.
+    key: Option<&'a str>,
     #[serde(flatten)]
     notice: NoticeLine<'a>,
 }
 
 impl<'a> RejectedLine<'a> {
-    fn new(key: &'a str, notice: &'a Notice) -> Self {
+    fn new(key: Option<&'a str>, notice: &'a Notice) -> Self {
         Self { event: "rejected", key, notice: NoticeLine::new(notice) }
     }
 }

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use crate::cli::args::{TableArgs, WaitArgs};
 use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, nearest};
-use crate::cli::{CliError, logs, progress};
-use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
+use crate::cli::{CliError, codec, logs, progress};
+use crate::codec::workers::{self, Lane, Purpose};
+use crate::codec::{
+    Bytes, CheckedCodecs, CodecFailure, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec,
+};
 use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic};
-use crate::table::{OnReject, Status, Table};
-use crate::wasm::{Component, Engine, EngineOptions, LoadOptions};
+use crate::set_process_limit;
+use crate::table::{OnReject, Table};
+use crate::wasm::{Component, Engine, LoadOptions};
 use crate::writer::{Verify, Writer};
 
 /// The names that mean a built-in codec.
@@ -31,6 +35,7 @@ pub(super) struct Opened {
     ttl: Option<Duration>,
     checkpoint: Option<PathBuf>,
     checkpoint_max_age: Option<Duration>,
+    memory_limit: Option<usize>,
 }
 
 /// Where codecs come from.
@@ -87,6 +92,7 @@ impl Opened {
             ttl: table.ttl,
             checkpoint: table.checkpoint,
             checkpoint_max_age: table.checkpoint_max_age,
+            memory_limit: table.memory_limit,
         })
     }
 
@@ -107,16 +113,30 @@ impl Opened {
         if let Some(max_age) = self.checkpoint_max_age {
             builder = builder.checkpoint_max_age(max_age);
         }
-        let table = builder.open().await?;
-        if let Status::Degraded(reason) = progress::shown(&table, table.ready()).await? {
-            tracing::warn!("the table is degraded, answers may be incomplete: {reason}");
+        if let Some(bytes) = self.memory_limit {
+            builder = builder.memory_limit(bytes as u64);
         }
+        let table = builder.open().await?;
+        // If it is degraded, it has said so.
+        progress::shown(&table, table.ready()).await?;
         let stats = table.stats();
         let rejected: u64 = stats.rejects.values().sum();
         if rejected > 0 {
             tracing::warn!("{rejected} of {} records are rejected: see `ktables rejects`", stats.records);
         }
         Ok(table)
+    }
+
+    /// The key of a member of a group; `None` if the group scheme has none for it.
+    pub(super) async fn key_of(&self, group: &str, member: &str) -> Result<Option<String>, CliError> {
+        let (codecs, group, member) = (self.codecs.clone(), group.to_owned(), member.to_owned());
+        let lane = Lane::new(&self.codecs, Purpose::Read);
+        let join = move || CheckedCodecs(&codecs).join(&group, &member);
+        match workers::run(&lane, join).await? {
+            Some(Ok(mut answers)) => Ok(answers.pop().and_then(Result::ok).map(String::from)),
+            Some(Err(CodecFailure::Host(failure))) => Err(failure.into()),
+            Some(Err(CodecFailure::Fault(_))) | None => Ok(None),
+        }
     }
 
     /// Fails if the table is not a grouped one.
@@ -172,6 +192,7 @@ fn on_the_spot(
         ttl: None,
         checkpoint: None,
         checkpoint_max_age: None,
+        memory_limit: None,
     };
     let codex = Codex { codecs: std::collections::BTreeMap::new(), codec_config, engine: OnceLock::new() };
     Ok(((url.to_owned(), LogOptions::default()), table, codex))
@@ -180,6 +201,9 @@ fn on_the_spot(
 fn from_config(args: &TableArgs, name: &str) -> Result<((String, LogOptions), TableConfig, Codex), CliError> {
     let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
     let mut config = Config::read(path)?;
+    if let Some(bytes) = config.limits.memory {
+        set_process_limit(bytes as u64);
+    }
     let unknown = |kind: &str, name: &str, known: Vec<&str>| {
         let nearest =
             nearest(name, &known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
@@ -189,6 +213,11 @@ fn from_config(args: &TableArgs, name: &str) -> Result<((String, LogOptions), Ta
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         ))
     };
+    let usable = |section: &'static str, name: &str| {
+        let unset = |reason| CliError::Usage(format!("{}: {reason}", path.display()));
+        config.check_usable(section, name).map_err(unset)
+    };
+    usable("tables", name)?;
     let names: Vec<&str> = config.tables.keys().map(String::as_str).collect();
     if !config.tables.contains_key(name) {
         return Err(unknown("table", name, names));
@@ -201,7 +230,13 @@ fn from_config(args: &TableArgs, name: &str) -> Result<((String, LogOptions), Ta
             path.display()
         )));
     }
-    // OK because it was there two statements ago.
+    // OK because it was there a statement ago.
+    let table = config.tables.get(name).expect("a table of this name");
+    usable("logs", &table.log)?;
+    for codec in [&table.key_codec, &table.value_codec, &table.group_scheme].into_iter().flatten() {
+        usable("codecs", codec)?;
+    }
+    // OK as above.
     let table = config.tables.remove(name).expect("a table of this name");
     let log = match config.logs.get(&table.log) {
         Some(log) => (log.url.clone(), log.options()),
@@ -284,7 +319,7 @@ impl Codex {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
         }
-        let engine = Engine::new(EngineOptions::default())?;
+        let engine = Engine::new(codec::engine_options())?;
         Ok(self.engine.get_or_init(|| engine))
     }
 }

@@ -1,12 +1,16 @@
 //! Answers: JSON for programs, tables for people.
 
+use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use comfy_table::{ContentArrangement, Table as TextTable, presets};
-use serde::Serialize;
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cli::args::Format;
+use crate::escape::{json_for_terminal, one_line};
 use crate::table::{Entry, Notice};
 
 /// How answers look.
@@ -89,9 +93,9 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Where answers of many lines go.
-    pub(super) fn writer(self) -> BufWriter<Stdout> {
-        BufWriter::new(io::stdout())
+    /// Where answers go.
+    pub(super) fn writer(self) -> Out {
+        Out::new()
     }
 
     /// One line of text.
@@ -109,10 +113,9 @@ impl Output {
             return out.flush();
         }
         let mut table = text_table();
-        if let serde_json::Value::Object(members) = serde_json::to_value(value)? {
-            for (name, value) in members.into_iter().filter(|(_, value)| !value.is_null()) {
-                table.add_row([name, cell(&value)]);
-            }
+        for (name, value) in members(value)?.into_iter().filter(|(_, value)| value.get() != "null") {
+            let cell = cell(&name, &value);
+            table.add_row([name, cell]);
         }
         self.line(&table.to_string())
     }
@@ -126,15 +129,45 @@ impl Output {
         }
         let mut table = text_table();
         for row in rows {
-            if let serde_json::Value::Object(members) = serde_json::to_value(row)? {
-                if table.header().is_none() {
-                    table.set_header(members.keys());
-                }
-                table.add_row(members.values().map(cell));
+            let members = members(&row)?;
+            if table.header().is_none() {
+                table.set_header(members.iter().map(|(name, _)| name));
             }
+            table.add_row(members.iter().map(|(name, value)| cell(name, value)));
         }
         if table.is_empty() { Ok(()) } else { self.line(&table.to_string()) }
     }
+}
+
+/// The members of an object, each with its JSON text as it is: a number is not made a machine's
+/// number, nor a text a string.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members, M::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+fn members(value: &impl Serialize) -> serde_json::Result<Vec<(String, Box<RawValue>)>> {
+    let Members(members) = serde_json::from_str(&serde_json::to_string(value)?)?;
+    Ok(members)
 }
 
 /// A JSON text on a line of its own.
@@ -149,9 +182,129 @@ fn text_table() -> TextTable {
     table
 }
 
-fn cell(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// The members that hold a table's own JSON, which is shown as it is stored.
+const STORED: [&str; 3] = ["value", "old", "new"];
+
+fn cell(name: &str, value: &RawValue) -> String {
+    let json = value.get();
+    // A text of ours is shown without quotes.
+    let text = if STORED.contains(&name) { None } else { serde_json::from_str::<String>(json).ok() };
+    match text {
+        Some(text) => one_line(&text).to_string(),
+        None => json_for_terminal(json).into_owned(),
+    }
+}
+
+/// Standard output. On a terminal, what could act on it is escaped. When nobody reads any more,
+/// what is written is lost, and nothing else changes.
+pub(super) struct Out {
+    out: BufWriter<Stdout>,
+    /// The line that is not complete; `None` if standard output is no terminal.
+    line: Option<Vec<u8>>,
+    is_closed: bool,
+}
+
+impl Out {
+    fn new() -> Self {
+        let line = io::stdout().is_terminal().then(Vec::new);
+        Self { out: BufWriter::new(io::stdout()), line, is_closed: false }
+    }
+
+    /// Notes that nobody reads any more.
+    fn unless_closed(&mut self, written: io::Result<()>) -> io::Result<()> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(())
+            }
+            written => written,
+        }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_closed {
+            return Ok(bytes.len());
+        }
+        let written = match &mut self.line {
+            None => self.out.write_all(bytes),
+            Some(line) => {
+                line.extend(bytes);
+                let end = line.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+                let whole: Vec<u8> = line.drain(..end).collect();
+                String::from_utf8_lossy(&whole)
+                    .lines()
+                    .try_for_each(|line| writeln!(self.out, "{}", json_for_terminal(line)))
+            }
+        };
+        self.unless_closed(written).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let flushed = self.out.flush();
+        self.unless_closed(flushed)
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        // What is left was given up with an error, or nobody reads it: it must not be tried again.
+        let out = std::mem::replace(&mut self.out, BufWriter::with_capacity(0, io::stdout()));
+        let _ = out.into_parts();
+    }
+}
+
+/// Resolves when nobody reads standard output any more.
+pub(super) async fn stdout_closed() {
+    let (closed, told) = tokio::sync::oneshot::channel();
+    let wait = move || {
+        let stdout = io::stdout();
+        loop {
+            // Errors are told in any case, and nothing else is waited for.
+            let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+            match poll(&mut polled, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+                Ok(_) if polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => break,
+                Ok(_) => return,
+            }
+        }
+        // The command may be over.
+        let _ = closed.send(());
+    };
+    // Without the thread it shows with the next line.
+    let thread = crate::thread::spawn("ktables-stdout", wait);
+    if thread.is_err() || told.await.is_err() {
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_they_are_stored() {
+        for json in [
+            "123456789012345678901",
+            "0.1000000000000000055511151231257827",
+            "1e400",
+            r#""\ud800""#,
+            r#"{"a":1,"a":2}"#,
+            r#""text""#,
+        ] {
+            #[derive(Serialize)]
+            struct Line<'a> {
+                key: &'a str,
+                value: &'a RawValue,
+            }
+            let members = members(&Line { key: "a\u{1b}", value: raw(json) }).unwrap();
+            let cells: Vec<String> = members.iter().map(|(name, value)| cell(name, value)).collect();
+            assert_eq!(cells, ["a\\u001b", json]);
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::cli::args::{
 use crate::cli::open::Opened;
 use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
 use crate::cli::{CliError, Exit};
+use crate::escape::one_line;
 use crate::table::{CheckpointStats, Entry, Notice, Part, Reject, Stats, Status, Table, Tally};
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
@@ -28,7 +29,11 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
         }
         Some(group) => {
             let entry = table.member(group, &args.entry.key);
-            let notice = entry.as_ref().and_then(|entry| table.notice(entry.key()));
+            let key = match &entry {
+                Some(entry) => Some(entry.key().to_owned()),
+                None => opened.key_of(group, &args.entry.key).await?,
+            };
+            let notice = key.and_then(|key| table.notice(&key));
             (entry, notice, format!("member `{}` in group `{group}`", args.entry.key))
         }
     };
@@ -43,7 +48,7 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
     if entry.is_none() {
         match table.status() {
             Status::CaughtUp => tracing::warn!("there is no entry for {name}"),
-            status => tracing::warn!("there is no entry for {name} so far; the table is {status}"),
+            status => tracing::warn!("there is no entry for {name} so far; the table is {}", status.name()),
         }
     }
     if let Some(notice) = &notice {
@@ -104,7 +109,7 @@ pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliErro
         if output.is_json() {
             json_line(&mut out, &entry.key())?;
         } else {
-            writeln!(out, "{}", entry.key())?;
+            writeln!(out, "{}", one_line(entry.key()))?;
         }
     }
     out.flush()?;

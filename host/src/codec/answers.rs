@@ -172,11 +172,7 @@ pub(crate) fn checked_text(item: &[u8]) -> &str {
 pub(crate) fn broken_contract(
     component: Option<&Arc<ComponentId>>,
 ) -> impl Fn(RejectKind, String) -> Rejection {
-    move |kind, reason| Rejection {
-        kind,
-        message: format!("answered with what is {reason}"),
-        component: component.cloned(),
-    }
+    move |kind, reason| Rejection::new(kind, format!("answered with what is {reason}"), component.cloned())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::codec::{
-    Answers, Encoded, HostFailure, KeyCodec, PackedAnswers, RejectKind, Rejection, ValueCodec,
+    Answers, CodecFailure, Encoded, KeyCodec, PackedAnswers, RejectKind, Rejection, ValueCodec,
 };
 use crate::log::Header;
 use crate::packed::Packed;
@@ -24,17 +24,25 @@ pub struct Bytes;
 pub struct Json;
 
 impl KeyCodec for Utf8 {
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
         unchanged(raw, |raw| text(raw).map(drop))
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
         each(keys, |key| Ok(key.as_bytes()))
     }
 }
 
 impl ValueCodec for Utf8 {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         each(raw.iter(), |raw| Ok(json_string(text(raw)?)))
     }
 
@@ -44,17 +52,25 @@ impl ValueCodec for Utf8 {
 }
 
 impl KeyCodec for Bytes {
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
         each(raw.iter(), |raw| Ok(BASE64.encode(raw)))
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
         each(keys, |key| bytes(key))
     }
 }
 
 impl ValueCodec for Bytes {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         each(raw.iter(), |raw| Ok(json_string(&BASE64.encode(raw))))
     }
 
@@ -64,11 +80,15 @@ impl ValueCodec for Bytes {
 }
 
 impl KeyCodec for Json {
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
         unchanged(raw, |raw| json(text(raw)?))
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
         each(keys, |key| {
             json(key)?;
             Ok(key.as_bytes())
@@ -77,7 +97,11 @@ impl KeyCodec for Json {
 }
 
 impl ValueCodec for Json {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::unchanged(raw);
         answers.check_json(|_, reason| Rejection::built_in(RejectKind::Malformed, reason));
         Ok(answers)
@@ -92,11 +116,11 @@ impl ValueCodec for Json {
     }
 }
 
-/// Built-in codecs never fail for the host's sake.
+/// Built-in codecs always answer.
 fn each<I: IntoIterator, T: AsRef<[u8]>>(
     items: I,
     convert: impl FnMut(I::Item) -> Result<T, Rejection>,
-) -> Result<PackedAnswers<'static>, HostFailure> {
+) -> Result<PackedAnswers<'static>, CodecFailure> {
     Ok(items.into_iter().map(convert).collect())
 }
 
@@ -104,7 +128,7 @@ fn each<I: IntoIterator, T: AsRef<[u8]>>(
 fn unchanged(
     items: &Packed,
     check: impl Fn(&[u8]) -> Result<(), Rejection>,
-) -> Result<PackedAnswers<'_>, HostFailure> {
+) -> Result<PackedAnswers<'_>, CodecFailure> {
     let mut answers = PackedAnswers::unchanged(items);
     answers.check(|_, item| check(item));
     Ok(answers)
@@ -147,7 +171,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text_of(answers: Result<PackedAnswers<'_>, HostFailure>) -> Result<String, Rejection> {
+    fn text_of(answers: Result<PackedAnswers<'_>, CodecFailure>) -> Result<String, Rejection> {
         let bytes = answers.expect("built in").into_one()?;
         Ok(String::from_utf8(bytes).expect("text"))
     }

@@ -14,6 +14,10 @@ const MAX_DIGITS: usize = 10;
 pub struct LengthPrefixed;
 
 impl GroupScheme for LengthPrefixed {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
     fn split(&self, keys: &[&str]) -> Answers<Option<GroupKey>> {
         Ok(keys.iter().map(|key| Ok(split(key))).collect())
     }

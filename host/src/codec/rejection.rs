@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::escape::one_line;
+
 /// A component: the file's name and the digest of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ComponentId {
@@ -17,7 +19,7 @@ impl fmt::Display for ComponentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short =
             self.digest.char_indices().nth("sha256:".len() + 12).map_or(self.digest.len(), |(at, _)| at);
-        write!(f, "{} ({})", self.name, &self.digest[..short])
+        write!(f, "{} ({})", one_line(&self.name), &self.digest[..short])
     }
 }
 
@@ -114,15 +116,28 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// The longest message that is kept, in bytes.
+    pub(crate) const MESSAGE_BYTES: usize = 4 * 1024;
+
+    /// A rejection whose message is no longer than messages may be.
+    pub(crate) fn new(kind: RejectKind, mut message: String, component: Option<Arc<ComponentId>>) -> Self {
+        if message.len() > Self::MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(Self::MESSAGE_BYTES));
+            // What was cut may have been as long as an answer may be.
+            message.shrink_to_fit();
+        }
+        Self { kind, message, component }
+    }
+
     /// A built-in codec's rejection.
     pub(crate) fn built_in(kind: RejectKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), component: None }
+        Self::new(kind, message.into(), None)
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.message)?;
+        write!(f, "{}: {}", self.kind, one_line(&self.message))?;
         match &self.component {
             Some(component) => write!(f, " [{component}]"),
             None => Ok(()),
@@ -136,4 +151,23 @@ impl fmt::Display for Rejection {
 pub struct HostFailure {
     /// What failed, and what to do.
     pub reason: String,
+}
+
+/// Why a codec has no answers for the items it was given together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecFailure {
+    /// The host could not run it: no item is to blame, and it may be tried again.
+    #[error(transparent)]
+    Host(HostFailure),
+    /// The codec broke down, or broke a rule, over at least one of the items: each is to be tried
+    /// alone. If there was one only, this is why it is rejected.
+    #[error("the codec failed: {0}")]
+    Fault(Rejection),
+}
+
+/// Both are this layer's own.
+impl From<HostFailure> for CodecFailure {
+    fn from(failure: HostFailure) -> Self {
+        Self::Host(failure)
+    }
 }

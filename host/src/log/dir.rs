@@ -29,21 +29,27 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 
+use crate::log::lag::{Pace, Seen, now};
 use crate::log::{
-    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
+    Ack, Applied, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
+    OffsetRange, Partition, PartitionStream, STALE_AFTER, TopicDescription, TopicNews, TopicStream,
+    Unacknowledged,
 };
 use commit::Committer;
 use cursor::Cursor;
 use watch::Notifications;
+
+/// How often to look how far a table is behind.
+const LAG_EVERY: Duration = Duration::from_secs(3);
 
 /// A directory of topics.
 #[derive(Debug)]
 pub struct DirLog {
     url: String,
     root: PathBuf,
+    stale_after: Duration,
     committer: Committer,
     notifications: Notifications,
     /// A std lock: held for reads of the page cache, on blocking threads only.
@@ -61,6 +67,15 @@ impl DirLog {
     ///
     /// [`LogError::Io`] if no thread for writing can be started.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, LogError> {
+        Self::open_with(path, STALE_AFTER)
+    }
+
+    /// The same; tables that are behind for longer than this say so.
+    ///
+    /// # Errors
+    ///
+    /// As [`DirLog::open`].
+    pub fn open_with(path: impl Into<PathBuf>, stale_after: Duration) -> Result<Self, LogError> {
         let root = path.into();
         let url = format!("dir:{}", root.display());
         Ok(Self {
@@ -69,6 +84,44 @@ impl DirLog {
             notifications: Notifications::default(),
             ends: Arc::default(),
             root,
+            stale_after,
+        })
+    }
+
+    /// What a reading that applies this lags behind, whenever that is news.
+    fn lags(
+        &self,
+        topic: TopicDescription,
+        applied: Vec<(Partition, Applied)>,
+    ) -> impl Stream<Item = Result<TopicNews, LogError>> + Send + use<> {
+        let (root, ends, stale_after) = (self.root.clone(), self.ends.clone(), self.stale_after);
+        let every = LAG_EVERY.min(stale_after / 3);
+        stream::unfold((Pace::since(now()), topic, applied), move |(mut pace, topic, applied)| {
+            let (root, ends) = (root.clone(), ends.clone());
+            async move {
+                loop {
+                    tokio::time::sleep(every).await;
+                    let asked = now();
+                    let positions: Vec<(Partition, Offset)> =
+                        applied.iter().map(|(partition, applied)| (*partition, applied.get())).collect();
+                    let (root, ends, topic_asked) = (root.clone(), ends.clone(), topic.clone());
+                    let seen = Self::blocking(move || {
+                        // OK because nothing panics while it holds the lock.
+                        let mut ends = ends.lock().expect("not poisoned");
+                        let seen = |(partition, position)| {
+                            let end = end_offset(&mut ends, &root, &topic_asked, partition)?;
+                            // A directory always hands on what it has.
+                            Ok(Seen { read: end, position, end: Some(end), ..Seen::unread(partition) })
+                        };
+                        positions.into_iter().map(seen).collect::<Result<Vec<_>, LogError>>()
+                    });
+                    // What is wrong with the files their readers find, too.
+                    let Ok(mut seen) = seen.await else { continue };
+                    if let Some(lags) = pace.look(&mut seen, asked, stale_after) {
+                        return Some((Ok(TopicNews::Lags(lags)), (pace, topic, applied)));
+                    }
+                }
+            }
         })
     }
 
@@ -161,17 +214,26 @@ impl Log for DirLog {
         from: &[OffsetRange],
         headers: Headers,
     ) -> Result<TopicStream, LogError> {
-        let folder = topic::folder(&self.root, &topic.name);
-        let changes = self.notifications.watch(&folder, &topic.id)?;
-        let streams = from
-            .iter()
-            .map(|&range| {
-                let cursor = Cursor::open_at(&self.root, topic, range.partition, range.start)?;
-                Ok(TopicNews::Partition(tail::stream(cursor, range, headers, changes.clone())))
-            })
-            .collect::<Result<Vec<_>, LogError>>()?;
+        let (root, topic, from) = (self.root.clone(), topic.clone(), from.to_vec());
+        let (notifications, described) = (self.notifications.clone(), topic.clone());
+        let open = move || {
+            let folder = topic::folder(&root, &topic.name);
+            let changes = notifications.watch(&folder, &topic.id)?;
+            let cursor = |range: OffsetRange| {
+                Ok((range, Cursor::open_at(&root, &topic, range.partition, range.start)?))
+            };
+            Ok((changes, from.into_iter().map(cursor).collect::<Result<Vec<_>, LogError>>()?))
+        };
+        let (changes, cursors) = Self::blocking(open).await?;
+        let streams: Vec<PartitionStream> = cursors
+            .into_iter()
+            .map(|(range, cursor)| tail::stream(cursor, range, headers, changes.clone()))
+            .collect();
+        let applied = streams.iter().map(|stream| (stream.range().partition, stream.applied())).collect();
+        let lags = self.lags(described, applied);
+        let streams = streams.into_iter().map(TopicNews::Partition).map(Ok);
         // A directory's topic gets no more partitions.
-        Ok(stream::iter(streams.into_iter().map(Ok)).chain(stream::pending()).boxed())
+        Ok(stream::iter(streams).chain(lags).boxed())
     }
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {

@@ -22,7 +22,6 @@ mod error;
 mod event;
 mod feed;
 mod heard;
-mod lag;
 mod load;
 mod monitor;
 mod produce;
@@ -171,7 +170,7 @@ fn background(
             }
         });
     };
-    std::thread::Builder::new().name("ktables-monitor".to_owned()).spawn(run).map_err(failed)?;
+    crate::thread::spawn("ktables-monitor", run).map_err(failed)?;
     Ok((handle, end))
 }
 

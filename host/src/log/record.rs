@@ -3,7 +3,7 @@
 use crate::log::{Offset, Partition};
 use crate::packed::PackedOptions;
 
-/// A batch is closed when its keys and values reach this: it stays in a core's
+/// A batch is closed when its keys, values and headers reach this: it stays in a core's
 /// cache on its way through a codec, where a batch of 1 MiB does not.
 const BATCH_BYTES: usize = 128 * 1024;
 
@@ -18,6 +18,13 @@ pub struct Header {
     pub name: String,
     /// Its value.
     pub value: Option<Vec<u8>>,
+}
+
+impl Header {
+    /// The bytes that it takes: its texts, and what holds them.
+    pub(crate) fn byte_len(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// Whether records are read with their headers. Looking for them takes time, even where
@@ -56,6 +63,7 @@ pub struct RecordBatch {
     values: PackedOptions,
     /// One list a record, or empty while no record had any.
     headers: Vec<Vec<Header>>,
+    header_bytes: usize,
 }
 
 /// One record of a [`RecordBatch`].
@@ -86,6 +94,7 @@ impl RecordBatch {
             keys: PackedOptions::default(),
             values: PackedOptions::default(),
             headers: Vec::new(),
+            header_bytes: 0,
         }
     }
 
@@ -98,6 +107,7 @@ impl RecordBatch {
         value: Option<&[u8]>,
         headers: Vec<Header>,
     ) {
+        self.header_bytes += headers.iter().map(Header::byte_len).sum::<usize>();
         if !headers.is_empty() || !self.headers.is_empty() {
             self.headers.resize(self.offsets.len(), Vec::new());
             self.headers.push(headers);
@@ -111,7 +121,7 @@ impl RecordBatch {
     /// Whether the batch has reached its size.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.len() >= BATCH_RECORDS || self.keys.byte_len() + self.values.byte_len() >= BATCH_BYTES
+        self.len() >= BATCH_RECORDS || self.byte_len() >= BATCH_BYTES
     }
 
     /// The number of records.
@@ -120,9 +130,9 @@ impl RecordBatch {
         self.offsets.len()
     }
 
-    /// The bytes of all keys and values.
+    /// The bytes of all keys, values and headers.
     pub(crate) fn byte_len(&self) -> usize {
-        self.keys.byte_len() + self.values.byte_len()
+        self.keys.byte_len() + self.values.byte_len() + self.header_bytes
     }
 
     /// Whether there are no records.
@@ -149,12 +159,22 @@ impl RecordBatch {
         if self.offsets.first().is_none_or(|&first| first >= offset) {
             return self;
         }
-        let mut rest = Self::new(self.partition);
-        for index in self.offsets.partition_point(|&known| known < offset)..self.len() {
+        self.slice(self.offsets.partition_point(|&known| known < offset)..self.len())
+    }
+
+    /// The records in a range of indices, copied.
+    ///
+    /// # Panics
+    ///
+    /// If there are not that many records.
+    #[must_use]
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let mut slice = Self::new(self.partition);
+        for index in range {
             let record = self.get(index);
-            rest.push(record.offset, record.timestamp, record.key, record.value, record.headers.to_vec());
+            slice.push(record.offset, record.timestamp, record.key, record.value, record.headers.to_vec());
         }
-        rest
+        slice
     }
 
     /// Record `index`.

@@ -113,7 +113,7 @@ pub enum LagCause {
     Silent,
     /// Nothing can be read of it, or whoever reads it takes nothing.
     Unread,
-    /// It is read, and not as fast as it should.
+    /// Its records come, and are not decoded and applied as fast as they should.
     Slow,
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for Lag {
             LagCause::OpenTransaction => (at.as_str(), "a transaction is open there"),
             LagCause::Silent => (" may be", "no leader answers for it"),
             LagCause::Unread => (at.as_str(), "no more of it comes"),
-            LagCause::Slow => (" is", "it is read too slowly"),
+            LagCause::Slow => (" is", "its records are decoded or applied too slowly"),
         };
         write!(f, "partition {partition}{at} behind since {since}: {why}")
     }

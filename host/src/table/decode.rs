@@ -2,7 +2,8 @@
 //! knows of no table.
 
 use crate::codec::{
-    Codecs, GroupKey, GroupScheme, HostFailure, RejectKind, Rejection, broken_contract, checked_text,
+    CheckedCodecs, CodecFailure, Codecs, GroupKey, PackedAnswers, RejectKind, Rejection, broken_contract,
+    checked_text,
 };
 use crate::log::{Header, Offset, Partition, Record, RecordBatch, key_hash};
 use crate::table::entry::{Entry, EntryMaker, Origin};
@@ -34,6 +35,28 @@ pub(super) enum Outcome {
 }
 
 impl Decoded {
+    /// The bytes of the entries and rejects in it.
+    pub(super) fn byte_len(&self) -> usize {
+        let bytes = |outcome: &Outcome| match outcome {
+            Outcome::Set(entry, _) | Outcome::Delete(entry, _) => entry.byte_len(),
+            Outcome::Foreign(_) => 0,
+            Outcome::Reject(reject) => reject.byte_len(),
+        };
+        self.outcomes.iter().map(bytes).sum()
+    }
+
+    /// Whether the last record made a codec fault.
+    pub(super) fn ends_with_fault(&self) -> bool {
+        matches!(self.outcomes.last(), Some(Outcome::Reject(reject)) if reject.rejection.kind.is_fault())
+    }
+
+    /// Appends what comes directly behind it.
+    pub(super) fn append(&mut self, mut next: Self) {
+        self.next = next.next;
+        self.first = self.first.or(next.first);
+        self.outcomes.append(&mut next.outcomes);
+    }
+
     /// The offsets of the records that are rejected.
     pub(super) fn rejected(&self) -> Vec<Offset> {
         let rejected = self.outcomes.iter().filter_map(|outcome| match outcome {
@@ -62,26 +85,33 @@ enum Key<'a> {
     Text { key: &'a str, pair: Option<GroupKey> },
 }
 
-pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, HostFailure> {
+/// Decodes the records of a batch.
+///
+/// # Errors
+///
+/// [`CodecFailure::Fault`] if a codec faulted over several records at once: each is to be decoded
+/// alone. A batch of one record never faults; its record is rejected.
+pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, CodecFailure> {
+    let codecs = CheckedCodecs(codecs);
     let (raw, indices) = batch.keys().select(|_| true);
     let first = indices
         .first()
         .map(|&index| batch.get(index))
         .and_then(|record| Some((record.offset, key_hash(record.key?))));
-    let mut answers = codecs.key.decode(&raw)?;
-    answers.check_text(broken_contract(None));
     let mut keys: Vec<Key<'_>> = (0..batch.len()).map(|_| Key::Null).collect();
+    let mut answers = alone(batch, codecs.decode_keys(&raw), |rejection| {
+        PackedAnswers::from_iter([Err::<&[u8], _>(rejection)])
+    })?;
+    answers.check_text(broken_contract(None));
     let mut answers = answers.iter();
     for index in indices {
-        // OK because a codec answers for each key.
+        // OK because there is an answer for each key.
         keys[index] = match answers.next().expect("one answer for each key") {
             Ok(key) => Key::Text { key: checked_text(key), pair: None },
             Err(rejection) => Key::Rejected(rejection.clone()),
         };
     }
-    if let Some(scheme) = &codecs.scheme {
-        split(&**scheme, &mut keys)?;
-    }
+    split(codecs, batch, &mut keys)?;
     let outcomes = decode_values(codecs, batch, keys)?;
     Ok(Decoded {
         partition: batch.partition(),
@@ -91,12 +121,25 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Ho
     })
 }
 
+/// The answers; if the codec faulted over a batch of one record, the rejection of that record.
+fn alone<T>(
+    batch: &RecordBatch,
+    answers: Result<T, CodecFailure>,
+    rejected: impl FnOnce(Rejection) -> T,
+) -> Result<T, CodecFailure> {
+    match answers {
+        Err(CodecFailure::Fault(rejection)) if batch.len() == 1 => Ok(rejected(rejection)),
+        answers => answers,
+    }
+}
+
 /// Gives each key its pair, or finds it foreign.
-fn split(scheme: &dyn GroupScheme, keys: &mut [Key<'_>]) -> Result<(), HostFailure> {
+fn split(codecs: CheckedCodecs<'_>, batch: &RecordBatch, keys: &mut [Key<'_>]) -> Result<(), CodecFailure> {
     let texts: Vec<&str> = keys.iter().filter_map(Key::text).collect();
-    let mut answers = scheme.split(&texts)?.into_iter();
+    let Some(answers) = codecs.split(&texts) else { return Ok(()) };
+    let mut answers = alone(batch, answers, |rejection| vec![Err(rejection)])?.into_iter();
     for slot in keys.iter_mut().filter(|key| key.text().is_some()) {
-        // OK because a scheme answers for each key.
+        // OK because there is an answer for each key.
         match (answers.next().expect("one answer for each key"), slot) {
             (Ok(Some(found)), Key::Text { pair, .. }) => *pair = Some(found),
             (Ok(_), slot) => *slot = Key::Foreign,
@@ -107,17 +150,19 @@ fn split(scheme: &dyn GroupScheme, keys: &mut [Key<'_>]) -> Result<(), HostFailu
 }
 
 fn decode_values(
-    codecs: &Codecs,
+    codecs: CheckedCodecs<'_>,
     batch: &RecordBatch,
     keys: Vec<Key<'_>>,
-) -> Result<Vec<Outcome>, HostFailure> {
+) -> Result<Vec<Outcome>, CodecFailure> {
     let (raw, indices) = batch.values().select(|index| keys[index].text().is_some());
-    let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
+    let headers: Vec<&[Header]> = if codecs.wants_headers() {
         indices.iter().map(|&index| batch.get(index).headers).collect()
     } else {
         Vec::new()
     };
-    let mut answers = codecs.value.decode(&raw, &headers)?;
+    let mut answers = alone(batch, codecs.decode_values(&raw, &headers), |rejection| {
+        PackedAnswers::from_iter([Err::<&[u8], _>(rejection)])
+    })?;
     answers.check_json(broken_contract(None));
     let mut values = answers.iter();
     let mut entries = EntryMaker::default();
@@ -141,7 +186,7 @@ fn decode_values(
             entries.make(Origin { partition, offset, timestamp }, key, pair, value)
         };
         let Some(raw) = record.value else { return Outcome::Delete(entry(b""), KeyHash::of(key)) };
-        // OK because a codec answers for each value.
+        // OK because there is an answer for each value.
         match values.next().expect("one answer for each value") {
             Ok(value) => Outcome::Set(entry(value), KeyHash::of(key)),
             Err(rejection) => {

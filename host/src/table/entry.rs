@@ -30,6 +30,10 @@ struct Head {
 /// Set if the entry has a group. Records are shorter than this.
 const GROUPED: u32 = 1 << 31;
 
+/// What an entry takes besides its texts, with its places in the index and the pages: 71 bytes
+/// were measured.
+pub(super) const ROW_BYTES: usize = 72;
+
 /// Begin and end of the group, begin and end of the member.
 const PLACES: usize = 4 * size_of::<u32>();
 
@@ -105,6 +109,11 @@ impl Entry {
         std::str::from_utf8(&self.0.slice[range]).expect("UTF-8")
     }
 
+    /// Whether this is a handle to the same entry.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(&raw const *self.0, &raw const *other.0)
+    }
+
     /// Whether it has a group.
     pub(super) fn is_grouped(&self) -> bool {
         self.head().key & GROUPED != 0
@@ -165,6 +174,11 @@ impl Entry {
     #[must_use]
     pub fn json(&self) -> &str {
         self.text(self.json_range())
+    }
+
+    /// The bytes that it takes.
+    pub(super) fn byte_len(&self) -> usize {
+        ROW_BYTES + self.0.slice.len()
     }
 
     /// The bytes of its key and its value.

@@ -22,6 +22,12 @@ pub enum TableError {
         /// The record.
         reject: Box<Reject>,
     },
+    /// The table's task panicked.
+    #[error("topic `{topic}`: the task of the table panicked; this is a defect of ktables")]
+    Panicked {
+        /// The topic.
+        topic: String,
+    },
 }
 
 impl TableError {

@@ -7,43 +7,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::{BoxStream, SelectAll};
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use futures_util::stream::SelectAll;
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Kept};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::codec::workers;
-use crate::log::{
-    Applied, Headers, LogError, Offset, Partition, RecordBatch, StreamItem, TopicDescription, TopicNews,
-};
-use crate::table::decode::{Decoded, decode};
+use crate::log::{Applied, Headers, LogError, Partition, TopicDescription, TopicNews};
+use crate::table::decoding::{Step, decoding};
 use crate::table::error::TableError;
 use crate::table::expiry::Deadlines;
-use crate::table::resume::{self, Broken, Item, Resumed};
-use crate::table::shared::{Shared, Work};
+use crate::table::resume::{self, Broken, Resumed};
+use crate::table::shared::{Shared, Work, lock};
 use crate::table::view::View;
 
-/// How many batches of a partition are decoded at once: one on its way through
-/// the codec while the next is fetched.
-const BATCHES_IN_FLIGHT: usize = 2;
-
 /// How long to wait before trying again what the host could not do.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// How often to look whether there is room in memory again.
+const ROOM_LOOK: Duration = Duration::from_millis(200);
 
 /// How many steps are taken at once, if so many are there: the more are, the less a
 /// moment costs.
 const STEPS: usize = 16;
-
-/// One step of a partition's ordered stream.
-pub(super) enum Step {
-    /// What a batch comes to, and what of it a checkpoint keeps.
-    Apply(Decoded, Option<Kept>),
-    /// A position, and whether it is news to a checkpoint.
-    Position(Partition, Offset, bool),
-    /// The partition begins here now.
-    Start(Partition, Offset),
-}
 
 /// Follows the topic until told to stop, or until all handles are gone.
 pub(super) async fn run(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
@@ -66,7 +53,12 @@ struct Over(Arc<Shared>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        self.0.update(|conditions| conditions.stopped = true);
+        let panicked =
+            std::thread::panicking().then(|| TableError::Panicked { topic: self.0.topic.name.clone() });
+        self.0.update(|conditions| {
+            conditions.stopped = true;
+            conditions.failed = panicked.map(Arc::new).or(conditions.failed.take());
+        });
         self.0.ended.send_replace(true);
     }
 }
@@ -187,12 +179,17 @@ async fn observe(shared: &Arc<Shared>) {
     let mut health = shared.log.health();
     let mut late = pin!(sleep_until(shared.late));
     let mut warned = false;
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
     loop {
         shared.update(|conditions| {
             conditions.unreachable = health.trouble().map(|trouble| trouble.to_string().into());
         });
         tokio::select! {
             () = health.changed() => {}
+            now = minutes.tick() => {
+                lock(&shared.hub).expire(now.into_std());
+                continue;
+            }
             () = &mut late, if !warned => {
                 warned = true;
                 if shared.reads.load(Ordering::Acquire) {
@@ -351,6 +348,7 @@ async fn load(
             shared.checkpointing.keep(taken.iter_mut().filter_map(Step::kept)).await;
         }
         let partitions: Vec<Partition> = taken.iter().map(Step::partition).collect();
+        wait_for_room(shared, &mut works).await;
         works.take(shared, taken).map_err(End::Halted)?;
         let view = works.read();
         for partition in partitions {
@@ -360,6 +358,37 @@ async fn load(
         }
         error?;
     }
+}
+
+/// Waits while the table, or the process, takes more memory than it may.
+async fn wait_for_room(shared: &Shared, works: &mut Works<'_>) {
+    let mut is_told = false;
+    while let Some(reason) = over_limit(shared, works) {
+        if !std::mem::replace(&mut is_told, true) {
+            // What there is can be read meanwhile.
+            works.serve(shared).await;
+            shared.update(|conditions| conditions.memory = Some(reason.into()));
+        }
+        serving(shared, works.served, sleep(ROOM_LOOK)).await;
+    }
+    if is_told {
+        shared.update(|conditions| conditions.memory = None);
+    }
+}
+
+/// Why no more may be applied, if so.
+fn over_limit(shared: &Shared, works: &Works<'_>) -> Option<String> {
+    if let Some(limit) = shared.settings.memory_limit {
+        let generations = works.loading.iter().chain(works.served.as_ref());
+        let used = generations.map(|work| work.view.byte_len()).sum::<u64>() + shared.bytes_beside();
+        if used > limit {
+            return Some(format!(
+                "memory limit {limit} bytes: the table uses {used}, set tables.NAME.memory_limit"
+            ));
+        }
+    }
+    let (used, limit) = crate::memory::over_process_limit()?;
+    Some(format!("memory limit {limit} bytes: the process uses {used}, set limits.memory"))
 }
 
 /// Waits until something of what is served may have expired, or the clock was set.
@@ -386,100 +415,21 @@ fn with_those_at_hand(
     (taken, Ok(()))
 }
 
-/// Puts a generation in order, on the codec workers, and serves it.
+/// Puts a generation in order, on the host's workers, and serves it.
 async fn ordered(shared: &Shared, view: View) -> View {
     loop {
         let mut sorted = view.clone();
         let sort = move || {
             sorted.sort();
-            Ok(sorted)
+            sorted
         };
-        match workers::run(sort).await {
+        match workers::run_host(sort).await {
             Ok(sorted) => {
                 shared.switch(&sorted);
                 return sorted;
             }
             Err(failure) => {
                 tracing::error!(topic = shared.topic.name, "{failure}; trying again");
-                sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-/// A partition's stream with its batches decoded, in order.
-fn decoding(
-    shared: &Arc<Shared>,
-    partition: Partition,
-    stream: impl Stream<Item = Result<Item, Broken>> + Send + 'static,
-) -> BoxStream<'static, Result<Step, Broken>> {
-    let shared = shared.clone();
-    let step = move |item: Result<Item, Broken>| {
-        let shared = shared.clone();
-        async move {
-            let Item { item, is_new } = item?;
-            match item {
-                StreamItem::Records(batch) => {
-                    let batch = Arc::new(*batch);
-                    let mut decoded = decoded(&shared, batch.clone()).await;
-                    if !is_new {
-                        // How far a checkpoint reaches is told when the log was seen to go on there.
-                        decoded.next = 0;
-                    }
-                    let keep = |decoded: &Decoded| resume::kept(is_new, batch, decoded.rejected());
-                    let kept = if shared.checkpointing.is_kept() { keep(&decoded) } else { None };
-                    Ok(Step::Apply(decoded, kept))
-                }
-                StreamItem::Position(offset) => Ok(Step::Position(partition, offset, is_new)),
-                StreamItem::Start(offset) => Ok(Step::Start(partition, offset)),
-            }
-        }
-    };
-    // A stream that just ends would leave its partition behind, unseen.
-    let end = stream::once(async { Err(Broken::Log(LogError::Closed)) });
-    stream.map(step).buffered(BATCHES_IN_FLIGHT).chain(end).boxed()
-}
-
-impl Step {
-    fn partition(&self) -> Partition {
-        match *self {
-            Self::Apply(Decoded { partition, .. }, _)
-            | Self::Position(partition, ..)
-            | Self::Start(partition, _) => partition,
-        }
-    }
-
-    /// What of it a checkpoint keeps.
-    fn kept(&mut self) -> Option<Kept> {
-        match self {
-            Self::Apply(_, kept) => kept.take(),
-            Self::Position(partition, offset, true) => Some(Kept::Position(*partition, *offset)),
-            Self::Start(partition, offset) => Some(Kept::Start(*partition, *offset)),
-            Self::Position(_, _, false) => None,
-        }
-    }
-}
-
-/// Decodes a batch on a codec worker. What the host cannot do now it tries again:
-/// no record is charged with it.
-async fn decoded(shared: &Shared, batch: Arc<RecordBatch>) -> Decoded {
-    let mut failed = false;
-    loop {
-        let (codecs, job) = (shared.codecs.clone(), batch.clone());
-        match workers::run(move || decode(&codecs, &job)).await {
-            Ok(decoded) => {
-                if failed {
-                    shared.update(|conditions| drop(conditions.undecoded.remove(&batch.partition())));
-                }
-                return decoded;
-            }
-            Err(failure) => {
-                failed = true;
-                let offset = batch.get(0).offset;
-                let reason =
-                    format!("partition {}, offset {offset}: {failure}; trying again", batch.partition());
-                shared
-                    .update(|conditions| drop(conditions.undecoded.insert(batch.partition(), reason.into())));
                 sleep(RETRY).await;
             }
         }

@@ -9,10 +9,10 @@ use crate::codec::{Codecs, LengthPrefixed};
 use crate::log::{OffsetRange, RecordBatch, TopicDescription};
 use crate::table::decode::decode;
 use crate::table::entry::Entry;
-use crate::table::publish::Told;
 use crate::table::settings::OnReject;
 use crate::table::view::{Effects, View};
 use crate::table::watch::Change;
+use crate::table::watch::WatchItem;
 
 /// A record's key, value and what they mean, by small numbers so that keys meet.
 type Record = (Option<String>, Option<String>);
@@ -79,10 +79,10 @@ fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
     records.chunks(size).map(batch).collect()
 }
 
-fn change(told: Told) -> Option<Change> {
+fn change(told: WatchItem) -> Option<Change> {
     match told {
-        Told::Change(change) => Some(change),
-        Told::Rejected { .. } => None,
+        WatchItem::Change(change) => Some(change),
+        WatchItem::Rejected { .. } => None,
     }
 }
 

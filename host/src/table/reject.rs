@@ -8,8 +8,10 @@ use crate::log::{Offset, Partition};
 /// How many rejected records are kept for inspection. All are counted.
 pub(super) const KEPT: usize = 1000;
 
-/// How much is kept of a rejected record's bytes. With [`KEPT`], the ring takes
-/// at most 16 MiB.
+/// How many bytes they may take; the last one is kept in any case.
+const KEPT_BYTES: usize = 16 << 20;
+
+/// How much is kept of a rejected record's bytes.
 const RAW_BYTES: usize = 16 * 1024;
 
 /// The part of a record.
@@ -45,6 +47,12 @@ pub struct Reject {
 }
 
 impl Reject {
+    /// The bytes that it takes.
+    pub(super) fn byte_len(&self) -> usize {
+        let texts = [&self.key, &self.group].into_iter().flatten().map(|text| text.len());
+        size_of::<Self>() + texts.sum::<usize>() + self.rejection.message.len() + self.raw.len()
+    }
+
     /// The part's bytes up to the cap.
     pub(super) fn capped(raw: &[u8]) -> Vec<u8> {
         raw[..raw.len().min(RAW_BYTES)].to_vec()
@@ -53,17 +61,53 @@ impl Reject {
 
 /// The last rejected records, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Ring(VecDeque<Reject>);
+pub(super) struct Ring {
+    rejects: VecDeque<Reject>,
+    bytes: usize,
+}
 
 impl Ring {
     pub(super) fn push(&mut self, reject: Reject) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        self.bytes += reject.byte_len();
+        self.rejects.push_back(reject);
+        while self.rejects.len() > KEPT || self.bytes > KEPT_BYTES && self.rejects.len() > 1 {
+            // OK because there is one.
+            self.bytes -= self.rejects.pop_front().expect("a reject").byte_len();
         }
-        self.0.push_back(reject);
     }
 
     pub(super) fn to_vec(&self) -> Vec<Reject> {
-        self.0.iter().cloned().collect()
+        self.rejects.iter().cloned().collect()
+    }
+
+    pub(super) fn byte_len(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{RejectKind, Rejection};
+
+    #[test]
+    fn the_ring_is_bounded_in_bytes() {
+        let mut ring = Ring::default();
+        for offset in 0..2000 {
+            ring.push(Reject {
+                partition: 0,
+                offset,
+                timestamp: 0,
+                key: Some("k".repeat(1 << 20).into()),
+                group: None,
+                part: Part::Key,
+                rejection: Rejection::built_in(RejectKind::Other, "m".repeat(6 << 20)),
+                raw: vec![0; RAW_BYTES],
+                raw_len: 1 << 20,
+            });
+            assert!(ring.byte_len() <= KEPT_BYTES);
+        }
+        assert_eq!(ring.to_vec().last().unwrap().offset, 1999);
+        assert_eq!(ring.bytes, ring.rejects.iter().map(Reject::byte_len).sum::<usize>());
     }
 }

@@ -28,6 +28,9 @@ use order::{Order, Place};
 use paged::Paged;
 use sort::{Ranked, sort_by_group, sort_by_key};
 
+/// How many rows a page has, about.
+const ROWS_PER_PAGE: usize = 32;
+
 /// The rows of a moment. Of all clones only the newest is written to.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
@@ -120,6 +123,20 @@ impl Rows {
     /// All rows, by key; none while they are not sorted.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.range(Bound::Unbounded, Bound::Unbounded)
+    }
+
+    /// Rows that are not the same in other rows, here and there: some, from a page on; and the page to
+    /// go on with. Pages that both share are passed over.
+    pub(super) fn differing<'a>(
+        &'a self,
+        other: &'a Self,
+        page: usize,
+        rows: usize,
+    ) -> (Vec<(Option<&'a Entry>, Option<&'a Entry>)>, Option<usize>) {
+        let (mut differing, next) = self.rows.differing(&other.rows, page, rows.div_ceil(ROWS_PER_PAGE));
+        differing
+            .retain(|(here, there)| !matches!((here, there), (Some(here), Some(there)) if here.is(there)));
+        (differing, next)
     }
 
     /// The rows from one bound to another, by key.

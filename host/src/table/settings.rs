@@ -37,6 +37,8 @@ pub(super) struct Settings {
     pub(super) ttl: Option<Duration>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) checkpoint: Option<CheckpointSettings>,
+    /// How many bytes the table may take.
+    pub(super) memory_limit: Option<u64>,
 }
 
 /// Where a checkpoint is kept.
@@ -55,6 +57,7 @@ impl Default for Settings {
             ttl: None,
             clock: Arc::new(SystemClock),
             checkpoint: None,
+            memory_limit: None,
         }
     }
 }

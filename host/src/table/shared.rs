@@ -1,19 +1,18 @@
 //! What a table's handles and its task share.
 
-use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::codec::Codecs;
+use crate::codec::workers::{Lane, Purpose};
 use crate::log::{Log, Offset, OffsetRange, TopicDescription};
+use crate::table::decoding::Step;
 use crate::table::error::TableError;
 use crate::table::expiry::Deadlines;
-use crate::table::load::Step;
-use crate::table::publish::{News, Publication, Publisher, Told};
 use crate::table::reject::{Reject, Ring};
 use crate::table::resume::Checkpointing;
 use crate::table::settings::Settings;
@@ -21,7 +20,7 @@ use crate::table::stats::{LoadProgress, PartitionProgress, Progress, Stats};
 use crate::table::status::{Conditions, Status};
 use crate::table::view::{Effects, View, position};
 use crate::table::wait::EndOffsets;
-use crate::table::watch::WatchToken;
+use crate::table::watch::{Hub, SharedHub, WatchItem};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -29,14 +28,15 @@ pub(super) struct Shared {
     /// As it was when the table was started.
     pub(super) topic: Arc<TopicDescription>,
     pub(super) codecs: Codecs,
+    /// Where decoding queues.
+    pub(super) lane: Lane,
     pub(super) settings: Settings,
     /// When that is over.
     pub(super) late: tokio::time::Instant,
     view: ArcSwap<View>,
     /// Held while a moment or a status is made, published and told to watchers, and
-    /// while a watcher takes its first, so that it misses nothing and sees nothing
-    /// twice. A std lock: held for no longer than a batch takes; no read takes it.
-    publisher: Mutex<Publisher>,
+    /// while a watcher takes its first, so that it misses nothing and sees nothing twice.
+    pub(super) hub: SharedHub,
     /// Changes with every publication and every status.
     applied: watch::Sender<()>,
     status: watch::Sender<Status>,
@@ -56,16 +56,6 @@ pub(super) struct Shared {
     pub(super) checkpointing: Checkpointing,
     /// Of the generation that is read. A std lock: held to copy some numbers.
     progress: Mutex<Progress>,
-}
-
-/// What a watcher begins with.
-pub(super) struct Subscription {
-    pub(super) published: broadcast::Receiver<Publication>,
-    pub(super) token: WatchToken,
-    /// What came since the place it resumes from, if that is known.
-    pub(super) missed: Option<VecDeque<Publication>>,
-    pub(super) view: Arc<View>,
-    pub(super) status: Status,
 }
 
 /// What a table's task works on.
@@ -129,16 +119,17 @@ impl Shared {
         codecs: Codecs,
         settings: Settings,
     ) -> Self {
-        let view = View::empty(1, topic.clone());
+        let view = Arc::new(View::empty(1, topic.clone()));
         Self {
             progress: Mutex::new(Progress::of(&view)),
-            view: ArcSwap::from_pointee(view),
+            hub: Arc::new(Mutex::new(Hub::new(view.clone()))),
+            view: ArcSwap::new(view),
             log,
             topic,
+            lane: Lane::new(&codecs, Purpose::Read),
             codecs,
             late: far_ahead(settings.catchup_timeout),
             settings,
-            publisher: Mutex::new(Publisher::new()),
             applied: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
             reads: AtomicBool::new(false),
@@ -162,14 +153,6 @@ impl Shared {
         self.view.load_full()
     }
 
-    /// What is published from now on, or from a place on, and moment and status now.
-    pub(super) fn subscribe(&self, since: Option<WatchToken>) -> Subscription {
-        let mut publisher = lock(&self.publisher);
-        let missed = since.and_then(|since| publisher.since(since));
-        let (published, token) = publisher.subscribe();
-        Subscription { published, token, missed, view: self.view.load_full(), status: self.status() }
-    }
-
     /// Changes whenever something was applied or the status changed.
     pub(super) fn subscribe_applied(&self) -> watch::Receiver<()> {
         self.applied.subscribe()
@@ -190,14 +173,18 @@ impl Shared {
 
     /// Takes steps, publishes the moment behind them, and tells watchers.
     pub(super) fn take_and_publish(&self, work: &mut Work, steps: Vec<Step>) -> Result<(), TableError> {
-        let mut publisher = lock(&self.publisher);
         let mut told = Vec::new();
-        let taken = self.take_and_tell(work, steps, publisher.is_on().then_some(&mut told));
-        self.view.store(Arc::new(work.view.clone()));
-        if !told.is_empty() {
-            publisher.publish(News::Changes(told.into()));
+        let is_watched = lock(&self.hub).is_on();
+        let taken = self.take_and_tell(work, steps, is_watched.then_some(&mut told));
+        let view = Arc::new(work.view.clone());
+        let mut hub = lock(&self.hub);
+        self.view.store(view.clone());
+        match hub.is_on() && !is_watched {
+            // Somebody has begun to watch while nobody wrote down what happens.
+            true => hub.replace(view),
+            false => hub.publish(view, told),
         }
-        drop(publisher);
+        drop(hub);
         self.applied.send_replace(());
         taken
     }
@@ -206,7 +193,7 @@ impl Shared {
         &self,
         work: &mut Work,
         steps: Vec<Step>,
-        told: Option<&mut Vec<Told>>,
+        told: Option<&mut Vec<WatchItem>>,
     ) -> Result<(), TableError> {
         let Work { view, deadlines } = work;
         let mut rejected = |reject| self.reject(reject);
@@ -214,7 +201,7 @@ impl Shared {
         let mut effects = Effects { told, rejected: &mut rejected, on_reject, deadlines: deadlines.as_mut() };
         let taken = steps.into_iter().try_for_each(|step| {
             match step {
-                Step::Apply(decoded, _) => return view.apply(decoded, &mut effects),
+                Step::Apply(decoded, ..) => return view.apply(decoded, &mut effects),
                 Step::Position(partition, offset, _) => view.advance(partition, offset),
                 Step::Start(partition, offset) => view.begin_at(partition, offset, &mut effects),
             }
@@ -228,17 +215,12 @@ impl Shared {
     /// Publishes a generation for the first time, in the place of what was served, and
     /// tells watchers the difference.
     pub(super) fn switch(&self, view: &View) {
-        let mut publisher = lock(&self.publisher);
-        let old = self.view.swap(Arc::new(view.clone()));
-        lock(&self.progress).tell(view);
-        if publisher.is_on() {
-            let difference = News::difference(&old, view);
-            if old.generation != view.generation {
-                publisher.publish(News::Generation(view.generation));
-            }
-            publisher.publish(difference);
-        }
-        drop(publisher);
+        let view = Arc::new(view.clone());
+        lock(&self.progress).tell(&view);
+        let mut hub = lock(&self.hub);
+        self.view.store(view.clone());
+        hub.replace(view);
+        drop(hub);
         self.applied.send_replace(());
     }
 
@@ -283,7 +265,7 @@ impl Shared {
 
     /// Changes what the status follows from, and tells those who wait for it.
     pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
-        let mut publisher = lock(&self.publisher);
+        let mut hub = lock(&self.hub);
         let mut conditions = lock(&self.conditions);
         change(&mut conditions);
         let status = conditions.status();
@@ -303,9 +285,9 @@ impl Shared {
                 Status::Degraded(_) => tracing::warn!(topic, "table is {status}"),
                 _ => tracing::info!(topic, "table is {status}"),
             }
-            publisher.publish(News::Status(status));
+            hub.publish_status(status);
         }
-        drop(publisher);
+        drop(hub);
         self.applied.send_replace(());
     }
 
@@ -317,6 +299,12 @@ impl Shared {
     /// Whether the table has been complete once.
     pub(super) fn was_complete(&self) -> bool {
         lock(&self.conditions).caught_up
+    }
+
+    /// The bytes of what is kept besides views: rejected records, and what watchers may be shown.
+    pub(super) fn bytes_beside(&self) -> u64 {
+        let rejects = lock(&self.rejects).byte_len();
+        (rejects + lock(&self.hub).byte_len()) as u64
     }
 
     pub(super) fn rejects(&self) -> Vec<Reject> {
@@ -344,6 +332,8 @@ impl Shared {
             start: range.start,
             target: range.end,
         };
+        let mut partitions: Vec<PartitionProgress> = loading.ranges.iter().map(progress).collect();
+        partitions.sort_by_key(|progress| progress.partition);
         Stats {
             status_since: *lock(&self.since),
             generation,
@@ -362,7 +352,7 @@ impl Shared {
             catch_up: loading.catch_up,
             replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
             checkpoint: self.checkpointing.stats(self.settings.checkpoint.as_ref()),
-            partitions: loading.ranges.iter().map(progress).collect(),
+            partitions,
         }
     }
 }

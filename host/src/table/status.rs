@@ -77,6 +77,8 @@ pub(super) struct Conditions {
     pub(super) lags: Vec<Lag>,
     /// Batches that the host cannot decode now, by partition.
     pub(super) undecoded: BTreeMap<Partition, Arc<str>>,
+    /// The table takes more memory than it may.
+    pub(super) memory: Option<Arc<str>>,
     pub(super) failed: Option<Arc<TableError>>,
     pub(super) stopped: bool,
 }
@@ -86,6 +88,8 @@ impl Conditions {
         match self {
             Self { failed: Some(error), .. } => Status::Failed(error.clone()),
             Self { stopped: true, .. } => Status::Stopped,
+            // It does not pass by itself.
+            Self { memory: Some(reason), .. } => Status::Degraded(reason.clone()),
             // Whatever is wrong has time to pass until then.
             Self { caught_up: false, late: None, undecoded, .. } if undecoded.is_empty() => Status::Loading,
             Self { unreachable: Some(reason), .. } => Status::Degraded(reason.clone()),

@@ -9,15 +9,14 @@ use rpds::RedBlackTreeMapSync;
 use crate::codec::RejectKind;
 use crate::log::{Offset, OffsetRange, Partition, TopicDescription, partition_of_hash};
 use crate::table::decode::{Decoded, Outcome};
-use crate::table::entry::{Entry, Notice, Origin};
+use crate::table::entry::{Entry, Notice, Origin, ROW_BYTES};
 use crate::table::expiry::Deadlines;
 use crate::table::mistake::Mistake;
-use crate::table::publish::Told;
 use crate::table::reject::Reject;
 use crate::table::rows::{KeyHash, Rows};
 use crate::table::settings::OnReject;
 use crate::table::stats::Counters;
-use crate::table::watch::{Cause, Change};
+use crate::table::watch::{Cause, Change, WatchItem};
 
 /// One moment of a table.
 #[derive(Debug, Clone)]
@@ -34,12 +33,14 @@ pub(super) struct View {
     notices: RedBlackTreeMapSync<Arc<str>, Notice>,
     /// Entries that are no longer rows, because their time is over.
     expired: RedBlackTreeMapSync<Arc<str>, Entry>,
+    /// The bytes of texts in notices and expired entries.
+    beside_bytes: u64,
 }
 
 /// Where that goes which comes of records besides rows.
 pub(super) struct Effects<'a> {
     /// What watchers are told, if there are any.
-    pub(super) told: Option<&'a mut Vec<Told>>,
+    pub(super) told: Option<&'a mut Vec<WatchItem>>,
     pub(super) rejected: &'a mut dyn FnMut(Reject),
     pub(super) on_reject: OnReject,
     /// When entries expire, if they do.
@@ -47,7 +48,7 @@ pub(super) struct Effects<'a> {
 }
 
 impl Effects<'_> {
-    fn tell(&mut self, told: impl FnOnce() -> Told) {
+    fn tell(&mut self, told: impl FnOnce() -> WatchItem) {
         if let Some(all) = &mut self.told {
             all.push(told());
         }
@@ -75,6 +76,7 @@ impl View {
             rows,
             notices: RedBlackTreeMapSync::new_sync(),
             expired: RedBlackTreeMapSync::new_sync(),
+            beside_bytes: 0,
         }
     }
 
@@ -91,6 +93,23 @@ impl View {
     /// The next offset of a partition; 0 of one that is not known.
     pub(super) fn position(&self, partition: Partition) -> Offset {
         position(&self.positions, partition)
+    }
+
+    /// The bytes that its entries, notices and expired entries take.
+    pub(super) fn byte_len(&self) -> u64 {
+        let rows = self.rows.len() + self.expired.size() + self.notices.size();
+        self.counters.payload_bytes + self.beside_bytes + (rows * ROW_BYTES) as u64
+    }
+
+    /// The bytes of entries that this view has and another, newer one has not.
+    pub(super) fn bytes_beside(&self, newer: &Self) -> usize {
+        let (mut bytes, mut page) = (0, Some(0));
+        while let Some(from) = page {
+            let (rows, next) = self.rows.differing(&newer.rows, from, usize::MAX);
+            bytes += rows.iter().filter_map(|(here, _)| here.map(Entry::byte_len)).sum::<usize>();
+            page = next;
+        }
+        bytes
     }
 
     pub(super) fn rows(&self) -> &Rows {
@@ -121,11 +140,15 @@ impl View {
         from.take_while(move |entry| entry.key().starts_with(prefix))
     }
 
-    /// A partition will be applied from the start of this range on. Partitions come
-    /// in order.
+    /// A partition will be applied from the start of this range on.
     pub(super) fn begin(&mut self, range: OffsetRange) {
-        self.positions.push(range.start);
-        self.starts.push(range.start);
+        let Ok(index) = usize::try_from(range.partition) else { return };
+        for offsets in [&mut self.positions, &mut self.starts] {
+            if offsets.len() <= index {
+                offsets.resize(index + 1, 0);
+            }
+            offsets[index] = range.start;
+        }
     }
 
     /// Everything of a partition below this offset has been applied.
@@ -176,7 +199,7 @@ impl View {
             }
         }
         if let Some(new) = new {
-            effects.tell(|| Told::Change(Change::set(old, new, Cause::Record)));
+            effects.tell(|| WatchItem::Change(Change::set(old, new, Cause::Record)));
         }
     }
 
@@ -185,7 +208,7 @@ impl View {
         self.forget(by.key());
         if let Some(old) = self.take(by.key(), hash) {
             self.counters.mistakes.compare(&self.topic.name, &old, by.origin());
-            effects.tell(|| Told::Change(Change::deleted(old, by.origin(), Cause::Record)));
+            effects.tell(|| WatchItem::Change(Change::deleted(old, by.origin(), Cause::Record)));
         }
     }
 
@@ -205,19 +228,19 @@ impl View {
             return Err(reject);
         }
         self.counters.rejected(reject.rejection.kind);
+        let notice = Notice::of(&reject);
         if let Some(key) = &reject.key {
-            let notice = Notice::of(&reject);
-            self.notices.insert_mut((**key).into(), notice.clone());
+            self.insert_notice(key, notice.clone());
             if effects.on_reject == OnReject::Remove {
-                self.expired.remove_mut(&**key);
+                self.remove_expired(key);
                 if let Some(old) = self.take(key, KeyHash::of(key)) {
                     let Reject { partition, offset, timestamp, .. } = *reject;
                     let by = Origin { partition, offset, timestamp };
-                    effects.tell(|| Told::Change(Change::deleted(old, by, Cause::Rejected)));
+                    effects.tell(|| WatchItem::Change(Change::deleted(old, by, Cause::Rejected)));
                 }
             }
-            effects.tell(|| Told::Rejected { key: key.clone(), group: reject.group.clone(), notice });
         }
+        effects.tell(|| WatchItem::Rejected { key: reject.key.clone(), group: reject.group.clone(), notice });
         (effects.rejected)(*reject);
         Ok(())
     }
@@ -225,7 +248,9 @@ impl View {
     /// Looks whether the writers' partitioner is the usual one.
     fn check_partitioner(&mut self, decoded: &Decoded) {
         // OK because a topic's partitions are numbered by 32 bits.
-        let partitions = Partition::try_from(self.positions.len()).expect("few enough");
+        let begun = Partition::try_from(self.positions.len()).expect("few enough");
+        // Some may be added later, and some may begin later.
+        let partitions = begun.max(self.topic.partitions);
         if let Some((offset, hash)) = decoded.first
             && partitions > 0
             && partition_of_hash(hash, partitions) != decoded.partition
@@ -250,17 +275,18 @@ impl View {
         let gone: Vec<Entry> = self.rows.all().filter(|entry| is_gone(entry)).cloned().collect();
         for entry in gone {
             self.take(entry.key(), KeyHash::of(entry.key()));
-            effects.tell(|| Told::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Retention)));
+            effects
+                .tell(|| WatchItem::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Retention)));
         }
         let keys = |keys: Vec<&Arc<str>>| keys.into_iter().cloned().collect::<Vec<_>>();
         let expired = self.expired.iter().filter(|(_, entry)| is_gone(entry));
         for key in keys(expired.map(|(key, _)| key).collect()) {
-            self.expired.remove_mut(&key);
+            self.remove_expired(&key);
         }
         let rejected = self.notices.iter();
         let rejected = rejected.filter(|(_, notice)| notice.partition == partition && notice.offset < start);
         for key in keys(rejected.map(|(key, _)| key).collect()) {
-            self.notices.remove_mut(&key);
+            self.remove_notice(&key);
         }
     }
 
@@ -279,8 +305,10 @@ impl View {
             } else if let Some(entry) = row {
                 any = true;
                 self.take(key, KeyHash::of(key));
-                self.expired.insert_mut(key.into(), entry.clone());
-                effects.tell(|| Told::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Expired)));
+                self.insert_expired(key, entry.clone());
+                effects.tell(|| {
+                    WatchItem::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Expired))
+                });
             }
         }
         if went_back {
@@ -288,11 +316,11 @@ impl View {
                 self.expired.values().filter(|entry| !deadlines.is_over(entry)).cloned().collect();
             for entry in alive {
                 any = true;
-                self.expired.remove_mut(entry.key());
+                self.remove_expired(entry.key());
                 self.counters.payload_bytes += entry.payload();
                 deadlines.add(None, &entry);
                 self.rows.set(entry.clone(), KeyHash::of(entry.key()));
-                effects.tell(|| Told::Change(Change::set(None, entry, Cause::Revived)));
+                effects.tell(|| WatchItem::Change(Change::set(None, entry, Cause::Revived)));
             }
         }
         effects.deadlines = Some(deadlines);
@@ -302,9 +330,35 @@ impl View {
     /// A newer record came: what was said of the key is over.
     fn forget(&mut self, key: &str) {
         if !self.notices.is_empty() {
-            self.notices.remove_mut(key);
+            self.remove_notice(key);
         }
         if !self.expired.is_empty() {
+            self.remove_expired(key);
+        }
+    }
+
+    fn insert_notice(&mut self, key: &str, notice: Notice) {
+        self.remove_notice(key);
+        self.beside_bytes += (key.len() + notice.message.len()) as u64;
+        self.notices.insert_mut(key.into(), notice);
+    }
+
+    fn remove_notice(&mut self, key: &str) {
+        if let Some(notice) = self.notices.get(key) {
+            self.beside_bytes -= (key.len() + notice.message.len()) as u64;
+            self.notices.remove_mut(key);
+        }
+    }
+
+    fn insert_expired(&mut self, key: &str, entry: Entry) {
+        self.remove_expired(key);
+        self.beside_bytes += key.len() as u64 + entry.payload();
+        self.expired.insert_mut(key.into(), entry);
+    }
+
+    fn remove_expired(&mut self, key: &str) {
+        if let Some(entry) = self.expired.get(key) {
+            self.beside_bytes -= key.len() as u64 + entry.payload();
             self.expired.remove_mut(key);
         }
     }

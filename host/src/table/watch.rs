@@ -1,18 +1,22 @@
 //! Following a table's changes.
 
-use std::collections::VecDeque;
+mod hub;
+mod interest;
+mod seat;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+pub use hub::CHANGES_KEPT;
+pub(super) use hub::{Hub, SharedHub, WatchItem};
 
 use crate::log::{Offset, Partition};
 use crate::table::entry::{Entry, Notice, Origin};
-use crate::table::publish::{News, Publication, Told};
 use crate::table::shared::Shared;
 use crate::table::status::Status;
+use hub::locked;
+use seat::{Seat, Step};
 
 /// What a watcher is to see first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,15 @@ pub enum WatchFilter {
 }
 
 impl WatchFilter {
+    /// Whether no key behind this one is wanted.
+    fn is_behind(&self, key: &str) -> bool {
+        match self {
+            Self::All | Self::Group(_) => false,
+            Self::Key(wanted) => key >= wanted.as_str(),
+            Self::Prefix(prefix) => key > prefix.as_str() && !key.starts_with(prefix.as_str()),
+        }
+    }
+
     fn accepts(&self, key: &str, group: Option<&str>) -> bool {
         match self {
             Self::All => true,
@@ -50,13 +63,14 @@ impl WatchFilter {
         }
     }
 
-    fn accepts_told(&self, told: &Told) -> bool {
-        match told {
-            Told::Change(change) => {
+    fn accepts_item(&self, item: &WatchItem) -> bool {
+        match item {
+            WatchItem::Change(change) => {
                 let either = change.new.as_ref().or(change.old.as_ref());
                 self.accepts(change.key(), either.and_then(Entry::group))
             }
-            Told::Rejected { key, group, .. } => self.accepts(key, group.as_deref()),
+            WatchItem::Rejected { key: Some(key), group, .. } => self.accepts(key, group.as_deref()),
+            WatchItem::Rejected { key: None, .. } => *self == Self::All,
         }
     }
 }
@@ -114,6 +128,8 @@ pub enum Cause {
     Retention,
     /// Another generation took over, or was there first.
     Generation,
+    /// The watcher fell behind: this is the difference between what it has seen and what is there.
+    Difference,
 }
 
 impl Cause {
@@ -127,6 +143,7 @@ impl Cause {
             Self::Revived => "revived",
             Self::Retention => "retention",
             Self::Generation => "generation",
+            Self::Difference => "difference",
         }
     }
 }
@@ -175,15 +192,15 @@ pub enum WatchEvent {
     Entry(Entry),
     /// All entries of that moment were shown.
     Synced,
-    /// What came since the place it was to resume from is not known any more: all entries
-    /// follow, then [`WatchEvent::Synced`]. What is not among them is gone.
+    /// What came since the place it was to resume from is not known any more, or the watcher fell too
+    /// far behind: all entries follow, then [`WatchEvent::Synced`]. What is not among them is gone.
     Restarted,
     /// An entry changed.
     Change(Change),
     /// A record was rejected.
     Rejected {
-        /// Its key, whose entry it did not become.
-        key: Box<str>,
+        /// Its key, whose entry it did not become; `None` if it has none, or none that can be decoded.
+        key: Option<Box<str>>,
         /// What is wrong with it.
         notice: Notice,
     },
@@ -192,74 +209,52 @@ pub enum WatchEvent {
     /// Another generation took over, because the topic was replaced. The changes
     /// that follow lead from the old contents to the new.
     Generation(u64),
-    /// The watcher was too slow, and this many publications are lost to it. Where they
-    /// began is [`Watcher::token`].
+    /// A watcher of every change was too slow, and this many publications are lost to it.
     Lagged(u64),
 }
 
-/// Sees every change of a table, in order. Never slows the table down: one that
-/// is too slow is told that it lagged.
+/// Follows the changes of a table, in order. Never slows the table down: one that falls behind is
+/// shown the difference between what it has seen and the newest entries, with
+/// [`Cause::Difference`]; with [`Watcher::every`], it is told how much it missed. It never holds
+/// more than 64 MiB of entries that the table has not any more: beyond that, it starts again with
+/// [`WatchEvent::Restarted`].
 #[derive(Debug)]
 pub struct Watcher {
+    hub: SharedHub,
+    seat: Arc<Seat>,
     filter: WatchFilter,
-    /// What comes before all publications.
-    first: VecDeque<WatchEvent>,
-    /// What was published and not yet asked for.
-    backlog: VecDeque<Publication>,
-    published: broadcast::Receiver<Publication>,
-    /// The publication under way, and how much of it was handed out.
-    token: WatchToken,
-    current: Arc<[Told]>,
-    over: bool,
 }
 
 impl Watcher {
     pub(super) fn new(shared: &Shared, start: WatchStart) -> Self {
-        let since = match start {
-            WatchStart::Since(token) => Some(token),
-            WatchStart::Entries | WatchStart::Now => None,
-        };
-        let subscription = shared.subscribe(since);
-        let resumed = since.filter(|_| subscription.missed.is_some());
-        let mut first = VecDeque::new();
-        if start != WatchStart::Now && resumed.is_none() {
-            if since.is_some() {
-                first.push_back(WatchEvent::Restarted);
-            }
-            first.extend(subscription.view.rows().iter().cloned().map(WatchEvent::Entry));
-            first.push_back(WatchEvent::Synced);
-        }
-        let over = subscription.status.is_over();
-        if over && resumed.is_none() {
-            first.push_back(WatchEvent::Status(subscription.status));
-        }
-        Self {
-            filter: WatchFilter::All,
-            first,
-            backlog: subscription.missed.unwrap_or_default(),
-            published: subscription.published,
-            token: resumed.unwrap_or(subscription.token),
-            current: Arc::default(),
-            over,
-        }
+        let seat = Seat::start(&shared.hub, start);
+        Self { hub: shared.hub.clone(), seat, filter: WatchFilter::All }
     }
 
-    /// Of these keys only. What is about no key is told in any case.
+    /// Of these keys only. What is about no key is told in any case, but for records whose key
+    /// cannot be decoded.
     #[must_use]
     pub fn only(mut self, filter: WatchFilter) -> Self {
-        self.first.retain(|event| match event {
-            WatchEvent::Entry(entry) => filter.accepts(entry.key(), entry.group()),
-            _ => true,
-        });
+        let mut hub = locked(&self.hub);
+        hub.remove(&self.seat, &self.filter);
+        hub.add(&self.seat, &filter);
+        drop(hub);
         self.filter = filter;
         self
     }
 
-    /// The place behind what was handed out, to resume from; `None` before the first
-    /// entries were handed out, behind which it is.
+    /// Every change, or [`WatchEvent::Lagged`] where some are missed, instead of differences.
+    #[must_use]
+    pub fn every(self) -> Self {
+        self.seat.want_every();
+        self
+    }
+
+    /// The place behind what was handed out, to resume from; `None` while entries or a difference
+    /// are handed out, behind which it is.
     #[must_use]
     pub fn token(&self) -> Option<WatchToken> {
-        self.first.is_empty().then_some(self.token)
+        self.seat.token(&self.hub)
     }
 
     /// The next event; `None` when the table is over.
@@ -269,72 +264,27 @@ impl Watcher {
     /// No event is lost if this is dropped.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         loop {
-            if let Some(event) = self.first.pop_front().or_else(|| self.next_told()) {
-                return Some(event);
-            }
-            let publication = match self.backlog.pop_front() {
-                Some(publication) => publication,
-                None if self.over => return None,
-                None => match self.published.recv().await {
-                    Ok(publication) => publication,
-                    Err(RecvError::Lagged(missed)) => return Some(WatchEvent::Lagged(missed)),
-                    Err(RecvError::Closed) => return None,
-                },
-            };
-            if let Some(event) = self.begin(publication) {
-                return Some(event);
+            match self.seat.step(&self.hub, &self.filter) {
+                Step::Event(event) => return Some(event),
+                Step::Yield => tokio::task::yield_now().await,
+                Step::Wait => self.seat.wake.notified().await,
+                Step::Over => return None,
             }
         }
-    }
-
-    /// The next of the publication under way.
-    fn next_told(&mut self) -> Option<WatchEvent> {
-        while let Some(told) = self.current.get(self.token.seen) {
-            self.token.seen += 1;
-            if self.filter.accepts_told(told) {
-                return Some(told.clone().into());
-            }
-        }
-        if !self.current.is_empty() {
-            self.current = Arc::default();
-            self.pass();
-        }
-        None
-    }
-
-    /// Takes up a publication; what it is, if it is no changes.
-    fn begin(&mut self, Publication { number, news }: Publication) -> Option<WatchEvent> {
-        // The one that was under way where it resumes from.
-        if number != self.token.number {
-            self.token = WatchToken { number, seen: 0, ..self.token };
-        }
-        let event = match news {
-            News::Changes(changes) if changes.len() > self.token.seen => {
-                self.current = changes;
-                return None;
-            }
-            News::Changes(_) => None,
-            News::Status(status) => {
-                self.over = status.is_over();
-                Some(WatchEvent::Status(status))
-            }
-            News::Generation(generation) => Some(WatchEvent::Generation(generation)),
-        };
-        self.pass();
-        event
-    }
-
-    /// The publication under way was handed out.
-    fn pass(&mut self) {
-        self.token = WatchToken { number: self.token.number + 1, seen: 0, ..self.token };
     }
 }
 
-impl From<Told> for WatchEvent {
-    fn from(told: Told) -> Self {
-        match told {
-            Told::Change(change) => Self::Change(change),
-            Told::Rejected { key, notice, .. } => Self::Rejected { key, notice },
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        locked(&self.hub).remove(&self.seat, &self.filter);
+    }
+}
+
+impl From<WatchItem> for WatchEvent {
+    fn from(item: WatchItem) -> Self {
+        match item {
+            WatchItem::Change(change) => Self::Change(change),
+            WatchItem::Rejected { key, notice, .. } => Self::Rejected { key, notice },
         }
     }
 }

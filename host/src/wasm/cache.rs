@@ -1,23 +1,30 @@
 //! Compiled components on disk, so that a compilation is paid once a machine.
 //!
-//! Loading compiled code runs it, so only what this host wrote is loaded: the
-//! folder belongs to this user and is closed to others, and each file begins with
-//! the digest of the rest.
+//! Loading compiled code runs it, so only what this host wrote is loaded: folder and files are
+//! this user's alone ([`private`](crate::private)). A file begins with the digest of the rest,
+//! which shows damage.
 
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::private;
 use crate::wasm::WasmError;
+use crate::wasm::compile::{MAX_COMPILED_BYTES, hash_of};
 
 /// Bytes of the digest in front of the compiled code.
 const DIGEST: usize = 32;
+
+/// The ending of a file that is being written.
+const DRAFT: &str = "draft";
+
+/// A draft that is older was left by a process that died.
+const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
 /// A private folder of compiled components.
 #[derive(Debug, Clone)]
@@ -28,70 +35,94 @@ pub(super) struct Cache {
 impl Cache {
     /// The cache in this folder, which is made if it is not there.
     pub(super) fn open(folder: &Path) -> Result<Self, WasmError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(WasmError::io("create the cache folder", folder))?;
-        let metadata = fs::metadata(folder).map_err(WasmError::io("look at", folder))?;
-        let mine = rustix::process::geteuid().as_raw();
-        if metadata.uid() != mine || metadata.mode() & 0o077 != 0 {
+        let is_own =
+            private::create_folder(folder).map_err(WasmError::io("create the cache folder", folder))?;
+        if !is_own {
             let reason = format!(
-                "the cache folder {} is open to other users: make it private (chmod 700), or name another one",
+                "the cache folder {0} is open to other users, so that compiled code in it may be theirs: delete it \
+                 (rm -r {0}), it is made again; or name another one with KTABLES_CACHE_DIR",
                 folder.display()
             );
             return Err(WasmError::Engine { reason });
         }
-        Ok(Self { folder: folder.to_owned() })
+        let cache = Self { folder: folder.to_owned() };
+        // They are in nobody's way.
+        let _ = cache.remove_old_drafts();
+        Ok(cache)
     }
 
-    /// The compiled form of the component with this digest, if it is here and
-    /// whole.
+    /// The compiled form of the component with this digest, if it is here, ours and whole.
     pub(super) fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let path = self.path(engine, digest);
-        let bytes = fs::read(&path).ok()?;
+        let bytes = match private::read(&path, DIGEST + MAX_COMPILED_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), "a compiled component is not used: {error}");
+                return None;
+            }
+        };
         let (stored, code) = bytes.split_at_checked(DIGEST)?;
         if stored != Sha256::digest(code).as_slice() {
             tracing::warn!(path = %path.display(), "a compiled component is damaged; compiling it again");
             return None;
         }
-        #[allow(unsafe_code, reason = "loading ahead-of-time compiled code is how wasmtime caches it")]
-        // SAFETY: the bytes are what `store` wrote (the digest says so), into a
-        // folder that only this user can write to (`open` says so), and for an
-        // engine of this configuration (the file's name says so).
-        let component = unsafe { Component::deserialize(engine, code) };
-        component
+        deserialize(engine, code)
             .inspect_err(
                 |error| tracing::warn!(path = %path.display(), "cannot use a compiled component: {error:#}"),
             )
             .ok()
     }
 
-    /// Keeps a compiled component. A failure costs time at the next start, no
-    /// more.
-    pub(super) fn store(&self, engine: &Engine, digest: &str, component: &Component) {
+    /// Keeps the code of a compiled component. A failure costs time at the next start, no more.
+    pub(super) fn store(&self, engine: &Engine, digest: &str, code: &[u8]) {
         let path = self.path(engine, digest);
-        if let Err(error) = self.write(&path, component) {
+        if let Err(error) = self.write(&path, code) {
             tracing::warn!(path = %path.display(), "cannot keep a compiled component: {error}");
         }
     }
 
-    fn write(&self, path: &Path, component: &Component) -> Result<(), Box<dyn std::error::Error>> {
-        let code = component.serialize()?;
+    fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
         // Beside its place and renamed: nobody reads half a file.
-        let draft = path.with_extension(format!("{}.draft", std::process::id()));
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(&Sha256::digest(&code))?;
-        file.write_all(&code)?;
-        fs::rename(&draft, path)?;
+        let draft = path.with_extension(format!("{}.{DRAFT}", uuid::Uuid::new_v4().simple()));
+        let write = || {
+            let mut file = private::create_options().create_new(true).open(&draft)?;
+            file.write_all(&Sha256::digest(code))?;
+            file.write_all(code)?;
+            fs::rename(&draft, path)
+        };
+        write().inspect_err(|_| {
+            // It may not be there.
+            let _ = fs::remove_file(&draft);
+        })
+    }
+
+    fn remove_old_drafts(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == DRAFT) {
+                let changed = fs::symlink_metadata(&path)?.modified()?;
+                if SystemTime::now().duration_since(changed).is_ok_and(|age| age > DRAFT_AGE) {
+                    fs::remove_file(&path)?;
+                }
+            }
+        }
         Ok(())
     }
 
     fn path(&self, engine: &Engine, digest: &str) -> PathBuf {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
         let digest = digest.trim_start_matches("sha256:");
-        self.folder.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
+        self.folder.join(format!("{digest}-{}.cwasm", hash_of(engine)))
+    }
+}
+
+/// A component made of code that this host has compiled.
+pub(super) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    #[allow(unsafe_code, reason = "loading ahead-of-time compiled code is how wasmtime caches it")]
+    // SAFETY: the code comes from a process of ours that has just compiled it, or from a file that
+    // only we or root could write (`private::read` and `Cache::open` say so); and it is for an engine of
+    // this configuration (both are asked by its hash, and wasmtime checks it again).
+    unsafe {
+        Component::deserialize(engine, code)
     }
 }

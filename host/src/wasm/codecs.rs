@@ -1,22 +1,23 @@
-//! A component behind the codec traits: instances on loan, faults isolated, keys
-//! checked.
+//! A component behind the codec traits: instances on loan, keys checked.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::codec::{
-    Answers, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, PackedAnswers, RejectKind,
-    Rejection, ValueCodec, checked_text,
+    Answers, CodecFailure, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, PackedAnswers,
+    RejectKind, Rejection, ValueCodec, checked_text,
 };
+use crate::escape::{one_line, one_line_within};
 use crate::log::Header;
 use crate::packed::Packed;
 use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
 use crate::wasm::fault::{CallError, Fault};
-use crate::wasm::instance::Instance;
+use crate::wasm::instance::{Instance, on_guest_stack};
 use crate::wasm::{Component, WasmError};
 
+/// The longest key that a message quotes, in bytes.
+const QUOTED_BYTES: usize = 256;
+
 /// What every instance of a codec is configured with.
-#[derive(Debug)]
 pub(super) struct Setup {
     pub(super) topic: String,
     pub(super) role: Role,
@@ -38,7 +39,9 @@ impl std::fmt::Debug for ComponentCodec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ComponentCodec")
             .field("component", &self.component)
-            .field("setup", &self.setup)
+            .field("topic", &self.setup.topic)
+            .field("role", &self.setup.role)
+            // The configuration may hold secrets.
             .finish_non_exhaustive()
     }
 }
@@ -54,54 +57,25 @@ impl ComponentCodec {
     pub(super) fn warm_up(&self) -> Result<(), WasmError> {
         let name = || self.component.id.name.clone();
         let failed = |error| self.component.failed("configured", error);
-        let mut instance = self.component.instantiate().map_err(failed)?;
-        let accepted = instance.configure(self.context()).map_err(failed)?;
-        accepted.map_err(|message| WasmError::Configuration { name: name(), message })?;
+        let accepted = self.start().map_err(failed)?;
+        let instance = accepted.map_err(|message| WasmError::Configuration { name: name(), message })?;
         self.put_back(instance);
         Ok(())
     }
 
-    /// Calls for all items at once; if that faults, the instance is dropped and
-    /// each item called for alone, so that only the culprits are rejected.
-    ///
-    /// One by one and not by halves: a thousand calls cost a fraction of a
-    /// millisecond more than one, while each halving with a culprit that loops
-    /// costs a deadline.
-    fn call<B: Batch>(
+    /// Calls for all items at once. After a fault the instance is dropped.
+    fn call<T: Default>(
         &self,
         len: usize,
-        call: impl Fn(&mut Instance, Range<usize>) -> Result<B, CallError>,
-    ) -> Result<B, HostFailure> {
+        call: impl Fn(&mut Instance) -> Result<T, CallError>,
+    ) -> Result<T, CodecFailure> {
         if len == 0 {
-            return Ok(B::from_iter([]));
+            return Ok(T::default());
         }
-        match self.attempt(|instance| call(instance, 0..len)) {
-            Ok(answers) => Ok(answers),
-            Err(CallError::Host(failure)) => Err(failure),
-            Err(CallError::Fault(fault)) if len == 1 => Ok(B::from_iter([Err(self.rejection(fault))])),
-            Err(CallError::Fault(fault)) => {
-                let (component, digest) = (&self.component.id.name, &self.component.id.digest);
-                tracing::debug!(
-                    component,
-                    digest,
-                    "a batch of {len} faulted ({}); going on one by one",
-                    fault.message
-                );
-                (0..len).map(|index| self.call_one(index, &call)).collect()
-            }
-        }
-    }
-
-    fn call_one<B: Batch>(
-        &self,
-        index: usize,
-        call: impl Fn(&mut Instance, Range<usize>) -> Result<B, CallError>,
-    ) -> Result<Result<B::Item, Rejection>, HostFailure> {
-        match self.attempt(|instance| call(instance, index..index + 1)) {
-            Ok(answers) => Ok(answers.only()),
-            Err(CallError::Host(failure)) => Err(failure),
-            Err(CallError::Fault(fault)) => Ok(Err(self.rejection(fault))),
-        }
+        self.attempt(call).map_err(|error| match error {
+            CallError::Host(failure) => CodecFailure::Host(failure),
+            CallError::Fault(fault) => CodecFailure::Fault(self.rejection(fault)),
+        })
     }
 
     /// Runs a call on an idle instance, or a new one. What the host cannot do may be
@@ -123,7 +97,8 @@ impl ComponentCodec {
             Some(instance) => instance,
             None => self.configured().map_err(CallError::Host)?,
         };
-        let answers = call(&mut instance)?;
+        let answers = on_guest_stack(|| call(&mut instance))?;
+        instance.end_call();
         if let Some(failure) = instance.was_starved() {
             return Err(CallError::Host(failure));
         }
@@ -136,19 +111,25 @@ impl ComponentCodec {
     /// A new instance. The first one was accepted, and this one has seen no record
     /// yet, so no record is to blame if it fails.
     fn configured(&self) -> Result<Instance, HostFailure> {
-        let failed = |error| match error {
-            CallError::Host(failure) => failure,
-            CallError::Fault(fault) => HostFailure {
-                reason: format!("a new instance of {} does not start: {}", self.component.id, fault.message),
-            },
+        let id = &self.component.id;
+        let reason = match self.start() {
+            Ok(Ok(instance)) => return Ok(instance),
+            Ok(Err(message)) => format!("{id} no longer accepts its configuration: {}", one_line(&message)),
+            Err(CallError::Host(failure)) => return Err(failure),
+            Err(CallError::Fault(fault)) => {
+                format!("a new instance of {id} does not start: {}", one_line(&fault.message))
+            }
         };
-        let mut instance = self.component.instantiate().map_err(failed)?;
-        match instance.configure(self.context()).map_err(failed)? {
-            Ok(()) => Ok(instance),
-            Err(message) => Err(HostFailure {
-                reason: format!("{} no longer accepts its configuration: {message}", self.component.id),
-            }),
-        }
+        Err(HostFailure { reason })
+    }
+
+    /// Starts and configures an instance; its own words if it does not accept its configuration.
+    fn start(&self) -> Result<Result<Instance, String>, CallError> {
+        self.component.retried(|| {
+            let mut instance = self.component.instantiate()?;
+            let accepted = instance.configure(self.context())?;
+            Ok(accepted.map(|()| instance))
+        })
     }
 
     fn context(&self) -> Context<'_> {
@@ -166,32 +147,7 @@ impl ComponentCodec {
     }
 
     fn rejection(&self, fault: Fault) -> Rejection {
-        Rejection { kind: fault.kind, message: fault.message, component: Some(self.component.id.clone()) }
-    }
-}
-
-/// The answers of a call, made of one for each item.
-trait Batch: FromIterator<Result<Self::Item, Rejection>> {
-    type Item;
-
-    /// The answer of a call for one item.
-    fn only(self) -> Result<Self::Item, Rejection>;
-}
-
-impl<T> Batch for Vec<Result<T, Rejection>> {
-    type Item = T;
-
-    fn only(mut self) -> Result<T, Rejection> {
-        // OK because a call answers with as many items as it was asked for.
-        self.pop().expect("one answer")
-    }
-}
-
-impl Batch for PackedAnswers<'_> {
-    type Item = Vec<u8>;
-
-    fn only(self) -> Result<Vec<u8>, Rejection> {
-        self.into_one()
+        Rejection::new(fault.kind, fault.message, Some(self.component.id.clone()))
     }
 }
 
@@ -204,22 +160,22 @@ impl ValueCodec for ComponentCodec {
         self.component.description().is_some_and(|description| description.wants_headers)
     }
 
-    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
-        self.call(raw.len(), |instance, range| {
-            let headers = headers.get(range.clone()).unwrap_or_default();
-            instance.decode_values(&raw.slice(range), headers)
-        })
+    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+        self.call(raw.len(), |instance| instance.decode_values(raw, headers))
     }
 
     fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-        self.call(values.len(), |instance, range| instance.encode_values(&values[range]))
+        self.call(values.len(), |instance| instance.encode_values(values))
     }
 }
 
 impl KeyCodec for ComponentCodec {
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, HostFailure> {
-        let mut keys: PackedAnswers<'_> =
-            self.call(raw.len(), |instance, range| instance.decode_keys(&raw.slice(range)))?;
+    fn component(&self) -> Option<&ComponentId> {
+        Some(&self.component.id)
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
+        let mut keys: PackedAnswers<'_> = self.call(raw.len(), |instance| instance.decode_keys(raw))?;
         let texts: Vec<&str> = keys.iter().flatten().map(checked_text).collect();
         let encoded = KeyCodec::encode(self, &texts)?;
         let mut encoded = encoded.iter();
@@ -235,24 +191,29 @@ impl KeyCodec for ComponentCodec {
         Ok(keys)
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, HostFailure> {
-        self.call(keys.len(), |instance, range| instance.encode_keys(&keys[range]))
+    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
+        self.call(keys.len(), |instance| instance.encode_keys(keys))
     }
 }
 
 impl ComponentCodec {
     fn non_canonical(&self, key: &str, got: &str) -> Rejection {
-        Rejection {
-            kind: RejectKind::NonCanonicalKey,
-            message: format!("this key decodes to {key:?}, but that encodes to {got}"),
-            component: Some(self.component.id.clone()),
-        }
+        let key = one_line_within(key, QUOTED_BYTES);
+        Rejection::new(
+            RejectKind::NonCanonicalKey,
+            format!("this key decodes to `{key}`, but that encodes to {got}"),
+            Some(self.component.id.clone()),
+        )
     }
 }
 
 impl GroupScheme for ComponentCodec {
+    fn component(&self) -> Option<&ComponentId> {
+        Some(&self.component.id)
+    }
+
     fn split(&self, keys: &[&str]) -> Answers<Option<GroupKey>> {
-        let pairs = self.call(keys.len(), |instance, range| instance.split(&keys[range]))?;
+        let pairs = self.call(keys.len(), |instance| instance.split(keys))?;
         let found: Vec<(&str, &str)> =
             pairs.iter().flatten().flatten().map(|pair| (&*pair.group, &*pair.member)).collect();
         let mut joined = self.join(&found)?.into_iter();
@@ -271,6 +232,6 @@ impl GroupScheme for ComponentCodec {
     }
 
     fn join(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
-        self.call(pairs.len(), |instance, range| instance.join(&pairs[range]))
+        self.call(pairs.len(), |instance| instance.join(pairs))
     }
 }

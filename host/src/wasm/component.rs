@@ -1,24 +1,33 @@
 //! Loading a component: read, check, compile, and make codecs of it.
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::InstancePre;
 
-use crate::codec::{ComponentId, GroupScheme, KeyCodec, ValueCodec};
+use crate::codec::{ComponentId, GroupScheme, KeyCodec, RejectKind, ValueCodec};
+use crate::escape::one_line_within;
+use crate::file::read_bounded;
 use crate::packed::Packed;
 use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
+use crate::wasm::cache::deserialize;
 use crate::wasm::codecs::{ComponentCodec, Setup};
-use crate::wasm::engine::{Engine, Shared};
-use crate::wasm::fault::CallError;
-use crate::wasm::inspect::{Interface, MAX_BYTES, inspect};
+use crate::wasm::compile::Compiled;
+use crate::wasm::engine::{Common, Engine, Shared};
+use crate::wasm::fault::{CallError, Fault};
+use crate::wasm::inspect::{Interface, inspect};
 use crate::wasm::instance::Instance;
+use crate::wasm::scan::MAX_BYTES;
 use crate::wasm::state::State;
 use crate::wasm::{Limits, WasmError};
 
+/// How often a new instance that is too slow to start is tried before that is a failure: a machine
+/// that is busy for a moment is none.
+const STARTS: usize = 3;
+
 /// A component's name and version are cut at this many bytes.
-const NAME_BYTES: usize = 100;
+pub(super) const NAME_BYTES: usize = 100;
 
 /// How a component is loaded.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +57,10 @@ pub struct Component {
     pub(super) id: Arc<ComponentId>,
     pub(super) interfaces: Vec<Interface>,
     pub(super) limits: Limits,
+    /// What the host keeps for an instance, besides memories and table elements.
+    pub(super) host_bytes: usize,
+    /// What all that are loaded of this digest share.
+    pub(super) common: Common,
     description: Option<Description>,
 }
 
@@ -61,7 +74,7 @@ impl std::fmt::Debug for Component {
 }
 
 impl Engine {
-    /// Loads a component. Blocks while it compiles, unless the cache has it, and runs
+    /// Loads a component from a file. Blocks while it compiles, unless the cache has it, and runs
     /// an instance once, within its limits: call it where blocking is allowed.
     ///
     /// # Errors
@@ -69,13 +82,30 @@ impl Engine {
     /// [`WasmError`] says everything that is wrong with the file.
     pub fn load(&self, path: impl AsRef<Path>, options: LoadOptions) -> Result<Component, WasmError> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        let digest = digest_of(&bytes);
-        if let Some(expected) = options.digest.filter(|expected| *expected != digest) {
-            return Err(WasmError::Digest { path: path.to_owned(), expected, actual: digest });
-        }
+        let bytes = read_bounded(path, MAX_BYTES).map_err(WasmError::io("read the component", path))?;
         let name =
             path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.display().to_string());
+        self.load_bytes(&name, bytes, options)
+    }
+
+    /// Loads a component from its bytes; `name` is what messages call it until it says its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::load`].
+    pub fn load_bytes(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        options: LoadOptions,
+    ) -> Result<Component, WasmError> {
+        let (name, digest) = (name.to_owned(), digest_of(&bytes));
+        if let Some(expected) = options.digest {
+            check_digest(&expected)?;
+            if !expected.eq_ignore_ascii_case(&digest) {
+                return Err(WasmError::Digest { name, expected, actual: digest });
+            }
+        }
         let inspection = inspect(&bytes);
         if !inspection.refusals.is_empty() {
             return Err(WasmError::Refused { name, reasons: inspection.refusals });
@@ -89,9 +119,11 @@ impl Engine {
         let mut component = Component {
             shared: self.shared.clone(),
             pre,
-            id: Arc::new(ComponentId { name, digest }),
+            id: Arc::new(ComponentId { name, digest: digest.clone() }),
             interfaces: inspection.interfaces,
             limits: options.limits,
+            host_bytes: usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX),
+            common: self.shared.common(&digest),
             description: None,
         };
         component.introduce()?;
@@ -104,32 +136,29 @@ impl Engine {
         digest: &str,
         name: &str,
     ) -> Result<wasmtime::component::Component, WasmError> {
-        let engine = &self.shared.engine;
-        if let Some(component) = self.shared.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+        let Shared { engine, cache, compiler, compile_deadline, metering, .. } = &*self.shared;
+        if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
             return Ok(component);
         }
-        // A compilation cannot be interrupted, but it can be left alone.
-        let (answer, compiled) = mpsc::sync_channel(1);
-        let thread_engine = engine.clone();
-        let compile = move || {
-            // Nobody may be waiting any more.
-            let _ = answer.send(wasmtime::component::Component::from_binary(&thread_engine, &bytes));
+        let keep = |code: &[u8]| {
+            if let Some(cache) = cache {
+                cache.store(engine, digest, code);
+            }
         };
-        std::thread::Builder::new()
-            .name("ktables-compile".to_owned())
-            .spawn(compile)
-            .map_err(|error| WasmError::Engine { reason: format!("no thread to compile on: {error}") })?;
-        let deadline = self.shared.compile_deadline;
-        let component = match compiled.recv_timeout(deadline) {
-            Ok(result) => result.map_err(|error| format!("it cannot be compiled: {error:#}")),
-            Err(_) => Err(format!("it did not compile within {deadline:?}")),
+        let failed = |error: wasmtime::Error| WasmError::Engine {
+            reason: format!("component {name}: its compiled code cannot be used: {error:#}"),
         };
-        let component = component
-            .map_err(|reason| WasmError::Refused { name: name.to_owned(), reasons: vec![reason] })?;
-        if let Some(cache) = &self.shared.cache {
-            cache.store(engine, digest, &component);
+        match compiler.compile(engine, *metering, *compile_deadline, name, bytes)? {
+            Compiled::Component(component) => {
+                keep(&component.serialize().map_err(failed)?);
+                Ok(component)
+            }
+            Compiled::Code(code) => {
+                let component = deserialize(engine, &code).map_err(failed)?;
+                keep(&code);
+                Ok(component)
+            }
         }
-        Ok(component)
     }
 }
 
@@ -240,8 +269,8 @@ impl Component {
     /// Runs an instance once: its interfaces must have the right types, and it
     /// may tell its name.
     fn introduce(&mut self) -> Result<(), WasmError> {
-        let mut instance = self.instantiate().map_err(|error| self.failed("started", error))?;
-        let info = instance.describe().map_err(|error| self.failed("described", error))?;
+        let info = self.retried(|| self.instantiate()?.describe());
+        let info = info.map_err(|error| self.failed("started and described", error))?;
         if let Some(info) = info {
             let (name, version) = (cut(info.name), cut(info.version));
             self.id = Arc::new(ComponentId { name: name.clone(), digest: self.id.digest.clone() });
@@ -250,8 +279,28 @@ impl Component {
         Ok(())
     }
 
+    /// Tries something that an instance does before its first record; again if it takes too long.
+    pub(super) fn retried<T>(&self, mut start: impl FnMut() -> Result<T, CallError>) -> Result<T, CallError> {
+        let mut tries = 1;
+        loop {
+            match start() {
+                Err(CallError::Fault(Fault { kind: RejectKind::Deadline, .. })) if tries < STARTS => {
+                    tries += 1
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// A new instance. If there is no room for it, those that nobody uses make room.
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
-        Instance::new(&self.shared, &self.pre, &self.interfaces, &self.id, &self.limits)
+        match Instance::new(self) {
+            Err(CallError::Host(_)) => {
+                self.shared.drop_idle_instances();
+                Instance::new(self)
+            }
+            result => result,
+        }
     }
 
     pub(super) fn failed(&self, action: &'static str, error: CallError) -> WasmError {
@@ -273,19 +322,22 @@ fn cut(mut name: String) -> String {
     name
 }
 
+/// Fails if this is no digest as [`digest_of`] makes it, in upper or lower case.
+fn check_digest(digest: &str) -> Result<(), WasmError> {
+    let is_digest = digest.split_once(':').is_some_and(|(kind, hex)| {
+        kind.eq_ignore_ascii_case("sha256")
+            && hex.len() == 64
+            && hex.bytes().all(|digit| digit.is_ascii_hexdigit())
+    });
+    if is_digest {
+        return Ok(());
+    }
+    Err(WasmError::InvalidDigest { digest: one_line_within(digest, NAME_BYTES).to_string() })
+}
+
 /// The digest of a component's bytes, as configurations name it.
 #[must_use]
 pub fn digest_of(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
-}
-
-/// Reads a file no further than a component may be long.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, WasmError> {
-    use std::io::Read;
-    let failed = |error| WasmError::io("read the component", path)(error);
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }

@@ -1,6 +1,7 @@
 //! The one engine of a process: wasmtime's configuration, the clock behind the
 //! deadlines, the memory budget, the cache.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -8,17 +9,19 @@ use std::time::Duration;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::codec::workers::{SlowCalls, TICK};
+use crate::thread;
 use crate::wasm::WasmError;
 use crate::wasm::bindings::v0_1::ktables::codec::{logging, types};
 use crate::wasm::cache::Cache;
 use crate::wasm::codecs::IdleInstances;
+use crate::wasm::compile::Compiler;
+use crate::wasm::messages::GuestMessages;
+use crate::wasm::scan::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES};
 use crate::wasm::state::{Budget, State};
 
-/// How often running guests look at the clock: deadlines are as fine as this.
-pub(super) const TICK: Duration = Duration::from_millis(10);
-
 /// The stack of a guest. Wasmtime's default; the threads it runs on have more.
-const STACK_BYTES: usize = 512 << 10;
+pub(super) const STACK_BYTES: usize = 512 << 10;
 
 /// How many instances there may be at once. Each takes 4 GiB of address space, of
 /// 128 TiB.
@@ -39,9 +42,23 @@ pub enum Metering {
     Fuel,
 }
 
+impl Metering {
+    pub(super) const ALL: [Self; 2] = [Self::Deadline, Self::Fuel];
+
+    /// Its name, for a compiler in another process.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Fuel => "fuel",
+        }
+    }
+}
+
 /// How an [`Engine`] is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
+    /// What compiles components.
+    pub compiler: Compiler,
     /// The bytes that all instances together may use. 2 GiB by default.
     pub memory_budget: usize,
     /// Where compiled components are kept: a folder closed to other users.
@@ -54,10 +71,11 @@ pub struct EngineOptions {
     pub metering: Metering,
 }
 
-impl Default for EngineOptions {
+impl EngineOptions {
     /// With the cache of the user: `$KTABLES_CACHE_DIR` (empty: none), else
     /// `$XDG_CACHE_HOME/ktables`, else `~/.cache/ktables`.
-    fn default() -> Self {
+    #[must_use]
+    pub fn new(compiler: Compiler) -> Self {
         let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = match std::env::var_os("KTABLES_CACHE_DIR") {
             Some(_) => folder("KTABLES_CACHE_DIR"),
@@ -66,6 +84,7 @@ impl Default for EngineOptions {
                 .or_else(|| Some(folder("HOME")?.join(".cache/ktables"))),
         };
         Self {
+            compiler,
             memory_budget: 2 << 30,
             cache,
             compile_deadline: Duration::from_secs(60),
@@ -81,18 +100,36 @@ pub struct Engine {
     pub(super) shared: Arc<Shared>,
 }
 
+/// What all that are loaded of one component share.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Common {
+    /// Its calls that take long.
+    pub(super) slow_calls: SlowCalls,
+    /// What it may still log.
+    pub(super) messages: Arc<GuestMessages>,
+}
+
 pub(super) struct Shared {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Linker<State>,
     pub(super) budget: Arc<Budget>,
     pub(super) cache: Option<Cache>,
+    pub(super) compiler: Compiler,
     pub(super) compile_deadline: Duration,
     pub(super) metering: Metering,
     /// The idle instances of every codec. A std lock: held to look through.
     idle: Mutex<Vec<Weak<IdleInstances>>>,
+    /// By digest. A component that is loaded twice is one. A std lock: held to look.
+    common: Mutex<HashMap<String, Common>>,
 }
 
 impl Shared {
+    /// What is shared by all that are loaded of the component with this digest.
+    pub(super) fn common(&self, digest: &str) -> Common {
+        // OK because nothing panics while it holds the lock.
+        self.common.lock().expect("not poisoned").entry(digest.to_owned()).or_default().clone()
+    }
+
     /// A codec's idle instances, to be dropped when memory is short.
     pub(super) fn remember_idle(&self, instances: &Arc<IdleInstances>) {
         // OK because nothing panics while it holds the lock.
@@ -146,9 +183,11 @@ impl Engine {
             linker,
             budget: Arc::new(Budget::new(options.memory_budget)),
             cache: options.cache.as_deref().and_then(|folder| open_cache(folder).transpose()).transpose()?,
+            compiler: options.compiler,
             compile_deadline: options.compile_deadline,
             metering: options.metering,
             idle: Mutex::default(),
+            common: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -167,7 +206,8 @@ fn open_cache(folder: &Path) -> Result<Option<Cache>, WasmError> {
     }
 }
 
-fn config(metering: Metering, pooled: bool) -> Config {
+/// wasmtime's configuration. Where instances are allocated makes no difference to code.
+pub(super) fn config(metering: Metering, pooled: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -183,7 +223,12 @@ fn config(metering: Metering, pooled: bool) -> Config {
         pool.total_component_instances(INSTANCES)
             .total_core_instances(INSTANCES * MODULES)
             .total_memories(INSTANCES)
-            .total_tables(INSTANCES * MODULES);
+            .total_tables(INSTANCES * MODULES)
+            .max_core_instances_per_component(MAX_MODULE_INSTANCES as u32)
+            .max_memories_per_component(MAX_MEMORIES as u32)
+            .max_tables_per_component(MAX_TABLES as u32)
+            .max_memories_per_module(MAX_MEMORIES as u32)
+            .max_tables_per_module(MAX_TABLES as u32);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     config
@@ -199,9 +244,7 @@ fn start_clock(engine: &wasmtime::Engine) -> Result<(), WasmError> {
             std::thread::sleep(TICK);
         }
     };
-    std::thread::Builder::new()
-        .name("ktables-epoch".to_owned())
-        .spawn(tick)
+    thread::spawn("ktables-epoch", tick)
         .map(drop)
         .map_err(|error| WasmError::Engine { reason: format!("no thread for the clock: {error}") })
 }

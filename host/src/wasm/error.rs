@@ -23,14 +23,24 @@ pub enum WasmError {
         source: Arc<io::Error>,
     },
     /// The file is not the one that was approved.
-    #[error("component {} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…", path.display())]
+    #[error(
+        "component {name} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…"
+    )]
     Digest {
-        /// The file.
-        path: PathBuf,
+        /// The component's file name.
+        name: String,
         /// What the configuration names.
         expected: String,
         /// What the file has.
         actual: String,
+    },
+    /// The digest that is required is none.
+    #[error(
+        "`{digest}` is no digest: write sha256: and 64 hexadecimal digits, as `ktables codec inspect` prints it"
+    )]
+    InvalidDigest {
+        /// What was given, cut if it is longer than a digest.
+        digest: String,
     },
     /// The component breaks a rule of this host.
     #[error(

@@ -1,10 +1,12 @@
 //! What a call into a guest can end with besides an answer.
 
+use std::time::Duration;
+
 use wasmtime::Trap;
 
+use crate::codec::workers::TICK;
 use crate::codec::{HostFailure, RejectKind};
 use crate::wasm::Limits;
-use crate::wasm::engine::TICK;
 use crate::wasm::state::{Exceeded, State};
 
 /// Why a call has no answer.
@@ -46,29 +48,40 @@ pub(super) fn budget_spent(budget: usize) -> HostFailure {
     HostFailure { reason }
 }
 
+/// What it means that a guest wanted more memory than there is for it.
+pub(super) fn exceeded(state: &State, limits: &Limits) -> CallError {
+    match state.exceeded {
+        Some(Exceeded::Instance(need)) => Fault::new(
+            RejectKind::Memory,
+            format!("needed {need} bytes of memory, allowed are {} (limits.memory)", limits.memory),
+        )
+        .into(),
+        Some(Exceeded::Engine(budget)) => CallError::Host(budget_spent(budget)),
+        None => Fault::new(RejectKind::Memory, "needed more memory than there is").into(),
+    }
+}
+
 /// What an error of wasmtime says of a guest.
 ///
 /// The limits are told apart by what the store remembers; of the errors of
 /// lifting an answer, the one for its size has no public type, so its text is
 /// looked at (a test holds it).
-pub(super) fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, records: usize) -> CallError {
-    if let Some(Exceeded::Engine(budget)) = state.exceeded {
-        return CallError::Host(budget_spent(budget));
-    }
-    if let Some(Exceeded::Instance(need)) = state.exceeded {
-        return Fault::new(
-            RejectKind::Memory,
-            format!("needed {need} bytes of memory, allowed are {} (limits.memory)", limits.memory),
-        )
-        .into();
+pub(super) fn classify(
+    error: &wasmtime::Error,
+    state: &State,
+    limits: &Limits,
+    deadline: Duration,
+) -> CallError {
+    if state.exceeded.is_some() {
+        return exceeded(state, limits);
     }
     let text = format!("{:#}", error.root_cause());
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Fault::new(
             RejectKind::Deadline,
             format!(
-                "ran for more than {:?} (limits.deadline, limits.deadline_per_record; checked every {TICK:?})",
-                limits.deadline_for(records)
+                "ran for more than {deadline:?} (limits.deadline, limits.deadline_per_record, \
+                 limits.start_deadline; checked every {TICK:?})"
             ),
         ),
         Some(_) => match &state.last_error {
@@ -81,7 +94,10 @@ pub(super) fn classify(error: &wasmtime::Error, state: &State, limits: &Limits, 
         }
         None if text.starts_with("too much data is being copied") => Fault::new(
             RejectKind::Output,
-            format!("answered with more than {} bytes in one call (four times limits.output)", limits.output_per_call()),
+            format!(
+                "answered with more than {} bytes in one call (four times limits.output)",
+                limits.output_per_call()
+            ),
         ),
         None => Fault::contract(format!("answered with what cannot be read: {text}")),
     }

@@ -4,24 +4,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use wasmparser::{CanonicalFunction, CanonicalOption, Encoding, Parser, Payload};
+use wasmparser::Parser;
+
+use crate::wasm::scan::{MAX_BYTES, Needs, quoted, sections};
 
 /// The WIT package this host knows.
 const PACKAGE: &str = "ktables:codec/";
 
 /// The versions of it.
 pub const SUPPORTED_VERSIONS: &str = "0.1.x";
-
-/// The largest component: three times one with a Python interpreter in it.
-pub(super) const MAX_BYTES: usize = 64 << 20;
-
-/// The most functions: several times an interpreter's. Together with
-/// [`MAX_FUNCTION_BYTES`] it bounds a compilation before it starts, because one
-/// that runs cannot be stopped.
-const MAX_FUNCTIONS: usize = 100_000;
-
-/// The largest function: several times an interpreter's main loop.
-const MAX_FUNCTION_BYTES: usize = 2 << 20;
 
 /// An interface of the package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +70,8 @@ pub struct Inspection {
     pub interfaces: Vec<Interface>,
     /// Every reason to refuse it, with what to do; empty if it is accepted.
     pub refusals: Vec<String>,
+    /// What one instance of it needs.
+    pub(super) needs: Needs,
 }
 
 /// Looks at the bytes of a component.
@@ -94,10 +87,8 @@ pub fn inspect(bytes: &[u8]) -> Inspection {
         );
     } else if !Parser::is_component(bytes) {
         inspection.refusals.push("it is not a WebAssembly component".to_owned());
-    } else if let Err(error) = inspection.walk(bytes) {
-        inspection.refusals.push(format!("it is not a valid component: {error}"));
     } else {
-        inspection.judge();
+        inspection.read_sections(bytes);
     }
     inspection
 }
@@ -109,52 +100,20 @@ impl Inspection {
         self.exports.iter().filter_map(|export| Some(of_package(export)?.1)).collect()
     }
 
-    /// Collects imports and exports of the outermost component, and the bounds of
-    /// everything in it.
-    fn walk(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
-        let (mut depth, mut functions, mut largest, mut asynchronous) = (0_usize, 0, 0, false);
-        for payload in Parser::new(0).parse_all(bytes) {
-            match payload? {
-                Payload::Version { encoding: Encoding::Component | Encoding::Module, .. } => depth += 1,
-                Payload::End(_) => depth -= 1,
-                Payload::ComponentImportSection(imports) if depth == 1 => {
-                    for import in imports {
-                        self.imports.push(import?.name.name.to_owned());
-                    }
+    /// Collects imports and exports of the outermost component, and checks its limits.
+    fn read_sections(&mut self, bytes: &[u8]) {
+        match sections(bytes) {
+            Err(refusal) => self.refusals = refusal.reasons(),
+            Ok(found) => {
+                (self.imports, self.exports, self.needs) = (found.imports, found.exports, found.needs);
+                if found.is_async {
+                    self.refusals.push(
+                        "it exports asynchronous functions: build it with synchronous bindings".to_owned(),
+                    );
                 }
-                Payload::ComponentExportSection(exports) if depth == 1 => {
-                    for export in exports {
-                        self.exports.push(export?.name.name.to_owned());
-                    }
-                }
-                Payload::CodeSectionEntry(body) => {
-                    functions += 1;
-                    largest = largest.max(body.range().len());
-                }
-                Payload::ComponentCanonicalSection(canonicals) => {
-                    for canonical in canonicals {
-                        if let CanonicalFunction::Lift { options, .. } = canonical? {
-                            asynchronous |= options.contains(&CanonicalOption::Async);
-                        }
-                    }
-                }
-                _ => {}
+                self.judge();
             }
         }
-        if functions > MAX_FUNCTIONS {
-            self.refusals.push(format!("it has {functions} functions, at most {MAX_FUNCTIONS} are allowed"));
-        }
-        if largest > MAX_FUNCTION_BYTES {
-            self.refusals.push(format!(
-                "its largest function has {largest} bytes, at most {MAX_FUNCTION_BYTES} are allowed: \
-                 build it with optimization"
-            ));
-        }
-        if asynchronous {
-            self.refusals
-                .push("it exports asynchronous functions: build it with synchronous bindings".to_owned());
-        }
-        Ok(())
     }
 
     fn judge(&mut self) {
@@ -167,8 +126,9 @@ impl Inspection {
             match known {
                 Some(interface) if supported(version) => self.interfaces.push(interface),
                 Some(_) => self.refusals.push(format!(
-                    "it exports `{export}`, a version this host does not know: rebuild it against \
-                     ktables:codec {SUPPORTED_VERSIONS}"
+                    "it exports {}, a version this host does not know: rebuild it against ktables:codec \
+                     {SUPPORTED_VERSIONS}",
+                    quoted(export)
                 )),
                 None => {}
             }
@@ -180,7 +140,7 @@ impl Inspection {
                 "it exports no codec: none of value-codec, key-codec, group-scheme (plain or -batch) of {}; \
                  it has {} (in Rust, is there a line `ktables_guest::export!(…)`?)",
                 PACKAGE.trim_end_matches('/'),
-                if self.exports.is_empty() { "no exports".to_owned() } else { self.exports.join(", ") }
+                listed(&self.exports)
             ));
         }
     }
@@ -191,16 +151,33 @@ fn refuse_import(import: &str) -> Option<String> {
     match of_package(import) {
         Some(("logging" | "types", version)) if supported(version) => None,
         Some(("logging" | "types", _)) => Some(format!(
-            "it imports `{import}`, a version this host does not know: rebuild it against ktables:codec \
-             {SUPPORTED_VERSIONS}"
+            "it imports {}, a version this host does not know: rebuild it against ktables:codec \
+             {SUPPORTED_VERSIONS}",
+            quoted(import)
         )),
         _ if import.starts_with("wasi:") => Some(format!(
-            "it imports `{import}`: codecs have no WASI here. Build for a target without it \
-             (Rust: wasm32-unknown-unknown), or stub it with `ktables codec build --stub-wasi`"
+            "it imports {}: codecs have no WASI here. Build for a target without it (Rust: \
+             wasm32-unknown-unknown), or stub it with `ktables codec build --stub-wasi`",
+            quoted(import)
         )),
         _ => Some(format!(
-            "it imports `{import}`, which no codec gets: the only import there is is {PACKAGE}logging"
+            "it imports {}, which no codec gets: the only import there is is {PACKAGE}logging",
+            quoted(import)
         )),
+    }
+}
+
+/// The most exports that a message lists.
+const LISTED: usize = 10;
+
+fn listed(exports: &[String]) -> String {
+    if exports.is_empty() {
+        return "no exports".to_owned();
+    }
+    let names: Vec<String> = exports.iter().take(LISTED).map(|name| quoted(name)).collect();
+    match exports.len().saturating_sub(LISTED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
     }
 }
 

@@ -2,23 +2,25 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
-use wasmtime::Store;
 use wasmtime::component::{Instance as WasmInstance, InstancePre};
+use wasmtime::{Store, UpdateDeadline};
 
+use crate::codec::workers::TICK;
 use crate::codec::{
     ComponentId, Encoded, GroupKey, HostFailure, PackedAnswers, RejectKind, Rejection, broken_contract,
     checked_text,
 };
 use crate::log::Header;
 use crate::packed::Packed;
-use crate::wasm::Limits;
 use crate::wasm::bindings::v0_1::exports::ktables::codec as exports;
 use crate::wasm::bindings::v0_1::ktables::codec::types;
-use crate::wasm::engine::{Metering, Shared, TICK};
-use crate::wasm::fault::{CallError, Fault, budget_spent, classify};
+use crate::wasm::engine::{Metering, STACK_BYTES};
+use crate::wasm::fault::{CallError, Fault, budget_spent, classify, exceeded};
 use crate::wasm::inspect::Interface;
 use crate::wasm::state::{Exceeded, State};
+use crate::wasm::{Component, Limits};
 
 /// The answers of one call, one for each item.
 type Slots<T> = Result<Vec<Result<T, Rejection>>, CallError>;
@@ -48,9 +50,6 @@ pub(super) struct Instance {
 
 /// What an instance may use where fuel is counted: some minutes of work.
 const FUEL: u64 = 1 << 40;
-
-/// The words of a guest are cut at this many bytes.
-const MESSAGE_BYTES: usize = 4 * 1024;
 
 /// The longest key: a record's whole size in Kafka's default configuration. A batch
 /// of such keys can still be packed.
@@ -88,35 +87,44 @@ impl Exports {
 }
 
 impl Instance {
-    pub(super) fn new(
-        shared: &Shared,
-        pre: &InstancePre<State>,
-        interfaces: &[Interface],
-        id: &Arc<ComponentId>,
-        limits: &Limits,
-    ) -> Result<Self, CallError> {
-        let state = State::new(id.clone(), limits.memory, shared.budget.clone());
+    pub(super) fn new(component: &Component) -> Result<Self, CallError> {
+        let Component { shared, pre, interfaces, id, limits, host_bytes, common, .. } = component;
+        let mut state = State::new(id.clone(), limits.memory, shared.budget.clone(), common.messages.clone());
+        state.charge(*host_bytes).map_err(|()| exceeded(&state, limits))?;
         let mut store = Store::new(&shared.engine, state);
         store.limiter(|state| state);
+        let slow_calls = common.slow_calls.clone();
+        store.epoch_deadline_callback(move |mut store| {
+            let state = store.data_mut();
+            // The first time the call has become slow, and the second its time is over.
+            Ok(match state.ticks_left.take() {
+                Some(left) => {
+                    state.slow = Some(slow_calls.enter());
+                    UpdateDeadline::Continue(left)
+                }
+                None => UpdateDeadline::Interrupt,
+            })
+        });
         store.set_hostcall_fuel(limits.output_per_call());
-        store.set_epoch_deadline(ticks(limits, 0));
+        store.set_epoch_deadline(ticks(limits.start_deadline));
         if shared.metering == Metering::Fuel {
             // OK because this engine meters fuel.
             store.set_fuel(FUEL).expect("an engine that meters fuel");
         }
-        let instance = pre.instantiate(&mut store).map_err(|error| start_failed(&error, &store, limits))?;
+        let instance = on_guest_stack(|| pre.instantiate(&mut store));
+        let instance = instance.map_err(|error| start_failed(&error, &store, limits))?;
         match Exports::load(pre, instance, &mut store, interfaces) {
             Ok(exports) => Ok(Self { store, exports, id: id.clone(), limits: limits.clone(), broken: false }),
-            Err(error) => Err(classify(&error, store.data(), limits, 0)),
+            Err(error) => Err(classify(&error, store.data(), limits, limits.start_deadline)),
         }
     }
 
     /// What the component says of itself.
     pub(super) fn describe(&mut self) -> Result<Option<exports::plugin::Info>, CallError> {
-        self.begin(0);
+        self.begin_start();
         let Some(plugin) = &self.exports.plugin else { return Ok(None) };
-        let info = plugin.call_describe(&mut self.store);
-        info.map(Some).map_err(|error| self.failed(&error, 0))
+        let info = on_guest_stack(|| plugin.call_describe(&mut self.store));
+        info.map(Some).map_err(|error| self.start_call_failed(&error))
     }
 
     /// Configures the component; its own words if it refuses.
@@ -124,10 +132,10 @@ impl Instance {
         &mut self,
         context: exports::plugin::Context<'_>,
     ) -> Result<Result<(), String>, CallError> {
-        self.begin(0);
+        self.begin_start();
         let Some(plugin) = &self.exports.plugin else { return Ok(Ok(())) };
-        let answer = plugin.call_configure(&mut self.store, context);
-        answer.map_err(|error| self.failed(&error, 0))
+        let answer = on_guest_stack(|| plugin.call_configure(&mut self.store, context));
+        answer.map_err(|error| self.start_call_failed(&error))
     }
 
     /// What the instance has used since it was made, if its engine counts that.
@@ -280,12 +288,29 @@ impl Instance {
 
     /// Winds the deadline up for a call with this many records.
     fn begin(&mut self, records: usize) {
-        self.store.set_epoch_deadline(ticks(&self.limits, records));
-        self.store.data_mut().begin_call();
+        let ticks = ticks(self.limits.deadline_for(records));
+        let quick = ticks.min(QUICK_TICKS);
+        self.store.set_epoch_deadline(quick);
+        self.store.data_mut().begin_call(Some(ticks - quick).filter(|&left| left > 0));
+    }
+
+    /// Lets other calls of the component be slow.
+    pub(super) fn end_call(&mut self) {
+        self.store.data_mut().slow = None;
+    }
+
+    /// The same for a call that an instance gets once, before its first record.
+    fn begin_start(&mut self) {
+        self.store.set_epoch_deadline(ticks(self.limits.start_deadline));
+        self.store.data_mut().begin_call(None);
     }
 
     fn failed(&self, error: &wasmtime::Error, records: usize) -> CallError {
-        classify(error, self.store.data(), &self.limits, records)
+        classify(error, self.store.data(), &self.limits, self.limits.deadline_for(records))
+    }
+
+    fn start_call_failed(&self, error: &wasmtime::Error) -> CallError {
+        classify(error, self.store.data(), &self.limits, self.limits.start_deadline)
     }
 
     /// The simple form: a call for each item, the deadline over all of them.
@@ -379,11 +404,8 @@ impl Instance {
         Err(self.rejection(RejectKind::Output, message))
     }
 
-    fn rejection(&self, kind: RejectKind, mut message: String) -> Rejection {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
-        // A guest's message may have been as long as an answer may be.
-        message.shrink_to_fit();
-        Rejection { kind, message, component: Some(self.id.clone()) }
+    fn rejection(&self, kind: RejectKind, message: String) -> Rejection {
+        Rejection::new(kind, message, Some(self.id.clone()))
     }
 }
 
@@ -391,9 +413,15 @@ impl Instance {
 /// needs more memory than it may have.
 fn start_failed(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -> CallError {
     if store.data().exceeded.is_some() || error.downcast_ref::<wasmtime::Trap>().is_some() {
-        return classify(error, store.data(), limits, 0);
+        return classify(error, store.data(), limits, limits.start_deadline);
     }
-    CallError::Host(HostFailure { reason: format!("no instance of the component can be made: {error:#}") })
+    let reason = match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+        Some(_) => "no instance of the component can be made now: all that this process has room for are in \
+                    use"
+        .to_owned(),
+        None => format!("no instance of the component can be made: {error:#}"),
+    };
+    CallError::Host(HostFailure { reason })
 }
 
 /// The indices, if they ascend and are those of items.
@@ -429,11 +457,24 @@ fn missing() -> CallError {
     CallError::Fault(Fault::contract("the component lacks the interface"))
 }
 
+/// What the host needs of a stack besides what the guest may use.
+const HOST_STACK_BYTES: usize = 512 << 10;
+
+/// Runs a guest where there is room for its stack: the caller's, or another one if a caller's
+/// thread was given too small a stack.
+pub(super) fn on_guest_stack<T>(call: impl FnOnce() -> T) -> T {
+    let needed = STACK_BYTES + HOST_STACK_BYTES;
+    stacker::maybe_grow(needed, 2 * needed, call)
+}
+
+/// How many ticks a call may take before it is slow: the one under way, and a whole one.
+const QUICK_TICKS: u64 = 2;
+
 /// As good as for ever; wasmtime adds it to the ticks so far.
 const MAX_TICKS: u64 = u64::MAX / 2;
 
-fn ticks(limits: &Limits, records: usize) -> u64 {
-    let ticks = limits.deadline_for(records).as_nanos().div_ceil(TICK.as_nanos());
+fn ticks(deadline: Duration) -> u64 {
+    let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
     // One more: the tick under way counts for less than a whole one.
     u64::try_from(ticks).unwrap_or(MAX_TICKS).min(MAX_TICKS) + 1
 }

@@ -34,6 +34,10 @@ pub struct Limits {
     /// `limits.deadline_per_record`: 1 ms by default: the slowest
     /// interpreter that was tried needs 0.04 ms for a record. In the large profile 5 ms.
     pub deadline_per_record: Duration,
+    /// `limits.start_deadline`: the time that starting an instance may take, and each of the calls
+    /// it gets before its first record, `describe` and `configure`. 5 s by default: an interpreter
+    /// starts in a fraction of a second, and a busy machine must not refuse a codec.
+    pub start_deadline: Duration,
 }
 
 /// A call may return this many times the output of one record. What is more comes in
@@ -49,6 +53,7 @@ impl Limits {
             output: 8 << 20,
             deadline: Duration::from_millis(500),
             deadline_per_record: Duration::from_millis(1),
+            start_deadline: Duration::from_secs(5),
         };
         match profile {
             Profile::Small => small,

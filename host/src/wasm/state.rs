@@ -3,18 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use wasmtime::{ResourceLimiter, Result};
 
-use crate::codec::ComponentId;
+use crate::codec::workers::Slow;
+use crate::codec::{ComponentId, Rejection};
+use crate::escape::{one_line, one_line_within};
 use crate::wasm::bindings::v0_1::ktables::codec::{logging, types};
-
-/// A message is cut at this many bytes.
-const MESSAGE_BYTES: usize = 8 * 1024;
-
-/// Messages past this many in one call are dropped, so that a guest cannot fill
-/// the log.
-const MESSAGES_PER_CALL: usize = 100;
+use crate::wasm::component::NAME_BYTES;
+use crate::wasm::messages::{Admission, GuestMessages};
 
 /// Bytes a table takes for each element: a pointer and what wasmtime keeps by it.
 const TABLE_ELEMENT_BYTES: usize = 16;
@@ -57,7 +55,12 @@ pub(super) struct State {
     limit: usize,
     used: usize,
     budget: Arc<Budget>,
-    messages: usize,
+    /// How many messages the component may still log.
+    messages: Arc<GuestMessages>,
+    /// The ticks that the current call may take once it is slow; `None` if it is slow already.
+    pub(super) ticks_left: Option<u64>,
+    /// That the current call is slow.
+    pub(super) slow: Option<Slow>,
     /// The bound that the current call ran into.
     pub(super) exceeded: Option<Exceeded>,
     /// The last error the guest logged: its panic message, when it panics.
@@ -65,15 +68,36 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(id: Arc<ComponentId>, limit: usize, budget: Arc<Budget>) -> Self {
-        Self { id, limit, used: 0, budget, messages: 0, exceeded: None, last_error: None }
+    pub(super) fn new(
+        id: Arc<ComponentId>,
+        limit: usize,
+        budget: Arc<Budget>,
+        messages: Arc<GuestMessages>,
+    ) -> Self {
+        Self {
+            id,
+            limit,
+            used: 0,
+            budget,
+            messages,
+            ticks_left: None,
+            slow: None,
+            exceeded: None,
+            last_error: None,
+        }
     }
 
-    /// Forgets what the call before left.
-    pub(super) fn begin_call(&mut self) {
-        self.messages = 0;
+    /// Forgets what the call before left. One that turns slow may take so many more ticks.
+    pub(super) fn begin_call(&mut self, ticks_left: Option<u64>) {
+        self.ticks_left = ticks_left;
+        self.slow = None;
         self.exceeded = None;
         self.last_error = None;
+    }
+
+    /// Charges what the host keeps for the instance.
+    pub(super) fn charge(&mut self, bytes: usize) -> Result<(), ()> {
+        if self.grow(bytes) { Ok(()) } else { Err(()) }
     }
 
     fn grow(&mut self, bytes: usize) -> bool {
@@ -112,34 +136,37 @@ impl types::Host for State {}
 
 impl logging::Host for State {
     fn log(&mut self, level: logging::Level, message: String) {
-        self.messages += 1;
-        let (component, digest) = (&self.id.name, &self.id.digest);
-        let end = message.floor_char_boundary(MESSAGE_BYTES);
-        let message = &message[..end];
         if level == logging::Level::Error {
-            self.last_error = Some(message.to_owned());
+            // No more of it is ever shown.
+            let end = message.floor_char_boundary(Rejection::MESSAGE_BYTES);
+            self.last_error = Some(message[..end].to_owned());
         }
-        if self.messages == MESSAGES_PER_CALL + 1 {
+        let component = one_line_within(&self.id.name, NAME_BYTES);
+        let digest = &self.id.digest;
+        let dropped = match self.messages.admit(Instant::now(), message.len()) {
+            Admission::Dropped => return,
+            Admission::Admitted { dropped } => dropped,
+        };
+        if dropped > 0 {
             tracing::warn!(
-                component,
+                target: "ktables::guest",
+                %component,
                 digest,
-                "more than {MESSAGES_PER_CALL} messages in one call; the rest is dropped"
+                "{dropped} messages of the component were dropped: they came too fast"
             );
         }
-        if self.messages > MESSAGES_PER_CALL {
-            return;
-        }
+        let message = one_line(&message);
         match level {
             logging::Level::Trace => {
-                tracing::trace!(target: "ktables::guest", component, digest, "{message}")
+                tracing::trace!(target: "ktables::guest", %component, digest, "{message}")
             }
             logging::Level::Debug => {
-                tracing::debug!(target: "ktables::guest", component, digest, "{message}")
+                tracing::debug!(target: "ktables::guest", %component, digest, "{message}")
             }
-            logging::Level::Info => tracing::info!(target: "ktables::guest", component, digest, "{message}"),
-            logging::Level::Warn => tracing::warn!(target: "ktables::guest", component, digest, "{message}"),
+            logging::Level::Info => tracing::info!(target: "ktables::guest", %component, digest, "{message}"),
+            logging::Level::Warn => tracing::warn!(target: "ktables::guest", %component, digest, "{message}"),
             logging::Level::Error => {
-                tracing::error!(target: "ktables::guest", component, digest, "{message}")
+                tracing::error!(target: "ktables::guest", %component, digest, "{message}")
             }
         }
     }

@@ -1,9 +1,15 @@
 //! From writes to records, checked. Runs on a codec worker.
 
-use crate::codec::{Codecs, Encoded, GroupKey, HostFailure, Rejection, broken_contract, json_equal};
+use crate::codec::{
+    CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, Rejection, broken_contract, json_equal,
+};
+use crate::escape::one_line_within;
 use crate::log::{Header, NewRecord};
 use crate::packed::Packed;
 use crate::writer::{Target, Verify, Write, WriteError};
+
+/// The longest name that a message quotes, in bytes.
+const QUOTED_BYTES: usize = 256;
 
 /// A write on its way, or why it goes no further.
 type Step<T> = Result<T, WriteError>;
@@ -12,16 +18,20 @@ type Step<T> = Result<T, WriteError>;
 type Pending<'a> = (usize, &'a str, &'a str);
 
 /// The key and the record of each write, in order.
+///
+/// # Errors
+///
+/// [`CodecFailure::Fault`] if a codec faulted: each write is to be prepared alone, and one that is
+/// alone is refused.
 pub(super) fn prepare(
     codecs: &Codecs,
     verify: Verify,
-    writes: Vec<Write>,
-) -> Result<Vec<Step<(String, NewRecord)>>, HostFailure> {
-    let (targets, values): (Vec<_>, Vec<_>) =
-        writes.into_iter().map(|write| (write.target, write.value)).unzip();
-    let keys = keys(codecs, targets)?;
+    writes: &[Write],
+) -> Result<Vec<Step<(String, NewRecord)>>, CodecFailure> {
+    let codecs = CheckedCodecs(codecs);
+    let keys = keys(codecs, writes)?;
     let raw_keys = encode_keys(codecs, &keys)?;
-    let mut values = encode_values(codecs, verify, &keys, values)?.into_iter();
+    let mut values = encode_values(codecs, verify, &keys, writes)?.into_iter();
     let records = keys.into_iter().zip(raw_keys).map(|(name, key)| {
         // OK because there is a value for each key.
         let value = values.next().expect("one value for each key");
@@ -35,12 +45,15 @@ pub(super) fn prepare(
 
 /// The key of each target, which the group scheme, if there is one, must know as
 /// its own.
-fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, HostFailure> {
-    let mut keys = Vec::with_capacity(targets.len());
-    for target in targets {
-        keys.push(match (target, &codecs.scheme) {
-            (Target::Key(key), None) => Ok(key),
-            (Target::Key(key), Some(scheme)) => match only(scheme.split(&[&key])?) {
+fn keys(codecs: CheckedCodecs<'_>, writes: &[Write]) -> Result<Vec<Step<String>>, CodecFailure> {
+    writes.iter().map(|write| key(codecs, write.target.clone())).collect()
+}
+
+fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecFailure> {
+    let (group, member) = match target {
+        Target::Key(key) => {
+            let Some(split) = codecs.split(&[&key]) else { return Ok(Ok(key)) };
+            return Ok(match only(split?) {
                 Ok(Some(_)) => Ok(key),
                 Ok(None) => {
                     let reason =
@@ -48,46 +61,47 @@ fn keys(codecs: &Codecs, targets: Vec<Target>) -> Result<Vec<Step<String>>, Host
                     Err(WriteError::NotVerified { key, reason })
                 }
                 Err(rejection) => Err(WriteError::Rejected { key, action: "split the key", rejection }),
-            },
-            (Target::Member { group, member }, None) => Err(WriteError::NoScheme { group, member }),
-            (Target::Member { group, member }, Some(scheme)) => {
-                match only(scheme.join(&[(&group, &member)])?) {
-                    Err(rejection) => {
-                        let key = format!("{group}/{member}");
-                        Err(WriteError::Rejected { key, action: "make a key of group and member", rejection })
-                    }
-                    Ok(key) => {
-                        let pair = GroupKey { group: group.into(), member: member.into() };
-                        match only(scheme.split(&[&key])?) {
-                            Ok(Some(back)) if back == pair => Ok(key.into()),
-                            back => {
-                                let back = match back {
-                                    Ok(Some(back)) => {
-                                        format!("group `{}`, member `{}`", back.group, back.member)
-                                    }
-                                    Ok(None) => "nothing: it is a foreign key".to_owned(),
-                                    Err(rejection) => rejection.to_string(),
-                                };
-                                let (group, member) = (&pair.group, &pair.member);
-                                let reason =
-                                    format!("the key of group `{group}`, member `{member}` splits to {back}");
-                                Err(WriteError::NotVerified { key: key.into(), reason })
-                            }
-                        }
-                    }
-                }
-            }
-        });
-    }
-    Ok(keys)
+            });
+        }
+        Target::Member { group, member } => (group, member),
+    };
+    let Some(joined) = codecs.join(&group, &member) else {
+        return Ok(Err(WriteError::NoScheme { group, member }));
+    };
+    let key = match only(joined?) {
+        Ok(key) => String::from(key),
+        Err(rejection) => {
+            let key = format!("{group}/{member}");
+            return Ok(Err(WriteError::Rejected {
+                key,
+                action: "make a key of group and member",
+                rejection,
+            }));
+        }
+    };
+    // OK because there is a scheme.
+    let back = match only(codecs.split(&[&key]).expect("a scheme")?) {
+        Ok(Some(back)) if *back.group == *group && *back.member == *member => return Ok(Ok(key)),
+        Ok(Some(back)) => format!("group `{}`, member `{}`", quoted(&back.group), quoted(&back.member)),
+        Ok(None) => "nothing: it is a foreign key".to_owned(),
+        Err(rejection) => rejection.to_string(),
+    };
+    let (group, member) = (quoted(&group), quoted(&member));
+    let reason = format!("the key of group `{group}`, member `{member}` splits to {back}");
+    Ok(Err(WriteError::NotVerified { key, reason }))
+}
+
+/// A name in a message.
+fn quoted(name: &str) -> impl std::fmt::Display + '_ {
+    one_line_within(name, QUOTED_BYTES)
 }
 
 /// The bytes of each key, which must decode to the key again.
-fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8>>>, HostFailure> {
+fn encode_keys(codecs: CheckedCodecs<'_>, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8>>>, CodecFailure> {
     let texts: Vec<&str> = keys.iter().flatten().map(String::as_str).collect();
-    let encoded = codecs.key.encode(&texts)?;
+    let encoded = codecs.encode_keys(&texts)?;
     let raw = pack(encoded.iter().map(Result::unwrap_or_default).collect::<Vec<_>>())?;
-    let decoded = codecs.key.decode(&raw)?;
+    let decoded = codecs.decode_keys(&raw)?;
     let mut answers = encoded.iter().zip(decoded.iter());
     let checked = keys.iter().map(|key| {
         let key = key.clone()?;
@@ -100,7 +114,8 @@ fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8
         match back {
             Ok(back) if back == key.as_bytes() => Ok(raw.to_vec()),
             Ok(back) => {
-                let reason = format!("readers would see the key `{}`", String::from_utf8_lossy(back));
+                let back = String::from_utf8_lossy(back);
+                let reason = format!("readers would see the key `{}`", quoted(&back));
                 Err(WriteError::NotVerified { key, reason })
             }
             Err(rejection) => Err(rejected(key, "decode the key again", rejection)),
@@ -111,14 +126,14 @@ fn encode_keys(codecs: &Codecs, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8
 
 /// The record's value for each key; `None` for a delete.
 fn encode_values(
-    codecs: &Codecs,
+    codecs: CheckedCodecs<'_>,
     verify: Verify,
     keys: &[Step<String>],
-    values: Vec<Option<String>>,
-) -> Result<Vec<Step<Option<Encoded>>>, HostFailure> {
-    let mut steps: Vec<Step<Option<Encoded>>> = Vec::with_capacity(values.len());
+    writes: &[Write],
+) -> Result<Vec<Step<Option<Encoded>>>, CodecFailure> {
+    let mut steps: Vec<Step<Option<Encoded>>> = Vec::with_capacity(writes.len());
     let mut pending = Vec::new();
-    for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
+    for (index, (key, value)) in keys.iter().zip(writes.iter().map(|write| &write.value)).enumerate() {
         let mut step = Ok(None);
         if let (Ok(key), Some(value)) = (key, value) {
             match ktables_json::check(value) {
@@ -131,7 +146,7 @@ fn encode_values(
         steps.push(step);
     }
     let texts: Vec<&str> = pending.iter().map(|&(_, _, value)| value).collect();
-    let encoded = codecs.value.encode(&texts)?;
+    let encoded = codecs.encode_values(&texts)?;
     let refusals = refusals(codecs, verify, &pending, &encoded)?;
     for (((index, key, _), encoded), refusal) in pending.iter().zip(encoded).zip(refusals) {
         steps[*index] = match (encoded, refusal) {
@@ -148,23 +163,23 @@ fn encode_values(
 /// Decodes what was encoded; a refusal for each value that readers would not get
 /// as it was meant.
 fn refusals(
-    codecs: &Codecs,
+    codecs: CheckedCodecs<'_>,
     verify: Verify,
     pending: &[Pending<'_>],
     encoded: &[Result<Encoded, Rejection>],
-) -> Result<Vec<Option<WriteError>>, HostFailure> {
+) -> Result<Vec<Option<WriteError>>, CodecFailure> {
     if verify == Verify::Off {
         return Ok(pending.iter().map(|_| None).collect());
     }
     let nothing = Encoded::default();
     let encoded: Vec<&Encoded> = encoded.iter().map(|encoded| encoded.as_ref().unwrap_or(&nothing)).collect();
     let raw = pack(encoded.iter().map(|encoded| encoded.raw.as_slice()).collect::<Vec<_>>())?;
-    let headers: Vec<&[Header]> = if codecs.value.wants_headers() {
+    let headers: Vec<&[Header]> = if codecs.wants_headers() {
         encoded.iter().map(|encoded| encoded.headers.as_slice()).collect()
     } else {
         Vec::new()
     };
-    let mut decoded = codecs.value.decode(&raw, &headers)?;
+    let mut decoded = codecs.decode_values(&raw, &headers)?;
     decoded.check_json(broken_contract(None));
     let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<&[u8], &Rejection>)| {
         let back = match decoded {
@@ -175,7 +190,13 @@ fn refusals(
         if verify == Verify::Decodes || json_equal(value, back) {
             return None;
         }
-        let reason = format!("readers would see {back} instead of {value}");
+        // Values may be secrets: only where they begin to differ is said.
+        let same = back.bytes().zip(value.bytes()).take_while(|(back, value)| back == value).count();
+        let reason = format!(
+            "readers would see another value: {} bytes of JSON instead of {}, which differ from byte {same} on",
+            back.len(),
+            value.len()
+        );
         Some(WriteError::NotVerified { key: key.to_owned(), reason })
     };
     Ok(pending.iter().zip(decoded.iter()).map(refusal).collect())
@@ -185,9 +206,9 @@ fn rejected(key: String, action: &'static str, rejection: &Rejection) -> WriteEr
     WriteError::Rejected { key, action, rejection: rejection.clone() }
 }
 
-fn pack(items: Vec<&[u8]>) -> Result<Packed, HostFailure> {
-    Packed::checked(items)
-        .ok_or_else(|| HostFailure { reason: "more than 4 GiB to be written at once".to_owned() })
+fn pack(items: Vec<&[u8]>) -> Result<Packed, CodecFailure> {
+    let too_much = || HostFailure { reason: "more than 4 GiB to be written at once".to_owned() };
+    Ok(Packed::checked(items).ok_or_else(too_much)?)
 }
 
 /// The answer for one item.
@@ -204,7 +225,7 @@ mod tests {
 
     fn check(codecs: &Codecs, target: Target, value: Option<&str>) -> Result<NewRecord, WriteError> {
         let write = Write { target, value: value.map(str::to_owned) };
-        only(prepare(codecs, Verify::Equal, vec![write]).expect("built in")).map(|(_, record)| record)
+        only(prepare(codecs, Verify::Equal, &[write]).expect("built in")).map(|(_, record)| record)
     }
 
     fn key(key: &str) -> Target {
@@ -254,7 +275,7 @@ mod tests {
             value: Some(value.to_owned()),
         };
         let writes = vec![write("a", "1"), write("b", "{"), write("c", "3")];
-        let records = prepare(&Codecs::default(), Verify::Equal, writes).unwrap();
+        let records = prepare(&Codecs::default(), Verify::Equal, &writes).unwrap();
         assert_eq!(records.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     }
 }

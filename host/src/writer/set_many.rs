@@ -2,14 +2,16 @@
 
 use std::future::IntoFuture;
 use std::iter::Peekable;
+use std::ops::Range;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::codec::workers;
+use crate::codec::{CodecFailure, workers};
 use crate::log::{Ack, Delivery, LogError, NewRecord};
 use crate::writer::prepare::prepare;
-use crate::writer::{Write, WriteError, Writer};
+use crate::writer::{Target, Write, WriteError, Writer};
 
 /// How many writes are encoded in one go, and how many bytes of values (but for a
 /// last one).
@@ -112,10 +114,46 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
             bytes += write.value.as_ref().map_or(0, String::len);
             chunk.push(write);
         }
-        let len = chunk.len();
-        let (codecs, verify) = (self.writer.codecs.clone(), self.writer.verify);
-        let prepared = workers::run(move || prepare(&codecs, verify, chunk)).await;
-        prepared.unwrap_or_else(|failure| vec![Err(WriteError::Codec(failure)); len])
+        let chunk: Arc<[Write]> = chunk.into();
+        match prepare_some(self.writer, &chunk, 0..chunk.len()).await {
+            Ok(prepared) => prepared,
+            Err(CodecFailure::Host(failure)) => vec![Err(WriteError::Codec(failure)); chunk.len()],
+            // One by one, so that only the culprits are refused.
+            Err(CodecFailure::Fault(_)) => {
+                let mut prepared = Vec::with_capacity(chunk.len());
+                for index in 0..chunk.len() {
+                    match prepare_some(self.writer, &chunk, index..index + 1).await {
+                        Ok(one) => prepared.extend(one),
+                        Err(failure) => prepared.push(Err(refused(&chunk[index], failure))),
+                    }
+                }
+                prepared
+            }
+        }
+    }
+}
+
+/// Prepares some of these writes on a codec worker.
+async fn prepare_some(
+    writer: &Writer,
+    writes: &Arc<[Write]>,
+    range: Range<usize>,
+) -> Result<Vec<Prepared>, CodecFailure> {
+    let (codecs, verify, writes) = (writer.codecs.clone(), writer.verify, writes.clone());
+    workers::run(&writer.lane, move || prepare(&codecs, verify, &writes[range])).await?
+}
+
+/// Why a write is not published over which a codec failed.
+fn refused(write: &Write, failure: CodecFailure) -> WriteError {
+    let key = match &write.target {
+        Target::Key(key) => key.clone(),
+        Target::Member { group, member } => format!("{group}/{member}"),
+    };
+    match failure {
+        CodecFailure::Host(failure) => WriteError::Codec(failure),
+        CodecFailure::Fault(rejection) => {
+            WriteError::Rejected { key, action: "encode it and decode it again", rejection }
+        }
     }
 }
 

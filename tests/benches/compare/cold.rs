@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ktables::wasm::{Engine, EngineOptions, LoadOptions};
-use ktables_tests::{TOPIC, cache_folder, component_path, ktables, succeed};
+use ktables_tests::{TOPIC, cache_folder, component_path, engine_options, ktables, succeed};
 
 use crate::contender::COMMAND;
 use crate::data::{Values, Workload, key, produce};
@@ -68,7 +68,7 @@ fn component(options: &Options) -> Cell {
     let path = component_path("service-record");
     let size = std::fs::metadata(&path).unwrap().len();
     let mut cell = Cell::new("component", format!("service-record, {size} bytes, {TIMES} a round"));
-    let engine = |cache| Engine::new(EngineOptions { cache, ..EngineOptions::default() }).unwrap();
+    let engine = |cache| Engine::new(EngineOptions { cache, ..engine_options() }).unwrap();
     let (compiling, caching) = (engine(None), engine(Some(cache_folder())));
     let loaded = caching.load(&path, LoadOptions::default()).unwrap();
     for _ in 0..options.rounds {

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ktables::Packed;
-use ktables::codec::{Answers, Codecs, Encoded, HostFailure, Json, PackedAnswers, Utf8, ValueCodec};
+use ktables::codec::{
+    Answers, CodecFailure, Codecs, ComponentId, Encoded, Json, PackedAnswers, Utf8, ValueCodec,
+};
 use ktables::log::Header;
 use ktables::table::Table;
 use ktables_tests::{TOPIC, component};
@@ -205,7 +207,15 @@ struct Timed {
 }
 
 impl ValueCodec for Timed {
-    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn component(&self) -> Option<&ComponentId> {
+        self.codec.component()
+    }
+
+    fn is_built_in(&self) -> bool {
+        self.codec.is_built_in()
+    }
+
+    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         self.first.get_or_init(now);
         self.codec.decode(raw, headers)
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ktables::Packed;
-use ktables::codec::{Answers, Encoded, HostFailure, PackedAnswers, RejectKind, Rejection, ValueCodec};
+use ktables::codec::{Answers, CodecFailure, Encoded, PackedAnswers, RejectKind, Rejection, ValueCodec};
 use ktables::log::Header;
 use ktables_guest::CodecError;
 
@@ -13,7 +13,7 @@ use ktables_guest::CodecError;
 pub(crate) struct Native<T>(pub(crate) T);
 
 impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec for Native<T> {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, HostFailure> {
+    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::new();
         for raw in raw.iter() {
             answers.push(self.0.decode(raw, &[]).as_deref().map_err(|error| rejection(error.clone())));

@@ -1,8 +1,9 @@
 //! Appending to one partition: under its lock, behind the last whole batch,
 //! synced.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,37 +15,74 @@ use crate::log::{LogError, NewRecord, Offset, Partition, TopicDescription, batch
 /// process starts to append, large enough that a topic has few files.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The name of the file that appenders lock.
+const LOCK: &str = "lock";
+
 /// Appends to one partition, beside other processes that do.
 #[derive(Debug)]
 pub(super) struct Appender {
+    log: String,
     topic: String,
-    folder: PathBuf,
+    path: PathBuf,
+    /// The partition's folder: locked and synced.
+    folder: File,
+    /// A file in it that is locked, too. It may be removed while it is, so alone it is not enough.
     lock: File,
     end: Cursor,
+    /// What was found at the end of the last append does not count any more.
+    pub(super) is_stale: bool,
 }
 
 impl Appender {
     pub(super) fn open(
         root: &Path,
+        url: &str,
         topic: &TopicDescription,
         partition: Partition,
     ) -> Result<Self, LogError> {
         let end = Cursor::open_last(root, topic, partition)?;
-        let folder = topic::partition_folder(root, &topic.name, partition);
-        let path = folder.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.map_err(LogError::io("open", &path))?;
-        Ok(Self { topic: topic.name.clone(), folder, lock, end })
+        let path = topic::partition_folder(root, &topic.name, partition);
+        let folder = File::open(&path).map_err(LogError::io("open", &path))?;
+        let lock = open_lock(&path)?;
+        let (log, topic) = (url.to_owned(), topic.name.clone());
+        Ok(Self { log, topic, path, folder, lock, end, is_stale: false })
     }
 
-    /// Writes the records as one batch and syncs it; returns the first one's
-    /// offset.
+    /// Writes the records as one batch and syncs it; returns the first one's offset.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Undelivered`] if it is not known whether they are durable.
     pub(super) fn append(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
-        self.lock.lock().map_err(LogError::io("lock", &self.folder))?;
+        self.folder.lock().map_err(LogError::io("lock", &self.path))?;
+        let result = self.append_in_folder(records);
+        // Records that are durable stay so if this fails; the next append finds out.
+        self.is_stale |= self.folder.unlock().is_err();
+        result
+    }
+
+    fn append_in_folder(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
+        self.lock.lock().map_err(LogError::io("lock", &self.path))?;
+        // Somebody may have removed the file: then others lock another one.
+        while !self.is_lock_there()? {
+            self.lock = open_lock(&self.path)?;
+            self.lock.lock().map_err(LogError::io("lock", &self.path))?;
+        }
         // The lock counts only if it lies in the folder of the topic that is there now.
         let result = self.end.check_identity().and_then(|()| self.append_locked(records));
-        self.lock.unlock().map_err(LogError::io("unlock", &self.folder))?;
+        self.is_stale |= self.lock.unlock().is_err();
         result
+    }
+
+    /// Whether the lock's path still names the file that is locked.
+    fn is_lock_there(&self) -> Result<bool, LogError> {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let held = self.lock.metadata().map_err(LogError::io("look at the lock of", &self.path))?;
+        match fs::metadata(self.path.join(LOCK)) {
+            Ok(there) => Ok(identity(there) == identity(held)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(LogError::io("look at the lock of", &self.path)(error)),
+        }
     }
 
     fn append_locked(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
@@ -63,15 +101,36 @@ impl Appender {
             return Err(LogError::Replaced { topic, partition, reason });
         }
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-            // Best effort: what cannot be cut now is cut by the next append.
-            let _ = file.set_len(before);
-            return Err(LogError::io("append to", &path)(error));
+            // What is cut was not written.
+            return Err(match file.set_len(before) {
+                Ok(()) => LogError::io("append to", &path)(error),
+                Err(_) => self.unknown(&error),
+            });
         }
-        if before == 0 {
-            topic::sync_folder(&self.folder)?;
+        if before == 0
+            && let Err(error) = self.folder.sync_all()
+        {
+            return Err(self.unknown(&error));
         }
-        while self.end.next_batch()?.is_some() {}
+        // From here on the records are durable, whatever else fails.
+        loop {
+            match self.end.next_batch() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(topic = self.topic, "behind records that were written: {error}");
+                    self.is_stale = true;
+                    break;
+                }
+            }
+        }
         Ok(base)
+    }
+
+    /// The records may be written or not.
+    fn unknown(&self, error: &io::Error) -> LogError {
+        let (log, topic) = (self.log.clone(), self.topic.clone());
+        LogError::Undelivered { log, topic, reason: error.to_string() }
     }
 
     /// The segment for the next batch: a new one when the last would grow past
@@ -79,7 +138,7 @@ impl Appender {
     fn segment_to_append(&self, len: usize) -> PathBuf {
         let position = self.end.position();
         if position > 0 && position + len as u64 > SEGMENT_BYTES {
-            segment_path(&self.folder, self.end.next_offset())
+            segment_path(&self.path, self.end.next_offset())
         } else {
             self.end.path().to_owned()
         }
@@ -101,6 +160,13 @@ impl Appender {
         self.end.forget();
         Ok(())
     }
+}
+
+/// Opens the file in a partition's folder that appenders lock.
+fn open_lock(folder: &Path) -> Result<File, LogError> {
+    let path = folder.join(LOCK);
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    lock.map_err(LogError::io("open", &path))
 }
 
 /// Milliseconds since 1970.

@@ -4,9 +4,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::log::dir::append::Appender;
 use crate::log::dir::topic;
@@ -14,6 +15,9 @@ use crate::log::{Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDes
 
 /// How many records may wait to be written; more wait in `send`.
 const QUEUE: usize = 2 * 1024;
+
+/// How many KiB of records may wait; more wait in `send`.
+const QUEUE_KIB: u32 = 64 * 1024;
 
 /// The most records of one append: as many as a reader takes at once.
 const APPEND_RECORDS: usize = 1024;
@@ -31,6 +35,7 @@ struct Pending {
     place: Place,
     record: NewRecord,
     answer: oneshot::Sender<Result<Ack, LogError>>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Records on their way to a partition, as one.
@@ -39,6 +44,7 @@ struct PendingAll {
     place: Place,
     records: Vec<NewRecord>,
     answer: oneshot::Sender<Result<Offset, LogError>>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// What the thread is asked to do, in order.
@@ -66,17 +72,17 @@ pub(super) struct Committer {
     queue: mpsc::Sender<Job>,
     /// Keyless records go round the partitions.
     keyless: AtomicU32,
+    room: Arc<Semaphore>,
 }
 
 impl Committer {
     pub(super) fn start(root: &Path, url: &str) -> Result<Self, LogError> {
         let (queue, pending) = mpsc::channel(QUEUE);
         let thread = Thread { root: root.to_owned(), url: url.to_owned(), appenders: HashMap::new() };
-        std::thread::Builder::new()
-            .name("ktables-commit".to_owned())
-            .spawn(move || thread.run(pending))
+        crate::thread::spawn("ktables-commit", move || thread.run(pending))
             .map_err(LogError::io("start a thread to write", root))?;
-        Ok(Self { queue, keyless: AtomicU32::new(0) })
+        let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
+        Ok(Self { queue, keyless: AtomicU32::new(0), room })
     }
 
     pub(super) async fn send(
@@ -87,8 +93,9 @@ impl Committer {
         self.check(topic, &record)?;
         let partition = self.partition(topic, &record)?;
         let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
+        let room = self.room(size(&record)).await?;
         let (answer, delivery) = oneshot::channel();
-        let pending = Pending { place, record, answer };
+        let pending = Pending { place, record, answer, _room: room };
         self.queue.send(Job::Write(pending)).await.map_err(|_| LogError::Closed)?;
         Ok(Delivery::new(delivery))
     }
@@ -122,11 +129,18 @@ impl Committer {
         }
         let count = records.len() as Offset;
         let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
+        let room = self.room(bytes).await?;
         let (answer, answered) = oneshot::channel();
-        let pending = PendingAll { place, records, answer };
+        let pending = PendingAll { place, records, answer, _room: room };
         self.queue.send(Job::WriteAll(pending)).await.map_err(|_| LogError::Closed)?;
         let base = answered.await.unwrap_or(Err(LogError::Closed))?;
         Ok((base..base + count).map(|offset| Ack { partition, offset }).collect())
+    }
+
+    /// Waits until there is room for so many bytes.
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LogError> {
+        let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
+        self.room.clone().acquire_many_owned(kib).await.map_err(|_| LogError::Closed)
     }
 
     /// Fails if no directory can keep the record.
@@ -186,7 +200,7 @@ impl Thread {
             // Nobody may be waiting any more.
             match next {
                 Some(Job::Flush(done)) => drop(done.send(())),
-                Some(Job::WriteAll(PendingAll { place, records, answer })) => {
+                Some(Job::WriteAll(PendingAll { place, records, answer, _room })) => {
                     drop(answer.send(self.append(&place, &records)));
                 }
                 Some(Job::Write(_)) | None => {}
@@ -198,7 +212,7 @@ impl Thread {
     /// records is kept.
     fn commit(&mut self, group: Vec<Pending>) {
         let mut places: BTreeMap<Place, (Vec<NewRecord>, Vec<_>)> = BTreeMap::new();
-        for Pending { place, record, answer } in group {
+        for Pending { place, record, answer, _room } in group {
             let (records, answers) = places.entry(place).or_default();
             records.push(record);
             answers.push(answer);
@@ -220,7 +234,7 @@ impl Thread {
             self.appenders.remove(place);
             result = self.appender(place)?.append(records);
         }
-        if result.is_err() {
+        if result.is_err() || self.appenders.get(place).is_some_and(|appender| appender.is_stale) {
             // Start afresh from the files next time.
             self.appenders.remove(place);
         }
@@ -240,7 +254,7 @@ impl Thread {
                     let (topic, partition) = (topic.name, place.partition);
                     return Err(LogError::Replaced { topic, partition, reason });
                 }
-                Ok(entry.insert(Appender::open(&self.root, &topic, place.partition)?))
+                Ok(entry.insert(Appender::open(&self.root, &self.url, &topic, place.partition)?))
             }
         }
     }

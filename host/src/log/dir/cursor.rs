@@ -204,7 +204,10 @@ impl Cursor {
     fn is_torn(&self, rest: &[u8]) -> bool {
         match batch::frame(rest, self.next) {
             batch::Frame::Whole { .. } => false,
-            batch::Frame::Partial { .. } => !batch::contains_whole_batch(rest, self.next),
+            // What lies within the frames of its records is its own, whatever it looks like.
+            batch::Frame::Partial { .. } => batch::end_of_frames(rest)
+                .and_then(|end| rest.get(end..))
+                .is_none_or(|behind| !batch::contains_whole_batch(behind, self.next)),
             batch::Frame::Bad(_) => {
                 let claimed =
                     rest.get(8..12).map_or(0, |len| i32::from_be_bytes([len[0], len[1], len[2], len[3]]));

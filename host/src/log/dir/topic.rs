@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::file::read_bounded;
 use crate::log::{LogError, NewTopic, Partition, TopicDescription};
 
 /// The most partitions a topic may have here: each is a folder with open files.
 const MAX_PARTITIONS: Partition = 256;
+
+/// The largest `topic.json`: it has an identity and a number.
+const MAX_MANIFEST_BYTES: usize = 64 * 1024;
 
 /// The longest name Kafka allows.
 const MAX_NAME: usize = 249;
@@ -45,7 +49,7 @@ pub(super) fn identity(root: &Path, topic: &str) -> Result<Option<String>, LogEr
 
 fn manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError> {
     let path = folder(root, topic).join("topic.json");
-    let text = match fs::read(&path) {
+    let text = match read_bounded(&path, MAX_MANIFEST_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io("read", &path)(error)),
@@ -78,22 +82,14 @@ pub(super) fn create(
     }
     // A name no topic can have: `~` is not allowed in one.
     let draft = root.join(format!("~{id}"));
-    for partition in 0..partitions {
-        let folder = draft.join(partition.to_string());
-        fs::create_dir_all(&folder).map_err(LogError::io("create", &folder))?;
-    }
-    let manifest = serde_json::to_vec(&Manifest { id, partitions });
-    let path = draft.join("topic.json");
-    // OK because a manifest is a string and a number.
-    let manifest = manifest.expect("serializes");
-    let written =
-        fs::File::create(&path).and_then(|mut file| file.write_all(&manifest).and_then(|()| file.sync_all()));
-    written.map_err(LogError::io("write", &path))?;
-    sync_folder(&draft)?;
+    let written = write_draft(&draft, &Manifest { id, partitions });
     let place = folder(root, topic);
-    if let Err(error) = fs::rename(&draft, &place) {
+    let renamed = written.and_then(|()| Ok(fs::rename(&draft, &place)));
+    if !matches!(renamed, Ok(Ok(()))) {
         // Best effort: a draft left behind is in nobody's way.
         let _ = fs::remove_dir_all(&draft);
+    }
+    if let Err(error) = renamed? {
         return Err(match (place.exists(), place.join("topic.json").exists()) {
             (true, true) => LogError::TopicExists { log: url.to_owned(), topic: topic.to_owned() },
             (true, false) => LogError::InvalidTopic {
@@ -105,6 +101,21 @@ pub(super) fn create(
     }
     sync_folder(root)?;
     describe(root, url, topic)
+}
+
+/// Writes the folder of a topic.
+fn write_draft(draft: &Path, manifest: &Manifest) -> Result<(), LogError> {
+    for partition in 0..manifest.partitions {
+        let folder = draft.join(partition.to_string());
+        fs::create_dir_all(&folder).map_err(LogError::io("create", &folder))?;
+    }
+    let path = draft.join("topic.json");
+    // OK because a manifest is a string and a number.
+    let manifest = serde_json::to_vec(manifest).expect("serializes");
+    let written =
+        fs::File::create(&path).and_then(|mut file| file.write_all(&manifest).and_then(|()| file.sync_all()));
+    written.map_err(LogError::io("write", &path))?;
+    sync_folder(draft)
 }
 
 /// Whether a directory does as this setting says.

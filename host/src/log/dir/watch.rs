@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use crate::log::LogError;
 
 /// Counts changes below the topics that are read. One watcher serves them all: a
-/// reader woken for another's change sees that nothing is there for it.
-#[derive(Debug)]
+/// reader woken for another's change sees that nothing is there for it. A clone is a handle.
+#[derive(Debug, Clone)]
 pub(super) struct Notifications {
     changes: watch::Sender<u64>,
     /// Made when the first topic is read. A std lock: held while a folder is
     /// registered.
-    watched: Mutex<Option<Watched>>,
+    watched: Arc<Mutex<Option<Watched>>>,
 }
 
 /// A watcher, and what it watches.
@@ -29,7 +29,7 @@ struct Watched {
 
 impl Default for Notifications {
     fn default() -> Self {
-        Self { changes: watch::channel(0).0, watched: Mutex::new(None) }
+        Self { changes: watch::channel(0).0, watched: Arc::default() }
     }
 }
 

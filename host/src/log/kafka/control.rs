@@ -49,8 +49,7 @@ impl Control {
         let client = Arc::new(configs.start(Purpose::Control)?);
         let stop = Arc::new(AtomicBool::new(false));
         let (polled, told, stopped) = (client.clone(), heard.clone(), stop.clone());
-        let thread = std::thread::Builder::new().name("ktables-control".to_owned());
-        let thread = thread.spawn(move || {
+        let thread = crate::thread::spawn("ktables-control", move || {
             while !stopped.load(Ordering::Acquire) {
                 match polled.poll(PATIENCE) {
                     Some(Event::Reply(reply)) => admin::answer(reply),

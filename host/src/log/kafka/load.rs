@@ -53,7 +53,6 @@ impl Loading {
         // OK because the budget is never closed.
         let permit = BUDGET.acquire_many(shares).await.expect("never closed");
         let runtime = Handle::current();
-        let thread = std::thread::Builder::new().name("ktables-load".to_owned());
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
             if let Ok(feeds) = receiver.recv() {
@@ -61,7 +60,7 @@ impl Loading {
             }
             drop(permit);
         };
-        match thread.spawn(run) {
+        match crate::thread::spawn("ktables-load", run) {
             // Fails if the thread is gone, and with it the feeds.
             Ok(_) => drop(sender.send(feeds)),
             Err(error) => tracing::error!("no thread to load a topic: {error}"),

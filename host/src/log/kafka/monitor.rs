@@ -15,8 +15,8 @@ use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
 use crate::log::kafka::feed::{Feed, Progress, Reading};
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::lag::{Moment, Pace, Seen, now};
 use crate::log::kafka::tail::{Refresh, Tails};
+use crate::log::lag::{Moment, Pace, Seen, now};
 use crate::log::{Lag, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
 /// How often to ask what has become of the topics. One request for all of them.

@@ -85,10 +85,8 @@ impl Producer {
             reported: Condvar::new(),
         });
         let polled = inner.clone();
-        let thread = std::thread::Builder::new().name("ktables-produce".to_owned());
-        let thread = thread.spawn(move || polled.run()).map_err(|error| LogError::Client {
-            log: log.to_string(),
-            reason: format!("no thread: {error}"),
+        let thread = crate::thread::spawn("ktables-produce", move || polled.run()).map_err(|error| {
+            LogError::Client { log: log.to_string(), reason: format!("no thread: {error}") }
         })?;
         Ok(Self { inner, thread: Some(thread) })
     }
@@ -146,7 +144,7 @@ impl Producer {
             // What is outstanding then is given up.
             drop(old);
         };
-        if let Err(error) = std::thread::Builder::new().name("ktables-retire".to_owned()).spawn(end) {
+        if let Err(error) = crate::thread::spawn("ktables-retire", end) {
             tracing::warn!("what a replaced client has not written is given up: {error}");
         }
     }

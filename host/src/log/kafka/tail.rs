@@ -115,10 +115,8 @@ impl Tails {
             configs: self.configs.clone(),
             log: self.log.clone(),
         };
-        let thread = std::thread::Builder::new().name("ktables-tail".to_owned());
-        let thread = thread.spawn(move || following.run()).map_err(|error| LogError::Client {
-            log: self.log.to_string(),
-            reason: format!("no thread: {error}"),
+        let thread = crate::thread::spawn("ktables-tail", move || following.run()).map_err(|error| {
+            LogError::Client { log: self.log.to_string(), reason: format!("no thread: {error}") }
         })?;
         Ok(Tail { commands, client: shared, topics: HashMap::new(), thread: Some(thread) })
     }

@@ -63,6 +63,41 @@ impl<T: Clone> Paged<T> {
         index
     }
 
+    /// The items of pages that are not shared with another clone, here and there, by number: those
+    /// of pages from `page` on, until so many pages were looked at; and the page to go on with.
+    pub(super) fn differing<'a>(
+        &'a self,
+        other: &'a Self,
+        page: usize,
+        pages: usize,
+    ) -> (Vec<(Option<&'a T>, Option<&'a T>)>, Option<usize>) {
+        let mut items = Vec::new();
+        let end = self.len.max(other.len).div_ceil(PAGE);
+        let mut at = page;
+        let mut looked_at = 0;
+        while at < end && looked_at < pages {
+            let branches = [self, other].map(|it| it.branches.get(at / BRANCH));
+            if at.is_multiple_of(BRANCH)
+                && let [Some(here), Some(there)] = branches
+                && Arc::ptr_eq(here, there)
+            {
+                at += BRANCH;
+                looked_at += 1;
+                continue;
+            }
+            let [here, there] = branches.map(|branch| branch.and_then(|branch| branch.get(at % BRANCH)));
+            let is_shared = matches!((here, there), (Some(here), Some(there)) if Arc::ptr_eq(here, there));
+            if !is_shared {
+                let item =
+                    |page: Option<&'a Arc<Page<T>>>, index: usize| page.and_then(|page| page[index].as_ref());
+                items.extend((0..PAGE).map(|index| (item(here, index), item(there, index))));
+            }
+            at += 1;
+            looked_at += 1;
+        }
+        (items, (at < end).then_some(at))
+    }
+
     /// All numbers that have an item, in order, with it.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         let pages = self.branches.iter().flat_map(|branch| branch.iter());

@@ -1,0 +1,82 @@
+//! Messages on standard error. Each is one line, whatever stands in it: components, records and
+//! files have no way to write a line of their own. A standard error that is closed or full is
+//! nobody's to be told of, and changes nothing.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write, stderr};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::escape::{message, one_line};
+
+/// Starts to write messages, as many as `KTABLES_LOG` says.
+pub fn start_logging() {
+    // What a component says while it fails stands with the rejected record.
+    let filter = std::env::var("KTABLES_LOG").unwrap_or_else(|_| "warn,ktables::guest=off".to_owned());
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(filter);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Unfailing)
+        .with_ansi(stderr().is_terminal())
+        .log_internal_errors(false)
+        .event_format(OneLineFormat)
+        .init();
+}
+
+/// Says why the command failed.
+pub fn log_failure(reason: &str) {
+    // Errors are ignored by the writer.
+    let _ = writeln!(Unfailing, "error: {}", message(reason));
+}
+
+/// Standard error; what cannot be written is lost.
+struct Unfailing;
+
+impl Write for Unfailing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The level, and everything else on the same line.
+struct OneLineFormat;
+
+impl<S, N> FormatEvent<S, N> for OneLineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        let level = *event.metadata().level();
+        let color = match level {
+            _ if !writer.has_ansi_escapes() => None,
+            Level::ERROR => Some(31),
+            Level::WARN => Some(33),
+            Level::INFO => Some(32),
+            Level::DEBUG => Some(34),
+            Level::TRACE => Some(35),
+        };
+        match color {
+            Some(color) => write!(writer, "\x1b[{color}m{level:>5}\x1b[0m")?,
+            None => write!(writer, "{level:>5}")?,
+        }
+        writeln!(writer, " {}", one_line(&text))
+    }
+}

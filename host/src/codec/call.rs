@@ -1,0 +1,75 @@
+//! Calls of codecs of others: one that panics, or that answers for more or fewer items than it
+//! was asked for, has faulted, whether it is a component or native.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::codec::{Answers, CodecFailure, Codecs, Encoded, GroupKey, PackedAnswers, RejectKind, Rejection};
+use crate::escape::one_line;
+use crate::log::Header;
+use crate::packed::Packed;
+
+/// The codecs of a topic, whose answers are checked to be complete.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckedCodecs<'a>(pub(crate) &'a Codecs);
+
+impl CheckedCodecs<'_> {
+    pub(crate) fn wants_headers(self) -> bool {
+        self.0.value.wants_headers()
+    }
+
+    pub(crate) fn decode_keys<'b>(self, raw: &'b Packed) -> Result<PackedAnswers<'b>, CodecFailure> {
+        checked(raw.len(), || self.0.key.decode(raw), PackedAnswers::len)
+    }
+
+    pub(crate) fn encode_keys(self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
+        checked(keys.len(), || self.0.key.encode(keys), PackedAnswers::len)
+    }
+
+    pub(crate) fn decode_values<'a>(
+        self,
+        raw: &'a Packed,
+        headers: &[&[Header]],
+    ) -> Result<PackedAnswers<'a>, CodecFailure> {
+        checked(raw.len(), || self.0.value.decode(raw, headers), PackedAnswers::len)
+    }
+
+    pub(crate) fn encode_values(self, values: &[&str]) -> Answers<Encoded> {
+        checked(values.len(), || self.0.value.encode(values), Vec::len)
+    }
+
+    /// The pair of each key; none without a group scheme.
+    pub(crate) fn split(self, keys: &[&str]) -> Option<Answers<Option<GroupKey>>> {
+        let scheme = self.0.scheme.as_ref()?;
+        Some(checked(keys.len(), || scheme.split(keys), Vec::len))
+    }
+
+    /// The key of a pair; none without a group scheme.
+    pub(crate) fn join(self, group: &str, member: &str) -> Option<Answers<Box<str>>> {
+        let scheme = self.0.scheme.as_ref()?;
+        Some(checked(1, || scheme.join(&[(group, member)]), Vec::len))
+    }
+}
+
+/// Calls a codec for this many items.
+fn checked<T>(
+    items: usize,
+    call: impl FnOnce() -> Result<T, CodecFailure>,
+    len: impl FnOnce(&T) -> usize,
+) -> Result<T, CodecFailure> {
+    let answers = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(answers) => answers?,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let message = format!("panicked: {}", one_line(text.unwrap_or("without a message")));
+            return Err(CodecFailure::Fault(Rejection::new(RejectKind::Trap, message, None)));
+        }
+    };
+    match len(&answers) {
+        count if count == items => Ok(answers),
+        count => {
+            let message = format!("answered for {count} items instead of {items}");
+            Err(CodecFailure::Fault(Rejection::new(RejectKind::Contract, message, None)))
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Text from outside on its way to a terminal or a log line: what could move the cursor, begin
+//! a line, or change the order in which text is shown appears as a JSON escape, and the text is
+//! cut at a length. This is the only place that decides how.
+
+#[cfg(feature = "cli")]
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+/// The longest text that is shown at once, in bytes: more says nothing to a person.
+pub(crate) const SHOWN_BYTES: usize = 4 * 1024;
+
+/// Text that is safe to show on one line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OneLine<'a> {
+    text: &'a str,
+    limit: usize,
+}
+
+/// The text on one line, at most [`SHOWN_BYTES`] of it.
+pub(crate) fn one_line(text: &str) -> OneLine<'_> {
+    OneLine { text, limit: SHOWN_BYTES }
+}
+
+/// The text on one line, at most this many bytes of it.
+pub(crate) fn one_line_within(text: &str, limit: usize) -> OneLine<'_> {
+    OneLine { text, limit }
+}
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.text[..self.text.floor_char_boundary(self.limit)];
+        write_escaped(f, shown, must_escape)?;
+        match self.text.len() - shown.len() {
+            0 => Ok(()),
+            more => write!(f, "… ({more} bytes more)"),
+        }
+    }
+}
+
+/// Our own message, which may have several lines: what it quotes cannot pass for a line of
+/// its own, because all lines but the first are indented.
+#[cfg(feature = "cli")]
+pub(crate) fn message(text: &str) -> String {
+    let lines: Vec<String> = text.lines().take(SHOWN_LINES).map(|line| one_line(line).to_string()).collect();
+    let shown = lines.join("\n    ");
+    match text.lines().count().saturating_sub(lines.len()) {
+        0 => shown,
+        more => format!("{shown}\n    … ({more} lines more)"),
+    }
+}
+
+/// The most lines of a message.
+#[cfg(feature = "cli")]
+const SHOWN_LINES: usize = 40;
+
+/// JSON text as a terminal shows it. In JSON, control characters below U+0020 are escaped
+/// already, but for line breaks between tokens.
+#[cfg(feature = "cli")]
+pub(crate) fn json_for_terminal(json: &str) -> Cow<'_, str> {
+    if !json.chars().any(must_escape) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    // OK because writing to a string does not fail.
+    write_escaped(&mut escaped, json, must_escape).expect("a string");
+    Cow::Owned(escaped)
+}
+
+fn write_escaped(to: &mut impl Write, text: &str, escape: impl Fn(char) -> bool) -> fmt::Result {
+    let mut rest = text;
+    while let Some(at) = rest.find(&escape) {
+        to.write_str(&rest[..at])?;
+        let mut chars = rest[at..].chars();
+        if let Some(found) = chars.next() {
+            match found {
+                '\n' => to.write_str("\\n")?,
+                '\r' => to.write_str("\\r")?,
+                '\t' => to.write_str("\\t")?,
+                other => write!(to, "\\u{:04x}", u32::from(other))?,
+            }
+        }
+        rest = chars.as_str();
+    }
+    to.write_str(rest)
+}
+
+/// Control characters, line and paragraph separators, and bidirectional controls.
+fn must_escape(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{061c}' | '\u{200e}' | '\u{200f}'
+                | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_moves_the_cursor_is_escaped_and_the_rest_is_not() {
+        assert_eq!(one_line("a\x1b[31m\r\nb\u{9b}\u{202e}ä").to_string(), r"a\u001b[31m\r\nb\u009b\u202eä");
+        assert_eq!(one_line_within("äää", 3).to_string(), "ä… (4 bytes more)");
+        assert_eq!(message("a:\n- b\x07"), "a:\n    - b\\u0007");
+        assert_eq!(json_for_terminal("\"\u{7f}\""), "\"\\u007f\"");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_shown_has_controls(text: String, limit in 0..50_usize) {
+            prop_assert!(!one_line_within(&text, limit).to_string().chars().any(must_escape));
+            prop_assert!(message(&text).lines().skip(1).all(|line| line.starts_with("    ")));
+        }
+
+        #[test]
+        fn json_stays_the_same_json(text: String) {
+            let json = serde_json::to_string(&text).unwrap();
+            let shown: String = serde_json::from_str(&json_for_terminal(&json)).unwrap();
+            prop_assert_eq!(shown, text);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Reading files that somebody else may have put there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// `O_NONBLOCK` as Linux and macOS define it, for opening a FIFO without waiting for its writer.
+#[cfg(target_os = "linux")]
+const O_NONBLOCK: i32 = 0o4000;
+#[cfg(not(target_os = "linux"))]
+const O_NONBLOCK: i32 = 0x4;
+
+/// Reads a regular file of at most `limit` bytes. Directories, FIFOs and devices are refused
+/// without reading from them; a larger file is refused before memory is reserved for it.
+pub(crate) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    read_open(file, limit)
+}
+
+/// The same, of a file that is open already.
+pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let too_large = |len: u64| {
+        let reason = format!("it has {len} bytes or more, and at most {limit} are allowed");
+        io::Error::new(io::ErrorKind::FileTooLarge, reason)
+    };
+    if metadata.len() > limit as u64 {
+        return Err(too_large(metadata.len()));
+    }
+    // OK because it is at most `limit`.
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(limit));
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    // It may have grown since, and files of /proc say that they are empty.
+    if bytes.len() > limit {
+        return Err(too_large(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
+
+/// The same as [`read_bounded`], of UTF-8 text.
+pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
+    String::from_utf8(read_bounded(path, limit)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_bounded_size_are_read() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"12345").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_bounded(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        // Sparse: refused by its size, not by reading it.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(read_bounded(&path, 1 << 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        for special in [Path::new("/dev/zero"), folder.path()] {
+            assert_eq!(read_bounded(special, 5).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        let fifo = folder.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert_eq!(read_bounded(&fifo, 5).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,138 @@
+//! Compiling a component: in a child process, or, where the embedding program says so, in this
+//! one.
+
+use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::thread;
+use crate::wasm::child::{self, ChildError, Job};
+use crate::wasm::engine::{Metering, config};
+use crate::wasm::scan::{self, MAX_BYTES};
+use crate::wasm::{WasmError, WasmError::Refused};
+
+/// The largest compiled component: seven times one with a Python interpreter.
+pub(super) const MAX_COMPILED_BYTES: usize = 256 << 20;
+
+/// The hidden subcommand of the `ktables` command that compiles a component.
+pub(crate) const COMPILE: &str = "compile-component";
+
+/// What compiles components. There is no default, because only the program that embeds the
+/// library knows where a `ktables` command is, and whether it trusts its components.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compiler {
+    /// This `ktables` command, in a process that is bounded in memory, time and priority and
+    /// that is killed at the deadline. It must have the same wasmtime with the same
+    /// configuration as this program.
+    Command(PathBuf),
+    /// This process. A compilation cannot be stopped there: one that takes too long is refused,
+    /// and goes on taking memory and a core. For components that are trusted.
+    InProcess,
+}
+
+impl Compiler {
+    /// Compiles a component, which was not checked before.
+    pub(super) fn compile(
+        &self,
+        engine: &Engine,
+        metering: Metering,
+        deadline: Duration,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Compiled, WasmError> {
+        let refused = |reasons| Refused { name: name.to_owned(), reasons };
+        scan::code(&bytes).map_err(|refusal| refused(refusal.reasons()))?;
+        match self {
+            Self::InProcess => in_process(engine, deadline, bytes)
+                .map(Compiled::Component)
+                .map_err(|reason| refused(vec![reason])),
+            Self::Command(program) => {
+                let (hash, deadline_arg) = (hash_of(engine), deadline.as_secs().max(1).to_string());
+                let args = [COMPILE, metering.name(), &hash, &deadline_arg].map(OsStr::new);
+                let output_limit = MAX_COMPILED_BYTES;
+                let job = Job { program, args: &args, input: &bytes, output_limit, deadline };
+                match job.run() {
+                    Ok(code) => Ok(Compiled::Code(code)),
+                    Err(ChildError::Refused(reason)) => {
+                        Err(refused(vec![format!("it cannot be compiled: {reason}")]))
+                    }
+                    Err(ChildError::Failed(reason)) => Err(WasmError::Engine {
+                        reason: format!("no compiler for component {name}: {reason}"),
+                    }),
+                }
+            }
+        }
+    }
+}
+
+/// A component that was compiled.
+pub(super) enum Compiled {
+    /// Ready to be used.
+    Component(Component),
+    /// Its code, from a process of ours.
+    Code(Vec<u8>),
+}
+
+fn in_process(engine: &Engine, deadline: Duration, bytes: Vec<u8>) -> Result<Component, String> {
+    // A compilation cannot be interrupted, but it can be left alone.
+    let (answer, compiled) = mpsc::sync_channel(1);
+    let engine = engine.clone();
+    let compile = move || {
+        // Nobody may be waiting any more.
+        let _ = answer.send(Component::from_binary(&engine, &bytes));
+    };
+    thread::spawn("ktables-compile", compile).map_err(|error| format!("no thread to compile on: {error}"))?;
+    match compiled.recv_timeout(deadline) {
+        Ok(result) => result.map_err(|error| format!("it cannot be compiled: {error:#}")),
+        Err(_) => Err(format!("it did not compile within {deadline:?}")),
+    }
+}
+
+/// What the child does: compiles what it reads, and writes the code.
+///
+/// `args` are the metering, the engine's hash and the deadline, as [`Compiler::compile`] gives
+/// them.
+pub(crate) fn compile_as_child(args: &[OsString]) -> Result<(), (i32, String)> {
+    let failed = |reason: String| (child::REFUSED + 1, reason);
+    let args: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let [metering, expected, deadline] = *args else {
+        return Err(failed("it is for ktables itself".to_owned()));
+    };
+    let metering = Metering::ALL.into_iter().find(|it| it.name() == metering);
+    let deadline = deadline.parse().map(Duration::from_secs);
+    let (Some(metering), Ok(deadline)) = (metering, deadline) else {
+        return Err(failed("it is for ktables itself".to_owned()));
+    };
+    child::confine(deadline).map_err(|error| failed(format!("cannot bound the process: {error}")))?;
+    // Without a pool of instances, for which there is no room: it makes no difference to code.
+    let engine = Engine::new(&config(metering, false)).map_err(|error| failed(format!("{error:#}")))?;
+    if hash_of(&engine) != *expected {
+        return Err(failed(
+            "its wasmtime is not the same as the one that asks: use the `ktables` command of the same version"
+                .to_owned(),
+        ));
+    }
+    let mut bytes = Vec::new();
+    let read = io::stdin().take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| failed(format!("cannot read the component: {error}")))?;
+    // On a thread, whose stack does not depend on the shell's.
+    let compile = move || engine.precompile_component(&bytes).map_err(|error| format!("{error:#}"));
+    let thread = thread::spawn("compile", compile).map_err(|error| failed(error.to_string()))?;
+    let code = thread.join().map_err(|_| (child::REFUSED, "the compiler panicked".to_owned()))?;
+    let code = code.map_err(|reason| (child::REFUSED, reason))?;
+    let mut out = io::stdout();
+    out.write_all(&code).and_then(|()| out.flush()).map_err(|error| failed(error.to_string()))
+}
+
+/// Which engine code is for: in hexadecimal.
+pub(super) fn hash_of(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
