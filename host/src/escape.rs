@@ -9,6 +9,9 @@ use std::fmt::{self, Write};
 /// The longest text that is shown at once, in bytes: more says nothing to a person.
 pub(crate) const SHOWN_BYTES: usize = 4 * 1024;
 
+/// The longest name that a message quotes, in bytes.
+const NAME_BYTES: usize = 256;
+
 /// Text that is safe to show on one line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OneLine<'a> {
@@ -24,6 +27,11 @@ pub(crate) fn one_line(text: &str) -> OneLine<'_> {
 /// The text on one line, at most this many bytes of it.
 pub(crate) fn one_line_within(text: &str, limit: usize) -> OneLine<'_> {
     OneLine { text, limit }
+}
+
+/// A key, a group or a name in a message.
+pub(crate) fn name(text: &str) -> OneLine<'_> {
+    one_line_within(text, NAME_BYTES)
 }
 
 impl fmt::Display for OneLine<'_> {

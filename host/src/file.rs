@@ -42,6 +42,7 @@ pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
 }
 
 /// The same as [`read_bounded`], of UTF-8 text.
+#[cfg(feature = "cli")]
 pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read_bounded(path, limit)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))

@@ -153,11 +153,14 @@ pub trait Log: Debug + Send + Sync {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError>;
 
-    /// Waits until everything that was queued is acknowledged. What is not within
-    /// this time is given up and listed: it will not be sent again, but may have
-    /// been written. To be called before a process that writes ends: it speaks for all
-    /// writers of the log.
-    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged>;
+    /// Waits until everything that was queued is acknowledged, or refused; false if that takes
+    /// longer than this. Gives nothing up.
+    async fn flush(&self, patience: Duration) -> bool;
+
+    /// Waits as [`Log::flush`] does. What is outstanding after this time is given up and listed:
+    /// it will not be sent again, but may have been written. To be called before a process that
+    /// writes ends: it speaks for all writers of the log.
+    async fn close(&self, patience: Duration) -> Vec<Unacknowledged>;
 }
 
 /// Opens the log that a URL names: `kafka://HOST:PORT,…` or `dir:PATH`.
@@ -177,16 +180,17 @@ pub fn open(url: &str) -> Result<Arc<dyn Log>, LogError> {
 /// option is of no use, [`LogError::Client`] or [`LogError::Io`] if it cannot be
 /// opened. That a cluster cannot be reached shows when it is asked.
 pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogError> {
-    let no_log = || {
+    let no_log = |reason: &str| {
         // What stands before an @ may be a password.
         let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
-        Err(LogError::Url { url: shown })
+        Err(LogError::Url { url: shown, reason: reason.to_owned() })
     };
     match url.split_once(':') {
-        Some(("dir", path)) if !path.is_empty() => {
+        Some(("dir", "")) => no_log("it names no folder"),
+        Some(("dir", path)) => {
             options.validate()?;
             match options.properties.keys().next().cloned() {
-                None => Ok(Arc::new(DirLog::open_with(path, options.stale_after)?)),
+                None => Ok(Arc::new(DirLog::open_with(path, options.stale_after))),
                 Some(name) => {
                     let reason = "a directory log has no such properties".to_owned();
                     Err(LogError::Property { name, reason })
@@ -194,26 +198,59 @@ pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogErro
             }
         }
         #[cfg(feature = "kafka")]
-        Some(("kafka", brokers)) => {
-            match brokers.strip_prefix("//").map(|brokers| brokers.trim_end_matches('/')) {
-                Some(brokers) if are_brokers(brokers) => Ok(Arc::new(KafkaLog::open(brokers, options)?)),
-                _ => no_log(),
+        Some(("kafka", brokers)) => match brokers.strip_prefix("//") {
+            None => no_log("behind kafka: there are no two slashes"),
+            Some(brokers) => {
+                let brokers = brokers.trim_end_matches('/');
+                match brokers.split(',').try_for_each(check_broker) {
+                    Ok(()) => Ok(Arc::new(KafkaLog::open(brokers, options)?)),
+                    Err(reason) => no_log(reason),
+                }
             }
-        }
-        _ => no_log(),
+        },
+        #[cfg(not(feature = "kafka"))]
+        Some(("kafka", _)) => no_log("this program was built without ktables' feature `kafka`"),
+        _ => no_log("it begins with neither kafka:// nor dir:"),
     }
 }
 
-/// Whether this is `HOST:PORT,…`.
+/// Asks about a topic, for so long at most.
+pub(crate) async fn within<T>(
+    log: &dyn Log,
+    topic: &str,
+    patience: Duration,
+    answer: impl Future<Output = Result<T, LogError>>,
+) -> Result<T, LogError> {
+    let late = |_| {
+        let reason = match log.health().trouble() {
+            Some(trouble) => trouble.to_string(),
+            None => format!("no answer within {}", humantime::format_duration(patience)),
+        };
+        let (log, topic) = (log.url().to_owned(), topic.to_owned());
+        Err(LogError::Unreachable { log, topic, action: "describe", reason })
+    };
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(late)
+}
+
+/// Fails if this is not `HOST:PORT`.
 #[cfg(feature = "kafka")]
-fn are_brokers(brokers: &str) -> bool {
-    brokers.split(',').all(|broker| {
-        broker.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty()
-                && !host.contains(['/', '@', ' '])
-                && port.parse::<u16>().is_ok_and(|port| port > 0)
-        })
-    })
+fn check_broker(broker: &str) -> Result<(), &'static str> {
+    if broker.contains('@') {
+        return Err("it has a user or a password in it, which are properties (sasl.username, sasl.password)");
+    }
+    // The colons of an address of version 6 are within brackets.
+    let behind = broker.rsplit_once(']').map_or(broker, |(_, behind)| behind);
+    let port = behind.rsplit_once(':').map(|(_, port)| port);
+    match port {
+        None if broker.is_empty() => Err("an address is empty"),
+        None => Err("an address has no port (brokers usually listen on 9092)"),
+        Some(port) if port.parse::<u16>().ok().is_none_or(|port| port == 0) => Err("a port is no number"),
+        Some(port) => {
+            let host = &broker[..broker.len() - port.len() - 1];
+            let is_host = !host.is_empty() && !host.contains(['/', ' ']);
+            if is_host { Ok(()) } else { Err("a host is no name and no address") }
+        }
+    }
 }
 
 /// Which topic of a name: a topic that is deleted and created again has another

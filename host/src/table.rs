@@ -52,7 +52,7 @@ pub use watch::{
 };
 
 use crate::codec::Codecs;
-use crate::log::{Ack, EnsureTopic, Log, TopicDescription, ensure_topic};
+use crate::log::{Ack, EnsureTopic, Log, TopicDescription, ensure_topic, within};
 use settings::{CheckpointSettings, Settings};
 use shared::Shared;
 
@@ -175,17 +175,21 @@ impl TableBuilder {
         self
     }
 
-    /// Begins to load and returns at once; [`Table::ready`] waits. Needs a tokio
-    /// runtime, on which the table's task runs.
+    /// Looks for the topic, for as long as the catch-up timeout at most, and begins to load;
+    /// [`Table::ready`] waits. Needs a tokio runtime, on which the table's task runs.
     ///
     /// # Errors
     ///
     /// [`TableError`] if there is no such topic or it cannot be read.
     pub async fn open(self) -> Result<Table, TableError> {
-        let topic = match &self.ensure {
-            None => self.log.describe(&self.topic).await?,
-            Some(how) => ensure_topic(&*self.log, &self.topic, how).await?.topic,
-        };
+        let (log, name) = (&*self.log, &*self.topic);
+        let topic = within(log, name, self.settings.catchup_timeout, async {
+            match &self.ensure {
+                None => log.describe(name).await,
+                Some(how) => Ok(ensure_topic(log, name, how).await?.topic),
+            }
+        });
+        let topic = topic.await?;
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let shared = Arc::new(Shared::new(self.log, Arc::new(topic), self.codecs, self.settings));
         tokio::spawn(load::run(shared.clone(), stopped));

@@ -14,3 +14,13 @@ pub(crate) fn spawn<T: Send + 'static>(
 ) -> io::Result<JoinHandle<T>> {
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work)
 }
+
+/// Does what may block: here, or beside the runtime that this thread belongs to.
+#[cfg(feature = "kafka")]
+pub(crate) fn aside(work: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        // Nobody waits for it.
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
+    }
+}

@@ -150,7 +150,7 @@ async fn what_a_replaced_client_has_not_written_is_listed_at_the_end() {
     // Another topic of the name takes another client.
     let anew = scratch.make_anew(1).await;
     drop(scratch.log.send(&anew, record("new", Some(b"1"))).await.unwrap());
-    let lost = scratch.log.flush(Duration::from_millis(200)).await;
+    let lost = scratch.log.close(Duration::from_millis(200)).await;
     let keys: std::collections::BTreeSet<_> = lost.iter().map(|lost| lost.key.clone().unwrap()).collect();
     assert_eq!(keys, [b"queued".to_vec(), b"new".to_vec()].into());
     assert!(queued.await.is_err());

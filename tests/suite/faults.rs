@@ -197,13 +197,13 @@ async fn what_is_not_acknowledged_when_a_writer_ends_is_listed() {
     let table = scratch.table(Codecs::default()).await;
     scratch.put("a", Some(b"1")).await;
     scratch.sync(&table).await;
-    assert_eq!(scratch.log.flush(Duration::from_secs(5)).await, []);
+    assert_eq!(scratch.log.close(Duration::from_secs(5)).await, []);
     broker.kill().unwrap();
     let mut deliveries = Vec::new();
     for key in ["b", "c"] {
         deliveries.push(scratch.log.send(&scratch.topic, record(key, Some(b"2"))).await.unwrap());
     }
-    let lost = scratch.log.flush(Duration::from_millis(100)).await;
+    let lost = scratch.log.close(Duration::from_millis(100)).await;
     let mut keys: Vec<_> = lost.iter().map(|lost| lost.key.clone().unwrap()).collect();
     keys.sort();
     assert_eq!(keys, [b"b".to_vec(), b"c".to_vec()]);

@@ -123,7 +123,11 @@ impl Log for FedLog {
         Err(LogError::Closed)
     }
 
-    async fn flush(&self, _: Duration) -> Vec<Unacknowledged> {
+    async fn flush(&self, _: Duration) -> bool {
+        true
+    }
+
+    async fn close(&self, _: Duration) -> Vec<Unacknowledged> {
         Vec::new()
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use ktables::log::{Log, LogError, TopicDescription};
 use ktables_broker::{Broker, BrokerOptions};
 use procfs::process::{FDTarget, Process};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -159,6 +161,17 @@ pub async fn delete(bootstrap: &str, name: &str) {
 pub async fn grow(bootstrap: &str, name: &str, partitions: usize) {
     let grown = admin(bootstrap).create_partitions([&NewPartitions::new(name, partitions)], &patient()).await;
     grown.expect("an answer")[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+}
+
+/// Changes one setting of a topic, and sets the others back.
+///
+/// # Panics
+///
+/// If it cannot be changed.
+pub async fn alter(bootstrap: &str, name: &str, setting: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+    let changed = admin(bootstrap).alter_configs([&change], &patient()).await.expect("an answer");
+    changed[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
 /// A topic that was created a moment ago.

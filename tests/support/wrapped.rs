@@ -131,7 +131,11 @@ impl Log for Wrapped {
         self.inner.send_atomically(topic, records).await
     }
 
-    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
+    async fn flush(&self, patience: Duration) -> bool {
         self.inner.flush(patience).await
+    }
+
+    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+        self.inner.close(patience).await
     }
 }

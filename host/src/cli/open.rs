@@ -11,7 +11,7 @@ use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{
     Bytes, CheckedCodecs, CodecFailure, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec,
 };
-use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic};
+use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic, within};
 use crate::set_process_limit;
 use crate::table::{OnReject, Table};
 use crate::wasm::{Component, Engine, LoadOptions};
@@ -157,10 +157,13 @@ impl Opened {
         wait: Option<WaitArgs>,
     ) -> Result<Writer, CliError> {
         let verify = verify.unwrap_or(self.verify);
-        if let Some(how) = &self.ensure {
-            ensure_topic(&*self.log, &self.topic, how).await?;
-        }
-        let writer = Writer::open(self.log.clone(), &self.topic, self.codecs.clone()).await?.verify(verify);
+        let writer = within(&*self.log, &self.topic, self.catchup_timeout, async {
+            if let Some(how) = &self.ensure {
+                ensure_topic(&*self.log, &self.topic, how).await?;
+            }
+            Writer::open(self.log.clone(), &self.topic, self.codecs.clone()).await
+        });
+        let writer = writer.await?.verify(verify);
         match wait {
             Some(WaitArgs { wait: true }) => {
                 Ok(writer.visible_in(&self.table().await?, self.catchup_timeout))

@@ -142,7 +142,7 @@ pub(super) async fn give_up_when<T>(
     // What is given up has its answer then; what is still being prepared comes later.
     let give_up = async {
         loop {
-            log.flush(Duration::ZERO).await;
+            log.close(Duration::ZERO).await;
             tokio::time::sleep(AGAIN).await;
         }
     };

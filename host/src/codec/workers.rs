@@ -18,6 +18,7 @@
 //! way, a writer one.
 
 mod guest;
+#[cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "only guests are slow"))]
 mod slow;
 
 use std::sync::OnceLock;
@@ -26,6 +27,7 @@ use rayon::ThreadPool;
 use tokio::sync::oneshot;
 
 pub(crate) use guest::{Lane, TICK};
+#[cfg(feature = "wasm")]
 pub(crate) use slow::{Slow, SlowCalls};
 
 use crate::codec::HostFailure;

@@ -26,7 +26,7 @@ mod watch;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
@@ -43,6 +43,9 @@ use watch::Notifications;
 
 /// How often to look how far a table is behind.
 const LAG_EVERY: Duration = Duration::from_secs(3);
+
+/// The shortest wait between two looks.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// A directory of topics.
 #[derive(Debug)]
@@ -63,29 +66,22 @@ type Ends = HashMap<(String, Partition), Cursor>;
 impl DirLog {
     /// The log in this directory, which is made when a topic is.
     ///
-    /// # Errors
-    ///
-    /// [`LogError::Io`] if no thread for writing can be started.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, LogError> {
+    pub fn open(path: impl Into<PathBuf>) -> Self {
         Self::open_with(path, STALE_AFTER)
     }
 
     /// The same; tables that are behind for longer than this say so.
-    ///
-    /// # Errors
-    ///
-    /// As [`DirLog::open`].
-    pub fn open_with(path: impl Into<PathBuf>, stale_after: Duration) -> Result<Self, LogError> {
+    pub fn open_with(path: impl Into<PathBuf>, stale_after: Duration) -> Self {
         let root = path.into();
         let url = format!("dir:{}", root.display());
-        Ok(Self {
-            committer: Committer::start(&root, &url)?,
+        Self {
+            committer: Committer::new(&root, &url),
             url,
             notifications: Notifications::default(),
             ends: Arc::default(),
             root,
             stale_after,
-        })
+        }
     }
 
     /// What a reading that applies this lags behind, whenever that is news.
@@ -100,7 +96,9 @@ impl DirLog {
             let (root, ends) = (root.clone(), ends.clone());
             async move {
                 loop {
-                    tokio::time::sleep(every).await;
+                    // What is due is told in time.
+                    let due = pace.due(stale_after).map(|due| due.saturating_duration_since(Instant::now()));
+                    tokio::time::sleep(due.map_or(every, |due| due.clamp(SHORTEST, every))).await;
                     let asked = now();
                     let positions: Vec<(Partition, Offset)> =
                         applied.iter().map(|(partition, applied)| (*partition, applied.get())).collect();
@@ -249,10 +247,12 @@ impl Log for DirLog {
         self.committer.send_atomically(topic, records).await
     }
 
-    /// Waits as long as the disk takes: nothing is given up.
-    async fn flush(&self, _patience: Duration) -> Vec<Unacknowledged> {
-        self.committer.flush().await;
-        Vec::new()
+    async fn flush(&self, patience: Duration) -> bool {
+        self.committer.flush(patience).await
+    }
+
+    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+        self.committer.close(patience).await
     }
 }
 

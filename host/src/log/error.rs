@@ -11,12 +11,14 @@ use crate::log::{Offset, Partition};
 pub enum LogError {
     /// The URL names no kind of log.
     #[error(
-        "`{url}` names no log: write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
+        "`{url}` names no log: {reason}. Write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
          for example kafka://localhost:9092 or dir:./data"
     )]
     Url {
         /// What was given.
         url: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A property or an option is of no use.
     #[error("property `{name}`: {reason}")]
@@ -194,6 +196,20 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
+    /// Another process holds the lock that a write needs: nothing was written.
+    #[error(
+        "topic `{topic}`, partition {partition}: another process holds the lock of {}, and nothing was \
+         written. See which one does: fuser -v {}/lock",
+        path.display(), path.display()
+    )]
+    Locked {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: Partition,
+        /// Its folder.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -237,7 +253,7 @@ impl LogError {
     /// Whether it may pass by itself, so that it makes sense to try again.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Watch { .. } | Self::Unreachable { .. })
+        matches!(self, Self::Io { .. } | Self::Locked { .. } | Self::Watch { .. } | Self::Unreachable { .. })
     }
 
     /// For `map_err` behind a call to the file system.

@@ -11,7 +11,7 @@
 //!   that is being loaded, within a budget of memory for the whole process;
 //! - the *tail* client follows all topics that are loaded.
 //!
-//! A fourth writes, from the first write on. Threads and connections grow with
+//! Others write, from the first write on: one for all topics that take batches of the usual size. Threads and connections grow with
 //! clusters, not with tables. The only place that names librdkafka.
 
 mod admin;
@@ -26,13 +26,14 @@ mod load;
 mod monitor;
 mod produce;
 mod reader;
+mod stuck;
 mod tail;
 mod token;
 mod transaction;
+mod writing;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -43,15 +44,14 @@ use crate::log::{
     Ack, Delivery, Headers, Health, Isolation, Log, LogError, LogOptions, NewRecord, NewTopic, Offset,
     OffsetRange, Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
 };
-use config::{Configs, Purpose};
+use config::Configs;
 use control::Control;
 use feed::{Feed, Reading};
 use heard::Heard;
 use load::Loading;
 use monitor::{Monitor, truncated};
-use produce::Producer;
 use tail::{Refresh, Tails};
-use transaction::Transactions;
+use writing::Writing;
 
 /// A Kafka cluster.
 #[derive(Debug)]
@@ -62,10 +62,7 @@ pub struct KafkaLog {
     control: Arc<Control>,
     loading: Loading,
     monitor: Arc<Monitor>,
-    /// A std lock: held to take the client, or to start one.
-    writing: Mutex<Writing>,
-    /// What writes in transactions, from the first on. Held through a transaction.
-    transactions: Arc<tokio::sync::Mutex<Option<Transactions>>>,
+    writing: Arc<Writing>,
     background: tokio::runtime::Handle,
     /// Dropped with the log, which ends the background.
     _end: oneshot::Sender<()>,
@@ -82,51 +79,17 @@ impl KafkaLog {
     pub fn open(brokers: &str, options: LogOptions) -> Result<Self, LogError> {
         let url: Arc<str> = format!("kafka://{brokers}").into();
         let configs = Arc::new(Configs::new(brokers, options)?);
-        let stale_after = configs.options().stale_after;
-        let heard = Arc::new(Heard::new(stale_after));
+        // What is promised is kept although a timer is late.
+        let patience = configs.options().stale_after * 19 / 20;
+        let heard = Arc::new(Heard::new(patience));
         let control = Arc::new(Control::start(&configs, url.clone(), heard.clone())?);
         let tails = Arc::new(Tails::new(configs.clone(), url.clone(), heard.clone()));
-        let monitor = Arc::new(Monitor::new(control.clone(), tails.clone(), heard.clone(), stale_after));
+        let writing = Arc::new(Writing::new(configs.clone(), url.clone(), heard.clone(), control.clone()));
+        let monitor = Monitor::new(control.clone(), tails.clone(), writing.clone(), heard.clone(), patience);
+        let monitor = Arc::new(monitor);
         let (background, end) = background(&url, monitor.clone())?;
         let loading = Loading { configs: configs.clone(), log: url.clone(), heard: heard.clone(), tails };
-        let writing = Mutex::default();
-        let transactions = Arc::default();
-        Ok(Self {
-            url,
-            configs,
-            heard,
-            control,
-            loading,
-            monitor,
-            writing,
-            transactions,
-            background,
-            _end: end,
-        })
-    }
-
-    /// The client that writes to this topic. One that is dead, or that knows another
-    /// topic of the name (and may stick to where that one was), is replaced.
-    fn producer(&self, topic: &TopicDescription) -> Result<Arc<Producer>, LogError> {
-        // OK because nothing panics while it holds the lock.
-        let mut writing = self.writing.lock().expect("not poisoned");
-        let known = writing.ids.entry(topic.name.clone()).or_default();
-        let replaced = !known.is_empty() && !known.contains(&topic.id);
-        if !known.contains(&topic.id) {
-            known.push(topic.id.clone());
-        }
-        if let Some(producer) = writing.producer.as_ref().filter(|producer| !replaced && !producer.is_dead())
-        {
-            return Ok(producer.clone());
-        }
-        let (configs, url, heard) = (&self.configs, self.url.clone(), self.heard.clone());
-        let new = Arc::new(Producer::start(configs, Purpose::Produce, url, heard)?);
-        if let Some(old) = writing.producer.replace(new.clone()) {
-            writing.retired.retain(|retired| retired.strong_count() > 0);
-            writing.retired.push(Arc::downgrade(&old));
-            Producer::retire(old);
-        }
-        Ok(new)
+        Ok(Self { url, configs, heard, control, loading, monitor, writing, background, _end: end })
     }
 }
 
@@ -139,16 +102,6 @@ fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), L
             Err(LogError::UnknownPartition { topic, partition, partitions })
         }
     }
-}
-
-/// What writes, from the first write on.
-#[derive(Debug, Default)]
-struct Writing {
-    producer: Option<Arc<Producer>>,
-    /// Those that were replaced, while they have something.
-    retired: Vec<Weak<Producer>>,
-    /// The identities that topics had when they were written to.
-    ids: HashMap<String, Vec<String>>,
 }
 
 /// A runtime on a thread of its own, for what a cluster does by itself: it must go on
@@ -167,6 +120,7 @@ fn background(
                 // An error means that the log was dropped.
                 _ = ended => {}
                 () = monitor.run() => {}
+                () = monitor.keep_time() => {}
             }
         });
     };
@@ -254,7 +208,9 @@ impl Log for KafkaLog {
         let partitions = Partition::try_from(from.len()).expect("few enough");
         self.monitor.watch_over(&reading, partitions, sender);
         if feeds.iter().all(|feed| feed.target <= feed.position()) {
-            self.loading.tails.adopt(feeds, Refresh::No);
+            let tails = self.loading.tails.clone();
+            // Starting a client blocks.
+            self.background.spawn_blocking(move || tails.adopt(feeds, Refresh::No));
         } else {
             self.background.spawn(self.loading.clone().load(feeds));
         }
@@ -264,7 +220,7 @@ impl Log for KafkaLog {
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         check_partition(topic, &record)?;
-        self.producer(topic)?.send(topic, &record).await
+        self.writing.send(topic, &record).await
     }
 
     async fn send_atomically(
@@ -273,46 +229,14 @@ impl Log for KafkaLog {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
         records.iter().try_for_each(|record| check_partition(topic, record))?;
-        let options = self.configs.options();
-        if !options.idempotence {
-            let reason = "transactions, which write many records as one, rest on it: leave it on".to_owned();
-            return Err(LogError::Property { name: "idempotence".to_owned(), reason });
-        }
-        let (configs, url, heard) = (self.configs.clone(), self.url.clone(), self.heard.clone());
-        let (topic, mut current) = (topic.clone(), self.transactions.clone().lock_owned().await);
-        let runtime = tokio::runtime::Handle::current();
-        let work = move || {
-            if current.as_ref().is_some_and(Transactions::is_dead) {
-                *current = None;
-            }
-            let transactions = match &mut *current {
-                Some(transactions) => transactions,
-                none => {
-                    let producer = Producer::start(&configs, Purpose::Transact, url.clone(), heard)?;
-                    none.insert(Transactions::start(producer, &url, &topic.name)?)
-                }
-            };
-            transactions.write(&topic, &records, &runtime).map_err(|failed| {
-                if failed.is_client_dead {
-                    *current = None;
-                }
-                failed.error
-            })
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(LogError::Closed))
+        self.writing.send_atomically(topic, records).await
     }
 
-    async fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
-        let producers: Vec<_> = {
-            // OK because nothing panics while it holds the lock.
-            let writing = self.writing.lock().expect("not poisoned");
-            writing.retired.iter().filter_map(Weak::upgrade).chain(writing.producer.clone()).collect()
-        };
-        let flush = move || {
-            let until = Instant::now() + patience;
-            let left = || until.saturating_duration_since(Instant::now());
-            producers.iter().flat_map(|producer| producer.flush(left())).collect()
-        };
-        tokio::task::spawn_blocking(flush).await.unwrap_or_default()
+    async fn flush(&self, patience: Duration) -> bool {
+        self.writing.flush(patience).await
+    }
+
+    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+        self.writing.close(patience).await
     }
 }

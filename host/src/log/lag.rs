@@ -34,9 +34,18 @@ impl Seen {
         self.end.is_none_or(|end| self.position < end)
     }
 
-    fn cause(&self, stands: bool) -> LagCause {
+    /// Whether there is more to read, though all that was read is applied, and no transaction hides
+    /// it.
+    #[cfg(feature = "kafka")]
+    pub(in crate::log) fn is_waiting(&self) -> bool {
+        let visible = [self.end, self.stable].into_iter().flatten().min();
+        self.read <= self.position && visible.is_some_and(|visible| self.read < visible)
+    }
+
+    fn cause(&self, stands: bool, was_silent: bool) -> LagCause {
         match (self.end, self.stable) {
             (None, _) => LagCause::Silent,
+            _ if was_silent => LagCause::Recovering,
             (Some(end), Some(stable)) if stable < end && self.position >= stable => LagCause::OpenTransaction,
             // What was handed on and is not applied is up to its codec and its table.
             _ if stands && self.read <= self.position => LagCause::Unread,
@@ -113,22 +122,6 @@ impl Pace {
         Self { behind: HashMap::new(), looked: moment, told: Vec::new() }
     }
 
-    /// Whether it may be that a transaction holds a partition up: it stood where it stands at
-    /// the last look, too, or lags, or will soon.
-    pub(in crate::log) fn is_suspect(&self, seen: &Seen, asked: Moment, patience: Duration) -> bool {
-        let is_suspect = |behind: &Behind| {
-            let missed = behind.ends.front().map(|(_, moment)| asked.0.duration_since(moment.0));
-            behind.position == seen.position || missed.is_some_and(|age| age >= patience / 2)
-        };
-        self.told(seen.partition).is_some() || self.behind.get(&seen.partition).is_some_and(is_suspect)
-    }
-
-    /// The partitions that were told to stand without a good reason, with what looks like one.
-    pub(in crate::log) fn standing(&self) -> Vec<(Partition, LagCause)> {
-        let stands = |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Unread);
-        self.told.iter().filter(stands).map(|lag| (lag.partition, lag.cause)).collect()
-    }
-
     fn told(&self, partition: Partition) -> Option<&Lag> {
         let index = self.told.binary_search_by_key(&partition, |lag| lag.partition).ok()?;
         self.told.get(index)
@@ -155,10 +148,12 @@ impl Pace {
             let stood = behind.position == position;
             behind.reach(position, before);
             let told = self.told(partition);
-            let was_silent = told.is_some_and(|told| told.cause == LagCause::Silent);
+            let told_silent = told.is_some_and(|told| told.cause == LagCause::Silent);
+            // Where it ends is known again: what came meanwhile may be on its way.
+            let was_silent = behind.ends.back().is_some_and(|(end, _)| end.is_none());
             let missed = |&(end, moment): &(Option<Offset>, Moment)| end.is_some() || is_over(moment);
-            if is_over(behind.complete) && (end.is_none() || was_silent || behind.ends.iter().any(missed)) {
-                let cause = seen.cause(stood && is_over(behind.stands));
+            if is_over(behind.complete) && (end.is_none() || told_silent || behind.ends.iter().any(missed)) {
+                let cause = seen.cause(stood && is_over(behind.stands), was_silent);
                 let lag = Lag { partition, position, end, since: behind.complete.1, cause };
                 lags.push(told.map_or(lag.clone(), |told| told.then(lag)));
             }
@@ -168,6 +163,75 @@ impl Pace {
         let is_news = self.told != lags;
         self.told.clone_from(&lags);
         is_news.then_some(lags)
+    }
+}
+
+impl Pace {
+    /// When the first partition lags that does not get on until then.
+    pub(in crate::log) fn due(&self, patience: Duration) -> Option<Instant> {
+        let untold = self.behind.iter().filter(|(partition, _)| self.told(**partition).is_none());
+        untold.filter_map(|(_, behind)| behind.due(patience)).min()
+    }
+}
+
+/// What only a log needs whose answers may fail to come.
+#[cfg(feature = "kafka")]
+impl Pace {
+    /// Whether it may be that a transaction holds a partition up: it stood where it stands at
+    /// the last look, too, or lags, or will soon.
+    pub(in crate::log) fn is_suspect(&self, seen: &Seen, asked: Moment, patience: Duration) -> bool {
+        let is_suspect = |behind: &Behind| {
+            let missed = behind.ends.front().map(|(_, moment)| asked.0.duration_since(moment.0));
+            behind.position == seen.position || missed.is_some_and(|age| age >= patience / 2)
+        };
+        self.told(seen.partition).is_some() || self.behind.get(&seen.partition).is_some_and(is_suspect)
+    }
+
+    /// The partitions that were told to stand without a good reason, with what looks like one.
+    pub(in crate::log) fn standing(&self) -> Vec<(Partition, LagCause)> {
+        let stands = |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Unread);
+        self.told.iter().filter(stands).map(|lag| (lag.partition, lag.cause)).collect()
+    }
+
+    /// Tells which partitions lag by now, though nobody was asked, if that is news.
+    pub(in crate::log) fn overdue(
+        &mut self,
+        seen: &[Seen],
+        now: Moment,
+        patience: Duration,
+    ) -> Option<Vec<Lag>> {
+        let before = self.looked;
+        let mut lags = self.told.clone();
+        for &seen in seen {
+            let Some(behind) = self.behind.get_mut(&seen.partition) else { continue };
+            let stood = behind.position == seen.position;
+            behind.reach(seen.position, before);
+            let is_over = |moment: Moment| now.0.saturating_duration_since(moment.0) >= patience;
+            if behind.due(patience).is_none_or(|due| due > now.0) {
+                continue;
+            }
+            if let Err(index) = lags.binary_search_by_key(&seen.partition, |lag| lag.partition) {
+                let end = behind.ends.iter().rev().find_map(|(end, _)| *end);
+                let was_silent = behind.ends.back().is_some_and(|(end, _)| end.is_none());
+                let seen = Seen { end: end.filter(|_| !was_silent), ..seen };
+                let cause = seen.cause(stood && is_over(behind.stands), false);
+                let (partition, position, since) = (seen.partition, seen.position, behind.complete.1);
+                lags.insert(index, Lag { partition, position, end: seen.end, since, cause });
+            }
+        }
+        let is_news = self.told != lags;
+        self.told.clone_from(&lags);
+        is_news.then_some(lags)
+    }
+}
+
+impl Behind {
+    /// When it lags, if it does not get on until then: it takes an end that was not reached when
+    /// it was told, or a silence that is not short.
+    fn due(&self, patience: Duration) -> Option<Instant> {
+        let first = self.ends.front()?;
+        let missed = self.ends.iter().any(|(end, _)| end.is_some());
+        Some(if missed { self.complete.0 } else { first.1.0 } + patience)
     }
 }
 
@@ -258,9 +322,37 @@ mod tests {
             |at, position, end| causes(pace.look(&mut seen(position, end, None), after(start, at), PATIENCE));
         assert_eq!((look(0, 5, Some(5)), look(3, 5, None)), (None, None));
         assert_eq!(look(20, 5, None), Some(vec![LagCause::Silent]));
-        assert_eq!(look(21, 5, Some(9)), Some(vec![LagCause::Unread]));
+        assert_eq!(look(21, 5, Some(9)), Some(vec![LagCause::Recovering]));
         // More comes than it takes, and it has what was there a second ago.
         assert_eq!(look(22, 9, Some(12)), Some(vec![]));
+    }
+
+    #[test]
+    fn what_lags_is_told_in_time_though_nobody_answers() {
+        let start = now();
+        let mut pace = Pace::since(start);
+        let at = |seconds| after(start, seconds);
+        let mut told = Vec::new();
+        // It was behind before the cluster fell silent: its end at 3 seconds is not reached.
+        for (second, end) in [(0, Some(5)), (3, Some(9)), (6, None), (9, None)] {
+            told.push(pace.look(&mut seen(5, end, None), at(second), PATIENCE));
+        }
+        assert_eq!(told, [None, None, None, None]);
+        assert_eq!(pace.due(PATIENCE), Some(at(10).0), "all that was there at 0 seconds it has");
+        assert_eq!(pace.overdue(&seen(5, None, None), at(9), PATIENCE), None);
+        let lags = pace.overdue(&seen(5, None, None), at(10), PATIENCE).unwrap();
+        assert_eq!((lags[0].cause, lags[0].since), (LagCause::Silent, start.1));
+        assert_eq!((pace.due(PATIENCE), pace.overdue(&seen(5, None, None), at(11), PATIENCE)), (None, None));
+
+        // What gets on is not told, and what is slow is not called silent.
+        let mut pace = Pace::since(start);
+        for (second, position, end) in [(0, 5, 5), (3, 5, 9), (6, 7, 12)] {
+            assert_eq!(pace.look(&mut seen(position, Some(end), None), at(second), PATIENCE), None);
+        }
+        assert_eq!(pace.overdue(&seen(9, None, None), at(10), PATIENCE), None);
+        assert_eq!(pace.due(PATIENCE), Some(at(13).0));
+        let slow = pace.overdue(&seen(10, None, None), at(13), PATIENCE).unwrap();
+        assert_eq!((slow[0].cause, slow[0].end), (LagCause::Slow, Some(12)));
     }
 
     #[test]

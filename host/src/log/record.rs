@@ -52,6 +52,15 @@ pub struct NewRecord {
     pub timestamp: Option<i64>,
 }
 
+impl NewRecord {
+    /// The bytes of its key, its value and its headers.
+    pub(crate) fn byte_len(&self) -> usize {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|header| header.name.len() + len(&header.value)).sum();
+        len(&self.key) + len(&self.value) + headers
+    }
+}
+
 /// Consecutive records of one partition, by column: keys and values lie packed,
 /// ready for a codec.
 #[derive(Debug, Clone)]

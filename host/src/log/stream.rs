@@ -113,6 +113,8 @@ pub enum LagCause {
     Silent,
     /// Nothing can be read of it, or whoever reads it takes nothing.
     Unread,
+    /// It was silent until now, and what came meanwhile may be on its way.
+    Recovering,
     /// Its records come, and are not decoded and applied as fast as they should.
     Slow,
 }
@@ -128,6 +130,7 @@ impl fmt::Display for Lag {
             LagCause::OpenTransaction => (at.as_str(), "a transaction is open there"),
             LagCause::Silent => (" may be", "no leader answers for it"),
             LagCause::Unread => (at.as_str(), "no more of it comes"),
+            LagCause::Recovering => (" is", "what came while no broker told is on its way"),
             LagCause::Slow => (" is", "its records are decoded or applied too slowly"),
         };
         write!(f, "partition {partition}{at} behind since {since}: {why}")

@@ -312,6 +312,7 @@ async fn load(
             });
             shared.finish_loading(view.counters.records);
         }
+        wait_for_room(shared, &mut works).await;
         let step = tokio::select! {
             // Partitions first: what is loaded must count all that are known.
             biased;
@@ -348,7 +349,6 @@ async fn load(
             shared.checkpointing.keep(taken.iter_mut().filter_map(Step::kept)).await;
         }
         let partitions: Vec<Partition> = taken.iter().map(Step::partition).collect();
-        wait_for_room(shared, &mut works).await;
         works.take(shared, taken).map_err(End::Halted)?;
         let view = works.read();
         for partition in partitions {

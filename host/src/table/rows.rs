@@ -25,7 +25,7 @@ pub(super) use index::KeyHash;
 use crate::table::entry::Entry;
 use index::Index;
 use order::{Order, Place};
-use paged::Paged;
+use paged::{Paged, Pair};
 use sort::{Ranked, sort_by_group, sort_by_key};
 
 /// How many rows a page has, about.
@@ -132,7 +132,7 @@ impl Rows {
         other: &'a Self,
         page: usize,
         rows: usize,
-    ) -> (Vec<(Option<&'a Entry>, Option<&'a Entry>)>, Option<usize>) {
+    ) -> (Vec<Pair<'a, Entry>>, Option<usize>) {
         let (mut differing, next) = self.rows.differing(&other.rows, page, rows.div_ceil(ROWS_PER_PAGE));
         differing
             .retain(|(here, there)| !matches!((here, there), (Some(here), Some(there)) if here.is(there)));

@@ -14,9 +14,13 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, setrlimit, waitid,
-};
+#[cfg(feature = "cli")]
+mod confine;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
+#[cfg(feature = "cli")]
+pub(crate) use confine::confine;
 
 /// The address space of a child: more than twice what compiling a component with a Python
 /// interpreter takes on two cores (854 MiB, of which it uses 395), and the stack and the
@@ -29,9 +33,6 @@ const AT_ONCE: usize = 2;
 
 /// How many children in a row a caller waits for, at most, as a multiple of its own deadline.
 const TURNS: u32 = 8;
-
-/// How much a child has to give way to the rest of the machine.
-const NICE: i32 = 10;
 
 /// The longest reason that is read from a child.
 const REASON_BYTES: u64 = 64 * 1024;
@@ -166,20 +167,6 @@ impl Ended {
             ))),
         }
     }
-}
-
-/// Bounds what this process may take. Called by a child before it reads its input.
-///
-/// `deadline` is what its parent waits for; it is for the case that the parent is gone.
-pub(crate) fn confine(deadline: Duration) -> io::Result<()> {
-    let limit = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
-    setrlimit(Resource::As, limit(memory_bytes()))?;
-    setrlimit(Resource::Cpu, limit(deadline.as_secs().max(1) * cores() + 1))?;
-    setrlimit(Resource::Core, limit(0))?;
-    rustix::process::nice(NICE)?;
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    Ok(())
 }
 
 fn memory_bytes() -> u64 {

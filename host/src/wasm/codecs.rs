@@ -6,16 +6,13 @@ use crate::codec::{
     Answers, CodecFailure, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec, PackedAnswers,
     RejectKind, Rejection, ValueCodec, checked_text,
 };
-use crate::escape::{one_line, one_line_within};
+use crate::escape::{name, one_line};
 use crate::log::Header;
 use crate::packed::Packed;
 use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
 use crate::wasm::fault::{CallError, Fault};
 use crate::wasm::instance::{Instance, on_guest_stack};
 use crate::wasm::{Component, WasmError};
-
-/// The longest key that a message quotes, in bytes.
-const QUOTED_BYTES: usize = 256;
 
 /// What every instance of a codec is configured with.
 pub(super) struct Setup {
@@ -198,7 +195,7 @@ impl KeyCodec for ComponentCodec {
 
 impl ComponentCodec {
     fn non_canonical(&self, key: &str, got: &str) -> Rejection {
-        let key = one_line_within(key, QUOTED_BYTES);
+        let key = name(key);
         Rejection::new(
             RejectKind::NonCanonicalKey,
             format!("this key decodes to `{key}`, but that encodes to {got}"),

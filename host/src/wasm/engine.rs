@@ -43,6 +43,7 @@ pub enum Metering {
 }
 
 impl Metering {
+    #[cfg(feature = "cli")]
     pub(super) const ALL: [Self; 2] = [Self::Deadline, Self::Fuel];
 
     /// Its name, for a compiler in another process.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::escape::{name as shown, one_line};
 use crate::wasm::SUPPORTED_VERSIONS;
 
 /// Why a component cannot be used.
@@ -24,7 +25,8 @@ pub enum WasmError {
     },
     /// The file is not the one that was approved.
     #[error(
-        "component {name} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…"
+        "component {} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…",
+        shown(name)
     )]
     Digest {
         /// The component's file name.
@@ -44,7 +46,8 @@ pub enum WasmError {
     },
     /// The component breaks a rule of this host.
     #[error(
-        "component {name} is refused:\n{}\nSupported: WIT package ktables:codec {SUPPORTED_VERSIONS}.",
+        "component {} is refused:\n{}\nSupported: WIT package ktables:codec {SUPPORTED_VERSIONS}.",
+        shown(name),
         list(reasons)
     )]
     Refused {
@@ -54,7 +57,11 @@ pub enum WasmError {
         reasons: Vec<String>,
     },
     /// The component lacks what it is wanted for.
-    #[error("component {name} cannot be a {wanted}: it exports none of {expected}; it has {has}")]
+    #[error(
+        "component {} cannot be a {wanted}: it exports none of {expected}; it has {}",
+        shown(name),
+        one_line(has)
+    )]
     MissingExport {
         /// The component's name.
         name: String,
@@ -66,7 +73,7 @@ pub enum WasmError {
         has: String,
     },
     /// The component does not accept its configuration, in its own words.
-    #[error("component {name} does not accept its configuration: {message}")]
+    #[error("component {} does not accept its configuration: {}", shown(name), one_line(message))]
     Configuration {
         /// The component's name.
         name: String,
@@ -74,7 +81,7 @@ pub enum WasmError {
         message: String,
     },
     /// The component broke down before its first record.
-    #[error("component {name} failed while it was {action}: {message}")]
+    #[error("component {} failed while it was {action}: {}", shown(name), one_line(message))]
     Failed {
         /// The component's name.
         name: String,
@@ -99,5 +106,5 @@ impl WasmError {
 }
 
 fn list(reasons: &[String]) -> String {
-    reasons.iter().map(|reason| format!("  - {reason}")).collect::<Vec<_>>().join("\n")
+    reasons.iter().map(|reason| format!("  - {}", one_line(reason))).collect::<Vec<_>>().join("\n")
 }

@@ -34,6 +34,13 @@ impl Fault {
     pub(super) fn contract(message: impl Into<String>) -> Self {
         Self::new(RejectKind::Contract, message)
     }
+
+    /// A guest that answered with more than one call may return.
+    pub(super) fn too_much_output(limits: &Limits) -> Self {
+        let bytes = limits.output_per_call();
+        let message = format!("answered with more than {bytes} bytes in one call (four times limits.output)");
+        Self::new(RejectKind::Output, message)
+    }
 }
 
 impl From<Fault> for CallError {
@@ -92,13 +99,7 @@ pub(super) fn classify(
         None if error.downcast_ref::<std::str::Utf8Error>().is_some() => {
             Fault::new(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {text}"))
         }
-        None if text.starts_with("too much data is being copied") => Fault::new(
-            RejectKind::Output,
-            format!(
-                "answered with more than {} bytes in one call (four times limits.output)",
-                limits.output_per_call()
-            ),
-        ),
+        None if text.starts_with("too much data is being copied") => Fault::too_much_output(limits),
         None => Fault::contract(format!("answered with what cannot be read: {text}")),
     }
     .into()

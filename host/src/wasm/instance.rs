@@ -1,11 +1,15 @@
 //! One instance of a component in its own store, and the calls into it.
 
+mod byte_len;
+
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::{Instance as WasmInstance, InstancePre};
 use wasmtime::{Store, UpdateDeadline};
+
+use byte_len::ByteLen;
 
 use crate::codec::workers::TICK;
 use crate::codec::{
@@ -313,13 +317,21 @@ impl Instance {
         classify(error, self.store.data(), &self.limits, self.limits.start_deadline)
     }
 
-    /// The simple form: a call for each item, the deadline over all of them.
-    fn one_by_one<T, B: FromIterator<Result<T, Rejection>>>(
+    /// The simple form: a call for each item, the deadline over all of them, and the bound of what
+    /// a batch form may return.
+    fn one_by_one<T: ByteLen, B: FromIterator<Result<T, Rejection>>>(
         &mut self,
         len: usize,
         mut call: impl FnMut(&mut Self, usize) -> wasmtime::Result<Result<T, Rejection>>,
     ) -> Result<B, CallError> {
-        (0..len).map(|index| call(self, index).map_err(|error| self.failed(&error, len))).collect()
+        let mut left = self.limits.output_per_call();
+        let mut bounded = |index| {
+            let answer = call(self, index).map_err(|error| self.failed(&error, len))?;
+            let bytes = answer.as_ref().map_or(0, ByteLen::byte_len);
+            left = left.checked_sub(bytes).ok_or_else(|| Fault::too_much_output(&self.limits))?;
+            Ok(answer)
+        };
+        (0..len).map(&mut bounded).collect()
     }
 
     /// The answer of the batch form: as many items as were asked for, none too long,

@@ -19,7 +19,7 @@ mod sections;
 pub(super) use code::code;
 pub(super) use sections::sections;
 
-use crate::escape::one_line_within;
+use crate::escape;
 
 /// The largest file: three times a component with a Python interpreter in it.
 pub(crate) const MAX_BYTES: usize = 64 << 20;
@@ -70,9 +70,6 @@ const MAX_ALL_LOCALS: u64 = 10_000_000;
 /// The most entries of all branch tables of a function, and of all functions together.
 const MAX_BRANCHES: u64 = 100_000;
 const MAX_ALL_BRANCHES: u64 = 2_000_000;
-
-/// The longest name that a refusal quotes, in bytes.
-const QUOTED_BYTES: usize = 200;
 
 /// What one instance of a component needs, counted through nesting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -158,5 +155,5 @@ fn exceeded(has: &str, what: &str, count: u64, limit: u64) -> Option<String> {
 
 /// A name from a file, for a message.
 pub(super) fn quoted(name: &str) -> String {
-    format!("`{}`", one_line_within(name, QUOTED_BYTES))
+    format!("`{}`", escape::name(name))
 }

@@ -1,6 +1,7 @@
 //! Why a write was not published, or not acknowledged.
 
 use crate::codec::{HostFailure, Rejection};
+use crate::escape::name;
 use crate::log::{Ack, LogError};
 
 /// Why a write failed. But for [`WriteError::Log`] and [`WriteError::NotVisible`], nothing
@@ -9,7 +10,7 @@ use crate::log::{Ack, LogError};
 #[non_exhaustive]
 pub enum WriteError {
     /// The value is not JSON.
-    #[error("key `{key}`: the value is not JSON: {reason}. A string needs quotes: '\"text\"'")]
+    #[error("key `{}`: the value is not JSON: {reason}. A string needs quotes: '\"text\"'", name(key))]
     InvalidJson {
         /// The key.
         key: String,
@@ -17,7 +18,7 @@ pub enum WriteError {
         reason: String,
     },
     /// A codec refused.
-    #[error("key `{key}`: cannot {action}: {rejection}")]
+    #[error("key `{}`: cannot {action}: {rejection}", name(key))]
     Rejected {
         /// The key.
         key: String,
@@ -27,7 +28,7 @@ pub enum WriteError {
         rejection: Rejection,
     },
     /// Readers would not get what was meant.
-    #[error("key `{key}`: not published, because {reason}")]
+    #[error("key `{}`: not published, because {reason}", name(key))]
     NotVerified {
         /// The key.
         key: String,
@@ -36,7 +37,9 @@ pub enum WriteError {
     },
     /// A pair of group and member is written without a group scheme.
     #[error(
-        "group `{group}`, member `{member}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)"
+        "group `{}`, member `{}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)",
+        name(group),
+        name(member)
     )]
     NoScheme {
         /// The group.
@@ -48,7 +51,7 @@ pub enum WriteError {
     #[error(transparent)]
     Codec(HostFailure),
     /// No log takes such a record.
-    #[error("key `{key}`: {source}")]
+    #[error("key `{}`: {source}", name(key))]
     InvalidRecord {
         /// The key.
         key: String,

@@ -3,13 +3,10 @@
 use crate::codec::{
     CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, Rejection, broken_contract, json_equal,
 };
-use crate::escape::one_line_within;
+use crate::escape::name;
 use crate::log::{Header, NewRecord};
 use crate::packed::Packed;
 use crate::writer::{Target, Verify, Write, WriteError};
-
-/// The longest name that a message quotes, in bytes.
-const QUOTED_BYTES: usize = 256;
 
 /// A write on its way, or why it goes no further.
 type Step<T> = Result<T, WriteError>;
@@ -82,18 +79,13 @@ fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecF
     // OK because there is a scheme.
     let back = match only(codecs.split(&[&key]).expect("a scheme")?) {
         Ok(Some(back)) if *back.group == *group && *back.member == *member => return Ok(Ok(key)),
-        Ok(Some(back)) => format!("group `{}`, member `{}`", quoted(&back.group), quoted(&back.member)),
+        Ok(Some(back)) => format!("group `{}`, member `{}`", name(&back.group), name(&back.member)),
         Ok(None) => "nothing: it is a foreign key".to_owned(),
         Err(rejection) => rejection.to_string(),
     };
-    let (group, member) = (quoted(&group), quoted(&member));
+    let (group, member) = (name(&group), name(&member));
     let reason = format!("the key of group `{group}`, member `{member}` splits to {back}");
     Ok(Err(WriteError::NotVerified { key, reason }))
-}
-
-/// A name in a message.
-fn quoted(name: &str) -> impl std::fmt::Display + '_ {
-    one_line_within(name, QUOTED_BYTES)
 }
 
 /// The bytes of each key, which must decode to the key again.
@@ -115,7 +107,7 @@ fn encode_keys(codecs: CheckedCodecs<'_>, keys: &[Step<String>]) -> Result<Vec<S
             Ok(back) if back == key.as_bytes() => Ok(raw.to_vec()),
             Ok(back) => {
                 let back = String::from_utf8_lossy(back);
-                let reason = format!("readers would see the key `{}`", quoted(&back));
+                let reason = format!("readers would see the key `{}`", name(&back));
                 Err(WriteError::NotVerified { key, reason })
             }
             Err(rejection) => Err(rejected(key, "decode the key again", rejection)),

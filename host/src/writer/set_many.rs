@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::codec::{CodecFailure, workers};
-use crate::log::{Ack, Delivery, LogError, NewRecord};
+use crate::log::{Ack, LogError, NewRecord};
 use crate::writer::prepare::prepare;
 use crate::writer::{Target, Write, WriteError, Writer};
 
@@ -81,7 +81,10 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
         while self.writes.peek().is_some() {
             for record in self.prepared().await {
                 deliveries.push(match record {
-                    Ok((key, record)) => send(self.writer, key, record).await,
+                    Ok((key, record)) => match self.writer.log.send(&self.writer.topic, record).await {
+                        Ok(delivery) => Ok((key, delivery)),
+                        Err(error) => Err(failed(key, error)),
+                    },
                     Err(error) => Err(error),
                 });
             }
@@ -89,7 +92,7 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
         let mut answers = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             answers.push(match delivery {
-                Ok(delivery) => delivery.await.map_err(WriteError::Log),
+                Ok((key, delivery)) => delivery.await.map_err(|error| failed(key, error)),
                 Err(error) => Err(error),
             });
         }
@@ -157,11 +160,12 @@ fn refused(write: &Write, failure: CodecFailure) -> WriteError {
     }
 }
 
-async fn send(writer: &Writer, key: String, record: NewRecord) -> Result<Delivery, WriteError> {
-    writer.log.send(&writer.topic, record).await.map_err(|error| match error {
+/// Why a record was not written: it can never be, or the log failed.
+fn failed(key: String, error: LogError) -> WriteError {
+    match error {
         source @ (LogError::InvalidRecord { .. } | LogError::UnknownPartition { .. }) => {
             WriteError::InvalidRecord { key, source }
         }
         error => WriteError::Log(error),
-    })
+    }
 }

@@ -69,7 +69,7 @@ async fn a_leader_is_killed_while_a_table_loads() {
         let filler = record(&format!("filler-{}", number % 5000), Some(value.as_bytes()));
         drop(log.send(&described, filler).await.unwrap());
     }
-    assert_eq!(log.flush(PATIENCE).await, []);
+    assert_eq!(log.close(PATIENCE).await, []);
     let codec = Arc::new(Held::default());
     codec.hold();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };

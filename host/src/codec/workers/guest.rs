@@ -135,7 +135,10 @@ struct Pool {
 /// Queues a job.
 pub(super) fn submit(lane: &Lane, job: Job) -> Result<(), HostFailure> {
     let pool = pool()?;
-    let Some(key) = &lane.guest else { return Ok(job()) };
+    let Some(key) = &lane.guest else {
+        job();
+        return Ok(());
+    };
     let mut state = pool.lock();
     match state.queues.iter_mut().find(|queue| queue.turn == lane.turn && queue.lane == *key) {
         Some(queue) => queue.jobs.push_back(job),

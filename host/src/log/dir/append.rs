@@ -1,11 +1,11 @@
 //! Appending to one partition: under its lock, behind the last whole batch,
 //! synced.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::log::dir::cursor::{Cursor, segment_path};
 use crate::log::dir::topic;
@@ -17,6 +17,12 @@ const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The name of the file that appenders lock.
 const LOCK: &str = "lock";
+
+/// How long another process may hold a partition's lock.
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often to try to lock: at first, and at last.
+const LOCK_EVERY: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(10));
 
 /// Appends to one partition, beside other processes that do.
 #[derive(Debug)]
@@ -52,21 +58,48 @@ impl Appender {
     ///
     /// # Errors
     ///
-    /// [`LogError::Undelivered`] if it is not known whether they are durable.
-    pub(super) fn append(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
-        self.folder.lock().map_err(LogError::io("lock", &self.path))?;
-        let result = self.append_in_folder(records);
+    /// [`LogError::Undelivered`] if it is not known whether they are durable,
+    /// [`LogError::Locked`] if somebody else holds the lock and is not to be waited for any more.
+    pub(super) fn append(
+        &mut self,
+        records: &[NewRecord],
+        wait: &dyn Fn() -> bool,
+    ) -> Result<Offset, LogError> {
+        self.lock(&self.folder, wait)?;
+        let result = self.append_in_folder(records, wait);
         // Records that are durable stay so if this fails; the next append finds out.
         self.is_stale |= self.folder.unlock().is_err();
         result
     }
 
-    fn append_in_folder(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
-        self.lock.lock().map_err(LogError::io("lock", &self.path))?;
+    /// Locks a file as soon as nobody else has locked it. No wait for a lock has a deadline, so it
+    /// is tried again and again.
+    fn lock(&self, file: &File, wait: &dyn Fn() -> bool) -> Result<(), LogError> {
+        let (mut pause, longest) = LOCK_EVERY;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::Error(error)) => return Err(LogError::io("lock", &self.path)(error)),
+                Err(TryLockError::WouldBlock) if wait() => std::thread::sleep(pause),
+                Err(TryLockError::WouldBlock) => {
+                    let (topic, path) = (self.topic.clone(), self.path.clone());
+                    return Err(LogError::Locked { topic, partition: self.end.partition(), path });
+                }
+            }
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn append_in_folder(
+        &mut self,
+        records: &[NewRecord],
+        wait: &dyn Fn() -> bool,
+    ) -> Result<Offset, LogError> {
+        self.lock(&self.lock, wait)?;
         // Somebody may have removed the file: then others lock another one.
         while !self.is_lock_there()? {
             self.lock = open_lock(&self.path)?;
-            self.lock.lock().map_err(LogError::io("lock", &self.path))?;
+            self.lock(&self.lock, wait)?;
         }
         // The lock counts only if it lies in the folder of the topic that is there now.
         let result = self.end.check_identity().and_then(|()| self.append_locked(records));

@@ -1,23 +1,31 @@
-//! Group commit: one thread appends for all writers of a process. What is queued
-//! while it syncs goes into its next append.
+//! Group commit: one thread for each topic appends for all writers of a process. What is
+//! queued while it syncs goes into its next append. A topic that somebody else has locked holds
+//! up no other.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::log::dir::append::Appender;
+use crate::log::dir::append::{Appender, LOCK_PATIENCE};
 use crate::log::dir::topic;
-use crate::log::{Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, murmur};
+use crate::log::{
+    Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, Unacknowledged, murmur,
+};
 
-/// How many records may wait to be written; more wait in `send`.
+/// How many records of a topic may wait to be written; more wait in `send`.
 const QUEUE: usize = 2 * 1024;
 
-/// How many KiB of records may wait; more wait in `send`.
-const QUEUE_KIB: u32 = 64 * 1024;
+/// How many KiB of records of a topic may wait; more wait in `send`.
+const QUEUE_KIB: u32 = 32 * 1024;
+
+/// How long to wait for what is given up to be listed.
+const GIVING_UP: Duration = Duration::from_secs(2);
 
 /// The most records of one append: as many as a reader takes at once.
 const APPEND_RECORDS: usize = 1024;
@@ -65,24 +73,116 @@ struct Place {
     partitions: Partition,
 }
 
-/// The sending end of the queue. The thread ends when it is dropped, after all
-/// that was queued is written.
-#[derive(Debug)]
-pub(super) struct Committer {
-    queue: mpsc::Sender<Job>,
-    /// Keyless records go round the partitions.
-    keyless: AtomicU32,
+/// The sending end of a topic's queue. The thread ends when it is dropped, after all that was
+/// queued is written.
+#[derive(Debug, Clone)]
+struct Queue {
+    jobs: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
+    giving_up: Arc<GivingUp>,
 }
 
-impl Committer {
-    pub(super) fn start(root: &Path, url: &str) -> Result<Self, LogError> {
-        let (queue, pending) = mpsc::channel(QUEUE);
-        let thread = Thread { root: root.to_owned(), url: url.to_owned(), appenders: HashMap::new() };
+/// Whether what is queued is to be given up, and what was.
+#[derive(Debug, Default)]
+struct GivingUp {
+    is_on: AtomicBool,
+    /// A std lock: held to add or to take.
+    given_up: Mutex<Vec<Unacknowledged>>,
+}
+
+impl GivingUp {
+    fn given_up(&self) -> std::sync::MutexGuard<'_, Vec<Unacknowledged>> {
+        // OK because nothing panics while it holds the lock.
+        self.given_up.lock().expect("not poisoned")
+    }
+}
+
+impl Queue {
+    fn start(root: &Path, url: &str) -> Result<Self, LogError> {
+        let (jobs, pending) = mpsc::channel(QUEUE);
+        let giving_up = Arc::<GivingUp>::default();
+        let (path, url) = (root.to_owned(), url.to_owned());
+        let thread = Thread { root: path, url, giving_up: giving_up.clone(), appenders: HashMap::new() };
         crate::thread::spawn("ktables-commit", move || thread.run(pending))
             .map_err(LogError::io("start a thread to write", root))?;
         let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        Ok(Self { queue, keyless: AtomicU32::new(0), room })
+        Ok(Self { jobs, room, giving_up })
+    }
+
+    /// Waits until there is room for so many bytes.
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LogError> {
+        let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
+        self.room.clone().acquire_many_owned(kib).await.map_err(|_| LogError::Closed)
+    }
+
+    async fn push(&self, job: Job) -> Result<(), LogError> {
+        self.jobs.send(job).await.map_err(|_| LogError::Closed)
+    }
+
+    /// Whether everything that was queued is written, or cannot be, within this time.
+    async fn flush(&self, patience: Duration) -> bool {
+        let (done, flushed) = oneshot::channel();
+        let flush = async {
+            // The thread ends only when the queue is dropped.
+            if self.push(Job::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
+            }
+        };
+        tokio::time::timeout(patience, flush).await.is_ok()
+    }
+
+    /// Waits until everything is written; gives up what is not after this time.
+    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+        if !self.flush(patience).await {
+            self.giving_up.is_on.store(true, Ordering::Release);
+            self.flush(GIVING_UP).await;
+            self.giving_up.is_on.store(false, Ordering::Release);
+        }
+        std::mem::take(&mut *self.giving_up.given_up())
+    }
+}
+
+/// What appends to the topics of a directory.
+#[derive(Debug)]
+pub(super) struct Committer {
+    root: PathBuf,
+    url: String,
+    /// By topic. A std lock: held to look, or to start a thread.
+    queues: Mutex<HashMap<String, Queue>>,
+    /// Keyless records go round the partitions.
+    keyless: AtomicU32,
+}
+
+impl Committer {
+    pub(super) fn new(root: &Path, url: &str) -> Self {
+        let (root, url) = (root.to_owned(), url.to_owned());
+        Self { root, url, queues: Mutex::default(), keyless: AtomicU32::new(0) }
+    }
+
+    fn queue(&self, topic: &str) -> Result<Queue, LogError> {
+        let mut queues = self.queues();
+        if let Some(queue) = queues.get(topic) {
+            return Ok(queue.clone());
+        }
+        let queue = Queue::start(&self.root, &self.url)?;
+        Ok(queues.entry(topic.to_owned()).or_insert(queue).clone())
+    }
+
+    fn queues(&self) -> std::sync::MutexGuard<'_, HashMap<String, Queue>> {
+        // OK because nothing panics while it holds the lock.
+        self.queues.lock().expect("not poisoned")
+    }
+
+    /// Whether everything that was queued is written, or cannot be, within this time.
+    pub(super) async fn flush(&self, patience: Duration) -> bool {
+        let queues: Vec<Queue> = self.queues().values().cloned().collect();
+        join_all(queues.iter().map(|queue| queue.flush(patience))).await.into_iter().all(|done| done)
+    }
+
+    /// Waits until everything is written; gives up what is not after this time.
+    pub(super) async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+        let queues: Vec<Queue> = self.queues().values().cloned().collect();
+        join_all(queues.iter().map(|queue| queue.close(patience))).await.concat()
     }
 
     pub(super) async fn send(
@@ -93,10 +193,10 @@ impl Committer {
         self.check(topic, &record)?;
         let partition = self.partition(topic, &record)?;
         let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
-        let room = self.room(size(&record)).await?;
+        let queue = self.queue(&topic.name)?;
+        let room = queue.room(record.byte_len()).await?;
         let (answer, delivery) = oneshot::channel();
-        let pending = Pending { place, record, answer, _room: room };
-        self.queue.send(Job::Write(pending)).await.map_err(|_| LogError::Closed)?;
+        queue.push(Job::Write(Pending { place, record, answer, _room: room })).await?;
         Ok(Delivery::new(delivery))
     }
 
@@ -111,7 +211,7 @@ impl Committer {
         let mut bytes = 0;
         for record in &records {
             self.check(topic, record)?;
-            bytes += size(record);
+            bytes += record.byte_len();
             let other = self.partition(topic, record)?;
             if other != partition {
                 let reason = format!(
@@ -129,37 +229,22 @@ impl Committer {
         }
         let count = records.len() as Offset;
         let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
-        let room = self.room(bytes).await?;
+        let queue = self.queue(&topic.name)?;
+        let room = queue.room(bytes).await?;
         let (answer, answered) = oneshot::channel();
-        let pending = PendingAll { place, records, answer, _room: room };
-        self.queue.send(Job::WriteAll(pending)).await.map_err(|_| LogError::Closed)?;
+        queue.push(Job::WriteAll(PendingAll { place, records, answer, _room: room })).await?;
         let base = answered.await.unwrap_or(Err(LogError::Closed))?;
         Ok((base..base + count).map(|offset| Ack { partition, offset }).collect())
     }
 
-    /// Waits until there is room for so many bytes.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LogError> {
-        let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
-        self.room.clone().acquire_many_owned(kib).await.map_err(|_| LogError::Closed)
-    }
-
     /// Fails if no directory can keep the record.
     fn check(&self, topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
-        let bytes = size(record);
+        let bytes = record.byte_len();
         if bytes <= RECORD_BYTES {
             return Ok(());
         }
         let reason = format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed");
         Err(LogError::InvalidRecord { topic: topic.name.clone(), reason })
-    }
-
-    /// Waits until everything that was queued is written, or cannot be.
-    pub(super) async fn flush(&self) {
-        let (done, flushed) = oneshot::channel();
-        // The thread ends only when the queue is dropped.
-        if self.queue.send(Job::Flush(done)).await.is_ok() {
-            let _ = flushed.await;
-        }
     }
 
     fn partition(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Partition, LogError> {
@@ -183,6 +268,7 @@ impl Committer {
 struct Thread {
     root: PathBuf,
     url: String,
+    giving_up: Arc<GivingUp>,
     appenders: HashMap<Place, Appender>,
 }
 
@@ -191,7 +277,7 @@ impl Thread {
         while let Some(job) = queue.blocking_recv() {
             let (mut group, mut bytes, mut next) = (Vec::new(), 0, Some(job));
             while let Some(Job::Write(pending)) = next {
-                bytes += size(&pending.record);
+                bytes += pending.record.byte_len();
                 group.push(pending);
                 let full = group.len() >= APPEND_RECORDS || bytes >= RECORD_BYTES;
                 next = if full { None } else { queue.try_recv().ok() };
@@ -229,10 +315,33 @@ impl Thread {
 
     /// Appends, to the topic that has the name now.
     fn append(&mut self, place: &Place, records: &[NewRecord]) -> Result<Offset, LogError> {
-        let mut result = self.appender(place)?.append(records);
+        let giving_up = self.giving_up.clone();
+        let until = Instant::now() + LOCK_PATIENCE;
+        let wait = || !giving_up.is_on.load(Ordering::Acquire) && Instant::now() < until;
+        let mut result = self.append_waiting(place, records, &wait);
+        if giving_up.is_on.load(Ordering::Acquire) && matches!(result, Err(LogError::Locked { .. })) {
+            let (log, topic) = (self.url.clone(), place.topic.clone());
+            let lost = records.iter().map(|record| {
+                let (topic, key) = (topic.clone(), record.key.clone());
+                Unacknowledged { topic, partition: place.partition, key }
+            });
+            giving_up.given_up().extend(lost);
+            let reason = "given up while another process held the partition's lock".to_owned();
+            result = Err(LogError::Undelivered { log, topic, reason });
+        }
+        result
+    }
+
+    fn append_waiting(
+        &mut self,
+        place: &Place,
+        records: &[NewRecord],
+        wait: &dyn Fn() -> bool,
+    ) -> Result<Offset, LogError> {
+        let mut result = self.appender(place)?.append(records, wait);
         if let Err(LogError::Replaced { .. }) = result {
             self.appenders.remove(place);
-            result = self.appender(place)?.append(records);
+            result = self.appender(place)?.append(records, wait);
         }
         if result.is_err() || self.appenders.get(place).is_some_and(|appender| appender.is_stale) {
             // Start afresh from the files next time.
@@ -258,10 +367,4 @@ impl Thread {
             }
         }
     }
-}
-
-fn size(record: &NewRecord) -> usize {
-    let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    let headers: usize = record.headers.iter().map(|header| header.name.len() + len(&header.value)).sum();
-    len(&record.key) + len(&record.value) + headers
 }

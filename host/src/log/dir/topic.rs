@@ -84,7 +84,7 @@ pub(super) fn create(
     let draft = root.join(format!("~{id}"));
     let written = write_draft(&draft, &Manifest { id, partitions });
     let place = folder(root, topic);
-    let renamed = written.and_then(|()| Ok(fs::rename(&draft, &place)));
+    let renamed = written.map(|()| fs::rename(&draft, &place));
     if !matches!(renamed, Ok(Ok(()))) {
         // Best effort: a draft left behind is in nobody's way.
         let _ = fs::remove_dir_all(&draft);

@@ -3,6 +3,7 @@
 //! A question goes out at once; its answer comes through the client's queue, whose
 //! poller hands it to [`answer`].
 
+use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 use std::slice;
@@ -242,24 +243,24 @@ pub(super) fn describe_configuration(client: &Client, topic: &CString, timeout: 
     pending
 }
 
-/// One setting in the answer to [`describe_configuration`]; none if it is not among
-/// them.
+/// The settings in the answer to [`describe_configuration`].
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(super) fn setting(reply: &Reply, name: &str) -> Answer<Option<String>> {
+pub(super) fn settings(reply: &Reply) -> Answer<HashMap<String, String>> {
     // SAFETY: what the reply points to lives as long as it does.
     unsafe {
         let result = sys::rd_kafka_event_DescribeConfigs_result(reply.as_ptr());
         if result.is_null() {
-            return Ok(None);
+            return Ok(HashMap::new());
         }
         let mut count = 0;
         let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
-        let Some(&resource) = list(resources, count).first() else { return Ok(None) };
+        let Some(&resource) = list(resources, count).first() else { return Ok(HashMap::new()) };
         resource_error(resource)?;
-        let entries = sys::rd_kafka_ConfigResource_configs(resource, &mut count);
-        let entry =
-            list(entries, count).iter().find(|&&entry| text(sys::rd_kafka_ConfigEntry_name(entry)) == name);
-        Ok(entry.map(|&entry| text(sys::rd_kafka_ConfigEntry_value(entry))))
+        let entries = list(sys::rd_kafka_ConfigResource_configs(resource, &mut count), count);
+        let setting = |&entry: &_| {
+            (text(sys::rd_kafka_ConfigEntry_name(entry)), text(sys::rd_kafka_ConfigEntry_value(entry)))
+        };
+        Ok(entries.iter().map(setting).collect())
     }
 }
 

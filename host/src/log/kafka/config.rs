@@ -1,10 +1,13 @@
 //! librdkafka's configuration for each kind of client: what the user gave, and what
 //! tables need.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use crate::log::kafka::client::{Client, Kind};
+use crate::log::kafka::writing::BatchSize;
 use crate::log::{Acks, Isolation, LogError, LogOptions};
 
 /// Properties that would break replay or ordering, and what is meant instead.
@@ -58,6 +61,9 @@ const ALIASES: [(&str, &str); 3] = [
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
 ];
 
+/// How long a client asks brokers that do not answer before it begins anew, at most.
+const REBOOTSTRAP: Duration = Duration::from_secs(5);
+
 /// How long a transaction may be open, should its writer die: the default of clients, in
 /// milliseconds.
 const TRANSACTION_MILLIS: &str = "60000";
@@ -74,10 +80,10 @@ pub(super) enum Purpose {
     },
     /// To follow all topics that are loaded: quiet and small.
     Tail,
-    /// To write.
-    Produce,
-    /// To write in transactions.
-    Transact,
+    /// To write, in batches of this size.
+    Produce(BatchSize),
+    /// To write in transactions, in batches of this size.
+    Transact(BatchSize),
 }
 
 /// How the clients of a cluster are configured.
@@ -111,14 +117,14 @@ impl Configs {
             // of the process, while clients' threads still use it.
             openssl_sys::init();
         }
-        configs.config(Purpose::Produce).create_native_config().map_err(property)?;
+        configs.config(Purpose::Produce(BatchSize::Default)).create_native_config().map_err(property)?;
         Ok(configs)
     }
 
     /// A client.
     pub(super) fn start(&self, purpose: Purpose) -> Result<Client, LogError> {
         let kind = match purpose {
-            Purpose::Control | Purpose::Produce | Purpose::Transact => Kind::Producer,
+            Purpose::Control | Purpose::Produce(_) | Purpose::Transact(_) => Kind::Producer,
             Purpose::Load { .. } | Purpose::Tail => Kind::Consumer,
         };
         let token_file = self.options.oauth_token_file.clone();
@@ -136,8 +142,8 @@ impl Configs {
             Purpose::Control => self.base(&[]),
             Purpose::Load { queue } => self.loader(queue),
             Purpose::Tail => self.tail(),
-            Purpose::Produce => self.producer(),
-            Purpose::Transact => self.transactional(),
+            Purpose::Produce(batch) => self.producer(batch),
+            Purpose::Transact(batch) => self.transactional(batch),
         }
     }
 
@@ -158,6 +164,10 @@ impl Configs {
         config.set("reconnect.backoff.ms", "20");
         // After a broker is back, a second is long enough to wait.
         config.set("reconnect.backoff.max.ms", "1000");
+        // A client that was told of no brokers at all, as happens while a broker joins its
+        // cluster, begins anew with those of the URL. The default is five minutes.
+        let patience = (self.options.stale_after / 2).clamp(Duration::from_secs(1), REBOOTSTRAP);
+        config.set("metadata.recovery.rebootstrap.trigger.ms", patience.as_millis().to_string());
         config.set("enable.metrics.push", "false");
         config.set("socket.keepalive.enable", "true");
         if self.protocol().contains("ssl") {
@@ -177,10 +187,15 @@ impl Configs {
         config
     }
 
-    fn producer(&self) -> ClientConfig {
+    fn producer(&self, batch: BatchSize) -> ClientConfig {
         // A single write should not wait for others; many fill batches anyway while
         // requests are on their way. Two minutes are what Java's client waits.
         let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", "120000")]);
+        match batch {
+            BatchSize::Default => {}
+            BatchSize::AtMost(bytes) => drop(config.set("batch.size", bytes.to_string())),
+            BatchSize::OneRecord => drop(config.set("batch.num.messages", "1")),
+        }
         config.set("partitioner", "murmur2_random");
         config.set("enable.idempotence", self.options.idempotence.to_string());
         config.set(
@@ -195,8 +210,8 @@ impl Configs {
         config
     }
 
-    fn transactional(&self) -> ClientConfig {
-        let mut config = self.producer();
+    fn transactional(&self, batch: BatchSize) -> ClientConfig {
+        let mut config = self.producer(batch);
         config.set("transactional.id", format!("ktables-{}", uuid::Uuid::new_v4()));
         // A record may be tried for as long as its transaction may be open.
         let properties = &self.options.properties;
@@ -253,6 +268,25 @@ impl Configs {
         config
     }
 
+    /// The largest record that a client takes, in bytes.
+    pub(super) fn max_message_bytes(&self) -> u64 {
+        self.number("message.max.bytes").unwrap_or(1_000_000)
+    }
+
+    /// How large batches may be for a topic that takes so many bytes at once.
+    pub(super) fn batch_of(&self, max_message_bytes: u64) -> BatchSize {
+        let default = self.number("batch.size").unwrap_or(1_000_000);
+        if default <= max_message_bytes {
+            BatchSize::Default
+        } else {
+            BatchSize::AtMost(max_message_bytes.max(1))
+        }
+    }
+
+    fn number(&self, property: &str) -> Option<u64> {
+        self.options.properties.get(property).and_then(|value| value.parse().ok())
+    }
+
     pub(super) fn options(&self) -> &LogOptions {
         &self.options
     }
@@ -290,7 +324,11 @@ mod tests {
             Configs::new("a:1", LogOptions { properties, ..LogOptions::default() })
         };
         for (alias, name) in ALIASES {
-            for purpose in [Purpose::Load { queue: 1024 }, Purpose::Produce, Purpose::Transact] {
+            for purpose in [
+                Purpose::Load { queue: 1024 },
+                Purpose::Produce(BatchSize::Default),
+                Purpose::Transact(BatchSize::Default),
+            ] {
                 let native = configs(&[(alias, "5000")]).unwrap().config(purpose).create_native_config();
                 assert_eq!(native.unwrap().get(name).unwrap(), "5000", "{alias} for {purpose:?}");
             }
@@ -314,8 +352,8 @@ mod tests {
             Purpose::Control,
             Purpose::Load { queue: 1024 },
             Purpose::Tail,
-            Purpose::Produce,
-            Purpose::Transact,
+            Purpose::Produce(BatchSize::Default),
+            Purpose::Transact(BatchSize::Default),
         ];
         for purpose in purposes {
             let ours = configs(&[tls]).config(purpose);

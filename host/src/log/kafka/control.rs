@@ -19,7 +19,9 @@ use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::about_topic;
 use crate::log::kafka::event::{Event, Reply};
 use crate::log::kafka::heard::Heard;
+use crate::log::lag::now;
 use crate::log::{CLEANUP_POLICY, LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
+use crate::thread::aside;
 
 /// How long to wait for a cluster to answer, whatever is asked.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,42 +32,87 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the thread waits for events: [`Client::wake`] ends the wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is done when a topic's settings are asked for.
+const SETTINGS: &str = "look at the settings of";
+
 #[derive(Debug)]
 pub(super) struct Control {
-    client: Arc<Client>,
+    configs: Arc<Configs>,
+    /// A std lock: held to look or to replace.
+    polled: Mutex<Arc<Polled>>,
     log: Arc<str>,
     heard: Arc<Heard>,
     /// A std lock: held to look or to replace. The probe that is under way, or was.
     probe: Mutex<Option<Probe>>,
+}
+
+/// A client and the thread that polls it.
+#[derive(Debug)]
+struct Polled {
+    client: Arc<Client>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Polled {
+    fn start(configs: &Configs, log: &str, heard: Arc<Heard>) -> Result<Arc<Self>, LogError> {
+        let client = Arc::new(configs.start(Purpose::Control)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (polled, stopped) = (client.clone(), stop.clone());
+        let thread = crate::thread::spawn("ktables-control", move || {
+            while !stopped.load(Ordering::Acquire) {
+                match polled.poll(PATIENCE) {
+                    Some(Event::Reply(reply)) => admin::answer(reply),
+                    Some(Event::Failure(failure)) => {
+                        heard.failed(&failure);
+                        heard.refused_by(&failure);
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let failed = |error| LogError::Client { log: log.to_owned(), reason: format!("no thread: {error}") };
+        Ok(Arc::new(Self { client, stop, thread: Some(thread.map_err(failed)?) }))
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.client.wake();
+        let (client, thread) = (self.client.clone(), self.thread.take());
+        aside(move || {
+            // That it panicked it has said.
+            thread.map(JoinHandle::join);
+            drop(client);
+        });
+    }
 }
 
 /// Whether some broker answered.
 type Probe = Shared<BoxFuture<'static, Result<(), RDKafkaErrorCode>>>;
 
 impl Control {
-    pub(super) fn start(configs: &Configs, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
-        let client = Arc::new(configs.start(Purpose::Control)?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (polled, told, stopped) = (client.clone(), heard.clone(), stop.clone());
-        let thread = crate::thread::spawn("ktables-control", move || {
-            while !stopped.load(Ordering::Acquire) {
-                match polled.poll(PATIENCE) {
-                    Some(Event::Reply(reply)) => admin::answer(reply),
-                    Some(Event::Failure(failure)) => {
-                        told.failed(&failure);
-                        told.refused_by(&failure);
-                    }
-                    _ => {}
-                }
-            }
-        });
-        let thread = thread.map_err(|error| LogError::Client {
-            log: log.to_string(),
-            reason: format!("no thread: {error}"),
-        })?;
-        Ok(Self { client, log, heard, probe: Mutex::default(), stop, thread: Some(thread) })
+    pub(super) fn start(configs: &Arc<Configs>, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
+        let polled = Mutex::new(Polled::start(configs, &log, heard.clone())?);
+        Ok(Self { configs: configs.clone(), polled, log, heard, probe: Mutex::default() })
+    }
+
+    /// Goes on with another client. Blocks.
+    pub(super) fn replace_client(&self) -> Result<(), LogError> {
+        let new = Polled::start(&self.configs, &self.log, self.heard.clone())?;
+        // OK because nothing panics while it holds the lock.
+        let old = std::mem::replace(&mut *self.polled.lock().expect("not poisoned"), new);
+        // A probe of the old one says nothing of the new one.
+        self.probe.lock().expect("not poisoned").take();
+        drop(old);
+        Ok(())
+    }
+
+    /// The client, which is polled for as long as this is held.
+    fn polled(&self) -> Arc<Polled> {
+        // OK as above.
+        self.polled.lock().expect("not poisoned").clone()
     }
 
     /// Asks, and waits for the answer.
@@ -76,6 +123,7 @@ impl Control {
         patience: Duration,
         request: impl FnOnce(&Client) -> Result<Pending, LogError>,
     ) -> Result<Reply, LogError> {
+        let asked = now();
         let answer = async {
             // An admin request that waits for a broker makes librdkafka try to
             // connect without a pause: before one is made, some broker must answer.
@@ -85,7 +133,8 @@ impl Control {
                     .unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut))
                     .map_err(|code| self.error(topic, action, code, self.why(code.to_string())))?;
             }
-            let reply = request(&self.client)?.await.map_err(|_| LogError::Closed)?;
+            let polled = self.polled();
+            let reply = request(&polled.client)?.await.map_err(|_| LogError::Closed)?;
             match reply.error() {
                 None => Ok(reply),
                 Some((code, reason)) => {
@@ -99,7 +148,7 @@ impl Control {
             }
         };
         tokio::select! {
-            reply = answer => reply.inspect(|_| self.heard.answered()),
+            reply = answer => reply.inspect(|_| self.heard.answered(asked)),
             reason = self.heard.refused() => {
                 Err(LogError::Authentication { log: self.log.to_string(), reason })
             }
@@ -113,7 +162,7 @@ impl Control {
         match &*current {
             Some(probe) if probe.peek().is_none() => probe.clone(),
             _ => {
-                let client = self.client.clone();
+                let client = self.polled().client.clone();
                 let probe = tokio::task::spawn_blocking(move || client.probe(REQUEST_TIMEOUT));
                 // It ends early only with its runtime.
                 let probe = probe.map(|probed| probed.unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut)));
@@ -171,19 +220,24 @@ impl Control {
     }
 
     pub(super) async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
-        let action = "look at the settings of";
-        let request =
-            |client: &Client| Ok(admin::describe_configuration(client, &c_name(topic)?, ANSWER_TIMEOUT));
-        let reply = self.ask(action, topic, REQUEST_TIMEOUT, request).await?;
-        match admin::setting(&reply, name) {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => {
-                let (log, topic) = (self.log.to_string(), topic.to_owned());
-                let reason = format!("its {name} is not told");
-                Err(LogError::Broker { log, topic, action, reason })
-            }
-            Err((code, reason)) => Err(self.error(topic, action, code, reason)),
-        }
+        self.settings(topic, REQUEST_TIMEOUT).await?.remove(name).ok_or_else(|| {
+            let (log, topic) = (self.log.to_string(), topic.to_owned());
+            let reason = format!("its {name} is not told");
+            LogError::Broker { log, topic, action: SETTINGS, reason }
+        })
+    }
+
+    /// All settings of a topic.
+    pub(super) async fn settings(
+        &self,
+        topic: &str,
+        patience: Duration,
+    ) -> Result<HashMap<String, String>, LogError> {
+        let request = |client: &Client| {
+            Ok(admin::describe_configuration(client, &c_name(topic)?, patience.min(ANSWER_TIMEOUT)))
+        };
+        let reply = self.ask(SETTINGS, topic, patience, request).await?;
+        admin::settings(&reply).map_err(|(code, reason)| self.error(topic, SETTINGS, code, reason))
     }
 
     pub(super) async fn set_cleanup_policy(&self, name: &str, policy: &str) -> Result<(), LogError> {
@@ -364,15 +418,4 @@ fn c_name(topic: &str) -> Result<CString, LogError> {
         return Err(invalid("a topic needs a name"));
     }
     CString::new(topic).map_err(|_| invalid("a name has no NUL"))
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.client.wake();
-        if let Some(thread) = self.thread.take() {
-            // It panicked, and said so.
-            let _ = thread.join();
-        }
-    }
 }

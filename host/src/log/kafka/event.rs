@@ -318,10 +318,12 @@ pub(super) struct Deliveries(Native);
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) error: Option<RDKafkaErrorCode>,
-    pub(super) topic: String,
     pub(super) partition: Partition,
     pub(super) offset: Offset,
+    /// Its key, if it failed.
     pub(super) key: Option<Vec<u8>>,
+    /// The bytes of its key and its value.
+    pub(super) len: usize,
     /// What was queued with the record.
     pub(super) opaque: *mut std::ffi::c_void,
 }
@@ -336,13 +338,12 @@ impl Deliveries {
                 let failed = message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
                 each(Delivered {
                     error: failed.then(|| message.err.into()),
-                    // Only an error is told with its record.
-                    topic: if failed { text(sys::rd_kafka_topic_name(message.rkt)) } else { String::new() },
                     key: if failed {
                         bytes(message.key.cast(), message.key_len).map(<[u8]>::to_vec)
                     } else {
                         None
                     },
+                    len: message.key_len + message.len,
                     partition: message.partition,
                     offset: message.offset,
                     opaque: message._private,

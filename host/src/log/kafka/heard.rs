@@ -1,13 +1,14 @@
 //! When the cluster was heard of last, and what its silence looks like.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::{Notify, watch};
 
 use crate::log::kafka::error::{Meaning, meaning};
 use crate::log::kafka::event::Failure;
+use crate::log::lag::{Moment, now};
 use crate::log::{Health, Trouble};
 
 /// How long a cluster that refused us has to let us in.
@@ -26,9 +27,10 @@ pub(super) struct Heard {
 
 #[derive(Debug)]
 struct State {
-    answered: Instant,
-    /// The same for people.
-    answered_at: SystemTime,
+    /// When the last question was asked that was answered: until then all was well.
+    well: Moment,
+    /// Whether questions are asked.
+    is_asking: bool,
     /// What was said since.
     reason: Option<String>,
     /// There was an answer at all.
@@ -37,8 +39,7 @@ struct State {
 
 impl Heard {
     pub(super) fn new(stale_after: Duration) -> Self {
-        let state =
-            State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None, once: false };
+        let state = State { well: now(), is_asking: false, reason: None, once: false };
         Self {
             stale_after,
             state: Mutex::new(state),
@@ -52,10 +53,13 @@ impl Heard {
         Health::new(self.trouble.subscribe())
     }
 
-    /// The cluster answered.
-    pub(super) fn answered(&self) {
+    /// The cluster answered what it was asked at this moment.
+    pub(super) fn answered(&self, asked: Moment) {
         let mut state = self.state();
-        *state = State { answered: Instant::now(), answered_at: SystemTime::now(), reason: None, once: true };
+        if asked.0 > state.well.0 {
+            state.well = asked;
+        }
+        (state.reason, state.once) = (None, true);
         drop(state);
         self.refused.send_if_modified(|refused| refused.take().is_some());
         if self.trouble.borrow().is_some() {
@@ -131,24 +135,50 @@ impl Heard {
         }
     }
 
+    /// From now on the cluster is asked, or not any more: while nobody asks, nobody answers.
+    pub(super) fn asking(&self, is_asking: bool) {
+        let mut state = self.state();
+        if is_asking && !state.is_asking {
+            state.well = now();
+        }
+        state.is_asking = is_asking;
+    }
+
+    /// When the silence is trouble, if it lasts until then.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.is_asking && self.trouble.borrow().is_none()).then(|| state.well.0 + self.stale_after)
+    }
+
+    /// Judges, if somebody asks.
+    pub(super) fn judge_asking(&self, now: Instant) {
+        if self.due().is_some_and(|due| due <= now) {
+            self.judge(now);
+        }
+    }
+
+    /// For how long nothing was answered.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.state().well.0)
+    }
+
     /// Tells that the trouble is over, if the cluster answers again.
-    pub(super) fn recover(&self) {
-        if self.state().answered.elapsed() < self.stale_after
+    pub(super) fn recover(&self, now: Instant) {
+        if self.silence(now) < self.stale_after
             && self.trouble.send_if_modified(|trouble| trouble.take().is_some())
         {
             tracing::info!("the cluster answers again");
         }
     }
 
-    /// Tells whether the silence has become trouble, or is over.
-    pub(super) fn judge(&self) {
-        self.recover();
-        let state = self.state();
-        if state.answered.elapsed() < self.stale_after {
+    /// Tells that the silence has become trouble, if so.
+    pub(super) fn judge(&self, now: Instant) {
+        if self.silence(now) < self.stale_after {
             return;
         }
+        let state = self.state();
         let reason = state.reason.clone().unwrap_or_else(|| "no answer".to_owned());
-        let trouble = Trouble { since: state.answered_at, reason };
+        let trouble = Trouble { since: state.well.1, reason };
         drop(state);
         self.trouble.send_if_modified(|current| {
             // Since when matters, not the words.
@@ -171,14 +201,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_silence_is_told_in_time_and_only_while_somebody_asks() {
+        let patience = Duration::from_secs(10);
+        let heard = Heard::new(patience);
+        assert_eq!(heard.due(), None, "nobody asks");
+        heard.asking(true);
+        let (start, time) = now();
+        let at = |seconds| (start + Duration::from_secs(seconds), time + Duration::from_secs(seconds));
+        // What counts is when it was asked, not when the answer came.
+        heard.answered(at(3));
+        heard.answered(at(1));
+        assert_eq!(heard.due(), Some(at(13).0));
+        heard.judge(at(12).0);
+        assert_eq!(heard.health().trouble(), None);
+        heard.judge(at(13).0);
+        assert_eq!(heard.health().trouble().map(|trouble| trouble.since), Some(at(3).1));
+        assert_eq!(heard.due(), None, "it is told");
+    }
+
+    #[test]
     fn an_answer_alone_does_not_end_the_trouble() {
         let heard = Heard::new(Duration::ZERO);
-        heard.judge();
+        heard.asking(true);
+        heard.judge(Instant::now());
         let heard = Heard { stale_after: Duration::from_secs(3600), ..heard };
-        heard.answered();
+        heard.answered(now());
         assert!(heard.health().trouble().is_some());
         // What was written meanwhile is known of now.
-        heard.recover();
+        heard.recover(Instant::now());
         assert_eq!(heard.health().trouble(), None);
     }
 }

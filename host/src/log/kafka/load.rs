@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::log::LogError;
 use crate::log::kafka::client::RECORDS_AT_ONCE;
@@ -17,15 +17,19 @@ use crate::log::kafka::reader::{Reader, Stop, WhenFull};
 use crate::log::kafka::tail::{Refresh, Tails};
 
 /// What all loading clients of the process may hold in their queues together, in
-/// shares of [`SHARE_KIB`]: 256 MiB. One large topic may use all of it; a hundred
-/// tables that start at once take turns.
+/// shares of [`SHARE_KIB`]: 320 MiB. A large topic takes no more than three quarters of what is
+/// there, so that others load meanwhile; a hundred tables that start at once take turns.
 const SHARES: u32 = 16;
 const SHARE_KIB: u32 = 16 * 1024;
+
+/// The shares that only small topics take, which would wait for large ones.
+const SMALL_SHARES: u32 = 4;
 
 /// For how many records a loader takes another share: as if they had 1 KiB each.
 const RECORDS_A_SHARE: i64 = 16 * 1024;
 
 static BUDGET: Semaphore = Semaphore::const_new(SHARES as usize);
+static SMALL_BUDGET: Semaphore = Semaphore::const_new(SMALL_SHARES as usize);
 
 /// How long to wait for records before what was gathered is handed on.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -49,9 +53,7 @@ pub(super) struct Loading {
 impl Loading {
     /// Waits for its share of the budget, then loads on a thread of its own.
     pub(super) async fn load(self, feeds: Vec<Feed>) {
-        let shares = shares(&feeds);
-        // OK because the budget is never closed.
-        let permit = BUDGET.acquire_many(shares).await.expect("never closed");
+        let (permit, shares) = acquire(&BUDGET, &SMALL_BUDGET, wanted(&feeds)).await;
         let runtime = Handle::current();
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
@@ -122,7 +124,54 @@ fn is_loaded(feed: &Feed) -> bool {
     feed.position() >= feed.target || feed.seen_end || feed.is_closed()
 }
 
-fn shares(feeds: &[Feed]) -> u32 {
+/// Waits for one share, and takes some of what is there besides; tells how many it has.
+async fn acquire<'a>(budget: &'a Semaphore, small: &'a Semaphore, wanted: u32) -> (SemaphorePermit<'a>, u32) {
+    // OK because they are never closed.
+    let mut permit = if wanted > 1 {
+        budget.acquire().await.expect("never closed")
+    } else {
+        tokio::select! {
+            biased;
+            permit = budget.acquire() => permit.expect("never closed"),
+            permit = small.acquire() => permit.expect("never closed"),
+        }
+    };
+    if wanted > 1 {
+        let free = u32::try_from(budget.available_permits()).unwrap_or(SHARES);
+        let more = (wanted - 1).min(free / 4 * 3);
+        // Others may have been quicker.
+        if let Ok(more) = budget.try_acquire_many(more) {
+            permit.merge(more);
+        }
+    }
+    let shares = u32::try_from(permit.num_permits()).unwrap_or(SHARES);
+    (permit, shares)
+}
+
+/// How many shares these feeds can use.
+fn wanted(feeds: &[Feed]) -> u32 {
     let records: i64 = feeds.iter().map(|feed| (feed.target - feed.position()).max(0)).sum();
     u32::try_from(records / RECORDS_A_SHARE).unwrap_or(SHARES).clamp(1, SHARES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn large_topics_leave_room_and_small_ones_do_not_wait() {
+        let (budget, small) = (Semaphore::new(16), Semaphore::new(4));
+        let take = |wanted| acquire(&budget, &small, wanted).now_or_never();
+        let mut large = Vec::new();
+        while let Some((permit, shares)) = take(16) {
+            large.push((permit, shares));
+        }
+        let shares: Vec<u32> = large.iter().map(|(_, shares)| *shares).collect();
+        assert!(shares.len() >= 4 && shares[0] > 8 && shares.iter().sum::<u32>() == 16, "{shares:?}");
+        let small: Vec<_> = std::iter::from_fn(|| take(1)).collect();
+        assert_eq!(small.len(), 4);
+        drop(large);
+        assert!(take(16).is_some());
+    }
 }

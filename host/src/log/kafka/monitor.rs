@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -15,7 +15,9 @@ use crate::log::kafka::admin::{Described, End};
 use crate::log::kafka::control::{Control, replaced};
 use crate::log::kafka::feed::{Feed, Progress, Reading};
 use crate::log::kafka::heard::Heard;
+use crate::log::kafka::stuck::{Cure, Stuck};
 use crate::log::kafka::tail::{Refresh, Tails};
+use crate::log::kafka::writing::Writing;
 use crate::log::lag::{Moment, Pace, Seen, now};
 use crate::log::{Lag, LogError, Offset, Partition, PartitionStream, TopicDescription, TopicNews};
 
@@ -24,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(3);
 
 /// At every how many looks to ask where partitions begin, which only retention moves.
 const STARTS_EVERY: usize = 5;
+
+/// The shortest wait for something that is due.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// What is told of a reading: a stream for each partition, and which of them lag.
 pub(super) type Streams = mpsc::UnboundedSender<Result<TopicNews, LogError>>;
@@ -43,6 +48,7 @@ struct Watched {
     /// The topic was not there when asked last.
     missing: bool,
     pace: Pace,
+    stuck: Stuck,
 }
 
 impl Watched {
@@ -63,8 +69,13 @@ impl Watched {
 pub(super) struct Monitor {
     control: Arc<Control>,
     tails: Arc<Tails>,
+    writing: Arc<Writing>,
     heard: Arc<Heard>,
-    stale_after: Duration,
+    /// How long the cluster may be silent, or a partition lag, before that is told: somewhat less
+    /// than is promised.
+    patience: Duration,
+    /// When the client that asks was replaced last.
+    replaced: Mutex<Option<Instant>>,
     /// One question for all ends failed last.
     apart: AtomicBool,
     /// A std lock: held to look or to change, never across a question.
@@ -75,29 +86,53 @@ impl Monitor {
     pub(super) fn new(
         control: Arc<Control>,
         tails: Arc<Tails>,
+        writing: Arc<Writing>,
         heard: Arc<Heard>,
-        stale_after: Duration,
+        patience: Duration,
     ) -> Self {
-        let (apart, watched) = (AtomicBool::new(false), Mutex::default());
-        Self { control, tails, heard, stale_after, apart, watched }
+        let (apart, watched, replaced) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Self { control, tails, writing, heard, patience, replaced, apart, watched }
     }
 
     pub(super) fn watch_over(&self, reading: &Arc<Reading>, partitions: Partition, streams: Streams) {
-        let pace = Pace::since(now());
+        self.heard.asking(true);
+        let (pace, stuck) = (Pace::since(now()), Stuck::default());
         let (reading, there) = (Arc::downgrade(reading), partitions);
-        self.watched().push(Watched { reading, partitions, there, streams, missing: false, pace });
+        self.watched().push(Watched { reading, partitions, there, streams, missing: false, pace, stuck });
+    }
+
+    /// Tells in time what must be told though nobody answers, for ever.
+    pub(super) async fn keep_time(&self) {
+        // Between two looks nothing becomes due sooner than this.
+        let longest = EVERY.min(self.patience / 3);
+        loop {
+            let due = self.watched().iter().filter_map(|watched| watched.pace.due(self.patience)).min();
+            let due = due.into_iter().chain(self.heard.due()).min();
+            let wait = due.map_or(longest, |due| due.saturating_duration_since(Instant::now()));
+            tokio::time::sleep(wait.clamp(SHORTEST, longest)).await;
+            let moment = now();
+            self.heard.judge_asking(moment.0);
+            for watched in self.watched().iter_mut() {
+                let Some(reading) = watched.reading.upgrade() else { continue };
+                if let Some(lags) = watched.pace.overdue(&progress(&reading), moment, self.patience) {
+                    // Fails if nobody reads any more.
+                    let _ = watched.streams.send(Ok(TopicNews::Lags(lags)));
+                }
+            }
+        }
     }
 
     /// Looks for ever.
     pub(super) async fn run(&self) {
-        let every = EVERY.min(self.stale_after / 3);
+        let every = EVERY.min(self.patience / 3);
         let patience = every.max(Duration::from_millis(500));
         for look in 0_usize.. {
             // Either is a reason to look.
             let _ = timeout(every, self.heard.looked_at()).await;
             let names = self.names();
+            self.heard.asking(!names.is_empty());
             if names.is_empty() {
-                self.heard.recover();
+                self.heard.recover(Instant::now());
                 continue;
             }
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -107,16 +142,42 @@ impl Monitor {
                     self.compare(topics, patience).await;
                     self.measure(&leaderless, look % STARTS_EVERY == 0, patience).await;
                     // What lags is told before: the silence is not over until that is known.
-                    self.heard.judge();
+                    self.heard.recover(Instant::now());
+                    self.writing.replace_stuck(self.patience).await;
                 }
                 Err(error) => {
                     tracing::debug!("{error}");
-                    self.heard.judge();
+                    self.replace_asking().await;
                     let nobody = HashMap::new();
                     self.judge_all(self.readings(), &nobody, &nobody, now(), Refresh::No);
                 }
             }
         }
+    }
+
+    /// Goes on with another client that asks, if this one has had no answer for long: it may be
+    /// the client, and not the cluster.
+    async fn replace_asking(&self) {
+        let moment = Instant::now();
+        if self.heard.silence(moment) < self.patience / 2 || !self.may_replace(moment) {
+            return;
+        }
+        let control = self.control.clone();
+        let replace = tokio::task::spawn_blocking(move || control.replace_client());
+        if let Ok(Err(error)) = replace.await {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// Whether the client that asks was not replaced lately; it will be now.
+    fn may_replace(&self, moment: Instant) -> bool {
+        // OK because nothing panics while it holds the lock.
+        let mut replaced = self.replaced.lock().expect("not poisoned");
+        let is_due = replaced.is_none_or(|last| moment.saturating_duration_since(last) >= self.patience);
+        if is_due {
+            *replaced = Some(moment);
+        }
+        is_due
     }
 
     /// The topics that are read, each once.
@@ -209,7 +270,11 @@ impl Monitor {
                 // Fails if nobody reads any more.
                 let _ = streams.send(Ok(TopicNews::Partition(stream)));
             }
-            self.tails.adopt(feeds, Refresh::Yes);
+            let tails = self.tails.clone();
+            // Starting a client blocks.
+            let adopt = tokio::task::spawn_blocking(move || tails.adopt(feeds, Refresh::Yes));
+            // It ends early only with its runtime.
+            let _ = adopt.await;
             for watched in self.watched().iter_mut() {
                 if watched.is_of(reading) {
                     watched.partitions = partitions;
@@ -285,12 +350,19 @@ impl Monitor {
             let stood = watched.pace.standing();
             let news = match &cut {
                 Some(error) => Some(Err(error.clone())),
-                None => watched.look(&mut seen, asked, self.stale_after).map(TopicNews::Lags).map(Ok),
+                None => watched.look(&mut seen, asked, self.patience).map(TopicNews::Lags).map(Ok),
             };
             let stands = watched.pace.standing();
-            if refresh == Refresh::Yes && stands.iter().any(|stands| !stood.contains(stands)) {
-                // Maybe it is read from a broker that does not lead it any more.
-                self.tails.refresh(&reading.topic);
+            if refresh == Refresh::Yes {
+                let waiting = seen.iter().filter(|seen| seen.is_waiting());
+                let waiting = waiting.map(|seen| (seen.partition, seen.read));
+                let cure = watched.stuck.look(waiting, asked.0, self.patience);
+                if cure == Some(Cure::Replace) {
+                    self.tails.replace(&reading.topic);
+                } else if cure.is_some() || stands.iter().any(|stands| !stood.contains(stands)) {
+                    // Maybe it is read from a broker that does not lead it any more.
+                    self.tails.refresh(&reading.topic);
+                }
             }
             // Fails if nobody reads any more.
             news.map(|news| watched.streams.send(news));
@@ -315,7 +387,7 @@ impl Monitor {
                 let seen = Seen { end: ends.get(&place).copied(), ..seen };
                 if seen.end.is_some()
                     && seen.is_behind()
-                    && watched.pace.is_suspect(&seen, asked, self.stale_after)
+                    && watched.pace.is_suspect(&seen, asked, self.patience)
                 {
                     suspects.insert(place);
                 }

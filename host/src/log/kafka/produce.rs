@@ -1,4 +1,4 @@
-//! Writing: one client for all writers of a cluster.
+//! A client that writes.
 //!
 //! What is queued is acknowledged, or reported as not acknowledged: a client that
 //! goes gives up first what it has, so that no [`Delivery`] waits for ever.
@@ -8,7 +8,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -19,7 +19,9 @@ use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::{Meaning, about_topic, meaning};
 use crate::log::kafka::event::{Delivered, Event};
 use crate::log::kafka::heard::Heard;
-use crate::log::{Ack, Delivery, LogError, NewRecord, TopicDescription, Unacknowledged};
+use crate::log::kafka::writing::Target;
+use crate::log::{Ack, Delivery, LogError, NewRecord, Unacknowledged};
+use crate::thread::aside;
 
 use sys::rd_kafka_vtype_t as Kind;
 
@@ -34,9 +36,13 @@ const GIVING_UP: Duration = Duration::from_secs(2);
 
 /// How long a client that was replaced may take for what it has: more than records
 /// are tried for by default.
-const RETIREMENT: Duration = Duration::from_secs(130);
+pub(super) const RETIREMENT: Duration = Duration::from_secs(130);
 
-type Waiting = oneshot::Sender<Result<Ack, LogError>>;
+/// Who waits for the report on a record.
+struct Waiting {
+    answer: oneshot::Sender<Result<Ack, LogError>>,
+    target: Arc<Target>,
+}
 
 #[derive(Debug)]
 pub(super) struct Producer {
@@ -51,8 +57,11 @@ struct Inner {
     heard: Arc<Heard>,
     stop: AtomicBool,
     dead: AtomicBool,
+    /// The largest record that it takes, in bytes.
+    max_message_bytes: u64,
     /// Why it is of no use any more.
     fatal: OnceLock<(Code, String)>,
+    given_up_because: OnceLock<&'static str>,
     /// The queue may have room again.
     room: Notify,
     /// A std lock: held to count or to take.
@@ -60,9 +69,11 @@ struct Inner {
     reported: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outstanding {
     records: usize,
+    /// Since when nothing was reported, while something is outstanding.
+    since: Instant,
     given_up: Vec<Unacknowledged>,
 }
 
@@ -79,9 +90,11 @@ impl Producer {
             heard,
             stop: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            max_message_bytes: configs.max_message_bytes(),
             fatal: OnceLock::new(),
+            given_up_because: OnceLock::new(),
             room: Notify::new(),
-            outstanding: Mutex::default(),
+            outstanding: Mutex::new(Outstanding { records: 0, since: Instant::now(), given_up: Vec::new() }),
             reported: Condvar::new(),
         });
         let polled = inner.clone();
@@ -106,27 +119,23 @@ impl Producer {
     }
 
     /// Queues a record; waits while the queue is full.
-    pub(super) async fn send(
-        &self,
-        topic: &TopicDescription,
-        record: &NewRecord,
-    ) -> Result<Delivery, LogError> {
+    pub(super) async fn send(&self, target: &Arc<Target>, record: &NewRecord) -> Result<Delivery, LogError> {
         let mut refreshed = false;
         loop {
             // Listens before it looks, so that no room is missed.
             let room = self.inner.room.notified();
-            match self.inner.queue(topic, record) {
+            match self.inner.queue(target, record) {
                 Err(Code::QueueFull) => room.await,
                 // The topic has it: it was added since the client looked.
                 Err(Code::UnknownPartition) if !refreshed => {
                     refreshed = true;
-                    let (inner, name) = (self.inner.clone(), topic.name.clone());
+                    let (inner, name) = (self.inner.clone(), target.name().to_owned());
                     let refresh = move || inner.client.refresh_metadata(&name, METADATA);
                     if let Ok(Err(error)) = tokio::task::spawn_blocking(refresh).await {
-                        tracing::debug!(topic = topic.name, "cannot ask for new partitions: {error}");
+                        tracing::debug!(topic = target.name(), "cannot ask for new partitions: {error}");
                     }
                 }
-                Err(code) => return Err(self.inner.error(topic, code)),
+                Err(code) => return Err(self.inner.error(target, record, code)),
                 Ok(delivery) => return Ok(delivery),
             }
         }
@@ -149,24 +158,48 @@ impl Producer {
         }
     }
 
+    /// Gives up what is outstanding, for this reason, and takes nothing more.
+    pub(super) fn give_up(&self, reason: &'static str) {
+        let _ = self.inner.given_up_because.set(reason);
+        self.inner.dead.store(true, Ordering::Release);
+        self.inner.close(Duration::ZERO);
+    }
+
+    /// For how long nothing was reported of what is outstanding.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let outstanding = lock(&self.inner.outstanding);
+        if outstanding.records == 0 {
+            Duration::ZERO
+        } else {
+            now.saturating_duration_since(outstanding.since)
+        }
+    }
+
+    /// Whether nothing is outstanding within this time.
+    pub(super) fn flush(&self, patience: Duration) -> bool {
+        self.inner.wait_for_reports(patience)
+    }
+
     /// Waits until nothing is outstanding; gives up what is after this time.
-    pub(super) fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
-        self.inner.flush(patience)
+    pub(super) fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+        self.inner.close(patience)
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        let lost = self.inner.flush(Duration::ZERO);
-        if !lost.is_empty() {
-            tracing::warn!(log = %self.inner.log, "{} records were not acknowledged; flush before the end", lost.len());
-        }
-        self.inner.stop.store(true, Ordering::Release);
-        self.inner.client.wake();
-        if let Some(thread) = self.thread.take() {
-            // It panicked, and said so.
-            let _ = thread.join();
-        }
+        let (inner, thread) = (self.inner.clone(), self.thread.take());
+        aside(move || {
+            let lost = inner.close(Duration::ZERO);
+            if !lost.is_empty() {
+                let count = lost.len();
+                tracing::warn!(log = %inner.log, "{count} records were not acknowledged; close the log before the end");
+            }
+            inner.stop.store(true, Ordering::Release);
+            inner.client.wake();
+            // That it panicked it has said.
+            thread.map(JoinHandle::join);
+        });
     }
 }
 
@@ -180,7 +213,10 @@ impl Inner {
                         reports += 1;
                         self.delivered(delivered);
                     });
-                    lock(&self.outstanding).records -= reports;
+                    let mut outstanding = lock(&self.outstanding);
+                    outstanding.records -= reports;
+                    outstanding.since = Instant::now();
+                    drop(outstanding);
                     self.reported.notify_all();
                     self.room.notify_waiters();
                 }
@@ -207,14 +243,14 @@ impl Inner {
         let answer = match delivered.error {
             // Where a record is that was sent again, the cluster does not always say.
             None => Ok(Ack { partition: delivered.partition, offset: delivered.offset.max(-1) }),
-            Some(code) => Err(self.not_delivered(&delivered, code)),
+            Some(code) => Err(self.not_delivered(&waiting.target, &delivered, code)),
         };
         // Whoever wrote it may not want to know.
-        let _ = waiting.send(answer);
+        let _ = waiting.answer.send(answer);
     }
 
-    fn not_delivered(&self, delivered: &Delivered, code: Code) -> LogError {
-        let (log, topic) = (self.log.to_string(), delivered.topic.clone());
+    fn not_delivered(&self, target: &Target, delivered: &Delivered, code: Code) -> LogError {
+        let (log, topic) = (self.log.to_string(), target.name().to_owned());
         // What is not sent because of an error that ended the client, fails with that error.
         if let (Code::PurgeQueue | Code::Fatal, Some((code, reason))) = (code, self.fatal())
             && meaning(code) == Meaning::Denied
@@ -228,7 +264,7 @@ impl Inner {
                 key: delivered.key.clone(),
             };
             lock(&self.outstanding).given_up.push(unacknowledged);
-            let reason = "given up at the end of the process".to_owned();
+            let reason = self.given_up_because.get().copied().unwrap_or("it was given up").to_owned();
             return LogError::Undelivered { log, topic, reason };
         }
         match meaning(code) {
@@ -239,11 +275,9 @@ impl Inner {
             Meaning::Authentication | Meaning::Denied | Meaning::Missing => {
                 about_topic(&log, &topic, "write to", code, code.to_string())
             }
-            Meaning::Gone | Meaning::Damaged | Meaning::Refused => match code {
-                Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidMessage => {
-                    LogError::InvalidRecord { topic, reason: code.to_string() }
-                }
-                _ => LogError::Undelivered { log, topic, reason: code.to_string() },
+            Meaning::Gone | Meaning::Damaged | Meaning::Refused => match refused(target, delivered, code) {
+                Some(reason) => LogError::InvalidRecord { topic, reason },
+                None => LogError::Undelivered { log, topic, reason: code.to_string() },
             },
         }
     }
@@ -253,24 +287,25 @@ impl Inner {
         self.fatal.get().cloned().or_else(|| self.client.fatal_error())
     }
 
-    fn error(&self, topic: &TopicDescription, code: Code) -> LogError {
-        let name = topic.name.clone();
+    fn error(&self, target: &Target, record: &NewRecord, code: Code) -> LogError {
         match code {
             Code::MessageSizeTooLarge => {
-                let reason = "it is larger than message.max.bytes (a property of the log)".to_owned();
-                LogError::InvalidRecord { topic: name, reason }
+                let limits = target.limits(self.max_message_bytes);
+                let reason = format!("it has {} bytes with its key and headers: {limits}", record.byte_len());
+                LogError::InvalidRecord { topic: target.name().to_owned(), reason }
             }
-            code => about_topic(&self.log, &name, "write to", code, code.to_string()),
+            code => about_topic(&self.log, target.name(), "write to", code, code.to_string()),
         }
     }
 
     #[allow(unsafe_code, reason = "calls into librdkafka")]
-    fn queue(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Delivery, Code> {
+    fn queue(&self, target: &Arc<Target>, record: &NewRecord) -> Result<Delivery, Code> {
         // OK because the log knows a topic of this name.
-        let name = CString::new(topic.name.as_str()).expect("no NUL");
+        let name = CString::new(target.name()).expect("no NUL");
         let headers = record.headers.iter().map(|header| CString::new(header.name.as_str()));
         let headers = headers.collect::<Result<Vec<_>, _>>().map_err(|_| Code::InvalidArgument)?;
-        let (waiting, delivery) = oneshot::channel::<Result<Ack, LogError>>();
+        let (answer, delivery) = oneshot::channel();
+        let waiting = Waiting { answer, target: target.clone() };
         let opaque: *mut c_void = Box::into_raw(Box::new(waiting)).cast();
         let value = |kind, u| sys::rd_kafka_vu_t { vtype: kind, u };
         let mut values = vec![
@@ -301,7 +336,12 @@ impl Inner {
             let header = sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 { name: name.as_ptr(), val, size };
             value(Kind::RD_KAFKA_VTYPE_HEADER, sys::rd_kafka_vu_s__bindgen_ty_1 { header })
         }));
-        lock(&self.outstanding).records += 1;
+        let mut outstanding = lock(&self.outstanding);
+        if outstanding.records == 0 {
+            outstanding.since = Instant::now();
+        }
+        outstanding.records += 1;
+        drop(outstanding);
         // SAFETY: everything lives through the call, which copies it, but for the
         // opaque, which the report gives back.
         let queued =
@@ -318,7 +358,7 @@ impl Inner {
     }
 
     #[allow(unsafe_code, reason = "calls into librdkafka")]
-    fn flush(&self, patience: Duration) -> Vec<Unacknowledged> {
+    fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
         if !self.wait_for_reports(patience) {
             let everything = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
             // SAFETY: the client is alive.
@@ -336,6 +376,24 @@ impl Inner {
         // OK because nothing panics while it holds the lock.
         waited.expect("not poisoned").0.records == 0
     }
+}
+
+/// Why a broker will never take a record, if that is what it says.
+fn refused(target: &Target, delivered: &Delivered, code: Code) -> Option<String> {
+    Some(match code {
+        Code::MessageSizeTooLarge => target.refused_as_too_large(delivered.len),
+        Code::InvalidRecord | Code::InvalidMessage if delivered.key.is_none() => {
+            format!("it has no key, which a compacted topic does not take ({code})")
+        }
+        Code::InvalidRecord | Code::InvalidMessage => code.to_string(),
+        Code::InvalidDifferentRecord => {
+            "the broker refused another record of its batch, and with it this one: write it again".to_owned()
+        }
+        Code::InvalidTimestamp => "its timestamp is too far from the broker's time: see the topic's \
+                                   message.timestamp.before.max.ms and message.timestamp.after.max.ms"
+            .to_owned(),
+        _ => return None,
+    })
 }
 
 fn lock(outstanding: &Mutex<Outstanding>) -> MutexGuard<'_, Outstanding> {

@@ -15,6 +15,7 @@ use crate::log::kafka::feed::{Feed, Reading};
 use crate::log::kafka::heard::Heard;
 use crate::log::kafka::reader::{Reader, WhenFull, at};
 use crate::log::{LogError, Offset, Partition};
+use crate::thread::aside;
 
 /// How long to wait for events when nobody is in a hurry. Commands and records end
 /// the wait.
@@ -31,7 +32,7 @@ const HURRY: Duration = Duration::from_secs(2);
 /// How many events are taken before what was gathered is handed on.
 const BURST: usize = 1000;
 
-/// How long a tail may be held up to learn of partitions that were added.
+/// How long to wait for the answer to who leads partitions.
 const REFRESH: Duration = Duration::from_secs(2);
 
 /// Whether the client must learn anew who leads the partitions.
@@ -100,6 +101,17 @@ impl Tails {
         }
     }
 
+    /// Makes whoever reads a topic go on with another client.
+    pub(super) fn replace(&self, topic: &str) {
+        tracing::info!(log = %self.log, topic, "nothing comes of a topic that has more: another client reads it");
+        // OK as above.
+        for tail in self.tails.lock().expect("not poisoned").iter() {
+            if tail.topics.contains_key(topic) {
+                tail.send(Command::Replace);
+            }
+        }
+    }
+
     fn start(&self) -> Result<Tail, LogError> {
         let client = Arc::new(self.configs.start(Purpose::Tail)?);
         let shared = Arc::new(Mutex::new(client.clone()));
@@ -112,6 +124,7 @@ impl Tails {
             hurry: HashMap::new(),
             known: HashSet::new(),
             must_learn: false,
+            learning: None,
             configs: self.configs.clone(),
             log: self.log.clone(),
         };
@@ -138,6 +151,7 @@ enum Command {
     Adopt(Vec<Feed>, Refresh),
     Hurry(Arc<str>, Vec<(Partition, Offset)>),
     Refresh,
+    Replace,
     Stop,
 }
 
@@ -169,10 +183,9 @@ impl Tail {
 impl Drop for Tail {
     fn drop(&mut self) {
         self.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            // It panicked, and said so.
-            let _ = thread.join();
-        }
+        let thread = self.thread.take();
+        // That it panicked it has said.
+        aside(move || drop(thread.map(JoinHandle::join)));
     }
 }
 
@@ -187,6 +200,8 @@ struct Following {
     known: HashSet<Arc<str>>,
     /// It is to learn who leads what it reads.
     must_learn: bool,
+    /// The question under way, or the last one.
+    learning: Option<JoinHandle<()>>,
     configs: Arc<Configs>,
     log: Arc<str>,
 }
@@ -215,6 +230,7 @@ impl Following {
             match self.commands.try_recv() {
                 Ok(Command::Adopt(feeds, refresh)) => self.adopt(feeds, refresh),
                 Ok(Command::Refresh) => self.must_learn = true,
+                Ok(Command::Replace) => self.replace_client(),
                 Ok(Command::Hurry(topic, targets)) => {
                     let until = Instant::now() + HURRY;
                     for (partition, offset) in targets {
@@ -238,12 +254,22 @@ impl Following {
     }
 
     /// A client that does not know who leads a partition looks again after half a second.
-    /// One question for all topics: it may take as long as a broker waits for records.
+    /// One question for all topics: it may take as long as a broker waits for records, so it is
+    /// asked beside, and not again before it was answered.
     fn learn(&mut self) {
-        if std::mem::take(&mut self.must_learn)
-            && let Err(error) = self.reader.client.probe(REFRESH)
-        {
-            tracing::debug!(log = %self.log, "cannot ask who leads partitions: {error}");
+        if !self.must_learn || self.learning.as_ref().is_some_and(|learning| !learning.is_finished()) {
+            return;
+        }
+        self.must_learn = false;
+        let (client, log) = (self.reader.client.clone(), self.log.clone());
+        let learning = crate::thread::spawn("ktables-learn", move || {
+            if let Err(error) = client.probe(REFRESH) {
+                tracing::debug!(%log, "cannot ask who leads partitions: {error}");
+            }
+        });
+        match learning {
+            Ok(learning) => self.learning = Some(learning),
+            Err(error) => tracing::debug!(log = %self.log, "no thread: {error}"),
         }
     }
 
@@ -287,9 +313,14 @@ impl Following {
             Ok(client) => {
                 let client = Arc::new(client);
                 // OK because nothing panics while it holds the lock.
-                *self.client.lock().expect("not poisoned") = client.clone();
+                let old = std::mem::replace(&mut *self.client.lock().expect("not poisoned"), client.clone());
                 self.known.clear();
+                self.must_learn = true;
                 self.reader.replace(client);
+                // A client that is stuck may take its time to end.
+                if let Err(error) = crate::thread::spawn("ktables-retire", move || drop(old)) {
+                    tracing::debug!(log = %self.log, "no thread: {error}");
+                }
             }
             Err(error) => self.reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
         }

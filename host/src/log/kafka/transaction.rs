@@ -2,6 +2,7 @@
 //! such write on.
 
 use std::ffi::CStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
@@ -10,7 +11,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use crate::log::kafka::client::{Client, millis};
 use crate::log::kafka::error::about_topic;
 use crate::log::kafka::produce::Producer;
-use crate::log::{Ack, Delivery, LogError, NewRecord, TopicDescription};
+use crate::log::kafka::writing::Target;
+use crate::log::{Ack, Delivery, LogError, NewRecord};
 
 /// How long each step of a transaction may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,15 +53,15 @@ impl Transactions {
     /// Writes all records, or none. Blocks.
     pub(super) fn write(
         &self,
-        topic: &TopicDescription,
+        target: &Arc<Target>,
         records: &[NewRecord],
         runtime: &tokio::runtime::Handle,
     ) -> Result<Vec<Ack>, Failed> {
         let client = self.0.client();
-        begin(client).map_err(|refused| self.failed(topic, refused, true))?;
+        begin(client).map_err(|refused| self.failed(target, refused, true))?;
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
-            match runtime.block_on(self.0.send(topic, record)) {
+            match runtime.block_on(self.0.send(target, record)) {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(error) => {
                     let is_client_dead = self.abort().is_err();
@@ -70,14 +72,14 @@ impl Transactions {
         match retried(|| commit(client)) {
             Ok(()) => acks(deliveries, runtime).map_err(|error| Failed { error, is_client_dead: true }),
             // What is tried again until time is over may have been done.
-            Err(refused) if refused.is_retriable => Err(self.unknown(topic, refused)),
+            Err(refused) if refused.is_retriable => Err(self.unknown(target, refused)),
             // That it could be aborted means that nothing was written.
             Err(refused) => match self.abort() {
-                Err(_) => Err(self.unknown(topic, refused)),
+                Err(_) => Err(self.unknown(target, refused)),
                 Ok(()) => {
                     let error = acks(deliveries, runtime).err();
                     Err(error.map_or_else(
-                        || self.failed(topic, refused, false),
+                        || self.failed(target, refused, false),
                         |error| Failed { error, is_client_dead: false },
                     ))
                 }
@@ -97,16 +99,16 @@ impl Transactions {
         self.0.is_dead()
     }
 
-    fn failed(&self, topic: &TopicDescription, refused: Refused, is_client_dead: bool) -> Failed {
+    fn failed(&self, target: &Target, refused: Refused, is_client_dead: bool) -> Failed {
         let Refused { code, reason, .. } = refused;
         Failed {
-            error: about_topic(self.0.log(), &topic.name, "write in a transaction to", code, reason),
+            error: about_topic(self.0.log(), target.name(), "write in a transaction to", code, reason),
             is_client_dead,
         }
     }
 
-    fn unknown(&self, topic: &TopicDescription, refused: Refused) -> Failed {
-        let (log, topic) = (self.0.log().to_owned(), topic.name.clone());
+    fn unknown(&self, target: &Target, refused: Refused) -> Failed {
+        let (log, topic) = (self.0.log().to_owned(), target.name().to_owned());
         let reason = format!("the commit of its transaction was not confirmed: {}", refused.reason);
         Failed { error: LogError::Undelivered { log, topic, reason }, is_client_dead: true }
     }

@@ -6,6 +6,9 @@ use std::array;
 
 use triomphe::Arc;
 
+/// What two clones have of the same number.
+pub(super) type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
+
 /// Items of a page. A write to a shared page touches all of them, so it is small; so many
 /// pointers and the page's count make 256 bytes, which no allocator rounds up.
 const PAGE: usize = 31;
@@ -70,7 +73,7 @@ impl<T: Clone> Paged<T> {
         other: &'a Self,
         page: usize,
         pages: usize,
-    ) -> (Vec<(Option<&'a T>, Option<&'a T>)>, Option<usize>) {
+    ) -> (Vec<Pair<'a, T>>, Option<usize>) {
         let mut items = Vec::new();
         let end = self.len.max(other.len).div_ceil(PAGE);
         let mut at = page;

@@ -1,0 +1,186 @@
+//! What happens to the files of a directory log and of checkpoints while they are used.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ktables::codec::Codecs;
+use ktables::log::{LogError, NewTopic};
+use ktables::table::Table;
+use ktables_tests::{PATIENCE, Scratch, TOPIC, contents, record, run, succeed};
+use tempfile::TempDir;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_offset_is_given_twice_though_locks_are_removed() {
+    let scratch = Arc::new(Scratch::new(1).await);
+    let over = Arc::new(AtomicBool::new(false));
+    let remover = {
+        let (over, lock) = (over.clone(), scratch.path().join(TOPIC).join("0/lock"));
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let _ = fs::remove_file(&lock);
+            }
+        })
+    };
+    // Writers with a log of their own each, as processes have.
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (url, topic) = (scratch.url(), scratch.topic.clone());
+            tokio::spawn(async move {
+                let log = ktables::log::open(&url).unwrap();
+                let mut offsets = Vec::new();
+                for number in 0..150 {
+                    let record = record(&format!("{writer}-{number}"), Some(b"1"));
+                    offsets.push(log.send(&topic, record).await.unwrap().await.unwrap().offset);
+                }
+                offsets
+            })
+        })
+        .collect();
+    let mut offsets = Vec::new();
+    for writer in writers {
+        offsets.extend(writer.await.unwrap());
+    }
+    over.store(true, Ordering::Relaxed);
+    remover.join().unwrap();
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..600).collect::<Vec<_>>());
+    assert_eq!(scratch.table(Codecs::default()).await.len(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_locked_holds_up_no_other() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let other = scratch.log.create("other", NewTopic::default()).await.unwrap();
+    let lock = File::open(scratch.path().join(TOPIC).join("0")).unwrap();
+    lock.lock().unwrap();
+    let waiting = scratch.log.send(&scratch.topic, record("b", Some(b"1"))).await.unwrap();
+    let ack = scratch.log.send(&other, record("c", Some(b"1"))).await.unwrap().await.unwrap();
+    assert_eq!(ack.offset, 0);
+    assert!(!scratch.log.flush(Duration::from_millis(50)).await, "it waits for the lock");
+    // What is given up is listed and answered, and never written.
+    let lost = scratch.log.close(Duration::from_millis(50)).await;
+    assert_eq!(lost.iter().map(|lost| lost.key.as_deref()).collect::<Vec<_>>(), [Some(&b"b"[..])]);
+    assert!(matches!(waiting.await, Err(LogError::Undelivered { .. })));
+    drop(lock);
+    assert_eq!(scratch.put("d", Some(b"1")).await.offset, 1);
+    assert!(scratch.log.flush(PATIENCE).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_write_that_holds_a_whole_batch_is_cut() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let segment = scratch.path().join(TOPIC).join("0/00000000000000000000.log");
+    let whole = fs::read(&segment).unwrap();
+    // A record whose value is a segment: its own batches, the next offsets.
+    let inner = Scratch::new(1).await;
+    for _ in 0..4 {
+        inner.put("inner", Some(b"1")).await;
+    }
+    let value = fs::read(inner.path().join(TOPIC).join("0/00000000000000000000.log")).unwrap();
+    succeed(&mut {
+        let file = scratch.path().join("value");
+        fs::write(&file, &value).unwrap();
+        scratch.ktables(&["produce", "--key", "b", "--value-file", file.to_str().unwrap()])
+    });
+    let all = fs::read(&segment).unwrap();
+    for cut in [1, 3, (all.len() - whole.len()) / 2] {
+        fs::write(&segment, &all[..all.len() - cut]).unwrap();
+        let url = scratch.url();
+        let log = ktables::log::open(&url).unwrap();
+        let table = Table::builder(log.clone(), TOPIC, Codecs::default()).catchup_timeout(PATIENCE);
+        assert_eq!(contents(&table.start().await.unwrap()).len(), 1, "cut by {cut}");
+        let ack = log.send(&scratch.topic, record("c", Some(b"1"))).await.unwrap().await.unwrap();
+        assert_eq!(ack.offset, 1, "cut by {cut}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_durable_are_not_refused_when_files_run_out() {
+    // A command that may open few files: at each limit, what it says is true.
+    let mut outcomes = std::collections::BTreeSet::new();
+    for limit in 8..40 {
+        let scratch = Scratch::new(1).await;
+        let produce = scratch.ktables(&["produce", "--key", "a", "--value", "1"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(produce.get_program());
+        let ended = run(shell.args(produce.get_args()));
+        let there = scratch.table(Codecs::default()).await.len() == 1;
+        let is_unknown = ended.stderr.contains("may have been written");
+        match ended.code {
+            0 => assert!(there, "at {limit} files it said that it was written"),
+            _ => assert!(!there || is_unknown, "at {limit} files: {}", ended.stderr),
+        }
+        assert!(!ended.stderr.contains("panicked"), "at {limit} files: {}", ended.stderr);
+        outcomes.insert((ended.code, there));
+    }
+    assert!(outcomes.contains(&(0, true)) && outcomes.len() > 1, "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_fails_leaves_nothing() {
+    let scratch = Scratch::new(1).await;
+    let before = files(scratch.path());
+    // The name is taken, by something that is no topic.
+    fs::write(scratch.path().join("file"), "").unwrap();
+    assert!(scratch.log.create("file", NewTopic::default()).await.is_err());
+    fs::remove_file(scratch.path().join("file")).unwrap();
+    assert!(scratch.log.create(TOPIC, NewTopic::default()).await.is_err());
+    // A disk on which files may have no more than some bytes.
+    for limit in [0, 1] {
+        let mut shell = Command::new("sh");
+        let ensure = ktables_tests::ktables(&["topic", "ensure", "--log", &scratch.url(), "--topic", "new"]);
+        let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\"");
+        shell.args(["-c", &script, "sh"]).arg(ensure.get_program()).args(ensure.get_args());
+        let ended = run(&mut shell);
+        if ended.code == 0 {
+            fs::remove_dir_all(scratch.path().join("new")).unwrap();
+        }
+        assert_eq!(files(scratch.path()), before, "{limit}: {}", ended.stderr);
+    }
+}
+
+/// The names in a folder.
+fn files(folder: &std::path::Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_for_their_owner_and_taken_from_nobody_else() {
+    let (scratch, parent) = (Scratch::new(1).await, TempDir::new().unwrap());
+    let folder = parent.path().join("checkpoint");
+    scratch.put("a", Some(b"1")).await;
+    let start = || {
+        let table = Table::builder(scratch.log.clone(), TOPIC, Codecs::default()).checkpoint(&folder);
+        table.catchup_timeout(PATIENCE).start()
+    };
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let table = start().await.unwrap();
+    table.stop().await;
+    drop(table);
+    assert_eq!(mode(&folder), 0o700);
+    let mut seen = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen > 1);
+    // What others may have written is not read: the topic is.
+    let manifest = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    for path in manifest {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let table = start().await.unwrap();
+    assert_eq!(contents(&table).len(), 1);
+    let checkpoint = table.stats().checkpoint.unwrap();
+    assert_eq!((checkpoint.loaded, checkpoint.unused.is_some()), (0, true), "{checkpoint:?}");
+}

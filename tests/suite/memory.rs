@@ -1,0 +1,106 @@
+//! What records, guests and watchers can make a process keep is bounded in bytes.
+
+use ktables::codec::Codecs;
+use ktables::table::{Status, Table, WatchStart};
+use ktables_tests::{PATIENCE, Scratch, eventually_async, record, root, run, run_measured};
+
+const MIB: u64 = 1 << 20;
+
+fn vector(name: &str) -> String {
+    root().join("tests/vectors").join(name).to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_much_larger_than_records_are_taken_in_parts() {
+    let scratch = Scratch::new(1).await;
+    // Each decodes to 8 MB, and one key keeps one of them.
+    scratch.write((0..300).map(|_| record("k", Some(b"!a"))).collect()).await;
+    let mut get = scratch.ktables(&["get", "k", "--value-codec", &vector("digits.wasm")]);
+    let (ended, peaks) = run_measured(&mut get);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.len() > 7_000_000);
+    assert!(peaks.own < 700 * MIB, "{} MiB", peaks.own / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_rejected_records_are_kept_within_bounds() {
+    let scratch = Scratch::new(1).await;
+    scratch.write((0..120).map(|number| record(&format!("k{number}"), Some(b"1"))).collect()).await;
+    let mut rejects = scratch.ktables(&["rejects", "--key-codec", &vector("kctl.wasm")]);
+    let (ended, peaks) = run_measured(&mut rejects);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(ended.json().len(), 120);
+    assert!(ended.stdout.len() < 120 * 16 * 1024, "{} bytes", ended.stdout.len());
+    assert!(peaks.own < 400 * MIB, "{} MiB", peaks.own / MIB);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_at_its_limit_keeps_what_it_has_and_goes_on_when_there_is_room() {
+    let scratch = Scratch::new(1).await;
+    let value = format!("\"{}\"", "x".repeat(10_000));
+    let table = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
+    let table = table.memory_limit(1 << 20).catchup_timeout(PATIENCE).start().await.unwrap();
+    assert!(matches!(table.status(), Status::CaughtUp));
+    let records = (0..300).map(|number| record(&format!("k{number}"), Some(value.as_bytes())));
+    scratch.write(records.collect()).await;
+    let degraded = eventually_async("the limit is told", || match table.status() {
+        Status::Degraded(reason) => Some(reason),
+        _ => None,
+    });
+    let reason = degraded.await.to_string();
+    assert!(reason.contains("memory limit") && reason.contains("memory_limit"), "{reason}");
+    let kept = table.len();
+    assert!(kept > 0 && kept < 300, "{kept}");
+    assert!(table.get("k0").is_some());
+
+    // A larger limit has room for all of them.
+    let again = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
+    let again = again.memory_limit(64 << 20).catchup_timeout(PATIENCE).start().await.unwrap();
+    assert!(matches!(again.status(), Status::CaughtUp) && again.len() == 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_stands_in_the_configuration() {
+    let scratch = Scratch::new(1).await;
+    let value = format!("\"{}\"", "x".repeat(10_000));
+    let records = (0..300).map(|number| record(&format!("k{number}"), Some(value.as_bytes())));
+    scratch.write(records.collect()).await;
+    let config = scratch.path().join("ktables.toml");
+    let text = format!(
+        "[logs.l]\nurl = \"{}\"\n[tables.t]\nlog = \"l\"\ntopic = \"{}\"\nmemory_limit = \"1MiB\"\n",
+        scratch.url(),
+        scratch.topic.name
+    );
+    std::fs::write(&config, text).unwrap();
+    let args = ["status", "--config", config.to_str().unwrap(), "-t", "t", "--catchup-timeout", "1s"];
+    let status = run(&mut ktables_tests::ktables(&args));
+    assert_eq!(status.code, 4, "{}", status.stderr);
+    let said = format!("{}{}", status.stdout, status.stderr);
+    assert!(said.contains("memory limit") && said.contains("memory_limit"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_cost_what_they_hold() {
+    let scratch = Scratch::new(1).await;
+    let value = format!("\"{}\"", "x".repeat(100_000));
+    let table = scratch.table(Codecs::default()).await;
+    let write = |count: usize| {
+        let records = (0..count).map(|_| record("k", Some(value.as_bytes())));
+        scratch.write(records.collect())
+    };
+    let stalled = table.watch(WatchStart::Now);
+    let before = resident();
+    for _ in 0..15 {
+        write(100).await;
+        scratch.sync(&table).await;
+    }
+    let grown = resident().saturating_sub(before);
+    // 150 MB were written; a history, a queue and what the allocator keeps are there.
+    assert!(grown < 110 * MIB, "{} MiB", grown / MIB);
+    drop(stalled);
+}
+
+/// What the process has in memory, in bytes.
+fn resident() -> u64 {
+    procfs::process::Process::myself().unwrap().status().unwrap().vmrss.unwrap() * 1024
+}

@@ -1,0 +1,279 @@
+//! What is printed: values as they are stored, nothing that a terminal obeys, and whoever reads
+//! it may go.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use ktables_tests::{Ended, Running, Scratch, eventually, ktables, record, root, run, succeed};
+
+/// Values that numbers and strings of a program cannot hold.
+const EXACT: [&str; 5] = [
+    r#"{"n":123456789012345678901}"#,
+    r#"{"n":0.1000000000000000055511151231257827}"#,
+    r#"{"d":1,"d":2}"#,
+    r#"{"n":1e400}"#,
+    "\"\\ud800\"",
+];
+
+fn vector(name: &str) -> String {
+    root().join("tests/vectors").join(name).to_str().unwrap().to_owned()
+}
+
+/// Runs a command whose streams the shell redirects.
+fn redirected(command: &Command, streams: &str) -> Ended {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec \"$@\" {streams}"), "sh"]).arg(command.get_program());
+    shell.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    run(shell.stdin(Stdio::null()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_shown_as_they_are_stored() {
+    let scratch = Scratch::new(1).await;
+    let written = EXACT.iter().enumerate();
+    let written: Vec<_> =
+        written.map(|(number, value)| record(&format!("1:g{number}"), Some(value.as_bytes()))).collect();
+    scratch.write(written).await;
+    let lone = vector("lone.wasm");
+    for codec in ["json", lone.as_str()] {
+        let show = |args: &[&str]| {
+            let more = ["--group-scheme", "length-prefixed", "--value-codec", codec];
+            succeed(&mut scratch.ktables(&[args, &more].concat())).stdout
+        };
+        for output in ["table", "json"] {
+            for (command, what) in [
+                (&["members", "g", "--output", output][..], "members"),
+                (&["dump", "--output", output], "dump"),
+            ] {
+                let shown = show(command);
+                let values: &[&str] = if codec == "json" { &EXACT } else { &["\"\\ud800\""] };
+                for value in values {
+                    assert!(shown.contains(value), "{what} {output}: {value} is not in {shown}");
+                }
+            }
+        }
+        if codec == "json" {
+            for (number, value) in EXACT.iter().enumerate() {
+                let key = format!("1:g{number}");
+                assert_eq!(show(&["get", &key]).trim_end(), *value);
+                for output in ["table", "json"] {
+                    assert!(show(&["get", &key, "--verbose", "--output", output]).contains(value));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_from_outside_is_obeyed_by_a_terminal() {
+    let scratch = Scratch::new(1).await;
+    let bad =
+        ["\u{1b}[31mred", "two\nlines", "\u{202e}right", "bell\u{7}", "\u{9b}31m", "\u{2066}iso", "\u{2028}"];
+    let mut records = vec![record("1:g\u{1b}]0;x\u{7}", Some(b"1"))];
+    for key in bad {
+        records.push(record(key, Some(b"1")));
+        records.push(record(key, Some(b"{")));
+    }
+    scratch.write(records).await;
+    let harmless = |what: &str, text: &str| {
+        let is_bad = |c: char| {
+            c.is_control() && c != '\n'
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+        };
+        assert!(!text.contains(is_bad), "{what}: {text:?}");
+    };
+    for args in [&["keys"][..], &["members", "g"], &["status"]] {
+        let more = ["--group-scheme", "length-prefixed", "--output", "table"];
+        let shown = succeed(&mut scratch.ktables(&[args, &more].concat()));
+        harmless(&format!("{args:?}"), &shown.stdout);
+        harmless(&format!("{args:?}"), &shown.stderr);
+    }
+    let keys = succeed(&mut scratch.ktables(&["keys", "--output", "table"])).stdout;
+    assert_eq!(keys.lines().count(), bad.len() + 1, "each in a line of its own: {keys}");
+    for key in bad {
+        let missing = format!("{key}?");
+        for args in [&["get", &missing][..], &["set", &missing, "{"], &["set", "a", &missing]] {
+            let refused = run(&mut scratch.ktables(args));
+            assert_eq!(refused.code, 1, "{args:?}");
+            harmless(&format!("{args:?}"), &refused.stderr);
+            let is_ours = |line: &str| {
+                ["ERROR", "WARN", "error:"].iter().any(|start| line.trim_start().starts_with(start))
+            };
+            assert!(refused.stderr.lines().all(is_ours), "{args:?}: {}", refused.stderr);
+        }
+    }
+    // What a component says of itself.
+    for name in ["escname.wasm", "escconfig.wasm"] {
+        let path = vector(name);
+        let said = [
+            run(&mut ktables(&["codec", "inspect", &path, "--output", "table"])),
+            run(&mut scratch.ktables(&["get", "a", "--value-codec", &path])),
+        ];
+        for ended in &said {
+            harmless(name, &ended.stderr);
+            harmless(name, &ended.stdout);
+            assert!(
+                !ended.stderr.lines().any(|line| line.trim_start().starts_with("ERROR forged")),
+                "{}",
+                ended.stderr
+            );
+            assert!(ended.stderr.len() < 20_000, "{name}: {} bytes", ended.stderr.len());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_log_little_over_time_and_forge_no_line() {
+    let scratch = Scratch::new(1).await;
+    let many = (0..6000).map(|number| record(&format!("k{number}"), Some(b"1")));
+    scratch.write(many.collect()).await;
+    let codec = vector("floodwarn.wasm");
+    for (level, limit) in [("warn", 8), ("warn,ktables::guest=trace", 256)] {
+        let mut keys = scratch.ktables(&["keys", "--value-codec", &codec]);
+        let shown = succeed(keys.env("KTABLES_LOG", level));
+        assert_eq!(shown.stdout.lines().count(), 6000);
+        let bytes = shown.stderr.len();
+        assert!(bytes < limit * 1024, "{level}: {bytes} bytes of messages");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_do_their_work_whatever_becomes_of_their_streams() {
+    let scratch = Scratch::new(1).await;
+    for (number, streams) in ["2>&-", "2>/dev/full", ">&-", ">&- 2>&-"].into_iter().enumerate() {
+        let number = number.to_string();
+        let set = redirected(&scratch.ktables(&["set", "a", &number]), streams);
+        assert_eq!(set.code, 0, "{streams}: {}", set.stderr);
+        assert_eq!(succeed(&mut scratch.ktables(&["get", "a"])).stdout.trim_end(), number);
+        // An answer that is "no" stays one.
+        for args in [&["get", "missing"][..], &["get", "a", "--in", "g", "--group-scheme", "length-prefixed"]]
+        {
+            assert_eq!(redirected(&scratch.ktables(args), streams).code, 1, "{args:?} {streams}");
+        }
+        assert_eq!(redirected(&scratch.ktables(&["set", "a", "no json"]), streams).code, 1, "{streams}");
+        assert_eq!(redirected(&scratch.ktables(&["nonsense"]), streams).code, 2, "{streams}");
+        let file = scratch.path().join("lines");
+        std::fs::write(&file, "{\"key\":\"b\",\"value\":1}\nnonsense\n").unwrap();
+        let import = format!("{streams} < {}", file.display());
+        assert_eq!(redirected(&scratch.ktables(&["import"]), &import).code, 1, "{streams}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_goes_on_until_it_is_told_to_end() {
+    let scratch = Scratch::new(1).await;
+    let mut beat =
+        scratch.ktables(&["set", "a", "1", "--heartbeat", "50ms"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(beat.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    drop(reader);
+    let end = || async { scratch.log.offsets(&scratch.topic).await.unwrap()[0].end };
+    let before = end().await;
+    ktables_tests::eventually_ok("it beats on", async || {
+        let now = end().await;
+        if now > before + 2 { Ok(()) } else { Err(format!("{now} records")) }
+    })
+    .await;
+    let kill = Command::new("kill").args(["-TERM", &beat.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let status = eventually("it ends", || beat.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(run(&mut scratch.ktables(&["get", "a"])).code, 1, "its entry is deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_nobody_reads_ends_at_once() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let mut watch = scratch.ktables(&["watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut reader = BufReader::new(watch.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("synced") {
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+    }
+    // Nothing changes from here on.
+    drop(reader);
+    let status = eventually("it ends", || watch.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_each_rejected_record() {
+    let scratch = Scratch::new(1).await;
+    let watch = Running::start(&mut scratch.ktables(&["watch"]));
+    watch.until(|line| line["event"] == "synced");
+    scratch.put("a", Some(b"{")).await;
+    succeed(&mut scratch.ktables(&["produce", "--keyless", "--value", "1"]));
+    let key = scratch.path().join("key");
+    std::fs::write(&key, [0xff]).unwrap();
+    succeed(&mut scratch.ktables(&["produce", "--key-file", key.to_str().unwrap(), "--value", "1"]));
+    let rejected: Vec<_> = (0..3).map(|_| watch.next()).collect();
+    let told =
+        rejected.iter().map(|line| (line["event"].as_str(), line["key"].as_str(), line["offset"].as_i64()));
+    let expected =
+        [Some("a"), None, None].into_iter().zip(0..).map(|(key, at)| (Some("rejected"), key, Some(at)));
+    assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    let help = succeed(&mut ktables(&["watch", "--help"])).stdout;
+    for event in
+        ["entry", "synced", "set", "delete", "rejected", "status", "restarted", "generation", "lagged"]
+    {
+        assert!(help.contains(event), "{event} is not in the help: {help}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_rejected_is_found_with_its_notice() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("1:gm", Some(b"{")).await;
+    let missing = run(&mut scratch.ktables(&["get", "--in", "g", "m", "--group-scheme", "length-prefixed"]));
+    assert_eq!(missing.code, 1);
+    assert!(missing.stderr.contains("rejected") && missing.stderr.contains("offset 0"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_digest_has_any_case_and_must_be_one() {
+    let path = vector("lone.wasm");
+    let inspected = succeed(&mut ktables(&["codec", "inspect", &path, "--output", "json"])).json().remove(0);
+    let digest = inspected["digest"].as_str().unwrap().to_owned();
+    let scratch = tempfile::TempDir::new().unwrap();
+    let config = scratch.path().join("ktables.toml");
+    let get = |digest: &str| {
+        let text = format!(
+            "[logs.l]\nurl = \"dir:{}\"\n[codecs.c]\ncomponent = \"{path}\"\ndigest = \"{digest}\"\n\
+             [tables.t]\nlog = \"l\"\ntopic = \"t\"\nvalue_codec = \"c\"\n",
+            scratch.path().display()
+        );
+        std::fs::write(&config, text).unwrap();
+        run(&mut ktables(&["get", "a", "--config", config.to_str().unwrap(), "-t", "t"]))
+    };
+    succeed(&mut ktables(&[
+        "topic",
+        "ensure",
+        "--log",
+        &format!("dir:{}", scratch.path().display()),
+        "--topic",
+        "t",
+    ]));
+    let (kind, hex) = digest.split_once(':').unwrap();
+    for good in [digest.clone(), format!("{kind}:{}", hex.to_uppercase())] {
+        assert_eq!(get(&good).code, 1, "{good}: {}", get(&good).stderr);
+    }
+    for bad in [
+        hex.to_owned(),
+        format!("sha512:{hex}"),
+        format!("{kind}:{}", &hex[1..]),
+        format!("{digest}0"),
+        String::new(),
+    ] {
+        let refused = get(&bad);
+        assert_eq!(refused.code, 2, "{bad}: {}", refused.stderr);
+    }
+}
