@@ -179,3 +179,10 @@ fn clear(folder: &Path) -> Result<(), CheckpointError> {
     }
     Ok(())
 }
+
+/// Reads a manifest's bytes, for fuzzers.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) {
+    // Either is an answer.
+    let _ = Manifest::parse(bytes, path);
+}

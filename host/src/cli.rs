@@ -112,3 +112,10 @@ impl OnShutdown {
         }
     }
 }
+
+/// Reads a configuration's text, for fuzzers.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_configuration(text: &str) {
+    // Either is an answer.
+    let _ = config::Config::parse(text, |name| (name == "SET").then(|| "${SET}".to_owned()));
+}

@@ -55,6 +55,10 @@ pub mod writer;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod escape;
 mod file;
 mod memory;

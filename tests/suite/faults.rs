@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask soak` repeats what is here.
 
+mod freeze;
 mod nodes;
 mod rights;
 mod topics;

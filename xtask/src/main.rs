@@ -6,6 +6,7 @@
 
 mod check;
 mod demo;
+mod fuzz;
 mod guard;
 mod guests;
 mod kafka;
@@ -42,6 +43,8 @@ cargo xtask COMMAND
   soak [--only KIND]… [--times 20]
                     inject each kind of fault so often, and tally what was lost, doubled
                     or wrong; goes on where an earlier run ended
+  fuzz [--only TARGET]… [--minutes 15]
+                    feed what parses bytes of others with bytes that a fuzzer makes up
   kafka up [--nodes N]
                     start a Kafka broker, or a cluster; it ends with the shell that this
                     is called in
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         (Some("guard"), [option]) if option == "--record" => guard::guard(Guard::Record),
         (Some("memcheck"), []) => memcheck::memcheck(),
         (Some("soak"), args) => soak::soak(args),
+        (Some("fuzz"), args) => fuzz::fuzz(args),
         (Some("kafka"), [action]) if action == "up" => kafka::up("1"),
         (Some("kafka"), [action, option, nodes]) if action == "up" && option == "--nodes" => kafka::up(nodes),
         (Some("kafka"), [action]) if action == "down" => kafka::down(),

@@ -157,11 +157,16 @@ impl Manifest {
             }
             Err(error) => return Err(CheckpointError::io("read", &path)(error)),
         };
-        let damaged = |error: serde_json::Error| CheckpointError::damaged(&path, error.to_string());
-        let sealed: Sealed<'_> = serde_json::from_slice(&text).map_err(damaged)?;
+        Self::parse(&text, &path)
+    }
+
+    /// Checks that this is what was written to the file at a path.
+    pub(super) fn parse(text: &[u8], path: &Path) -> Result<Self, CheckpointError> {
+        let damaged = |error: serde_json::Error| CheckpointError::damaged(path, error.to_string());
+        let sealed: Sealed<'_> = serde_json::from_slice(text).map_err(damaged)?;
         let inner = sealed.checkpoint.get();
         if crc32c::crc32c(inner.as_bytes()) != sealed.crc32c {
-            return Err(CheckpointError::damaged(&path, "its checksum is another"));
+            return Err(CheckpointError::damaged(path, "its checksum is another"));
         }
         let manifest: Self = serde_json::from_str(inner).map_err(damaged)?;
         if manifest.version != VERSION {

@@ -186,7 +186,7 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| with_line(&error, text))?;
         let mut unusable = BTreeMap::new();

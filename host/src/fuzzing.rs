@@ -1,0 +1,84 @@
+//! What parses bytes that nobody vouches for, each with bytes of a fuzzer. Nothing may panic, run
+//! out of memory or take long. Not for other use.
+
+use std::path::Path;
+
+use crate::codec::{PackedAnswers, RejectKind, broken_contract};
+use crate::log::batch::{self, Frame};
+use crate::packed::Packed;
+
+/// Scans a component, and all code in it.
+pub fn component(bytes: &[u8]) {
+    // Either is an answer.
+    let _ = crate::wasm::inspect(bytes);
+    let _ = crate::wasm::scan_code(bytes);
+}
+
+/// Takes a packed list as a guest answers it, and looks at each item.
+pub fn answers(bytes: &[u8]) {
+    let Some((&count, rest)) = bytes.split_first() else { return };
+    let (ends, items) = rest.split_at(rest.len().min(usize::from(count) * 2));
+    let ends = ends.chunks_exact(2).map(|end| u32::from(u16::from_le_bytes([end[0], end[1]])));
+    let Ok(items) = Packed::from_parts(items.to_vec(), ends.collect()) else { return };
+    let len = items.len();
+    let mut answers = PackedAnswers::from_parts(items, Vec::new());
+    answers.check_text(broken_contract(None));
+    assert_eq!(answers.iter().count(), len);
+    answers.check_json(broken_contract(None));
+    for answer in answers.iter() {
+        match answer {
+            Ok(json) => assert!(std::str::from_utf8(json).is_ok()),
+            Err(rejection) => {
+                assert!(matches!(rejection.kind, RejectKind::InvalidUtf8 | RejectKind::InvalidJson))
+            }
+        }
+    }
+}
+
+/// Reads the bytes of a segment: a batch, whatever its checksum, and what follows.
+pub fn batches(bytes: &[u8]) {
+    let base = batch::base_offset(bytes).unwrap_or(0);
+    for expected in [base, 0] {
+        if let Frame::Whole { len, next } = batch::frame(bytes, expected) {
+            assert!(len <= bytes.len() && next > expected);
+        }
+        batch::contains_whole_batch(bytes, expected);
+    }
+    batch::end_of_frames(bytes);
+    if bytes.len() > 61 {
+        for record in batch::records(bytes) {
+            let Ok(record) = record else { break };
+            record.headers();
+        }
+    }
+}
+
+/// Reads a checkpoint's manifest.
+pub fn manifest(bytes: &[u8]) {
+    let path = Path::new("fuzzed");
+    crate::checkpoint::parse_manifest(bytes, path);
+    // With a checksum that is right.
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let sealed = format!("{{\"crc32c\":{},\"checkpoint\":{text}}}", crc32c::crc32c(bytes));
+        crate::checkpoint::parse_manifest(sealed.as_bytes(), path);
+    }
+}
+
+/// Reads a configuration.
+pub fn configuration(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        crate::cli::parse_configuration(text);
+    }
+}
+
+/// A target: its name, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 5] = [
+    ("component", component),
+    ("answers", answers),
+    ("batches", batches),
+    ("manifest", manifest),
+    ("configuration", configuration),
+];
