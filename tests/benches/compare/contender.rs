@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::process::now;
-use crate::{engine, native, say, warm};
+use crate::{beside, engine, native, say, warm};
 
 /// How this program is told that it is a contender.
 pub(crate) const COMMAND: &str = "contender";
@@ -37,6 +37,9 @@ pub(crate) fn run(args: &[String]) {
     // What was made lives until the input ends, and so long its memory can be read.
     let mut made: Option<(Table, Runtime)> = None;
     let result = match args[..] {
+        ["neighbour" | "disturb" | "watched", ..] => {
+            beside::contender(&args).unwrap_or_else(|| panic!("{args:?}"))
+        }
         ["raw", how, bootstrap, topic] => raw(bootstrap, topic, how == "at-once"),
         [warm::WARM, folder, bootstrap, topic] => {
             let (result, table, runtime) = warm::contend(folder, bootstrap, topic);

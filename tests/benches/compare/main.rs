@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
+mod beside;
 mod cluster;
 mod cold;
 mod contender;
@@ -92,6 +93,7 @@ fn main() {
     let broker = kafka::own(&BrokerOptions::default());
     let mut report = Report::new(&options);
     engine::run(&options, &mut report);
+    beside::run(&options, &broker.bootstrap(), &mut report);
     cluster::run(&options, &broker.bootstrap(), &mut report);
     cold::run(&options, &broker.bootstrap(), &mut report);
     warm::run(&options, &broker.bootstrap(), &mut report);

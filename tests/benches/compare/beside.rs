@@ -1,0 +1,368 @@
+//! A table beside others of its process that take all they can get, and a table with many
+//! watchers. The reference is the same table beside an unrelated process that takes as much.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ktables::codec::Codecs;
+use ktables::log::{LogError, NewTopic, TopicDescription};
+use ktables::table::{Table, WatchEvent, WatchFilter, WatchStart};
+use ktables::wasm::{Engine, Limits, LoadOptions};
+use ktables_tests::{component_path, engine, engine_options, record, unique};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::contender::COMMAND;
+use crate::process::{self, Kept};
+use crate::report::{Cell, Ratio, Report};
+use crate::{Options, say};
+
+/// No step takes so long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What the other table does.
+const DISTURBANCES: [&str; 4] = ["loop-1", "loop-4", "compile", "load"];
+
+/// The records of the table that is measured, and of the large one.
+const RECORDS: usize = 100_000;
+const MANY: usize = 1_000_000;
+
+/// How many records loop, of each topic of them: more than a run has time for.
+const LOOPING: usize = 100_000;
+
+/// How many writes are timed, one each so often.
+const WRITES: usize = 400;
+const EVERY: Duration = Duration::from_millis(5);
+
+pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
+    let folder = TempDir::new().unwrap();
+    let logs = [
+        ("neighbours-kafka", format!("kafka://{bootstrap}")),
+        ("neighbours-dir", format!("dir:{}", folder.path().display())),
+    ];
+    for (name, log) in logs {
+        if options.wants(name) {
+            report.add(neighbours(options, name, &log));
+        }
+    }
+    if options.wants("watchers") {
+        report.add(watchers(options));
+    }
+}
+
+/// What contenders of these kinds do; `None` if it is none.
+pub(crate) fn contender(args: &[&str]) -> Option<Value> {
+    Some(match *args {
+        ["neighbour", disturbance, log, prefix] => healthy(disturbance, log, prefix),
+        ["disturb", disturbance, log, prefix] => disturb_alone(disturbance, log, prefix),
+        ["watched", watchers, seconds] => watched(watchers.parse().unwrap(), seconds.parse().unwrap()),
+        _ => return None,
+    })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+}
+
+/// Makes a topic and fills it.
+async fn fill(log: &str, topic: &str, count: usize, value: impl Fn(usize) -> String) {
+    let log = ktables::log::open(log).unwrap();
+    let topic = log.create(topic, NewTopic { partitions: Some(1), ..NewTopic::default() }).await.unwrap();
+    let mut deliveries = Vec::new();
+    for number in 0..count {
+        let record = record(&crate::data::key(number), Some(value(number).as_bytes()));
+        deliveries.push(log.send(&topic, record).await.unwrap());
+    }
+    for delivery in deliveries {
+        delivery.await.unwrap();
+    }
+}
+
+fn neighbours(options: &Options, name: &'static str, log: &str) -> Cell {
+    let about = format!(
+        "a table of {RECORDS} records of 100 B: its replay, and {WRITES} writes until they are seen; beside \
+         components that loop on every record, the compilation of a component of 4 MB, the load of {MANY} records, \
+         each in the same process, and (the reference) in another one: spinning threads, the same compilation, the \
+         same load"
+    );
+    let prefix = unique("n");
+    let rt = runtime();
+    rt.block_on(async {
+        fill(log, &format!("{prefix}-healthy"), RECORDS, |n| crate::data::json(n, 100)).await;
+        fill(log, &format!("{prefix}-many"), if options.quick { MANY / 10 } else { MANY }, |n| {
+            crate::data::json(n, 100)
+        })
+        .await;
+        for number in 0..4 {
+            fill(log, &format!("{prefix}-loop-{number}"), LOOPING, |_| "poison:loop".to_owned()).await;
+        }
+    });
+    let mut cell = Cell::new(name, about);
+    for round in 0..options.rounds {
+        say(&format!("{name}: round {} of {}", round + 1, options.rounds));
+        sample(&mut cell, "alone", &contend(&["neighbour", "none", log, &prefix]));
+        for disturbance in DISTURBANCES {
+            let other = Other::start(disturbance, log, &prefix);
+            sample(
+                &mut cell,
+                &format!("{disturbance}: another process"),
+                &contend(&["neighbour", "none", log, &prefix]),
+            );
+            drop(other);
+            sample(
+                &mut cell,
+                &format!("{disturbance}: this process"),
+                &contend(&["neighbour", disturbance, log, &prefix]),
+            );
+        }
+    }
+    for disturbance in DISTURBANCES {
+        let reference = format!("{disturbance}: another process");
+        for (ratio, measure) in [("p50, of it", "p50, ms"), ("p99, of it", "p99, ms")] {
+            cell.ratio_of(disturbance, ratio, measure, &reference, Ratio::Amount);
+        }
+        cell.ratio_of(disturbance, "replay, times as fast", "replay, s", &reference, Ratio::Speed);
+    }
+    cell
+}
+
+fn sample(cell: &mut Cell, label: &str, said: &Value) {
+    for (measure, name) in [("replay, s", "replay"), ("p50, ms", "p50"), ("p99, ms", "p99")] {
+        cell.sample(label, measure, said[name].as_f64().unwrap());
+    }
+}
+
+fn contend(args: &[&str]) -> Value {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    process::run(command.arg(COMMAND).args(args), Kept::Ignored).said
+}
+
+/// An unrelated process that takes what it can get, as long as this lives.
+struct Other(std::process::Child);
+
+impl Other {
+    fn start(disturbance: &str, log: &str, prefix: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([COMMAND, "disturb", disturbance, log, prefix]);
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The table that is measured, beside this in its process.
+fn healthy(disturbance: &str, log: &str, prefix: &str) -> Value {
+    let rt = runtime();
+    rt.block_on(async {
+        // In a runtime of its own, as another service's tables would be.
+        let disturbed = disturb(disturbance, log, prefix);
+        if disturbance != "none" {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let topic = format!("{prefix}-healthy");
+        let log = ktables::log::open(log).unwrap();
+        let began = Instant::now();
+        let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(PATIENCE);
+        let table = table.start().await.unwrap();
+        let replay = began.elapsed().as_secs_f64();
+        let described: TopicDescription = log.describe(&topic).await.unwrap();
+        let mut watcher = table.watch(WatchStart::Now).only(WatchFilter::Key("probe".to_owned()));
+        let mut times = Vec::with_capacity(WRITES);
+        let mut ticks = tokio::time::interval(EVERY);
+        for number in 0..WRITES {
+            ticks.tick().await;
+            let began = Instant::now();
+            let record = record("probe", Some(number.to_string().as_bytes()));
+            let delivery = log.send(&described, record).await.unwrap();
+            loop {
+                if let Some(WatchEvent::Change(_)) = watcher.next().await {
+                    break;
+                }
+            }
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            delivery.await.unwrap();
+        }
+        drop(disturbed);
+        times.sort_by(f64::total_cmp);
+        json!({"replay": replay, "p50": times[WRITES / 2], "p99": times[WRITES * 99 / 100]})
+    })
+}
+
+/// Takes what it can get until its input ends.
+fn disturb_alone(disturbance: &str, log: &str, prefix: &str) -> Value {
+    let rt = runtime();
+    let spinning = disturbance.strip_prefix("loop-").map(|count| count.parse::<usize>().unwrap());
+    for _ in 0..spinning.unwrap_or(0) {
+        std::thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    let _entered = rt.enter();
+    let disturbed = spinning.is_none().then(|| disturb(disturbance, log, prefix));
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    drop(disturbed);
+    json!({})
+}
+
+/// Something that goes on until it is dropped.
+struct Disturbed(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Disturbed {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn disturb(disturbance: &str, log: &str, prefix: &str) -> Disturbed {
+    let (log, prefix) = (log.to_owned(), prefix.to_owned());
+    Disturbed(match disturbance {
+        "loop-1" => vec![tokio::spawn(looping(log, prefix, 0))],
+        "loop-4" => (0..4).map(|number| tokio::spawn(looping(log.clone(), prefix.clone(), number))).collect(),
+        "compile" => {
+            // It ends with the process.
+            std::thread::spawn(compiling);
+            Vec::new()
+        }
+        "load" => vec![tokio::spawn(loading(log, format!("{prefix}-many")))],
+        _ => Vec::new(),
+    })
+}
+
+/// A table whose component loops on every record; another component for each number.
+async fn looping(log: String, prefix: String, number: u8) {
+    let mut bytes = std::fs::read(component_path("hostile")).unwrap();
+    // A custom section makes it another file.
+    bytes.extend([0, 3, 1, b'n', number]);
+    let options = LoadOptions { digest: None, limits: Limits::default() };
+    let component = engine().load_bytes(&format!("hostile-{number}"), bytes, options).unwrap();
+    let topic = format!("{prefix}-loop-{number}");
+    let codecs = Codecs { value: component.value_codec(&topic, "{}").unwrap(), ..Codecs::default() };
+    let log = ktables::log::open(&log).unwrap();
+    let table = Table::builder(log, &topic, codecs).open().await.unwrap();
+    std::future::pending::<()>().await;
+    drop(table);
+}
+
+/// Compiles a component of 4 MB again and again.
+fn compiling() {
+    let bytes = large();
+    // Nothing is kept, so each time is the first.
+    let engine = Engine::new(ktables::wasm::EngineOptions { cache: None, ..engine_options() }).unwrap();
+    loop {
+        engine.load_bytes("large", bytes.clone(), LoadOptions::default()).unwrap();
+    }
+}
+
+/// A component of some 4 MB, most of it code.
+fn large() -> Vec<u8> {
+    let step = "(local.set 0 (i32.add (i32.mul (local.get 0) (i32.const 31)) (i32.const 7)))".repeat(20);
+    let function = format!("(func (param i32) (result i32) {step} local.get 0)");
+    let text = format!(
+        "(component (core module {}) (instance $i) (export \"ktables:codec/value-codec@0.1.0\" (instance $i)))",
+        function.repeat(18_000)
+    );
+    wat::parse_str(text).unwrap()
+}
+
+/// Loads a large topic again and again.
+async fn loading(log: String, topic: String) {
+    let log: Result<Arc<dyn ktables::log::Log>, LogError> = ktables::log::open(&log);
+    let log = log.unwrap();
+    loop {
+        let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(PATIENCE);
+        let table = table.start().await.unwrap();
+        table.stop().await;
+    }
+}
+
+fn watchers(options: &Options) -> Cell {
+    let seconds = if options.quick { 10 } else { 60 };
+    let about = format!(
+        "1,000 updates/s of 10 KB over 20,000 keys for {seconds} s on a directory log: without watchers, and with \
+         1,000 of a prefix each and 10 of all, one of which is not read until the end"
+    );
+    let mut cell = Cell::new("watchers", about);
+    for _ in 0..options.rounds.min(3) {
+        for (label, count) in [("no watchers", "0"), ("1,010 watchers", "1000")] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args([COMMAND, "watched", count, &seconds.to_string()]);
+            let run = process::run(&mut command, Kept::Ignored);
+            cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+            cell.sample(label, "slowest, ms", run.number("slowest"));
+            cell.sample(label, "wrong", run.number("wrong"));
+        }
+    }
+    cell.ratio("peak, of none", "peak, MiB", "no watchers", Ratio::Amount);
+    cell
+}
+
+/// A table that is written to, with watchers. How long the slowest write took to be seen, and whether the watcher
+/// that was not read has the right contents at the end.
+fn watched(watchers: usize, seconds: usize) -> Value {
+    let folder = TempDir::new().unwrap();
+    runtime().block_on(async {
+        let log = ktables::log::open(&format!("dir:{}", folder.path().display())).unwrap();
+        let topic = log.create("t", NewTopic { partitions: Some(1), ..NewTopic::default() }).await.unwrap();
+        let table = Table::builder(log.clone(), "t", Codecs::default()).start().await.unwrap();
+        let mut tasks = Vec::new();
+        let mut stalled = (watchers > 0).then(|| table.watch(WatchStart::Entries));
+        for number in 0..watchers {
+            let filter = WatchFilter::Prefix(format!("{number:03}-"));
+            tasks.push(table.watch(WatchStart::Now).only(filter));
+        }
+        tasks.extend((0..9).filter(|_| watchers > 0).map(|_| table.watch(WatchStart::Now)));
+        let tasks: Vec<_> = tasks
+            .into_iter()
+            .map(|mut watcher| tokio::spawn(async move { while watcher.next().await.is_some() {} }))
+            .collect();
+        let value = |number: usize| format!("\"{number:0>9998}\"");
+        let (mut slowest, mut ticks) = (Duration::ZERO, tokio::time::interval(Duration::from_millis(10)));
+        for tick in 0..seconds * 100 {
+            ticks.tick().await;
+            let mut deliveries = Vec::new();
+            let began = Instant::now();
+            for number in tick * 10..tick * 10 + 10 {
+                let key = format!("{:03}-{}", number % 1000, number % 20_000);
+                deliveries
+                    .push(log.send(&topic, record(&key, Some(value(number).as_bytes()))).await.unwrap());
+            }
+            let mut acks = Vec::new();
+            for delivery in deliveries {
+                acks.push(delivery.await.unwrap());
+            }
+            assert!(table.wait_for(&acks, PATIENCE).await.is_fresh());
+            slowest = slowest.max(began.elapsed());
+        }
+        let mut wrong = 0;
+        if let Some(stalled) = &mut stalled {
+            // It reads at last, and comes to what the table has.
+            let mut seen = std::collections::BTreeMap::new();
+            while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(2), stalled.next()).await {
+                match event {
+                    WatchEvent::Restarted => seen.clear(),
+                    WatchEvent::Entry(entry) => {
+                        drop(seen.insert(entry.key().to_owned(), entry.json().to_owned()))
+                    }
+                    WatchEvent::Change(change) => match &change.new {
+                        Some(entry) => drop(seen.insert(change.key().to_owned(), entry.json().to_owned())),
+                        None => drop(seen.remove(change.key())),
+                    },
+                    _ => {}
+                }
+            }
+            wrong = usize::from(seen != ktables_tests::contents(&table));
+        }
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        json!({"slowest": slowest.as_secs_f64() * 1e3, "wrong": wrong})
+    })
+}
