@@ -42,6 +42,15 @@ const PART_BYTES: usize = 4 << 20;
 /// exceeds it is one part for each worker.
 const DECODED_KIB: usize = 128 * 1024;
 
+/// How long a part waits for its room.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+
+/// What a whole batch may become before its turn; what is more is decoded in parts, in its turn.
+const WHOLE_BYTES: usize = 2 * PART_BYTES;
+
+/// What codecs of ours decode at once where it comes from.
+const SMALL_BYTES: usize = 4 * 1024;
+
 /// One step of a partition's ordered stream.
 pub(super) enum Step {
     /// Decoded records, what of them a checkpoint keeps, and their room.
@@ -56,8 +65,9 @@ pub(super) enum Step {
 pub(super) struct Room(#[allow(dead_code, reason = "held until it is dropped")] Option<OwnedSemaphorePermit>);
 
 impl Room {
-    /// Waits until there is room for so many bytes. Small batches need no room of their own: their
-    /// number is bounded.
+    /// Waits until there is room for so many bytes, for so long that others get on; but not for
+    /// ever, because those who have it may wait for memory, and a partition holds few parts anyway.
+    /// Small batches need no room of their own: their number is bounded.
     async fn of(bytes: usize) -> Self {
         static DECODED: std::sync::LazyLock<Arc<Semaphore>> =
             std::sync::LazyLock::new(|| Arc::new(Semaphore::new(DECODED_KIB)));
@@ -65,8 +75,9 @@ impl Room {
             return Self(None);
         }
         let kib = u32::try_from((bytes / 1024).min(DECODED_KIB)).unwrap_or(u32::MAX);
+        let room = tokio::time::timeout(ROOM_WAIT, DECODED.clone().acquire_many_owned(kib)).await;
         // It is never closed.
-        Self(DECODED.clone().acquire_many_owned(kib).await.ok())
+        Self(room.ok().and_then(Result::ok))
     }
 }
 
@@ -103,17 +114,20 @@ pub(super) fn decoding(
             let Item { item, is_new } = item?;
             Ok(match item {
                 StreamItem::Records(batch) => First::decode(&shared, Arc::new(*batch), is_new).await,
-                StreamItem::Position(offset) => First::Whole(Step::Position(partition, offset, is_new)),
-                StreamItem::Start(offset) => First::Whole(Step::Start(partition, offset)),
+                StreamItem::Position(offset) => First::Step(Step::Position(partition, offset, is_new)),
+                StreamItem::Start(offset) => First::Step(Step::Start(partition, offset)),
             })
         }
     };
+    // Room is taken in turn: what comes behind must not hold what a step before it waits for.
     let steps = move |first: Result<First, Broken>| match first {
-        Ok(First::Whole(step)) => stream::once(std::future::ready(Ok(step))).left_stream(),
-        Ok(First::OneByOne(batch, is_new)) => {
-            one_by_one(shared.clone(), batch, is_new).map(Ok).right_stream()
+        Ok(First::Step(step)) => stream::once(std::future::ready(Ok(step))).boxed(),
+        Ok(First::Whole(decoded, batch, is_new)) => {
+            let shared = shared.clone();
+            stream::once(async move { Ok(apply(&shared, decoded, batch, is_new).await) }).boxed()
         }
-        Err(broken) => stream::once(std::future::ready(Err(broken))).left_stream(),
+        Ok(First::OneByOne(batch, is_new)) => one_by_one(shared.clone(), batch, is_new).map(Ok).boxed(),
+        Err(broken) => stream::once(std::future::ready(Err(broken))).boxed(),
     };
     // A stream that just ends would leave its partition behind, unseen.
     let end = stream::once(async { Err(Broken::Log(LogError::Closed)) });
@@ -122,8 +136,10 @@ pub(super) fn decoding(
 
 /// What came of the first try.
 enum First {
-    Whole(Step),
-    /// A codec faulted over the batch; whether it is new.
+    Step(Step),
+    /// What was decoded of a batch, and whether it is new.
+    Whole(Decoded, Arc<RecordBatch>, bool),
+    /// A codec faulted over the batch, or made too much of it.
     OneByOne(Arc<RecordBatch>, bool),
 }
 
@@ -132,7 +148,8 @@ impl First {
         let job = batch.clone();
         let decoded = retried(shared, &batch, 0, move |codecs| decode(codecs, &job)).await;
         match decoded {
-            Ok(decoded) => Self::Whole(apply(shared, decoded, batch, is_new).await),
+            Ok(decoded) if decoded.byte_len() > WHOLE_BYTES => Self::OneByOne(batch, is_new),
+            Ok(decoded) => Self::Whole(decoded, batch, is_new),
             Err(rejection) => {
                 let offset = batch.get(0).offset;
                 tracing::debug!(
@@ -233,7 +250,12 @@ async fn retried(
     let mut failed = false;
     loop {
         let (codecs, work) = (shared.codecs.clone(), work.clone());
-        let failure = match workers::run(&shared.lane, move || work(&codecs)).await {
+        let done = match shared.lane.is_host() && batch.byte_len() <= SMALL_BYTES {
+            // It takes less time than to hand it over, and does not wait behind what others load.
+            true => Ok(work(&codecs)),
+            false => workers::run(&shared.lane, move || work(&codecs)).await,
+        };
+        let failure = match done {
             Ok(Err(CodecFailure::Fault(rejection))) => return Err(rejection),
             Ok(Ok(decoded)) => {
                 if failed {

@@ -365,8 +365,10 @@ async fn wait_for_room(shared: &Shared, works: &mut Works<'_>) {
     let mut is_told = false;
     while let Some(reason) = over_limit(shared, works) {
         if !std::mem::replace(&mut is_told, true) {
-            // What there is can be read meanwhile.
-            works.serve(shared).await;
+            if works.served.is_none() {
+                // What there is can be read meanwhile.
+                works.serve(shared).await;
+            }
             shared.update(|conditions| conditions.memory = Some(reason.into()));
         }
         serving(shared, works.served, sleep(ROOM_LOOK)).await;
@@ -379,8 +381,9 @@ async fn wait_for_room(shared: &Shared, works: &mut Works<'_>) {
 /// Why no more may be applied, if so.
 fn over_limit(shared: &Shared, works: &Works<'_>) -> Option<String> {
     if let Some(limit) = shared.settings.memory_limit {
+        // A generation that takes over makes room: the larger one counts.
         let generations = works.loading.iter().chain(works.served.as_ref());
-        let used = generations.map(|work| work.view.byte_len()).sum::<u64>() + shared.bytes_beside();
+        let used = generations.map(|work| work.view.byte_len()).max().unwrap_or(0) + shared.bytes_beside();
         if used > limit {
             return Some(format!(
                 "memory limit {limit} bytes: the table uses {used}, set tables.NAME.memory_limit"

@@ -121,7 +121,8 @@ impl Job<'_> {
                 let _ = kill_process(pid, Signal::KILL);
             }
             // Waits without reaping: the watcher above may still send a signal to the id.
-            let waited = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let waited = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
             drop(stop);
             // OK because these threads do not panic.
             let is_late = late.join().expect("no panic");

@@ -40,7 +40,7 @@ impl Lane {
     }
 
     /// Whether only codecs of ours are used.
-    pub(super) fn is_host(&self) -> bool {
+    pub(crate) fn is_host(&self) -> bool {
         self.guest.is_none()
     }
 }
@@ -151,9 +151,9 @@ pub(super) fn submit(lane: &Lane, job: Job) -> Result<(), HostFailure> {
     drop(state);
     if is_idle {
         pool.work.notify_one();
-    } else {
-        pool.check.notify_one();
     }
+    // An idle thread may not be allowed to take it.
+    pool.check.notify_one();
     Ok(())
 }
 

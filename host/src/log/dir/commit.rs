@@ -135,8 +135,10 @@ impl Queue {
     async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
         if !self.flush(patience).await {
             self.giving_up.is_on.store(true, Ordering::Release);
-            self.flush(GIVING_UP).await;
-            self.giving_up.is_on.store(false, Ordering::Release);
+            // What a disk does not get done is given up as soon as it is its turn.
+            if self.flush(GIVING_UP).await {
+                self.giving_up.is_on.store(false, Ordering::Release);
+            }
         }
         std::mem::take(&mut *self.giving_up.given_up())
     }
@@ -318,15 +320,19 @@ impl Thread {
         let giving_up = self.giving_up.clone();
         let until = Instant::now() + LOCK_PATIENCE;
         let wait = || !giving_up.is_on.load(Ordering::Acquire) && Instant::now() < until;
-        let mut result = self.append_waiting(place, records, &wait);
-        if giving_up.is_on.load(Ordering::Acquire) && matches!(result, Err(LogError::Locked { .. })) {
+        let mut result = match giving_up.is_on.load(Ordering::Acquire) {
+            true => Err(LogError::Closed),
+            false => self.append_waiting(place, records, &wait),
+        };
+        let is_unwritten = matches!(result, Err(LogError::Locked { .. } | LogError::Closed));
+        if is_unwritten && giving_up.is_on.load(Ordering::Acquire) {
             let (log, topic) = (self.url.clone(), place.topic.clone());
             let lost = records.iter().map(|record| {
                 let (topic, key) = (topic.clone(), record.key.clone());
                 Unacknowledged { topic, partition: place.partition, key }
             });
             giving_up.given_up().extend(lost);
-            let reason = "given up while another process held the partition's lock".to_owned();
+            let reason = "it was given up before it was its turn".to_owned();
             result = Err(LogError::Undelivered { log, topic, reason });
         }
         result

@@ -2,7 +2,7 @@
 //! news of a partition's end travel behind the records they speak of.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub(super) struct Reading {
     pub(super) headers: Headers,
     /// How far its partitions are. A std lock: held to look or to add one.
     progress: Mutex<Vec<Arc<Progress>>>,
+    /// It is loaded, and the tail client follows it.
+    pub(super) is_followed: AtomicBool,
 }
 
 /// How far a partition's feed is, for whoever watches over it.
@@ -73,7 +75,13 @@ pub(super) struct Progress {
 
 impl Reading {
     pub(super) fn new(topic: &str, id: &str, headers: Headers) -> Self {
-        Self { topic: topic.into(), id: id.to_owned(), headers, progress: Mutex::default() }
+        Self {
+            topic: topic.into(),
+            id: id.to_owned(),
+            headers,
+            progress: Mutex::default(),
+            is_followed: AtomicBool::new(false),
+        }
     }
 
     /// How far each partition is.

@@ -354,11 +354,13 @@ impl Monitor {
             };
             let stands = watched.pace.standing();
             if refresh == Refresh::Yes {
-                let waiting = seen.iter().filter(|seen| seen.is_waiting());
+                // What is being loaded is up to its loader.
+                let is_followed = reading.is_followed.load(Ordering::Relaxed);
+                let waiting = seen.iter().filter(|seen| is_followed && seen.is_waiting());
                 let waiting = waiting.map(|seen| (seen.partition, seen.read));
                 let cure = watched.stuck.look(waiting, asked.0, self.patience);
                 if cure == Some(Cure::Replace) {
-                    self.tails.replace(&reading.topic);
+                    self.tails.replace(reading);
                 } else if cure.is_some() || stands.iter().any(|stands| !stood.contains(stands)) {
                     // Maybe it is read from a broker that does not lead it any more.
                     self.tails.refresh(&reading.topic);

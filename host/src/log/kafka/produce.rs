@@ -34,8 +34,8 @@ const METADATA: Duration = Duration::from_secs(5);
 /// How long to wait for the reports on records that were given up.
 const GIVING_UP: Duration = Duration::from_secs(2);
 
-/// How long a client that was replaced may take for what it has: more than records
-/// are tried for by default.
+/// How long a client that was replaced may take for what it has: more than the default of
+/// `delivery.timeout.ms`, 120 s.
 pub(super) const RETIREMENT: Duration = Duration::from_secs(130);
 
 /// Who waits for the report on a record.
@@ -162,7 +162,9 @@ impl Producer {
     pub(super) fn give_up(&self, reason: &'static str) {
         let _ = self.inner.given_up_because.set(reason);
         self.inner.dead.store(true, Ordering::Release);
-        self.inner.close(Duration::ZERO);
+        let lost = self.inner.close(Duration::ZERO);
+        // They are listed when the log is closed.
+        lock(&self.inner.outstanding).given_up.extend(lost);
     }
 
     /// For how long nothing was reported of what is outstanding.
@@ -178,6 +180,11 @@ impl Producer {
     /// Whether nothing is outstanding within this time.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         self.inner.wait_for_reports(patience)
+    }
+
+    /// The same for what goes to one topic.
+    pub(super) fn flush_target(&self, target: &Target, patience: Duration) -> bool {
+        self.inner.wait_while(patience, |_| target.outstanding.load(Ordering::Acquire) > 0)
     }
 
     /// Waits until nothing is outstanding; gives up what is after this time.
@@ -240,6 +247,7 @@ impl Inner {
     fn delivered(&self, delivered: Delivered) {
         // SAFETY: each record lends one box, and has one report.
         let waiting = unsafe { Box::from_raw(delivered.opaque.cast::<Waiting>()) };
+        waiting.target.outstanding.fetch_sub(1, Ordering::AcqRel);
         let answer = match delivered.error {
             // Where a record is that was sent again, the cluster does not always say.
             None => Ok(Ack { partition: delivered.partition, offset: delivered.offset.max(-1) }),
@@ -341,6 +349,7 @@ impl Inner {
             outstanding.since = Instant::now();
         }
         outstanding.records += 1;
+        target.outstanding.fetch_add(1, Ordering::AcqRel);
         drop(outstanding);
         // SAFETY: everything lives through the call, which copies it, but for the
         // opaque, which the report gives back.
@@ -350,6 +359,7 @@ impl Inner {
             Ok(()) => Ok(Delivery::new(delivery)),
             Err(code) => {
                 lock(&self.outstanding).records -= 1;
+                target.outstanding.fetch_sub(1, Ordering::AcqRel);
                 // SAFETY: nothing was queued, so there will be no report.
                 drop(unsafe { Box::from_raw(opaque.cast::<Waiting>()) });
                 Err(code)
@@ -370,11 +380,16 @@ impl Inner {
 
     /// Whether nothing is outstanding within this time.
     fn wait_for_reports(&self, patience: Duration) -> bool {
-        let waited = self
-            .reported
-            .wait_timeout_while(lock(&self.outstanding), patience, |outstanding| outstanding.records > 0);
+        self.wait_while(patience, |outstanding| outstanding.records > 0)
+    }
+
+    /// Waits while something is so, for so long at most; whether it is not any more.
+    fn wait_while(&self, patience: Duration, is_so: impl Fn(&Outstanding) -> bool) -> bool {
+        let outstanding = lock(&self.outstanding);
+        let waited =
+            self.reported.wait_timeout_while(outstanding, patience, |outstanding| is_so(outstanding));
         // OK because nothing panics while it holds the lock.
-        waited.expect("not poisoned").0.records == 0
+        !is_so(&waited.expect("not poisoned").0)
     }
 }
 
@@ -383,6 +398,7 @@ fn refused(target: &Target, delivered: &Delivered, code: Code) -> Option<String>
     Some(match code {
         Code::MessageSizeTooLarge => target.refused_as_too_large(delivered.len),
         Code::InvalidRecord | Code::InvalidMessage if delivered.key.is_none() => {
+            target.refused();
             format!("it has no key, which a compacted topic does not take ({code})")
         }
         Code::InvalidRecord | Code::InvalidMessage => code.to_string(),

@@ -4,6 +4,7 @@
 //! what it knew of a topic that is gone.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -101,12 +102,14 @@ impl Tails {
         }
     }
 
-    /// Makes whoever reads a topic go on with another client.
-    pub(super) fn replace(&self, topic: &str) {
+    /// Makes whoever follows for a reading go on with another client.
+    pub(super) fn replace(&self, reading: &Arc<Reading>) {
+        let topic = &*reading.topic;
         tracing::info!(log = %self.log, topic, "nothing comes of a topic that has more: another client reads it");
         // OK as above.
         for tail in self.tails.lock().expect("not poisoned").iter() {
-            if tail.topics.contains_key(topic) {
+            let current = tail.topics.get(&reading.topic).map(|(_, current)| current.as_ptr());
+            if current.is_some_and(|current| std::ptr::eq(current, Arc::as_ptr(reading))) {
                 tail.send(Command::Replace);
             }
         }
@@ -211,8 +214,11 @@ impl Following {
         let mut full = false;
         loop {
             let patience = if full || !self.hurry.is_empty() { SLICE } else { PATIENCE };
-            if self.reader.poll(patience, BURST).is_err() {
-                self.replace_client();
+            if self.reader.poll(patience, BURST).is_err()
+                && let Err(error) = self.replace_client()
+            {
+                // The client is dead, and there is no other.
+                self.reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone()));
             }
             if self.obey() {
                 return;
@@ -230,7 +236,11 @@ impl Following {
             match self.commands.try_recv() {
                 Ok(Command::Adopt(feeds, refresh)) => self.adopt(feeds, refresh),
                 Ok(Command::Refresh) => self.must_learn = true,
-                Ok(Command::Replace) => self.replace_client(),
+                Ok(Command::Replace) => {
+                    if let Err(error) = self.replace_client() {
+                        tracing::warn!(log = %self.log, "the client that gets nothing stays: {error}");
+                    }
+                }
                 Ok(Command::Hurry(topic, targets)) => {
                     let until = Instant::now() + HURRY;
                     for (partition, offset) in targets {
@@ -247,6 +257,7 @@ impl Following {
         // What was read of the topic before must be given up first.
         self.reader.drop_closed();
         if let Some(feed) = feeds.first() {
+            feed.reading.is_followed.store(true, Ordering::Relaxed);
             let is_new = self.known.insert(feed.reading.topic.clone());
             self.must_learn |= is_new || refresh == Refresh::Yes;
         }
@@ -307,22 +318,18 @@ impl Following {
         full
     }
 
-    /// Goes on with a new client. Waits while there can be none.
-    fn replace_client(&mut self) {
-        match self.configs.start(Purpose::Tail) {
-            Ok(client) => {
-                let client = Arc::new(client);
-                // OK because nothing panics while it holds the lock.
-                let old = std::mem::replace(&mut *self.client.lock().expect("not poisoned"), client.clone());
-                self.known.clear();
-                self.must_learn = true;
-                self.reader.replace(client);
-                // A client that is stuck may take its time to end.
-                if let Err(error) = crate::thread::spawn("ktables-retire", move || drop(old)) {
-                    tracing::debug!(log = %self.log, "no thread: {error}");
-                }
-            }
-            Err(error) => self.reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
+    /// Goes on with a new client.
+    fn replace_client(&mut self) -> Result<(), LogError> {
+        let client = Arc::new(self.configs.start(Purpose::Tail)?);
+        // OK because nothing panics while it holds the lock.
+        let old = std::mem::replace(&mut *self.client.lock().expect("not poisoned"), client.clone());
+        self.known.clear();
+        self.must_learn = true;
+        self.reader.replace(client);
+        // A client that is stuck may take its time to end.
+        if let Err(error) = crate::thread::spawn("ktables-retire", move || drop(old)) {
+            tracing::debug!(log = %self.log, "no thread: {error}");
         }
+        Ok(())
     }
 }

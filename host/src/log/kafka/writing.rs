@@ -6,7 +6,7 @@
 //! what it should take.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
 /// How long a topic may take to tell what it takes.
 const ASKING: Duration = Duration::from_secs(3);
+
+/// How long a topic is not asked again that refused something but a size.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a client that writes may take to hear of its cluster.
 const PROBE: Duration = Duration::from_secs(2);
@@ -44,11 +47,15 @@ pub(super) enum BatchSize {
 pub(super) struct Target {
     name: String,
     id: String,
-    /// What it took before it refused.
-    before: Option<BatchSize>,
+    /// The same topic, as it was known before it refused something.
+    before: Mutex<Option<Arc<Self>>>,
     takes: OnceCell<Takes>,
-    /// It refused what it should take.
+    /// It refused what it should take, and for its size.
     is_outdated: AtomicBool,
+    refused_size: AtomicBool,
+    made: Instant,
+    /// The records that were queued and are not reported on.
+    pub(super) outstanding: AtomicUsize,
 }
 
 /// What a topic takes.
@@ -61,13 +68,38 @@ struct Takes {
 }
 
 impl Target {
-    fn new(topic: &TopicDescription, before: Option<BatchSize>) -> Arc<Self> {
-        let (name, id) = (topic.name.clone(), topic.id.clone());
-        Arc::new(Self { name, id, before, takes: OnceCell::new(), is_outdated: AtomicBool::new(false) })
+    fn new(topic: &TopicDescription, before: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self {
+            name: topic.name.clone(),
+            id: topic.id.clone(),
+            before: Mutex::new(before),
+            takes: OnceCell::new(),
+            is_outdated: AtomicBool::new(false),
+            refused_size: AtomicBool::new(false),
+            made: Instant::now(),
+            outstanding: AtomicUsize::new(0),
+        })
+    }
+
+    /// It refused a record for what it was thought to be: it is asked again, but not all the time.
+    pub(super) fn refused(&self) {
+        if self.made.elapsed() >= AGAIN {
+            self.is_outdated.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    fn before(&self) -> Option<Arc<Self>> {
+        // OK because nothing panics while it holds the lock.
+        self.before.lock().expect("not poisoned").clone()
+    }
+
+    fn forget_before(&self) {
+        // OK as above.
+        self.before.lock().expect("not poisoned").take();
     }
 
     fn batch(&self) -> BatchSize {
@@ -79,6 +111,7 @@ impl Target {
     pub(super) fn refused_as_too_large(&self, len: usize) -> String {
         let limit = self.takes.get().and_then(|takes| takes.max_message_bytes);
         if limit.is_none_or(|limit| len as u64 <= limit) {
+            self.refused_size.store(true, Ordering::Release);
             self.is_outdated.store(true, Ordering::Release);
         }
         match limit {
@@ -111,8 +144,8 @@ impl Target {
         else {
             return Ok(());
         };
-        // The policy may have been changed: it is asked for again.
-        self.is_outdated.store(true, Ordering::Release);
+        // The policy may have been changed.
+        self.refused();
         refused(format!(
             "it has no key, and the topic is compacted ({CLEANUP_POLICY}={}): give it a key",
             takes.cleanup_policy
@@ -162,7 +195,7 @@ impl State {
         if let Some(target) = found.filter(|target| !target.is_outdated.load(Ordering::Acquire)) {
             return target.clone();
         }
-        let before = found.map(|target| target.batch());
+        let before = found.cloned();
         if before.is_none() && !known.is_empty() {
             // Clients may stick to where the other topic of the name was.
             let producers: Vec<_> = self.producers.drain().map(|(_, producer)| producer).collect();
@@ -238,31 +271,31 @@ impl Writing {
     /// Whether nothing is outstanding within this time.
     pub(super) async fn flush(&self, patience: Duration) -> bool {
         let wait = |producer: &Producer, left| producer.flush(left);
-        self.each(patience, wait).await.into_iter().all(|done| done)
+        self.each(patience, wait).await.is_some_and(|done| done.into_iter().all(|done| done))
     }
 
     /// Waits until nothing is outstanding; gives up what is after this time.
     pub(super) async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
         let give_up = |producer: &Producer, left| producer.close(left);
-        self.each(patience, give_up).await.into_iter().flatten().collect()
+        self.each(patience, give_up).await.into_iter().flatten().flatten().collect()
     }
 
-    /// Waits for one client after the other, all within this time.
+    /// Waits for one client after the other, all within this time; `None` if the runtime ended.
     async fn each<T: Send + 'static>(
         &self,
         patience: Duration,
         wait: impl Fn(&Producer, Duration) -> T + Send + 'static,
-    ) -> Vec<T> {
+    ) -> Option<Vec<T>> {
         let producers: Vec<Arc<Producer>> = {
             let state = self.state();
             state.retired.iter().filter_map(Weak::upgrade).chain(state.producers.values().cloned()).collect()
         };
         let wait_for_all = move || {
-            let until = Instant::now() + patience;
-            let left = || until.saturating_duration_since(Instant::now());
+            let began = Instant::now();
+            let left = || patience.saturating_sub(began.elapsed());
             producers.iter().map(|producer| wait(producer, left())).collect()
         };
-        tokio::task::spawn_blocking(wait_for_all).await.unwrap_or_default()
+        tokio::task::spawn_blocking(wait_for_all).await.ok()
     }
 
     /// The topic, which has told what it takes.
@@ -274,6 +307,7 @@ impl Writing {
 
     /// Asks a topic what it takes.
     async fn ask(&self, target: &Target) -> Takes {
+        let before = target.before();
         let takes = match self.control.settings(&target.name, ASKING).await {
             Ok(mut settings) => {
                 let max_message_bytes = settings.get(MAX_MESSAGE_BYTES).and_then(|limit| limit.parse().ok());
@@ -284,16 +318,22 @@ impl Writing {
             }
             Err(error) => {
                 tracing::debug!("what the topic takes is found out by trying: {error}");
-                let batch = target.before.map_or(BatchSize::Default, |_| BatchSize::OneRecord);
+                let batch = match &before {
+                    Some(before) if before.refused_size.load(Ordering::Acquire) => BatchSize::OneRecord,
+                    Some(before) => before.batch(),
+                    None => BatchSize::Default,
+                };
                 Takes { batch, max_message_bytes: None, cleanup_policy: String::new() }
             }
         };
         // What the other client has still to write must not come behind what is written now.
-        let other = target.before.filter(|before| *before != takes.batch);
-        if let Some(other) = other.and_then(|before| self.state().producers.get(&before).cloned()) {
+        if let Some(before) = before.filter(|before| before.batch() != takes.batch) {
+            let other = self.state().producers.get(&before.batch()).cloned();
+            let wait = move || other.is_none_or(|other| other.flush_target(&before, RETIREMENT));
             // It ends early only with its runtime.
-            let _ = tokio::task::spawn_blocking(move || other.flush(RETIREMENT)).await;
+            let _ = tokio::task::spawn_blocking(wait).await;
         }
+        target.forget_before();
         takes
     }
 
@@ -341,6 +381,7 @@ impl Writing {
                 let mut state = self.state();
                 if state.producers.get(&batch).is_some_and(|current| Arc::ptr_eq(current, &producer)) {
                     state.producers.remove(&batch);
+                    state.retire(producer);
                 }
             }
         }

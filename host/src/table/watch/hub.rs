@@ -252,6 +252,11 @@ impl Hub {
         (self.status_number > number).then(|| self.status.clone())
     }
 
+    /// Whether the history does not have the last status any more.
+    pub(super) fn status_is_lost(&self) -> bool {
+        self.status_number <= self.first()
+    }
+
     pub(super) fn status(&self) -> &Status {
         &self.status
     }

@@ -232,7 +232,8 @@ impl State {
             self.difference.iter().flat_map(|difference| [&difference.seen.view, &difference.view]);
         let pending = self.pending.iter().filter_map(|pending| pending.before.as_ref());
         let entries = self.entries.iter().map(|entries| &entries.view);
-        entries.chain(difference).chain(pending).chain(self.seen.iter().map(|seen| &seen.view))
+        let current = self.current.iter().filter_map(|(batch, _)| batch.after.as_ref());
+        entries.chain(difference).chain(current).chain(pending).chain(self.seen.iter().map(|seen| &seen.view))
     }
 
     /// Shows all entries of the newest view.
@@ -332,6 +333,7 @@ impl State {
         match (self.is_every, switched.is_some(), seen) {
             (true, false, _) => {
                 self.queue.push_back(WatchEvent::Lagged(missed));
+                self.status = hub.status_since(from).filter(|_| hub.status_is_lost());
                 if hub.first() < hub.next() {
                     self.pending = Some(Pending { from: hub.first(), before: None });
                 }
