@@ -11,18 +11,30 @@ const O_NONBLOCK: i32 = 0o4000;
 #[cfg(not(target_os = "linux"))]
 const O_NONBLOCK: i32 = 0x4;
 
+/// Opens a regular file, without waiting for the other end of a FIFO.
+pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(no_regular_file());
+    }
+    Ok(file)
+}
+
+fn no_regular_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+}
+
 /// Reads a regular file of at most `limit` bytes. Directories, FIFOs and devices are refused
 /// without reading from them; a larger file is refused before memory is reserved for it.
 pub(crate) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
-    read_open(file, limit)
+    read_open(open_regular(OpenOptions::new().read(true), path)?, limit)
 }
 
 /// The same, of a file that is open already.
 pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        return Err(no_regular_file());
     }
     let too_large = |len: u64| {
         let reason = format!("it has {len} bytes or more, and at most {limit} are allowed");

@@ -41,7 +41,9 @@ pub(crate) fn claim_folder(folder: &Path) -> io::Result<bool> {
 /// How a file is created that only this user reads and writes.
 pub(crate) fn create_options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    // Without waiting for the reader of a FIFO.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.write(true).create(true).mode(0o600).custom_flags(flags.bits().cast_signed());
     options
 }
 

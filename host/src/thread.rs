@@ -24,3 +24,40 @@ pub(crate) fn aside(work: impl FnOnce() + Send + 'static) {
         Err(_) => work(),
     }
 }
+
+/// Does long work of a task. On a runtime of several threads, its other tasks go on meanwhile on
+/// another thread, and this one is none of the runtime's as long as it takes.
+pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn other_tasks_go_on_during_long_work() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let went_on = Arc::new(AtomicBool::new(false));
+        let told = went_on.clone();
+        let working = runtime.spawn(async move {
+            tokio::spawn(async move { told.store(true, Ordering::Release) });
+            long(|| {
+                let until = Instant::now() + Duration::from_secs(60);
+                while !went_on.load(Ordering::Acquire) && Instant::now() < until {
+                    std::thread::yield_now();
+                }
+                went_on.load(Ordering::Acquire)
+            })
+        });
+        assert!(runtime.block_on(working).unwrap(), "the only thread of the runtime was held up");
+        assert_eq!(long(|| 1), 1, "outside of a runtime");
+    }
+}

@@ -184,3 +184,39 @@ async fn checkpoints_are_for_their_owner_and_taken_from_nobody_else() {
     let checkpoint = table.stats().checkpoint.unwrap();
     assert_eq!((checkpoint.loaded, checkpoint.unused.is_some()), (0, true), "{checkpoint:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_file_is_not_waited_for() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let partition = scratch.path().join(TOPIC).join("0");
+    let fifo = |path: &std::path::Path| {
+        let _ = fs::remove_file(path);
+        assert!(Command::new("mkfifo").args(["-m", "600"]).arg(path).status().unwrap().success());
+    };
+    let input = scratch.path().join("input");
+    fifo(&input);
+    for special in [input.to_str().unwrap(), "/dev/zero"] {
+        for args in [["--key-file", special, "--null"], ["--keyless", "--value-file", special]] {
+            let refused = run(&mut scratch.ktables(&[&["produce"], &args[..]].concat()));
+            assert!(refused.code != 0 && refused.stderr.contains("regular file"), "{}", refused.stderr);
+        }
+    }
+    // A checkpoint with one in it is not used, and the topic replayed.
+    let folder = scratch.path().join("checkpoint");
+    let get = || scratch.ktables(&["get", "a", "--checkpoint", folder.to_str().unwrap()]);
+    succeed(&mut get());
+    for entry in fs::read_dir(&folder).unwrap() {
+        fifo(&entry.unwrap().path());
+        assert_eq!(run(&mut get()).stdout, "1\n");
+    }
+    fifo(&partition.join("lock"));
+    let refused = run(&mut scratch.ktables(&["set", "a", "2"]));
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    fs::remove_file(partition.join("lock")).unwrap();
+    fifo(&partition.join("00000000000000000000.log"));
+    for args in [&["set", "a", "2"][..], &["get", "a"]] {
+        let refused = run(&mut scratch.ktables(args));
+        assert!(refused.code == 3 && refused.stderr.contains("regular file"), "{}", refused.stderr);
+    }
+}

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Stdin, stdin};
 use crate::cli::args::ImportArgs;
 use crate::cli::open::Opened;
 use crate::cli::output::Output;
-use crate::cli::write::{give_up_when, told, unless_stopping};
+use crate::cli::write::{MAX_VALUE_BYTES, give_up_when, told, unless_stopping};
 use crate::cli::{CliError, Exit, Stopping};
 use crate::log::Log;
 use crate::writer::{Target, Write, WriteError, Writer};
@@ -25,8 +25,8 @@ const LINES_AT_ONCE: usize = 4096;
 /// How many bytes are written at once, but for a last line.
 const BYTES_AT_ONCE: usize = 16 << 20;
 
-/// The longest line: several times the largest record that brokers take by default.
-const MAX_LINE_BYTES: usize = 32 << 20;
+/// The longest line.
+const MAX_LINE_BYTES: usize = MAX_VALUE_BYTES;
 
 /// When the input pauses for this long, what was read is written.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -76,6 +76,9 @@ impl Line {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
         if text.trim().is_empty() {
             return Ok(Parsed::Blank);
+        }
+        if !text.trim_start().starts_with('{') {
+            return Err("it is no JSON object: write {\"key\": …, \"value\": …}".to_owned());
         }
         let line: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let target = match (line.key, line.group, line.member) {

@@ -307,6 +307,10 @@ impl Codex {
                 let codec = CodecConfig { component: name.into(), digest: None, config: None, limits };
                 (codec, self.codec_config.clone())
             }
+            None if Path::new(name).is_file() => {
+                let reason = "the name of a component's file ends with .wasm";
+                return Err(CliError::Usage(format!("`{name}` is no codec: {reason}")));
+            }
             None => {
                 return Err(CliError::Usage(format!(
                     "`{name}` is no codec: it is neither built in ({}) nor a file FILE.wasm",

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::cli::args::{DescribeArgs, EnsureArgs, ProduceArgs};
 use crate::cli::output::Output;
-use crate::cli::write::{given_up_when_stopping, print_ack, unless_stopping};
+use crate::cli::write::{MAX_VALUE_BYTES, given_up_when_stopping, print_ack, unless_stopping};
 use crate::cli::{CliError, Exit, Stopping, logs};
+use crate::file::read_bounded;
 use crate::log::{self, EnsureOutcome, EnsureTopic, Header, Log, NewRecord, NewTopic, TopicDescription};
 
 pub(super) async fn produce(
@@ -37,7 +38,9 @@ pub(super) async fn produce(
 fn bytes(text: Option<String>, file: Option<&Path>) -> Result<Option<Vec<u8>>, CliError> {
     match (text, file) {
         (Some(text), _) => Ok(Some(text.into_bytes())),
-        (None, Some(path)) => std::fs::read(path).map(Some).map_err(CliError::file("read", path)),
+        (None, Some(path)) => {
+            read_bounded(path, MAX_VALUE_BYTES).map(Some).map_err(CliError::file("read", path))
+        }
         (None, None) => Ok(None),
     }
 }

@@ -14,8 +14,8 @@ use crate::cli::{CliError, Exit, Stopping};
 use crate::log::{Ack, Log, LogError};
 use crate::writer::{Target, Write, WriteError, Writer};
 
-/// The largest value that is read: more than any broker takes.
-const MAX_VALUE_BYTES: u64 = 1 << 30;
+/// The largest value that is read: several times the largest record that brokers take by default.
+pub(super) const MAX_VALUE_BYTES: usize = 32 << 20;
 
 /// How often what was queued meanwhile is given up, too.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -171,9 +171,9 @@ pub(super) fn print_ack(ack: Ack, output: Output) -> Result<(), CliError> {
 
 async fn read_stdin() -> Result<String, CliError> {
     let mut text = String::new();
-    let read = stdin().take(MAX_VALUE_BYTES + 1).read_to_string(&mut text).await;
+    let read = stdin().take(MAX_VALUE_BYTES as u64 + 1).read_to_string(&mut text).await;
     read.map_err(CliError::file("read the value from", "standard input".as_ref()))?;
-    if text.len() as u64 > MAX_VALUE_BYTES {
+    if text.len() > MAX_VALUE_BYTES {
         let reason = format!("the value on standard input has more than {MAX_VALUE_BYTES} bytes");
         return Err(CliError::Usage(reason));
     }

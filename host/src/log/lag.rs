@@ -189,7 +189,8 @@ impl Pace {
 
     /// The partitions that were told to stand without a good reason, with what looks like one.
     pub(in crate::log) fn standing(&self) -> Vec<(Partition, LagCause)> {
-        let stands = |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Unread);
+        let stands =
+            |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Recovering | LagCause::Unread);
         self.told.iter().filter(stands).map(|lag| (lag.partition, lag.cause)).collect()
     }
 
@@ -382,7 +383,7 @@ mod tests {
         };
         assert_eq!(look(3, None), []);
         assert_eq!(look(12, None), [(3, LagCause::Silent)]);
-        assert_eq!(look(13, Some(9)), [(3, LagCause::Unread)]);
+        assert_eq!(look(13, Some(9)), [(3, LagCause::Recovering)]);
         assert_eq!(look(16, Some(9)), [(3, LagCause::Unread)]);
     }
 

@@ -82,6 +82,15 @@ impl Room {
 }
 
 impl Step {
+    /// How long it takes, in records. A start looks at all of them.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Apply(decoded, ..) => decoded.outcomes.len(),
+            Self::Start(..) => 1 << 20,
+            Self::Position(..) => 0,
+        }
+    }
+
     pub(super) fn partition(&self) -> Partition {
         match *self {
             Self::Apply(Decoded { partition, .. }, ..)

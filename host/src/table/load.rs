@@ -21,6 +21,7 @@ use crate::table::expiry::Deadlines;
 use crate::table::resume::{self, Broken, Resumed};
 use crate::table::shared::{Shared, Work, lock};
 use crate::table::view::View;
+use crate::thread::long;
 
 /// How long to wait before trying again what the host could not do.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -251,6 +252,9 @@ impl Works<'_> {
     }
 }
 
+/// What takes a runtime's thread for too long: so many records.
+const LONG: usize = 2048;
+
 /// Does something while the entries that are served expire.
 async fn serving<T>(shared: &Shared, served: &mut Option<Work>, doing: impl Future<Output = T>) -> T {
     let mut doing = pin!(doing);
@@ -266,7 +270,7 @@ async fn serving<T>(shared: &Shared, served: &mut Option<Work>, doing: impl Futu
 fn expire(shared: &Shared, served: &mut Option<Work>) {
     if let Some(work) = served {
         // OK because there is no record that could halt the table.
-        shared.take_and_publish(work, Vec::new()).expect("no record");
+        long(|| shared.take_and_publish(work, Vec::new())).expect("no record");
     }
 }
 
@@ -349,7 +353,9 @@ async fn load(
             shared.checkpointing.keep(taken.iter_mut().filter_map(Step::kept)).await;
         }
         let partitions: Vec<Partition> = taken.iter().map(Step::partition).collect();
-        works.take(shared, taken).map_err(End::Halted)?;
+        let is_long = taken.iter().map(Step::weight).sum::<usize>() >= LONG;
+        let take = || works.take(shared, taken);
+        (if is_long { long(take) } else { take() }).map_err(End::Halted)?;
         let view = works.read();
         for partition in partitions {
             if let Some(applied) = applied.get(&partition) {

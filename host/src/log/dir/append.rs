@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::file::open_regular;
 use crate::log::dir::cursor::{Cursor, segment_path};
 use crate::log::dir::topic;
 use crate::log::{LogError, NewRecord, Offset, Partition, TopicDescription, batch};
@@ -125,7 +126,7 @@ impl Appender {
         let base = self.end.next_offset();
         let bytes = batch::encode(records, base, now());
         let path = self.segment_to_append(bytes.len());
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = open_regular(OpenOptions::new().create(true).append(true), &path);
         let mut file = file.map_err(LogError::io("open", &path))?;
         let before = file.metadata().map_err(LogError::io("look at", &path))?.len();
         if path == self.end.path() && before != self.end.position() {
@@ -187,7 +188,7 @@ impl Appender {
             path = %path.display(),
             "cut {torn} bytes of a write that never finished; no acknowledged record was in them"
         );
-        let file = OpenOptions::new().write(true).open(path).map_err(LogError::io("open", path))?;
+        let file = open_regular(OpenOptions::new().write(true), path).map_err(LogError::io("open", path))?;
         file.set_len(self.end.position()).map_err(LogError::io("cut", path))?;
         file.sync_data().map_err(LogError::io("sync", path))?;
         self.end.forget();
@@ -198,7 +199,7 @@ impl Appender {
 /// Opens the file in a partition's folder that appenders lock.
 fn open_lock(folder: &Path) -> Result<File, LogError> {
     let path = folder.join(LOCK);
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let lock = open_regular(OpenOptions::new().create(true).truncate(false).write(true), &path);
     lock.map_err(LogError::io("open", &path))
 }
 

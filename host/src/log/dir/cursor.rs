@@ -1,11 +1,12 @@
 //! A position in a partition's segments that moves over whole batches: the
 //! reader's, the appender's, and the end-offset counter's.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::file::open_regular;
 use crate::log::dir::topic;
 use crate::log::{LogError, Offset, Partition, TopicDescription, batch};
 
@@ -268,7 +269,7 @@ impl Cursor {
 
     fn open_file(&mut self) -> Result<(), LogError> {
         if self.file.is_none() {
-            self.file = match File::open(&self.path) {
+            self.file = match open_regular(OpenOptions::new().read(true), &self.path) {
                 Ok(file) => Some(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(LogError::io("open", &self.path)(error)),
