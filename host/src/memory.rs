@@ -49,15 +49,18 @@ static DEFAULT_LIMIT: LazyLock<u64> = LazyLock::new(|| {
 });
 
 fn resident_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    kib_of("/proc/self/status", "VmRSS:")
 }
 
 fn machine_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = total.split_whitespace().next()?.parse().ok()?;
+    kib_of("/proc/meminfo", "MemTotal:")
+}
+
+/// The bytes of a line of such a file, which has them in KiB.
+fn kib_of(file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
 

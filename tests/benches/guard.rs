@@ -13,8 +13,8 @@ use ktables::Packed;
 use ktables::codec::{Codecs, Json, ValueCodec};
 use ktables::log::Ack;
 use ktables::table::Table;
-use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering};
-use ktables_tests::{FedLog, TOPIC, component, component_path, engine_options};
+use ktables::wasm::{Compiler, Engine, EngineOptions, LoadOptions, Metering};
+use ktables_tests::{FedLog, TOPIC, component_path, engine_options};
 use tokio::runtime::Runtime;
 
 /// How many records or keys each path works on.
@@ -30,7 +30,11 @@ fn main() {
     match paths.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["decode-built-in"] => decode(&Json),
         ["decode-component"] => {
-            decode(&*component("mirror").value_codec(TOPIC, r#"{"mode":"copy"}"#).unwrap())
+            // Valgrind has another processor than a compiler beside it.
+            let options = EngineOptions { compiler: Compiler::InProcess, ..engine_options() };
+            let engine = Engine::new(options).unwrap();
+            let mirror = engine.load(component_path("mirror"), LoadOptions::default()).unwrap();
+            decode(&*mirror.value_codec(TOPIC, r#"{"mode":"copy"}"#).unwrap())
         }
         ["apply"] => apply(),
         ["get"] => get(),
