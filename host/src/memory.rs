@@ -49,7 +49,12 @@ static DEFAULT_LIMIT: LazyLock<u64> = LazyLock::new(|| {
 });
 
 fn resident_bytes() -> Option<u64> {
-    kib_of("/proc/self/status", "VmRSS:")
+    // Asked for often: this file is the shortest that has it, in pages.
+    static PAGE_BYTES: LazyLock<Option<u64>> =
+        LazyLock::new(|| kib_of("/proc/self/smaps", "KernelPageSize:"));
+    let text = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * (*PAGE_BYTES)?)
 }
 
 fn machine_bytes() -> Option<u64> {

@@ -19,6 +19,8 @@ pub(super) struct Decoded {
     /// The first record that has a key: its offset, and where its key belongs.
     pub(super) first: Option<(Offset, i32)>,
     pub(super) outcomes: Vec<Outcome>,
+    /// The bytes of the entries and rejects in it, counted where they are made.
+    bytes: usize,
 }
 
 /// What a record does to a table.
@@ -37,12 +39,7 @@ pub(super) enum Outcome {
 impl Decoded {
     /// The bytes of the entries and rejects in it.
     pub(super) fn byte_len(&self) -> usize {
-        let bytes = |outcome: &Outcome| match outcome {
-            Outcome::Set(entry, _) | Outcome::Delete(entry, _) => entry.byte_len(),
-            Outcome::Foreign(_) => 0,
-            Outcome::Reject(reject) => reject.byte_len(),
-        };
-        self.outcomes.iter().map(bytes).sum()
+        self.bytes
     }
 
     /// Whether the last record made a codec fault.
@@ -55,6 +52,7 @@ impl Decoded {
         self.next = next.next;
         self.first = self.first.or(next.first);
         self.outcomes.append(&mut next.outcomes);
+        self.bytes += next.bytes;
     }
 
     /// The offsets of the records that are rejected.
@@ -68,6 +66,14 @@ impl Decoded {
 }
 
 impl Outcome {
+    fn byte_len(&self) -> usize {
+        match self {
+            Self::Set(entry, _) | Self::Delete(entry, _) => entry.byte_len(),
+            Self::Foreign(_) => 0,
+            Self::Reject(reject) => reject.byte_len(),
+        }
+    }
+
     /// The row that it sets, or that stands for the one it deletes.
     pub(super) fn row(&self) -> Option<(&Entry, KeyHash)> {
         match self {
@@ -113,11 +119,13 @@ pub(super) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, Co
     }
     split(codecs, batch, &mut keys)?;
     let outcomes = decode_values(codecs, batch, keys)?;
+    let bytes = outcomes.iter().map(Outcome::byte_len).sum();
     Ok(Decoded {
         partition: batch.partition(),
         next: batch.next_offset().unwrap_or_default(),
         first,
         outcomes,
+        bytes,
     })
 }
 
