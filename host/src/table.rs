@@ -100,6 +100,9 @@ pub struct TableBuilder {
     settings: Settings,
 }
 
+/// How long a table looks for its topic, however short its catch-up timeout is.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 impl TableBuilder {
     /// How long [`TableBuilder::start`] and [`Table::ready`] wait for the table
     /// to be complete; [`CATCHUP_TIMEOUT`] by default.
@@ -175,7 +178,7 @@ impl TableBuilder {
         self
     }
 
-    /// Looks for the topic, for as long as the catch-up timeout at most, and begins to load;
+    /// Looks for the topic, for as long as the catch-up timeout (and a second at least), and begins to load;
     /// [`Table::ready`] waits. Needs a tokio runtime, on which the table's task runs.
     ///
     /// # Errors
@@ -183,7 +186,8 @@ impl TableBuilder {
     /// [`TableError`] if there is no such topic or it cannot be read.
     pub async fn open(self) -> Result<Table, TableError> {
         let (log, name) = (&*self.log, &*self.topic);
-        let topic = within(log, name, self.settings.catchup_timeout, async {
+        let patience = self.settings.catchup_timeout.max(LEAST_PATIENCE);
+        let topic = within(log, name, patience, async {
             match &self.ensure {
                 None => log.describe(name).await,
                 Some(how) => Ok(ensure_topic(log, name, how).await?.topic),

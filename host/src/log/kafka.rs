@@ -28,6 +28,7 @@ mod produce;
 mod reader;
 mod stuck;
 mod tail;
+mod target;
 mod token;
 mod transaction;
 mod writing;

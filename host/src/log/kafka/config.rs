@@ -7,7 +7,6 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use crate::log::kafka::client::{Client, Kind};
-use crate::log::kafka::writing::BatchSize;
 use crate::log::{Acks, Isolation, LogError, LogOptions};
 
 /// Properties that would break replay or ordering, and what is meant instead.
@@ -67,6 +66,17 @@ const REBOOTSTRAP: Duration = Duration::from_secs(5);
 /// How long a transaction may be open, should its writer die: the default of clients, in
 /// milliseconds.
 const TRANSACTION_MILLIS: &str = "60000";
+
+/// How large batches may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum BatchSize {
+    /// As large as clients make them.
+    Default,
+    /// No larger than so many bytes, but for a record that alone is larger.
+    AtMost(u64),
+    /// A batch for each record: batches were refused, and the topic does not tell what it takes.
+    OneRecord,
+}
 
 /// What a client is for.
 #[derive(Debug, Clone, Copy)]

@@ -19,7 +19,7 @@ use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::{Meaning, about_topic, meaning};
 use crate::log::kafka::event::{Delivered, Event};
 use crate::log::kafka::heard::Heard;
-use crate::log::kafka::writing::Target;
+use crate::log::kafka::target::Target;
 use crate::log::{Ack, Delivery, LogError, NewRecord, Unacknowledged};
 use crate::thread::aside;
 

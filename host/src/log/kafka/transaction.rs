@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use crate::log::kafka::client::{Client, millis};
 use crate::log::kafka::error::about_topic;
 use crate::log::kafka::produce::Producer;
-use crate::log::kafka::writing::Target;
+use crate::log::kafka::target::Target;
 use crate::log::{Ack, Delivery, LogError, NewRecord};
 
 /// How long each step of a transaction may take.
