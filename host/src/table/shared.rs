@@ -181,7 +181,7 @@ impl Shared {
         self.view.store(view.clone());
         match hub.is_on() && !is_watched {
             // Somebody has begun to watch while nobody wrote down what happens.
-            true => hub.replace(view),
+            true => hub.publish_unrecorded(view),
             false => hub.publish(view, told),
         }
         drop(hub);

@@ -165,14 +165,22 @@ impl Hub {
         }
     }
 
-    /// Publishes a view without what led to it: that is the difference between both. So it is with
-    /// the view of another generation.
+    /// Publishes a view of the same generation, of which nobody wrote down what led to it because
+    /// nobody watched when that began. Those who came meanwhile are shown the difference, and
+    /// then every change.
+    pub(in crate::table) fn publish_unrecorded(&mut self, view: Arc<View>) {
+        let before = std::mem::replace(&mut self.newest, view);
+        self.forget_history();
+        for seat in self.interest.all() {
+            seat.bridge(before.clone(), self);
+        }
+    }
+
+    /// Publishes the view of another generation: what led to it is the difference between both.
     pub(in crate::table) fn replace(&mut self, view: Arc<View>) {
         let before = std::mem::replace(&mut self.newest, view);
         if self.is_on {
             self.forget_history();
-            // The switch has a number, and is not kept: whoever has not seen it compares views.
-            self.next += 1;
             self.tell_of(&self.interest.all(), &before, self.next - 1);
         }
     }
@@ -220,9 +228,11 @@ impl Hub {
         }
     }
 
+    /// Forgets the history, and counts what it does not tell: nobody can resume before that.
     fn forget_history(&mut self) {
         self.history = VecDeque::new();
         (self.items, self.bytes, self.since_view) = (0, 0, (0, 0));
+        self.next += 1;
     }
 
     /// Forgets the history if nobody has watched for some time.
@@ -303,21 +313,70 @@ pub(super) fn locked(hub: &SharedHub) -> std::sync::MutexGuard<'_, Hub> {
 mod tests {
     use super::*;
     use crate::log::TopicDescription;
+    use crate::table::watch::seat::Step;
+    use crate::table::watch::{WatchEvent, WatchStart};
+
+    fn view() -> Arc<View> {
+        let topic = TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 };
+        Arc::new(View::empty(1, topic.into()))
+    }
+
+    fn item() -> WatchItem {
+        let kind = crate::codec::RejectKind::Other;
+        let notice = Notice { partition: 0, offset: 0, kind, message: "x".repeat(1000) };
+        WatchItem::Rejected { key: None, group: None, notice }
+    }
+
+    /// The events that are there.
+    fn shown(seat: &Seat, hub: &SharedHub) -> Vec<WatchEvent> {
+        let mut events = Vec::new();
+        loop {
+            match seat.step(hub, &WatchFilter::All) {
+                Step::Event(event) => events.push(event),
+                Step::Yield => {}
+                Step::Wait | Step::Over => return events,
+            }
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_comes_while_others_are_told_nothing_sees_every_change_after_that() {
+        let hub: SharedHub = Arc::new(Mutex::new(Hub::new(view())));
+        let seat = Seat::start(&hub, WatchStart::Now);
+        let early = seat.token(&hub).unwrap();
+        locked(&hub).publish_unrecorded(view());
+        for _ in 0..3 {
+            locked(&hub).publish(view(), vec![item()]);
+        }
+        let events = shown(&seat, &hub);
+        assert!(
+            matches!(
+                &events[..],
+                [WatchEvent::Rejected { .. }, WatchEvent::Rejected { .. }, WatchEvent::Rejected { .. }]
+            ),
+            "{events:?}"
+        );
+        assert!(!locked(&hub).knows(early), "what came behind it was not recorded");
+        let late = seat.token(&hub).unwrap();
+        assert!(locked(&hub).knows(late));
+    }
+
+    #[test]
+    fn nobody_resumes_in_what_was_not_recorded() {
+        let hub: SharedHub = Arc::new(Mutex::new(Hub::new(view())));
+        let seat = Seat::start(&hub, WatchStart::Now);
+        let token = seat.token(&hub).unwrap();
+        locked(&hub).remove(&seat, &WatchFilter::All);
+        locked(&hub).expire(Instant::now() + HISTORY_AGE * 2);
+        locked(&hub).publish(view(), vec![item()]);
+        let back = Seat::start(&hub, WatchStart::Since(token));
+        assert!(matches!(&shown(&back, &hub)[..], [WatchEvent::Restarted, WatchEvent::Synced]));
+    }
 
     #[test]
     fn history_ends_some_time_after_the_last_watcher() {
-        let topic = TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 };
-        let view = Arc::new(View::empty(1, topic.into()));
+        let view = view();
         let mut hub = Hub::new(view.clone());
-        let item = || {
-            let notice = Notice {
-                partition: 0,
-                offset: 0,
-                kind: crate::codec::RejectKind::Other,
-                message: "x".repeat(1000),
-            };
-            WatchItem::Rejected { key: None, group: None, notice }
-        };
         hub.publish(view.clone(), vec![item()]);
         assert!(!hub.is_on() && hub.history.is_empty(), "nobody watches");
         let seat = Arc::new(Seat::default());

@@ -159,6 +159,19 @@ impl Seat {
         self.wake.notify_one();
     }
 
+    /// What led from a view to the newest one was not written down: the difference is shown
+    /// instead, with the status if that is new. Nothing else is known to the watcher yet.
+    pub(super) fn bridge(&self, before: Arc<View>, hub: &Hub) {
+        let mut state = lock(&self.state);
+        let pending = state.pending.take();
+        if let Some(status) = pending.and_then(|pending| hub.status_since(pending.from)) {
+            state.status = Some(status);
+        }
+        state.difference = Some(Difference::new(Seen::of(before), hub.newest().clone(), Cause::Difference));
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Takes what the watcher holds away from it if that is too much: it starts again.
     pub(super) fn check(&self, published: u64, limit: usize, newest: &View) {
         let mut state = lock(&self.state);
@@ -351,8 +364,7 @@ impl State {
                     self.queue.push_back(WatchEvent::Generation(newest.generation));
                 }
                 let cause = if is_switched { Cause::Generation } else { Cause::Difference };
-                let (view, found) = (newest.clone(), VecDeque::new());
-                self.difference = Some(Difference { seen, view, cause, pages: 0, is_compared: false, found });
+                self.difference = Some(Difference::new(seen, newest.clone(), cause));
             }
         }
         self.status = hub.status_since(from);
@@ -385,6 +397,10 @@ impl Entries {
 }
 
 impl Difference {
+    fn new(seen: Seen, view: Arc<View>, cause: Cause) -> Self {
+        Self { seen, view, cause, pages: 0, is_compared: false, found: VecDeque::new() }
+    }
+
     /// The next change; `Some(None)` if many rows were looked at.
     fn next(&mut self, filter: &WatchFilter) -> Option<Option<Change>> {
         if let Some(change) = self.found.pop_front() {
