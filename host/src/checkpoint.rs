@@ -181,7 +181,7 @@ fn clear(folder: &Path) -> Result<(), CheckpointError> {
 }
 
 /// Reads a manifest's bytes, for fuzzers.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) {
     // Either is an answer.
     let _ = Manifest::parse(bytes, path);

@@ -114,7 +114,7 @@ impl OnShutdown {
 }
 
 /// Reads a configuration's text, for fuzzers.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 pub(crate) fn parse_configuration(text: &str) {
     // Either is an answer.
     let _ = config::Config::parse(text, |name| (name == "SET").then(|| "${SET}".to_owned()));

@@ -82,3 +82,80 @@ pub const TARGETS: [Target; 5] = [
     ("manifest", manifest),
     ("configuration", configuration),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    /// A change of some bytes, as files are damaged.
+    #[derive(Debug, Clone)]
+    enum Change {
+        Set(Index, u8),
+        Flip(Index, u8),
+        Cut(Index, Index),
+        Double(Index, Index),
+        Insert(Index, Vec<u8>),
+    }
+
+    impl Change {
+        fn any() -> impl Strategy<Value = Self> {
+            let index = any::<Index>;
+            prop_oneof![
+                (index(), any::<u8>()).prop_map(|(at, byte)| Self::Set(at, byte)),
+                (index(), 0..8u8).prop_map(|(at, bit)| Self::Flip(at, bit)),
+                (index(), index()).prop_map(|(from, to)| Self::Cut(from, to)),
+                (index(), index()).prop_map(|(from, to)| Self::Double(from, to)),
+                (index(), prop::collection::vec(any::<u8>(), 1..9))
+                    .prop_map(|(at, new)| Self::Insert(at, new)),
+            ]
+        }
+
+        fn apply(&self, bytes: &mut Vec<u8>) {
+            let range = |from: &Index, to: &Index| {
+                let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
+                from.min(to)..from.max(to) + 1
+            };
+            match self {
+                _ if bytes.is_empty() => {}
+                Self::Set(at, byte) => {
+                    let at = at.index(bytes.len());
+                    bytes[at] = *byte;
+                }
+                Self::Flip(at, bit) => {
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= 1 << bit;
+                }
+                Self::Cut(from, to) => drop(bytes.drain(range(from, to))),
+                Self::Double(from, to) => bytes.extend_from_within(range(from, to)),
+                Self::Insert(at, new) => {
+                    let at = at.index(bytes.len());
+                    drop(bytes.splice(at..at, new.iter().copied()));
+                }
+            }
+        }
+    }
+
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+        let files =
+            std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn seeds_and_what_is_made_of_them_do_no_harm(
+            which in any::<Index>(),
+            changes in prop::collection::vec(Change::any(), 0..6),
+        ) {
+            for (name, target) in TARGETS {
+                let seeds = seeds(name);
+                let mut bytes = which.get(&seeds).clone();
+                changes.iter().for_each(|change| change.apply(&mut bytes));
+                target(&bytes);
+            }
+        }
+    }
+}

@@ -55,7 +55,7 @@ pub mod writer;
 #[cfg(feature = "cli")]
 pub mod cli;
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 #[doc(hidden)]
 pub mod fuzzing;
 

@@ -49,7 +49,7 @@ pub(crate) fn check_code(bytes: &[u8]) -> Result<(), Vec<String>> {
 }
 
 /// Scans the code of a component, for fuzzers; whether it is accepted.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 pub(crate) fn scan_code(bytes: &[u8]) -> bool {
     scan::code(bytes).is_ok()
 }

@@ -4,6 +4,7 @@
 //! `cargo xtask soak` repeats what is here.
 
 mod freeze;
+mod metadata;
 mod nodes;
 mod rights;
 mod topics;

@@ -1,5 +1,6 @@
 //! Random lives of a topic and its tables, held to a reference of ten lines: on a directory
-//! some thousand times, on a broker, with transactions, two hundred times.
+//! some thousand times, on a broker, with transactions, some dozen times, or in a long test some
+//! hundred times.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +9,7 @@ use ktables::codec::Codecs;
 use ktables::log::NewRecord;
 use ktables::table::Table;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{On, PATIENCE, Scratch, record};
+use ktables_tests::{On, PATIENCE, Scratch, is_long, record};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
@@ -227,5 +228,5 @@ fn random_lives_on_a_directory() {
 
 #[test]
 fn random_lives_on_a_broker() {
-    run(200, On::Kafka);
+    run(if is_long() { 200 } else { 40 }, On::Kafka);
 }

@@ -167,22 +167,39 @@ async fn commands_do_their_work_whatever_becomes_of_their_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_goes_on_until_it_is_told_to_end() {
+    for (signals, is_nohup) in [(&["TERM"][..], false), (&["HUP"], false), (&["HUP", "TERM"], true)] {
+        a_heartbeat_goes_on_until(signals, is_nohup).await;
+    }
+}
+
+/// The last of the signals ends it.
+async fn a_heartbeat_goes_on_until(signals: &[&str], is_nohup: bool) {
     let scratch = Scratch::new(1).await;
-    let mut beat =
-        scratch.ktables(&["set", "a", "1", "--heartbeat", "50ms"]).stdout(Stdio::piped()).spawn().unwrap();
+    let plain = scratch.ktables(&["set", "a", "1", "--heartbeat", "50ms"]);
+    let mut command = Command::new(if is_nohup { "nohup".as_ref() } else { plain.get_program() });
+    command.args(is_nohup.then(|| plain.get_program())).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut beat = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     let mut reader = BufReader::new(beat.stdout.take().unwrap());
     reader.read_line(&mut line).unwrap();
     drop(reader);
     let end = || async { scratch.log.offsets(&scratch.topic).await.unwrap()[0].end };
-    let before = end().await;
-    ktables_tests::eventually_ok("it beats on", async || {
-        let now = end().await;
-        if now > before + 2 { Ok(()) } else { Err(format!("{now} records")) }
-    })
-    .await;
-    let kill = Command::new("kill").args(["-TERM", &beat.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    for signal in signals {
+        let before = end().await;
+        ktables_tests::eventually_ok("it beats on", async || {
+            let now = end().await;
+            if now > before + 2 { Ok(()) } else { Err(format!("{now} records")) }
+        })
+        .await;
+        let kill = Command::new("kill").args([&format!("-{signal}"), &beat.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    }
     let status = eventually("it ends", || beat.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert_eq!(run(&mut scratch.ktables(&["get", "a"])).code, 1, "its entry is deleted");

@@ -7,6 +7,7 @@ mod fed;
 mod held;
 pub mod kafka;
 mod measured;
+mod proxy;
 mod running;
 mod said;
 pub mod tools;
@@ -33,6 +34,7 @@ pub use command::{Ended, ktables, run, run_with, succeed};
 pub use fed::FedLog;
 pub use held::Held;
 pub use measured::{Peaks, run_measured};
+pub use proxy::{Between, Proxy};
 pub use running::Running;
 pub use said::said;
 pub use witness::{STALE_AFTER, Tally, Witness};
@@ -41,6 +43,12 @@ pub use wrapped::Wrapped;
 /// How long anything may take before a test fails: far above what it takes on a
 /// busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether tests may take long: `cargo xtask test --long` runs them.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("KTABLES_TEST_LONG").is_some()
+}
 
 /// The project's folder.
 #[must_use]

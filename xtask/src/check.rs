@@ -2,14 +2,26 @@
 
 use std::time::Instant;
 
+use crate::against::compare_of;
+use crate::fuzz::fuzz;
 use crate::guard::{Guard, guard};
 use crate::guests::guests;
 use crate::memcheck::memcheck;
 use crate::run::{Outcome, cargo, command, into_file, output, run, say, target};
 use crate::setup::{cargo_deny, inferno, peers, perf, setup};
+use crate::soak::soak;
 
-/// What CI runs.
-pub(crate) fn test() -> Outcome {
+/// How much is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What CI runs.
+    Short,
+    /// That, and what takes hours: of each, the short one has a part.
+    Long,
+}
+
+/// Everything the project checks.
+pub(crate) fn test(extent: Extent) -> Outcome {
     step("set-up", setup)?;
     step("formatting", || run(&mut cargo(["fmt", "--all", "--check"])))?;
     step("guests", guests)?;
@@ -35,19 +47,37 @@ pub(crate) fn test() -> Outcome {
     })?;
     step("instructions of hot paths", || guard(Guard::Check))?;
     step("memory errors", memcheck)?;
-    step("tests", || run(&mut cargo(["test", "--release", "--workspace", "--quiet"])))?;
+    let mut tests = cargo(["test", "--release", "--workspace", "--quiet"]);
+    if extent == Extent::Long {
+        tests.env("KTABLES_TEST_LONG", "1");
+    }
+    step("tests", || run(&mut tests))?;
+    if extent == Extent::Long {
+        step("each fault, five times", || soak(&["--times".to_owned(), "5".to_owned()]))?;
+        step("fuzzing", || fuzz(&[]))?;
+        step("peers", || bench(&["--quick".to_owned(), "--peers".to_owned()]))?;
+    }
     say("\nAll checks passed.");
     Ok(())
 }
 
-/// The project beside its peers.
+/// The project beside its peers, or beside another of its commits.
 pub(crate) fn bench(args: &[String]) -> Outcome {
     setup()?;
     if args.iter().any(|arg| arg == "--peers") {
         peers()?;
     }
     guests()?;
-    run(cargo(["bench", "--workspace", "--bench", "compare", "--"]).args(args))
+    let mut compare = cargo(["bench", "--workspace", "--bench", "compare", "--"]);
+    match args.iter().position(|arg| arg == "--against") {
+        None => run(compare.args(args)),
+        Some(index) => {
+            let commit = args.get(index + 1).ok_or("--against wants a commit")?;
+            let other = compare_of(commit)?;
+            compare.args(&args[..index]).arg("--against").arg(other);
+            run(compare.args(&args[index + 2..]))
+        }
+    }
 }
 
 /// What the sandbox costs, codec by codec.

@@ -2,15 +2,27 @@
 
 use std::fs;
 
-use crate::run::{Outcome, cargo, command, run, say, target};
+use crate::run::{Outcome, cargo, command, run, say, shown, target};
 
 /// All targets, as `ktables::fuzzing` names them.
 const TARGETS: [&str; 5] = ["component", "answers", "batches", "manifest", "configuration"];
 
 /// What lets libFuzzer see which code runs, and what it compares.
-const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg=fuzzing";
+const COVERAGE: [&str; 6] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+];
+
+/// Of which crates: what they depend on takes half an hour to compile with it, and some of that runs
+/// while others are compiled, where there is no libFuzzer.
+const OBSERVED: [&str; 2] = ["fuzz", "ktables"];
+
+/// Says that this program runs in the place of rustc.
+const AS_COMPILER: &str = "KTABLES_FUZZ_COMPILES";
 
 /// For how long each target runs if nothing is said.
 const MINUTES: u64 = 15;
@@ -31,9 +43,10 @@ pub(crate) fn fuzz(args: &[String]) -> Outcome {
         return Err(format!("`{unknown}` is no target; there are {}", TARGETS.join(", ")));
     }
     let folder = target().join("fuzz");
+    let this = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
     let mut build = cargo(["build", "--release", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]);
-    run(build.env("RUSTFLAGS", COVERAGE).arg("--target-dir").arg(&folder).args(["--target", &host()?]))?;
-    let program = folder.join(host()?).join("release/fuzz");
+    run(build.env("RUSTC_WRAPPER", this).env(AS_COMPILER, "1").arg("--target-dir").arg(&folder))?;
+    let program = folder.join("release/fuzz");
     for name in TARGETS.iter().filter(|name| only.is_empty() || only.iter().any(|only| only == *name)) {
         let (corpus, found) = (folder.join("corpus").join(name), folder.join("found").join(name));
         for folder in [&corpus, &found] {
@@ -58,9 +71,18 @@ pub(crate) fn fuzz(args: &[String]) -> Outcome {
     Ok(())
 }
 
-/// The target of this machine, which must be named so that build scripts are not observed.
-fn host() -> Outcome<String> {
-    let about = crate::run::output(command("rustc").args(["--version", "--verbose"]))?;
-    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.ok_or("rustc does not tell its host")?.to_owned())
+/// Whether cargo runs this in the place of rustc, to compile what is fuzzed.
+pub(crate) fn is_compiler() -> bool {
+    std::env::var_os(AS_COMPILER).is_some()
+}
+
+/// Compiles a crate; its arguments are those of rustc behind its path.
+pub(crate) fn compile(args: &[String]) -> Outcome {
+    let (rustc, args) = args.split_first().ok_or("no compiler is named")?;
+    let name = args.iter().skip_while(|arg| *arg != "--crate-name").nth(1);
+    let is_observed = name.is_some_and(|name| OBSERVED.contains(&name.as_str()));
+    let mut compile = std::process::Command::new(rustc);
+    compile.args(args).args(COVERAGE.iter().filter(|_| is_observed));
+    let status = compile.status().map_err(|error| format!("{}: {error}", shown(&compile)))?;
+    if status.success() { Ok(()) } else { Err(status.to_string()) }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::guests::guests;
-use crate::run::{Outcome, built, command, output, root, run, say, target};
+use crate::run::{Outcome, built, cargo, command, output, root, run, say, target};
 use crate::setup::valgrind;
 
 /// What is counted; see `tests/benches/guard.rs`.
@@ -36,7 +36,7 @@ pub(crate) enum Guard {
 pub(crate) fn guard(what: Guard) -> Outcome {
     valgrind()?;
     guests()?;
-    let program = built("guard", &["bench", "--workspace", "--bench", "guard"])?;
+    let program = built("guard", &mut cargo(["bench", "--workspace", "--bench", "guard"]))?;
     let mut counted = Vec::new();
     for path in PATHS {
         counted.push((path, instructions(&program, path)?));

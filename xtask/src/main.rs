@@ -4,6 +4,7 @@
 //! which needs no more, so that it is built in a second on a machine where nothing is
 //! set up.
 
+mod against;
 mod check;
 mod demo;
 mod fuzz;
@@ -17,6 +18,7 @@ mod soak;
 
 use std::process::ExitCode;
 
+use check::Extent;
 use guard::Guard;
 
 const HELP: &str = "\
@@ -24,7 +26,8 @@ cargo xtask COMMAND
 
   demo [--kafka]    see it work: real records, a component, a table; in a directory,
                     or on a Kafka broker that is started for it
-  test              everything the project checks; what CI runs
+  test [--long]     everything the project checks; what CI runs. With --long, also what takes
+                    hours: each fault five times, 15 minutes of fuzzing for each target, peers
   setup             install what the others need: a WebAssembly toolchain, cargo-deny,
                     Java, Maven, Apache Kafka, Python packages
   guests            build all components of the project into target/components
@@ -32,6 +35,9 @@ cargo xtask COMMAND
   bench [--quick] [--peers] [--only NAME]… [--rounds N]
                     measure replay, reads, memory, writes and waiting on a broker, beside
                     librdkafka alone; with peers: Python's ktables, GlobalKTable, KCache
+  bench --against COMMIT [--quick] [--only NAME]… [--rounds N]
+                    measure each cell of this commit and of another in turns, and fail if
+                    one of them is worse here
   bench micro [ARGS]
                     measure what the sandbox costs, codec by codec
   profile [KIND CODEC]
@@ -56,12 +62,16 @@ where the WebAssembly toolchain comes from; unset, rustup is tried first.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
+    if fuzz::is_compiler() {
+        return done(fuzz::compile(&args.collect::<Vec<_>>()));
+    }
     let command = args.next();
     let rest: Vec<String> = args.collect();
     let result = match (command.as_deref(), rest.as_slice()) {
         (Some("demo"), []) => demo::in_a_directory(),
         (Some("demo"), [option]) if option == "--kafka" => demo::on_kafka(),
-        (Some("test"), []) => check::test(),
+        (Some("test"), []) => check::test(Extent::Short),
+        (Some("test"), [option]) if option == "--long" => check::test(Extent::Long),
         (Some("setup"), []) => setup::setup(),
         (Some("guests"), []) => guests::guests(),
         (Some("component"), [folder]) => guests::component(folder.as_ref()),
@@ -86,6 +96,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    done(result)
+}
+
+fn done(result: run::Outcome) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

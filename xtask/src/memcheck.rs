@@ -1,7 +1,7 @@
 //! The calls into librdkafka under a memory checker: what is read after it was freed,
 //! freed twice, or never.
 
-use crate::run::{Outcome, built, command, output, root, run};
+use crate::run::{Outcome, built, cargo, command, output, root, run};
 use crate::setup::valgrind;
 
 /// Tests of the suite that together make the calls: reading by the hundred and one by
@@ -22,7 +22,7 @@ const SUPPRESSED: &str = "tests/suite/valgrind.supp";
 /// Runs them; an error or a leak is a failure.
 pub(crate) fn memcheck() -> Outcome {
     valgrind()?;
-    let suite = built("suite", &["test", "--release", "--workspace", "--test", "suite"])?;
+    let suite = built("suite", &mut cargo(["test", "--release", "--workspace", "--test", "suite"]))?;
     let found = output(command(&suite).args(["--list", "--exact"]).args(TESTS))?;
     if let Some(missing) = TESTS.iter().find(|test| !found.contains(*test)) {
         return Err(format!("the suite has no test {missing}: name another that makes its calls"));

@@ -48,8 +48,7 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
 }
 
 /// Has cargo build a test or bench program of this name, not run it; where it is.
-pub(crate) fn built(name: &str, args: &[&str]) -> Outcome<PathBuf> {
-    let mut build = cargo(args.iter().copied());
+pub(crate) fn built(name: &str, build: &mut Command) -> Outcome<PathBuf> {
     let messages = output(build.args(["--no-run", "--message-format=json"]))?;
     let is_it = |path: &&Path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
     let executables = messages

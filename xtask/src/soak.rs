@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::guests::guests;
-use crate::run::{Outcome, built, command, output, say, target};
+use crate::run::{Outcome, built, cargo, command, output, say, target};
 use crate::setup::setup;
 
 /// Below these modules, each test is a kind of fault.
@@ -64,7 +64,7 @@ pub(crate) fn soak(args: &[String]) -> Outcome {
     let options = Options::parse(args)?;
     setup()?;
     guests()?;
-    let suite = built("suite", &["test", "--release", "--workspace", "--test", "suite"])?;
+    let suite = built("suite", &mut cargo(["test", "--release", "--workspace", "--test", "suite"]))?;
     let listed = output(command(&suite).arg("--list"))?;
     let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
     let is_kind = |test: &&str| MODULES.iter().any(|module| test.starts_with(module)) || TESTS.contains(test);

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Resolves on Ctrl-C or a request to end.
+/// Resolves on Ctrl-C, on a request to end, or when the terminal is gone.
 async fn shutdown() {
     let wait = async |kind| match signal(kind) {
         Ok(mut signal) => {
@@ -57,5 +57,14 @@ async fn shutdown() {
     tokio::select! {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()), if !is_ignored(SignalKind::hangup()) => {}
     }
+}
+
+/// Whether this is to outlive a signal: so `nohup` starts programs.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (kind.as_raw_value() - 1)) != 0)
 }

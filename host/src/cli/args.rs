@@ -175,8 +175,8 @@ pub(super) struct SetArgs {
     pub(super) verify: VerifyArgs,
     #[command(flatten)]
     pub(super) wait: WaitArgs,
-    /// Write it again every so often until Ctrl-C, and delete it then: for tables whose
-    /// entries expire (ttl).
+    /// Write it again every so often until Ctrl-C or the end of the terminal, and delete it then:
+    /// for tables whose entries expire (ttl).
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
     pub(super) heartbeat: Option<Duration>,
     /// Leave the entry at the end of the heartbeats.

@@ -327,6 +327,9 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usiz
     let text = String::deserialize(deserializer)?;
     let size: ByteSize =
         text.parse().map_err(|_| serde::de::Error::custom("it is no size: write for example \"32MiB\""))?;
+    if size.as_u64() == 0 {
+        return Err(serde::de::Error::custom("it must be more than nothing: write for example \"32MiB\""));
+    }
     Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
 }
 
@@ -412,6 +415,14 @@ mod tests {
         let error = config.check_usable("codecs", "c").unwrap_err();
         assert!(error.contains("codecs.c.config.a"), "{error}");
         assert!(config.check_usable("logs", "b").is_ok() && config.logs.contains_key("b"));
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_no_limit() {
+        for text in ["[limits]\nmemory = \"0\"", "[limits]\nmemory = \"much\""] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("memory") && error.contains("32MiB"), "{error}");
+        }
     }
 
     #[test]

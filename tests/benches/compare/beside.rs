@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const DISTURBANCES: [&str; 4] = ["loop-1", "loop-4", "compile", "load"];
 
 /// The records of the table that is measured, and of the large one.
-const RECORDS: usize = 100_000;
+const RECORDS: usize = 500_000;
 const MANY: usize = 1_000_000;
 
 /// How many records loop, of each topic of them: more than a run has time for.

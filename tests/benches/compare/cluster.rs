@@ -14,13 +14,11 @@ use ktables::log::{Log, NewRecord};
 use ktables::table::{Table, WatchEvent, WatchStart};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::BrokerOptions;
-use ktables_tests::{PATIENCE, kafka, unique};
+use ktables_tests::{Between, PATIENCE, Proxy, kafka, unique};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::contender::COMMAND;
 use crate::report::{Cell, Ratio, Report};
@@ -256,11 +254,12 @@ async fn writes(options: &Options, address: &str) -> Cell {
 async fn idle() -> Cell {
     let mut cell = Cell::new("idle", format!("for {} s, tables of 4 partitions", IDLE.as_secs()));
     let proxy = Proxy::listen().await;
-    let address = format!("127.0.0.1:{}", proxy.port);
+    let address = proxy.address();
     let properties = vec![("advertised.listeners".to_owned(), format!("PLAINTEXT://{address}"))];
     let broker = kafka::own(&BrokerOptions { properties, ..BrokerOptions::default() });
-    proxy.forward(broker.bootstrap());
-    let counts = &proxy.counts;
+    let counts = Arc::new(Counts::default());
+    proxy.forward(broker.bootstrap(), counts.clone());
+    let counts = &counts;
     let cpu = || process::cpu(std::process::id()).as_secs_f64();
     for (clusters, each) in [(1, 0), (1, 1), (1, 10), (1, 100), (2, 50), (4, 25)] {
         say(&format!("idle: {clusters} x {each} tables"));
@@ -325,56 +324,16 @@ struct Counts {
     requests: AtomicU64,
 }
 
-/// Forwards connections to the broker.
-struct Proxy {
-    listener: Arc<TcpListener>,
-    port: u16,
-    counts: Arc<Counts>,
-}
-
-impl Proxy {
-    async fn listen() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        Self { listener: Arc::new(listener), port, counts: Arc::default() }
+impl Between for Counts {
+    fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn forward(&self, to: String) {
-        let (listener, counts) = (self.listener.clone(), self.counts.clone());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (to, counts) = (to.clone(), counts.clone());
-                tokio::spawn(async move {
-                    counts.open.fetch_add(1, Ordering::Relaxed);
-                    // Ends when either end does.
-                    let _ = relay(client, &to, &counts).await;
-                    counts.open.fetch_sub(1, Ordering::Relaxed);
-                });
-            }
-        });
+    fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
-}
 
-/// Requests one by one, answers as they come.
-async fn relay(client: TcpStream, to: &str, counts: &Counts) -> std::io::Result<()> {
-    let server = TcpStream::connect(to).await?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let requests = async {
-        loop {
-            // Every request is its length and that many bytes.
-            let length = from_client.read_u32().await?;
-            let mut request = vec![0; length as usize + 4];
-            request[..4].copy_from_slice(&length.to_be_bytes());
-            from_client.read_exact(&mut request[4..]).await?;
-            counts.requests.fetch_add(1, Ordering::Relaxed);
-            to_server.write_all(&request).await?;
-        }
-    };
-    tokio::select! {
-        ended = requests => ended,
-        ended = tokio::io::copy(&mut from_server, &mut to_client) => ended.map(drop),
+    fn request(&self, _: &[u8]) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ktables::wasm::{Engine, EngineOptions, LoadOptions};
+use ktables::wasm::{Compiler, Engine, EngineOptions, LoadOptions};
 use ktables_tests::{TOPIC, cache_folder, component_path, engine_options, ktables, succeed};
 
 use crate::contender::COMMAND;
@@ -25,6 +25,9 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     }
     if options.wants("component") {
         report.add(component(options));
+    }
+    if options.wants("first-load") {
+        report.add(first_load(options));
     }
 }
 
@@ -78,6 +81,38 @@ fn component(options: &Options) -> Cell {
         measure("load, compiling", &|| drop(compiling.load(&path, LoadOptions::default()).unwrap()));
         measure("load, from the cache", &|| drop(caching.load(&path, LoadOptions::default()).unwrap()));
         measure("make a codec: instantiate, configure", &|| drop(loaded.value_codec(TOPIC, "{}").unwrap()));
+    }
+    cell
+}
+
+/// Loading components that no cache knows: compiled by a child, which holds even if compiling does
+/// harm, and in this process.
+fn first_load(options: &Options) -> Cell {
+    let mut cell = Cell::new("first-load", format!("the example components, {TIMES} times each a round"));
+    let engine =
+        |compiler| Engine::new(EngineOptions { cache: None, ..EngineOptions::new(compiler) }).unwrap();
+    let child = engine_options().compiler;
+    let engines = [("a child", engine(child)), ("this process", engine(Compiler::InProcess))];
+    let components = ["service-record", "deb822", "deb822-by-section"];
+    for _ in 0..options.rounds {
+        for name in components {
+            let bytes = std::fs::read(component_path(name)).unwrap();
+            let mut times = [Vec::new(), Vec::new()];
+            for _ in 0..TIMES {
+                for ((_, engine), times) in engines.iter().zip(&mut times) {
+                    times.push(timed(|| {
+                        engine.load_bytes(name, bytes.clone(), LoadOptions::default()).unwrap();
+                    }));
+                }
+            }
+            for ((compiler, _), times) in engines.iter().zip(times) {
+                cell.sample(&format!("{name}, in {compiler}"), "p50, ms", median(times));
+            }
+        }
+    }
+    for name in components {
+        let reference = format!("{name}, in this process");
+        cell.ratio_of(&format!("{name},"), "time, of this process's", "p50, ms", &reference, Ratio::Amount);
     }
     cell
 }

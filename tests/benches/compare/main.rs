@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
+mod against;
 mod beside;
 mod cluster;
 mod cold;
@@ -19,6 +20,7 @@ mod report;
 mod warm;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use ktables_broker::BrokerOptions;
 use ktables_tests::kafka;
@@ -39,6 +41,10 @@ struct Options {
     /// Only cells whose name begins with one of these.
     only: Vec<String>,
     rounds: usize,
+    /// The same program of another commit, to be compared with.
+    against: Option<PathBuf>,
+    /// Only say which cells there are.
+    list: bool,
 }
 
 /// What `cargo bench` tells every bench.
@@ -52,7 +58,8 @@ const QUICK_ROUNDS: usize = 3;
 
 impl Options {
     fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { quick: false, peers: false, only: Vec::new(), rounds: ROUNDS };
+        let mut options =
+            Self { quick: false, peers: false, only: Vec::new(), rounds: ROUNDS, against: None, list: false };
         let mut rounds = None;
         let mut args = args.filter(|arg| arg != ADDED_BY_CARGO);
         while let Some(arg) = args.next() {
@@ -61,8 +68,13 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--peers" => options.peers = true,
                 "--only" => options.only.push(value()?),
+                "--against" => options.against = Some(value()?.into()),
+                "--list" => options.list = true,
                 "--rounds" => rounds = Some(value()?.parse().map_err(|error| format!("--rounds: {error}"))?),
-                _ => return Err(format!("`{arg}` is none of --quick, --peers, --only NAME, --rounds N")),
+                _ => {
+                    let known = "--quick, --peers, --only NAME, --rounds N, --against PROGRAM, --list";
+                    return Err(format!("`{arg}` is none of {known}"));
+                }
             }
         }
         let usual = if options.quick { QUICK_ROUNDS } else { ROUNDS };
@@ -72,7 +84,11 @@ impl Options {
 
     /// Whether a cell is wanted.
     fn wants(&self, cell: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| cell.starts_with(name.as_str()))
+        let wanted = self.only.is_empty() || self.only.iter().any(|name| cell.starts_with(name.as_str()));
+        if self.list && wanted {
+            say(cell);
+        }
+        wanted && !self.list
     }
 }
 
@@ -90,15 +106,21 @@ fn main() {
         say(&error);
         std::process::exit(2);
     });
-    let broker = kafka::own(&BrokerOptions::default());
+    if let Some(other) = &options.against {
+        return against::run(other, &options);
+    }
+    let broker = (!options.list).then(|| kafka::own(&BrokerOptions::default()));
+    let bootstrap = broker.as_ref().map_or_else(String::new, ktables_broker::Broker::bootstrap);
     let mut report = Report::new(&options);
     engine::run(&options, &mut report);
-    beside::run(&options, &broker.bootstrap(), &mut report);
-    cluster::run(&options, &broker.bootstrap(), &mut report);
-    cold::run(&options, &broker.bootstrap(), &mut report);
-    warm::run(&options, &broker.bootstrap(), &mut report);
-    replay::run(&options, &broker.bootstrap(), &mut report);
-    report.write();
+    beside::run(&options, &bootstrap, &mut report);
+    cluster::run(&options, &bootstrap, &mut report);
+    cold::run(&options, &bootstrap, &mut report);
+    warm::run(&options, &bootstrap, &mut report);
+    replay::run(&options, &bootstrap, &mut report);
+    if !options.list {
+        report.write();
+    }
 }
 
 /// Tells something to whoever waits.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{Options, say};
 
 /// Samples, one a round.
-type Samples = Vec<f64>;
+pub(crate) type Samples = Vec<f64>;
 
 /// How a ratio is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ fn entry<N: PartialEq, T: Default>(list: &mut Vec<(N, T)>, name: N) -> &mut T {
 }
 
 /// A median, and between what.
-fn shown(samples: &[f64]) -> String {
+pub(crate) fn shown(samples: &[f64]) -> String {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     match &sorted[..] {
@@ -126,7 +126,7 @@ fn shown(samples: &[f64]) -> String {
 }
 
 /// The middle of sorted samples.
-fn median(sorted: &[f64]) -> f64 {
+pub(crate) fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }

@@ -129,10 +129,14 @@ impl Monitor {
         for look in 0_usize.. {
             // Either is a reason to look.
             let _ = timeout(every, self.heard.looked_at()).await;
-            let names = self.names();
+            let mut names = self.names();
             self.heard.asking(!names.is_empty());
             if names.is_empty() {
                 self.heard.recover(Instant::now());
+            }
+            // Whether it is the cluster or the client that is silent, another client finds out.
+            names.extend(self.writing.unanswered(self.patience));
+            if names.is_empty() {
                 continue;
             }
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();

@@ -223,6 +223,13 @@ impl Writing {
         Ok(new)
     }
 
+    /// A topic that was written to, if a client that writes has had no answer for long.
+    pub(super) fn unanswered(&self, patience: Duration) -> Option<Arc<str>> {
+        let (now, state) = (Instant::now(), self.state());
+        let is_silent = state.producers.values().any(|producer| producer.silence(now) >= patience / 2);
+        state.targets.keys().next().filter(|_| is_silent).map(|name| name.as_str().into())
+    }
+
     /// Gives up clients that get no answer while others do: what they have not written may have
     /// been written or not, and is never written by another.
     pub(super) async fn replace_stuck(&self, patience: Duration) {

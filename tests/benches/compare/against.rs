@@ -1,0 +1,174 @@
+//! Two commits side by side: each cell is run by both programs in turns, one round at a time, and
+//! what got worse is named. What seems worse is measured once more, alone and more often, and that
+//! counts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use comfy_table::Table;
+use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
+use ktables_tests::kafka::target;
+use serde_json::Value;
+
+use crate::report::{Samples, median, shown};
+use crate::{Options, say};
+
+/// A median that is worse by this part may be noise.
+const TOLERANCE: f64 = 0.05;
+
+/// How often what seems worse is measured again.
+const ROUNDS_AGAIN: usize = 9;
+
+/// What a run measured, by row and measure.
+type Measured = BTreeMap<(String, String), f64>;
+
+/// The same of all rounds: here, and there.
+type Sampled = BTreeMap<(String, String), [Samples; 2]>;
+
+/// How a measure is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Better {
+    Less,
+    More,
+    /// Shown only: the slowest of some are a matter of luck.
+    Tail,
+}
+
+/// Which way a measure is better; `None` if it depends on what else was measured.
+fn better(row: &str, measure: &str) -> Option<Better> {
+    let others = ["raw", "get: plain map", "Python", "GlobalKTable", "KCache"];
+    if others.iter().any(|other| row.starts_with(other)) || measure.contains(", of ") {
+        return None;
+    }
+    Some(match measure {
+        "M records/s" => Better::More,
+        tail if tail.starts_with("p99") => Better::Tail,
+        _ => Better::Less,
+    })
+}
+
+/// Compares all cells that both have with `other`, the same program of another commit.
+pub(crate) fn run(other: &Path, options: &Options) {
+    let this = std::env::current_exe().unwrap();
+    let (mut report, mut worse) = (String::new(), Vec::new());
+    for cell in cells(&this, options) {
+        let Some(mut sampled) = rounds(&[&this, other], &cell, options, options.rounds) else {
+            say(&format!("{cell}: the other has no such cell"));
+            continue;
+        };
+        if !worse_rows(&sampled).is_empty() {
+            say(&format!("{cell}: again, {ROUNDS_AGAIN} rounds: {}", worse_rows(&sampled).join("; ")));
+            sampled = rounds(&[&this, other], &cell, options, ROUNDS_AGAIN).unwrap();
+        }
+        say(&format!("\n{cell}\n{}", table(&sampled, UTF8_FULL_CONDENSED)));
+        report += &format!("## {cell}\n\n{}\n\n", table(&sampled, ASCII_MARKDOWN));
+        worse.extend(worse_rows(&sampled).into_iter().map(|row| format!("{cell}: {row}")));
+    }
+    let file = target().join("bench/against.md");
+    fs::create_dir_all(file.with_file_name("")).unwrap();
+    fs::write(&file, report).unwrap();
+    say(&format!("written: {}", file.display()));
+    if worse.is_empty() {
+        return say("nothing is worse");
+    }
+    say(&format!("worse than there:\n{}", worse.join("\n")));
+    std::process::exit(1);
+}
+
+/// The cells that are wanted.
+fn cells(this: &Path, options: &Options) -> Vec<String> {
+    let mut list = Command::new(this);
+    let listed = list.arg("--list").args(arguments(options, None)).output().unwrap();
+    String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn arguments(options: &Options, cell: Option<&str>) -> Vec<String> {
+    let only = cell.map_or_else(|| options.only.clone(), |cell| vec![cell.to_owned()]);
+    let quick = options.quick.then(|| "--quick".to_owned());
+    only.into_iter().flat_map(|name| ["--only".to_owned(), name]).chain(quick).collect()
+}
+
+/// Both programs in turns. `None` if one of them does not know the cell.
+fn rounds(programs: &[&Path; 2], cell: &str, options: &Options, rounds: usize) -> Option<Sampled> {
+    let mut sampled = Sampled::new();
+    for round in 0..rounds {
+        say(&format!("{cell}: round {} of {rounds}", round + 1));
+        // Who is first changes, too.
+        for index in [round % 2, 1 - round % 2] {
+            for (name, value) in measure(programs[index], cell, options)? {
+                sampled.entry(name).or_default()[index].push(value);
+            }
+        }
+    }
+    sampled.retain(|_, samples| samples.iter().all(|samples| samples.len() == rounds));
+    Some(sampled)
+}
+
+/// One round of a cell.
+fn measure(program: &Path, cell: &str, options: &Options) -> Option<Measured> {
+    let mut command = Command::new(program);
+    command.args(arguments(options, Some(cell))).args(["--rounds", "1"]).stdout(Stdio::null());
+    assert!(command.status().unwrap().success(), "{command:?}");
+    let report = fs::read_to_string(report_of(program)).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let rows = report["cells"].get(cell)?["rows"].as_object()?;
+    let mut measured = Measured::new();
+    for (row, measures) in rows {
+        for (name, samples) in measures.as_object()? {
+            let mut samples: Samples = samples.as_array()?.iter().filter_map(Value::as_f64).collect();
+            samples.sort_by(f64::total_cmp);
+            measured.insert((row.clone(), name.clone()), median(&samples));
+        }
+    }
+    Some(measured)
+}
+
+/// Where a program in `target/release/deps` writes its report.
+fn report_of(program: &Path) -> PathBuf {
+    program.ancestors().nth(3).unwrap().join("bench/report.json")
+}
+
+/// What is worse here, in words.
+fn worse_rows(sampled: &Sampled) -> Vec<String> {
+    let worse = sampled.iter().filter(|((row, measure), [here, there])| {
+        better(row, measure).is_some_and(|better| is_worse(better, here, there))
+    });
+    let told = |((row, measure), [here, there]): (&(String, String), &[Samples; 2])| {
+        format!("{row}, {measure}: {} against {}", shown(here), shown(there))
+    };
+    worse.map(told).collect()
+}
+
+/// Whether samples are worse: their median by more than is tolerated, and none of them as good as
+/// one of the others.
+fn is_worse(better: Better, here: &Samples, there: &Samples) -> bool {
+    let sorted = |samples: &Samples| {
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    };
+    let (here, there) = (sorted(here), sorted(there));
+    let (Some(&least), Some(&most)) = (here.first(), here.last()) else { return false };
+    match better {
+        Better::Less => median(&here) > median(&there) * (1.0 + TOLERANCE) && least > there[there.len() - 1],
+        Better::More => median(&here) < median(&there) * (1.0 - TOLERANCE) && most < there[0],
+        Better::Tail => false,
+    }
+}
+
+fn table(sampled: &Sampled, style: comfy_table::TableStyle) -> Table {
+    let mut table = Table::new();
+    table.load_style(style).set_header(["", "measure", "here", "there", ""]);
+    for ((row, measure), [here, there]) in sampled {
+        let verdict = match better(row, measure) {
+            Some(better) if is_worse(better, here, there) => "worse",
+            Some(Better::Less) if is_worse(Better::Less, there, here) => "better",
+            Some(Better::More) if is_worse(Better::More, there, here) => "better",
+            _ => "",
+        };
+        table.add_row([row, measure, &shown(here), &shown(there), verdict]);
+    }
+    table
+}
