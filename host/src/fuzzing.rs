@@ -46,8 +46,11 @@ pub fn batches(bytes: &[u8]) {
     }
     batch::end_of_frames(bytes);
     if bytes.len() > 61 {
+        let mut next = i64::MIN;
         for record in batch::records(bytes) {
             let Ok(record) = record else { break };
+            assert!(record.offset >= next, "offsets go back");
+            next = record.offset;
             record.headers();
         }
     }

@@ -166,21 +166,25 @@ pub(crate) fn records(batch: &[u8]) -> impl Iterator<Item = Result<RawRecord<'_>
         only: append_time.then(|| i64::from_be_bytes(array(batch, MAX_TIMESTAMP))),
     };
     let mut left = i32::from_be_bytes(array(batch, RECORD_COUNT));
+    let last = i32::from_be_bytes(array(batch, LAST_OFFSET_DELTA));
+    // Each record comes behind the one before, and within what the batch claims.
+    let (mut next, end) = (origin.base, origin.base.saturating_add(i64::from(last) + 1));
     let mut bytes = &batch[HEADER..];
     std::iter::from_fn(move || {
         if attributes & UNREADABLE != 0 && left > 0 {
             left = 0;
             return Some(Err(format!("a batch with the attributes {attributes:#x}")));
         }
-        if left == 0 {
+        if left <= 0 {
             return None;
         }
         left -= 1;
-        let record = record(&mut bytes, origin).ok_or_else(|| "a record that is none".to_owned());
-        if record.is_err() {
-            left = 0;
+        let record = record(&mut bytes, origin).filter(|record| (next..end).contains(&record.offset));
+        match &record {
+            Some(record) => next = record.offset + 1,
+            None => left = 0,
         }
-        Some(record)
+        Some(record.ok_or_else(|| "a record that is none".to_owned()))
     })
 }
 
@@ -313,6 +317,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn offsets_ascend_within_what_a_batch_claims() {
+        let record = || NewRecord { value: Some(vec![0; 8]), ..NewRecord::default() };
+        let bytes = encode(&[record(), record()], 7, 0);
+        let second = HEADER + (bytes.len() - HEADER) / 2;
+        for (record, delta) in [(HEADER, 2 << 1), (HEADER, 1), (second, 2 << 1), (second, 0)] {
+            let mut bytes = bytes.clone();
+            // Behind length, attributes and timestamp.
+            bytes[record + 3] = delta;
+            assert!(records(&bytes).any(|record| record.is_err()), "{delta} at {record}");
+        }
+        let mut bytes = bytes;
+        bytes[RECORD_COUNT..RECORD_COUNT + 4].copy_from_slice(&i32::MIN.to_be_bytes());
+        assert_eq!(records(&bytes).count(), 0);
+    }
+
     proptest! {
         #[test]
         fn a_batch_comes_back(written in proptest::collection::vec(record(), 1..30), base in 0..1_i64 << 40) {
@@ -370,6 +390,7 @@ mod tests {
         fn random_records_never_panic(tail: Vec<u8>, count: u8, attributes: u8) {
             let mut bytes = encode(&[], 0, 0);
             bytes[RECORD_COUNT + 3] = count;
+            bytes[LAST_OFFSET_DELTA + 3] = count;
             bytes[ATTRIBUTES + 1] = attributes;
             bytes.extend(tail);
             for record in records(&bytes) {
