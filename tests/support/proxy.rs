@@ -109,7 +109,7 @@ struct Gate {
 impl Gate {
     async fn pass(&mut self) {
         let number = self.number;
-        // Without the proxy, it goes on.
+        // An error means that there is no proxy any more.
         let _ = self.held.wait_for(|&from| number < from).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Another commit of the project, built beside this one, to be measured in turns with it.
 
+use std::fs;
 use std::path::Path;
 
 use crate::run::{Outcome, built, cargo, command, output, run, say, target};
@@ -10,13 +11,23 @@ pub(crate) fn compare_of(commit: &str) -> Outcome<std::path::PathBuf> {
     let id = output(command("git").args(["rev-parse", "--verify", &commit]))?;
     let id = id.trim();
     let folder = target().join("against").join(id);
-    if !folder.join("Cargo.toml").exists() {
+    let failed = |error| format!("{}: {error}", folder.display());
+    if !folder.exists() {
+        // Renamed when it is whole.
+        let draft = folder.with_extension("draft");
+        let _ = fs::remove_dir_all(&draft);
         let clone = ["clone", "--quiet", "--shared", "--no-checkout", "."];
-        run(command("git").args(clone).arg(&folder))?;
-        run(command("git").args(["checkout", "--quiet", "--detach", id]).current_dir(&folder))?;
+        run(command("git").args(clone).arg(&draft))?;
+        run(command("git").args(["checkout", "--quiet", "--detach", id]).current_dir(&draft))?;
+        fs::create_dir(draft.join("target")).map_err(failed)?;
+        // What is installed here need not be installed there again.
+        for installed in ["kafka", "tools"] {
+            run(command("cp").args(["-al"]).arg(target().join(installed)).arg(draft.join("target")))?;
+        }
+        fs::rename(&draft, &folder).map_err(failed)?;
     }
     say(&format!("building {id} in {}", folder.display()));
-    // A cell that is none: it sets up and builds, and measures nothing.
+    // No cell has this name, so this only sets up and builds.
     run(&mut there(&folder, &["xtask", "bench", "--only", "nothing", "--rounds", "1"]))?;
     built("compare", &mut there(&folder, &["bench", "--workspace", "--bench", "compare"]))
 }
@@ -25,5 +36,7 @@ pub(crate) fn compare_of(commit: &str) -> Outcome<std::path::PathBuf> {
 fn there(folder: &Path, args: &[&str]) -> std::process::Command {
     let mut cargo = cargo(args.iter().copied());
     cargo.current_dir(folder).env("CARGO_TARGET_DIR", folder.join("target"));
+    // Of this commit, and set by its configuration of cargo: that of the other is to count.
+    cargo.env_remove("JEMALLOC_SYS_WITH_MALLOC_CONF");
     cargo
 }

@@ -16,7 +16,7 @@ use crate::soak::soak;
 pub(crate) enum Extent {
     /// What CI runs.
     Short,
-    /// That, and what takes hours: of each, the short one has a part.
+    /// That, and what takes hours: longer tests, each fault five times, fuzzing, and peers.
     Long,
 }
 
@@ -53,9 +53,9 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     }
     step("tests", || run(&mut tests))?;
     if extent == Extent::Long {
-        step("each fault, five times", || soak(&["--times".to_owned(), "5".to_owned()]))?;
+        step("each fault, five times", || soak(&["--anew", "--times", "5"].map(str::to_owned)))?;
         step("fuzzing", || fuzz(&[]))?;
-        step("peers", || bench(&["--quick".to_owned(), "--peers".to_owned()]))?;
+        step("peers", || bench(&["--quick", "--peers"].map(str::to_owned)))?;
     }
     say("\nAll checks passed.");
     Ok(())

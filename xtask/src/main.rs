@@ -36,8 +36,8 @@ cargo xtask COMMAND
                     measure replay, reads, memory, writes and waiting on a broker, beside
                     librdkafka alone; with peers: Python's ktables, GlobalKTable, KCache
   bench --against COMMIT [--quick] [--only NAME]… [--rounds N]
-                    measure each cell of this commit and of another in turns, and fail if
-                    one of them is worse here
+                    measure what is in this folder and another commit in turns, one comparison
+                    (cell) after the other, and fail if something is worse here
   bench micro [ARGS]
                     measure what the sandbox costs, codec by codec
   profile [KIND CODEC]
@@ -46,9 +46,9 @@ cargo xtask COMMAND
   guard [--record]  count the instructions of the hot paths, and compare with what is
                     recorded, or record it
   memcheck          the tests that call into librdkafka, under a memory checker
-  soak [--only KIND]… [--times 20]
+  soak [--only KIND]… [--times 20] [--anew]
                     inject each kind of fault so often, and tally what was lost, doubled
-                    or wrong; goes on where an earlier run ended
+                    or wrong; goes on where an earlier run ended, or begins anew
   fuzz [--only TARGET]… [--minutes 15]
                     feed what parses bytes of others with bytes that a fuzzer makes up
   kafka up [--nodes N]

@@ -39,20 +39,23 @@ struct Kind {
 struct Options {
     only: Vec<String>,
     times: u64,
+    /// What earlier runs counted does not count.
+    anew: bool,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Outcome<Self> {
-        let mut options = Self { only: Vec::new(), times: TIMES };
+        let mut options = Self { only: Vec::new(), times: TIMES, anew: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} wants a value"));
             match arg.as_str() {
                 "--only" => options.only.push(value()?.clone()),
+                "--anew" => options.anew = true,
                 "--times" => {
                     options.times = value()?.parse().map_err(|error| format!("--times: {error}"))?;
                 }
-                _ => return Err(format!("`{arg}` is none of --only KIND, --times N")),
+                _ => return Err(format!("`{arg}` is none of --only KIND, --times N, --anew")),
             }
         }
         Ok(options)
@@ -73,6 +76,10 @@ pub(crate) fn soak(args: &[String]) -> Outcome {
     let kinds: Vec<&str> = tests.filter(is_kind).filter(wanted).collect();
     if kinds.is_empty() {
         return Err("no kind of fault has such a name; the suite's tests below faults:: are kinds".to_owned());
+    }
+    if options.anew && file().exists() {
+        let before = file().with_extension("before.tsv");
+        fs::rename(file(), &before).map_err(|error| format!("{}: {error}", before.display()))?;
     }
     let mut tally = Tally::read()?;
     say(&format!(

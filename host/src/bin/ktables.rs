@@ -1,6 +1,7 @@
 //! The `ktables` command.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use ktables::cli::{Args, CliError, log_failure, run, run_as_child, start_logging};
@@ -57,11 +58,20 @@ async fn shutdown() {
     tokio::select! {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()), if !is_ignored(SignalKind::hangup()) => {}
+        () = wait(SignalKind::hangup()), if may_hang_up() => HUNG_UP.store(true, Ordering::Relaxed),
     }
 }
 
-/// Whether this is to outlive a signal: so `nohup` starts programs.
+/// Whether the terminal is gone.
+static HUNG_UP: AtomicBool = AtomicBool::new(false);
+
+/// Whether the end of the terminal ends this. It is told twice, by the shell and by the system, and
+/// the second time is no impatience.
+fn may_hang_up() -> bool {
+    !HUNG_UP.load(Ordering::Relaxed) && !is_ignored(SignalKind::hangup())
+}
+
+/// Whether a signal was ignored when the process started, as under `nohup`. On Linux only.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -328,7 +328,7 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usiz
     let size: ByteSize =
         text.parse().map_err(|_| serde::de::Error::custom("it is no size: write for example \"32MiB\""))?;
     if size.as_u64() == 0 {
-        return Err(serde::de::Error::custom("it must be more than nothing: write for example \"32MiB\""));
+        return Err(serde::de::Error::custom("it must be greater than 0: write for example \"32MiB\""));
     }
     Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
 }
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_is_no_limit() {
+    fn a_limit_of_zero_is_refused() {
         for text in ["[limits]\nmemory = \"0\"", "[limits]\nmemory = \"much\""] {
             let error = parse(text).unwrap_err();
             assert!(error.contains("memory") && error.contains("32MiB"), "{error}");

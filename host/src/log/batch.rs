@@ -184,7 +184,10 @@ pub(crate) fn records(batch: &[u8]) -> impl Iterator<Item = Result<RawRecord<'_>
             Some(record) => next = record.offset + 1,
             None => left = 0,
         }
-        Some(record.ok_or_else(|| "a record that is none".to_owned()))
+        Some(
+            record
+                .ok_or_else(|| "a malformed record, or one whose offset is outside of its batch".to_owned()),
+        )
     })
 }
 

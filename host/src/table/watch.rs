@@ -128,7 +128,8 @@ pub enum Cause {
     Retention,
     /// Another generation took over, or was there first.
     Generation,
-    /// The watcher fell behind: this is the difference between what it has seen and what is there.
+    /// The watcher fell behind, or began while records were applied: this is the difference between
+    /// what it has seen and what is there.
     Difference,
 }
 

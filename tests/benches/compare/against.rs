@@ -21,8 +21,11 @@ const TOLERANCE: f64 = 0.05;
 /// How often what seems worse is measured again.
 const ROUNDS_AGAIN: usize = 9;
 
-/// What a run measured, by row and measure.
-type Measured = BTreeMap<(String, String), f64>;
+/// What a run measured, by row and measure, and of what.
+struct Measured {
+    about: String,
+    samples: BTreeMap<(String, String), f64>,
+}
 
 /// The same of all rounds: here, and there.
 type Sampled = BTreeMap<(String, String), [Samples; 2]>;
@@ -44,7 +47,7 @@ fn better(row: &str, measure: &str) -> Option<Better> {
     }
     Some(match measure {
         "M records/s" => Better::More,
-        tail if tail.starts_with("p99") => Better::Tail,
+        tail if tail.starts_with("p99") || tail.starts_with("slowest") => Better::Tail,
         _ => Better::Less,
     })
 }
@@ -52,10 +55,13 @@ fn better(row: &str, measure: &str) -> Option<Better> {
 /// Compares all cells that both have with `other`, the same program of another commit.
 pub(crate) fn run(other: &Path, options: &Options) {
     let this = std::env::current_exe().unwrap();
+    // Each run of this program writes a report, in the place of an earlier one.
+    let reports = [report_of(&this), report_of(&this).with_extension("md")];
+    let earlier = reports.each_ref().map(|report| fs::read(report).ok());
     let (mut report, mut worse) = (String::new(), Vec::new());
     for cell in cells(&this, options) {
         let Some(mut sampled) = rounds(&[&this, other], &cell, options, options.rounds) else {
-            say(&format!("{cell}: the other has no such cell"));
+            say(&format!("{cell}: the other has no such cell, or it measures something else"));
             continue;
         };
         if !worse_rows(&sampled).is_empty() {
@@ -68,6 +74,11 @@ pub(crate) fn run(other: &Path, options: &Options) {
     }
     let file = target().join("bench/against.md");
     fs::create_dir_all(file.with_file_name("")).unwrap();
+    for (report, earlier) in reports.iter().zip(earlier) {
+        if let Some(earlier) = earlier {
+            fs::write(report, earlier).unwrap();
+        }
+    }
     fs::write(&file, report).unwrap();
     say(&format!("written: {}", file.display()));
     if worse.is_empty() {
@@ -90,14 +101,19 @@ fn arguments(options: &Options, cell: Option<&str>) -> Vec<String> {
     only.into_iter().flat_map(|name| ["--only".to_owned(), name]).chain(quick).collect()
 }
 
-/// Both programs in turns. `None` if one of them does not know the cell.
+/// Both programs in turns. `None` if one of them does not know the cell, or knows another.
 fn rounds(programs: &[&Path; 2], cell: &str, options: &Options, rounds: usize) -> Option<Sampled> {
     let mut sampled = Sampled::new();
+    let mut about: Option<String> = None;
     for round in 0..rounds {
         say(&format!("{cell}: round {} of {rounds}", round + 1));
         // Who is first changes, too.
         for index in [round % 2, 1 - round % 2] {
-            for (name, value) in measure(programs[index], cell, options)? {
+            let measured = measure(programs[index], cell, options)?;
+            if *about.get_or_insert(measured.about.clone()) != measured.about {
+                return None;
+            }
+            for (name, value) in measured.samples {
                 sampled.entry(name).or_default()[index].push(value);
             }
         }
@@ -113,8 +129,9 @@ fn measure(program: &Path, cell: &str, options: &Options) -> Option<Measured> {
     assert!(command.status().unwrap().success(), "{command:?}");
     let report = fs::read_to_string(report_of(program)).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();
-    let rows = report["cells"].get(cell)?["rows"].as_object()?;
-    let mut measured = Measured::new();
+    let cell = report["cells"].get(cell)?;
+    let rows = cell["rows"].as_object()?;
+    let mut measured = BTreeMap::new();
     for (row, measures) in rows {
         for (name, samples) in measures.as_object()? {
             let mut samples: Samples = samples.as_array()?.iter().filter_map(Value::as_f64).collect();
@@ -122,7 +139,7 @@ fn measure(program: &Path, cell: &str, options: &Options) -> Option<Measured> {
             measured.insert((row.clone(), name.clone()), median(&samples));
         }
     }
-    Some(measured)
+    Some(Measured { about: cell["about"].as_str()?.to_owned(), samples: measured })
 }
 
 /// Where a program in `target/release/deps` writes its report.

@@ -124,7 +124,7 @@ fn neighbours(options: &Options, name: &'static str, log: &str) -> Cell {
         for (ratio, measure) in [("p50, of it", "p50, ms"), ("p99, of it", "p99, ms")] {
             cell.ratio_of(disturbance, ratio, measure, &reference, Ratio::Amount);
         }
-        cell.ratio_of(disturbance, "replay, times as fast", "replay, s", &reference, Ratio::Speed);
+        cell.ratio_of(disturbance, "replay speed, of its", "replay, s", &reference, Ratio::Speed);
     }
     cell
 }

@@ -43,7 +43,7 @@ const SIZES: [(usize, &str, bool); 3] =
 
 pub(crate) fn run(options: &Options, report: &mut Report) {
     for (keys, name, quick) in SIZES {
-        if options.wants(name) && (quick || !options.quick) {
+        if (quick || !options.quick) && options.wants(name) {
             report.add(reads_cell(options, keys, name));
         }
     }

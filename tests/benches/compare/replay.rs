@@ -100,7 +100,7 @@ pub(crate) fn ours() -> (&'static str, &'static str) {
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     for (workload, contenders, quick) in WORKLOADS {
-        if options.wants(workload.name) && (quick || !options.quick) {
+        if (quick || !options.quick) && options.wants(workload.name) {
             report.add(cell(options, bootstrap, &workload, contenders));
         }
     }

@@ -96,14 +96,27 @@ async fn a_cluster_names_no_brokers_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_only_writes_gets_no_answer() {
+async fn a_client_that_writes_gets_no_answer_while_nobody_reads() {
+    a_client_that_writes_gets_no_answer(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_gets_no_answer_while_others_read() {
+    a_client_that_writes_gets_no_answer(true).await;
+}
+
+async fn a_client_that_writes_gets_no_answer(is_read: bool) {
     let proxy = Proxy::listen().await;
     let properties = vec![("advertised.listeners".to_owned(), format!("PLAINTEXT://{}", proxy.address()))];
     let broker = kafka::own(&BrokerOptions { properties, ..BrokerOptions::default() });
     proxy.forward(broker.bootstrap(), Arc::new(Nobody::default()));
     let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
-    // What asks is connected; what is connected from now on writes.
+    // What asks and reads is connected; what is connected from now on writes.
     let scratch = Scratch::at(&proxy.address(), options, 1).await;
+    let table = match is_read {
+        true => Some(scratch.table(Codecs::default()).await),
+        false => None,
+    };
     let before = proxy.connections();
     scratch.put("a", Some(b"1")).await;
     proxy.hold_from(before);
@@ -114,5 +127,8 @@ async fn a_client_that_only_writes_gets_no_answer() {
     assert!(held.elapsed() < 3 * PROMISE, "it took {:?}", held.elapsed());
     proxy.release();
     scratch.put("a", Some(b"3")).await;
+    if let Some(table) = table {
+        eventually_async("the table follows on", || table.get("a").filter(|entry| entry.json() == "3")).await;
+    }
     Tally { faults: 1, acknowledged: 2, ..Tally::default() }.tell();
 }

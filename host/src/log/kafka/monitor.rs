@@ -135,7 +135,9 @@ impl Monitor {
                 self.heard.recover(Instant::now());
             }
             // Whether it is the cluster or the client that is silent, another client finds out.
-            names.extend(self.writing.unanswered(self.patience));
+            let unanswered = self.writing.unanswered(self.patience);
+            // A question names a topic once, or is refused.
+            names.extend(unanswered.filter(|name| !names.contains(name)));
             if names.is_empty() {
                 continue;
             }

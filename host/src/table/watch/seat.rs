@@ -93,6 +93,8 @@ struct Difference {
     seen: Seen,
     view: Arc<View>,
     cause: Cause,
+    /// How many publications it stands for that a watcher of every change would have seen.
+    missed: u64,
     /// How many pages of rows were compared, and whether that is all of them.
     pages: usize,
     is_compared: bool,
@@ -159,15 +161,17 @@ impl Seat {
         self.wake.notify_one();
     }
 
-    /// What led from a view to the newest one was not written down: the difference is shown
+    /// What led from a view to the newest one was not recorded: the difference is shown
     /// instead, with the status if that is new. Nothing else is known to the watcher yet.
     pub(super) fn bridge(&self, before: Arc<View>, hub: &Hub) {
+        let has_records = before.counters.records != hub.newest().counters.records;
         let mut state = lock(&self.state);
         let pending = state.pending.take();
         if let Some(status) = pending.and_then(|pending| hub.status_since(pending.from)) {
             state.status = Some(status);
         }
-        state.difference = Some(Difference::new(Seen::of(before), hub.newest().clone(), Cause::Difference));
+        let difference = Difference::new(Seen::of(before), hub.newest().clone(), Cause::Difference);
+        state.difference = Some(Difference { missed: u64::from(has_records), ..difference });
         drop(state);
         self.wake.notify_one();
     }
@@ -209,6 +213,10 @@ impl Seat {
         }
         let hub = locked(hub);
         let mut state = lock(&self.state);
+        if state.difference.is_some() {
+            // It came between the two locks.
+            return Step::Yield;
+        }
         if std::mem::take(&mut state.must_restart) {
             state.queue.push_back(WatchEvent::Restarted);
             state.list(&hub);
@@ -274,6 +282,10 @@ impl State {
             });
         }
         if let Some(difference) = &mut self.difference {
+            let missed = std::mem::take(&mut difference.missed);
+            if missed > 0 && self.is_every {
+                return Some(Step::Event(WatchEvent::Lagged(missed)));
+            }
             return Some(match difference.next(filter) {
                 Some(Some(change)) => Step::Event(WatchEvent::Change(change)),
                 Some(None) => Step::Yield,
@@ -356,15 +368,13 @@ impl State {
                 self.queue.push_back(WatchEvent::Restarted);
                 self.list(hub);
             }
-            (is_every, is_switched, Some(seen)) => {
-                if is_every && missed > 1 {
-                    self.queue.push_back(WatchEvent::Lagged(missed - 1));
-                }
+            (_, is_switched, Some(seen)) => {
                 if is_switched {
                     self.queue.push_back(WatchEvent::Generation(newest.generation));
                 }
                 let cause = if is_switched { Cause::Generation } else { Cause::Difference };
-                self.difference = Some(Difference::new(seen, newest.clone(), cause));
+                let difference = Difference::new(seen, newest.clone(), cause);
+                self.difference = Some(Difference { missed: missed - 1, ..difference });
             }
         }
         self.status = hub.status_since(from);
@@ -398,7 +408,7 @@ impl Entries {
 
 impl Difference {
     fn new(seen: Seen, view: Arc<View>, cause: Cause) -> Self {
-        Self { seen, view, cause, pages: 0, is_compared: false, found: VecDeque::new() }
+        Self { seen, view, cause, missed: 0, pages: 0, is_compared: false, found: VecDeque::new() }
     }
 
     /// The next change; `Some(None)` if many rows were looked at.
