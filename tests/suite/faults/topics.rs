@@ -118,7 +118,8 @@ async fn records_are_deleted_that_were_read_and_their_entries_go() {
             WatchEvent::Change(change) if change.cause == Cause::Retention => {
                 *gone.entry(change.key().to_owned()).or_insert(0) += 1;
             }
-            WatchEvent::Change(_) => {}
+            // On a busy machine, it may lag for a moment.
+            WatchEvent::Change(_) | WatchEvent::Status(_) => {}
             other => panic!("{other:?}"),
         }
     }
