@@ -164,7 +164,7 @@ async fn relay(client: TcpStream, to: &str, between: &impl Between, gate: Gate) 
     }
 }
 
-/// A request or an answer: its length and that many bytes.
+/// A request or a response: a length in four bytes, then that many bytes.
 async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = stream.read_u32().await?;
     let mut bytes = vec![0; length as usize];

@@ -62,11 +62,11 @@ async fn shutdown() {
     }
 }
 
-/// Whether the terminal is gone.
+/// Whether SIGHUP came.
 static HUNG_UP: AtomicBool = AtomicBool::new(false);
 
-/// Whether the end of the terminal ends this. It is told twice, by the shell and by the system, and
-/// the second time is no impatience.
+/// Whether SIGHUP counts as a request to end. A closed terminal sends it twice, by its shell and by
+/// the kernel: the second must not cut short what the first began.
 fn may_hang_up() -> bool {
     !HUNG_UP.load(Ordering::Relaxed) && !is_ignored(SignalKind::hangup())
 }

@@ -48,7 +48,7 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// What a whole batch may become before its turn; what is more is decoded in parts, in its turn.
 const WHOLE_BYTES: usize = 2 * PART_BYTES;
 
-/// What codecs of ours decode at once where it comes from.
+/// Batches up to this size are decoded by built-in codecs on the task that reads them.
 const SMALL_BYTES: usize = 4 * 1024;
 
 /// One step of a partition's ordered stream.
