@@ -17,7 +17,7 @@ pub trait Between: Send + Sync + 'static {
     fn closed(&self) {}
     /// A request is on its way.
     fn request(&self, _request: &[u8]) {}
-    /// What the client gets for an answer; `request` begins with its API key and version.
+    /// The response that the client gets; `request` begins with its API key and version.
     fn answer(&self, _request: &[u8], answer: Vec<u8>) -> Vec<u8> {
         answer
     }
@@ -99,7 +99,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a connection waits while it is held.
+/// Stops a connection's traffic while it is held.
 #[derive(Clone)]
 struct Gate {
     number: usize,

@@ -252,7 +252,7 @@ impl Works<'_> {
     }
 }
 
-/// What takes a runtime's thread for too long: so many records.
+/// From this many records on, applying them takes too long for a thread of the runtime.
 const LONG: usize = 2048;
 
 /// Does something while the entries that are served expire.

@@ -142,7 +142,7 @@ fn measure(program: &Path, cell: &str, options: &Options) -> Option<Measured> {
     Some(Measured { about: cell["about"].as_str()?.to_owned(), samples: measured })
 }
 
-/// Where a program in `target/release/deps` writes its report.
+/// The report that a program in `target/release/deps` writes.
 fn report_of(program: &Path) -> PathBuf {
     program.ancestors().nth(3).unwrap().join("bench/report.json")
 }
@@ -158,8 +158,8 @@ fn worse_rows(sampled: &Sampled) -> Vec<String> {
     worse.map(told).collect()
 }
 
-/// Whether samples are worse: their median by more than is tolerated, and none of them as good as
-/// one of the others.
+/// Whether the samples of `here` are worse: the median by more than the tolerance, and the two ranges
+/// do not overlap.
 fn is_worse(better: Better, here: &Samples, there: &Samples) -> bool {
     let sorted = |samples: &Samples| {
         let mut sorted = samples.clone();

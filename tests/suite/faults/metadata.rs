@@ -21,7 +21,7 @@ const STALE_AFTER: Duration = Duration::from_secs(2);
 /// How soon a table is up to date after brokers are named again.
 const PROMISE: Duration = Duration::from_secs(2 * 2 + 5);
 
-/// Takes the brokers out of what clients are told, while that is switched on.
+/// Removes the brokers from metadata responses while it is on.
 #[derive(Debug, Default)]
 struct Nobody {
     is_on: AtomicBool,

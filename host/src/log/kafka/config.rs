@@ -72,7 +72,7 @@ const TRANSACTION_MILLIS: &str = "60000";
 pub(super) enum BatchSize {
     /// As large as clients make them.
     Default,
-    /// No larger than so many bytes, but for a record that alone is larger.
+    /// At most this many bytes, except for a single record that is larger.
     AtMost(u64),
     /// A batch for each record: batches were refused, and the topic does not tell what it takes.
     OneRecord,
