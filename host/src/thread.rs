@@ -29,10 +29,23 @@ pub(crate) fn aside(work: impl FnOnce() + Send + 'static) {
 /// another thread, and this one is none of the runtime's as long as it takes.
 pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
+    #[cfg(test)]
+    LONG_CALLS.set(LONG_CALLS.get() + 1);
     match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static LONG_CALLS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How often this thread has called [`long`].
+#[cfg(test)]
+pub(crate) fn long_calls() -> usize {
+    LONG_CALLS.get()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use rpds::StackSync;
 pub(super) use index::KeyHash;
 
 use crate::table::entry::Entry;
+use crate::thread::long;
 use index::Index;
 use order::{Order, Place};
 use paged::{Paged, Pair};
@@ -30,6 +31,10 @@ use sort::{Ranked, sort_by_group, sort_by_key};
 
 /// How many rows a page has, about.
 const ROWS_PER_PAGE: usize = 32;
+
+/// An index of this many rows takes longer to rebuild than a task may hold its runtime thread:
+/// 0.1 ms.
+const LARGE_INDEX: usize = 4096;
 
 /// The rows of a moment. Of all clones only the newest is written to.
 #[derive(Debug, Clone)]
@@ -267,10 +272,13 @@ impl Rows {
     /// rows that are gone.
     fn make_room(&mut self) {
         let all_live = self.index.used() == self.len;
-        let rows = &self.rows;
-        self.index = self.index.made_anew(self.len + self.len / 2 + 8, |hash, number| {
-            all_live || rows.get(number as usize).is_some_and(|row| KeyHash::of(row.key()) == hash)
-        });
+        let (rows, index) = (&self.rows, &self.index);
+        let rebuild = || {
+            index.made_anew(self.len + self.len / 2 + 8, |hash, number| {
+                all_live || rows.get(number as usize).is_some_and(|row| KeyHash::of(row.key()) == hash)
+            })
+        };
+        self.index = if index.used() < LARGE_INDEX { rebuild() } else { long(rebuild) };
     }
 }
 
@@ -339,6 +347,7 @@ mod tests {
 
     use super::*;
     use crate::table::entry::{EntryMaker, Origin};
+    use crate::thread::long_calls;
 
     fn row(key: &str, pair: Option<(&str, &str)>) -> (Entry, KeyHash) {
         let origin = Origin { partition: 0, offset: 0, timestamp: 0 };
@@ -377,6 +386,26 @@ mod tests {
         }
         assert!(rows.index.used() < 400, "{}", rows.index.used());
         assert_eq!(rows.iter().count(), rows.len());
+    }
+
+    #[test]
+    fn a_single_row_that_makes_a_large_index_grow_does_not_hold_up_the_runtime() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let growing = runtime.spawn(async {
+            let mut rows = Rows::unsorted();
+            let (mut growths, mut moved) = (0, 0);
+            for n in 0..20 * LARGE_INDEX {
+                let (entry, hash) = row(&format!("key-{n}"), None);
+                let (grows, before) = (rows.index.is_full() && n >= LARGE_INDEX, long_calls());
+                rows.set(entry, hash);
+                growths += usize::from(grows);
+                moved += long_calls() - before;
+            }
+            (growths, moved)
+        });
+        let (growths, moved) = runtime.block_on(growing).unwrap();
+        assert!(growths > 3, "{growths}");
+        assert_eq!(moved, growths);
     }
 
     #[test]
