@@ -26,10 +26,10 @@
 
 mod compact;
 mod error;
-mod keeper;
 mod load;
 mod manifest;
 mod segment;
+mod writer;
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -37,8 +37,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use error::CheckpointError;
-pub(crate) use keeper::{Keeper, Kept};
 pub(crate) use load::{Loaded, Wanted};
+pub(crate) use writer::{CheckpointRecord, CheckpointWriter};
 
 use crate::log::{Offset, Partition};
 use crate::private;

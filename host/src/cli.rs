@@ -20,6 +20,8 @@ mod read;
 mod topic;
 mod write;
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 pub use args::Args;
@@ -29,6 +31,9 @@ pub use logging::{log_failure, start_logging};
 
 use args::{CheckpointCommand, CodecCommand, Command, TopicCommand};
 use output::Output;
+
+/// How long a command that runs until Ctrl-C may take to end.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How often the command was told to end.
 type Stopping = watch::Receiver<u8>;
@@ -49,7 +54,12 @@ pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError>
     let ended = tokio::select! {
         ended = &mut command => ended,
         () = shutdown() => match end {
-            OnShutdown::Done => return Ok(Exit::Done),
+            OnShutdown::Done => {
+                stop.send_replace(1);
+                // It may be blocked by whoever reads its output.
+                let _ = tokio::time::timeout(GRACE, command).await;
+                return Ok(Exit::Done);
+            }
             OnShutdown::Interrupted => return Err(CliError::Interrupted),
             OnShutdown::Finish => {
                 stop.send_replace(1);
@@ -79,7 +89,7 @@ async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
         Command::Dump(args) => read::dump(args, output).await,
         Command::Status(args) => read::status(args, output).await,
         Command::Rejects(args) => read::rejects(args, output).await,
-        Command::Watch(args) => follow::watch(args, output).await,
+        Command::Watch(args) => follow::watch(args, output, stopping).await,
         Command::Set(args) => write::set(args, output, stopping).await,
         Command::Delete(args) => write::delete(args, output, stopping).await,
         Command::Import(args) => import::import(args, output, stopping).await,

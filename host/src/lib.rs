@@ -64,6 +64,7 @@ mod file;
 mod memory;
 mod packed;
 mod private;
+mod sync;
 mod thread;
 
 pub use memory::set_process_limit;

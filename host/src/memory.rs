@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// The part of what the machine, or the container, has that a process may take by default, in
 /// percent: the rest is for what tables cannot see, such as clients' queues and the page cache.
@@ -26,7 +28,7 @@ pub fn set_process_limit(bytes: u64) {
 pub(crate) fn over_process_limit() -> Option<(u64, u64)> {
     static SAMPLE: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
     let now = Instant::now();
-    let mut sample = SAMPLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sample = lock(&SAMPLE);
     let used = match *sample {
         Some((at, used)) if now.saturating_duration_since(at) < LOOK => used,
         _ => {

@@ -15,18 +15,18 @@ pub(crate) fn spawn<T: Send + 'static>(
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work)
 }
 
-/// Does what may block: here, or beside the runtime that this thread belongs to.
-#[cfg(feature = "kafka")]
-pub(crate) fn aside(work: impl FnOnce() + Send + 'static) {
+/// Runs what may take long, or block, on a thread for that; outside of a runtime, here. Returns at
+/// once.
+pub(crate) fn run_aside(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
-        // Nobody waits for it.
+        // Nobody waits for the result.
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
         Err(_) => work(),
     }
 }
 
-/// Does long work of a task. On a runtime of several threads, its other tasks go on meanwhile on
-/// another thread, and this one is none of the runtime's as long as it takes.
+/// Runs long work of a task. On a runtime with several threads, other tasks continue on another
+/// thread meanwhile, and this thread is not one of the runtime's while the work runs.
 pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ktables::Packed;
-use ktables::codec::{Answers, CodecFailure, Encoded, Json, PackedAnswers, ValueCodec};
+use ktables::codec::{Answers, Codec, CodecFailure, Encoded, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 use ktables_tests::{TOPIC, component};
 
@@ -41,19 +41,21 @@ fn batch(size: usize) -> Packed {
 #[derive(Debug)]
 struct Copy;
 
+impl Codec for Copy {}
+
 impl ValueCodec for Copy {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         Ok(raw.iter().map(Ok).collect())
     }
 
-    fn encode(&self, _: &[&str]) -> Answers<Encoded> {
+    fn encode_values(&self, _: &[&str]) -> Answers<Encoded> {
         Ok(Vec::new())
     }
 }
 
 fn decode(bencher: Bencher<'_, '_>, codec: Arc<dyn ValueCodec>, size: usize) {
     let batch = batch(size);
-    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| codec.decode(black_box(&batch), &[]));
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| codec.decode_values(black_box(&batch), &[]));
 }
 
 fn guest(name: &str, mode: &str) -> Arc<dyn ValueCodec> {

@@ -11,8 +11,8 @@ use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{LogError, NewRecord};
 use ktables::table::{CheckpointStats, Status, Table, TableBuilder, WatchEvent, WatchStart};
 use ktables_tests::{
-    HeldClock, On, PATIENCE, Running, Scratch, Tally, Wrapped, eventually_async, on_each_log, record, run,
-    succeed,
+    FaultTally, HeldClock, On, PATIENCE, Running, Scratch, Wrapped, eventually_async, on_each_log, record,
+    run, succeed,
 };
 use tempfile::TempDir;
 
@@ -198,7 +198,7 @@ async fn a_table_that_was_away_for_longer_than_tombstones_live_replays_its_topic
     clock.advance(Duration::from_secs(7200));
     let told = tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap();
     assert!(
-        matches!(&told, WatchEvent::Status(Status::Degraded(why)) if why.contains("was away")),
+        matches!(&told, WatchEvent::Status(Status::Degraded(why)) if why.contains("did not follow")),
         "{told:?}"
     );
     eventually_async("it is replayed", || {
@@ -206,7 +206,7 @@ async fn a_table_that_was_away_for_longer_than_tombstones_live_replays_its_topic
     })
     .await;
     let CheckpointStats { unused, failed, .. } = stats(&table);
-    assert!(unused.is_some_and(|why| why.contains("was away")) && failed.is_none());
+    assert!(unused.is_some_and(|why| why.contains("did not follow")) && failed.is_none());
     assert_eq!(table.get("a").unwrap().json(), "1");
     table.stop().await;
     // What was replayed is as good as new.
@@ -318,7 +318,7 @@ async fn damage_in_any_block_is_found_and_the_topic_replayed() {
     std::fs::remove_file(gone.unwrap()).unwrap();
     let table = kept(&scratch, folder.path()).await;
     assert_eq!((seen(&table), stats(&table).unused.is_some()), (expected, true));
-    Tally::of(3 * blocks as u64 + 1).tell();
+    FaultTally::of(3 * blocks as u64 + 1).tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,7 +381,7 @@ async fn a_process_that_is_killed_at_any_moment_leaves_a_sound_checkpoint_or_non
         drop(table);
         eventually_async("the folder is free", || checkpoint_is_free(place)).await;
     }
-    Tally::of(12).tell();
+    FaultTally::of(12).tell();
 }
 
 fn checkpoint_is_free(folder: &str) -> Option<()> {
@@ -434,7 +434,7 @@ async fn a_full_disk_ends_the_checkpoint_and_not_the_table() {
     let again = kept(&scratch, &folder).await;
     assert!(stats(&again).loaded >= 50, "{:?}", stats(&again));
     assert_eq!(seen(&again), expected);
-    Tally::of(1).tell();
+    FaultTally::of(1).tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]

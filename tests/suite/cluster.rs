@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use ktables::codec::Codecs;
-use ktables::log::{Header, Headers, Isolation, LogOptions, NewRecord, StreamItem, TopicNews};
+use ktables::log::{Header, Headers, Isolation, LogOptions, NewRecord, StreamItem, TopicEvent};
 use ktables::table::{Status, Table, WatchEvent, WatchStart};
 use ktables::writer::Writer;
 use ktables_tests::kafka::{self, Transactional};
@@ -236,7 +236,7 @@ async fn headers_and_timestamps_and_null_and_empty_come_as_they_were_written() {
     scratch.write(records).await;
     let ranges = scratch.log.offsets(&scratch.topic).await.unwrap();
     let mut streams = scratch.log.read(&scratch.topic, &ranges, Headers::Wanted).await.unwrap();
-    let TopicNews::Partition(mut stream) = streams.next().await.unwrap().unwrap() else { panic!() };
+    let TopicEvent::Partition(mut stream) = streams.next().await.unwrap().unwrap() else { panic!() };
     let mut seen = Vec::new();
     while seen.len() < 4 {
         if let StreamItem::Records(batch) = stream.next().await.unwrap().unwrap() {

@@ -42,7 +42,7 @@ async fn the_deb822_component_reads_and_writes_real_stanzas() {
     assert!(writer.clone().verify(Verify::Decodes).set("bash", r#"{"Package": " bash"}"#).await.is_ok());
     let refused = writer.set("bash", r#"{"Version": "1"}"#).await;
     assert!(
-        matches!(&refused, Err(WriteError::Rejected { rejection, .. }) if rejection.message.contains("Package"))
+        matches!(&refused, Err(WriteError::Rejected { reason, .. }) if reason.message.contains("Package"))
     );
 }
 
@@ -200,7 +200,7 @@ fn what_is_measured_gives_values_back_and_checks_them() {
     for (mode, fault) in [("copy", RejectKind::InvalidJson), ("json", RejectKind::Malformed)] {
         let config = format!("{{\"mode\":\"{mode}\"}}");
         let codec = component("mirror").value_codec(TOPIC, &config).unwrap();
-        let answers = codec.decode(&raw, &[]).unwrap();
+        let answers = codec.decode_values(&raw, &[]).unwrap();
         let answers: Vec<_> =
             answers.iter().map(|answer| answer.map_err(|rejection| rejection.kind)).collect();
         assert_eq!(answers, [Ok(&b"{\"a\":1}"[..]), Err(fault)]);
@@ -225,7 +225,7 @@ fn fuel_is_the_same_each_time_and_more_for_more() {
 #[test]
 fn built_in_keys_are_the_bytes() {
     let raw = [&b"\xff\x00"[..]].iter().collect();
-    assert!(Utf8.decode(&raw).unwrap().into_one().is_err());
-    assert_eq!(KeyCodec::decode(&ktables::codec::Bytes, &raw).unwrap().into_one().unwrap(), b"/wA=");
-    assert!(KeyCodec::decode(&Json, &raw).unwrap().into_one().is_err());
+    assert!(KeyCodec::decode_keys(&Utf8, &raw).unwrap().into_one().is_err());
+    assert_eq!(ktables::codec::Bytes.decode_keys(&raw).unwrap().into_one().unwrap(), b"/wA=");
+    assert!(Json.decode_keys(&raw).unwrap().into_one().is_err());
 }

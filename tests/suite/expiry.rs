@@ -8,7 +8,7 @@ use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::log::NewRecord;
 use ktables::table::{Cause, Clock, Table, WatchEvent, WatchStart, Watcher};
 use ktables_tests::{
-    HeldClock, On, PATIENCE, Scratch, Tally, eventually_async, on_each_log, record, succeed,
+    FaultTally, HeldClock, On, PATIENCE, Scratch, eventually_async, on_each_log, record, succeed,
 };
 
 const TTL: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ async fn what_is_not_written_again_is_hidden_and_comes_back(on: On) {
     write(&scratch, &clock, "1:gc", Some(b"3"), 31).await;
     let table = table(&scratch, &clock).await;
     assert_eq!(keys(&table), ["1:ga", "1:gb"]);
-    assert_eq!(table.expired("1:gc").unwrap().json(), "3");
+    assert_eq!(table.get_expired("1:gc").unwrap().json(), "3");
     let mut watcher = table.watch(WatchStart::Now);
     clock.advance(Duration::from_secs(2));
     becomes(&table, &["1:ga"]).await;
@@ -62,7 +62,7 @@ async fn what_is_not_written_again_is_hidden_and_comes_back(on: On) {
     write(&scratch, &clock, "1:gc", None, 0).await;
     scratch.sync(&table).await;
     assert_eq!(next(&mut watcher).await, ("1:gb".to_owned(), Cause::Record, true));
-    assert_eq!((table.expired("1:gb"), table.expired("1:gc")), (None, None));
+    assert_eq!((table.get_expired("1:gb"), table.get_expired("1:gc")), (None, None));
     // The one that was replaced does not expire by its old record.
     clock.advance(Duration::from_secs(25));
     becomes(&table, &["1:gb"]).await;
@@ -92,7 +92,7 @@ async fn a_clock_that_is_set_hides_and_shows(on: On) {
         assert_eq!(seen[&(key.to_owned(), Cause::Expired, false)], 3);
         assert_eq!(seen[&(key.to_owned(), Cause::Revived, true)], 3);
     }
-    Tally::of(6).tell();
+    FaultTally::of(6).tell();
 }
 
 async fn what_is_over_is_hidden_while_the_topic_is_missing_and_loaded_again(on: On) {

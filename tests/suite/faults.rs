@@ -19,7 +19,9 @@ use ktables::log::{LogError, LogOptions};
 use ktables::table::{Status, Table};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::{Broker, BrokerOptions};
-use ktables_tests::{Held, PATIENCE, Running, Scratch, Tally, contents, eventually_async, kafka, record};
+use ktables_tests::{
+    FaultTally, Held, PATIENCE, Running, Scratch, contents, eventually_async, kafka, record,
+};
 use serde_json::{Value, json};
 
 /// A broker of the test's own and a topic on it, read by a log that notices silence
@@ -83,7 +85,7 @@ async fn a_watch_over_a_killed_broker_shows_every_change_once_and_the_status_bet
     lines.extend(watch.rest());
     lines.retain(|line| line["event"].is_null());
     assert_eq!(lines.len(), 1, "{lines:?}");
-    Tally { acknowledged: written.number, ..Tally::of(2) }.tell();
+    FaultTally { acknowledged: written.number, ..FaultTally::of(2) }.tell();
 }
 
 /// What was written and not seen yet.
@@ -149,7 +151,7 @@ async fn a_broker_killed_while_a_table_loads_costs_only_time() {
     status(&table, "caught_up").await;
     assert_eq!(contents(&table), expected);
     assert_eq!(table.stats().records, 30_000);
-    Tally { acknowledged: 30_000, ..Tally::of(1) }.tell();
+    FaultTally { acknowledged: 30_000, ..FaultTally::of(1) }.tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +192,7 @@ async fn a_broker_killed_while_somebody_writes_loses_nothing_that_was_acknowledg
     assert_eq!(contents(&table), expected);
     let fresh = scratch.table(Codecs::default()).await;
     assert_eq!(contents(&fresh), expected);
-    Tally { acknowledged: 30_000, ..Tally::of(2) }.tell();
+    FaultTally { acknowledged: 30_000, ..FaultTally::of(2) }.tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +225,7 @@ async fn what_is_not_acknowledged_when_a_writer_ends_is_listed() {
     scratch.put("d", Some(b"3")).await;
     scratch.sync(&table).await;
     assert_eq!(table.get("d").unwrap().json(), "3");
-    Tally { acknowledged: 2, ..Tally::of(1) }.tell();
+    FaultTally { acknowledged: 2, ..FaultTally::of(1) }.tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,5 +242,5 @@ async fn a_paused_broker_is_noticed_and_forgiven() {
     scratch.put("a", Some(b"1")).await;
     tokio::time::timeout(PATIENCE, scratch.sync(&table)).await.unwrap();
     assert_eq!(table.get("a").unwrap().json(), "1");
-    Tally { acknowledged: 1, ..Tally::of(1) }.tell();
+    FaultTally { acknowledged: 1, ..FaultTally::of(1) }.tell();
 }

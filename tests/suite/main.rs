@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod access;
+mod architecture;
 mod checkpoints;
 mod cli;
 mod cluster;
@@ -10,6 +11,7 @@ mod codecs;
 mod expiry;
 mod faults;
 mod files;
+mod generations;
 mod imports;
 mod interop;
 mod kafka_refusals;
@@ -24,6 +26,7 @@ mod poison;
 mod processes;
 mod readme;
 mod rejects;
+mod resuming;
 mod rules;
 mod scale;
 mod table;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ktables::Packed;
 use ktables::codec::{
-    Answers, CodecFailure, Codecs, Encoded, Json, PackedAnswers, RejectKind, Utf8, ValueCodec,
+    Answers, Codec, CodecFailure, Codecs, Encoded, Json, PackedAnswers, RejectKind, Utf8, ValueCodec,
 };
 use ktables::log::{Header, LogOptions, NewTopic, TopicDescription};
 use ktables::table::{Status, Table};
@@ -78,7 +78,7 @@ async fn check_beside(count: u8) {
         assert_eq!(table.get("new-19").unwrap().json(), "2");
     }
     for table in loops {
-        assert!(table.rejects().iter().all(|reject| reject.rejection.kind == RejectKind::Deadline));
+        assert!(table.rejects().iter().all(|reject| reject.reason.kind == RejectKind::Deadline));
         assert!(table.stats().records < LOOPING as u64, "the loops were not in the way");
     }
 }
@@ -145,8 +145,14 @@ async fn a_table_whose_codec_is_slow_says_so_on_a_directory() {
 #[derive(Debug)]
 struct Broken;
 
+impl Codec for Broken {}
+
 impl ValueCodec for Broken {
-    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(
+        &self,
+        raw: &'a Packed,
+        headers: &[&[Header]],
+    ) -> Result<PackedAnswers<'a>, CodecFailure> {
         if raw.iter().any(|value| value == b"panic") {
             panic!("asked to panic");
         }
@@ -156,17 +162,17 @@ impl ValueCodec for Broken {
         if raw.iter().any(|value| value == b"many") {
             return Ok([Ok("1"), Ok("2"), Ok("3")].into_iter().collect());
         }
-        ValueCodec::decode(&Json, raw, headers)
+        Json.decode_values(raw, headers)
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         if values.contains(&"\"panic\"") {
             panic!("asked to panic");
         }
         if values.contains(&"\"few\"") {
             return Ok(Vec::new());
         }
-        ValueCodec::encode(&Json, values)
+        Json.encode_values(values)
     }
 }
 
@@ -181,9 +187,9 @@ async fn a_native_codec_that_breaks_the_contract_costs_the_record_that_made_it_d
     scratch.write(records).await;
     let table = scratch.table(codecs.clone()).await;
     assert_eq!(contents(&table).len(), 300);
-    let kinds: Vec<RejectKind> = table.rejects().iter().map(|reject| reject.rejection.kind).collect();
+    let kinds: Vec<RejectKind> = table.rejects().iter().map(|reject| reject.reason.kind).collect();
     assert_eq!(kinds, [RejectKind::Trap, RejectKind::Contract, RejectKind::Contract, RejectKind::Trap]);
-    assert!(table.rejects()[0].rejection.message.contains("asked to panic"));
+    assert!(table.rejects()[0].reason.message.contains("asked to panic"));
     let writer = Writer::open(scratch.log.clone(), TOPIC, codecs).await.unwrap();
     let writes = ["1", "\"panic\"", "2", "\"few\"", "3"].into_iter().enumerate().map(|(n, value)| {
         let target = ktables::writer::Target::Key(format!("w{n}"));
@@ -197,18 +203,19 @@ async fn a_native_codec_that_breaks_the_contract_costs_the_record_that_made_it_d
 async fn a_native_codec_that_takes_long_delays_no_other_table() {
     #[derive(Debug)]
     struct Slow;
+    impl Codec for Slow {}
     impl ValueCodec for Slow {
-        fn decode<'a>(
+        fn decode_values<'a>(
             &self,
             raw: &'a Packed,
             headers: &[&[Header]],
         ) -> Result<PackedAnswers<'a>, CodecFailure> {
             std::thread::sleep(Duration::from_millis(300) * u32::try_from(raw.len()).unwrap());
-            ValueCodec::decode(&Json, raw, headers)
+            Json.decode_values(raw, headers)
         }
 
-        fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-            ValueCodec::encode(&Json, values)
+        fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
+            Json.encode_values(values)
         }
     }
     let scratch = Scratch::new(4).await;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind};
 use ktables::log::{EnsureTopic, LogError, LogOptions, NewRecord, NewTopic, OnPolicyMismatch, ensure_topic};
-use ktables::table::{CATCHUP_TIMEOUT, OnReject, Part, Status, Table, TableError, WatchEvent, WatchStart};
+use ktables::table::{
+    CATCHUP_TIMEOUT, OnReject, RecordPart, Status, Table, TableError, WatchEvent, WatchStart,
+};
 use ktables::writer::{WriteError, Writer};
 use ktables_broker::BrokerOptions;
 use ktables_tests::{
@@ -36,7 +38,7 @@ async fn nothing_is_shown_while_a_table_loads_and_all_partitions_count(on: On) {
     assert!(matches!(table.status(), Status::Loading), "{}", table.status());
     assert_eq!((table.len(), table.get("k1")), (0, None));
     let progress = table.stats().loading.unwrap();
-    assert_eq!((progress.done, progress.of), (4, 5));
+    assert_eq!((progress.done, progress.total), (4, 5));
     assert!(progress.to_string().contains("4 of 5 records, 80 %"), "{progress}");
     // No patience at all is degraded at once.
     let hasty = loading(&scratch, 1, Duration::ZERO).await;
@@ -120,7 +122,7 @@ async fn a_barrier_that_cannot_ask_tries_again_and_says_why_in_the_end(on: On) {
     assert!(log.barriers() > asked);
     log.out_of_reach(u32::MAX);
     let stale = table.barrier(Duration::from_millis(300)).await;
-    let text = format!("{stale:?}");
+    let text = stale.to_string();
     assert!(!stale.is_fresh() && text.contains("300ms") && text.contains("for once"), "{text}");
 }
 
@@ -134,10 +136,10 @@ async fn waiting_ends_when_a_table_does(on: On) {
         table.stop().await;
     };
     let (waited, ()) = tokio::join!(table.wait_for(std::slice::from_ref(&far), hour), stop);
-    assert!(!waited.is_fresh() && format!("{waited:?}").contains("stopped"), "{waited:?}");
+    assert!(!waited.is_fresh() && waited.to_string().contains("stopped"), "{waited:?}");
     // Stopped, with nothing newer: no table says it is fresh that follows nothing.
     let stale = table.barrier(hour).await;
-    assert!(format!("{stale:?}").contains("stopped"), "{stale:?}");
+    assert!(stale.to_string().contains("stopped"), "{stale:?}");
     assert!(matches!(table.ready().await, Ok(Status::Stopped)));
     table.stop().await;
     assert!(matches!(table.status(), Status::Stopped));
@@ -189,10 +191,14 @@ async fn what_a_table_leaves_out_is_counted_apart_and_is_no_change(on: On) {
     assert_eq!(stats.rejects.values().sum::<u64>(), 3);
     let rejects = table.rejects();
     let parts: Vec<_> = rejects.iter().map(|reject| (reject.part, reject.key.as_deref())).collect();
-    let expected =
-        [(Part::Value, None), (Part::Key, None), (Part::Value, Some("1:gb")), (Part::Value, Some("1:gc"))];
+    let expected = [
+        (RecordPart::Value, None),
+        (RecordPart::Key, None),
+        (RecordPart::Value, Some("1:gb")),
+        (RecordPart::Value, Some("1:gc")),
+    ];
     assert_eq!(parts, expected);
-    assert_eq!(rejects[0].rejection.kind, RejectKind::Keyless);
+    assert_eq!(rejects[0].reason.kind, RejectKind::Keyless);
     let mut told = Vec::new();
     while told.len() < 6 {
         told.push(match watcher.next().await.unwrap() {
@@ -234,7 +240,7 @@ async fn a_topic_that_goes_while_a_table_loads_is_waited_for(on: On) {
         table.get("new").ok_or_else(|| table.status().to_string())
     })
     .await;
-    assert!(!table.status().is_over() && table.get("old").is_none(), "{}", table.status());
+    assert!(!table.status().is_final() && table.get("old").is_none(), "{}", table.status());
 }
 
 on_each_log! {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ktables::codec::{Codecs, RejectKind};
-use ktables::table::{Part, Status, Table};
+use ktables::table::{RecordPart, Status, Table};
 use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
 use ktables_tests::{
     Running, Scratch, TOPIC, component_path, component_within, engine_options, record, succeed,
@@ -57,13 +57,13 @@ async fn check(guest: &str, poisons: &[(&str, RejectKind)], limits: Limits) {
     }
     let rejects = table.rejects();
     let kinds: BTreeMap<String, RejectKind> =
-        rejects.iter().map(|reject| (reject.key.clone().unwrap().into(), reject.rejection.kind)).collect();
+        rejects.iter().map(|reject| (reject.key.clone().unwrap().into(), reject.reason.kind)).collect();
     let expected: BTreeMap<String, RejectKind> =
         poisons.iter().map(|(poison, kind)| (format!("bad-{poison}"), *kind)).collect();
     assert_eq!(kinds, expected, "{rejects:#?}");
     assert_eq!(rejects.len(), poisons.len());
     for reject in &rejects {
-        let digest = &reject.rejection.component.as_ref().unwrap().digest;
+        let digest = &reject.reason.component.as_ref().unwrap().digest;
         assert_eq!(digest, &component.id().digest);
         assert!(reject.raw.starts_with(b"poison:"));
     }
@@ -112,10 +112,10 @@ async fn a_key_that_breaks_its_codec_or_its_scheme_is_rejected_alone() {
         let rejects = table.rejects();
         let kinds: BTreeMap<String, RejectKind> = rejects
             .iter()
-            .map(|reject| (String::from_utf8(reject.raw.clone()).unwrap(), reject.rejection.kind))
+            .map(|reject| (String::from_utf8(reject.raw.clone()).unwrap(), reject.reason.kind))
             .collect();
         assert_eq!(kinds, expected, "{rejects:#?}");
-        assert!(rejects.iter().all(|reject| reject.part == Part::Key && reject.key.is_none()));
+        assert!(rejects.iter().all(|reject| reject.part == RecordPart::Key && reject.key.is_none()));
         // The reader is alive.
         scratch.put("good.0", Some(b"2")).await;
         scratch.sync(&table).await;
@@ -144,8 +144,7 @@ async fn faults_say_what_happened_and_which_limit_to_raise() {
         scratch.put(poison, Some(format!("poison:{poison}").as_bytes())).await;
     }
     let table = scratch.table(codecs).await;
-    let messages: Vec<String> =
-        table.rejects().iter().map(|reject| reject.rejection.message.clone()).collect();
+    let messages: Vec<String> = table.rejects().iter().map(|reject| reject.reason.message.clone()).collect();
     assert!(messages[0].contains("16777216") && messages[0].contains("limits.memory"), "{messages:?}");
     assert!(messages[1].contains("limits.deadline"), "{messages:?}");
 }

@@ -66,7 +66,7 @@ async fn halt_stands_still_before_the_record(on: On) {
         tokio::spawn(async move { live.wait_for(&[far], Duration::from_secs(3600)).await })
     };
     scratch.write(vec![record("b", Some(b"2")), record("a", Some(b"{")), record("c", Some(b"3"))]).await;
-    eventually_async("the table fails", || live.status().is_over().then_some(())).await;
+    eventually_async("the table fails", || live.status().is_final().then_some(())).await;
     assert_eq!(contents(&live), of(&[("a", "1"), ("b", "2")]));
     let Status::Failed(error) = live.status() else { panic!("{}", live.status()) };
     let TableError::Halted { reject, .. } = &*error else { panic!("{error}") };
@@ -75,7 +75,7 @@ async fn halt_stands_still_before_the_record(on: On) {
     assert_eq!(live.snapshot().positions().collect::<Vec<_>>(), [(0, 3)]);
     // Whoever waits is told, and who comes later, too.
     for stale in [waiting.await.unwrap(), live.barrier(PATIENCE).await] {
-        let text = format!("{stale:?}");
+        let text = stale.to_string();
         assert!(text.contains("failed") && text.contains("partition 0, offset 3"), "{text}");
     }
     live.stop().await;

@@ -28,7 +28,7 @@ fn raw_values(name: &str) -> Vec<Vec<u8>> {
     let codec: std::sync::Arc<dyn ValueCodec> = component(name).value_codec(TOPIC, "{}").unwrap();
     let values: Vec<String> = (0..200).map(service).collect();
     let texts: Vec<&str> = values.iter().map(String::as_str).collect();
-    let encoded = codec.encode(&texts).unwrap();
+    let encoded = codec.encode_values(&texts).unwrap();
     encoded.into_iter().map(|encoded: Result<Encoded, _>| encoded.unwrap().raw).collect()
 }
 

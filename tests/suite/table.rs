@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{Ack, LogError, NewRecord};
-use ktables::table::{Freshness, Status, Table, TableError, Tally, WatchEvent, WatchStart, Watcher};
+use ktables::table::{AnomalyCount, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
 use ktables_tests::{On, PATIENCE, Scratch, TOPIC, Wrapped, contents, eventually_async, on_each_log, record};
 
@@ -39,7 +39,10 @@ async fn catches_up_and_follows_on_one_and_four_partitions(on: On) {
         assert_eq!(contents(&table), expected);
         let stats = table.stats();
         assert_eq!((stats.records, stats.replayed, stats.entries), (1500, 1500, 500));
-        assert_eq!([stats.cross_partition, stats.older, stats.other_partitioner], [Tally::default(); 3]);
+        assert_eq!(
+            [stats.cross_partition, stats.older, stats.other_partitioner],
+            [AnomalyCount::default(); 3]
+        );
 
         scratch.put("key-7", Some(b"\"live\"")).await;
         scratch.put("new", Some(b"1")).await;
@@ -78,7 +81,7 @@ async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key(on: On) {
     let table = scratch.table(Codecs::default()).await;
     assert_eq!((table.stats().keyless, table.stats().rejects.len()), (1, 0));
     let listed = &table.rejects()[0];
-    assert_eq!((listed.rejection.kind, listed.offset, &*listed.raw), (RejectKind::Keyless, 0, &b"1"[..]));
+    assert_eq!((listed.reason.kind, listed.offset, &*listed.raw), (RejectKind::Keyless, 0, &b"1"[..]));
     assert_eq!(table.len(), 1);
     assert_eq!(table.get("").unwrap().json(), "2");
 }
@@ -232,7 +235,7 @@ async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place(on: On)
         } else {
             table.barrier(PATIENCE).await
         };
-        assert_eq!(freshness, Freshness::Fresh);
+        assert!(freshness.is_fresh(), "{freshness:?}");
         let entry = table.get(&key).unwrap();
         assert_eq!((entry.json(), entry.partition(), entry.offset()), (&*value, ack.partition, ack.offset));
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ktables::codec::{Codecs, LengthPrefixed};
-use ktables::table::{CHANGES_KEPT, Cause, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+use ktables::table::{
+    Cause, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
+};
 use ktables_tests::{On, PATIENCE, Scratch, on_each_log, record};
 
 async fn next(watcher: &mut Watcher) -> WatchEvent {
@@ -40,35 +42,6 @@ async fn a_watcher_that_comes_back_sees_what_it_missed_once(on: On) {
     }
     scratch.put("live", Some(b"1")).await;
     assert_eq!(change(&mut watcher).await, pair("live", "1"));
-}
-
-async fn a_watcher_whose_place_is_not_known_any_more_is_told_and_shown_everything(on: On) {
-    let scratch = on.scratch(1).await;
-    let table = scratch.table(Codecs::default()).await;
-    let mut watcher = table.watch(WatchStart::Now);
-    scratch.put("first", Some(b"1")).await;
-    assert_eq!(change(&mut watcher).await, pair("first", "1"));
-    let kept = watcher.token().unwrap();
-    let records = (0..=CHANGES_KEPT).map(|n| record(&format!("k{}", n % 5), Some(b"2")));
-    scratch.write(records.collect()).await;
-    scratch.sync(&table).await;
-    let elsewhere = scratch.table(Codecs::default()).await;
-    let _ = elsewhere.watch(WatchStart::Now);
-    for (table, why) in [(&table, "the ring goes on"), (&elsewhere, "another table's place")] {
-        let mut watcher = table.watch(WatchStart::Since(kept));
-        assert!(matches!(next(&mut watcher).await, WatchEvent::Restarted), "{why}");
-        assert_eq!(watcher.token(), None, "{why}: entries to come are behind no place");
-        let mut entries = 0;
-        loop {
-            match next(&mut watcher).await {
-                WatchEvent::Entry(_) => entries += 1,
-                WatchEvent::Synced => break,
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(entries, 6, "{why}");
-        assert!(watcher.token().is_some(), "{why}");
-    }
 }
 
 async fn a_watcher_of_a_part_sees_that_part_only(on: On) {
@@ -172,7 +145,7 @@ async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
         assert_eq!(change(&mut slow).await, pair("k", &number.to_string()));
         assert_eq!(change(&mut every).await, pair("k", &number.to_string()));
     }
-    let many = (0..=CHANGES_KEPT).map(|n| record(&format!("new{}", n % 5), Some(b"2")));
+    let many = (0..=MAX_HISTORY_EFFECTS).map(|n| record(&format!("new{}", n % 5), Some(b"2")));
     scratch.write(many.collect()).await;
     scratch.write(vec![record("gone", None), record("other", Some(b"2")), record("k", Some(b"2"))]).await;
     scratch.sync(&table).await;
@@ -216,7 +189,6 @@ async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
 on_each_log! {
     a_watcher_that_falls_behind_is_shown_the_difference_or_told,
     a_watcher_that_comes_back_sees_what_it_missed_once,
-    a_watcher_whose_place_is_not_known_any_more_is_told_and_shown_everything,
     a_watcher_of_a_part_sees_that_part_only,
     coming_and_going_while_others_write_neither_loses_nor_doubles_a_change,
 }

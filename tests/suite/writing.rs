@@ -37,7 +37,7 @@ async fn a_write_is_visible_before_it_returns_if_it_waits(on: On) {
     table.stop().await;
     let error = writer.set("k1", "1").await.unwrap_err();
     let WriteError::NotVisible { ack, reason } = &error else { panic!("{error}") };
-    assert!(ack.offset > 0 && reason.contains("stopped"), "{error}");
+    assert!(ack.offset > 0 && reason.to_string().contains("stopped"), "{error}");
 }
 
 async fn writes_as_one_are_all_there(on: On) {

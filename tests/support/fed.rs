@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, pending};
 use ktables::log::{
     Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicNews, TopicStream,
+    Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicEvent, TopicStream,
     Unacknowledged,
 };
 use tokio::sync::mpsc;
@@ -111,7 +111,7 @@ impl Log for FedLog {
         _: Headers,
     ) -> Result<TopicStream, LogError> {
         let stream = self.stream.lock().expect("not poisoned").take().ok_or(LogError::Closed)?;
-        let stream = TopicNews::Partition(PartitionStream::new(from[0], stream));
+        let stream = TopicEvent::Partition(PartitionStream::new(from[0], stream));
         Ok(stream::iter([Ok(stream)]).chain(pending()).boxed())
     }
 

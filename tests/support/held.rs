@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ktables::Packed;
-use ktables::codec::{Answers, CodecFailure, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
+use ktables::codec::{Answers, Codec, CodecFailure, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 
 /// JSON that the host cannot decode while somebody holds it, or that it decodes for as long
@@ -33,18 +33,24 @@ impl Held {
     }
 }
 
+impl Codec for Held {}
+
 impl ValueCodec for Held {
-    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(
+        &self,
+        raw: &'a Packed,
+        headers: &[&[Header]],
+    ) -> Result<PackedAnswers<'a>, CodecFailure> {
         while self.is_stalled.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
         }
         if self.is_held.load(Ordering::Acquire) {
             return Err(CodecFailure::Host(HostFailure { reason: "held".to_owned() }));
         }
-        ValueCodec::decode(&Json, raw, headers)
+        Json.decode_values(raw, headers)
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-        ValueCodec::encode(&Json, values)
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
+        Json.encode_values(values)
     }
 }

@@ -37,7 +37,7 @@ pub use measured::{Peaks, run_measured};
 pub use proxy::{Between, Proxy};
 pub use running::Running;
 pub use said::said;
-pub use witness::{STALE_AFTER, Tally, Witness};
+pub use witness::{FaultTally, STALE_AFTER, Witness};
 pub use wrapped::Wrapped;
 
 /// How long anything may take before a test fails: far above what it takes on a

@@ -29,7 +29,7 @@ const AT_ONCE: u64 = 10;
 
 /// What was seen of faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct FaultTally {
     /// Faults injected.
     pub faults: u64,
     /// Writes acknowledged.
@@ -44,7 +44,7 @@ pub struct Tally {
     pub false_claims: u64,
 }
 
-impl Tally {
+impl FaultTally {
     /// So many faults, and nothing wrong: of tests that assert that themselves.
     #[must_use]
     pub fn of(faults: u64) -> Self {
@@ -208,7 +208,7 @@ impl Witness {
     /// # Panics
     ///
     /// If the table does not recover.
-    pub async fn finish(self, faults: u64) -> Tally {
+    pub async fn finish(self, faults: u64) -> FaultTally {
         self.hold().await;
         let table = &self.table;
         let mut last = table.status();
@@ -230,7 +230,7 @@ impl Witness {
 
     /// Comes to an end with a table that need not have recovered, beside one that replayed the
     /// topic.
-    pub async fn judge(self, fresh: &Table, faults: u64) -> Tally {
+    pub async fn judge(self, fresh: &Table, faults: u64) -> FaultTally {
         self.hold().await;
         self.stopped.store(true, Relaxed);
         let contents: BTreeMap<String, Entry> = entries(&self.table);
@@ -248,7 +248,7 @@ impl Witness {
             let stale = contents.keys().filter(|key| !fresh.contains_key(*key));
             say(&format!("to spare: {:?}", stale.take(3).collect::<Vec<_>>()));
         }
-        let tally = Tally {
+        let tally = FaultTally {
             faults,
             acknowledged: seen.acked.len() as u64,
             lost: lost as u64,
@@ -365,7 +365,7 @@ async fn watch(mut watcher: Watcher, seen: Arc<Mutex<Seen>>) {
                 seen.statuses.push((status.name().to_owned(), status.reason().unwrap_or_default()));
             }
             WatchEvent::Synced | WatchEvent::Rejected { .. } => {}
-            event @ (WatchEvent::Restarted | WatchEvent::Lagged(_)) => panic!("{event:?}"),
+            event => panic!("{event:?}"),
         }
     }
 }

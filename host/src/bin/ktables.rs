@@ -1,5 +1,6 @@
 //! The `ktables` command.
 
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     start_logging();
+    if let Err(error) = check_files() {
+        log_failure(&format!("cannot start: {error}"));
+        return 3.into();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_stack_size(THREAD_STACK_BYTES)
         .enable_all()
@@ -44,6 +49,13 @@ fn main() -> ExitCode {
             error.code().into()
         }
     }
+}
+
+/// Fails if too few files can be opened for the runtime, which would panic.
+fn check_files() -> std::io::Result<()> {
+    // The runtime needs two files for polling and four for signals.
+    let pairs: Result<Vec<_>, _> = (0..3).map(|_| UnixStream::pair()).collect();
+    pairs.map(drop)
 }
 
 /// Resolves on Ctrl-C, on a request to end, or when the terminal is gone.

@@ -71,7 +71,7 @@ impl Loaded {
 
     /// From where on the log is to be read: from the last record that the checkpoint has, to
     /// see that it is the same.
-    pub(crate) fn rest(&self, range: OffsetRange) -> OffsetRange {
+    pub(crate) fn remaining(&self, range: OffsetRange) -> OffsetRange {
         let Some(state) = self.state(range.partition) else { return range };
         let last = state.last.map_or(state.position, |last| last.offset);
         OffsetRange { start: last.max(range.start), ..range }
@@ -206,7 +206,7 @@ impl Overlap {
 
     /// What of a batch of the log is new. The first may begin with the record that the
     /// checkpoint has last; if that is another one, the log is not the same.
-    pub(crate) fn new_of(&mut self, batch: RecordBatch) -> Result<RecordBatch, CheckpointError> {
+    pub(crate) fn remove_from(&mut self, batch: RecordBatch) -> Result<RecordBatch, CheckpointError> {
         let last = self.last;
         // Where the checkpoint saw no record, there is none, but in another log.
         let between = |offset| last.is_some_and(|last| offset > last.offset && offset < self.position);

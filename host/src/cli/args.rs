@@ -264,7 +264,8 @@ pub(super) struct ImportArgs {
 Examples:
   ktables watch -t services
   ktables watch -t services --from-now | jq .new
-  ktables watch -t services --in billing")]
+  ktables watch -t services --in billing
+  ktables watch -t services --resume services.token >> changes.ndjson")]
 pub(super) struct WatchArgs {
     /// Leave the entries out.
     #[arg(long)]
@@ -273,6 +274,10 @@ pub(super) struct WatchArgs {
     /// difference.
     #[arg(long)]
     pub(super) every: bool,
+    /// Continue where an earlier `watch` with this file ended, and keep the place in it. If the changes
+    /// since then are not known any more, print a "restarted" event and all entries.
+    #[arg(long, value_name = "FILE")]
+    pub(super) resume: Option<PathBuf>,
     /// Only this key.
     #[arg(long, value_name = "KEY", conflicts_with_all = ["prefix", "group"])]
     pub(super) key: Option<String>,
@@ -450,12 +455,8 @@ pub(super) struct BuildArgs {
     pub(super) stub_wasi: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
-    humantime::parse_duration(text)
-}
-
 fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text) {
+    match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("it has to be more than nothing".to_owned()),
         parsed => parsed.map_err(|error| error.to_string()),
     }

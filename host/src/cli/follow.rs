@@ -1,6 +1,8 @@
-//! Following a table.
+//! `watch`: following a table.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,11 +10,21 @@ use serde_json::value::RawValue;
 use crate::cli::args::WatchArgs;
 use crate::cli::open::Opened;
 use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw, stdout_closed};
-use crate::cli::{CliError, Exit};
-use crate::table::{Cause, Change, Entry, Notice, Status, WatchEvent, WatchFilter, WatchStart};
+use crate::cli::write::told;
+use crate::cli::{CliError, Exit, Stopping};
+use crate::file::read_text;
+use crate::table::{
+    Cause, Change, Entry, InvalidToken, RejectNotice, Status, WatchEvent, WatchFilter, WatchStart,
+    WatchToken, Watcher,
+};
 
-pub(super) async fn watch(args: WatchArgs, output: Output) -> Result<Exit, CliError> {
-    let start = if args.from_now { WatchStart::Now } else { WatchStart::Entries };
+pub(super) async fn watch(args: WatchArgs, output: Output, mut stopping: Stopping) -> Result<Exit, CliError> {
+    let mut place = args.resume.map(TokenFile::new);
+    let start = match place.as_ref().map(TokenFile::read).transpose()?.flatten() {
+        Some(token) => WatchStart::Since(token),
+        None if args.from_now => WatchStart::Now,
+        None => WatchStart::Entries,
+    };
     let filter = match (args.key, args.prefix, args.group) {
         (Some(key), ..) => WatchFilter::Key(key),
         (_, Some(prefix), _) => WatchFilter::Prefix(prefix),
@@ -34,6 +46,7 @@ pub(super) async fn watch(args: WatchArgs, output: Output) -> Result<Exit, CliEr
         let event = tokio::select! {
             event = watcher.next() => event,
             () = &mut closed => break,
+            () = told(&mut stopping, 1) => break,
         };
         let Some(event) = event else { break };
         let live = !matches!(event, WatchEvent::Entry(_));
@@ -54,15 +67,68 @@ pub(super) async fn watch(args: WatchArgs, output: Output) -> Result<Exit, CliEr
                 json_line(&mut out, &EventLine { missed: Some(*missed), ..EventLine::new("lagged") })?;
             }
         }
-        // The entries come all at once; of what is live, nobody should wait for
-        // the next.
+        // Entries come in bulk; a change must not wait for the next one.
         if live {
             out.flush()?;
+            if let Some(place) = &mut place {
+                place.update(&watcher)?;
+            }
         }
+    }
+    if let Some(place) = &mut place {
+        place.write(&watcher)?;
     }
     match table.status() {
         Status::Failed(error) => Err(CliError::Table((*error).clone())),
         _ => Ok(Exit::Done),
+    }
+}
+
+/// How often the place is written while changes are printed.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest token that is read, in bytes.
+const MAX_TOKEN_BYTES: usize = 1 << 20;
+
+/// The file in which `watch` keeps the token of what it has printed.
+struct TokenFile {
+    path: PathBuf,
+    written: Instant,
+}
+
+impl TokenFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, written: Instant::now() }
+    }
+
+    /// Reads the token; `None` if there is no file yet.
+    fn read(&self) -> Result<Option<WatchToken>, CliError> {
+        match read_text(&self.path, MAX_TOKEN_BYTES) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|error: InvalidToken| {
+                CliError::Usage(format!("--resume {}: {error}", self.path.display()))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CliError::file("read the token in", &self.path)(error)),
+        }
+    }
+
+    /// Writes the token if it was not written for a while.
+    fn update(&mut self, watcher: &Watcher) -> Result<(), CliError> {
+        if self.written.elapsed() >= WRITE_EVERY { self.write(watcher) } else { Ok(()) }
+    }
+
+    /// Writes the token, in one step.
+    fn write(&mut self, watcher: &Watcher) -> Result<(), CliError> {
+        let Some(token) = watcher.token() else { return Ok(()) };
+        self.written = Instant::now();
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let write = || {
+            let mut draft = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+            writeln!(draft, "{token}")?;
+            draft.persist(&self.path)?;
+            Ok(())
+        };
+        write().map_err(CliError::file("write the token to", &self.path))
     }
 }
 
@@ -80,7 +146,7 @@ struct ChangeLine<'a> {
     cause: Option<&'static str>,
     partition: i32,
     offset: i64,
-    timestamp: i64,
+    timestamp: Option<i64>,
 }
 
 impl<'a> ChangeLine<'a> {
@@ -110,7 +176,7 @@ struct RejectedLine<'a> {
 }
 
 impl<'a> RejectedLine<'a> {
-    fn new(key: Option<&'a str>, notice: &'a Notice) -> Self {
+    fn new(key: Option<&'a str>, notice: &'a RejectNotice) -> Self {
         Self { event: "rejected", key, notice: NoticeLine::new(notice) }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::args::Format;
 use crate::escape::{json_for_terminal, one_line};
-use crate::table::{Entry, Notice};
+use crate::table::{Entry, RejectNotice};
 
 /// How answers look.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub(super) struct EntryLine<'a> {
     value: &'a RawValue,
     partition: i32,
     offset: i64,
-    timestamp: i64,
+    timestamp: Option<i64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     expired: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub(super) struct NoticeLine<'a> {
 }
 
 impl<'a> NoticeLine<'a> {
-    pub(super) fn new(notice: &'a Notice) -> Self {
+    pub(super) fn new(notice: &'a RejectNotice) -> Self {
         Self {
             partition: notice.partition,
             offset: notice.offset,
@@ -67,7 +67,7 @@ impl<'a> EntryLine<'a> {
     }
 
     /// With a newer record that was rejected, if there is one.
-    pub(super) fn rejected(self, notice: Option<&'a Notice>) -> Self {
+    pub(super) fn rejected(self, notice: Option<&'a RejectNotice>) -> Self {
         Self { rejected: notice.map(NoticeLine::new), ..self }
     }
 

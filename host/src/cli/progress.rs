@@ -31,7 +31,7 @@ pub(super) async fn shown<T>(table: &Table, wait: impl Future<Output = T>) -> T 
             _ = ticks.tick() => {
                 if let Some(loading) = table.stats().loading {
                     if terminal {
-                        bar.set_length(loading.of);
+                        bar.set_length(loading.total);
                         bar.set_position(loading.done);
                     } else {
                         tracing::warn!("loading {}: {loading}", table.topic().name);

@@ -15,7 +15,9 @@ use crate::cli::open::Opened;
 use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
 use crate::cli::{CliError, Exit};
 use crate::escape::one_line;
-use crate::table::{CheckpointStats, Entry, Notice, Part, Reject, Stats, Status, Table, Tally};
+use crate::table::{
+    AnomalyCount, CheckpointStats, Entry, RecordPart, RejectNotice, RejectedRecord, Stats, Status, Table,
+};
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
     let opened = Opened::new(args.table).await?;
@@ -38,7 +40,7 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
         }
     };
     let hidden = entry.is_none() && args.entry.group.is_none();
-    let expired = table.expired(&args.entry.key).filter(|_| args.expired && hidden);
+    let expired = table.get_expired(&args.entry.key).filter(|_| args.expired && hidden);
     let (expired, entry) = (expired.is_some(), entry.or(expired));
     if args.verbose {
         output.object(&Verbose::new(&table, entry.as_ref(), expired, notice.as_ref()))?;
@@ -80,7 +82,7 @@ struct Verbose<'a> {
 }
 
 impl<'a> Verbose<'a> {
-    fn new(table: &Table, entry: Option<&'a Entry>, expired: bool, notice: Option<&'a Notice>) -> Self {
+    fn new(table: &Table, entry: Option<&'a Entry>, expired: bool, notice: Option<&'a RejectNotice>) -> Self {
         Self {
             status: table.status().name(),
             generation: table.stats().generation,
@@ -90,7 +92,7 @@ impl<'a> Verbose<'a> {
             value: entry.map(|entry| raw(entry.json())),
             partition: entry.map(Entry::partition),
             offset: entry.map(Entry::offset),
-            timestamp: entry.map(Entry::timestamp),
+            timestamp: entry.and_then(Entry::timestamp),
             expired,
             rejected: notice.map(NoticeLine::new),
         }
@@ -137,7 +139,7 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
         value: &'a RawValue,
         partition: i32,
         offset: i64,
-        timestamp: i64,
+        timestamp: Option<i64>,
     }
     let opened = Opened::new(args.table).await?;
     opened.require_groups()?;
@@ -176,7 +178,7 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
     let log = opened.log.clone();
     let table = opened.table().await?;
     let topic = table.topic();
-    let ends = log.end_offsets(topic).await.unwrap_or_else(|error| {
+    let ends = log.end_offsets(&topic).await.unwrap_or_else(|error| {
         tracing::warn!("how far behind the table is cannot be told: {error}");
         Vec::new()
     });
@@ -276,7 +278,7 @@ fn first_mistakes(stats: &Stats) -> BTreeMap<&'static str, Place> {
         ("older", stats.older),
         ("other_partitioner", stats.other_partitioner),
     ];
-    let first = |(name, tally): (&'static str, Tally)| {
+    let first = |(name, tally): (&'static str, AnomalyCount)| {
         tally.first.map(|(partition, offset)| (name, Place { partition, offset }))
     };
     tallies.into_iter().filter_map(first).collect()
@@ -349,7 +351,7 @@ pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, C
 struct RejectLine<'a> {
     partition: i32,
     offset: i64,
-    timestamp: i64,
+    timestamp: Option<i64>,
     kind: &'static str,
     message: &'a str,
     component: Option<ComponentLine<'a>>,
@@ -366,19 +368,19 @@ struct ComponentLine<'a> {
 }
 
 impl<'a> RejectLine<'a> {
-    fn new(reject: &'a Reject) -> Self {
-        let component = reject.rejection.component.as_ref();
+    fn new(reject: &'a RejectedRecord) -> Self {
+        let component = reject.reason.component.as_ref();
         Self {
             partition: reject.partition,
             offset: reject.offset,
             timestamp: reject.timestamp,
-            kind: reject.rejection.kind.name(),
-            message: &reject.rejection.message,
+            kind: reject.reason.kind.name(),
+            message: &reject.reason.message,
             component: component.map(|id| ComponentLine { name: &id.name, digest: &id.digest }),
             key: reject.key.as_deref(),
             part: match reject.part {
-                Part::Key => "key",
-                Part::Value => "value",
+                RecordPart::Key => "key",
+                RecordPart::Value => "value",
             },
             raw: BASE64.encode(&reject.raw),
             raw_len: reject.raw_len,

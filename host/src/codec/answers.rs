@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::slice;
 use std::sync::Arc;
 
-use crate::codec::{ComponentId, RejectKind, Rejection};
+use crate::codec::{ComponentId, RejectKind, RejectReason};
 use crate::packed::Packed;
 
 /// As many items as were asked for, packed, and which of them are rejected. Items that
@@ -14,7 +14,7 @@ use crate::packed::Packed;
 pub struct PackedAnswers<'a> {
     items: Cow<'a, Packed>,
     /// By ascending index. What stands in the item's place means nothing.
-    rejected: Vec<(usize, Rejection)>,
+    rejected: Vec<(usize, RejectReason)>,
     /// Every item that is not rejected is a JSON text on one line.
     is_json: bool,
 }
@@ -34,12 +34,12 @@ impl<'a> PackedAnswers<'a> {
 
     /// Items that were accepted, and those that were rejected, by ascending index.
     #[must_use]
-    pub fn from_parts(items: Packed, rejected: Vec<(usize, Rejection)>) -> Self {
+    pub fn from_parts(items: Packed, rejected: Vec<(usize, RejectReason)>) -> Self {
         Self { items: Cow::Owned(items), rejected, is_json: false }
     }
 
     /// Adds the answer for the next item.
-    pub fn push(&mut self, answer: Result<impl AsRef<[u8]>, Rejection>) {
+    pub fn push(&mut self, answer: Result<impl AsRef<[u8]>, RejectReason>) {
         let index = self.len();
         match answer {
             Ok(item) => self.items.to_mut().push(item.as_ref()),
@@ -64,7 +64,7 @@ impl<'a> PackedAnswers<'a> {
     }
 
     /// The answers in order.
-    pub fn iter(&self) -> impl Iterator<Item = Result<&[u8], &Rejection>> {
+    pub fn iter(&self) -> impl Iterator<Item = Result<&[u8], &RejectReason>> {
         let mut rejected = self.rejections();
         self.items.iter().enumerate().map(move |(index, item)| match rejected.at(index) {
             Some(rejection) => Err(rejection),
@@ -81,7 +81,7 @@ impl<'a> PackedAnswers<'a> {
     /// # Panics
     ///
     /// If there is none.
-    pub fn into_one(mut self) -> Result<Vec<u8>, Rejection> {
+    pub fn into_one(mut self) -> Result<Vec<u8>, RejectReason> {
         match self.rejected.pop() {
             Some((_, rejection)) => Err(rejection),
             None => Ok(self.items.get(0).to_vec()),
@@ -89,7 +89,7 @@ impl<'a> PackedAnswers<'a> {
     }
 
     /// Rejects the items that do not pass a check, those already rejected aside.
-    pub(crate) fn check(&mut self, mut check: impl FnMut(usize, &[u8]) -> Result<(), Rejection>) {
+    pub(crate) fn check(&mut self, mut check: impl FnMut(usize, &[u8]) -> Result<(), RejectReason>) {
         let mut rejected = Vec::new();
         let mut before = std::mem::take(&mut self.rejected).into_iter().peekable();
         for (index, item) in self.items.iter().enumerate() {
@@ -102,13 +102,13 @@ impl<'a> PackedAnswers<'a> {
     }
 
     /// Rejects what is not a text, in these words.
-    pub(crate) fn check_text(&mut self, reject: impl Fn(RejectKind, String) -> Rejection) {
+    pub(crate) fn check_text(&mut self, reject: impl Fn(RejectKind, String) -> RejectReason) {
         self.check(|_, item| text(item, &reject).map(drop));
     }
 
     /// Rejects what is not a JSON text, in these words, and puts the others on one line
     /// each; nothing if that was done.
-    pub(crate) fn check_json(&mut self, reject: impl Fn(RejectKind, String) -> Rejection) {
+    pub(crate) fn check_json(&mut self, reject: impl Fn(RejectKind, String) -> RejectReason) {
         if self.is_json {
             return;
         }
@@ -131,23 +131,23 @@ impl<'a> PackedAnswers<'a> {
 }
 
 /// Rejections, asked for by ascending index.
-struct Rejections<'a>(Peekable<slice::Iter<'a, (usize, Rejection)>>);
+struct Rejections<'a>(Peekable<slice::Iter<'a, (usize, RejectReason)>>);
 
 impl<'a> Rejections<'a> {
-    fn at(&mut self, index: usize) -> Option<&'a Rejection> {
+    fn at(&mut self, index: usize) -> Option<&'a RejectReason> {
         self.0.next_if(|(rejected, _)| *rejected == index).map(|(_, rejection)| rejection)
     }
 }
 
-impl<T: AsRef<[u8]>> FromIterator<Result<T, Rejection>> for PackedAnswers<'_> {
-    fn from_iter<I: IntoIterator<Item = Result<T, Rejection>>>(answers: I) -> Self {
+impl<T: AsRef<[u8]>> FromIterator<Result<T, RejectReason>> for PackedAnswers<'_> {
+    fn from_iter<I: IntoIterator<Item = Result<T, RejectReason>>>(answers: I) -> Self {
         let mut packed = Self::new();
         answers.into_iter().for_each(|answer| packed.push(answer));
         packed
     }
 }
 
-fn text(item: &[u8], reject: impl Fn(RejectKind, String) -> Rejection) -> Result<&str, Rejection> {
+fn text(item: &[u8], reject: impl Fn(RejectKind, String) -> RejectReason) -> Result<&str, RejectReason> {
     std::str::from_utf8(item).map_err(|error| reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}")))
 }
 
@@ -171,16 +171,16 @@ pub(crate) fn checked_text(item: &[u8]) -> &str {
 /// The words for a codec that broke the contract.
 pub(crate) fn broken_contract(
     component: Option<&Arc<ComponentId>>,
-) -> impl Fn(RejectKind, String) -> Rejection {
-    move |kind, reason| Rejection::new(kind, format!("answered with what is {reason}"), component.cloned())
+) -> impl Fn(RejectKind, String) -> RejectReason {
+    move |kind, reason| RejectReason::new(kind, format!("answered with what is {reason}"), component.cloned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rejection() -> Rejection {
-        Rejection::built_in(RejectKind::Other, "no")
+    fn rejection() -> RejectReason {
+        RejectReason::built_in(RejectKind::Other, "no")
     }
 
     #[test]

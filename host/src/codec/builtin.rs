@@ -1,10 +1,10 @@
-//! The built-in codecs: `utf8`, `bytes`, `json`.
+//! The built-in codecs: `utf8`, `bytes` and `json`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::codec::{
-    Answers, CodecFailure, Encoded, KeyCodec, PackedAnswers, RejectKind, Rejection, ValueCodec,
+    Answers, Codec, CodecFailure, Encoded, KeyCodec, PackedAnswers, RejectKind, RejectReason, ValueCodec,
 };
 use crate::log::Header;
 use crate::packed::Packed;
@@ -13,82 +13,92 @@ use crate::packed::Packed;
 #[derive(Debug, Clone, Copy)]
 pub struct Utf8;
 
-/// Any bytes, as base64 text (RFC 4648, with padding): as a key the text itself,
-/// as a value a JSON string.
+/// Any bytes, as base64 text (RFC 4648, with padding): as a key the text itself, as a value a JSON
+/// string.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes;
 
-/// JSON text: as a value checked and left as it is, but for line breaks between
-/// its tokens; as a key left exactly as it is.
+/// JSON text. A value is checked, and line breaks between its tokens are removed; a key is checked and
+/// left exactly as it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
-impl KeyCodec for Utf8 {
+impl Codec for Utf8 {
     fn is_built_in(&self) -> bool {
         true
     }
 
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn identity(&self) -> String {
+        "utf8".to_owned()
+    }
+}
+
+impl Codec for Bytes {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn identity(&self) -> String {
+        "bytes".to_owned()
+    }
+}
+
+impl Codec for Json {
+    fn is_built_in(&self) -> bool {
+        true
+    }
+
+    fn identity(&self) -> String {
+        "json".to_owned()
+    }
+}
+
+impl KeyCodec for Utf8 {
+    fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
         unchanged(raw, |raw| text(raw).map(drop))
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
+    fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
         each(keys, |key| Ok(key.as_bytes()))
     }
 }
 
 impl ValueCodec for Utf8 {
-    fn is_built_in(&self) -> bool {
-        true
-    }
-
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         each(raw.iter(), |raw| Ok(json_string(text(raw)?)))
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         Ok(values.iter().map(|value| Ok(encoded(string(value)?))).collect())
     }
 }
 
 impl KeyCodec for Bytes {
-    fn is_built_in(&self) -> bool {
-        true
-    }
-
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
         each(raw.iter(), |raw| Ok(BASE64.encode(raw)))
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
+    fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
         each(keys, |key| bytes(key))
     }
 }
 
 impl ValueCodec for Bytes {
-    fn is_built_in(&self) -> bool {
-        true
-    }
-
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         each(raw.iter(), |raw| Ok(json_string(&BASE64.encode(raw))))
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         Ok(values.iter().map(|value| Ok(encoded(bytes(&string(value)?)?))).collect())
     }
 }
 
 impl KeyCodec for Json {
-    fn is_built_in(&self) -> bool {
-        true
-    }
-
-    fn decode<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
         unchanged(raw, |raw| json(text(raw)?))
     }
 
-    fn encode(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
+    fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
         each(keys, |key| {
             json(key)?;
             Ok(key.as_bytes())
@@ -97,17 +107,13 @@ impl KeyCodec for Json {
 }
 
 impl ValueCodec for Json {
-    fn is_built_in(&self) -> bool {
-        true
-    }
-
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::unchanged(raw);
-        answers.check_json(|_, reason| Rejection::built_in(RejectKind::Malformed, reason));
+        answers.check_json(|_, reason| RejectReason::built_in(RejectKind::Malformed, reason));
         Ok(answers)
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         let encode = |value: &&str| {
             json(value)?;
             Ok(encoded(*value))
@@ -116,33 +122,33 @@ impl ValueCodec for Json {
     }
 }
 
-/// Built-in codecs always answer.
+/// Converts each item. Built-in codecs never fail.
 fn each<I: IntoIterator, T: AsRef<[u8]>>(
     items: I,
-    convert: impl FnMut(I::Item) -> Result<T, Rejection>,
+    convert: impl FnMut(I::Item) -> Result<T, RejectReason>,
 ) -> Result<PackedAnswers<'static>, CodecFailure> {
     Ok(items.into_iter().map(convert).collect())
 }
 
-/// The items themselves, those aside that do not pass a check.
+/// Returns the items themselves, and rejects those that do not pass a check.
 fn unchanged(
     items: &Packed,
-    check: impl Fn(&[u8]) -> Result<(), Rejection>,
+    check: impl Fn(&[u8]) -> Result<(), RejectReason>,
 ) -> Result<PackedAnswers<'_>, CodecFailure> {
     let mut answers = PackedAnswers::unchanged(items);
     answers.check(|_, item| check(item));
     Ok(answers)
 }
 
-fn text(raw: &[u8]) -> Result<&str, Rejection> {
+fn text(raw: &[u8]) -> Result<&str, RejectReason> {
     std::str::from_utf8(raw)
-        .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not UTF-8: {error}")))
+        .map_err(|error| RejectReason::built_in(RejectKind::Malformed, format!("not UTF-8: {error}")))
 }
 
-fn json(text: &str) -> Result<(), Rejection> {
+fn json(text: &str) -> Result<(), RejectReason> {
     ktables_json::check(text)
         .map(drop)
-        .map_err(|error| Rejection::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
+        .map_err(|error| RejectReason::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
 }
 
 fn json_string(text: &str) -> String {
@@ -150,15 +156,15 @@ fn json_string(text: &str) -> String {
     serde_json::to_string(text).expect("a string")
 }
 
-fn string(value: &str) -> Result<String, Rejection> {
+fn string(value: &str) -> Result<String, RejectReason> {
     serde_json::from_str(value).map_err(|error| {
-        Rejection::built_in(RejectKind::Invalid, format!("this codec writes JSON strings only: {error}"))
+        RejectReason::built_in(RejectKind::Invalid, format!("this codec writes JSON strings only: {error}"))
     })
 }
 
-fn bytes(text: &str) -> Result<Vec<u8>, Rejection> {
+fn bytes(text: &str) -> Result<Vec<u8>, RejectReason> {
     BASE64.decode(text).map_err(|error| {
-        Rejection::built_in(RejectKind::Invalid, format!("not base64 (RFC 4648, with padding): {error}"))
+        RejectReason::built_in(RejectKind::Invalid, format!("not base64 (RFC 4648, with padding): {error}"))
     })
 }
 
@@ -171,12 +177,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text_of(answers: Result<PackedAnswers<'_>, CodecFailure>) -> Result<String, Rejection> {
+    fn text_of(answers: Result<PackedAnswers<'_>, CodecFailure>) -> Result<String, RejectReason> {
         let bytes = answers.expect("built in").into_one()?;
         Ok(String::from_utf8(bytes).expect("text"))
     }
 
-    fn one<T>(answers: Answers<T>) -> Result<T, Rejection> {
+    fn one<T>(answers: Answers<T>) -> Result<T, RejectReason> {
         answers.expect("built in").remove(0)
     }
 
@@ -189,8 +195,8 @@ mod tests {
         fn keys_come_back(raw: Vec<u8>) {
             let codecs: [&dyn KeyCodec; 3] = [&Utf8, &Bytes, &Json];
             for codec in codecs {
-                if let Ok(key) = text_of(codec.decode(&pack(&raw))) {
-                    prop_assert_eq!(codec.encode(&[&key]).unwrap().into_one().unwrap(), raw.clone());
+                if let Ok(key) = text_of(codec.decode_keys(&pack(&raw))) {
+                    prop_assert_eq!(codec.encode_keys(&[&key]).unwrap().into_one().unwrap(), raw.clone());
                 }
             }
         }
@@ -199,22 +205,22 @@ mod tests {
         fn values_come_back(raw: Vec<u8>) {
             let codecs: [&dyn ValueCodec; 2] = [&Utf8, &Bytes];
             for codec in codecs {
-                if let Ok(value) = text_of(codec.decode(&pack(&raw), &[])) {
+                if let Ok(value) = text_of(codec.decode_values(&pack(&raw), &[])) {
                     prop_assert!(ktables_json::check(&value).is_ok());
-                    prop_assert_eq!(one(codec.encode(&[&value])).unwrap().raw, raw.clone());
+                    prop_assert_eq!(one(codec.encode_values(&[&value])).unwrap().raw, raw.clone());
                 }
             }
         }
     }
 
     #[test]
-    fn what_does_not_fit_is_rejected() {
+    fn malformed_input_is_rejected() {
         let utf8: &dyn KeyCodec = &Utf8;
-        assert_eq!(text_of(utf8.decode(&pack(b"\xff"))).unwrap_err().kind, RejectKind::Malformed);
+        assert_eq!(text_of(utf8.decode_keys(&pack(b"\xff"))).unwrap_err().kind, RejectKind::Malformed);
         let json: &dyn ValueCodec = &Json;
-        assert_eq!(text_of(json.decode(&pack(b"{"), &[])).unwrap_err().kind, RejectKind::Malformed);
+        assert_eq!(text_of(json.decode_values(&pack(b"{"), &[])).unwrap_err().kind, RejectKind::Malformed);
         let bytes: &dyn ValueCodec = &Bytes;
-        assert_eq!(one(bytes.encode(&["\"%\""])).unwrap_err().kind, RejectKind::Invalid);
-        assert_eq!(one(bytes.encode(&["1"])).unwrap_err().kind, RejectKind::Invalid);
+        assert_eq!(one(bytes.encode_values(&["\"%\""])).unwrap_err().kind, RejectKind::Invalid);
+        assert_eq!(one(bytes.encode_values(&["1"])).unwrap_err().kind, RejectKind::Invalid);
     }
 }

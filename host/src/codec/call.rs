@@ -1,14 +1,16 @@
-//! Calls of codecs of others: one that panics, or that answers for more or fewer items than it
-//! was asked for, has faulted, whether it is a component or native.
+//! Checked calls of codecs. A codec that panics, or that answers for more or fewer items than it was
+//! asked for, has faulted, whether it is a component or native.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::codec::{Answers, CodecFailure, Codecs, Encoded, GroupKey, PackedAnswers, RejectKind, Rejection};
+use crate::codec::{
+    Answers, CodecFailure, Codecs, Encoded, GroupKey, PackedAnswers, RejectKind, RejectReason,
+};
 use crate::escape::one_line;
 use crate::log::Header;
 use crate::packed::Packed;
 
-/// The codecs of a topic, whose answers are checked to be complete.
+/// The codecs of a topic, with checked calls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CheckedCodecs<'a>(pub(crate) &'a Codecs);
 
@@ -18,11 +20,11 @@ impl CheckedCodecs<'_> {
     }
 
     pub(crate) fn decode_keys<'b>(self, raw: &'b Packed) -> Result<PackedAnswers<'b>, CodecFailure> {
-        checked(raw.len(), || self.0.key.decode(raw), PackedAnswers::len)
+        checked(raw.len(), || self.0.key.decode_keys(raw), PackedAnswers::len)
     }
 
     pub(crate) fn encode_keys(self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
-        checked(keys.len(), || self.0.key.encode(keys), PackedAnswers::len)
+        checked(keys.len(), || self.0.key.encode_keys(keys), PackedAnswers::len)
     }
 
     pub(crate) fn decode_values<'a>(
@@ -30,27 +32,27 @@ impl CheckedCodecs<'_> {
         raw: &'a Packed,
         headers: &[&[Header]],
     ) -> Result<PackedAnswers<'a>, CodecFailure> {
-        checked(raw.len(), || self.0.value.decode(raw, headers), PackedAnswers::len)
+        checked(raw.len(), || self.0.value.decode_values(raw, headers), PackedAnswers::len)
     }
 
     pub(crate) fn encode_values(self, values: &[&str]) -> Answers<Encoded> {
-        checked(values.len(), || self.0.value.encode(values), Vec::len)
+        checked(values.len(), || self.0.value.encode_values(values), Vec::len)
     }
 
-    /// The pair of each key; none without a group scheme.
+    /// Splits keys into group and member; `None` without a group scheme.
     pub(crate) fn split(self, keys: &[&str]) -> Option<Answers<Option<GroupKey>>> {
         let scheme = self.0.scheme.as_ref()?;
-        Some(checked(keys.len(), || scheme.split(keys), Vec::len))
+        Some(checked(keys.len(), || scheme.split_keys(keys), Vec::len))
     }
 
-    /// The key of a pair; none without a group scheme.
+    /// Joins group and member; `None` without a group scheme.
     pub(crate) fn join(self, group: &str, member: &str) -> Option<Answers<Box<str>>> {
         let scheme = self.0.scheme.as_ref()?;
-        Some(checked(1, || scheme.join(&[(group, member)]), Vec::len))
+        Some(checked(1, || scheme.join_keys(&[(group, member)]), Vec::len))
     }
 }
 
-/// Calls a codec for this many items.
+/// Calls a codec for this many items, and checks that it answers for each.
 fn checked<T>(
     items: usize,
     call: impl FnOnce() -> Result<T, CodecFailure>,
@@ -62,14 +64,14 @@ fn checked<T>(
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
             let message = format!("panicked: {}", one_line(text.unwrap_or("without a message")));
-            return Err(CodecFailure::Fault(Rejection::new(RejectKind::Trap, message, None)));
+            return Err(CodecFailure::Fault(RejectReason::new(RejectKind::Trap, message, None)));
         }
     };
     match len(&answers) {
         count if count == items => Ok(answers),
         count => {
             let message = format!("answered for {count} items instead of {items}");
-            Err(CodecFailure::Fault(Rejection::new(RejectKind::Contract, message, None)))
+            Err(CodecFailure::Fault(RejectReason::new(RejectKind::Contract, message, None)))
         }
     }
 }

@@ -1,28 +1,34 @@
 //! The group scheme of Python's ktables: `{len}:{group}{member}`.
 
-use crate::codec::{Answers, GroupKey, GroupScheme};
+use crate::codec::{Answers, Codec, GroupKey, GroupScheme};
 
-/// More digits than any length of a key has: a prefix is bounded before it is
-/// parsed.
+/// The most digits of a prefix: more than the length of any key has.
 const MAX_DIGITS: usize = 10;
 
-/// `{len}:{group}{member}`, `len` the group's length in Unicode scalar values.
+/// Keys of the form `{len}:{group}{member}`, where `len` is the length of the group in Unicode scalar
+/// values.
 ///
-/// Only canonical prefixes count: ASCII digits, no sign, no leading zero. Any
-/// other key is a foreign one.
+/// A prefix must be canonical: ASCII digits without a sign and without a leading zero. Any other key is
+/// foreign.
 #[derive(Debug, Clone, Copy)]
 pub struct LengthPrefixed;
 
-impl GroupScheme for LengthPrefixed {
+impl Codec for LengthPrefixed {
     fn is_built_in(&self) -> bool {
         true
     }
 
-    fn split(&self, keys: &[&str]) -> Answers<Option<GroupKey>> {
+    fn identity(&self) -> String {
+        "length-prefixed".to_owned()
+    }
+}
+
+impl GroupScheme for LengthPrefixed {
+    fn split_keys(&self, keys: &[&str]) -> Answers<Option<GroupKey>> {
         Ok(keys.iter().map(|key| Ok(split(key))).collect())
     }
 
-    fn join(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
+    fn join_keys(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
         Ok(pairs.iter().map(|(group, member)| Ok(join(group, member).into())).collect())
     }
 }

@@ -34,9 +34,10 @@ use futures_util::{Stream, StreamExt, stream};
 use crate::log::lag::{Pace, Seen, now};
 use crate::log::{
     Ack, Applied, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
-    OffsetRange, Partition, PartitionStream, STALE_AFTER, TopicDescription, TopicNews, TopicStream,
+    OffsetRange, Partition, PartitionStream, STALE_AFTER, TopicDescription, TopicEvent, TopicStream,
     Unacknowledged,
 };
+use crate::sync::lock;
 use commit::Committer;
 use cursor::Cursor;
 use watch::Notifications;
@@ -89,7 +90,7 @@ impl DirLog {
         &self,
         topic: TopicDescription,
         applied: Vec<(Partition, Applied)>,
-    ) -> impl Stream<Item = Result<TopicNews, LogError>> + Send + use<> {
+    ) -> impl Stream<Item = Result<TopicEvent, LogError>> + Send + use<> {
         let (root, ends, stale_after) = (self.root.clone(), self.ends.clone(), self.stale_after);
         let every = LAG_EVERY.min(stale_after / 3);
         stream::unfold((Pace::since(now()), topic, applied), move |(mut pace, topic, applied)| {
@@ -104,8 +105,7 @@ impl DirLog {
                         applied.iter().map(|(partition, applied)| (*partition, applied.get())).collect();
                     let (root, ends, topic_asked) = (root.clone(), ends.clone(), topic.clone());
                     let seen = Self::blocking(move || {
-                        // OK because nothing panics while it holds the lock.
-                        let mut ends = ends.lock().expect("not poisoned");
+                        let mut ends = lock(&ends);
                         let seen = |(partition, position)| {
                             let end = end_offset(&mut ends, &root, &topic_asked, partition)?;
                             // A directory always hands on what it has.
@@ -116,7 +116,7 @@ impl DirLog {
                     // What is wrong with the files their readers find, too.
                     let Ok(mut seen) = seen.await else { continue };
                     if let Some(lags) = pace.look(&mut seen, asked, stale_after) {
-                        return Some((Ok(TopicNews::Lags(lags)), (pace, topic, applied)));
+                        return Some((Ok(TopicEvent::Lags(lags)), (pace, topic, applied)));
                     }
                 }
             }
@@ -189,8 +189,7 @@ impl Log for DirLog {
                 let (topic, reason) = (topic.name, "the topic was deleted and created again".to_owned());
                 return Err(LogError::Replaced { topic, partition: 0, reason });
             }
-            // OK because nothing panics while it holds the lock.
-            let mut ends = ends.lock().expect("not poisoned");
+            let mut ends = lock(&ends);
             (0..topic.partitions)
                 .map(|partition| {
                     let end = end_offset(&mut ends, &root, &topic, partition)?;
@@ -229,7 +228,7 @@ impl Log for DirLog {
             .collect();
         let applied = streams.iter().map(|stream| (stream.range().partition, stream.applied())).collect();
         let lags = self.lags(described, applied);
-        let streams = streams.into_iter().map(TopicNews::Partition).map(Ok);
+        let streams = streams.into_iter().map(TopicEvent::Partition).map(Ok);
         // A directory's topic gets no more partitions.
         Ok(stream::iter(streams).chain(lags).boxed())
     }

@@ -5,46 +5,55 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-/// That nothing is heard of a log.
+/// An outage: the log does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// When something was heard of it last.
+#[non_exhaustive]
+pub struct Outage {
+    /// The time of the last question that the log answered.
     pub since: SystemTime,
-    /// What it looks like from here.
+    /// What the last error was.
     pub reason: String,
 }
 
-impl fmt::Display for Trouble {
+impl Outage {
+    /// An outage since a time, for a reason.
+    #[must_use]
+    pub fn new(since: SystemTime, reason: String) -> Self {
+        Self { since, reason }
+    }
+}
+
+impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let since = humantime::format_rfc3339_seconds(self.since);
         write!(f, "unreachable since {since}: {}", self.reason)
     }
 }
 
-/// What is known of a log's health: its trouble, or none.
+/// The health of a log: healthy, or an outage.
 #[derive(Debug, Clone)]
-pub struct Health(watch::Receiver<Option<Trouble>>);
+pub struct Health(watch::Receiver<Option<Outage>>);
 
 impl Health {
-    /// The health that is told on the other end of the channel.
+    /// The health that is sent on the other end of the channel.
     #[must_use]
-    pub fn new(news: watch::Receiver<Option<Trouble>>) -> Self {
-        Self(news)
+    pub fn new(outages: watch::Receiver<Option<Outage>>) -> Self {
+        Self(outages)
     }
 
-    /// The health of a log that cannot be out of reach.
+    /// The health of a log that can always be reached.
     #[must_use]
     pub fn always() -> Self {
         Self(watch::channel(None).1)
     }
 
-    /// The trouble there is now.
+    /// The present outage, if there is one.
     #[must_use]
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn outage(&self) -> Option<Outage> {
         self.0.borrow().clone()
     }
 
-    /// Waits for news. Never returns if there can be none.
+    /// Waits until the health changes. Never returns if it cannot change.
     ///
     /// # Cancel safety
     ///

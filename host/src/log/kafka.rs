@@ -14,24 +14,13 @@
 //! Others write, from the first write on: one for all topics that take batches of the usual size. Threads and connections grow with
 //! clusters, not with tables. The only place that names librdkafka.
 
-mod admin;
-mod client;
 mod config;
 mod control;
 mod error;
-mod event;
-mod feed;
-mod heard;
-mod load;
-mod monitor;
-mod produce;
-mod reader;
-mod stuck;
-mod tail;
-mod target;
-mod token;
-mod transaction;
-mod writing;
+mod ffi;
+mod health;
+mod read;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,23 +32,23 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{
     Ack, Delivery, Headers, Health, Isolation, Log, LogError, LogOptions, NewRecord, NewTopic, Offset,
-    OffsetRange, Partition, TopicDescription, TopicNews, TopicStream, Unacknowledged,
+    OffsetRange, Partition, TopicDescription, TopicEvent, TopicStream, Unacknowledged,
 };
 use config::Configs;
 use control::Control;
-use feed::{Feed, Reading};
-use heard::Heard;
-use load::Loading;
-use monitor::{Monitor, truncated};
-use tail::{Refresh, Tails};
-use writing::Writing;
+use health::cluster_health::ClusterHealth;
+use health::monitor::{Monitor, truncated};
+use read::feed::{Feed, Reading};
+use read::loader::Loading;
+use read::tail::{Refresh, Tails};
+use write::writing::Writing;
 
 /// A Kafka cluster.
 #[derive(Debug)]
 pub struct KafkaLog {
     url: Arc<str>,
     configs: Arc<Configs>,
-    heard: Arc<Heard>,
+    health: Arc<ClusterHealth>,
     control: Arc<Control>,
     loading: Loading,
     monitor: Arc<Monitor>,
@@ -82,15 +71,15 @@ impl KafkaLog {
         let configs = Arc::new(Configs::new(brokers, options)?);
         // What is promised is kept although a timer is late.
         let patience = configs.options().stale_after * 19 / 20;
-        let heard = Arc::new(Heard::new(patience));
-        let control = Arc::new(Control::start(&configs, url.clone(), heard.clone())?);
-        let tails = Arc::new(Tails::new(configs.clone(), url.clone(), heard.clone()));
-        let writing = Arc::new(Writing::new(configs.clone(), url.clone(), heard.clone(), control.clone()));
-        let monitor = Monitor::new(control.clone(), tails.clone(), writing.clone(), heard.clone(), patience);
+        let health = Arc::new(ClusterHealth::new(patience));
+        let control = Arc::new(Control::start(&configs, url.clone(), health.clone())?);
+        let tails = Arc::new(Tails::new(configs.clone(), url.clone(), health.clone()));
+        let writing = Arc::new(Writing::new(configs.clone(), url.clone(), health.clone(), control.clone()));
+        let monitor = Monitor::new(control.clone(), tails.clone(), writing.clone(), health.clone(), patience);
         let monitor = Arc::new(monitor);
         let (background, end) = background(&url, monitor.clone())?;
-        let loading = Loading { configs: configs.clone(), log: url.clone(), heard: heard.clone(), tails };
-        Ok(Self { url, configs, heard, control, loading, monitor, writing, background, _end: end })
+        let loading = Loading { configs: configs.clone(), log: url.clone(), health: health.clone(), tails };
+        Ok(Self { url, configs, health, control, loading, monitor, writing, background, _end: end })
     }
 }
 
@@ -140,7 +129,7 @@ impl Log for KafkaLog {
     }
 
     fn health(&self) -> Health {
-        self.heard.health()
+        self.health.health()
     }
 
     async fn describe(&self, topic: &str) -> Result<TopicDescription, LogError> {
@@ -181,10 +170,10 @@ impl Log for KafkaLog {
             Ok(ends) => {
                 self.loading.tails.hurry(&topic.name, ends);
                 if !before.is_empty() && ends.len() > before.len() {
-                    self.heard.look();
+                    self.health.request_check();
                 }
             }
-            Err(LogError::Replaced { .. }) => self.heard.look(),
+            Err(LogError::Replaced { .. }) => self.health.request_check(),
             Err(_) => {}
         }
         ends
@@ -203,7 +192,7 @@ impl Log for KafkaLog {
             let (feed, stream) = Feed::new(&reading, range);
             feeds.push(feed);
             // The receiver is here.
-            let _ = sender.send(Ok(TopicNews::Partition(stream)));
+            let _ = sender.send(Ok(TopicEvent::Partition(stream)));
         }
         // OK because a topic's partitions are numbered by 32 bits.
         let partitions = Partition::try_from(from.len()).expect("few enough");

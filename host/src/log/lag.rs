@@ -55,9 +55,9 @@ impl Seen {
 }
 
 /// When a look was taken, and that for people.
-pub(in crate::log) type Moment = (Instant, SystemTime);
+pub(in crate::log) type SampleTime = (Instant, SystemTime);
 
-pub(in crate::log) fn now() -> Moment {
+pub(in crate::log) fn now() -> SampleTime {
     (Instant::now(), SystemTime::now())
 }
 
@@ -66,24 +66,24 @@ pub(in crate::log) fn now() -> Moment {
 struct Behind {
     position: Offset,
     /// When it was last seen not to be there.
-    stands: Moment,
+    stands: SampleTime,
     /// The last moment of which it has everything that was there.
-    complete: Moment,
+    complete: SampleTime,
     /// Where it ended at later looks.
-    ends: VecDeque<(Option<Offset>, Moment)>,
+    ends: VecDeque<(Option<Offset>, SampleTime)>,
 }
 
 impl Behind {
-    fn since(moment: Moment, position: Offset) -> Self {
+    fn since(moment: SampleTime, position: Offset) -> Self {
         Self { position, stands: moment, complete: moment, ends: VecDeque::new() }
     }
 
     /// It is applied up to here by now; at the look before, it may not have been.
-    fn reach(&mut self, position: Offset, before: Moment) {
+    fn reach(&mut self, position: Offset, before: SampleTime) {
         if position != self.position {
             (self.position, self.stands) = (position, before);
         }
-        let reached = |(end, _): &(Option<Offset>, Moment)| end.is_some_and(|end| end <= position);
+        let reached = |(end, _): &(Option<Offset>, SampleTime)| end.is_some_and(|end| end <= position);
         if let Some(last) = self.ends.iter().rposition(reached) {
             self.complete = self.ends.drain(..=last).next_back().map_or(self.complete, |(_, moment)| moment);
         }
@@ -91,8 +91,8 @@ impl Behind {
 
     /// It ends here. Of the ends that are older than `patience` one is enough, and of the
     /// others some.
-    fn end_at(&mut self, end: Option<Offset>, asked: Moment, patience: Duration) {
-        let age = |moment: &Moment| asked.0.duration_since(moment.0);
+    fn end_at(&mut self, end: Option<Offset>, asked: SampleTime, patience: Duration) {
+        let age = |moment: &SampleTime| asked.0.duration_since(moment.0);
         match self.ends.back_mut() {
             // Since when nobody tells.
             Some((None, _)) if end.is_none() => {}
@@ -111,14 +111,14 @@ impl Behind {
 pub(in crate::log) struct Pace {
     behind: HashMap<Partition, Behind>,
     /// When the last look was taken.
-    looked: Moment,
+    looked: SampleTime,
     /// What was told last, by partition.
     told: Vec<Lag>,
 }
 
 impl Pace {
     /// Of a reading that begins at some time.
-    pub(in crate::log) fn since(moment: Moment) -> Self {
+    pub(in crate::log) fn since(moment: SampleTime) -> Self {
         Self { behind: HashMap::new(), looked: moment, told: Vec::new() }
     }
 
@@ -134,12 +134,12 @@ impl Pace {
     pub(in crate::log) fn look(
         &mut self,
         seen: &mut [Seen],
-        asked: Moment,
+        asked: SampleTime,
         patience: Duration,
     ) -> Option<Vec<Lag>> {
         seen.sort_unstable_by_key(|seen| seen.partition);
         let before = std::mem::replace(&mut self.looked, asked);
-        let is_over = |moment: Moment| asked.0.duration_since(moment.0) >= patience;
+        let is_over = |moment: SampleTime| asked.0.duration_since(moment.0) >= patience;
         let mut known = std::mem::take(&mut self.behind);
         let mut lags = Vec::new();
         for seen in seen.iter().filter(|seen| seen.is_behind()) {
@@ -151,7 +151,7 @@ impl Pace {
             let told_silent = told.is_some_and(|told| told.cause == LagCause::Silent);
             // Where it ends is known again: what came meanwhile may be on its way.
             let was_silent = behind.ends.back().is_some_and(|(end, _)| end.is_none());
-            let missed = |&(end, moment): &(Option<Offset>, Moment)| end.is_some() || is_over(moment);
+            let missed = |&(end, moment): &(Option<Offset>, SampleTime)| end.is_some() || is_over(moment);
             if is_over(behind.complete) && (end.is_none() || told_silent || behind.ends.iter().any(missed)) {
                 let cause = seen.cause(stood && is_over(behind.stands), was_silent);
                 let lag = Lag { partition, position, end, since: behind.complete.1, cause };
@@ -179,7 +179,7 @@ impl Pace {
 impl Pace {
     /// Whether it may be that a transaction holds a partition up: it stood where it stands at
     /// the last look, too, or lags, or will soon.
-    pub(in crate::log) fn is_suspect(&self, seen: &Seen, asked: Moment, patience: Duration) -> bool {
+    pub(in crate::log) fn is_suspect(&self, seen: &Seen, asked: SampleTime, patience: Duration) -> bool {
         let is_suspect = |behind: &Behind| {
             let missed = behind.ends.front().map(|(_, moment)| asked.0.duration_since(moment.0));
             behind.position == seen.position || missed.is_some_and(|age| age >= patience / 2)
@@ -198,7 +198,7 @@ impl Pace {
     pub(in crate::log) fn overdue(
         &mut self,
         seen: &[Seen],
-        now: Moment,
+        now: SampleTime,
         patience: Duration,
     ) -> Option<Vec<Lag>> {
         let before = self.looked;
@@ -207,7 +207,7 @@ impl Pace {
             let Some(behind) = self.behind.get_mut(&seen.partition) else { continue };
             let stood = behind.position == seen.position;
             behind.reach(seen.position, before);
-            let is_over = |moment: Moment| now.0.saturating_duration_since(moment.0) >= patience;
+            let is_over = |moment: SampleTime| now.0.saturating_duration_since(moment.0) >= patience;
             if behind.due(patience).is_none_or(|due| due > now.0) {
                 continue;
             }
@@ -255,7 +255,7 @@ mod tests {
         [Seen { position, end, stable, ..Seen::unread(3) }]
     }
 
-    fn after((instant, time): Moment, seconds: u64) -> Moment {
+    fn after((instant, time): SampleTime, seconds: u64) -> SampleTime {
         let seconds = Duration::from_secs(seconds);
         (instant + seconds, time + seconds)
     }

@@ -78,11 +78,11 @@ impl PartitionStream {
 
 /// What comes of reading a topic. An error is about the topic: all of its streams are
 /// of no use any more.
-pub type TopicStream = BoxStream<'static, Result<TopicNews, LogError>>;
+pub type TopicStream = BoxStream<'static, Result<TopicEvent, LogError>>;
 
 /// What is told of a topic that is read.
 #[derive(Debug)]
-pub enum TopicNews {
+pub enum TopicEvent {
     /// A partition, when the reading begins or when it is added.
     Partition(PartitionStream),
     /// The partitions that lag: all there are now.

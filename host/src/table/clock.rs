@@ -1,21 +1,21 @@
-//! What time it is: for people and records, so it may be set, and for tests that hold it.
+//! The wall clock, which may be set, and which tests can replace.
 
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-/// How long to wait at most before looking at a clock that somebody may have set.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait at most before reading the clock again, because somebody may have set it.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells the time by which entries expire.
+/// A clock by which entries expire and checkpoints age.
 #[async_trait]
 pub trait Clock: Debug + Send + Sync {
-    /// Milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     fn now(&self) -> i64;
 
-    /// Waits until this time (milliseconds since 1970). May come back earlier; does, soon
-    /// after the clock was set.
+    /// Waits until this time (milliseconds since 1970). May return earlier, and does so soon after
+    /// the clock was set.
     ///
     /// # Cancel safety
     ///
@@ -36,6 +36,6 @@ impl Clock for SystemClock {
 
     async fn until(&self, time: i64) {
         let left = u64::try_from(time.saturating_sub(self.now())).unwrap_or(0);
-        tokio::time::sleep(Duration::from_millis(left).min(LOOK)).await;
+        tokio::time::sleep(Duration::from_millis(left).min(READ_EVERY)).await;
     }
 }

@@ -3,74 +3,73 @@
 use std::fmt;
 use std::ops::Range;
 
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use triomphe::ThinArc;
 
-use crate::codec::RejectKind;
 use crate::log::{Offset, Partition};
-use crate::table::reject::Reject;
+use crate::table::record_place::RecordPlace;
 
-/// A key's newest accepted value, and where it came from. A clone is a handle.
+/// A key's newest accepted value, and where its record is. A clone is a handle to the same entry.
 ///
-/// One allocation, of which a page keeps one pointer: this, 40 bytes, the key and the
-/// value are what an entry takes, and 16 bytes more if it has a group.
+/// An entry is one allocation, and a page holds one pointer to it. It uses 40 bytes, its key and its
+/// value, and 16 bytes more if it has a group.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry(ThinArc<Head, u8>);
 
-/// What stands before the texts: the key, names that are no part of it, the value, and
-/// where in all that group and member are.
+/// The header of the allocation. After it come the key, the names of group and member if they are not
+/// parts of the key, the value, and the positions of group and member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     offset: Offset,
+    /// Milliseconds since 1970; -1 if the record has none.
     timestamp: i64,
     partition: Partition,
     /// The length of the key, and [`GROUPED`].
     key: u32,
 }
 
-/// Set if the entry has a group. Records are shorter than this.
+/// The stored timestamp of a record that has none, as in Kafka.
+const NO_TIMESTAMP: i64 = -1;
+
+/// Set in the length of the key if the entry has a group. Records are shorter than this.
 const GROUPED: u32 = 1 << 31;
 
-/// What an entry takes besides its texts, with its places in the index and the pages: 71 bytes
-/// were measured.
-pub(super) const ROW_BYTES: usize = 72;
+/// What an entry uses besides its texts, with its slots in the index and the pages: 71 bytes were
+/// measured.
+pub(super) const ENTRY_BYTES: usize = 72;
 
-/// Begin and end of the group, begin and end of the member.
-const PLACES: usize = 4 * size_of::<u32>();
+/// The size of the positions of group and member: begin and end of both.
+const NAME_BYTES: usize = 4 * size_of::<u32>();
 
-/// Where a record is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Origin {
-    pub(super) partition: Partition,
-    pub(super) offset: Offset,
-    pub(super) timestamp: i64,
-}
-
-/// Makes entries, one after the other in the same memory.
+/// Makes entries; reuses its buffer.
 #[derive(Debug, Default)]
 pub(super) struct EntryMaker {
     text: Vec<u8>,
 }
 
 impl EntryMaker {
-    /// An entry of this key, group and member, and value, which was checked to be text.
+    /// Makes an entry of a key, its group and member, and a value that is UTF-8.
     pub(super) fn make(
         &mut self,
-        origin: Origin,
+        place: RecordPlace,
         key: &str,
         pair: Option<(&str, &str)>,
         value: &[u8],
     ) -> Entry {
-        let Origin { partition, offset, timestamp } = origin;
+        let RecordPlace { partition, offset, timestamp } = place;
+        let timestamp = timestamp.unwrap_or(NO_TIMESTAMP);
         self.text.clear();
         self.text.extend_from_slice(key.as_bytes());
         let mut head = Head { offset, timestamp, partition, key: number(key.len()) };
-        let places = pair.map(|(group, member)| {
+        let names = pair.map(|(group, member)| {
             head.key |= GROUPED;
             // A member's name is the end of the key, as a rule.
-            (self.place(key.find(group), group), self.place(key.rfind(member), member))
+            (self.range_of(key.find(group), group), self.range_of(key.rfind(member), member))
         });
         self.text.extend_from_slice(value);
-        if let Some((group, member)) = places {
+        if let Some((group, member)) = names {
             for end in [group.start, group.end, member.start, member.end] {
                 self.text.extend_from_slice(&number(end).to_ne_bytes());
             }
@@ -78,8 +77,8 @@ impl EntryMaker {
         Entry(ThinArc::from_header_and_slice(head, &self.text))
     }
 
-    /// Where a name is: where it was found, or at the end, where it is put.
-    fn place(&mut self, found: Option<usize>, name: &str) -> Range<usize> {
+    /// The range of a name: where it was found in the key, or at the end, where it is appended.
+    fn range_of(&mut self, found: Option<usize>, name: &str) -> Range<usize> {
         let start = found.unwrap_or_else(|| {
             self.text.extend_from_slice(name.as_bytes());
             self.text.len() - name.len()
@@ -88,10 +87,10 @@ impl EntryMaker {
     }
 }
 
-/// A length within a record.
+/// Stores a length within a record.
 fn number(length: usize) -> u32 {
-    // OK because a record's length is a positive `i32` in Kafka, and a table's text at
-    // most some times as long.
+    // OK because a record's length is a positive `i32` in Kafka, and the text of a row is at most a few
+    // times as long.
     u32::try_from(length).ok().filter(|&length| length < GROUPED).expect("less than 2 GiB")
 }
 
@@ -109,8 +108,8 @@ impl Entry {
         std::str::from_utf8(&self.0.slice[range]).expect("UTF-8")
     }
 
-    /// Whether this is a handle to the same entry.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    /// Whether both are handles to the same entry.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(&raw const *self.0, &raw const *other.0)
     }
 
@@ -119,74 +118,74 @@ impl Entry {
         self.head().key & GROUPED != 0
     }
 
-    /// Where the group and the member are.
-    fn places(&self) -> Option<[Range<usize>; 2]> {
+    /// The ranges of group and member.
+    fn names(&self) -> Option<[Range<usize>; 2]> {
         if !self.is_grouped() {
             return None;
         }
-        let places = self.0.slice.last_chunk::<PLACES>()?;
+        let ends = self.0.slice.last_chunk::<NAME_BYTES>()?;
         let at = |index: usize| {
-            let bytes = [0, 1, 2, 3].map(|byte| places[index * 4 + byte]);
+            let bytes = [0, 1, 2, 3].map(|byte| ends[index * 4 + byte]);
             u32::from_ne_bytes(bytes) as usize
         };
         Some([at(0)..at(1), at(2)..at(3)])
     }
 
-    /// Its key.
+    /// The key.
     #[must_use]
     pub fn key(&self) -> &str {
         self.text(0..self.key_len())
     }
 
-    /// Whether its key is this one.
+    /// Whether this is its key.
     pub(super) fn has_key(&self, key: &str) -> bool {
         self.0.slice[..self.key_len()] == *key.as_bytes()
     }
 
-    /// Its group's name; `None` in a table without a group scheme.
+    /// The name of its group; `None` in a table without a group scheme.
     #[must_use]
     pub fn group(&self) -> Option<&str> {
-        self.places().map(|[group, _]| self.text(group))
+        self.names().map(|[group, _]| self.text(group))
     }
 
-    /// Its name in its group; `None` in a table without a group scheme.
+    /// The name of the member in its group; `None` in a table without a group scheme.
     #[must_use]
     pub fn member(&self) -> Option<&str> {
-        self.places().map(|[_, member]| self.text(member))
+        self.names().map(|[_, member]| self.text(member))
     }
 
-    /// Its group's name, and its own in it.
+    /// The names of group and member.
     pub(super) fn pair(&self) -> Option<(&str, &str)> {
-        self.places().map(|[group, member]| (self.text(group), self.text(member)))
+        self.names().map(|[group, member]| (self.text(group), self.text(member)))
     }
 
     fn json_range(&self) -> Range<usize> {
-        match self.places() {
+        match self.names() {
             None => self.key_len()..self.0.slice.len(),
             Some([group, member]) => {
                 let names = group.end.max(member.end).max(self.key_len());
-                names..self.0.slice.len() - PLACES
+                names..self.0.slice.len() - NAME_BYTES
             }
         }
     }
 
-    /// Its value: JSON text on one line.
+    /// The value: JSON text on one line.
     #[must_use]
     pub fn json(&self) -> &str {
         self.text(self.json_range())
     }
 
-    /// The bytes that it takes.
+    /// The bytes of memory that it uses.
     pub(super) fn byte_len(&self) -> usize {
-        ROW_BYTES + self.0.slice.len()
+        ENTRY_BYTES + self.0.slice.len()
     }
 
     /// The bytes of its key and its value.
-    pub(super) fn payload(&self) -> u64 {
+    pub(super) fn payload_bytes(&self) -> u64 {
         (self.key_len() + self.json_range().len()) as u64
     }
 
-    /// Its value as a Rust type.
+    /// Parses the value into a Rust type.
     ///
     /// # Errors
     ///
@@ -207,16 +206,37 @@ impl Entry {
         self.head().offset
     }
 
-    /// The timestamp of its record: milliseconds since 1970, -1 if it has none.
+    /// The timestamp of its record: milliseconds since 1970; `None` if it has none.
     #[must_use]
-    pub fn timestamp(&self) -> i64 {
-        self.head().timestamp
+    pub fn timestamp(&self) -> Option<i64> {
+        (self.head().timestamp != NO_TIMESTAMP).then_some(self.head().timestamp)
     }
 
     /// Where its record is.
-    pub(super) fn origin(&self) -> Origin {
-        let Head { partition, offset, timestamp, .. } = *self.head();
-        Origin { partition, offset, timestamp }
+    pub(super) fn place(&self) -> RecordPlace {
+        let (partition, offset, timestamp) = (self.partition(), self.offset(), self.timestamp());
+        RecordPlace { partition, offset, timestamp }
+    }
+}
+
+/// An object with the fields `key`, `group` and `member` (if the entry has them), `value` (JSON),
+/// `partition`, `offset`, and `timestamp` (milliseconds since 1970, or null).
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value: &RawValue = self.parse().map_err(serde::ser::Error::custom)?;
+        let pair = self.pair();
+        let fields = if pair.is_some() { 7 } else { 5 };
+        let mut object = serializer.serialize_struct("Entry", fields)?;
+        object.serialize_field("key", self.key())?;
+        if let Some((group, member)) = pair {
+            object.serialize_field("group", group)?;
+            object.serialize_field("member", member)?;
+        }
+        object.serialize_field("value", value)?;
+        object.serialize_field("partition", &self.partition())?;
+        object.serialize_field("offset", &self.offset())?;
+        object.serialize_field("timestamp", &self.timestamp())?;
+        object.end()
     }
 }
 
@@ -234,36 +254,6 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// A key's newest record was rejected: its entry, if there is one, is older.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// The partition of the rejected record.
-    pub partition: Partition,
-    /// Its offset.
-    pub offset: Offset,
-    /// What was wrong with it.
-    pub kind: RejectKind,
-    /// The same in words.
-    pub message: String,
-}
-
-/// The words of a notice are cut at this many bytes: there may be as many notices
-/// as keys. The reject has all of them.
-const NOTICE_BYTES: usize = 256;
-
-impl Notice {
-    /// The notice on a record.
-    pub(super) fn of(reject: &Reject) -> Self {
-        let cut = reject.rejection.message.floor_char_boundary(NOTICE_BYTES);
-        Self {
-            partition: reject.partition,
-            offset: reject.offset,
-            kind: reject.rejection.kind,
-            message: reject.rejection.message[..cut].to_owned(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,13 +265,13 @@ mod tests {
             // Names that are parts of the key, and names that are not.
             let cut = key.floor_char_boundary(cut % (key.len() + 1));
             for pair in [pair.as_ref().map(|(g, m)| (g.as_str(), m.as_str())), Some(key.split_at(cut)), None] {
-                let origin = Origin { partition: 3, offset: 4, timestamp: 5 };
-                let entry = EntryMaker::default().make(origin, &key, pair, value.as_bytes());
+                let place = RecordPlace { partition: 3, offset: 4, timestamp: Some(5) };
+                let entry = EntryMaker::default().make(place, &key, pair, value.as_bytes());
                 prop_assert_eq!((entry.key(), entry.json()), (&*key, &*value));
                 prop_assert!(entry.has_key(&key));
                 prop_assert_eq!(entry.group().zip(entry.member()), pair);
-                prop_assert_eq!((entry.partition(), entry.offset(), entry.timestamp()), (3, 4, 5));
-                prop_assert_eq!(entry.payload() as usize, key.len() + value.len());
+                prop_assert_eq!((entry.partition(), entry.offset(), entry.timestamp()), (3, 4, Some(5)));
+                prop_assert_eq!(entry.payload_bytes() as usize, key.len() + value.len());
             }
         }
     }

@@ -1,26 +1,26 @@
-//! What ends a table.
+//! Errors of tables.
 
 use crate::log::LogError;
-use crate::table::reject::Reject;
+use crate::table::reject::RejectedRecord;
 
-/// Why a table could not be started, or stopped following its topic.
+/// Why a table could not be started, no longer follows its topic, or refused a request.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
-    /// The log failed in a way that trying again does not mend.
+    /// The log failed, and trying again will not help.
     #[error(transparent)]
     Log(LogError),
-    /// A record was rejected, and the table halts then.
+    /// A record was rejected, in a table with [`OnReject::Halt`](crate::table::OnReject::Halt).
     #[error(
-        "topic `{topic}`, partition {}, offset {}: a record was rejected, and this table halts then: {}. Mend \
-         the codec or write the key again, delete the record, or choose another `on_reject`",
-        reject.partition, reject.offset, reject.rejection
+        "topic `{topic}`, partition {}, offset {}: a record was rejected, and `on_reject` is `halt`: {}. Repair \
+         the codec, write the key again, delete the record, or choose another `on_reject`",
+        reject.partition, reject.offset, reject.reason
     )]
     Halted {
         /// The topic.
         topic: String,
         /// The record.
-        reject: Box<Reject>,
+        reject: Box<RejectedRecord>,
     },
     /// The table's task panicked.
     #[error("topic `{topic}`: the task of the table panicked; this is a defect of ktables")]
@@ -28,10 +28,22 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
+    /// The codecs cannot be swapped now.
+    #[error("topic `{topic}`: a generation is being loaded already; swap the codecs when that is done")]
+    Loading {
+        /// The topic.
+        topic: String,
+    },
+    /// The table has ended.
+    #[error("topic `{topic}`: the table has ended")]
+    Ended {
+        /// The topic.
+        topic: String,
+    },
 }
 
 impl TableError {
-    pub(super) fn halted(topic: &str, reject: Reject) -> Self {
+    pub(super) fn halted(topic: &str, reject: RejectedRecord) -> Self {
         Self::Halted { topic: topic.to_owned(), reject: Box::new(reject) }
     }
 }

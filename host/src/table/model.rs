@@ -1,4 +1,4 @@
-//! The contract in ten lines, and the view held to it.
+//! A model of the contract in ten lines, and a test that a view behaves like it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -7,17 +7,16 @@ use proptest::prelude::*;
 
 use crate::codec::{Codecs, LengthPrefixed};
 use crate::log::{OffsetRange, RecordBatch, TopicDescription};
-use crate::table::decode::decode;
+use crate::table::change::{Change, Effect};
 use crate::table::entry::Entry;
+use crate::table::generation::decode;
 use crate::table::settings::OnReject;
-use crate::table::view::{Effects, View};
-use crate::table::watch::Change;
-use crate::table::watch::WatchItem;
+use crate::table::view::{Applied, ApplyOptions, View};
 
-/// A record's key, value and what they mean, by small numbers so that keys meet.
+/// A record's key and value, made of small numbers so that keys repeat.
 type Record = (Option<String>, Option<String>);
 
-/// Last write wins; null deletes; what is rejected changes nothing.
+/// Last write wins; null deletes; a rejected record changes nothing. Entries, and keys with a notice.
 #[derive(Default)]
 struct Model(BTreeMap<String, String>, HashSet<String>);
 
@@ -52,8 +51,8 @@ fn topic() -> Arc<TopicDescription> {
     Arc::new(TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 })
 }
 
-/// All that can be read of a moment, by all ways to it.
-fn seen(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
+/// Everything that can be read from a view, in every way.
+fn contents(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
     let rows = view.rows();
     let keys = (0..3).flat_map(|group| (0..4).map(move |member| (format!("g{group}"), format!("m{member}"))));
     let by_key: Vec<Option<Entry>> = keys
@@ -79,38 +78,33 @@ fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
     records.chunks(size).map(batch).collect()
 }
 
-fn change(told: WatchItem) -> Option<Change> {
-    match told {
-        WatchItem::Change(change) => Some(change),
-        WatchItem::Rejected { .. } => None,
+fn change(effect: Effect) -> Option<Change> {
+    match effect {
+        Effect::Change(change) => Some(change),
+        Effect::Rejected { .. } => None,
     }
 }
 
 proptest! {
     #[test]
-    fn a_view_is_the_model(records in records(), size in 1..40_usize, sorted_at in 0..10_usize) {
+    fn a_view_behaves_like_the_model(records in records(), size in 1..40_usize, sorted_at in 0..10_usize) {
         let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
-        let (mut view, mut model) = (View::to_be_loaded(1, topic()), Model::default());
-        view.begin(OffsetRange { partition: 0, start: 0, end: 0 });
+        let (mut view, mut model) = (View::unsorted(1, topic(), "f".into()), Model::default());
+        view.add_partition(OffsetRange { partition: 0, start: 0, end: 0 });
         let mut changes = BTreeMap::new();
-        let mut kept = Vec::new();
+        let mut earlier = Vec::new();
         let entries = |view: &View| view.rows().iter().cloned().collect::<Vec<_>>();
         for (number, batch) in batches(&records, size).iter().enumerate() {
-            // Put in order at once, later, or at the end.
+            // Sorted at once, later, or at the end.
             if number == sorted_at {
                 view.sort();
             }
-            kept.push((view.clone(), seen(&view)));
-            let mut made = Vec::new();
-            let mut effects = Effects {
-                told: Some(&mut made),
-                rejected: &mut drop,
-                on_reject: OnReject::Keep,
-                deadlines: None,
-            };
-            view.apply(decode(&codecs, batch).unwrap(), &mut effects).unwrap();
-            // Changes alone rebuild the table, and each begins where the last ended.
-            for change in made.into_iter().filter_map(change) {
+            earlier.push((view.clone(), contents(&view)));
+            let options = ApplyOptions { on_reject: OnReject::Keep, collect_effects: true };
+            let mut applied = Applied::default();
+            view.apply(decode(&codecs, batch).unwrap(), options, None, &mut applied);
+            // The changes alone rebuild the table, and each begins where the last one ended.
+            for change in applied.effects.into_iter().filter_map(change) {
                 let key = change.key().to_owned();
                 let before = change.old.as_ref().map(|entry| entry.json().to_owned());
                 assert_eq!(changes.get(&key), before.as_ref());
@@ -147,8 +141,8 @@ proptest! {
         prop_assert_eq!(view.position(0) as usize, records.len());
         let payload: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
         prop_assert_eq!(view.counters.payload_bytes as usize, payload);
-        for (moment, then) in kept {
-            prop_assert_eq!(seen(&moment), then);
+        for (view, then) in earlier {
+            prop_assert_eq!(contents(&view), then);
         }
     }
 }

@@ -1,82 +1,120 @@
-//! Rejected records: the last ones, in a bounded ring.
+//! Rejected records, and a bounded list of the last ones.
 
 use std::collections::VecDeque;
 
-use crate::codec::Rejection;
+use crate::codec::{RejectKind, RejectReason};
 use crate::log::{Offset, Partition};
+use crate::table::record_place::RecordPlace;
 
-/// How many rejected records are kept for inspection. All are counted.
-pub(super) const KEPT: usize = 1000;
+/// How many rejected records a table keeps for inspection. It counts all of them.
+const MAX_REJECTS: usize = 1000;
 
-/// How many bytes they may take; the last one is kept in any case.
-const KEPT_BYTES: usize = 16 << 20;
+/// How many bytes they may use. The last one is kept, whatever its size.
+const MAX_BYTES: usize = 16 << 20;
 
-/// How much is kept of a rejected record's bytes.
+/// How many bytes a table keeps of a rejected key or value.
 const RAW_BYTES: usize = 16 * 1024;
 
-/// The part of a record.
+/// How many bytes of its message a notice has: there may be as many notices as keys. The
+/// [`RejectedRecord`] has the whole message.
+const NOTICE_BYTES: usize = 256;
+
+/// A part of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Its key: no key of the table is concerned.
+#[non_exhaustive]
+pub enum RecordPart {
+    /// The key. No entry of the table is affected.
     Key,
-    /// Its value.
+    /// The value.
     Value,
 }
 
 /// A record that was read and not applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reject {
-    /// Its partition.
+#[non_exhaustive]
+pub struct RejectedRecord {
+    /// The partition of the record.
     pub partition: Partition,
-    /// Its offset.
+    /// The offset of the record.
     pub offset: Offset,
-    /// Its timestamp: milliseconds since 1970, -1 if it has none.
-    pub timestamp: i64,
-    /// Its key, if that could be decoded.
+    /// The timestamp of the record: milliseconds since 1970; `None` if it has none.
+    pub timestamp: Option<i64>,
+    /// The key, if it could be decoded.
     pub key: Option<Box<str>>,
-    /// Its group, if its key has one.
+    /// The group of the key, if it has one.
     pub group: Option<Box<str>>,
-    /// What of it was rejected.
-    pub part: Part,
-    /// Why, and by whom.
-    pub rejection: Rejection,
-    /// The first 16 KiB of the part that was rejected.
+    /// The part of the record that was rejected.
+    pub part: RecordPart,
+    /// Why, and by which component.
+    pub reason: RejectReason,
+    /// The first 16 KiB of the rejected part.
     pub raw: Vec<u8>,
-    /// How long that part is.
+    /// The length of the rejected part, in bytes.
     pub raw_len: usize,
 }
 
-impl Reject {
-    /// The bytes that it takes.
+impl RejectedRecord {
+    /// The bytes of memory that it uses.
     pub(super) fn byte_len(&self) -> usize {
         let texts = [&self.key, &self.group].into_iter().flatten().map(|text| text.len());
-        size_of::<Self>() + texts.sum::<usize>() + self.rejection.message.len() + self.raw.len()
+        size_of::<Self>() + texts.sum::<usize>() + self.reason.message.len() + self.raw.len()
     }
 
-    /// The part's bytes up to the cap.
-    pub(super) fn capped(raw: &[u8]) -> Vec<u8> {
+    /// The bytes of a rejected part that are kept.
+    pub(super) fn truncated(raw: &[u8]) -> Vec<u8> {
         raw[..raw.len().min(RAW_BYTES)].to_vec()
+    }
+
+    pub(super) fn place(&self) -> RecordPlace {
+        let Self { partition, offset, timestamp, .. } = *self;
+        RecordPlace { partition, offset, timestamp }
     }
 }
 
-/// The last rejected records, oldest first.
+/// A notice that a key's newest record was rejected, and that its entry, if it has one, is older.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejectNotice {
+    /// The partition of the rejected record.
+    pub partition: Partition,
+    /// The offset of the rejected record.
+    pub offset: Offset,
+    /// What kind of reason the record was rejected for.
+    pub kind: RejectKind,
+    /// The reason in words, at most 256 bytes.
+    pub message: String,
+}
+
+impl RejectNotice {
+    pub(super) fn new(reject: &RejectedRecord) -> Self {
+        let end = reject.reason.message.floor_char_boundary(NOTICE_BYTES);
+        Self {
+            partition: reject.partition,
+            offset: reject.offset,
+            kind: reject.reason.kind,
+            message: reject.reason.message[..end].to_owned(),
+        }
+    }
+}
+
+/// The last rejected records of a generation, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Ring {
-    rejects: VecDeque<Reject>,
+pub(super) struct RecentRejects {
+    rejects: VecDeque<RejectedRecord>,
     bytes: usize,
 }
 
-impl Ring {
-    pub(super) fn push(&mut self, reject: Reject) {
+impl RecentRejects {
+    pub(super) fn push(&mut self, reject: RejectedRecord) {
         self.bytes += reject.byte_len();
         self.rejects.push_back(reject);
-        while self.rejects.len() > KEPT || self.bytes > KEPT_BYTES && self.rejects.len() > 1 {
-            // OK because there is one.
+        while self.rejects.len() > MAX_REJECTS || self.bytes > MAX_BYTES && self.rejects.len() > 1 {
+            // OK because there is at least one.
             self.bytes -= self.rejects.pop_front().expect("a reject").byte_len();
         }
     }
 
-    pub(super) fn to_vec(&self) -> Vec<Reject> {
+    pub(super) fn to_vec(&self) -> Vec<RejectedRecord> {
         self.rejects.iter().cloned().collect()
     }
 
@@ -88,26 +126,25 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{RejectKind, Rejection};
 
     #[test]
-    fn the_ring_is_bounded_in_bytes() {
-        let mut ring = Ring::default();
+    fn recent_rejects_are_bounded_in_bytes() {
+        let mut recent = RecentRejects::default();
         for offset in 0..2000 {
-            ring.push(Reject {
+            recent.push(RejectedRecord {
                 partition: 0,
                 offset,
-                timestamp: 0,
+                timestamp: Some(0),
                 key: Some("k".repeat(1 << 20).into()),
                 group: None,
-                part: Part::Key,
-                rejection: Rejection::built_in(RejectKind::Other, "m".repeat(6 << 20)),
+                part: RecordPart::Key,
+                reason: RejectReason::built_in(RejectKind::Other, "m".repeat(6 << 20)),
                 raw: vec![0; RAW_BYTES],
                 raw_len: 1 << 20,
             });
-            assert!(ring.byte_len() <= KEPT_BYTES);
+            assert!(recent.byte_len() <= MAX_BYTES);
         }
-        assert_eq!(ring.to_vec().last().unwrap().offset, 1999);
-        assert_eq!(ring.bytes, ring.rejects.iter().map(Reject::byte_len).sum::<usize>());
+        assert_eq!(recent.to_vec().last().unwrap().offset, 1999);
+        assert_eq!(recent.bytes, recent.rejects.iter().map(RejectedRecord::byte_len).sum::<usize>());
     }
 }

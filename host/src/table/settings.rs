@@ -1,4 +1,4 @@
-//! How a table is to behave.
+//! The options of a table.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,44 +8,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::clock::{Clock, SystemClock};
 
-/// How long `start` waits for a table to be complete before it gives up and
-/// returns a degraded one.
+/// How long `start` waits, by default, for a table to be complete before it returns a degraded one.
 pub const CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a rejected record does to the entry of its key. A record without a key, and one
-/// whose key is foreign or cannot be decoded, concerns no entry; the latter halts.
+/// What a rejected record does to the entry of its key. A record with a null key, a foreign key, or a
+/// key that cannot be decoded affects no entry; the last one halts a table with [`OnReject::Halt`].
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnReject {
-    /// The entry stays what it was, and says that a newer record was rejected.
+    /// The entry stays as it was, with a notice that a newer record was rejected.
     #[default]
     Keep,
-    /// The entry goes, as if it had been deleted; its notice stays. What a table holds
-    /// never depends on whether the log was compacted.
+    /// The entry is removed, as if it had been deleted; the notice stays. Then the contents of a
+    /// table never depend on whether the log was compacted.
     Remove,
-    /// The table fails, and stands still before the record.
+    /// The table fails, and does not apply the record or any record after it.
     Halt,
 }
 
-/// How a table is to behave.
+/// How long to wait before trying again what the host could not do.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The options of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) catchup_timeout: Duration,
     pub(super) on_reject: OnReject,
-    /// Entries whose records are older are expired.
+    /// The time to live: entries whose records are older are expired.
     pub(super) ttl: Option<Duration>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) checkpoint: Option<CheckpointSettings>,
-    /// How many bytes the table may take.
+    pub(super) checkpoint: CheckpointSettings,
+    /// How many bytes the table may use.
     pub(super) memory_limit: Option<u64>,
 }
 
-/// Where a checkpoint is kept.
-#[derive(Debug, Clone)]
+/// The checkpoint of a table.
+#[derive(Debug, Clone, Default)]
 pub(super) struct CheckpointSettings {
-    pub(super) folder: PathBuf,
-    /// How old it may be; the topic's `delete.retention.ms` if not given.
+    /// Its folder; without one, there is no checkpoint.
+    pub(super) folder: Option<PathBuf>,
+    /// How old it may be; by default, the topic's `delete.retention.ms`.
     pub(super) max_age: Option<Duration>,
 }
 
@@ -56,7 +60,7 @@ impl Default for Settings {
             on_reject: OnReject::default(),
             ttl: None,
             clock: Arc::new(SystemClock),
-            checkpoint: None,
+            checkpoint: CheckpointSettings::default(),
             memory_limit: None,
         }
     }

@@ -1,161 +1,107 @@
-//! What a table's handles and its task share.
+//! What the handles of a table and its tasks share: the published view, the status, and the
+//! generations.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::codec::Codecs;
-use crate::codec::workers::{Lane, Purpose};
-use crate::log::{Log, Offset, OffsetRange, TopicDescription};
-use crate::table::decoding::Step;
-use crate::table::error::TableError;
-use crate::table::expiry::Deadlines;
-use crate::table::reject::{Reject, Ring};
-use crate::table::resume::Checkpointing;
+use crate::log::{Log, TopicDescription};
+use crate::sync::lock;
+use crate::table::change::Effect;
+use crate::table::checkpointing::Checkpointing;
+use crate::table::end_offsets::EndOffsets;
+use crate::table::generation_state::GenerationState;
+use crate::table::reject::RejectedRecord;
 use crate::table::settings::Settings;
-use crate::table::stats::{LoadProgress, PartitionProgress, Progress, Stats};
-use crate::table::status::{Conditions, Status};
-use crate::table::view::{Effects, View, position};
-use crate::table::wait::EndOffsets;
-use crate::table::watch::{Hub, SharedHub, WatchItem};
+use crate::table::status::{Conditions, GenerationConditions, Stats, Status};
+use crate::table::view::View;
+use crate::table::watch::{Hub, SharedHub};
+use crate::thread::run_aside;
 
+/// What the handles of a table and its tasks share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
-    /// As it was when the table was started.
-    pub(super) topic: Arc<TopicDescription>,
-    pub(super) codecs: Codecs,
-    /// Where decoding queues.
-    pub(super) lane: Lane,
     pub(super) settings: Settings,
-    /// When that is over.
-    pub(super) late: tokio::time::Instant,
+    /// When the catch-up timeout is over.
+    pub(super) late_at: tokio::time::Instant,
     view: ArcSwap<View>,
-    /// Held while a moment or a status is made, published and told to watchers, and
-    /// while a watcher takes its first, so that it misses nothing and sees nothing twice.
+    /// Locked while a view or a status is published and announced, so that a watcher that begins
+    /// misses nothing and sees nothing twice.
     pub(super) hub: SharedHub,
-    /// Changes with every publication and every status.
-    applied: watch::Sender<()>,
+    /// Notifies of each published view and each status.
+    published: watch::Sender<()>,
     status: watch::Sender<Status>,
-    /// Whether a generation is read, of which there is something to be served.
-    pub(super) reads: AtomicBool,
-    /// Whether the task is over, and with it what it kept.
+    /// The time of the last change of status. A std lock: held to read or set it.
+    status_since: Mutex<SystemTime>,
+    /// Whether the table's tasks have ended.
     pub(super) ended: watch::Sender<bool>,
-    /// A std lock: held to look or to set. Since when the status is what it is.
-    since: Mutex<SystemTime>,
     pub(super) end_offsets: EndOffsets,
-    /// A std lock: held to look or to change a field.
-    conditions: Mutex<Conditions>,
-    /// A std lock: held to push or to copy.
-    rejects: Mutex<Ring>,
-    /// A std lock: held to look or to change a field.
-    loading: Mutex<Loading>,
     pub(super) checkpointing: Checkpointing,
-    /// Of the generation that is read. A std lock: held to copy some numbers.
-    progress: Mutex<Progress>,
+    /// A std lock: held to read or change fields. Taken after the hub's lock.
+    state: Mutex<State>,
 }
 
-/// What a table's task works on.
-pub(super) struct Work {
-    /// The moment it makes.
-    pub(super) view: View,
-    /// When its entries expire, if they do.
-    pub(super) deadlines: Option<Deadlines>,
-}
-
-/// How the loading of a generation went.
+/// The generations of a table, and the conditions of its status.
 #[derive(Debug)]
-struct Loading {
-    began: Instant,
-    ranges: Vec<OffsetRange>,
-    catch_up: Option<Duration>,
-    replayed: u64,
-}
-
-impl Loading {
-    fn begin() -> Self {
-        Self { began: Instant::now(), ranges: Vec::new(), catch_up: None, replayed: 0 }
-    }
-
-    fn is_done(&self, positions: &[Offset]) -> bool {
-        self.behind(positions).next().is_none()
-    }
-
-    /// The partitions that are not where they ended when loading began.
-    fn behind(&self, positions: &[Offset]) -> impl Iterator<Item = &OffsetRange> {
-        self.ranges
-            .iter()
-            .filter(|range| range.end > range.start && position(positions, range.partition) < range.end)
-    }
-
-    /// How far loading is.
-    fn how_far(&self, positions: &[Offset]) -> LoadProgress {
-        let count = |from: Offset, to: Offset| u64::try_from(to - from).unwrap_or(0);
-        let mut progress = LoadProgress { done: 0, of: 0, elapsed: self.began.elapsed() };
-        for range in &self.ranges {
-            progress.done += count(range.start, position(positions, range.partition).min(range.end));
-            progress.of += count(range.start, range.end);
-        }
-        progress
-    }
-
-    /// Which partitions are behind, for people.
-    fn progress(&self, positions: &[Offset]) -> String {
-        let behind = self.behind(positions).map(|range| {
-            let position = position(positions, range.partition);
-            format!("partition {} at {position} of {}", range.partition, range.end)
-        });
-        behind.collect::<Vec<_>>().join(", ")
-    }
+struct State {
+    conditions: Conditions,
+    /// The generation that is served; while none is, the one that is loaded.
+    reported: Arc<GenerationState>,
+    /// The generation that will replace it.
+    next: Option<Arc<GenerationState>>,
+    /// Whether a generation is served.
+    is_served: bool,
 }
 
 impl Shared {
+    /// The state of a table whose first generation reads `topic` with `codecs`.
     pub(super) fn new(
         log: Arc<dyn Log>,
         topic: Arc<TopicDescription>,
         codecs: Codecs,
         settings: Settings,
     ) -> Self {
-        let view = Arc::new(View::empty(1, topic.clone()));
+        let reported = Arc::new(GenerationState::new(1, topic.clone(), codecs));
+        let view = Arc::new(View::empty(1, topic, reported.fingerprint.clone()));
         Self {
-            progress: Mutex::new(Progress::of(&view)),
-            hub: Arc::new(Mutex::new(Hub::new(view.clone()))),
+            hub: Arc::new(Mutex::new(Hub::new(view.clone(), settings.clock.clone()))),
             view: ArcSwap::new(view),
             log,
-            topic,
-            lane: Lane::new(&codecs, Purpose::Read),
-            codecs,
-            late: far_ahead(settings.catchup_timeout),
+            late_at: far_ahead(settings.catchup_timeout),
             settings,
-            applied: watch::channel(()).0,
+            published: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
-            reads: AtomicBool::new(false),
+            status_since: Mutex::new(SystemTime::now()),
             ended: watch::channel(false).0,
-            since: Mutex::new(SystemTime::now()),
             end_offsets: EndOffsets::default(),
-            conditions: Mutex::default(),
-            rejects: Mutex::default(),
-            loading: Mutex::new(Loading::begin()),
             checkpointing: Checkpointing::default(),
+            state: Mutex::new(State {
+                conditions: Conditions::default(),
+                reported,
+                next: None,
+                is_served: false,
+            }),
         }
     }
 
-    /// The newest moment, for a look.
+    /// The newest view, for a short look.
     pub(super) fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
     }
 
-    /// The newest moment, to be kept.
+    /// The newest view, to be kept.
     pub(super) fn view_to_keep(&self) -> Arc<View> {
         self.view.load_full()
     }
 
-    /// Changes whenever something was applied or the status changed.
-    pub(super) fn subscribe_applied(&self) -> watch::Receiver<()> {
-        self.applied.subscribe()
+    /// Notifies of each published view and each change of status.
+    pub(super) fn subscribe_published(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 
     pub(super) fn subscribe_status(&self) -> watch::Receiver<Status> {
@@ -166,118 +112,171 @@ impl Shared {
         self.status.borrow().clone()
     }
 
-    /// Takes steps without publishing what comes of them.
-    pub(super) fn take(&self, work: &mut Work, steps: Vec<Step>) -> Result<(), TableError> {
-        self.take_and_tell(work, steps, None)
+    /// The name of the topic.
+    pub(super) fn topic_name(&self) -> String {
+        self.view().topic.name.clone()
     }
 
-    /// Takes steps, publishes the moment behind them, and tells watchers.
-    pub(super) fn take_and_publish(&self, work: &mut Work, steps: Vec<Step>) -> Result<(), TableError> {
-        let mut told = Vec::new();
-        let is_watched = lock(&self.hub).is_on();
-        let taken = self.take_and_tell(work, steps, is_watched.then_some(&mut told));
-        let view = Arc::new(work.view.clone());
+    /// Whether watchers need the effects of records.
+    pub(super) fn is_recording(&self) -> bool {
+        lock(&self.hub).is_recording()
+    }
+
+    /// Publishes a view of the served generation with the effects that led to it, or `None` if they
+    /// were not recorded. False, and nothing is published, if another generation is served by now.
+    pub(super) fn publish(&self, view: Arc<View>, effects: Option<Vec<Effect>>) -> bool {
         let mut hub = lock(&self.hub);
+        if self.view.load().generation != view.generation {
+            return false;
+        }
         self.view.store(view.clone());
-        match hub.is_on() && !is_watched {
-            // Somebody has begun to watch while nobody wrote down what happens.
-            true => hub.publish_unrecorded(view),
-            false => hub.publish(view, told),
+        match effects {
+            // Somebody began to watch while they were not recorded.
+            None if hub.is_recording() => hub.publish_unrecorded(view),
+            effects => hub.publish(view, effects.unwrap_or_default()),
         }
         drop(hub);
-        self.applied.send_replace(());
-        taken
+        self.published.send_replace(());
+        true
     }
 
-    fn take_and_tell(
-        &self,
-        work: &mut Work,
-        steps: Vec<Step>,
-        told: Option<&mut Vec<WatchItem>>,
-    ) -> Result<(), TableError> {
-        let Work { view, deadlines } = work;
-        let mut rejected = |reject| self.reject(reject);
-        let on_reject = self.settings.on_reject;
-        let mut effects = Effects { told, rejected: &mut rejected, on_reject, deadlines: deadlines.as_mut() };
-        let taken = steps.into_iter().try_for_each(|step| {
-            match step {
-                Step::Apply(decoded, ..) => return view.apply(decoded, &mut effects),
-                Step::Position(partition, offset, _) => view.advance(partition, offset),
-                Step::Start(partition, offset) => view.begin_at(partition, offset, &mut effects),
-            }
-            Ok(())
-        });
-        view.expire(self.settings.clock.now(), &mut effects);
-        lock(&self.progress).tell(view);
-        taken.map_err(|reject| TableError::halted(&self.topic.name, *reject))
-    }
-
-    /// Publishes a generation for the first time, in the place of what was served, and
-    /// tells watchers the difference.
-    pub(super) fn switch(&self, view: &View) {
-        let view = Arc::new(view.clone());
-        lock(&self.progress).tell(&view);
+    /// Begins to serve a generation: publishes its view in place of the one before, in one step.
+    /// False, and nothing changes, if the view is behind the one that is served.
+    pub(super) fn try_switch(&self, generation: &Arc<GenerationState>, view: Arc<View>) -> bool {
         let mut hub = lock(&self.hub);
+        let mut state = lock(&self.state);
+        let before = self.view.load_full();
+        // The positions of a topic that was re-created say nothing about its successor, and a
+        // generation that no longer follows the topic cannot be ahead for a good reason.
+        let is_comparable = before.topic.id == view.topic.id && state.conditions.outdated.is_none();
+        if is_comparable && state.is_served && !view.positions().has_reached(before.positions()) {
+            return false;
+        }
+        if state.reported.number != generation.number {
+            state.reported = generation.clone();
+            state.conditions.generation = state.conditions.next_generation.take().unwrap_or_default();
+        }
+        (state.next, state.is_served) = (None, true);
+        drop(state);
         self.view.store(view.clone());
-        hub.replace(view);
+        hub.switch_generation(view);
         drop(hub);
-        self.applied.send_replace(());
+        self.published.send_replace(());
+        // It may be the last owner of millions of rows.
+        run_aside(move || drop(before));
+        true
     }
 
-    /// A generation begins to load.
-    pub(super) fn begin_loading(&self, view: &View) {
-        *lock(&self.loading) = Loading::begin();
-        lock(&self.progress).tell(view);
-        *lock(&self.rejects) = Ring::default();
+    /// Reports that the served generation is complete.
+    pub(super) fn report_complete(&self, generation: &GenerationState, view: &View) {
+        self.update_state(|state| {
+            if state.reported.number != generation.number {
+                return;
+            }
+            state.conditions.outdated = None;
+            state.conditions.was_complete = true;
+            let conditions = &mut state.conditions.generation;
+            conditions.is_complete = true;
+            // What was slow to arrive has been applied by now.
+            conditions.lags.retain(|lag| view.position(lag.partition) <= lag.position);
+        });
     }
 
-    /// What a partition holds belongs to what is being loaded.
-    pub(super) fn expect(&self, range: OffsetRange) {
-        lock(&self.loading).ranges.push(range);
+    /// Begins to load a generation. It is reported at once if none is served.
+    pub(super) fn begin_loading(&self, generation: &Arc<GenerationState>) {
+        let mut state = lock(&self.state);
+        if state.is_served {
+            state.next = Some(generation.clone());
+            state.conditions.next_generation = Some(GenerationConditions::default());
+        } else {
+            // A table that was late stays late until it is complete.
+            let late = state.conditions.generation.late.take();
+            state.reported = generation.clone();
+            state.conditions.generation = GenerationConditions { late, ..GenerationConditions::default() };
+        }
     }
 
-    /// The gate: everything that was there when loading began is applied.
-    pub(super) fn is_loaded(&self, view: &View) -> bool {
-        lock(&self.loading).is_done(view.positions())
+    /// Gives up the generation that would have replaced the served one.
+    pub(super) fn abandon_loading(&self) {
+        let mut given_up = None;
+        self.update_state(|state| {
+            given_up = state.next.take();
+            state.conditions.next_generation = None;
+        });
+        if let Some(given_up) = given_up {
+            self.checkpointing.end(given_up.number);
+        }
     }
 
-    /// Which partitions are not loaded, for people.
-    pub(super) fn behind(&self) -> String {
-        let positions = lock(&self.progress).positions.clone();
-        let progress = lock(&self.loading).progress(&positions);
-        if progress.is_empty() { progress } else { format!(": {progress}") }
+    /// Whether any generation is served.
+    pub(super) fn is_serving(&self) -> bool {
+        lock(&self.state).is_served
     }
 
-    /// Loading takes longer than it should.
-    pub(super) fn tell_late(&self) {
-        let reason = format!("still loading after {:?}{}", self.settings.catchup_timeout, self.behind());
-        self.update(|conditions| conditions.late = Some(reason.into()));
+    /// The generation that is served; while none is, the one that is loaded.
+    pub(super) fn reported(&self) -> Arc<GenerationState> {
+        lock(&self.state).reported.clone()
     }
 
-    /// A generation has loaded what there was when it began.
-    pub(super) fn finish_loading(&self, replayed: u64) {
-        let mut loading = lock(&self.loading);
-        loading.catch_up = Some(loading.began.elapsed());
-        loading.replayed = replayed;
-        drop(loading);
-        self.update(|conditions| conditions.caught_up = true);
+    /// Whether the reported generation has begun to read the topic.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reported().is_reading.load(Ordering::Acquire)
     }
 
-    /// Changes what the status follows from, and tells those who wait for it.
+    /// Reports why the served generation no longer follows the topic.
+    pub(super) fn report_outdated(&self, reason: String) {
+        self.update(|conditions| {
+            conditions.outdated = Some(reason.into());
+            conditions.generation.undecoded.clear();
+            conditions.generation.lags.clear();
+        });
+    }
+
+    /// Reports that loading takes longer than the catch-up timeout.
+    pub(super) fn report_late(&self) {
+        let mut incomplete = self.reported().describe_incomplete();
+        if !incomplete.is_empty() {
+            incomplete.insert_str(0, ": ");
+        }
+        let reason = format!("still loading after {:?}{incomplete}", self.settings.catchup_timeout);
+        self.update(|conditions| conditions.generation.late = Some(reason.into()));
+    }
+
+    /// Changes the conditions of one generation.
+    pub(super) fn update_generation(
+        &self,
+        generation: &GenerationState,
+        change: impl FnOnce(&mut GenerationConditions),
+    ) {
+        self.update_state(|state| {
+            if state.reported.number == generation.number {
+                change(&mut state.conditions.generation);
+            } else if state.next.as_ref().is_some_and(|next| next.number == generation.number) {
+                state.conditions.next_generation.as_mut().map(change);
+            }
+        });
+    }
+
+    /// Changes the conditions of the table.
     pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
+        self.update_state(|state| change(&mut state.conditions));
+    }
+
+    /// Changes conditions, and publishes the status if it changes with them.
+    fn update_state(&self, change: impl FnOnce(&mut State)) {
         let mut hub = lock(&self.hub);
-        let mut conditions = lock(&self.conditions);
-        change(&mut conditions);
-        let status = conditions.status();
-        drop(conditions);
+        let mut state = lock(&self.state);
+        change(&mut state);
+        let status = state.conditions.status();
+        drop(state);
         let changed = self.status.send_if_modified(|current| {
-            let changed = current.name() != status.name() || current.reason() != status.reason();
+            let changed = *current != status;
             *current = status.clone();
             changed
         });
         if changed {
-            *lock(&self.since) = SystemTime::now();
-            let topic = &self.topic.name;
+            *lock(&self.status_since) = SystemTime::now();
+            let topic = self.topic_name();
             match &status {
                 Status::Failed(_) => {
                     tracing::error!(topic, "table is {status}; its contents stay as they are")
@@ -288,84 +287,48 @@ impl Shared {
             hub.publish_status(status);
         }
         drop(hub);
-        self.applied.send_replace(());
+        self.published.send_replace(());
     }
 
-    /// Whether what is served is not of the topic as it is now.
+    /// Whether the served generation no longer follows the topic.
     pub(super) fn is_outdated(&self) -> bool {
-        lock(&self.conditions).outdated.is_some()
+        lock(&self.state).conditions.outdated.is_some()
     }
 
-    /// Whether the table has been complete once.
+    /// Whether the table was complete once.
     pub(super) fn was_complete(&self) -> bool {
-        lock(&self.conditions).caught_up
+        lock(&self.state).conditions.was_complete
     }
 
-    /// The bytes of what is kept besides views: rejected records, and what watchers may be shown.
-    pub(super) fn bytes_beside(&self) -> u64 {
-        let rejects = lock(&self.rejects).byte_len();
-        (rejects + lock(&self.hub).byte_len()) as u64
+    /// The bytes that the table uses. Of a generation and the one that will replace it, the larger
+    /// one counts, because the switch makes room.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let state = lock(&self.state);
+        let generations = state.next.iter().chain([&state.reported]);
+        let views = generations.clone().map(|generation| generation.view_bytes.load(Ordering::Relaxed)).max();
+        let rejects: u64 = generations.map(|generation| generation.reject_bytes()).sum();
+        drop(state);
+        views.unwrap_or(0) + rejects + lock(&self.hub).byte_len() as u64
     }
 
-    pub(super) fn rejects(&self) -> Vec<Reject> {
-        lock(&self.rejects).to_vec()
-    }
-
-    fn reject(&self, reject: Reject) {
-        let (partition, offset) = (reject.partition, reject.offset);
-        tracing::debug!(
-            topic = self.topic.name,
-            partition,
-            offset,
-            "rejected a record: {}",
-            reject.rejection
-        );
-        lock(&self.rejects).push(reject);
+    pub(super) fn rejects(&self) -> Vec<RejectedRecord> {
+        self.reported().rejects()
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let Progress { generation, counters, positions, entries, groups } = lock(&self.progress).clone();
-        let loading = lock(&self.loading);
-        let progress = |range: &OffsetRange| PartitionProgress {
-            partition: range.partition,
-            position: position(&positions, range.partition).max(range.start),
-            start: range.start,
-            target: range.end,
+        let (reported, next) = {
+            let state = lock(&self.state);
+            (state.reported.clone(), state.next.clone())
         };
-        let mut partitions: Vec<PartitionProgress> = loading.ranges.iter().map(progress).collect();
-        partitions.sort_by_key(|progress| progress.partition);
-        Stats {
-            status_since: *lock(&self.since),
-            generation,
-            entries: entries as u64,
-            groups: groups as u64,
-            records: counters.records,
-            tombstones: counters.tombstones,
-            keyless: counters.keyless,
-            rejects: counters.rejects,
-            foreign: counters.mistakes.foreign,
-            cross_partition: counters.mistakes.cross_partition,
-            older: counters.mistakes.older,
-            other_partitioner: counters.mistakes.other_partitioner,
-            payload_bytes: counters.payload_bytes,
-            loading: loading.catch_up.is_none().then(|| loading.how_far(&positions)),
-            catch_up: loading.catch_up,
-            replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
-            checkpoint: self.checkpointing.stats(self.settings.checkpoint.as_ref()),
-            partitions,
-        }
+        let loading = next.as_ref().unwrap_or(&reported).load_progress();
+        let checkpoint = self.checkpointing.stats(&self.settings.checkpoint);
+        reported.stats(*lock(&self.status_since), loading, checkpoint)
     }
 }
 
-/// The moment that is so far ahead, or as good as never.
+/// The time that is this far ahead; if the clock cannot represent it, a time that is never reached.
 fn far_ahead(time: Duration) -> tokio::time::Instant {
     const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     let now = tokio::time::Instant::now();
     now.checked_add(time).unwrap_or(now + NEVER)
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Should a batch make its thread panic, the table ends, and the status that says
-    // so is behind one of these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

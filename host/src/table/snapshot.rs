@@ -1,15 +1,16 @@
-//! A moment of a table that somebody keeps.
+//! A consistent view of a table, to be iterated or kept.
 
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use crate::log::{Offset, Partition};
-use crate::table::entry::{Entry, Notice};
+use crate::log::{Offset, Partition, TopicDescription};
+use crate::table::entry::Entry;
+use crate::table::reject::RejectNotice;
 use crate::table::view::View;
 
-/// One consistent moment of a table. Later changes do not touch it; a clone is a
-/// handle to the same moment.
+/// The contents of a table at one time, consistent across all partitions as they were applied. Later
+/// changes do not affect it. Copies nothing, and a clone is a handle to the same contents.
 #[derive(Clone)]
 pub struct Snapshot(Arc<View>);
 
@@ -29,15 +30,27 @@ impl Snapshot {
         Self(view)
     }
 
-    /// The generation it is of.
+    /// The topic, with the identity it had when the table's generation began.
+    #[must_use]
+    pub fn topic(&self) -> &TopicDescription {
+        &self.0.topic
+    }
+
+    /// The fingerprint of the codecs: snapshots with the same fingerprint were decoded alike.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
+    }
+
+    /// The number of the table's generation.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation
     }
 
-    /// For each partition, by number, the offset behind the last record in it.
+    /// For each partition, by number, the next offset that the table had to apply.
     pub fn positions(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
-        (0..).zip(self.0.positions().iter().copied())
+        self.0.positions().iter()
     }
 
     /// The entry of a key.
@@ -79,20 +92,19 @@ impl Snapshot {
         self.0.prefix(prefix)
     }
 
-    /// The keys whose newest record was rejected, with what was wrong.
-    pub fn notices(&self) -> impl Iterator<Item = (&str, &Notice)> {
+    /// The keys whose newest record was rejected, with the notices, by key.
+    pub fn notices(&self) -> impl Iterator<Item = (&str, &RejectNotice)> {
         self.0.notices().map(|(key, notice)| (&**key, notice))
     }
 
-    /// The entries whose time is over, by key, in a table whose entries expire. They are
-    /// among no others.
+    /// The expired entries, by key, in a table with a time to live. No other method returns them.
     pub fn expired(&self) -> impl Iterator<Item = &Entry> {
         self.0.all_expired()
     }
 
     /// The notice on a key whose newest record was rejected.
     #[must_use]
-    pub fn notice(&self, key: &str) -> Option<&Notice> {
+    pub fn notice(&self, key: &str) -> Option<&RejectNotice> {
         self.0.notice(key)
     }
 
@@ -113,9 +125,18 @@ impl Snapshot {
         self.0.rows().member_count(group)
     }
 
-    /// The names of the groups that have members, in order. With
-    /// [`Snapshot::members`], the whole nested view of one moment.
+    /// The names of the groups that have members, in order. With [`Snapshot::members`], this gives the
+    /// whole nested view.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.0.rows().groups()
+    }
+}
+
+impl<'a> IntoIterator for &'a Snapshot {
+    type Item = &'a Entry;
+    type IntoIter = Box<dyn Iterator<Item = &'a Entry> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
     }
 }

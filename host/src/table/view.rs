@@ -1,108 +1,152 @@
-//! One moment of a table. It shares with the moments before and after all that did not
-//! change.
+//! The contents of a table at one time: rows, notices on rejected records, expired entries,
+//! counters, and the position of each partition.
+//!
+//! A view is applied to, then cloned to be published. A clone shares everything that later batches
+//! do not change. Knows nothing of watchers, logging, codecs and partitioners: what applying a
+//! batch did is returned as [`Applied`].
+
+mod counters;
+mod deadlines;
+mod rows;
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-use crate::codec::RejectKind;
-use crate::log::{Offset, OffsetRange, Partition, TopicDescription, partition_of_hash};
-use crate::table::decode::{Decoded, Outcome};
-use crate::table::entry::{Entry, Notice, Origin, ROW_BYTES};
-use crate::table::expiry::Deadlines;
-use crate::table::mistake::Mistake;
-use crate::table::reject::Reject;
-use crate::table::rows::{KeyHash, Rows};
-use crate::table::settings::OnReject;
-use crate::table::stats::Counters;
-use crate::table::watch::{Cause, Change, WatchItem};
+pub(super) use counters::Counters;
+pub(super) use deadlines::Deadlines;
+pub(super) use rows::Rows;
 
-/// One moment of a table.
+use crate::codec::RejectKind;
+use crate::log::{Offset, OffsetRange, Partition, TopicDescription};
+use crate::table::change::{Cause, Change, Effect};
+use crate::table::decoded::{Decoded, Outcome};
+use crate::table::entry::{ENTRY_BYTES, Entry};
+use crate::table::key_hash::KeyHash;
+use crate::table::positions::Positions;
+use crate::table::record_place::RecordPlace;
+use crate::table::reject::{RejectNotice, RejectedRecord};
+use crate::table::settings::OnReject;
+use crate::table::status::WriterAnomaly;
+
+/// The contents of a table at one time.
 #[derive(Debug, Clone)]
 pub(super) struct View {
+    /// The number of the generation that made it.
     pub(super) generation: u64,
-    /// Which topic of the name it is of.
+    /// The topic, with the identity it had when the generation began.
     pub(super) topic: Arc<TopicDescription>,
+    /// The fingerprint of the codecs.
+    pub(super) fingerprint: Arc<str>,
     pub(super) counters: Counters,
-    /// For each partition the next offset to be applied.
-    positions: Vec<Offset>,
-    /// For each partition the offset at which it begins, as far as is known.
-    starts: Vec<Offset>,
+    /// The next offset to apply, by partition.
+    positions: Positions,
+    /// The offset of the first record that the log holds, by partition, as far as it is known.
+    starts: Positions,
     rows: Rows,
-    notices: RedBlackTreeMapSync<Arc<str>, Notice>,
-    /// Entries that are no longer rows, because their time is over.
+    notices: RedBlackTreeMapSync<Arc<str>, RejectNotice>,
+    /// Entries whose time to live is over. They are not among the rows.
     expired: RedBlackTreeMapSync<Arc<str>, Entry>,
-    /// The bytes of texts in notices and expired entries.
-    beside_bytes: u64,
+    /// The bytes of keys, values and messages in `notices` and `expired`.
+    aside_bytes: u64,
 }
 
-/// Where that goes which comes of records besides rows.
-pub(super) struct Effects<'a> {
-    /// What watchers are told, if there are any.
-    pub(super) told: Option<&'a mut Vec<WatchItem>>,
-    pub(super) rejected: &'a mut dyn FnMut(Reject),
+/// How records are applied.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ApplyOptions {
     pub(super) on_reject: OnReject,
-    /// When entries expire, if they do.
-    pub(super) deadlines: Option<&'a mut Deadlines>,
+    /// Whether [`Applied::effects`] are collected. Without watchers, nobody needs them.
+    pub(super) collect_effects: bool,
 }
 
-impl Effects<'_> {
-    fn tell(&mut self, told: impl FnOnce() -> WatchItem) {
-        if let Some(all) = &mut self.told {
-            all.push(told());
+/// What applying records did, besides changing the view.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// What watchers see, in order.
+    pub(super) effects: Vec<Effect>,
+    /// The records that were rejected, in order.
+    pub(super) rejects: Vec<RejectedRecord>,
+    /// Anomalies of a kind that the generation had not seen before, with their records.
+    pub(super) first_anomalies: Vec<(WriterAnomaly, Partition, Offset)>,
+    /// The record that halts the table, if there was one. Records behind it were not applied.
+    pub(super) halted_by: Option<Box<RejectedRecord>>,
+}
+
+/// A view that is being applied to, with what is needed for that.
+struct Application<'a> {
+    options: ApplyOptions,
+    deadlines: Option<&'a mut Deadlines>,
+    applied: &'a mut Applied,
+}
+
+impl Application<'_> {
+    fn push(&mut self, effect: impl FnOnce() -> Effect) {
+        if self.options.collect_effects {
+            self.applied.effects.push(effect());
         }
     }
 }
 
 impl View {
-    /// The moment before the first record, for readers.
-    pub(super) fn empty(generation: u64, topic: Arc<TopicDescription>) -> Self {
-        Self::of(Rows::sorted(), generation, topic)
+    /// An empty view for readers.
+    pub(super) fn empty(generation: u64, topic: Arc<TopicDescription>, fingerprint: Arc<str>) -> Self {
+        Self::new(Rows::sorted(), generation, topic, fingerprint)
     }
 
-    /// The same, to be loaded: nothing can be listed before [`View::sort`].
-    pub(super) fn to_be_loaded(generation: u64, topic: Arc<TopicDescription>) -> Self {
-        Self::of(Rows::unsorted(), generation, topic)
+    /// An empty view to load a topic into. Its rows can be found by key, but not listed before
+    /// [`View::sort`].
+    pub(super) fn unsorted(generation: u64, topic: Arc<TopicDescription>, fingerprint: Arc<str>) -> Self {
+        Self::new(Rows::unsorted(), generation, topic, fingerprint)
     }
 
-    fn of(rows: Rows, generation: u64, topic: Arc<TopicDescription>) -> Self {
+    fn new(rows: Rows, generation: u64, topic: Arc<TopicDescription>, fingerprint: Arc<str>) -> Self {
         Self {
             generation,
             topic,
+            fingerprint,
             counters: Counters::default(),
-            positions: Vec::new(),
-            starts: Vec::new(),
+            positions: Positions::default(),
+            starts: Positions::default(),
             rows,
             notices: RedBlackTreeMapSync::new_sync(),
             expired: RedBlackTreeMapSync::new_sync(),
-            beside_bytes: 0,
+            aside_bytes: 0,
         }
     }
 
-    /// Puts the rows in order, and keeps them so from now on. Takes a while if there are
-    /// many, and all codec workers.
+    /// Sorts the rows; from then on they stay sorted. Uses all threads of rayon's pool.
     pub(super) fn sort(&mut self) {
         self.rows.sort();
     }
 
-    pub(super) fn positions(&self) -> &[Offset] {
+    /// Whether [`View::sort`] was called.
+    pub(super) fn is_sorted(&self) -> bool {
+        self.rows.is_sorted()
+    }
+
+    /// The number of partitions of the topic, as far as it is known: partitions may be added.
+    pub(super) fn partition_count(&self) -> Partition {
+        self.positions.last().map_or(0, |last| last + 1).max(self.topic.partitions)
+    }
+
+    pub(super) fn positions(&self) -> &Positions {
         &self.positions
     }
 
-    /// The next offset of a partition; 0 of one that is not known.
+    /// The next offset to apply of a partition; 0 for an unknown partition.
     pub(super) fn position(&self, partition: Partition) -> Offset {
-        position(&self.positions, partition)
+        self.positions.get(partition).unwrap_or(0)
     }
 
-    /// The bytes that its entries, notices and expired entries take.
+    /// The bytes that its entries, notices and expired entries use.
     pub(super) fn byte_len(&self) -> u64 {
         let rows = self.rows.len() + self.expired.size() + self.notices.size();
-        self.counters.payload_bytes + self.beside_bytes + (rows * ROW_BYTES) as u64
+        self.counters.payload_bytes + self.aside_bytes + (rows * ENTRY_BYTES) as u64
     }
 
-    /// The bytes of entries that this view has and another, newer one has not.
-    pub(super) fn bytes_beside(&self, newer: &Self) -> usize {
+    /// The bytes of entries that this view has and a newer one does not.
+    pub(super) fn bytes_only_here(&self, newer: &Self) -> usize {
         let (mut bytes, mut page) = (0, Some(0));
         while let Some(from) = page {
             let (rows, next) = self.rows.differing(&newer.rows, from, usize::MAX);
@@ -116,20 +160,20 @@ impl View {
         &self.rows
     }
 
-    pub(super) fn notice(&self, key: &str) -> Option<&Notice> {
+    pub(super) fn notice(&self, key: &str) -> Option<&RejectNotice> {
         self.notices.get(key)
     }
 
-    pub(super) fn notices(&self) -> impl Iterator<Item = (&Arc<str>, &Notice)> {
+    pub(super) fn notices(&self) -> impl Iterator<Item = (&Arc<str>, &RejectNotice)> {
         self.notices.iter()
     }
 
-    /// An entry whose time is over.
+    /// The expired entry of a key.
     pub(super) fn expired(&self, key: &str) -> Option<&Entry> {
         self.expired.get(key)
     }
 
-    /// The entries whose time is over, by key.
+    /// The expired entries, by key.
     pub(super) fn all_expired(&self) -> impl Iterator<Item = &Entry> {
         self.expired.values()
     }
@@ -140,195 +184,207 @@ impl View {
         from.take_while(move |entry| entry.key().starts_with(prefix))
     }
 
-    /// A partition will be applied from the start of this range on.
-    pub(super) fn begin(&mut self, range: OffsetRange) {
-        let Ok(index) = usize::try_from(range.partition) else { return };
-        for offsets in [&mut self.positions, &mut self.starts] {
-            if offsets.len() <= index {
-                offsets.resize(index + 1, 0);
-            }
-            offsets[index] = range.start;
-        }
+    /// Adds a partition, which will be applied from the start of its range.
+    pub(super) fn add_partition(&mut self, range: OffsetRange) {
+        self.positions.insert(range.partition, range.start);
+        self.starts.insert(range.partition, range.start);
     }
 
-    /// Everything of a partition below this offset has been applied.
+    /// Records that everything in a partition below `next` was applied.
     pub(super) fn advance(&mut self, partition: Partition, next: Offset) {
-        if let Some(position) =
-            usize::try_from(partition).ok().and_then(|index| self.positions.get_mut(index))
-        {
+        if let Some(position) = self.positions.get_mut(partition) {
             *position = next.max(*position);
         }
     }
 
-    /// Applies a batch. A record that halts the table is given back; what was before it is
-    /// applied.
-    pub(super) fn apply(&mut self, decoded: Decoded, effects: &mut Effects<'_>) -> Result<(), Box<Reject>> {
-        self.rows.touch(decoded.outcomes.iter().filter_map(Outcome::row));
-        self.check_partitioner(&decoded);
+    /// Applies a batch. If a record halts the table, the records before it are applied and
+    /// `applied.halted_by` is set.
+    pub(super) fn apply(
+        &mut self,
+        decoded: Decoded,
+        options: ApplyOptions,
+        deadlines: Option<&mut Deadlines>,
+        applied: &mut Applied,
+    ) {
+        let mut application = Application { options, deadlines, applied };
+        self.rows.prefetch(decoded.outcomes.iter().filter_map(Outcome::row));
         for outcome in decoded.outcomes {
             self.counters.records += 1;
             match outcome {
-                Outcome::Set(row, hash) => self.set(row, hash, effects),
+                Outcome::Set(row, hash) => self.set(row, hash, &mut application),
                 Outcome::Delete(row, hash) => {
                     self.counters.tombstones += 1;
-                    self.delete(&row, hash, effects);
+                    self.delete(&row, hash, &mut application);
                 }
-                Outcome::Foreign(offset) => self.note(Mistake::Foreign, decoded.partition, offset),
-                Outcome::Reject(reject) => self.reject(reject, effects)?,
+                Outcome::Foreign(offset) => {
+                    self.count(WriterAnomaly::ForeignKey, decoded.partition, offset, application.applied);
+                }
+                Outcome::Reject(reject) => {
+                    if !self.reject(reject, &mut application) {
+                        return;
+                    }
+                }
             }
         }
         self.advance(decoded.partition, decoded.next);
-        Ok(())
     }
 
-    fn set(&mut self, row: Entry, hash: KeyHash, effects: &mut Effects<'_>) {
-        self.forget(row.key());
-        self.counters.payload_bytes += row.payload();
-        let added = effects.deadlines.is_some().then(|| row.clone());
-        let new = effects.told.is_some().then(|| row.clone());
-        let by = row.origin();
+    fn set(&mut self, row: Entry, hash: KeyHash, application: &mut Application<'_>) {
+        self.clear_aside(row.key());
+        self.counters.payload_bytes += row.payload_bytes();
+        let added = application.deadlines.is_some().then(|| row.clone());
+        let new = application.options.collect_effects.then(|| row.clone());
+        let place = row.place();
         let old = self.rows.set(row, hash);
         if let Some(old) = &old {
-            self.counters.payload_bytes -= old.payload();
-            self.counters.mistakes.compare(&self.topic.name, old, by);
+            self.counters.payload_bytes -= old.payload_bytes();
+            self.compare(old, place, application.applied);
         }
-        if let (Some(deadlines), Some(row)) = (&mut effects.deadlines, added) {
+        if let (Some(deadlines), Some(row)) = (&mut application.deadlines, added) {
             deadlines.add(old.as_ref(), &row);
             if deadlines.is_crowded(self.rows.len()) {
-                deadlines.renew(self.rows.all());
+                deadlines.rebuild(self.rows.all());
             }
         }
         if let Some(new) = new {
-            effects.tell(|| WatchItem::Change(Change::set(old, new, Cause::Record)));
+            application.push(|| Effect::Change(Change::set(old, new, Cause::Record)));
         }
     }
 
-    /// Takes away the row that a row without a value stands for.
-    fn delete(&mut self, by: &Entry, hash: KeyHash, effects: &mut Effects<'_>) {
-        self.forget(by.key());
-        if let Some(old) = self.take(by.key(), hash) {
-            self.counters.mistakes.compare(&self.topic.name, &old, by.origin());
-            effects.tell(|| WatchItem::Change(Change::deleted(old, by.origin(), Cause::Record)));
+    /// Deletes the row of a tombstone's key. `tombstone` is an entry without a value.
+    fn delete(&mut self, tombstone: &Entry, hash: KeyHash, application: &mut Application<'_>) {
+        self.clear_aside(tombstone.key());
+        if let Some(old) = self.remove(tombstone.key(), hash) {
+            self.compare(&old, tombstone.place(), application.applied);
+            application.push(|| Effect::Change(Change::deleted(old, tombstone.place(), Cause::Record)));
         }
     }
 
-    /// Takes a row away.
-    fn take(&mut self, key: &str, hash: KeyHash) -> Option<Entry> {
+    fn remove(&mut self, key: &str, hash: KeyHash) -> Option<Entry> {
         let old = self.rows.remove(key, hash)?;
-        self.counters.payload_bytes -= old.payload();
+        self.counters.payload_bytes -= old.payload_bytes();
         Some(old)
     }
 
-    /// A record was rejected: its key says so, and keeps its entry or does not.
-    fn reject(&mut self, reject: Box<Reject>, effects: &mut Effects<'_>) -> Result<(), Box<Reject>> {
-        let is_keyless = reject.rejection.kind == RejectKind::Keyless;
-        if effects.on_reject == OnReject::Halt && !is_keyless {
+    /// Handles a rejected record; false if it halts the table.
+    fn reject(&mut self, reject: Box<RejectedRecord>, application: &mut Application<'_>) -> bool {
+        let on_reject = application.options.on_reject;
+        if on_reject == OnReject::Halt && reject.reason.kind != RejectKind::Keyless {
             self.counters.records -= 1;
             self.advance(reject.partition, reject.offset);
-            return Err(reject);
+            application.applied.halted_by = Some(reject);
+            return false;
         }
-        self.counters.rejected(reject.rejection.kind);
-        let notice = Notice::of(&reject);
+        self.counters.add_reject(reject.reason.kind);
+        let notice = RejectNotice::new(&reject);
         if let Some(key) = &reject.key {
             self.insert_notice(key, notice.clone());
-            if effects.on_reject == OnReject::Remove {
+            if on_reject == OnReject::Remove {
                 self.remove_expired(key);
-                if let Some(old) = self.take(key, KeyHash::of(key)) {
-                    let Reject { partition, offset, timestamp, .. } = *reject;
-                    let by = Origin { partition, offset, timestamp };
-                    effects.tell(|| WatchItem::Change(Change::deleted(old, by, Cause::Rejected)));
+                if let Some(old) = self.remove(key, KeyHash::of(key)) {
+                    application
+                        .push(|| Effect::Change(Change::deleted(old, reject.place(), Cause::Rejected)));
                 }
             }
         }
-        effects.tell(|| WatchItem::Rejected { key: reject.key.clone(), group: reject.group.clone(), notice });
-        (effects.rejected)(*reject);
-        Ok(())
+        application.push(|| Effect::Rejected {
+            key: reject.key.clone(),
+            group: reject.group.clone(),
+            notice,
+        });
+        application.applied.rejects.push(*reject);
+        true
     }
 
-    /// Looks whether the writers' partitioner is the usual one.
-    fn check_partitioner(&mut self, decoded: &Decoded) {
-        // OK because a topic's partitions are numbered by 32 bits.
-        let begun = Partition::try_from(self.positions.len()).expect("few enough");
-        // Some may be added later, and some may begin later.
-        let partitions = begun.max(self.topic.partitions);
-        if let Some((offset, hash)) = decoded.first
-            && partitions > 0
-            && partition_of_hash(hash, partitions) != decoded.partition
-        {
-            self.note(Mistake::OtherPartitioner, decoded.partition, offset);
+    /// Counts what a record that replaces or deletes `old` says about the topic's writers.
+    fn compare(&mut self, old: &Entry, place: RecordPlace, applied: &mut Applied) {
+        for anomaly in WriterAnomaly::of_replacement(old, place) {
+            self.count(anomaly, place.partition, place.offset, applied);
         }
     }
 
-    fn note(&mut self, mistake: Mistake, partition: Partition, offset: Offset) {
-        self.counters.mistakes.note(&self.topic.name, mistake, partition, offset);
+    /// Counts an anomaly.
+    pub(super) fn count(
+        &mut self,
+        anomaly: WriterAnomaly,
+        partition: Partition,
+        offset: Offset,
+        applied: &mut Applied,
+    ) {
+        if self.counters.anomalies.add(anomaly, partition, offset) {
+            applied.first_anomalies.push((anomaly, partition, offset));
+        }
     }
 
-    /// The log has lost what a partition held below this offset, and so do we: a table that
-    /// starts now would not have it.
-    pub(super) fn begin_at(&mut self, partition: Partition, start: Offset, effects: &mut Effects<'_>) {
-        let known = usize::try_from(partition).ok().and_then(|index| self.starts.get_mut(index));
-        match known {
+    /// Removes what a partition held below `start`, because the log no longer holds it: a table
+    /// that starts now would not have it.
+    pub(super) fn remove_below(
+        &mut self,
+        partition: Partition,
+        start: Offset,
+        options: ApplyOptions,
+        applied: &mut Applied,
+    ) {
+        match self.starts.get_mut(partition) {
             Some(known) if start > *known => *known = start,
             _ => return,
         }
+        let mut application = Application { options, deadlines: None, applied };
         let is_gone = |entry: &Entry| entry.partition() == partition && entry.offset() < start;
         let gone: Vec<Entry> = self.rows.all().filter(|entry| is_gone(entry)).cloned().collect();
         for entry in gone {
-            self.take(entry.key(), KeyHash::of(entry.key()));
-            effects
-                .tell(|| WatchItem::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Retention)));
+            self.remove(entry.key(), KeyHash::of(entry.key()));
+            let place = entry.place();
+            application.push(|| Effect::Change(Change::deleted(entry, place, Cause::Retention)));
         }
-        let keys = |keys: Vec<&Arc<str>>| keys.into_iter().cloned().collect::<Vec<_>>();
-        let expired = self.expired.iter().filter(|(_, entry)| is_gone(entry));
-        for key in keys(expired.map(|(key, _)| key).collect()) {
-            self.remove_expired(&key);
-        }
-        let rejected = self.notices.iter();
-        let rejected = rejected.filter(|(_, notice)| notice.partition == partition && notice.offset < start);
-        for key in keys(rejected.map(|(key, _)| key).collect()) {
-            self.remove_notice(&key);
-        }
+        let expired: Vec<Arc<str>> =
+            self.expired.iter().filter(|(_, entry)| is_gone(entry)).map(|(key, _)| key.clone()).collect();
+        expired.iter().for_each(|key| self.remove_expired(key));
+        let is_gone = |notice: &RejectNotice| notice.partition == partition && notice.offset < start;
+        let notices: Vec<Arc<str>> =
+            self.notices.iter().filter(|(_, notice)| is_gone(notice)).map(|(key, _)| key.clone()).collect();
+        notices.iter().for_each(|key| self.remove_notice(key));
     }
 
-    /// Hides the entries whose time is over now, and shows those again whose time is not
-    /// over any more, because the clock went back. True if there were any.
-    pub(super) fn expire(&mut self, now: i64, effects: &mut Effects<'_>) -> bool {
-        let Some(deadlines) = effects.deadlines.take() else { return false };
-        let went_back = deadlines.set_clock(now);
-        let mut any = false;
-        for entry in deadlines.due() {
+    /// Hides the entries that have expired by `now`, and shows those again that have not expired
+    /// after all because the clock was set back.
+    pub(super) fn expire(
+        &mut self,
+        now: i64,
+        deadlines: &mut Deadlines,
+        options: ApplyOptions,
+        applied: &mut Applied,
+    ) {
+        let mut application = Application { options, deadlines: None, applied };
+        let was_set_back = deadlines.set_clock(now);
+        for entry in deadlines.take_due() {
             let key = entry.key();
-            let row = self.rows.get(key).cloned();
-            if let Some(row) = row.as_ref().filter(|row| !deadlines.is_over(row)) {
-                // Written again since: this one's time is to come.
-                deadlines.add(None, row);
-            } else if let Some(entry) = row {
-                any = true;
-                self.take(key, KeyHash::of(key));
-                self.insert_expired(key, entry.clone());
-                effects.tell(|| {
-                    WatchItem::Change(Change::deleted(entry.clone(), entry.origin(), Cause::Expired))
-                });
+            let Some(row) = self.rows.get(key).cloned() else { continue };
+            if !deadlines.is_expired(&row) {
+                // The key was written again since.
+                deadlines.add(None, &row);
+                continue;
             }
+            self.remove(key, KeyHash::of(key));
+            self.insert_expired(key, row.clone());
+            let place = row.place();
+            application.push(|| Effect::Change(Change::deleted(row, place, Cause::Expired)));
         }
-        if went_back {
+        if was_set_back {
             let alive: Vec<Entry> =
-                self.expired.values().filter(|entry| !deadlines.is_over(entry)).cloned().collect();
+                self.expired.values().filter(|entry| !deadlines.is_expired(entry)).cloned().collect();
             for entry in alive {
-                any = true;
                 self.remove_expired(entry.key());
-                self.counters.payload_bytes += entry.payload();
+                self.counters.payload_bytes += entry.payload_bytes();
                 deadlines.add(None, &entry);
                 self.rows.set(entry.clone(), KeyHash::of(entry.key()));
-                effects.tell(|| WatchItem::Change(Change::set(None, entry, Cause::Revived)));
+                application.push(|| Effect::Change(Change::set(None, entry, Cause::Revived)));
             }
         }
-        effects.deadlines = Some(deadlines);
-        any
     }
 
-    /// A newer record came: what was said of the key is over.
-    fn forget(&mut self, key: &str) {
+    /// Removes the notice on a key and its expired entry: a newer record came.
+    fn clear_aside(&mut self, key: &str) {
         if !self.notices.is_empty() {
             self.remove_notice(key);
         }
@@ -337,34 +393,29 @@ impl View {
         }
     }
 
-    fn insert_notice(&mut self, key: &str, notice: Notice) {
+    fn insert_notice(&mut self, key: &str, notice: RejectNotice) {
         self.remove_notice(key);
-        self.beside_bytes += (key.len() + notice.message.len()) as u64;
+        self.aside_bytes += (key.len() + notice.message.len()) as u64;
         self.notices.insert_mut(key.into(), notice);
     }
 
     fn remove_notice(&mut self, key: &str) {
         if let Some(notice) = self.notices.get(key) {
-            self.beside_bytes -= (key.len() + notice.message.len()) as u64;
+            self.aside_bytes -= (key.len() + notice.message.len()) as u64;
             self.notices.remove_mut(key);
         }
     }
 
     fn insert_expired(&mut self, key: &str, entry: Entry) {
         self.remove_expired(key);
-        self.beside_bytes += key.len() as u64 + entry.payload();
+        self.aside_bytes += key.len() as u64 + entry.payload_bytes();
         self.expired.insert_mut(key.into(), entry);
     }
 
     fn remove_expired(&mut self, key: &str) {
         if let Some(entry) = self.expired.get(key) {
-            self.beside_bytes -= key.len() as u64 + entry.payload();
+            self.aside_bytes -= key.len() as u64 + entry.payload_bytes();
             self.expired.remove_mut(key);
         }
     }
-}
-
-/// The next offset of a partition; 0 of one that is not known.
-pub(super) fn position(positions: &[Offset], partition: Partition) -> Offset {
-    usize::try_from(partition).ok().and_then(|index| positions.get(index)).copied().unwrap_or(0)
 }

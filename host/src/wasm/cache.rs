@@ -14,8 +14,8 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::private;
-use crate::wasm::WasmError;
-use crate::wasm::compile::{MAX_COMPILED_BYTES, hash_of};
+use crate::wasm::compiled::{MAX_COMPILED_BYTES, deserialize, engine_hash};
+use crate::wasm::error::WasmError;
 
 /// Bytes of the digest in front of the compiled code.
 const DIGEST: usize = 32;
@@ -112,17 +112,6 @@ impl Cache {
 
     fn path(&self, engine: &Engine, digest: &str) -> PathBuf {
         let digest = digest.trim_start_matches("sha256:");
-        self.folder.join(format!("{digest}-{}.cwasm", hash_of(engine)))
-    }
-}
-
-/// A component made of code that this host has compiled.
-pub(super) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    #[allow(unsafe_code, reason = "loading ahead-of-time compiled code is how wasmtime caches it")]
-    // SAFETY: the code comes from a process of ours that has just compiled it, or from a file that
-    // only we or root could write (`private::read` and `Cache::open` say so); and it is for an engine of
-    // this configuration (both are asked by its hash, and wasmtime checks it again).
-    unsafe {
-        Component::deserialize(engine, code)
+        self.folder.join(format!("{digest}-{}.cwasm", engine_hash(engine)))
     }
 }

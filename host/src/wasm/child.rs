@@ -10,23 +10,21 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg(feature = "cli")]
 mod confine;
+mod limits;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
+use crate::sync::{lock, wait_while};
+
 #[cfg(feature = "cli")]
 pub(crate) use confine::confine;
-
-/// The address space of a child: more than twice what compiling a component with a Python
-/// interpreter takes on two cores (854 MiB, of which it uses 395), and the stack and the
-/// allocator's reserve of a thread for each core.
-const MEMORY_BYTES: u64 = 2 << 30;
-const MEMORY_BYTES_PER_CORE: u64 = 32 << 20;
+use limits::memory_bytes;
 
 /// How many children work at once.
 const AT_ONCE: usize = 2;
@@ -170,14 +168,6 @@ impl Ended {
     }
 }
 
-fn memory_bytes() -> u64 {
-    MEMORY_BYTES + cores() * MEMORY_BYTES_PER_CORE
-}
-
-fn cores() -> u64 {
-    thread::available_parallelism().map_or(1, usize::from) as u64
-}
-
 /// The right to run a child.
 struct Turn;
 
@@ -188,23 +178,16 @@ static ENDED: Condvar = Condvar::new();
 impl Turn {
     /// Waits for a turn, at most this long.
     fn take(timeout: Duration) -> Option<Self> {
-        let until = Instant::now() + timeout;
-        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        while *running >= AT_ONCE {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            running = ENDED.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *running += 1;
-        Some(Self)
+        let is_full = |running: &usize| *running >= AT_ONCE;
+        let (mut running, has_room) = wait_while(&ENDED, lock(&RUNNING), timeout, is_full);
+        *running += usize::from(has_room);
+        has_room.then_some(Self)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *lock(&RUNNING) -= 1;
         ENDED.notify_one();
     }
 }

@@ -5,7 +5,6 @@
 mod as_child;
 
 use std::ffi::OsStr;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -15,15 +14,13 @@ use wasmtime::component::Component;
 
 use crate::thread;
 use crate::wasm::child::{ChildError, Job};
-use crate::wasm::engine::Metering;
+use crate::wasm::compiled::{MAX_COMPILED_BYTES, engine_hash};
+use crate::wasm::error::WasmError;
+use crate::wasm::metering::Metering;
 use crate::wasm::scan;
-use crate::wasm::{WasmError, WasmError::Refused};
 
 #[cfg(feature = "cli")]
 pub(crate) use as_child::compile_as_child;
-
-/// The largest compiled component: seven times one with a Python interpreter.
-pub(super) const MAX_COMPILED_BYTES: usize = 256 << 20;
 
 /// The hidden subcommand of the `ktables` command that compiles a component.
 pub(crate) const COMPILE: &str = "compile-component";
@@ -51,14 +48,14 @@ impl Compiler {
         name: &str,
         bytes: Vec<u8>,
     ) -> Result<Compiled, WasmError> {
-        let refused = |reasons| Refused { name: name.to_owned(), reasons };
+        let refused = |reasons| WasmError::Refused { name: name.to_owned(), reasons };
         scan::code(&bytes).map_err(|refusal| refused(refusal.reasons()))?;
         match self {
             Self::InProcess => in_process(engine, deadline, bytes)
                 .map(Compiled::Component)
                 .map_err(|reason| refused(vec![reason])),
             Self::Command(program) => {
-                let (hash, deadline_arg) = (hash_of(engine), deadline.as_secs().max(1).to_string());
+                let (hash, deadline_arg) = (engine_hash(engine), deadline.as_secs().max(1).to_string());
                 let args = [COMPILE, metering.name(), &hash, &deadline_arg].map(OsStr::new);
                 let output_limit = MAX_COMPILED_BYTES;
                 let job = Job { program, args: &args, input: &bytes, output_limit, deadline };
@@ -97,11 +94,4 @@ fn in_process(engine: &Engine, deadline: Duration, bytes: Vec<u8>) -> Result<Com
         Ok(result) => result.map_err(|error| format!("it cannot be compiled: {error:#}")),
         Err(_) => Err(format!("it did not compile within {deadline:?}")),
     }
-}
-
-/// Which engine code is for: in hexadecimal.
-pub(super) fn hash_of(engine: &Engine) -> String {
-    let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
 }

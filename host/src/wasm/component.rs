@@ -1,85 +1,71 @@
-//! Loading a component: read, check, compile, and make codecs of it.
+//! A component: read, checked, compiled, and accepted.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-use wasmtime::component::InstancePre;
-
-use crate::codec::{ComponentId, GroupScheme, KeyCodec, RejectKind, ValueCodec};
-use crate::escape::one_line_within;
+use crate::codec::{ComponentId, RejectKind};
 use crate::file::read_bounded;
-use crate::packed::Packed;
-use crate::wasm::bindings::v0_1::exports::ktables::codec::plugin::{Context, Role};
-use crate::wasm::cache::deserialize;
-use crate::wasm::codecs::{ComponentCodec, Setup};
 use crate::wasm::compile::Compiled;
-use crate::wasm::engine::{Common, Engine, Shared};
+use crate::wasm::compiled::deserialize;
+use crate::wasm::digest::{check_digest, digest_of};
+use crate::wasm::engine::{Engine, Shared};
+use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
-use crate::wasm::inspect::{Interface, inspect};
-use crate::wasm::instance::Instance;
+use crate::wasm::inspect::inspect;
+use crate::wasm::instance::{Instance, Template};
+use crate::wasm::interfaces::Interface;
+use crate::wasm::limits::{Limits, MAX_NAME_BYTES};
+use crate::wasm::metering::Metering;
 use crate::wasm::scan::MAX_BYTES;
-use crate::wasm::state::State;
-use crate::wasm::{Limits, WasmError};
 
-/// How often a new instance that is too slow to start is tried before that is a failure: a machine
-/// that is busy for a moment is none.
-const STARTS: usize = 3;
+/// How often an instance that is too slow to start is tried, because the machine may have been busy.
+const MAX_STARTS: usize = 3;
 
-/// A component's name and version are cut at this many bytes.
-pub(super) const NAME_BYTES: usize = 100;
-
-/// How a component is loaded.
+/// The options of loading a component.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// `sha256:…`: the only file that is accepted.
+    /// The digest that the file must have, `sha256:…`; `None` accepts any file.
     pub digest: Option<String>,
     /// What each instance may use.
     pub limits: Limits,
 }
 
-/// What a component says of itself.
+/// A component's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Description {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// Whether it asks for the records' headers.
+    /// Whether its value codec wants the headers of records.
     pub wants_headers: bool,
 }
 
-/// A component that is compiled and accepted.
+/// A component that was compiled and accepted. A clone is a handle to the same component.
 #[derive(Clone)]
 pub struct Component {
     pub(super) shared: Arc<Shared>,
-    pub(super) pre: InstancePre<State>,
-    pub(super) id: Arc<ComponentId>,
-    pub(super) interfaces: Vec<Interface>,
-    pub(super) limits: Limits,
-    /// What the host keeps for an instance, besides memories and table elements.
-    pub(super) host_bytes: usize,
-    /// What all that are loaded of this digest share.
-    pub(super) common: Common,
+    pub(super) template: Template,
     description: Option<Description>,
 }
 
 impl std::fmt::Debug for Component {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Component")
-            .field("id", &self.id)
-            .field("interfaces", &self.interfaces)
+            .field("id", &self.template.id)
+            .field("interfaces", &self.template.interfaces)
             .finish_non_exhaustive()
     }
 }
 
 impl Engine {
-    /// Loads a component from a file. Blocks while it compiles, unless the cache has it, and runs
-    /// an instance once, within its limits: call it where blocking is allowed.
+    /// Loads a component from a file. Blocks while it compiles, unless the cache has it, and while an
+    /// instance runs once, within its limits. Call it where blocking is allowed.
     ///
     /// # Errors
     ///
-    /// [`WasmError`] says everything that is wrong with the file.
+    /// [`WasmError`] with everything that is wrong with the file.
     pub fn load(&self, path: impl AsRef<Path>, options: LoadOptions) -> Result<Component, WasmError> {
         let path = path.as_ref();
         let bytes = read_bounded(path, MAX_BYTES).map_err(WasmError::io("read the component", path))?;
@@ -88,7 +74,7 @@ impl Engine {
         self.load_bytes(&name, bytes, options)
     }
 
-    /// Loads a component from its bytes; `name` is what messages call it until it says its own.
+    /// Loads a component from its bytes. Messages call it `name` until it gives its own name.
     ///
     /// # Errors
     ///
@@ -114,23 +100,26 @@ impl Engine {
             name: name.clone(),
             reasons: vec![format!("{error:#}")],
         };
-        let compiled = self.compiled(bytes, &digest, &name)?;
+        let compiled = self.compile(bytes, &digest, &name)?;
         let pre = self.shared.linker.instantiate_pre(&compiled).map_err(refused)?;
-        let mut component = Component {
-            shared: self.shared.clone(),
+        let template = Template {
+            engine: self.shared.engine.clone(),
             pre,
             id: Arc::new(ComponentId { name, digest: digest.clone() }),
             interfaces: inspection.interfaces,
             limits: options.limits,
+            budget: self.shared.budget.clone(),
+            counts_fuel: self.shared.metering == Metering::Fuel,
             host_bytes: usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX),
-            common: self.shared.common(&digest),
-            description: None,
+            shared: self.shared.component(&digest),
         };
-        component.introduce()?;
+        let mut component = Component { shared: self.shared.clone(), template, description: None };
+        component.describe()?;
         Ok(component)
     }
 
-    fn compiled(
+    /// Takes the compiled component from the cache, or compiles it.
+    fn compile(
         &self,
         bytes: Vec<u8>,
         digest: &str,
@@ -140,7 +129,7 @@ impl Engine {
         if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
             return Ok(component);
         }
-        let keep = |code: &[u8]| {
+        let store = |code: &[u8]| {
             if let Some(cache) = cache {
                 cache.store(engine, digest, code);
             }
@@ -150,12 +139,12 @@ impl Engine {
         };
         match compiler.compile(engine, *metering, *compile_deadline, name, bytes)? {
             Compiled::Component(component) => {
-                keep(&component.serialize().map_err(failed)?);
+                store(&component.serialize().map_err(failed)?);
                 Ok(component)
             }
             Compiled::Code(code) => {
                 let component = deserialize(engine, &code).map_err(failed)?;
-                keep(&code);
+                store(&code);
                 Ok(component)
             }
         }
@@ -163,128 +152,46 @@ impl Engine {
 }
 
 impl Component {
-    /// The component's name and digest.
+    /// The name and the digest of the component.
     #[must_use]
     pub fn id(&self) -> &ComponentId {
-        &self.id
+        &self.template.id
     }
 
-    /// The interfaces it has.
+    /// The interfaces that it exports.
     #[must_use]
     pub fn interfaces(&self) -> &[Interface] {
-        &self.interfaces
+        &self.template.interfaces
     }
 
-    /// What it says of itself, if it has `plugin`.
+    /// Its description of itself, if it exports `plugin`.
     #[must_use]
     pub fn description(&self) -> Option<&Description> {
         self.description.as_ref()
     }
 
-    /// A value codec made of this component, for the records of a topic, with the
-    /// user's configuration (JSON text). Blocks while the component configures
-    /// itself.
-    ///
-    /// # Errors
-    ///
-    /// If the component has no `value-codec`, does not accept the configuration,
-    /// or breaks down over it.
-    pub fn value_codec(&self, topic: &str, config: &str) -> Result<Arc<dyn ValueCodec>, WasmError> {
-        self.require("value codec", &[Interface::ValueCodec, Interface::ValueCodecBatch])?;
-        Ok(Arc::new(self.codec(topic, Role::Value, config)?))
-    }
-
-    /// What it takes a value codec of this component to decode these values, in fuel: the
-    /// guest's part only, and the second time, when its memory has grown.
-    ///
-    /// # Errors
-    ///
-    /// As [`Component::value_codec`]; if decoding faults; if the engine does not count
-    /// fuel ([`Metering::Fuel`](crate::wasm::Metering::Fuel)).
-    pub fn decode_fuel(&self, config: &str, raw: &Packed) -> Result<u64, WasmError> {
-        self.require("value codec", &[Interface::ValueCodec, Interface::ValueCodecBatch])?;
-        let failed = |error| self.failed("measured", error);
-        let mut instance = self.instantiate().map_err(failed)?;
-        let context = Context { topic: "", role: Role::Value, config };
-        instance
-            .configure(context)
-            .map_err(failed)?
-            .map_err(|message| WasmError::Configuration { name: self.id.name.clone(), message })?;
-        let mut used = [0; 2];
-        for used in &mut used {
-            instance.decode_values(raw, &[]).map_err(failed)?;
-            *used = instance.fuel_used().ok_or_else(|| WasmError::Engine {
-                reason: "it does not count fuel: make it with Metering::Fuel".to_owned(),
-            })?;
-        }
-        Ok(used[1] - used[0])
-    }
-
-    /// A key codec made of this component; see [`Component::value_codec`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Component::value_codec`], for `key-codec`.
-    pub fn key_codec(&self, topic: &str, config: &str) -> Result<Arc<dyn KeyCodec>, WasmError> {
-        self.require("key codec", &[Interface::KeyCodec, Interface::KeyCodecBatch])?;
-        Ok(Arc::new(self.codec(topic, Role::Key, config)?))
-    }
-
-    /// A group scheme made of this component; see [`Component::value_codec`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Component::value_codec`], for `group-scheme`.
-    pub fn group_scheme(&self, topic: &str, config: &str) -> Result<Arc<dyn GroupScheme>, WasmError> {
-        self.require("group scheme", &[Interface::GroupScheme, Interface::GroupSchemeBatch])?;
-        Ok(Arc::new(self.codec(topic, Role::Group, config)?))
-    }
-
-    fn codec(&self, topic: &str, role: Role, config: &str) -> Result<ComponentCodec, WasmError> {
-        let takes_config = self.interfaces.contains(&Interface::Plugin);
-        if !takes_config && config.trim() != "{}" {
-            let message = "it takes none: it exports no `plugin`".to_owned();
-            return Err(WasmError::Configuration { name: self.id.name.clone(), message });
-        }
-        let setup = Setup { topic: topic.to_owned(), role, config: config.to_owned() };
-        let codec = ComponentCodec::new(self.clone(), setup);
-        // The first instance shows whether the configuration is accepted.
-        codec.warm_up()?;
-        Ok(codec)
-    }
-
-    fn require(&self, wanted: &'static str, any: &[Interface]) -> Result<(), WasmError> {
-        if any.iter().any(|interface| self.interfaces.contains(interface)) {
-            return Ok(());
-        }
-        let names = |list: &[Interface]| list.iter().map(|i| i.name()).collect::<Vec<_>>().join(", ");
-        Err(WasmError::MissingExport {
-            name: self.id.name.clone(),
-            wanted,
-            expected: names(any),
-            has: names(&self.interfaces),
-        })
-    }
-
-    /// Runs an instance once: its interfaces must have the right types, and it
-    /// may tell its name.
-    fn introduce(&mut self) -> Result<(), WasmError> {
-        let info = self.retried(|| self.instantiate()?.describe());
+    /// Runs an instance once, which checks the types of its interfaces, and asks for its name.
+    fn describe(&mut self) -> Result<(), WasmError> {
+        let info = self.retry_start(|| self.instantiate()?.describe());
         let info = info.map_err(|error| self.failed("started and described", error))?;
         if let Some(info) = info {
-            let (name, version) = (cut(info.name), cut(info.version));
-            self.id = Arc::new(ComponentId { name: name.clone(), digest: self.id.digest.clone() });
+            let (name, version) = (truncate(info.name), truncate(info.version));
+            let digest = self.template.id.digest.clone();
+            self.template.id = Arc::new(ComponentId { name: name.clone(), digest });
             self.description = Some(Description { name, version, wants_headers: info.wants_headers });
         }
         Ok(())
     }
 
-    /// Tries something that an instance does before its first record; again if it takes too long.
-    pub(super) fn retried<T>(&self, mut start: impl FnMut() -> Result<T, CallError>) -> Result<T, CallError> {
+    /// Runs what an instance does before its first record, again if it takes too long.
+    pub(super) fn retry_start<T>(
+        &self,
+        mut start: impl FnMut() -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         let mut tries = 1;
         loop {
             match start() {
-                Err(CallError::Fault(Fault { kind: RejectKind::Deadline, .. })) if tries < STARTS => {
+                Err(CallError::Fault(Fault { kind: RejectKind::Deadline, .. })) if tries < MAX_STARTS => {
                     tries += 1
                 }
                 done => return done,
@@ -292,21 +199,22 @@ impl Component {
         }
     }
 
-    /// A new instance. If there is no room for it, those that nobody uses make room.
+    /// Makes an instance. If there is no room for it, drops idle instances and tries again.
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
-        match Instance::new(self) {
+        match Instance::new(&self.template) {
             Err(CallError::Host(_)) => {
                 self.shared.drop_idle_instances();
-                Instance::new(self)
+                Instance::new(&self.template)
             }
             result => result,
         }
     }
 
+    /// The error of a component that failed while it was `action`.
     pub(super) fn failed(&self, action: &'static str, error: CallError) -> WasmError {
         match error {
             CallError::Fault(fault) => WasmError::Failed {
-                name: self.id.name.clone(),
+                name: self.template.id.name.clone(),
                 action,
                 message: format!("{}: {}", fault.kind, fault.message),
             },
@@ -315,29 +223,8 @@ impl Component {
     }
 }
 
-/// A guest's name for itself, no longer than a name need be: it stands in every
-/// message.
-fn cut(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(NAME_BYTES));
+/// Truncates a guest's name or version, because it is part of every message.
+fn truncate(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
     name
-}
-
-/// Fails if this is no digest as [`digest_of`] makes it, in upper or lower case.
-fn check_digest(digest: &str) -> Result<(), WasmError> {
-    let is_digest = digest.split_once(':').is_some_and(|(kind, hex)| {
-        kind.eq_ignore_ascii_case("sha256")
-            && hex.len() == 64
-            && hex.bytes().all(|digit| digit.is_ascii_hexdigit())
-    });
-    if is_digest {
-        return Ok(());
-    }
-    Err(WasmError::InvalidDigest { digest: one_line_within(digest, NAME_BYTES).to_string() })
-}
-
-/// The digest of a component's bytes, as configurations name it.
-#[must_use]
-pub fn digest_of(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }

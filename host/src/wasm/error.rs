@@ -1,12 +1,12 @@
 //! Why a component cannot be used at all. What happens to single records is a
-//! [`Rejection`](crate::codec::Rejection).
+//! [`RejectReason`](crate::codec::RejectReason).
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::escape::{name as shown, one_line};
-use crate::wasm::SUPPORTED_VERSIONS;
+use crate::wasm::interfaces::SUPPORTED_VERSIONS;
 
 /// Why a component cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What a call into a guest can end with besides an answer.
+//! How a call into a guest can fail.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use wasmtime::Trap;
 
 use crate::codec::workers::TICK;
 use crate::codec::{HostFailure, RejectKind};
-use crate::wasm::Limits;
+use crate::wasm::limits::Limits;
 use crate::wasm::state::{Exceeded, State};
 
 /// Why a call has no answer.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// The guest broke down or broke a rule; its instance is unusable.
+    /// The guest trapped or broke a rule. Its instance cannot be used again.
     Fault(Fault),
     /// The host could not run it.
     Host(HostFailure),
 }
 
-/// How a guest broke down.
+/// How a guest failed.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) kind: RejectKind,
@@ -30,12 +30,12 @@ impl Fault {
         Self { kind, message: message.into() }
     }
 
-    /// A guest that broke the contract.
+    /// The guest broke the contract.
     pub(super) fn contract(message: impl Into<String>) -> Self {
         Self::new(RejectKind::Contract, message)
     }
 
-    /// A guest that answered with more than one call may return.
+    /// The guest answered with more bytes than one call may return.
     pub(super) fn too_much_output(limits: &Limits) -> Self {
         let bytes = limits.output_per_call();
         let message = format!("answered with more than {bytes} bytes in one call (four times limits.output)");
@@ -49,30 +49,29 @@ impl From<Fault> for CallError {
     }
 }
 
-/// All components together use what they may.
-pub(super) fn budget_spent(budget: usize) -> HostFailure {
+/// The failure of the host when all components together have used the memory budget.
+pub(super) fn budget_exhausted(budget: usize) -> HostFailure {
     let reason = format!("all components together would use more than the memory budget of {budget} bytes");
     HostFailure { reason }
 }
 
-/// What it means that a guest wanted more memory than there is for it.
-pub(super) fn exceeded(state: &State, limits: &Limits) -> CallError {
+/// The error of a guest that needed more memory than it may have.
+pub(super) fn limit_exceeded(state: &State, limits: &Limits) -> CallError {
     match state.exceeded {
         Some(Exceeded::Instance(need)) => Fault::new(
             RejectKind::Memory,
             format!("needed {need} bytes of memory, allowed are {} (limits.memory)", limits.memory),
         )
         .into(),
-        Some(Exceeded::Engine(budget)) => CallError::Host(budget_spent(budget)),
+        Some(Exceeded::Engine(budget)) => CallError::Host(budget_exhausted(budget)),
         None => Fault::new(RejectKind::Memory, "needed more memory than there is").into(),
     }
 }
 
-/// What an error of wasmtime says of a guest.
+/// Classifies an error of wasmtime.
 ///
-/// The limits are told apart by what the store remembers; of the errors of
-/// lifting an answer, the one for its size has no public type, so its text is
-/// looked at (a test holds it).
+/// The store knows which memory limit was exceeded. Wasmtime has no public type for the error that an
+/// answer is too large, so its text is examined; a test fails when the text changes.
 pub(super) fn classify(
     error: &wasmtime::Error,
     state: &State,
@@ -80,7 +79,7 @@ pub(super) fn classify(
     deadline: Duration,
 ) -> CallError {
     if state.exceeded.is_some() {
-        return exceeded(state, limits);
+        return limit_exceeded(state, limits);
     }
     let text = format!("{:#}", error.root_cause());
     match error.downcast_ref::<Trap>() {
@@ -92,7 +91,7 @@ pub(super) fn classify(
             ),
         ),
         Some(_) => match &state.last_error {
-            // A panic's message, which says more than the trap behind it.
+            // The message of a panic says more than the trap that follows it.
             Some(last) => Fault::new(RejectKind::Trap, last),
             None => Fault::new(RejectKind::Trap, text),
         },
@@ -100,7 +99,7 @@ pub(super) fn classify(
             Fault::new(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {text}"))
         }
         None if text.starts_with("too much data is being copied") => Fault::too_much_output(limits),
-        None => Fault::contract(format!("answered with what cannot be read: {text}")),
+        None => Fault::contract(format!("answered with what the host cannot read: {text}")),
     }
     .into()
 }

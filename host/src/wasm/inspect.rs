@@ -1,80 +1,31 @@
-//! What a file holds, read without compiling or running it, and every reason to
-//! refuse it.
+//! Inspects a component without compiling or running it: its imports, exports and interfaces, and
+//! every reason to refuse it.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use wasmparser::Parser;
 
+use crate::wasm::imports::{IMPORTS, imported_names};
+use crate::wasm::interfaces::{Interface, PACKAGE, SUPPORTED_VERSIONS, is_supported, split_name};
 use crate::wasm::scan::{MAX_BYTES, Needs, quoted, sections};
-
-/// The WIT package this host knows.
-const PACKAGE: &str = "ktables:codec/";
-
-/// The versions of it.
-pub const SUPPORTED_VERSIONS: &str = "0.1.x";
-
-/// An interface of the package.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "each is the interface of its name")]
-pub enum Interface {
-    ValueCodec,
-    ValueCodecBatch,
-    KeyCodec,
-    KeyCodecBatch,
-    GroupScheme,
-    GroupSchemeBatch,
-    Plugin,
-}
-
-impl Interface {
-    const ALL: [Self; 7] = [
-        Self::ValueCodec,
-        Self::ValueCodecBatch,
-        Self::KeyCodec,
-        Self::KeyCodecBatch,
-        Self::GroupScheme,
-        Self::GroupSchemeBatch,
-        Self::Plugin,
-    ];
-
-    /// Its name in WIT.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ValueCodec => "value-codec",
-            Self::ValueCodecBatch => "value-codec-batch",
-            Self::KeyCodec => "key-codec",
-            Self::KeyCodecBatch => "key-codec-batch",
-            Self::GroupScheme => "group-scheme",
-            Self::GroupSchemeBatch => "group-scheme-batch",
-            Self::Plugin => "plugin",
-        }
-    }
-}
-
-impl fmt::Display for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// What a component imports and exports, and why it is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Inspection {
-    /// The names of its imports.
+    /// The names of the imports.
     pub imports: Vec<String>,
-    /// The names of its exports.
+    /// The names of the exports.
     pub exports: Vec<String>,
-    /// The interfaces of this host's package among the exports.
+    /// The exports that are interfaces of the host's WIT package, in a supported version.
     pub interfaces: Vec<Interface>,
-    /// Every reason to refuse it, with what to do; empty if it is accepted.
+    /// Every reason to refuse the component, with what to do; empty if it is accepted.
     pub refusals: Vec<String>,
-    /// What one instance of it needs.
+    /// What one instance needs.
     pub(super) needs: Needs,
 }
 
-/// Looks at the bytes of a component.
+/// Inspects the bytes of a component.
 #[must_use]
 pub fn inspect(bytes: &[u8]) -> Inspection {
     let mut inspection = Inspection::default();
@@ -94,10 +45,10 @@ pub fn inspect(bytes: &[u8]) -> Inspection {
 }
 
 impl Inspection {
-    /// The versions of this host's package that the exports are of.
+    /// The versions of the host's WIT package among the exports.
     #[must_use]
     pub fn versions(&self) -> BTreeSet<&str> {
-        self.exports.iter().filter_map(|export| Some(of_package(export)?.1)).collect()
+        self.exports.iter().filter_map(|export| Some(split_name(export)?.1)).collect()
     }
 
     /// Collects imports and exports of the outermost component, and checks its limits.
@@ -111,22 +62,23 @@ impl Inspection {
                         "it exports asynchronous functions: build it with synchronous bindings".to_owned(),
                     );
                 }
-                self.judge();
+                self.check_names();
             }
         }
     }
 
-    fn judge(&mut self) {
+    /// Checks the names of imports and exports.
+    fn check_names(&mut self) {
         for import in &self.imports {
             self.refusals.extend(refuse_import(import));
         }
         for export in &self.exports {
-            let Some((name, version)) = of_package(export) else { continue };
+            let Some((name, version)) = split_name(export) else { continue };
             let known = Interface::ALL.into_iter().find(|interface| interface.name() == name);
             match known {
-                Some(interface) if supported(version) => self.interfaces.push(interface),
+                Some(interface) if is_supported(version) => self.interfaces.push(interface),
                 Some(_) => self.refusals.push(format!(
-                    "it exports {}, a version this host does not know: rebuild it against ktables:codec \
+                    "it exports {}, a version that this host does not support: rebuild it against ktables:codec \
                      {SUPPORTED_VERSIONS}",
                     quoted(export)
                 )),
@@ -146,48 +98,41 @@ impl Inspection {
     }
 }
 
-/// Why this import cannot be given, if so.
+/// Why an import cannot be provided; `None` if it can.
 fn refuse_import(import: &str) -> Option<String> {
-    match of_package(import) {
-        Some(("logging" | "types", version)) if supported(version) => None,
-        Some(("logging" | "types", _)) => Some(format!(
-            "it imports {}, a version this host does not know: rebuild it against ktables:codec \
+    let is_import = |name: &str| IMPORTS.iter().any(|import| import.name == name);
+    match split_name(import) {
+        Some((name, version)) if is_import(name) && is_supported(version) => None,
+        Some((name, _)) if is_import(name) => Some(format!(
+            "it imports {}, a version that this host does not support: rebuild it against ktables:codec \
              {SUPPORTED_VERSIONS}",
             quoted(import)
         )),
         _ if import.starts_with("wasi:") => Some(format!(
-            "it imports {}: codecs have no WASI here. Build for a target without it (Rust: \
+            "it imports {}, but codecs have no WASI here. Build for a target without it (Rust: \
              wasm32-unknown-unknown), or stub it with `ktables codec build --stub-wasi`",
             quoted(import)
         )),
         _ => Some(format!(
-            "it imports {}, which no codec gets: the only import there is is {PACKAGE}logging",
-            quoted(import)
+            "it imports {}, which this host does not provide; it provides only {}",
+            quoted(import),
+            imported_names()
         )),
     }
 }
 
-/// The most exports that a message lists.
-const LISTED: usize = 10;
+/// How many exports a message lists at most.
+const MAX_LISTED: usize = 10;
 
 fn listed(exports: &[String]) -> String {
     if exports.is_empty() {
         return "no exports".to_owned();
     }
-    let names: Vec<String> = exports.iter().take(LISTED).map(|name| quoted(name)).collect();
-    match exports.len().saturating_sub(LISTED) {
+    let names: Vec<String> = exports.iter().take(MAX_LISTED).map(|name| quoted(name)).collect();
+    match exports.len().saturating_sub(MAX_LISTED) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }
-}
-
-/// Name and version of an interface of this host's package.
-fn of_package(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix(PACKAGE)?.split_once('@')
-}
-
-fn supported(version: &str) -> bool {
-    version.strip_prefix("0.1.").is_some_and(|patch| patch.parse::<u32>().is_ok())
 }
 
 #[cfg(test)]
@@ -200,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_run_is_refused_by_name() {
+    fn unsupported_imports_and_exports_are_refused_by_name() {
         check("(module)", "ktables codec build");
         check("(component)", "exports no codec");
         check(
@@ -216,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_asynchronous_export_is_refused_in_our_words() {
+    fn an_asynchronous_export_is_refused_with_advice() {
         let wat = r#"(component
             (core module $m
                 (func (export "f") (result i32) (i32.const 0))
@@ -246,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_component_is_refused_without_panic() {
+    fn other_files_are_refused_without_a_panic() {
         for bytes in [&b""[..], b"hello", b"\0asm", b"\0asm\x0d\0\x01\0\xff\xff"] {
             assert!(!inspect(bytes).refusals.is_empty());
         }
     }
 
     #[test]
-    fn a_codec_of_a_known_version_is_accepted() {
+    fn a_codec_of_a_supported_version_is_accepted() {
         let wat = r#"(component
             (import "ktables:codec/logging@0.1.7" (instance))
             (instance $i)

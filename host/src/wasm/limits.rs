@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A set of defaults, by what guests of a language need.
+/// How many bytes of a component's name and version are kept.
+pub(super) const MAX_NAME_BYTES: usize = 100;
+
+/// A set of defaults, by what the guests of some languages need.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {

@@ -1,23 +1,19 @@
-//! What belongs to one instance: its share of the memory budget, what it may
-//! still use, and its messages.
+//! The data of one instance: its share of the memory budget, and the state of its current call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::{ResourceLimiter, Result};
 
-use crate::codec::workers::Slow;
-use crate::codec::{ComponentId, Rejection};
-use crate::escape::{one_line, one_line_within};
-use crate::wasm::bindings::v0_1::ktables::codec::{logging, types};
-use crate::wasm::component::NAME_BYTES;
-use crate::wasm::messages::{Admission, GuestMessages};
+use crate::codec::ComponentId;
+use crate::codec::workers::SlowCall;
+use crate::wasm::guest_log::GuestLog;
 
-/// Bytes a table takes for each element: a pointer and what wasmtime keeps by it.
+/// Bytes that an element of a table uses: a pointer, and what wasmtime keeps with it.
 const TABLE_ELEMENT_BYTES: usize = 16;
 
-/// Memory that all instances of an engine share.
+/// The memory that all instances of an engine share.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -39,63 +35,76 @@ impl Budget {
     }
 }
 
-/// Which bound a growth of memory ran into.
+/// The limit that a growth of memory would have exceeded.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Exceeded {
-    /// The instance's own limit: it would need this many bytes.
+    /// The limit of the instance: it would need this many bytes.
     Instance(usize),
-    /// The engine's budget: this many bytes in all.
+    /// The budget of the engine: this many bytes.
     Engine(usize),
 }
 
 /// The data of a store.
 #[derive(Debug)]
 pub(super) struct State {
-    id: Arc<ComponentId>,
+    pub(super) id: Arc<ComponentId>,
     limit: usize,
     used: usize,
     budget: Arc<Budget>,
-    /// How many messages the component may still log.
-    messages: Arc<GuestMessages>,
-    /// The ticks that the current call may take once it is slow; `None` if it is slow already.
+    /// The rate limit for the component's log messages.
+    pub(super) log: Arc<GuestLog>,
+    /// How many ticks the current call may still take when it turns slow; `None` if it is slow.
     pub(super) ticks_left: Option<u64>,
-    /// That the current call is slow.
-    pub(super) slow: Option<Slow>,
-    /// The bound that the current call ran into.
+    /// Held while the current call is slow.
+    pub(super) slow: Option<SlowCall>,
+    /// The limit that the current call exceeded.
     pub(super) exceeded: Option<Exceeded>,
-    /// The last error the guest logged: its panic message, when it panics.
+    /// The last error that the guest logged: its panic message, if it panicked.
     pub(super) last_error: Option<String>,
+    /// The time that the host worked for the current call, and that its deadline does not count.
+    host_time: Duration,
 }
 
 impl State {
-    pub(super) fn new(
-        id: Arc<ComponentId>,
-        limit: usize,
-        budget: Arc<Budget>,
-        messages: Arc<GuestMessages>,
-    ) -> Self {
+    pub(super) fn new(id: Arc<ComponentId>, limit: usize, budget: Arc<Budget>, log: Arc<GuestLog>) -> Self {
         Self {
             id,
             limit,
             used: 0,
             budget,
-            messages,
+            log,
             ticks_left: None,
             slow: None,
             exceeded: None,
             last_error: None,
+            host_time: Duration::ZERO,
         }
     }
 
-    /// Forgets what the call before left. One that turns slow may take so many more ticks.
+    /// Resets the state of the previous call. If the new one turns slow, it may take `ticks_left`
+    /// more ticks.
     pub(super) fn begin_call(&mut self, ticks_left: Option<u64>) {
         self.ticks_left = ticks_left;
         self.slow = None;
         self.exceeded = None;
         self.last_error = None;
+        self.host_time = Duration::ZERO;
     }
 
-    /// Charges what the host keeps for the instance.
+    /// Runs the host's part of an import. The deadline of the guest does not run meanwhile.
+    pub(super) fn run_import<T>(&mut self, import: impl FnOnce(&mut Self) -> T) -> T {
+        let began = Instant::now();
+        let result = import(self);
+        self.host_time += began.elapsed();
+        result
+    }
+
+    /// Takes the time by which the deadline is to be extended.
+    pub(super) fn take_host_time(&mut self) -> Duration {
+        std::mem::take(&mut self.host_time)
+    }
+
+    /// Charges the bytes that the host keeps for the instance.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), ()> {
         if self.grow(bytes) { Ok(()) } else { Err(()) }
     }
@@ -129,45 +138,5 @@ impl ResourceLimiter for State {
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         let elements = desired.saturating_sub(current);
         Ok(self.grow(elements.saturating_mul(TABLE_ELEMENT_BYTES)))
-    }
-}
-
-impl types::Host for State {}
-
-impl logging::Host for State {
-    fn log(&mut self, level: logging::Level, message: String) {
-        if level == logging::Level::Error {
-            // No more of it is ever shown.
-            let end = message.floor_char_boundary(Rejection::MESSAGE_BYTES);
-            self.last_error = Some(message[..end].to_owned());
-        }
-        let component = one_line_within(&self.id.name, NAME_BYTES);
-        let digest = &self.id.digest;
-        let dropped = match self.messages.admit(Instant::now(), message.len()) {
-            Admission::Dropped => return,
-            Admission::Admitted { dropped } => dropped,
-        };
-        if dropped > 0 {
-            tracing::warn!(
-                target: "ktables::guest",
-                %component,
-                digest,
-                "{dropped} messages of the component were dropped: they came too fast"
-            );
-        }
-        let message = one_line(&message);
-        match level {
-            logging::Level::Trace => {
-                tracing::trace!(target: "ktables::guest", %component, digest, "{message}")
-            }
-            logging::Level::Debug => {
-                tracing::debug!(target: "ktables::guest", %component, digest, "{message}")
-            }
-            logging::Level::Info => tracing::info!(target: "ktables::guest", %component, digest, "{message}"),
-            logging::Level::Warn => tracing::warn!(target: "ktables::guest", %component, digest, "{message}"),
-            logging::Level::Error => {
-                tracing::error!(target: "ktables::guest", %component, digest, "{message}")
-            }
-        }
     }
 }

@@ -1,11 +1,12 @@
-//! Why a write was not published, or not acknowledged.
+//! Errors of writes.
 
-use crate::codec::{HostFailure, Rejection};
+use crate::codec::{HostFailure, RejectReason};
 use crate::escape::name;
 use crate::log::{Ack, LogError};
+use crate::table::StaleReason;
 
-/// Why a write failed. But for [`WriteError::Log`] and [`WriteError::NotVisible`], nothing
-/// was published.
+/// Why a write failed. Nothing was published, except with [`WriteError::Log`] and
+/// [`WriteError::NotVisible`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -17,25 +18,25 @@ pub enum WriteError {
         /// What is wrong.
         reason: String,
     },
-    /// A codec refused.
-    #[error("key `{}`: cannot {action}: {rejection}", name(key))]
+    /// A codec rejected the key or the value.
+    #[error("key `{}`: cannot {action}: {reason}", name(key))]
     Rejected {
         /// The key.
         key: String,
-        /// What the codec was to do.
+        /// What the codec was asked to do.
         action: &'static str,
-        /// What it said.
-        rejection: Rejection,
+        /// Why it refused.
+        reason: RejectReason,
     },
-    /// Readers would not get what was meant.
+    /// Readers would not see what was meant.
     #[error("key `{}`: not published, because {reason}", name(key))]
     NotVerified {
         /// The key.
         key: String,
-        /// What would come out.
+        /// What they would see.
         reason: String,
     },
-    /// A pair of group and member is written without a group scheme.
+    /// A member of a group was written without a group scheme.
     #[error(
         "group `{}`, member `{}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)",
         name(group),
@@ -50,24 +51,24 @@ pub enum WriteError {
     /// The host could not run a codec.
     #[error(transparent)]
     Codec(HostFailure),
-    /// No log takes such a record.
+    /// No log accepts such a record.
     #[error("key `{}`: {source}", name(key))]
     InvalidRecord {
         /// The key.
         key: String,
-        /// What the log said.
+        /// Why.
         source: LogError,
     },
-    /// It is durable, and was not visible in time in the table that was to be waited for.
+    /// The record is durable, but did not become visible in the table in time.
     #[error(
         "written to partition {}, offset {}, and not visible in the table: {reason}",
         ack.partition, ack.offset
     )]
     NotVisible {
-        /// Where it is.
+        /// Where the record is.
         ack: Ack,
-        /// Why it was not seen.
-        reason: String,
+        /// Why.
+        reason: Box<StaleReason>,
     },
     /// The log failed; whether the record was written is unknown.
     #[error(transparent)]

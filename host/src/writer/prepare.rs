@@ -1,12 +1,13 @@
 //! From writes to records, checked. Runs on a codec worker.
 
 use crate::codec::{
-    CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, Rejection, broken_contract, json_equal,
+    CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, RejectReason, broken_contract, json_equal,
 };
 use crate::escape::name;
 use crate::log::{Header, NewRecord};
 use crate::packed::Packed;
-use crate::writer::{Target, Verify, Write, WriteError};
+use crate::writer::error::WriteError;
+use crate::writer::write::{Target, Verify, Write};
 
 /// A write on its way, or why it goes no further.
 type Step<T> = Result<T, WriteError>;
@@ -57,7 +58,7 @@ fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecF
                         "the group scheme takes it for a foreign key: write a group and a member".to_owned();
                     Err(WriteError::NotVerified { key, reason })
                 }
-                Err(rejection) => Err(WriteError::Rejected { key, action: "split the key", rejection }),
+                Err(reason) => Err(WriteError::Rejected { key, action: "split the key", reason }),
             });
         }
         Target::Member { group, member } => (group, member),
@@ -67,13 +68,9 @@ fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecF
     };
     let key = match only(joined?) {
         Ok(key) => String::from(key),
-        Err(rejection) => {
+        Err(reason) => {
             let key = format!("{group}/{member}");
-            return Ok(Err(WriteError::Rejected {
-                key,
-                action: "make a key of group and member",
-                rejection,
-            }));
+            return Ok(Err(WriteError::Rejected { key, action: "make a key of group and member", reason }));
         }
     };
     // OK because there is a scheme.
@@ -81,7 +78,7 @@ fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecF
         Ok(Some(back)) if *back.group == *group && *back.member == *member => return Ok(Ok(key)),
         Ok(Some(back)) => format!("group `{}`, member `{}`", name(&back.group), name(&back.member)),
         Ok(None) => "nothing: it is a foreign key".to_owned(),
-        Err(rejection) => rejection.to_string(),
+        Err(reason) => reason.to_string(),
     };
     let (group, member) = (name(&group), name(&member));
     let reason = format!("the key of group `{group}`, member `{member}` splits to {back}");
@@ -101,7 +98,7 @@ fn encode_keys(codecs: CheckedCodecs<'_>, keys: &[Step<String>]) -> Result<Vec<S
         let (raw, back) = answers.next().expect("one answer for each key");
         let raw = match raw {
             Ok(raw) => raw,
-            Err(rejection) => return Err(rejected(key, "encode the key", rejection)),
+            Err(reason) => return Err(rejected(key, "encode the key", reason)),
         };
         match back {
             Ok(back) if back == key.as_bytes() => Ok(raw.to_vec()),
@@ -110,7 +107,7 @@ fn encode_keys(codecs: CheckedCodecs<'_>, keys: &[Step<String>]) -> Result<Vec<S
                 let reason = format!("readers would see the key `{}`", name(&back));
                 Err(WriteError::NotVerified { key, reason })
             }
-            Err(rejection) => Err(rejected(key, "decode the key again", rejection)),
+            Err(reason) => Err(rejected(key, "decode the key again", reason)),
         }
     });
     Ok(checked.collect())
@@ -142,8 +139,8 @@ fn encode_values(
     let refusals = refusals(codecs, verify, &pending, &encoded)?;
     for (((index, key, _), encoded), refusal) in pending.iter().zip(encoded).zip(refusals) {
         steps[*index] = match (encoded, refusal) {
-            (Err(rejection), _) => {
-                Err(WriteError::Rejected { key: (*key).to_owned(), action: "encode the value", rejection })
+            (Err(reason), _) => {
+                Err(WriteError::Rejected { key: (*key).to_owned(), action: "encode the value", reason })
             }
             (Ok(_), Some(refusal)) => Err(refusal),
             (Ok(encoded), None) => Ok(Some(encoded)),
@@ -158,7 +155,7 @@ fn refusals(
     codecs: CheckedCodecs<'_>,
     verify: Verify,
     pending: &[Pending<'_>],
-    encoded: &[Result<Encoded, Rejection>],
+    encoded: &[Result<Encoded, RejectReason>],
 ) -> Result<Vec<Option<WriteError>>, CodecFailure> {
     if verify == Verify::Off {
         return Ok(pending.iter().map(|_| None).collect());
@@ -173,11 +170,11 @@ fn refusals(
     };
     let mut decoded = codecs.decode_values(&raw, &headers)?;
     decoded.check_json(broken_contract(None));
-    let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<&[u8], &Rejection>)| {
+    let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<&[u8], &RejectReason>)| {
         let back = match decoded {
             // OK because what is no text was rejected.
             Ok(back) => std::str::from_utf8(back).expect("UTF-8"),
-            Err(rejection) => return Some(rejected(key.to_owned(), "decode the value again", rejection)),
+            Err(reason) => return Some(rejected(key.to_owned(), "decode the value again", reason)),
         };
         if verify == Verify::Decodes || json_equal(value, back) {
             return None;
@@ -194,8 +191,8 @@ fn refusals(
     Ok(pending.iter().zip(decoded.iter()).map(refusal).collect())
 }
 
-fn rejected(key: String, action: &'static str, rejection: &Rejection) -> WriteError {
-    WriteError::Rejected { key, action, rejection: rejection.clone() }
+fn rejected(key: String, action: &'static str, reason: &RejectReason) -> WriteError {
+    WriteError::Rejected { key, action, reason: reason.clone() }
 }
 
 fn pack(items: Vec<&[u8]>) -> Result<Packed, CodecFailure> {

@@ -1,4 +1,4 @@
-//! Many writes at once: one by one, or as one.
+//! Many writes at once: each alone, or all atomically.
 
 use std::future::IntoFuture;
 use std::iter::Peekable;
@@ -10,19 +10,21 @@ use futures_util::future::BoxFuture;
 
 use crate::codec::{CodecFailure, workers};
 use crate::log::{Ack, LogError, NewRecord};
+use crate::writer::error::WriteError;
 use crate::writer::prepare::prepare;
-use crate::writer::{Target, Write, WriteError, Writer};
+use crate::writer::publisher::Publisher;
+use crate::writer::write::{Target, Write};
 
-/// How many writes are encoded in one go, and how many bytes of values (but for a
-/// last one).
+/// How many writes are encoded together, and how many bytes of values: the last value may exceed that.
 const CHUNK: usize = 1024;
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Writes on their way, see [`Writer::set_many`]. Nothing happens before it is awaited.
+/// Writes that are to be awaited; see [`Writer::set_many`](crate::writer::Writer::set_many). Nothing is
+/// written before that.
 #[derive(Debug)]
 #[must_use = "nothing is written before it is awaited"]
 pub struct SetMany<'a, W: Iterator<Item = Write>> {
-    writer: &'a Writer,
+    publisher: &'a Publisher,
     writes: Peekable<W>,
 }
 
@@ -34,44 +36,43 @@ impl<'a, W: Iterator<Item = Write> + Send + 'a> IntoFuture for SetMany<'a, W> {
 
     /// # Cancel safety
     ///
-    /// Dropped while it waits, any number of the records may be written.
+    /// If this is dropped before it returns, any number of the records may be written.
     fn into_future(self) -> Self::IntoFuture {
         self.each().boxed()
     }
 }
 
 impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
-    pub(super) fn new(writer: &'a Writer, writes: W) -> Self {
-        Self { writer, writes: writes.peekable() }
+    pub(super) fn new(publisher: &'a Publisher, writes: W) -> Self {
+        Self { publisher, writes: writes.peekable() }
     }
 
-    /// Writes all of them, or none: on a cluster in one transaction, in a directory as one
-    /// batch of one partition. Others see the records one after the other: a reader cannot
-    /// tell that they belong together.
+    /// Writes all of them, or none: on a cluster in one transaction, in a directory as one batch of one
+    /// partition. Readers see the records one after the other, and cannot tell that they belong together.
     ///
     /// # Errors
     ///
-    /// The first reason why nothing was written; [`WriteError::Log`] with
-    /// [`LogError::Undelivered`] if it is not known whether all or none was.
+    /// The first reason why nothing was written; [`WriteError::Log`] with [`LogError::Undelivered`] if it
+    /// is unknown whether all or none were.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, all of the records may be written, or none.
+    /// If this is dropped before it returns, all of the records may be written, or none.
     pub async fn atomic(mut self) -> Result<Vec<Ack>, WriteError> {
         let mut records = Vec::new();
         while self.writes.peek().is_some() {
-            for prepared in self.prepared().await {
+            for prepared in self.prepare_next().await {
                 records.push(prepared?.1);
             }
         }
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let acks = self.writer.log.send_atomically(&self.writer.topic, records).await;
+        let acks = self.publisher.log.send_atomically(&self.publisher.topic, records).await;
         let acks = acks.map_err(WriteError::Log)?;
-        let visible = self.writer.wait_visible(&acks).await;
+        let visible = self.publisher.wait_visible(&acks).await;
         match (visible, acks.last()) {
-            (Err(reason), Some(&ack)) => Err(WriteError::NotVisible { ack, reason }),
+            (Err(reason), Some(&ack)) => Err(WriteError::NotVisible { ack, reason: Box::new(reason) }),
             _ => Ok(acks),
         }
     }
@@ -79,9 +80,9 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
     async fn each(mut self) -> Vec<Result<Ack, WriteError>> {
         let mut deliveries = Vec::new();
         while self.writes.peek().is_some() {
-            for record in self.prepared().await {
+            for record in self.prepare_next().await {
                 deliveries.push(match record {
-                    Ok((key, record)) => match self.writer.log.send(&self.writer.topic, record).await {
+                    Ok((key, record)) => match self.publisher.log.send(&self.publisher.topic, record).await {
                         Ok(delivery) => Ok((key, delivery)),
                         Err(error) => Err(failed(key, error)),
                     },
@@ -97,18 +98,18 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
             });
         }
         let acks: Vec<Ack> = answers.iter().flatten().copied().collect();
-        if let Err(reason) = self.writer.wait_visible(&acks).await {
+        if let Err(reason) = self.publisher.wait_visible(&acks).await {
             for answer in &mut answers {
                 if let Ok(ack) = *answer {
-                    *answer = Err(WriteError::NotVisible { ack, reason: reason.clone() });
+                    *answer = Err(WriteError::NotVisible { ack, reason: Box::new(reason.clone()) });
                 }
             }
         }
         answers
     }
 
-    /// The next writes, encoded on a codec worker and checked.
-    async fn prepared(&mut self) -> Vec<Prepared> {
+    /// Encodes and verifies the next writes on a codec worker.
+    async fn prepare_next(&mut self) -> Vec<Prepared> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while chunk.len() < CHUNK
             && bytes < CHUNK_BYTES
@@ -118,14 +119,14 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
             chunk.push(write);
         }
         let chunk: Arc<[Write]> = chunk.into();
-        match prepare_some(self.writer, &chunk, 0..chunk.len()).await {
+        match prepare_some(self.publisher, &chunk, 0..chunk.len()).await {
             Ok(prepared) => prepared,
             Err(CodecFailure::Host(failure)) => vec![Err(WriteError::Codec(failure)); chunk.len()],
-            // One by one, so that only the culprits are refused.
+            // One by one, so that only the writes at fault are refused.
             Err(CodecFailure::Fault(_)) => {
                 let mut prepared = Vec::with_capacity(chunk.len());
                 for index in 0..chunk.len() {
-                    match prepare_some(self.writer, &chunk, index..index + 1).await {
+                    match prepare_some(self.publisher, &chunk, index..index + 1).await {
                         Ok(one) => prepared.extend(one),
                         Err(failure) => prepared.push(Err(refused(&chunk[index], failure))),
                     }
@@ -138,15 +139,15 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
 
 /// Prepares some of these writes on a codec worker.
 async fn prepare_some(
-    writer: &Writer,
+    publisher: &Publisher,
     writes: &Arc<[Write]>,
     range: Range<usize>,
 ) -> Result<Vec<Prepared>, CodecFailure> {
-    let (codecs, verify, writes) = (writer.codecs.clone(), writer.verify, writes.clone());
-    workers::run(&writer.lane, move || prepare(&codecs, verify, &writes[range])).await?
+    let (codecs, verify, writes) = (publisher.codecs.clone(), publisher.verify, writes.clone());
+    workers::run(&publisher.lane, move || prepare(&codecs, verify, &writes[range])).await?
 }
 
-/// Why a write is not published over which a codec failed.
+/// The error of a write over which a codec failed.
 fn refused(write: &Write, failure: CodecFailure) -> WriteError {
     let key = match &write.target {
         Target::Key(key) => key.clone(),
@@ -154,8 +155,8 @@ fn refused(write: &Write, failure: CodecFailure) -> WriteError {
     };
     match failure {
         CodecFailure::Host(failure) => WriteError::Codec(failure),
-        CodecFailure::Fault(rejection) => {
-            WriteError::Rejected { key, action: "encode it and decode it again", rejection }
+        CodecFailure::Fault(reason) => {
+            WriteError::Rejected { key, action: "encode it and decode it again", reason }
         }
     }
 }

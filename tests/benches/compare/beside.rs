@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::contender::COMMAND;
-use crate::process::{self, Kept};
+use crate::process::{self, Memory};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
 
@@ -24,7 +24,7 @@ use crate::{Options, say};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the other table does.
-const DISTURBANCES: [&str; 4] = ["loop-1", "loop-4", "compile", "load"];
+const DISTURBANCES: [&str; 5] = ["loop-1", "loop-4", "compile", "load", "swap"];
 
 /// The records of the table that is measured, and of the large one.
 const RECORDS: usize = 500_000;
@@ -85,8 +85,8 @@ fn neighbours(options: &Options, name: &'static str, log: &str) -> Cell {
     let about = format!(
         "a table of {RECORDS} records of 100 B: its replay, and {WRITES} writes until they are seen; beside \
          components that loop on every record, the compilation of a component of 4 MB, the load of {MANY} records, \
-         each in the same process, and (the reference) in another one: spinning threads, the same compilation, the \
-         same load"
+         swaps of its own codecs, each in the same process, and (the reference) in another one: spinning threads, the \
+         same compilation, the same load, a load of its own topic"
     );
     let prefix = unique("n");
     let rt = runtime();
@@ -137,7 +137,7 @@ fn sample(cell: &mut Cell, label: &str, said: &Value) {
 
 fn contend(args: &[&str]) -> Value {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    process::run(command.arg(COMMAND).args(args), Kept::Ignored).said
+    process::run(command.arg(COMMAND).args(args), Memory::Ignored).said
 }
 
 /// An unrelated process that takes what it can get, as long as this lives.
@@ -163,8 +163,11 @@ fn healthy(disturbance: &str, log: &str, prefix: &str) -> Value {
     let rt = runtime();
     rt.block_on(async {
         // In a runtime of its own, as another service's tables would be.
-        let disturbed = disturb(disturbance, log, prefix);
-        if disturbance != "none" {
+        let mut disturbed = match disturbance {
+            "swap" => Disturbed(Vec::new()),
+            disturbance => disturb(disturbance, log, prefix),
+        };
+        if !matches!(disturbance, "none" | "swap") {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         let topic = format!("{prefix}-healthy");
@@ -173,6 +176,9 @@ fn healthy(disturbance: &str, log: &str, prefix: &str) -> Value {
         let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(PATIENCE);
         let table = table.start().await.unwrap();
         let replay = began.elapsed().as_secs_f64();
+        if disturbance == "swap" {
+            disturbed.0.push(tokio::spawn(swapping(table.clone())));
+        }
         let described: TopicDescription = log.describe(&topic).await.unwrap();
         let mut watcher = table.watch(WatchStart::Now).only(WatchFilter::Key("probe".to_owned()));
         let mut times = Vec::with_capacity(WRITES);
@@ -234,6 +240,7 @@ fn disturb(disturbance: &str, log: &str, prefix: &str) -> Disturbed {
             Vec::new()
         }
         "load" => vec![tokio::spawn(loading(log, format!("{prefix}-many")))],
+        "swap" => vec![tokio::spawn(loading(log, format!("{prefix}-healthy")))],
         _ => Vec::new(),
     })
 }
@@ -276,7 +283,14 @@ fn large() -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// Loads a large topic again and again.
+/// Swaps the codecs of a table again and again: each time, its topic is loaded beside it.
+async fn swapping(table: Table) {
+    loop {
+        table.swap_codecs(Codecs::default()).await.unwrap();
+    }
+}
+
+/// Loads a topic again and again.
 async fn loading(log: String, topic: String) {
     let log: Result<Arc<dyn ktables::log::Log>, LogError> = ktables::log::open(&log);
     let log = log.unwrap();
@@ -298,7 +312,7 @@ fn watchers(options: &Options) -> Cell {
         for (label, count) in [("no watchers", "0"), ("1,010 watchers", "1000")] {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args([COMMAND, "watched", count, &seconds.to_string()]);
-            let run = process::run(&mut command, Kept::Ignored);
+            let run = process::run(&mut command, Memory::Ignored);
             cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
             cell.sample(label, "slowest, ms", run.number("slowest"));
             cell.sample(label, "wrong", run.number("wrong"));

@@ -99,7 +99,7 @@ async fn barriers(options: &Options, address: &str) -> Cell {
 /// How long barriers of Python's ktables take.
 fn python_barriers(address: &str, topic: &str) -> Vec<Duration> {
     let mut python = replay::python("barrier.py");
-    let run = process::run(python.args([address, topic, &SLOW.to_string()]), process::Kept::Ignored);
+    let run = process::run(python.args([address, topic, &SLOW.to_string()]), process::Memory::Ignored);
     let took = run.said["took"].as_array().unwrap().iter();
     took.map(|seconds| Duration::from_secs_f64(seconds.as_f64().unwrap())).collect()
 }

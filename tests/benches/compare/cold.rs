@@ -8,7 +8,7 @@ use ktables_tests::{TOPIC, cache_folder, component_path, engine_options, ktables
 
 use crate::contender::COMMAND;
 use crate::data::{Values, Workload, key, produce};
-use crate::process::{self, Kept};
+use crate::process::{self, Memory};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, replay};
 
@@ -45,7 +45,7 @@ fn cold(options: &Options, bootstrap: &str) -> Cell {
     };
     let raw = || {
         let mut raw = Command::new(std::env::current_exe().unwrap());
-        let run = process::run(raw.args([COMMAND, "raw", "at-once", bootstrap, &topic]), Kept::Ignored);
+        let run = process::run(raw.args([COMMAND, "raw", "at-once", bootstrap, &topic]), Memory::Ignored);
         assert_eq!(run.number("records"), TOPIC_OF_10K.records as f64);
         Duration::from_secs_f64(run.number("done") - run.started)
     };

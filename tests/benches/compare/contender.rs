@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ktables::Packed;
 use ktables::codec::{
-    Answers, CodecFailure, Codecs, ComponentId, Encoded, Json, PackedAnswers, Utf8, ValueCodec,
+    Answers, Codec, CodecFailure, Codecs, ComponentId, Encoded, Json, PackedAnswers, Utf8, ValueCodec,
 };
 use ktables::log::Header;
 use ktables::table::Table;
@@ -209,7 +209,7 @@ struct Timed {
     first: OnceLock<f64>,
 }
 
-impl ValueCodec for Timed {
+impl Codec for Timed {
     fn component(&self) -> Option<&ComponentId> {
         self.codec.component()
     }
@@ -217,13 +217,19 @@ impl ValueCodec for Timed {
     fn is_built_in(&self) -> bool {
         self.codec.is_built_in()
     }
+}
 
-    fn decode<'a>(&self, raw: &'a Packed, headers: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+impl ValueCodec for Timed {
+    fn decode_values<'a>(
+        &self,
+        raw: &'a Packed,
+        headers: &[&[Header]],
+    ) -> Result<PackedAnswers<'a>, CodecFailure> {
         self.first.get_or_init(now);
-        self.codec.decode(raw, headers)
+        self.codec.decode_values(raw, headers)
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
-        self.codec.encode(values)
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
+        self.codec.encode_values(values)
     }
 }

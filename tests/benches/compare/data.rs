@@ -60,7 +60,7 @@ fn service(n: usize) -> Vec<u8> {
         8000 + n,
         n % 5
     );
-    native::codec("service-record").encode(&[&json]).unwrap().remove(0).unwrap().raw
+    native::codec("service-record").encode_values(&[&json]).unwrap().remove(0).unwrap().raw
 }
 
 /// A key of 20 bytes. Consecutive numbers are far apart in the order of keys.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::contender::COMMAND;
-use crate::process::{self, Kept, settled};
+use crate::process::{self, Memory, settled};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, data, say};
 
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
 
 fn contend(args: &[&str]) -> Value {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    process::run(command.arg(COMMAND).args(args), Kept::Ignored).said
+    process::run(command.arg(COMMAND).args(args), Memory::Ignored).said
 }
 
 fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use ktables::Packed;
-use ktables::codec::{Answers, CodecFailure, Encoded, PackedAnswers, RejectKind, Rejection, ValueCodec};
+use ktables::codec::{
+    Answers, Codec, CodecFailure, Encoded, PackedAnswers, RejectKind, RejectReason, ValueCodec,
+};
 use ktables::log::Header;
 use ktables_guest::CodecError;
 
@@ -12,8 +14,10 @@ use ktables_guest::CodecError;
 #[derive(Debug)]
 pub(crate) struct Native<T>(pub(crate) T);
 
+impl<T: std::fmt::Debug + Send + Sync> Codec for Native<T> {}
+
 impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec for Native<T> {
-    fn decode<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
+    fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::new();
         for raw in raw.iter() {
             answers.push(self.0.decode(raw, &[]).as_deref().map_err(|error| rejection(error.clone())));
@@ -21,7 +25,7 @@ impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec fo
         Ok(answers)
     }
 
-    fn encode(&self, values: &[&str]) -> Answers<Encoded> {
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         let encoded = |value: &&str| {
             let encoded = self.0.encode(value).map_err(rejection)?;
             Ok(Encoded { raw: encoded.raw, headers: Vec::new() })
@@ -41,10 +45,10 @@ pub(crate) fn codec(name: &str) -> Arc<dyn ValueCodec> {
     }
 }
 
-fn rejection(error: CodecError) -> Rejection {
+fn rejection(error: CodecError) -> RejectReason {
     let (CodecError::Malformed(message)
     | CodecError::Invalid(message)
     | CodecError::Unsupported(message)
     | CodecError::Other(message)) = error;
-    Rejection { kind: RejectKind::Other, message, component: None }
+    RejectReason { kind: RejectKind::Other, message, component: None }
 }

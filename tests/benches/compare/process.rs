@@ -27,7 +27,7 @@ pub(crate) struct Run {
 
 /// Whether to wait for the memory that a process keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum Memory {
     Measured,
     Ignored,
 }
@@ -44,7 +44,7 @@ impl Run {
 }
 
 /// Runs a contender to its end.
-pub(crate) fn run(command: &mut Command, kept: Kept) -> Run {
+pub(crate) fn run(command: &mut Command, kept: Memory) -> Run {
     let started = now();
     let mut child = command
         .stdin(Stdio::piped())
@@ -53,7 +53,7 @@ pub(crate) fn run(command: &mut Command, kept: Kept) -> Run {
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let said = said(command, child.stdout.take().unwrap());
     let (cpu, peak) = (cpu(child.id()), peak(child.id()));
-    let kept = (kept == Kept::Measured).then(|| settled(child.id()));
+    let kept = (kept == Memory::Measured).then(|| settled(child.id()));
     drop(child.stdin.take());
     child.wait().unwrap();
     Run { said, started, cpu, peak, kept }

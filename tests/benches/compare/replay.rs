@@ -9,7 +9,7 @@ use ktables_tests::root;
 
 use crate::contender::COMMAND;
 use crate::data::{Values, Workload, produce};
-use crate::process::{self, Kept, Run};
+use crate::process::{self, Memory, Run};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
 
@@ -117,7 +117,7 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
         ),
     );
     // Of a large table it matters, and of a small one the process itself is most.
-    let kept = if workload.keys > 1_000_000 { Kept::Measured } else { Kept::Ignored };
+    let kept = if workload.keys > 1_000_000 { Memory::Measured } else { Memory::Ignored };
     for round in 0..options.rounds {
         say(&format!("{}: round {} of {}", workload.name, round + 1, options.rounds));
         let peers = options.peers && workload.name == SMALL.name;
@@ -132,7 +132,7 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
     cell
 }
 
-fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Kept) -> Run {
+fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Memory) -> Run {
     let mut command = match contender.kind {
         "python" => {
             let mut python = python("replay.py");

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::contender::COMMAND;
 use crate::data::{Workload, produce};
-use crate::process::{self, Kept, now};
+use crate::process::{self, Memory, now};
 use crate::replay::SMALL;
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
@@ -58,7 +58,7 @@ fn cell(options: &Options, bootstrap: &str) -> Cell {
             let place = if label == REPLAY { "none" } else { folder.path().to_str().unwrap() };
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args([COMMAND, WARM, place, bootstrap, &topic]);
-            let run = process::run(&mut command, Kept::Ignored);
+            let run = process::run(&mut command, Memory::Ignored);
             assert_eq!(run.number("loaded") > 0.0, label == START, "{label}: {}", run.said);
             entries.push(run.number("entries"));
             cell.sample(label, "from start, s", run.number("done") - run.started);

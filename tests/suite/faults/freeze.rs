@@ -9,7 +9,7 @@ use ktables::codec::Codecs;
 use ktables::log::{Log, LogOptions};
 use ktables::table::{Status, Table};
 use ktables_broker::BrokerOptions;
-use ktables_tests::{PATIENCE, Scratch, Tally, eventually_async, kafka, record};
+use ktables_tests::{FaultTally, PATIENCE, Scratch, eventually_async, kafka, record};
 
 /// How many follow, each with clients of its own.
 const WATCHERS: usize = 18;
@@ -108,7 +108,7 @@ async fn a_broker_stands_still_while_many_follow() {
         wrong += u64::from(ktables_tests::contents(table) != expected);
     }
     let acknowledged = acknowledged.load(Ordering::Relaxed);
-    Tally { acknowledged, wrong, ..Tally::of(1) }.tell();
+    FaultTally { acknowledged, wrong, ..FaultTally::of(1) }.tell();
 }
 
 async fn write(

@@ -11,7 +11,7 @@ use ktables::codec::Codecs;
 use ktables::log::{LogError, LogOptions};
 use ktables::table::Table;
 use ktables_broker::BrokerOptions;
-use ktables_tests::{Between, PATIENCE, Proxy, Scratch, Tally, eventually_async, kafka, record};
+use ktables_tests::{Between, FaultTally, PATIENCE, Proxy, Scratch, eventually_async, kafka, record};
 
 use super::status;
 
@@ -92,7 +92,7 @@ async fn a_cluster_names_no_brokers_for_a_while() {
         let took = named.elapsed();
         assert!(took < 3 * PROMISE, "it took {took:?}");
     }
-    Tally { faults: 3, acknowledged: 3, ..Tally::default() }.tell();
+    FaultTally { faults: 3, acknowledged: 3, ..FaultTally::default() }.tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,5 +130,5 @@ async fn a_client_that_writes_gets_no_answer(is_read: bool) {
     if let Some(table) = table {
         eventually_async("the table follows on", || table.get("a").filter(|entry| entry.json() == "3")).await;
     }
-    Tally { faults: 1, acknowledged: 2, ..Tally::default() }.tell();
+    FaultTally { faults: 1, acknowledged: 2, ..FaultTally::default() }.tell();
 }

@@ -60,7 +60,7 @@ async fn rights_are_taken_away_and_given_back() {
     revoke(&["READ", "WRITE"]);
     let status = eventually_async("the table fails", || {
         let status = following.status();
-        status.is_over().then_some(status)
+        status.is_final().then_some(status)
     })
     .await;
     let Status::Failed(error) = &status else { panic!("{status}") };

@@ -8,7 +8,7 @@ use ktables::codec::Codecs;
 use ktables::log::{LogOptions, NewTopic};
 use ktables::table::{Cause, Table, WatchEvent, WatchStart};
 use ktables_tests::{
-    Held, PATIENCE, Scratch, Tally, Witness, eventually_async, kafka, places, record, unique,
+    FaultTally, Held, PATIENCE, Scratch, Witness, eventually_async, kafka, places, record, unique,
 };
 
 async fn topic(settings: &[(&str, &str)]) -> (String, String) {
@@ -90,7 +90,7 @@ async fn partitions_that_are_added_while_a_table_loads_belong_to_what_is_loaded(
         .await;
     // It was not, before the new partition was there, too.
     assert_eq!((loading.len(), loading.contains("new")), (201, true));
-    Tally::of(1).tell();
+    FaultTally::of(1).tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +162,7 @@ async fn loses_what_it_has_not_read(settings: &[(&str, &str)], lose: impl AsyncF
     // Retention may have gone on between the two.
     eventually_async("both are the same", || (places(&loading) == places(&fresh)).then_some(())).await;
     assert!(!places(&fresh).contains_key("k0"));
-    Tally::of(1).tell();
+    FaultTally::of(1).tell();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use ktables::codec::Codecs;
 use ktables::log::LogOptions;
 use ktables::table::{Status, Table};
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{PATIENCE, STALE_AFTER, Scratch, Tally, eventually_async, unique};
+use ktables_tests::{FaultTally, PATIENCE, STALE_AFTER, Scratch, eventually_async, unique};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_transaction_is_told_with_its_time_committed_and_aborted() {
@@ -54,5 +54,5 @@ async fn an_open_transaction_is_told_with_its_time_committed_and_aborted() {
         }
     }
     assert!(live.barrier(PATIENCE).await.is_fresh());
-    Tally::of(3).tell();
+    FaultTally::of(3).tell();
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::args::duration;
 use crate::table::OnReject;
 
 /// Which table: `--config FILE -t NAME`, or `--log URL --topic TOPIC` with codecs.
@@ -39,19 +38,19 @@ pub(in crate::cli) struct TableArgs {
     pub(in crate::cli) on_reject: Option<OnReject>,
     /// How long an entry lives after the timestamp of its record [default: the
     /// configuration's, or for ever].
-    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = duration)]
+    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = humantime::parse_duration)]
     pub(in crate::cli) ttl: Option<Duration>,
     /// A folder with a checkpoint, made if it is not there: the command begins with what is
     /// in it, and reads from the log only what came since.
     #[arg(long, value_name = "DIR", help_heading = "Table")]
     pub(in crate::cli) checkpoint: Option<PathBuf>,
     /// How old a checkpoint may be [default: the topic's delete.retention.ms].
-    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = duration)]
+    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = humantime::parse_duration)]
     pub(in crate::cli) checkpoint_max_age: Option<Duration>,
     #[command(flatten)]
     pub(in crate::cli) property: PropertyArgs,
     /// How long to wait for the table to be complete.
-    #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(in crate::cli) catchup_timeout: Duration,
 }
 

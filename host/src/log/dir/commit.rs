@@ -17,6 +17,7 @@ use crate::log::dir::topic;
 use crate::log::{
     Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, Unacknowledged, murmur,
 };
+use crate::sync::lock;
 
 /// How many records of a topic may wait to be written; more wait in `send`.
 const QUEUE: usize = 2 * 1024;
@@ -92,8 +93,7 @@ struct GivingUp {
 
 impl GivingUp {
     fn given_up(&self) -> std::sync::MutexGuard<'_, Vec<Unacknowledged>> {
-        // OK because nothing panics while it holds the lock.
-        self.given_up.lock().expect("not poisoned")
+        lock(&self.given_up)
     }
 }
 
@@ -171,8 +171,7 @@ impl Committer {
     }
 
     fn queues(&self) -> std::sync::MutexGuard<'_, HashMap<String, Queue>> {
-        // OK because nothing panics while it holds the lock.
-        self.queues.lock().expect("not poisoned")
+        lock(&self.queues)
     }
 
     /// Whether everything that was queued is written, or cannot be, within this time.

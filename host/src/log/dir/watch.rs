@@ -8,6 +8,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
 
 use crate::log::LogError;
+use crate::sync::lock;
 
 /// Counts changes below the topics that are read. One watcher serves them all: a
 /// reader woken for another's change sees that nothing is there for it. A clone is a handle.
@@ -42,8 +43,7 @@ impl Notifications {
     pub(super) fn watch(&self, folder: &Path, topic_id: &str) -> Result<watch::Receiver<u64>, LogError> {
         let failed =
             |error: notify::Error| LogError::Watch { path: folder.to_owned(), reason: error.to_string() };
-        // OK because nothing panics while it holds the lock.
-        let mut watched = self.watched.lock().expect("not poisoned");
+        let mut watched = lock(&self.watched);
         let known = watched.as_ref().and_then(|watched| watched.folders.get(folder));
         if known.is_some_and(|known| known == topic_id) {
             return Ok(self.changes.subscribe());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
-use crate::log::kafka::client::{Client, Kind};
+use crate::log::kafka::ffi::client::{Client, Kind};
 use crate::log::{Acks, Isolation, LogError, LogOptions};
 
 /// Properties that would break replay or ordering, and what is meant instead.

@@ -13,15 +13,16 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::log::kafka::admin::{self, Described, End, Pending};
-use crate::log::kafka::client::Client;
 use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::about_topic;
-use crate::log::kafka::event::{Event, Reply};
-use crate::log::kafka::heard::Heard;
+use crate::log::kafka::ffi::admin::{self, Described, End, Pending};
+use crate::log::kafka::ffi::client::Client;
+use crate::log::kafka::ffi::event::{Event, Reply};
+use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::lag::now;
 use crate::log::{CLEANUP_POLICY, LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
-use crate::thread::aside;
+use crate::sync::lock;
+use crate::thread::run_aside;
 
 /// How long to wait for a cluster to answer, whatever is asked.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ pub(super) struct Control {
     /// A std lock: held to look or to replace.
     polled: Mutex<Arc<Polled>>,
     log: Arc<str>,
-    heard: Arc<Heard>,
+    health: Arc<ClusterHealth>,
     /// A std lock: held to look or to replace. The probe that is under way, or was.
     probe: Mutex<Option<Probe>>,
 }
@@ -55,7 +56,7 @@ struct Polled {
 }
 
 impl Polled {
-    fn start(configs: &Configs, log: &str, heard: Arc<Heard>) -> Result<Arc<Self>, LogError> {
+    fn start(configs: &Configs, log: &str, health: Arc<ClusterHealth>) -> Result<Arc<Self>, LogError> {
         let client = Arc::new(configs.start(Purpose::Control)?);
         let stop = Arc::new(AtomicBool::new(false));
         let (polled, stopped) = (client.clone(), stop.clone());
@@ -64,8 +65,8 @@ impl Polled {
                 match polled.poll(PATIENCE) {
                     Some(Event::Reply(reply)) => admin::answer(reply),
                     Some(Event::Failure(failure)) => {
-                        heard.failed(&failure);
-                        heard.refused_by(&failure);
+                        health.record_failure(&failure);
+                        health.record_refusal(&failure);
                     }
                     _ => {}
                 }
@@ -81,7 +82,7 @@ impl Drop for Polled {
         self.stop.store(true, Ordering::Release);
         self.client.wake();
         let (client, thread) = (self.client.clone(), self.thread.take());
-        aside(move || {
+        run_aside(move || {
             // That it panicked it has said.
             thread.map(JoinHandle::join);
             drop(client);
@@ -93,18 +94,21 @@ impl Drop for Polled {
 type Probe = Shared<BoxFuture<'static, Result<(), RDKafkaErrorCode>>>;
 
 impl Control {
-    pub(super) fn start(configs: &Arc<Configs>, log: Arc<str>, heard: Arc<Heard>) -> Result<Self, LogError> {
-        let polled = Mutex::new(Polled::start(configs, &log, heard.clone())?);
-        Ok(Self { configs: configs.clone(), polled, log, heard, probe: Mutex::default() })
+    pub(super) fn start(
+        configs: &Arc<Configs>,
+        log: Arc<str>,
+        health: Arc<ClusterHealth>,
+    ) -> Result<Self, LogError> {
+        let polled = Mutex::new(Polled::start(configs, &log, health.clone())?);
+        Ok(Self { configs: configs.clone(), polled, log, health, probe: Mutex::default() })
     }
 
     /// Goes on with another client. Blocks.
     pub(super) fn replace_client(&self) -> Result<(), LogError> {
-        let new = Polled::start(&self.configs, &self.log, self.heard.clone())?;
-        // OK because nothing panics while it holds the lock.
-        let old = std::mem::replace(&mut *self.polled.lock().expect("not poisoned"), new);
+        let new = Polled::start(&self.configs, &self.log, self.health.clone())?;
+        let old = std::mem::replace(&mut *lock(&self.polled), new);
         // A probe of the old one says nothing of the new one.
-        self.probe.lock().expect("not poisoned").take();
+        lock(&self.probe).take();
         drop(old);
         Ok(())
     }
@@ -112,7 +116,7 @@ impl Control {
     /// The client, which is polled for as long as this is held.
     fn polled(&self) -> Arc<Polled> {
         // OK as above.
-        self.polled.lock().expect("not poisoned").clone()
+        lock(&self.polled).clone()
     }
 
     /// Asks, and waits for the answer.
@@ -127,7 +131,7 @@ impl Control {
         let answer = async {
             // An admin request that waits for a broker makes librdkafka try to
             // connect without a pause: before one is made, some broker must answer.
-            if !self.heard.is_well() {
+            if !self.health.is_healthy() {
                 let probed = tokio::time::timeout(patience, self.probe()).await;
                 probed
                     .unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut))
@@ -141,15 +145,15 @@ impl Control {
                     if code == RDKafkaErrorCode::OperationTimedOut {
                         // Maybe it waited for a broker that is gone. Before the next question,
                         // librdkafka is to learn which there are.
-                        self.heard.doubt(&reason);
+                        self.health.mark_suspect(&reason);
                     }
                     Err(self.error(topic, action, code, self.why(reason)))
                 }
             }
         };
         tokio::select! {
-            reply = answer => reply.inspect(|_| self.heard.answered(asked)),
-            reason = self.heard.refused() => {
+            reply = answer => reply.inspect(|_| self.health.record_answer(asked)),
+            reason = self.health.refused() => {
                 Err(LogError::Authentication { log: self.log.to_string(), reason })
             }
         }
@@ -157,8 +161,7 @@ impl Control {
 
     /// Waits until some broker answers. However many wait, one thread does.
     fn probe(&self) -> Probe {
-        // OK because nothing panics while it holds the lock.
-        let mut current = self.probe.lock().expect("not poisoned");
+        let mut current = lock(&self.probe);
         match &*current {
             Some(probe) if probe.peek().is_none() => probe.clone(),
             _ => {
@@ -173,7 +176,7 @@ impl Control {
 
     /// That time ran out says less than what a connection said.
     fn why(&self, reason: String) -> String {
-        self.heard.reason().unwrap_or(reason)
+        self.health.reason().unwrap_or(reason)
     }
 
     fn error(&self, topic: &str, action: &'static str, code: RDKafkaErrorCode, reason: String) -> LogError {

@@ -7,7 +7,7 @@ use crate::log::LogError;
 
 /// What a code means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum ErrorClass {
     /// It passes: librdkafka goes on trying.
     Transient,
     /// The cluster does not accept who we say we are. It may pass, if somebody mends
@@ -25,20 +25,20 @@ pub(super) enum Meaning {
     Refused,
 }
 
-pub(super) fn meaning(code: Code) -> Meaning {
+pub(super) fn classify(code: Code) -> ErrorClass {
     match code {
         Code::Authentication
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState => Meaning::Authentication,
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Meaning::Denied,
+        | Code::IllegalSASLState => ErrorClass::Authentication,
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => ErrorClass::Denied,
         Code::UnknownTopicOrPartition
         | Code::UnknownTopic
         | Code::UnknownPartition
-        | Code::UnknownTopicId => Meaning::Missing,
-        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => Meaning::Gone,
+        | Code::UnknownTopicId => ErrorClass::Missing,
+        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => ErrorClass::Gone,
         Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::UnsupportedCompressionType => {
-            Meaning::Damaged
+            ErrorClass::Damaged
         }
         Code::BrokerTransportFailure
         | Code::Resolve
@@ -72,8 +72,8 @@ pub(super) fn meaning(code: Code) -> Meaning {
         | Code::OffsetNotAvailable
         | Code::NotEnoughReplicas
         | Code::NotEnoughReplicasAfterAppend
-        | Code::ThrottlingQuotaExceeded => Meaning::Transient,
-        _ => Meaning::Refused,
+        | Code::ThrottlingQuotaExceeded => ErrorClass::Transient,
+        _ => ErrorClass::Refused,
     }
 }
 
@@ -86,12 +86,12 @@ pub(super) fn about_topic(
     reason: String,
 ) -> LogError {
     let (log, topic) = (log.to_owned(), topic.to_owned());
-    match meaning(code) {
-        Meaning::Transient => LogError::Unreachable { log, topic, action, reason },
-        Meaning::Authentication => LogError::Authentication { log, reason },
-        Meaning::Denied => LogError::Denied { log, topic, action, reason },
-        Meaning::Missing => LogError::UnknownTopic { log, topic },
-        Meaning::Gone | Meaning::Damaged | Meaning::Refused => match code {
+    match classify(code) {
+        ErrorClass::Transient => LogError::Unreachable { log, topic, action, reason },
+        ErrorClass::Authentication => LogError::Authentication { log, reason },
+        ErrorClass::Denied => LogError::Denied { log, topic, action, reason },
+        ErrorClass::Missing => LogError::UnknownTopic { log, topic },
+        ErrorClass::Gone | ErrorClass::Damaged | ErrorClass::Refused => match code {
             Code::TopicAlreadyExists => LogError::TopicExists { log, topic },
             Code::InvalidTopic
             | Code::InvalidPartitions

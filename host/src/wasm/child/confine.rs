@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{cores, memory_bytes};
+use crate::wasm::child::limits::{cores, memory_bytes};
 
 /// How much a child has to give way to the rest of the machine.
 const NICE: i32 = 10;

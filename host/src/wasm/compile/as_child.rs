@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-use super::hash_of;
 use crate::thread;
 use crate::wasm::child;
-use crate::wasm::engine::{Metering, config};
+use crate::wasm::compiled::engine_hash;
+use crate::wasm::config::config;
+use crate::wasm::metering::Metering;
 use crate::wasm::scan::MAX_BYTES;
 
 /// What the child does: compiles what it reads, and writes the code.
@@ -30,7 +31,7 @@ pub(crate) fn compile_as_child(args: &[OsString]) -> Result<(), (i32, String)> {
     child::confine(deadline).map_err(|error| failed(format!("cannot bound the process: {error}")))?;
     // Without a pool of instances, for which there is no room: it makes no difference to code.
     let engine = Engine::new(&config(metering, false)).map_err(|error| failed(format!("{error:#}")))?;
-    if hash_of(&engine) != *expected {
+    if engine_hash(&engine) != *expected {
         return Err(failed(
             "its wasmtime is not the same as the one that asks: use the `ktables` command of the same version"
                 .to_owned(),

@@ -5,7 +5,7 @@ use wasmparser::{
     Operator, Parser, Payload,
 };
 
-use crate::wasm::scan::{
+use crate::wasm::scan::limits::{
     MAX_ALL_BRANCHES, MAX_ALL_LOCALS, MAX_BRANCHES, MAX_FUNCTION_BYTES, MAX_LOCALS, MAX_TYPE_DEPTH,
     MAX_TYPES, Refusal, exceeded, refuse,
 };

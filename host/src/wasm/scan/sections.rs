@@ -6,7 +6,7 @@ use wasmparser::{
     ComponentOuterAliasKind, ComponentTypeRef, Encoding, Instance, Parser, Payload,
 };
 
-use crate::wasm::scan::{
+use crate::wasm::scan::limits::{
     MAX_COMPONENT_DEPTH, MAX_COMPONENTS, MAX_EXTERNS, MAX_FUNCTIONS, MAX_MODULES, Needs, Refusal, exceeded,
     refuse,
 };

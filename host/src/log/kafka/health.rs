@@ -1,0 +1,5 @@
+//! Whether the cluster answers, and whether readers and writers make progress.
+
+pub(super) mod cluster_health;
+pub(super) mod monitor;
+pub(super) mod stuck;

@@ -1,0 +1,234 @@
+//! Whether the cluster answers, and what its last error was.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::sync::{Notify, watch};
+
+use crate::log::kafka::error::{ErrorClass, classify};
+use crate::log::kafka::ffi::event::Failure;
+use crate::log::lag::{SampleTime, now};
+use crate::log::{Health, Outage};
+use crate::sync::lock;
+
+/// How long to wait for the cluster to accept our credentials after it refused them before.
+const AUTHENTICATION_RETRY: Duration = Duration::from_secs(2);
+
+/// Whether the cluster answers, as far as all clients together know.
+#[derive(Debug)]
+pub(in crate::log::kafka) struct ClusterHealth {
+    stale_after: Duration,
+    /// A std lock: held to read or change a field.
+    state: Mutex<State>,
+    outage: watch::Sender<Option<Outage>>,
+    /// Why the cluster refused our credentials, since the last answer.
+    refused: watch::Sender<Option<String>>,
+    check: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The time of the last question that was answered.
+    answered: SampleTime,
+    /// Whether questions are asked.
+    is_asking: bool,
+    /// The last error since.
+    reason: Option<String>,
+    /// Whether there was an answer at all.
+    has_answered: bool,
+}
+
+impl ClusterHealth {
+    pub(in crate::log::kafka) fn new(stale_after: Duration) -> Self {
+        let state = State { answered: now(), is_asking: false, reason: None, has_answered: false };
+        Self {
+            stale_after,
+            state: Mutex::new(state),
+            outage: watch::channel(None).0,
+            refused: watch::channel(None).0,
+            check: Notify::new(),
+        }
+    }
+
+    pub(in crate::log::kafka) fn health(&self) -> Health {
+        Health::new(self.outage.subscribe())
+    }
+
+    /// Records that the cluster answered a question that was asked at this time.
+    pub(in crate::log::kafka) fn record_answer(&self, asked: SampleTime) {
+        let mut state = self.state();
+        if asked.0 > state.answered.0 {
+            state.answered = asked;
+        }
+        (state.reason, state.has_answered) = (None, true);
+        drop(state);
+        self.refused.send_if_modified(|refused| refused.take().is_some());
+        if self.outage.borrow().is_some() {
+            // A check decides whether the outage is over.
+            self.request_check();
+        }
+    }
+
+    /// Whether there was no error since the last answer.
+    pub(in crate::log::kafka) fn is_healthy(&self) -> bool {
+        let state = self.state();
+        state.has_answered && state.reason.is_none()
+    }
+
+    /// Records an error of a client.
+    pub(in crate::log::kafka) fn record_failure(&self, failure: &Failure) {
+        // Fetching needs no right to the consumer group, because none is used.
+        if failure.code == Code::GroupAuthorizationFailed {
+            return;
+        }
+        // The errors of the single brokers say more.
+        if failure.code != Code::AllBrokersDown {
+            self.state().reason = Some(failure.to_string());
+        }
+    }
+
+    /// Records that a question was not answered in time.
+    pub(in crate::log::kafka) fn mark_suspect(&self, reason: &str) {
+        self.state().reason.get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Records an error of the control client, if it is about our credentials.
+    pub(in crate::log::kafka) fn record_refusal(&self, failure: &Failure) {
+        if classify(failure.code) == ErrorClass::Authentication {
+            self.refused.send_replace(Some(failure.reason.clone()));
+        }
+    }
+
+    /// Requests a check of the topics.
+    pub(in crate::log::kafka) fn request_check(&self) {
+        self.check.notify_one();
+    }
+
+    /// Waits until a check is requested.
+    pub(in crate::log::kafka) async fn check_requested(&self) {
+        self.check.notified().await;
+    }
+
+    /// The last error since the last answer.
+    pub(in crate::log::kafka) fn reason(&self) -> Option<String> {
+        self.state().reason.clone()
+    }
+
+    /// Waits until the cluster refuses our credentials. A refusal before the call counts only if none
+    /// follows within [`AUTHENTICATION_RETRY`], because the credentials may have been repaired.
+    pub(in crate::log::kafka) async fn refused(&self) -> String {
+        let mut refused = self.refused.subscribe();
+        let before = refused.borrow_and_update().clone();
+        let again = async {
+            loop {
+                if refused.changed().await.is_err() {
+                    // Unreachable: the sender lives in `self`.
+                    return std::future::pending().await;
+                }
+                if let Some(reason) = &*refused.borrow_and_update() {
+                    return reason.clone();
+                }
+            }
+        };
+        match before {
+            None => again.await,
+            Some(before) => tokio::time::timeout(AUTHENTICATION_RETRY, again).await.unwrap_or(before),
+        }
+    }
+
+    /// Sets whether the cluster is being asked. While nobody asks, silence means nothing.
+    pub(in crate::log::kafka) fn set_asking(&self, is_asking: bool) {
+        let mut state = self.state();
+        if is_asking && !state.is_asking {
+            state.answered = now();
+        }
+        state.is_asking = is_asking;
+    }
+
+    /// The time at which the silence becomes an outage, if there is no answer before.
+    pub(in crate::log::kafka) fn due(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.is_asking && self.outage.borrow().is_none()).then(|| state.answered.0 + self.stale_after)
+    }
+
+    /// Reports an outage if it is due.
+    pub(in crate::log::kafka) fn evaluate_if_asking(&self, now: Instant) {
+        if self.due().is_some_and(|due| due <= now) {
+            self.evaluate(now);
+        }
+    }
+
+    /// The time since the last question that was answered.
+    pub(in crate::log::kafka) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.state().answered.0)
+    }
+
+    /// Reports the end of an outage, if the cluster answers again.
+    pub(in crate::log::kafka) fn recover(&self, now: Instant) {
+        if self.silence(now) < self.stale_after
+            && self.outage.send_if_modified(|outage| outage.take().is_some())
+        {
+            tracing::info!("the cluster answers again");
+        }
+    }
+
+    /// Reports an outage, if the cluster has been silent for `stale_after`.
+    pub(in crate::log::kafka) fn evaluate(&self, now: Instant) {
+        if self.silence(now) < self.stale_after {
+            return;
+        }
+        let state = self.state();
+        let reason = state.reason.clone().unwrap_or_else(|| "no answer".to_owned());
+        let outage = Outage::new(state.answered.1, reason);
+        drop(state);
+        self.outage.send_if_modified(|current| {
+            // A new reason alone is not reported.
+            let new = current.is_none();
+            if new {
+                *current = Some(outage);
+            }
+            new
+        });
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_reported_in_time_and_only_while_the_cluster_is_asked() {
+        let health = ClusterHealth::new(Duration::from_secs(10));
+        assert_eq!(health.due(), None, "nobody asks");
+        health.set_asking(true);
+        let (start, time) = now();
+        let at = |seconds| (start + Duration::from_secs(seconds), time + Duration::from_secs(seconds));
+        // The time of the question counts, not that of the answer.
+        health.record_answer(at(3));
+        health.record_answer(at(1));
+        assert_eq!(health.due(), Some(at(13).0));
+        health.evaluate(at(12).0);
+        assert_eq!(health.health().outage(), None);
+        health.evaluate(at(13).0);
+        assert_eq!(health.health().outage().map(|outage| outage.since), Some(at(3).1));
+        assert_eq!(health.due(), None, "it is reported");
+    }
+
+    #[test]
+    fn an_answer_alone_does_not_end_an_outage() {
+        let health = ClusterHealth::new(Duration::ZERO);
+        health.set_asking(true);
+        health.evaluate(Instant::now());
+        let health = ClusterHealth { stale_after: Duration::from_secs(3600), ..health };
+        health.record_answer(now());
+        assert!(health.health().outage().is_some());
+        // By now, a check has found out what was written meanwhile.
+        health.recover(Instant::now());
+        assert_eq!(health.health().outage(), None);
+    }
+}

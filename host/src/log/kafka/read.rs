@@ -1,0 +1,6 @@
+//! Reading: loading clients, the tail client, and the feeds that they fill.
+
+pub(super) mod feed;
+pub(super) mod loader;
+pub(super) mod reader;
+pub(super) mod tail;

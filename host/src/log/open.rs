@@ -1,0 +1,83 @@
+//! Opening a log by its URL.
+
+use std::sync::Arc;
+
+#[cfg(feature = "kafka")]
+use crate::log::KafkaLog;
+use crate::log::{DirLog, Log, LogError, LogOptions};
+
+/// Opens the log that a URL names: `kafka://HOST:PORT,…` or `dir:PATH`.
+///
+/// # Errors
+///
+/// As [`open_with`].
+pub fn open(url: &str) -> Result<Arc<dyn Log>, LogError> {
+    open_with(url, LogOptions::default())
+}
+
+/// Opens the log that a URL names, with these options.
+///
+/// # Errors
+///
+/// [`LogError::Url`] if the URL is not one of a log, [`LogError::Property`] if an option is not valid,
+/// [`LogError::Client`] or [`LogError::Io`] if the log cannot be opened. Whether a cluster can be
+/// reached shows at the first request.
+pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogError> {
+    let no_log = |reason: &str| {
+        // The part before an @ may be a password.
+        let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+        Err(LogError::Url { url: shown, reason: reason.to_owned() })
+    };
+    match url.split_once(':') {
+        Some(("dir", "")) => no_log("the path of the folder is missing"),
+        Some(("dir", path)) => {
+            options.validate()?;
+            match options.properties.keys().next().cloned() {
+                None => Ok(Arc::new(DirLog::open_with(path, options.stale_after))),
+                Some(name) => {
+                    let reason = "a directory log has no client properties".to_owned();
+                    Err(LogError::Property { name, reason })
+                }
+            }
+        }
+        #[cfg(feature = "kafka")]
+        Some(("kafka", brokers)) => match brokers.strip_prefix("//") {
+            None => no_log("`kafka:` must be followed by two slashes, `//`"),
+            Some(brokers) => {
+                let brokers = brokers.trim_end_matches('/');
+                match brokers.split(',').try_for_each(check_broker) {
+                    Ok(()) => Ok(Arc::new(KafkaLog::open(brokers, options)?)),
+                    Err(reason) => no_log(reason),
+                }
+            }
+        },
+        #[cfg(not(feature = "kafka"))]
+        Some(("kafka", _)) => no_log("this program was built without the feature `kafka` of ktables"),
+        _ => no_log("it must begin with `kafka://` or `dir:`"),
+    }
+}
+
+/// Checks that an address has the form `HOST:PORT`.
+#[cfg(feature = "kafka")]
+fn check_broker(broker: &str) -> Result<(), &'static str> {
+    if broker.contains('@') {
+        return Err(
+            "it contains a user or a password; set them as properties (sasl.username, sasl.password)",
+        );
+    }
+    // The colons of an IPv6 address are within brackets.
+    let behind = broker.rsplit_once(']').map_or(broker, |(_, behind)| behind);
+    let port = behind.rsplit_once(':').map(|(_, port)| port);
+    match port {
+        None if broker.is_empty() => Err("an address is empty"),
+        None => Err("an address has no port (brokers usually listen on 9092)"),
+        Some(port) if port.parse::<u16>().ok().is_none_or(|port| port == 0) => {
+            Err("a port is not a number from 1 to 65535")
+        }
+        Some(port) => {
+            let host = &broker[..broker.len() - port.len() - 1];
+            let is_host = !host.is_empty() && !host.contains(['/', ' ']);
+            if is_host { Ok(()) } else { Err("a host is neither a name nor an address") }
+        }
+    }
+}

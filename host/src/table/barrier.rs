@@ -1,0 +1,146 @@
+//! Waiting until what was written is visible.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::log::{Ack, LogError, Offset, Partition};
+use crate::sync::lock;
+use crate::table::shared::Shared;
+use crate::table::status::Status;
+
+/// How long to wait before asking the log again after a transient error.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Whether what a caller waited for is visible.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// It is visible.
+    Fresh,
+    /// It may not be visible yet, for this reason.
+    Stale(StaleReason),
+}
+
+/// Why what a caller waited for may not be visible.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum StaleReason {
+    /// The timeout is over.
+    Timeout {
+        /// The timeout.
+        timeout: Duration,
+        /// The last error of the log, if it could not say where the topic ends.
+        last_error: Option<LogError>,
+    },
+    /// The table has failed or was stopped.
+    Ended(Status),
+    /// The log cannot say where the topic ends, and trying again will not help.
+    Log(LogError),
+}
+
+impl Freshness {
+    /// Whether this is [`Freshness::Fresh`].
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh)
+    }
+}
+
+/// `fresh`, or the reason why not.
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fresh => f.write_str("fresh"),
+            Self::Stale(reason) => reason.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout { timeout, last_error: None } => write!(f, "not reached within {timeout:?}"),
+            Self::Timeout { timeout, last_error: Some(error) } => {
+                write!(f, "not reached within {timeout:?}: {error}")
+            }
+            Self::Ended(status) => write!(f, "the table is {status}"),
+            Self::Log(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Waits until everything acknowledged before the call is visible.
+pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
+    let last_error = Mutex::new(None);
+    let wait = async {
+        let mut published = shared.subscribe_published();
+        loop {
+            let status = shared.status();
+            if status.is_final() {
+                return Freshness::Stale(StaleReason::Ended(status));
+            }
+            let view = shared.view_to_keep();
+            let is_truncated = |ends: &[(Partition, Offset)]| {
+                ends.iter().any(|&(partition, end)| end < view.position(partition))
+            };
+            match shared.end_offsets.get(&*shared.log, &view.topic).await {
+                // The log ends before what was read of it, so it is not the log that was read. The
+                // table has not noticed yet.
+                Ok(ends) if is_truncated(&ends) => tokio::time::sleep(RETRY_AFTER).await,
+                Ok(ends) => return wait_for_positions(shared, &ends).await,
+                // What was acknowledged is in a topic that is being loaded.
+                Err(LogError::Replaced { .. }) => {
+                    // OK to ignore: the sender lives in `shared`.
+                    let _ = published.changed().await;
+                }
+                // A broker may not know a topic or a partition yet that was just created.
+                Err(error) if error.is_transient() || matches!(error, LogError::UnknownTopic { .. }) => {
+                    *lock(&last_error) = Some(error);
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+                Err(error) => return Freshness::Stale(StaleReason::Log(error)),
+            }
+        }
+    };
+    match within(timeout, wait).await {
+        Freshness::Stale(StaleReason::Timeout { timeout, .. }) => {
+            let last_error = lock(&last_error).take();
+            Freshness::Stale(StaleReason::Timeout { timeout, last_error })
+        }
+        freshness => freshness,
+    }
+}
+
+/// Waits until acknowledged records are visible.
+pub(super) async fn wait_for(shared: &Shared, acks: &[Ack], timeout: Duration) -> Freshness {
+    if acks.iter().any(|ack| ack.offset < 0) {
+        return barrier(shared, timeout).await;
+    }
+    let targets: Vec<_> = acks.iter().map(|ack| (ack.partition, ack.offset + 1)).collect();
+    within(timeout, wait_for_positions(shared, &targets)).await
+}
+
+async fn wait_for_positions(shared: &Shared, targets: &[(Partition, Offset)]) -> Freshness {
+    let mut published = shared.subscribe_published();
+    loop {
+        let view = shared.view_to_keep();
+        let is_reached = targets.iter().all(|&(partition, target)| view.position(partition) >= target);
+        // The positions of a topic that was re-created say nothing about its successor.
+        if is_reached && !shared.is_outdated() {
+            return Freshness::Fresh;
+        }
+        let status = shared.status();
+        if status.is_final() {
+            return Freshness::Stale(StaleReason::Ended(status));
+        }
+        // OK to ignore: the sender lives in `shared`.
+        let _ = published.changed().await;
+    }
+}
+
+async fn within(timeout: Duration, wait: impl Future<Output = Freshness>) -> Freshness {
+    let late = |_| Freshness::Stale(StaleReason::Timeout { timeout, last_error: None });
+    tokio::time::timeout(timeout, wait).await.unwrap_or_else(late)
+}

@@ -1,0 +1,145 @@
+//! The options of a table, and its start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::codec::Codecs;
+use crate::log::{EnsureTopic, Log, ensure_topic, within};
+use crate::table::clock::Clock;
+use crate::table::error::TableError;
+use crate::table::handle::Table;
+use crate::table::settings::{OnReject, Settings};
+use crate::table::shared::Shared;
+use crate::table::supervisor;
+
+/// How long a table looks for its topic, however short its catch-up timeout is.
+const MIN_DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many requests to swap codecs wait.
+const SWAP_REQUESTS: usize = 4;
+
+/// The options of a table that is to be started. See [`Table::builder`].
+#[derive(Debug)]
+pub struct TableBuilder {
+    log: Arc<dyn Log>,
+    topic: String,
+    codecs: Codecs,
+    ensure: Option<EnsureTopic>,
+    settings: Settings,
+}
+
+impl Table {
+    /// Starts to describe a table of a topic, read through these codecs.
+    pub fn builder(log: Arc<dyn Log>, topic: impl Into<String>, codecs: Codecs) -> TableBuilder {
+        TableBuilder { log, topic: topic.into(), codecs, ensure: None, settings: Settings::default() }
+    }
+}
+
+impl TableBuilder {
+    /// How long [`TableBuilder::start`] and [`Table::ready`] wait for the table to be complete;
+    /// [`CATCHUP_TIMEOUT`](crate::table::CATCHUP_TIMEOUT) by default.
+    #[must_use]
+    pub fn catchup_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.catchup_timeout = timeout;
+        self
+    }
+
+    /// Creates the topic if it does not exist, and checks its cleanup policy, before it is read. By
+    /// default, a missing topic is an error, and the table needs no right except to read. Writers
+    /// and deployments can call [`ensure_topic`](crate::log::ensure_topic()) instead.
+    #[must_use]
+    pub fn ensure_topic(mut self, how: EnsureTopic) -> Self {
+        self.ensure = Some(how);
+        self
+    }
+
+    /// What a rejected record does to the entry of its key; [`OnReject::Keep`] by default.
+    #[must_use]
+    pub fn on_reject(mut self, on_reject: OnReject) -> Self {
+        self.settings.on_reject = on_reject;
+        self
+    }
+
+    /// How long an entry lives after the timestamp of its record; for ever by default. An expired
+    /// entry is hidden, except from [`Table::get_expired`], until a newer record comes. Its record
+    /// stays in the topic. The table writes no tombstone for it, because a tombstone that crosses a
+    /// late heartbeat would delete a living entry.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.settings.ttl = Some(ttl);
+        self
+    }
+
+    /// Keeps a checkpoint in this folder, which one table at a time uses. The table loads the
+    /// checkpoint that is there, if it is sound, and reads from the log only what came since. A
+    /// checkpoint is used if it is younger than the topic's `delete.retention.ms`. Reading that
+    /// setting takes the right DESCRIBE_CONFIGS, or set [`TableBuilder::checkpoint_max_age`].
+    #[must_use]
+    pub fn checkpoint(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.checkpoint.folder = Some(folder.into());
+        self
+    }
+
+    /// How old a checkpoint may be; by default, the topic's `delete.retention.ms`. A longer time lets
+    /// deleted entries come back. Has no effect without [`TableBuilder::checkpoint`].
+    #[must_use]
+    pub fn checkpoint_max_age(mut self, max_age: Duration) -> Self {
+        self.settings.checkpoint.max_age = Some(max_age);
+        self
+    }
+
+    /// How many bytes the table may use for entries, watch history and rejected records; no limit by
+    /// default. A table that exceeds it applies no more records and is degraded, keeps its contents
+    /// readable, and continues when there is room again. The same happens when the process exceeds
+    /// [`set_process_limit`](crate::set_process_limit).
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.settings.memory_limit = Some(bytes);
+        self
+    }
+
+    /// The clock by which entries expire and checkpoints age; the machine's by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// Finds the topic, within the catch-up timeout (and a second at least), and begins to load it.
+    /// [`Table::ready`] waits for the table. Needs a tokio runtime, on which the table's tasks run.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if the topic does not exist or cannot be read.
+    pub async fn open(self) -> Result<Table, TableError> {
+        let (log, name) = (&*self.log, &*self.topic);
+        let timeout = self.settings.catchup_timeout.max(MIN_DESCRIBE_TIMEOUT);
+        let topic = within(log, name, timeout, async {
+            match &self.ensure {
+                None => log.describe(name).await,
+                Some(how) => Ok(ensure_topic(log, name, how).await?.topic),
+            }
+        });
+        let topic = Arc::new(topic.await?);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (swaps, swap_requests) = mpsc::channel(SWAP_REQUESTS);
+        let shared = Arc::new(Shared::new(self.log, topic, self.codecs.clone(), self.settings));
+        tokio::spawn(supervisor::run(shared.clone(), self.codecs, swap_requests, stopped));
+        Ok(Table::new(shared, stop, swaps))
+    }
+
+    /// Loads the topic, and returns when the table is complete as of now, or degraded after the
+    /// catch-up timeout; see [`Table::status`].
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if the topic does not exist or cannot be read, or the log fails.
+    pub async fn start(self) -> Result<Table, TableError> {
+        let table = self.open().await?;
+        table.ready().await?;
+        Ok(table)
+    }
+}

@@ -1,0 +1,154 @@
+//! The checkpoint of a table: which generation writes it, and what became of it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::checkpoint::{CheckpointError, CheckpointRecord, CheckpointWriter, Loaded};
+use crate::sync::lock;
+use crate::table::settings::CheckpointSettings;
+use crate::table::status::CheckpointStats;
+
+/// How often a table verifies that it has applied everything written so far. The age of a
+/// checkpoint counts from the last time it did.
+pub(super) const VERIFY_EVERY_MILLIS: i64 = 30_000;
+
+/// The checkpoint of a table.
+#[derive(Debug, Default)]
+pub(super) struct Checkpointing {
+    /// A std lock: held to read or change fields.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The writer, and the number of the generation that feeds it.
+    writer: Option<(u64, Arc<CheckpointWriter>)>,
+    /// How many records were loaded from the checkpoint.
+    loaded: u64,
+    /// Why the checkpoint was not used.
+    unused: Option<Arc<str>>,
+    /// Why the checkpoint is no longer written. The writer may still have the folder.
+    failed: Option<Arc<str>>,
+    /// How long the log keeps tombstones, if that is known.
+    max_age: Option<Duration>,
+    /// The time as of which everything was applied last: milliseconds since 1970.
+    as_of: Option<i64>,
+}
+
+impl Checkpointing {
+    /// Its state; `None` for a table without a checkpoint.
+    pub(super) fn stats(&self, settings: &CheckpointSettings) -> Option<CheckpointStats> {
+        let folder = settings.folder.clone()?;
+        let State { writer, loaded, unused, failed, .. } = &*lock(&self.state);
+        let written = writer.as_ref().map(|(_, writer)| writer.state()).unwrap_or_default();
+        let as_of = written.as_of.and_then(|millis| u64::try_from(millis).ok());
+        Some(CheckpointStats {
+            folder,
+            loaded: *loaded,
+            unused: unused.clone(),
+            as_of: as_of.map(|millis| UNIX_EPOCH + Duration::from_millis(millis)),
+            bytes: written.bytes,
+            failed: written.failed.map(|error| error.to_string().into()).or(failed.clone()),
+        })
+    }
+
+    /// Whether a generation writes a checkpoint.
+    pub(super) fn is_enabled(&self, generation: u64) -> bool {
+        self.writer(generation).is_some()
+    }
+
+    fn writer(&self, generation: u64) -> Option<Arc<CheckpointWriter>> {
+        let state = lock(&self.state);
+        let (number, writer) = state.writer.as_ref().filter(|_| state.failed.is_none())?;
+        (*number == generation).then(|| writer.clone())
+    }
+
+    /// Lets a generation write, from where `loaded` ends.
+    pub(super) fn begin(&self, generation: u64, writer: CheckpointWriter, loaded: Option<&Loaded>) {
+        let mut state = lock(&self.state);
+        state.writer = Some((generation, Arc::new(writer)));
+        state.failed = None;
+        state.as_of = loaded.map(Loaded::as_of);
+        state.loaded = loaded.map_or(0, Loaded::records);
+        if loaded.is_some() {
+            state.unused = None;
+        }
+    }
+
+    /// Appends what a generation is about to apply. If the disk does not take it, the checkpoint
+    /// ends, and the table continues.
+    pub(super) async fn append(&self, generation: u64, records: impl Iterator<Item = CheckpointRecord>) {
+        let Some(writer) = self.writer(generation) else { return };
+        for record in records {
+            if let Err(error) = writer.append(record).await {
+                return self.abandon(&error);
+            }
+        }
+    }
+
+    /// Records that everything written to the topic before `as_of` is applied, as of `now`.
+    ///
+    /// # Errors
+    ///
+    /// If the last time is so long ago that tombstones may have come and gone since. Then neither
+    /// the table nor the checkpoint is sure to match the topic.
+    pub(super) fn complete(&self, generation: u64, as_of: i64, now: i64) -> Result<(), CheckpointError> {
+        let Some(writer) = self.writer(generation) else { return Ok(()) };
+        let (before, max_age) = {
+            let mut state = lock(&self.state);
+            (state.as_of.replace(as_of), state.max_age)
+        };
+        let away = before.map_or(0, |before| now.saturating_sub(before));
+        // Where tombstones vanish sooner than a table verifies, checkpoints cannot be used; but a
+        // table that follows the topic can.
+        if away >= 2 * VERIFY_EVERY_MILLIS
+            && let Some(max_age) = max_age.filter(|max_age| away as u128 >= max_age.as_millis())
+        {
+            let away = Duration::from_millis(away as u64);
+            let reason = format!(
+                "the table did not follow the topic for {away:?}, and the log keeps tombstones for \
+                 {max_age:?}: the table may have missed some"
+            );
+            return Err(CheckpointError::Unfit { reason });
+        }
+        if let Err(error) = writer.complete(as_of, now) {
+            self.abandon(&error);
+        }
+        Ok(())
+    }
+
+    /// Stops writing if this generation writes, because it was given up.
+    pub(super) fn end(&self, generation: u64) {
+        let mut state = lock(&self.state);
+        if state.writer.as_ref().is_some_and(|(number, _)| *number == generation) {
+            let reason = "the generation that wrote it was given up; a table that starts again continues it";
+            state.failed = Some(reason.into());
+        }
+    }
+
+    /// Waits until what was appended is on the disk and the folder is free; false if that takes too
+    /// long.
+    pub(super) async fn finish(&self) -> bool {
+        let writer = lock(&self.state).writer.clone();
+        match writer {
+            Some((_, writer)) => writer.finish().await,
+            None => true,
+        }
+    }
+
+    /// Stops writing, for this reason.
+    pub(super) fn abandon(&self, error: &CheckpointError) {
+        lock(&self.state).failed = Some(error.to_string().into());
+    }
+
+    /// Records why a generation replays the topic instead of loading the checkpoint.
+    pub(super) fn report_unused(&self, topic: &str, reason: &str) {
+        tracing::info!(topic, "the checkpoint is not used: {reason}");
+        lock(&self.state).unused = Some(reason.into());
+    }
+
+    /// Sets how long the log keeps tombstones.
+    pub(super) fn set_max_age(&self, max_age: Option<Duration>) {
+        lock(&self.state).max_age = max_age;
+    }
+}

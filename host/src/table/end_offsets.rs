@@ -1,0 +1,35 @@
+//! The end offsets that barriers wait for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::log::{Log, LogError, Offset, Partition, TopicDescription};
+
+/// Asks a log for end offsets. At most one request is in flight; callers that come meanwhile share
+/// the answer of the next one.
+#[derive(Debug, Default)]
+pub(super) struct EndOffsets {
+    /// How many requests have begun.
+    begun: AtomicU64,
+    /// The last answer, and the number of its request. Held during a request.
+    last: tokio::sync::Mutex<(u64, Option<Answer>)>,
+}
+
+type Answer = Result<Arc<[(Partition, Offset)]>, LogError>;
+
+impl EndOffsets {
+    /// Returns the end offsets of a topic at some time after the call.
+    pub(super) async fn get(&self, log: &dyn Log, topic: &TopicDescription) -> Answer {
+        let before = self.begun.load(Ordering::Acquire);
+        let mut last = self.last.lock().await;
+        if let (number, Some(answer)) = &*last
+            && *number > before
+        {
+            return answer.clone();
+        }
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let answer = log.end_offsets(topic).await.map(Arc::from);
+        *last = (number, Some(answer.clone()));
+        answer
+    }
+}

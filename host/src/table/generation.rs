@@ -1,0 +1,394 @@
+//! A generation: one decoding of one topic by one set of codecs.
+//!
+//! A generation owns its topic, codecs, sources, view, progress and rejected records, and runs as a
+//! task of its own. It loads the topic while another generation may be served. When it has applied
+//! everything that the topic held when it began, it takes the other one's place in one step, and
+//! follows the topic from then on.
+
+mod decode;
+mod decode_stream;
+mod reading;
+mod replay;
+mod resume;
+mod source;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+#[cfg(test)]
+pub(in crate::table) use decode::decode;
+pub(in crate::table) use replay::replay;
+pub(in crate::table) use resume::open_checkpoint;
+pub(in crate::table) use source::GenerationStart;
+
+use crate::checkpoint::CheckpointError;
+use crate::codec::workers;
+use crate::log::{LogError, Offset, Partition, partition_of_hash};
+use crate::table::decoded::Decoded;
+use crate::table::error::TableError;
+use crate::table::generation_state::GenerationState;
+use crate::table::settings::RETRY_AFTER;
+use crate::table::shared::Shared;
+use crate::table::status::WriterAnomaly;
+use crate::table::view::{Applied, ApplyOptions, Deadlines, View};
+use crate::thread::{long, run_aside};
+use decode_stream::Step;
+use reading::{Next, Reading};
+use source::StreamError;
+
+/// How often a table that exceeds a memory limit checks whether there is room again.
+const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(200);
+
+/// Applying this many records takes too long for a thread of the runtime.
+const LONG_RECORDS: usize = 2048;
+
+/// What ends the loading and following of a generation.
+#[derive(Debug)]
+pub(super) enum GenerationEnd {
+    Log(LogError),
+    /// The checkpoint that it loaded cannot be trusted.
+    Checkpoint(CheckpointError),
+    /// A record was rejected, and the table halts then.
+    Halted(TableError),
+    /// Another generation is served in its place.
+    Replaced,
+    /// Its task panicked.
+    Panicked,
+}
+
+impl From<LogError> for GenerationEnd {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl From<StreamError> for GenerationEnd {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Log(error) => Self::Log(error),
+            StreamError::Checkpoint(error) => Self::Checkpoint(error),
+        }
+    }
+}
+
+/// What a generation reports to the supervisor, with its number.
+#[derive(Debug)]
+pub(super) enum GenerationEvent {
+    /// It is served from now on.
+    Served(u64),
+    /// It no longer follows its topic. If it is served, its entries still expire.
+    Ended(u64, GenerationEnd),
+}
+
+/// A generation whose task runs. Dropping it aborts the task.
+#[derive(Debug)]
+pub(super) struct RunningGeneration {
+    pub(super) state: Arc<GenerationState>,
+    task: JoinHandle<()>,
+}
+
+impl RunningGeneration {
+    /// Starts the task of a generation.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        state: Arc<GenerationState>,
+        start: GenerationStart,
+        events: mpsc::UnboundedSender<GenerationEvent>,
+    ) -> Self {
+        let view = View::unsorted(state.number, state.topic.clone(), state.fingerprint.clone());
+        let deadlines = shared.settings.ttl.map(Deadlines::new);
+        let (shared, is_served) = (shared.clone(), false);
+        let generation = Generation { shared, state: state.clone(), view, deadlines, is_served, events };
+        Self { state, task: tokio::spawn(generation.run(start)) }
+    }
+
+    /// Stops the task, and waits until it has stopped.
+    pub(super) async fn stop(mut self) {
+        self.task.abort();
+        // OK to ignore: it was aborted, or has panicked, which it reports itself.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for RunningGeneration {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The work of a generation's task.
+struct Generation {
+    shared: Arc<Shared>,
+    state: Arc<GenerationState>,
+    /// The view that records are applied to. Clones of it are published.
+    view: View,
+    /// When its entries expire, in a table with a time to live.
+    deadlines: Option<Deadlines>,
+    is_served: bool,
+    events: mpsc::UnboundedSender<GenerationEvent>,
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.report(GenerationEvent::Ended(self.state.number, GenerationEnd::Panicked));
+        }
+        // It may be the last owner of millions of rows.
+        let view = std::mem::replace(
+            &mut self.view,
+            View::empty(0, self.state.topic.clone(), self.state.fingerprint.clone()),
+        );
+        let deadlines = self.deadlines.take();
+        run_aside(move || drop((view, deadlines)));
+    }
+}
+
+impl Generation {
+    async fn run(mut self, start: GenerationStart) {
+        let Err(end) = self.load_and_follow(start).await;
+        self.state.is_reading.store(false, Ordering::Release);
+        self.report(GenerationEvent::Ended(self.state.number, end));
+        // Its entries expire until another generation is served.
+        while self.is_served && self.deadlines.is_some() {
+            self.next_deadline().await;
+            if self.expire().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn report(&self, event: GenerationEvent) {
+        // The supervisor drops its end when the table stops.
+        let _ = self.events.send(event);
+    }
+
+    async fn load_and_follow(&mut self, start: GenerationStart) -> Result<Infallible, GenerationEnd> {
+        let (shared, state) = (self.shared.clone(), self.state.clone());
+        let has_checkpoint = start.checkpoint.is_some();
+        tokio::select! {
+            end = self.read(start) => end,
+            error = resume::verify(&shared, &state), if has_checkpoint => {
+                Err(GenerationEnd::Checkpoint(error))
+            }
+        }
+    }
+
+    /// Reads the topic: loads what it holds, then follows it.
+    async fn read(&mut self, start: GenerationStart) -> Result<Infallible, GenerationEnd> {
+        let began = self.shared.settings.clock.now();
+        let mut reading = Reading::open(&self.shared, &self.state, start).await?;
+        self.state.is_reading.store(true, Ordering::Release);
+        let mut is_complete = false;
+        loop {
+            if !is_complete && reading.has_all_partitions() && self.state.is_loaded(&self.view) {
+                is_complete = self.complete(began).await?;
+            }
+            self.wait_for_memory().await;
+            let may_serve_partially = !self.is_served && !self.shared.is_serving();
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(self.shared.late_at), if may_serve_partially => {
+                    self.serve().await;
+                    self.shared.report_late();
+                }
+                () = self.next_deadline(), if self.is_served => self.expire()?,
+                next = reading.next() => match next? {
+                    Next::Partition(range) => {
+                        self.view.add_partition(range);
+                        self.state.add_range(range);
+                    }
+                    Next::Lags(lags) => {
+                        self.shared.update_generation(&self.state, |conditions| conditions.lags = lags);
+                    }
+                    Next::Steps(steps, error) => {
+                        let positions = self.apply(steps).await?;
+                        reading.set_applied(&positions);
+                        error?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves the generation if it is complete: it has everything that the topic held when it began,
+    /// and everything that the generation has that is served now. False if it has to catch up with
+    /// that one first.
+    async fn complete(&mut self, began: i64) -> Result<bool, GenerationEnd> {
+        self.sort().await;
+        let now = self.shared.settings.clock.now();
+        let completed = self.shared.checkpointing.complete(self.state.number, began, now);
+        completed.map_err(GenerationEnd::Checkpoint)?;
+        if !self.is_served && !self.try_switch() {
+            return Ok(false);
+        }
+        self.state.finish_loading(self.view.counters.records);
+        self.shared.report_complete(&self.state, &self.view);
+        Ok(true)
+    }
+
+    /// Serves what there is, although it is not complete.
+    async fn serve(&mut self) {
+        self.sort().await;
+        self.try_switch();
+    }
+
+    /// Sorts the view on the host's workers. From then on it stays sorted.
+    async fn sort(&mut self) {
+        while !self.view.is_sorted() {
+            let mut view = self.view.clone();
+            let sort = move || {
+                view.sort();
+                view
+            };
+            match workers::run_host(sort).await {
+                Ok(sorted) => self.view = sorted,
+                Err(failure) => {
+                    tracing::error!(topic = self.state.topic.name, "{failure}; trying again");
+                    sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    fn try_switch(&mut self) -> bool {
+        self.is_served = self.shared.try_switch(&self.state, Arc::new(self.view.clone()));
+        if self.is_served {
+            // A sorted view has groups.
+            self.state.update_progress(&self.view);
+            self.report(GenerationEvent::Served(self.state.number));
+        }
+        self.is_served
+    }
+
+    /// Applies steps, after the checkpoint took them. Returns the positions of their partitions.
+    async fn apply(&mut self, mut steps: Vec<Step>) -> Result<Vec<(Partition, Offset)>, GenerationEnd> {
+        if self.shared.checkpointing.is_enabled(self.state.number) {
+            let records = steps.iter_mut().filter_map(Step::take_checkpoint_record);
+            self.shared.checkpointing.append(self.state.number, records).await;
+        }
+        let partitions: Vec<_> = steps.iter().map(Step::partition).collect();
+        let is_long = steps.iter().map(Step::cost).sum::<usize>() >= LONG_RECORDS;
+        let apply = || self.apply_and_publish(steps);
+        if is_long { long(apply) } else { apply() }?;
+        Ok(partitions.into_iter().map(|partition| (partition, self.view.position(partition))).collect())
+    }
+
+    /// Hides the entries whose time to live is over.
+    fn expire(&mut self) -> Result<(), GenerationEnd> {
+        long(|| self.apply_and_publish(Vec::new()))
+    }
+
+    /// Applies steps to the view, and publishes it if the generation is served.
+    fn apply_and_publish(&mut self, steps: Vec<Step>) -> Result<(), GenerationEnd> {
+        let is_recording = self.is_served && self.shared.is_recording();
+        let Applied { effects, rejects, first_anomalies, halted_by } = self.apply_steps(steps, is_recording);
+        for (anomaly, partition, offset) in first_anomalies {
+            let topic = &self.state.topic.name;
+            tracing::warn!(topic, partition, offset, "{anomaly}; the statistics count more of these");
+        }
+        for reject in rejects {
+            let (topic, partition, offset) = (&self.state.topic.name, reject.partition, reject.offset);
+            tracing::debug!(topic, partition, offset, "rejected a record: {}", reject.reason);
+            self.state.push_reject(reject);
+        }
+        self.state.update_progress(&self.view);
+        if self.is_served {
+            let effects = is_recording.then_some(effects);
+            if !self.shared.publish(Arc::new(self.view.clone()), effects) {
+                return Err(GenerationEnd::Replaced);
+            }
+        }
+        match halted_by {
+            Some(reject) => Err(GenerationEnd::Halted(TableError::halted(&self.state.topic.name, *reject))),
+            None => Ok(()),
+        }
+    }
+
+    fn apply_steps(&mut self, steps: Vec<Step>, collect_effects: bool) -> Applied {
+        let options = ApplyOptions { on_reject: self.shared.settings.on_reject, collect_effects };
+        let mut applied = Applied::default();
+        for step in steps {
+            match step {
+                Step::Apply(batch) => {
+                    self.check_partitioner(&batch.decoded, &mut applied);
+                    self.view.apply(batch.decoded, options, self.deadlines.as_mut(), &mut applied);
+                }
+                Step::Position { partition, offset, .. } => self.view.advance(partition, offset),
+                Step::Start { partition, offset } => {
+                    self.view.remove_below(partition, offset, options, &mut applied);
+                }
+            }
+            if applied.halted_by.is_some() {
+                break;
+            }
+        }
+        if let Some(deadlines) = &mut self.deadlines {
+            self.view.expire(self.shared.settings.clock.now(), deadlines, options, &mut applied);
+        }
+        applied
+    }
+
+    /// Checks whether the writers of a batch use the usual partitioner.
+    fn check_partitioner(&mut self, decoded: &Decoded, applied: &mut Applied) {
+        let partitions = self.view.partition_count();
+        if let Some((offset, hash)) = decoded.first
+            && partitions > 0
+            && partition_of_hash(hash, partitions) != decoded.partition
+        {
+            self.view.count(WriterAnomaly::OtherPartitioner, decoded.partition, offset, applied);
+        }
+    }
+
+    /// Waits until an entry may expire, or the clock was set.
+    async fn next_deadline(&self) {
+        match &self.deadlines {
+            None => std::future::pending().await,
+            Some(deadlines) => self.shared.settings.clock.until(deadlines.next().unwrap_or(i64::MAX)).await,
+        }
+    }
+
+    /// Waits while the table, or the process, exceeds a memory limit. Entries expire meanwhile.
+    async fn wait_for_memory(&mut self) {
+        let mut is_reported = false;
+        while let Some(reason) = self.exceeded_limit() {
+            if !std::mem::replace(&mut is_reported, true) {
+                if !self.is_served && !self.shared.is_serving() {
+                    // What was loaded can be read meanwhile.
+                    self.serve().await;
+                }
+                self.shared
+                    .update_generation(&self.state, |conditions| conditions.memory = Some(reason.into()));
+            }
+            tokio::select! {
+                () = sleep(MEMORY_CHECK_EVERY) => {}
+                () = self.next_deadline(), if self.is_served => {
+                    // Another generation that is served by now ends this one soon.
+                    let _ = self.expire();
+                }
+            }
+        }
+        if is_reported {
+            self.shared.update_generation(&self.state, |conditions| conditions.memory = None);
+        }
+    }
+
+    /// Describes the memory limit that is exceeded.
+    fn exceeded_limit(&self) -> Option<String> {
+        if let Some(limit) = self.shared.settings.memory_limit {
+            let used = self.shared.memory_bytes();
+            if used > limit {
+                return Some(format!(
+                    "memory limit {limit} bytes: the table uses {used}, set tables.NAME.memory_limit"
+                ));
+            }
+        }
+        let (used, limit) = crate::memory::over_process_limit()?;
+        Some(format!("memory limit {limit} bytes: the process uses {used}, set limits.memory"))
+    }
+}

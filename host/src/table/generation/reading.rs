@@ -1,0 +1,123 @@
+//! The sources of a generation: the topic's events, and the decoded steps of all partitions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt};
+
+use crate::log::{Applied, Headers, Lag, LogError, Offset, OffsetRange, Partition, TopicEvent, TopicStream};
+use crate::table::generation::decode_stream::{Step, decode_stream};
+use crate::table::generation::resume::Resume;
+use crate::table::generation::source::{GenerationStart, StreamError};
+use crate::table::generation_state::GenerationState;
+use crate::table::shared::Shared;
+
+/// How many steps are applied before a view is published, if that many are ready. Batching
+/// amortizes the cost of publishing.
+const STEPS_PER_VIEW: usize = 16;
+
+/// The sources of a generation.
+pub(super) struct Reading {
+    shared: Arc<Shared>,
+    state: Arc<GenerationState>,
+    /// What each partition held when reading began.
+    ranges: Vec<OffsetRange>,
+    resume: Resume,
+    topic_events: TopicStream,
+    steps: SelectAll<BoxStream<'static, Result<Step, StreamError>>>,
+    /// Where the log is told how far a partition was applied.
+    applied: HashMap<Partition, Applied>,
+}
+
+/// What comes next.
+pub(super) enum Next {
+    /// A partition to load.
+    Partition(OffsetRange),
+    /// The partitions that lag now.
+    Lags(Vec<Lag>),
+    /// Steps to apply, and the error behind them if there is one.
+    Steps(Vec<Step>, Result<(), StreamError>),
+}
+
+impl Reading {
+    /// Opens the sources: finds out what the topic holds, loads the checkpoint, reads the log from
+    /// there.
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        state: &Arc<GenerationState>,
+        start: GenerationStart,
+    ) -> Result<Self, LogError> {
+        let wants_headers = state.codecs.value.wants_headers();
+        let headers = if wants_headers { Headers::Wanted } else { Headers::Unwanted };
+        let ranges = shared.log.offsets(&state.topic).await?;
+        let resume = match &start.checkpoint {
+            None => Resume::without_checkpoint(headers),
+            Some(checkpoint) => {
+                Resume::from_checkpoint(shared, state, checkpoint, &ranges, headers, start.distrusted).await
+            }
+        };
+        let topic_events = shared.log.read(&state.topic, &resume.remaining(&ranges), headers).await?;
+        Ok(Self {
+            shared: shared.clone(),
+            state: state.clone(),
+            ranges,
+            resume,
+            topic_events,
+            steps: SelectAll::new(),
+            applied: HashMap::new(),
+        })
+    }
+
+    /// Whether the log has handed out every partition that the topic had when reading began.
+    pub(super) fn has_all_partitions(&self) -> bool {
+        self.applied.len() >= self.ranges.len()
+    }
+
+    /// Waits for what comes next.
+    pub(super) async fn next(&mut self) -> Result<Next, StreamError> {
+        tokio::select! {
+            // Partitions first: a topic is not loaded before all of its partitions are known.
+            biased;
+            event = self.topic_events.next() => match event.unwrap_or(Err(LogError::Closed))? {
+                TopicEvent::Partition(stream) => {
+                    let partition = stream.range().partition;
+                    let known = self.ranges.iter().find(|range| range.partition == partition);
+                    let range = known.copied().unwrap_or(stream.range());
+                    self.applied.insert(partition, stream.applied());
+                    let stream = self.resume.stream(range, stream);
+                    self.steps.push(decode_stream(&self.shared, &self.state, partition, stream));
+                    Ok(Next::Partition(range))
+                }
+                TopicEvent::Lags(lags) => Ok(Next::Lags(lags)),
+            },
+            step = self.steps.next(), if !self.steps.is_empty() => {
+                let first = step.unwrap_or(Err(StreamError::Log(LogError::Closed)))?;
+                let (steps, error) = self.with_ready_steps(first);
+                Ok(Next::Steps(steps, error))
+            }
+        }
+    }
+
+    /// Collects the steps after `first` that are ready, up to an error.
+    fn with_ready_steps(&mut self, first: Step) -> (Vec<Step>, Result<(), StreamError>) {
+        let mut steps = vec![first];
+        while steps.len() < STEPS_PER_VIEW {
+            match self.steps.next().now_or_never() {
+                Some(Some(Ok(step))) => steps.push(step),
+                Some(Some(Err(error))) => return (steps, Err(error)),
+                Some(None) | None => break,
+            }
+        }
+        (steps, Ok(()))
+    }
+
+    /// Tells the log how far partitions were applied.
+    pub(super) fn set_applied(&self, positions: &[(Partition, Offset)]) {
+        for (partition, position) in positions {
+            if let Some(applied) = self.applied.get(partition) {
+                applied.set(*position);
+            }
+        }
+    }
+}

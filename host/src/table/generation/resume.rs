@@ -1,0 +1,194 @@
+//! Starting a generation from a checkpoint instead of replaying the whole topic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Loaded, Wanted};
+use crate::log::{Headers, OffsetRange, PartitionStream, RecordBatch, StreamItem, TopicDescription};
+use crate::table::barrier::barrier;
+use crate::table::checkpointing::VERIFY_EVERY_MILLIS;
+use crate::table::generation::source::{Origin, SourceItem, StreamError};
+use crate::table::generation_state::GenerationState;
+use crate::table::shared::Shared;
+
+/// How long the barrier of a verification may take.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the folder of the table's checkpoint, if it has one.
+pub(in crate::table) async fn open_checkpoint(shared: &Shared) -> Option<Arc<Checkpoint>> {
+    let folder = shared.settings.checkpoint.folder.clone()?;
+    let opened = tokio::task::spawn_blocking(move || Checkpoint::open(&folder)).await.ok()?;
+    match opened {
+        Ok(checkpoint) => Some(Arc::new(checkpoint)),
+        Err(error) => {
+            give_up(shared, &shared.topic_name(), &error);
+            shared.checkpointing.report_unused(&shared.topic_name(), &error.to_string());
+            None
+        }
+    }
+}
+
+/// Verifies now and then that the table has applied everything written so far, which keeps the
+/// checkpoint young. Returns an error if the table may have missed something.
+pub(super) async fn verify(shared: &Shared, state: &GenerationState) -> CheckpointError {
+    let clock = &shared.settings.clock;
+    loop {
+        let due = clock.now().saturating_add(VERIFY_EVERY_MILLIS);
+        while clock.now() < due {
+            clock.until(due).await;
+        }
+        let as_of = clock.now();
+        if shared.checkpointing.is_enabled(state.number)
+            && barrier(shared, VERIFY_TIMEOUT).await.is_fresh()
+            && let Err(error) = shared.checkpointing.complete(state.number, as_of, clock.now())
+        {
+            return error;
+        }
+    }
+}
+
+/// What a generation loads before the log.
+#[derive(Debug)]
+pub(super) struct Resume {
+    loaded: Option<Loaded>,
+    headers: Headers,
+}
+
+impl Resume {
+    /// Replays the whole log.
+    pub(super) fn without_checkpoint(headers: Headers) -> Self {
+        Self { loaded: None, headers }
+    }
+
+    /// Loads what a checkpoint has of the topic, and begins to write it from there on. `distrusted`
+    /// is the reason not to load it, if there is one.
+    pub(super) async fn from_checkpoint(
+        shared: &Shared,
+        state: &GenerationState,
+        checkpoint: &Arc<Checkpoint>,
+        ranges: &[OffsetRange],
+        headers: Headers,
+        distrusted: Option<CheckpointError>,
+    ) -> Self {
+        let topic = &state.topic;
+        // Another generation may still write into the folder.
+        if !shared.checkpointing.finish().await {
+            let error = CheckpointError::Slow;
+            give_up(shared, &topic.name, &error);
+            shared.checkpointing.report_unused(&topic.name, &error.to_string());
+            return Self::without_checkpoint(headers);
+        }
+        let found = match distrusted {
+            Some(error) => Err(error),
+            None => load(shared, checkpoint, topic, ranges, headers).await,
+        };
+        let report = |error| shared.checkpointing.report_unused(&topic.name, &format!("{error}"));
+        let loaded = found.map_err(|error: CheckpointError| report(error)).ok();
+        let start = {
+            let (checkpoint, loaded, ranges) = (checkpoint.clone(), loaded.clone(), ranges.to_vec());
+            let (topic, isolation) = (topic.clone(), shared.log.isolation());
+            move || CheckpointWriter::start(checkpoint, &topic, &ranges, headers, isolation, loaded.as_ref())
+        };
+        match tokio::task::spawn_blocking(start).await {
+            Ok(Ok(writer)) => shared.checkpointing.begin(state.number, writer, loaded.as_ref()),
+            Ok(Err(error)) => give_up(shared, &topic.name, &error),
+            // The runtime is shutting down.
+            Err(_) => {}
+        }
+        Self { loaded, headers }
+    }
+
+    /// Where the log is to be read from.
+    pub(super) fn remaining(&self, ranges: &[OffsetRange]) -> Vec<OffsetRange> {
+        let remaining =
+            |&range: &OffsetRange| self.loaded.as_ref().map_or(range, |loaded| loaded.remaining(range));
+        ranges.iter().map(remaining).collect()
+    }
+
+    /// The items of a partition: what the checkpoint has, then what the log has after it. `range`
+    /// covers both.
+    pub(super) fn stream(
+        &self,
+        range: OffsetRange,
+        log: PartitionStream,
+    ) -> impl Stream<Item = Result<SourceItem, StreamError>> + Send + use<> {
+        let from_log = |item| SourceItem { item, origin: Origin::Log };
+        let Some(loaded) = &self.loaded else {
+            return log.map(move |item| Ok(from_log(item?))).left_stream();
+        };
+        let checkpoint = loaded
+            .stream(range, self.headers)
+            .map(|batch| batch.map(from_checkpoint).map_err(StreamError::Checkpoint));
+        let mut overlap = loaded.overlap(range.partition);
+        let end = StreamItem::Position(overlap.position());
+        // The end of the checkpoint counts as a position only when the log was seen to continue
+        // there. Before that, the table might be complete with records that the log does not have.
+        let mut end = Some(Ok(SourceItem { item: end, origin: Origin::Checkpoint }));
+        let known_end = stream::iter(if overlap.is_known() { end.take() } else { None });
+        let log = log.flat_map(move |item| {
+            let item = match item {
+                Ok(StreamItem::Records(batch)) => match overlap.remove_from(*batch) {
+                    Ok(batch) if batch.is_empty() => None,
+                    Ok(batch) => Some(Ok(from_log(StreamItem::Records(Box::new(batch))))),
+                    Err(error) => Some(Err(StreamError::Checkpoint(error))),
+                },
+                Ok(item) => Some(Ok(from_log(item))),
+                Err(error) => Some(Err(StreamError::Log(error))),
+            };
+            let end = if matches!(item, Some(Err(_))) { None } else { end.take() };
+            stream::iter(end.into_iter().chain(item))
+        });
+        checkpoint.chain(known_end).chain(log).right_stream()
+    }
+}
+
+fn from_checkpoint(batch: RecordBatch) -> SourceItem {
+    SourceItem { item: StreamItem::Records(Box::new(batch)), origin: Origin::Checkpoint }
+}
+
+fn give_up(shared: &Shared, topic: &str, error: &CheckpointError) {
+    tracing::warn!(topic, "no checkpoint is written: {error}");
+    shared.checkpointing.abandon(error);
+}
+
+/// Loads the checkpoint, if it is sound.
+async fn load(
+    shared: &Shared,
+    checkpoint: &Arc<Checkpoint>,
+    topic: &TopicDescription,
+    ranges: &[OffsetRange],
+    headers: Headers,
+) -> Result<Loaded, CheckpointError> {
+    let max_age = max_age(shared, topic).await;
+    shared.checkpointing.set_max_age(max_age.as_ref().ok().copied());
+    let (checkpoint, topic, ranges) = (checkpoint.clone(), topic.clone(), ranges.to_vec());
+    let (now, isolation) = (shared.settings.clock.now(), shared.log.isolation());
+    let load = move || {
+        let load = |max_age| {
+            checkpoint.load(&Wanted { topic: &topic, ranges: &ranges, headers, isolation, max_age, now })
+        };
+        match max_age {
+            Ok(max_age) => load(max_age),
+            // If there is no checkpoint at all, that is the better reason.
+            Err(error) => load(Duration::MAX).and(Err(error)),
+        }
+    };
+    tokio::task::spawn_blocking(load).await.unwrap_or(Err(CheckpointError::Slow))
+}
+
+/// How old a checkpoint may be: as long as the log keeps tombstones, unless the user says it.
+pub(super) async fn max_age(shared: &Shared, topic: &TopicDescription) -> Result<Duration, CheckpointError> {
+    if let Some(max_age) = shared.settings.checkpoint.max_age {
+        return Ok(max_age);
+    }
+    let unfit = |reason: String| CheckpointError::Unfit {
+        reason: format!(
+            "it is unknown how long the log keeps tombstones ({reason}); set checkpoint_max_age to that time"
+        ),
+    };
+    let setting = shared.log.setting(&topic.name, "delete.retention.ms").await;
+    let millis = setting.map_err(|error| unfit(error.to_string()))?;
+    millis.parse().map(Duration::from_millis).map_err(|_| unfit(format!("delete.retention.ms={millis}")))
+}

@@ -1,0 +1,196 @@
+//! What a generation lets others see of itself: its topic and codecs, its progress, and its
+//! rejected records.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::codec::Codecs;
+use crate::codec::workers::{Lane, Purpose};
+use crate::log::{Offset, OffsetRange, TopicDescription};
+use crate::sync::lock;
+use crate::table::positions::Positions;
+use crate::table::reject::{RecentRejects, RejectedRecord};
+use crate::table::status::{CheckpointStats, LoadProgress, PartitionProgress, Stats};
+use crate::table::view::{Counters, View};
+
+/// What a generation lets others see of itself.
+#[derive(Debug)]
+pub(super) struct GenerationState {
+    pub(super) number: u64,
+    pub(super) topic: Arc<TopicDescription>,
+    pub(super) codecs: Codecs,
+    /// The fingerprint of the codecs.
+    pub(super) fingerprint: Arc<str>,
+    /// The queue of codec workers that decodes its batches.
+    pub(super) lane: Lane,
+    /// Whether the log has handed out the topic, so that there is something to serve.
+    pub(super) is_reading: AtomicBool,
+    /// The bytes that its view uses.
+    pub(super) view_bytes: AtomicU64,
+    /// A std lock: held to copy some numbers.
+    progress: Mutex<Progress>,
+    /// A std lock: held to read or change a field.
+    loading: Mutex<Loading>,
+    /// A std lock: held to push or to copy.
+    rejects: Mutex<RecentRejects>,
+}
+
+/// The numbers of a view, apart from its rows, which nobody may read before the view is complete.
+#[derive(Debug, Default)]
+struct Progress {
+    counters: Counters,
+    positions: Positions,
+    entries: usize,
+    groups: usize,
+}
+
+/// How far loading is.
+#[derive(Debug)]
+struct Loading {
+    began: Instant,
+    /// What each partition held when loading began.
+    ranges: Vec<OffsetRange>,
+    /// How long loading took; `None` while it goes on.
+    catch_up: Option<Duration>,
+    /// How many records were read while loading.
+    replayed: u64,
+}
+
+impl Loading {
+    /// The partitions that have not reached the end offset they had when loading began.
+    fn incomplete(&self, position: impl Fn(&OffsetRange) -> Offset) -> impl Iterator<Item = &OffsetRange> {
+        self.ranges.iter().filter(move |range| range.end > range.start && position(range) < range.end)
+    }
+
+    fn progress(&self, positions: &Positions) -> LoadProgress {
+        let count = |from: Offset, to: Offset| u64::try_from(to - from).unwrap_or(0);
+        let mut progress = LoadProgress { done: 0, total: 0, elapsed: self.began.elapsed() };
+        for range in &self.ranges {
+            let position = positions.get(range.partition).unwrap_or(0);
+            progress.done += count(range.start, position.min(range.end));
+            progress.total += count(range.start, range.end);
+        }
+        progress
+    }
+}
+
+impl GenerationState {
+    pub(super) fn new(number: u64, topic: Arc<TopicDescription>, codecs: Codecs) -> Self {
+        Self {
+            number,
+            topic,
+            fingerprint: codecs.fingerprint().into(),
+            lane: Lane::new(&codecs, Purpose::Read),
+            codecs,
+            is_reading: AtomicBool::new(false),
+            view_bytes: AtomicU64::new(0),
+            progress: Mutex::default(),
+            loading: Mutex::new(Loading {
+                began: Instant::now(),
+                ranges: Vec::new(),
+                catch_up: None,
+                replayed: 0,
+            }),
+            rejects: Mutex::default(),
+        }
+    }
+
+    /// Copies the numbers of a view.
+    pub(super) fn update_progress(&self, view: &View) {
+        let mut progress = lock(&self.progress);
+        progress.counters.clone_from(&view.counters);
+        progress.positions.clone_from(view.positions());
+        progress.entries = view.rows().len();
+        progress.groups = view.rows().group_count();
+        drop(progress);
+        self.view_bytes.store(view.byte_len(), Ordering::Relaxed);
+    }
+
+    /// Adds a partition that loading has to complete.
+    pub(super) fn add_range(&self, range: OffsetRange) {
+        lock(&self.loading).ranges.push(range);
+    }
+
+    /// Whether `view` has everything that the topic held when loading began.
+    pub(super) fn is_loaded(&self, view: &View) -> bool {
+        lock(&self.loading).incomplete(|range| view.position(range.partition)).next().is_none()
+    }
+
+    /// Describes the partitions that are not loaded yet; empty if all are.
+    pub(super) fn describe_incomplete(&self) -> String {
+        let positions = lock(&self.progress).positions.clone();
+        let position = |range: &OffsetRange| positions.get(range.partition).unwrap_or(0);
+        let loading = lock(&self.loading);
+        let incomplete = loading
+            .incomplete(position)
+            .map(|range| format!("partition {} at {} of {}", range.partition, position(range), range.end));
+        incomplete.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Ends the measurement of loading.
+    pub(super) fn finish_loading(&self, records: u64) {
+        let mut loading = lock(&self.loading);
+        loading.catch_up = Some(loading.began.elapsed());
+        loading.replayed = records;
+    }
+
+    pub(super) fn push_reject(&self, reject: RejectedRecord) {
+        lock(&self.rejects).push(reject);
+    }
+
+    pub(super) fn rejects(&self) -> Vec<RejectedRecord> {
+        lock(&self.rejects).to_vec()
+    }
+
+    pub(super) fn reject_bytes(&self) -> u64 {
+        lock(&self.rejects).byte_len() as u64
+    }
+
+    /// How far loading is; `None` when it is done.
+    pub(super) fn load_progress(&self) -> Option<LoadProgress> {
+        let positions = lock(&self.progress).positions.clone();
+        let loading = lock(&self.loading);
+        loading.catch_up.is_none().then(|| loading.progress(&positions))
+    }
+
+    /// The statistics of a table that reports this generation.
+    pub(super) fn stats(
+        &self,
+        status_since: SystemTime,
+        loading_progress: Option<LoadProgress>,
+        checkpoint: Option<CheckpointStats>,
+    ) -> Stats {
+        let progress = lock(&self.progress);
+        let loading = lock(&self.loading);
+        let Progress { counters, positions, entries, groups } = &*progress;
+        let partition = |range: &OffsetRange| PartitionProgress {
+            partition: range.partition,
+            position: positions.get(range.partition).unwrap_or(0).max(range.start),
+            start: range.start,
+            target: range.end,
+        };
+        let mut partitions: Vec<PartitionProgress> = loading.ranges.iter().map(partition).collect();
+        partitions.sort_by_key(|progress| progress.partition);
+        Stats {
+            status_since,
+            generation: self.number,
+            entries: *entries as u64,
+            groups: *groups as u64,
+            records: counters.records,
+            tombstones: counters.tombstones,
+            keyless: counters.keyless,
+            rejects: counters.rejects.clone(),
+            foreign: counters.anomalies.foreign,
+            cross_partition: counters.anomalies.cross_partition,
+            older: counters.anomalies.older,
+            other_partitioner: counters.anomalies.other_partitioner,
+            payload_bytes: counters.payload_bytes,
+            loading: loading_progress,
+            catch_up: loading.catch_up,
+            replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
+            checkpoint,
+            partitions,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The conditions that a table's status is computed from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::log::{Lag, LagCause, Partition};
+use crate::table::error::TableError;
+use crate::table::status::table_status::Status;
+
+/// How many lagging partitions a status lists; of the others it gives the number.
+const LAGS_LISTED: usize = 4;
+
+/// Everything that a table's status is computed from.
+#[derive(Debug, Default)]
+pub(in crate::table) struct Conditions {
+    /// Whether a generation was complete once.
+    pub(in crate::table) was_complete: bool,
+    /// Why the log cannot be reached.
+    pub(in crate::table) unreachable: Option<Arc<str>>,
+    /// Why the served generation no longer follows the topic, while another one is loaded.
+    pub(in crate::table) outdated: Option<Arc<str>>,
+    pub(in crate::table) failed: Option<Arc<TableError>>,
+    pub(in crate::table) is_stopped: bool,
+    /// The conditions of the generation that is served; while none is, of the one that is loaded.
+    pub(in crate::table) generation: GenerationConditions,
+    /// The conditions of the generation that will replace the served one.
+    pub(in crate::table) next_generation: Option<GenerationConditions>,
+}
+
+/// What a generation contributes to the status of its table.
+#[derive(Debug, Default)]
+pub(in crate::table) struct GenerationConditions {
+    /// Whether it has applied everything that the topic held when it began.
+    pub(in crate::table) is_complete: bool,
+    /// Loading takes longer than the catch-up timeout: how far it is.
+    pub(in crate::table) late: Option<Arc<str>>,
+    /// Partitions that lag.
+    pub(in crate::table) lags: Vec<Lag>,
+    /// Which memory limit is exceeded, so that no records are applied.
+    pub(in crate::table) memory: Option<Arc<str>>,
+    /// Why the host cannot decode a batch at present, by partition.
+    pub(in crate::table) undecoded: BTreeMap<Partition, Arc<str>>,
+}
+
+impl Conditions {
+    pub(in crate::table) fn status(&self) -> Status {
+        if let Some(error) = &self.failed {
+            return Status::Failed(error.clone());
+        }
+        if self.is_stopped {
+            return Status::Stopped;
+        }
+        // A memory limit is reported even while the table loads: somebody has to raise it.
+        let mut generations = [&self.generation].into_iter().chain(&self.next_generation);
+        if let Some(reason) = generations.find_map(|generation| generation.memory.as_ref()) {
+            return Status::Degraded(reason.clone());
+        }
+        let GenerationConditions { is_complete, late, lags, undecoded, .. } = &self.generation;
+        // Until the catch-up timeout, other problems have time to pass.
+        if !is_complete && late.is_none() && undecoded.is_empty() {
+            return Status::Loading;
+        }
+        if let Some(reason) = &self.unreachable {
+            return Status::Degraded(reason.clone());
+        }
+        if self.outdated.is_some() || !undecoded.is_empty() {
+            let reasons: Vec<&str> =
+                self.outdated.iter().chain(undecoded.values().next()).map(|reason| &**reason).collect();
+            return Status::Degraded(reasons.join("; ").into());
+        }
+        if *is_complete && lags.is_empty() {
+            return Status::CaughtUp;
+        }
+        let late = late.iter().filter(|_| !is_complete).map(ToString::to_string);
+        // While it loads, slow decoding is no news.
+        let lags = lags.iter().filter(|lag| *is_complete || lag.cause != LagCause::Slow);
+        Status::Degraded(late.chain(list(lags)).collect::<Vec<_>>().join("; ").into())
+    }
+}
+
+/// Describes the first lagging partitions, and counts the others.
+fn list<'a>(lags: impl Iterator<Item = &'a Lag>) -> Vec<String> {
+    let mut listed: Vec<String> = lags.map(ToString::to_string).collect();
+    let more = listed.len().saturating_sub(LAGS_LISTED);
+    listed.truncate(LAGS_LISTED);
+    if more > 0 {
+        listed.push(format!("and {more} more partitions"));
+    }
+    listed
+}

@@ -1,0 +1,297 @@
+//! The handle with which a user follows the changes of a table.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+
+use crate::sync::lock;
+use crate::table::change::Effect;
+use crate::table::watch::event::WatchEvent;
+use crate::table::watch::filter::WatchFilter;
+use crate::table::watch::hub::SharedHub;
+use crate::table::watch::resume::Resume;
+use crate::table::watch::subscription::{Step, Subscription};
+use crate::table::watch::token::WatchToken;
+
+/// What a watcher receives first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WatchStart {
+    /// All entries of the newest view, then the changes after it.
+    Entries,
+    /// The changes from now on.
+    Now,
+    /// The changes after a token, once the table is loaded: of an earlier watcher of this table, of
+    /// another process, or of before a restart. The table takes them from its history or reads the log
+    /// again: the newest change of each key, or, with [`Watcher::every`], every record that the log still
+    /// holds. The entry before a change is unknown then. If the changes are not known any more, or the
+    /// topic or the codecs are others: [`WatchEvent::Restarted`] and all entries.
+    Since(WatchToken),
+}
+
+/// Follows the changes of a table, in order.
+///
+/// A watcher never slows the table down. One that falls behind receives the difference between what
+/// it has seen and the newest entries, with [`Cause::Difference`](crate::table::Cause::Difference);
+/// with [`Watcher::every`], it receives how much it missed. A watcher keeps at most 64 MiB of
+/// entries alive that the table no longer has. Beyond that, it starts again with
+/// [`WatchEvent::Restarted`].
+pub struct Watcher {
+    hub: SharedHub,
+    subscription: Arc<Subscription>,
+    filter: WatchFilter,
+    resume: Arc<dyn Resume>,
+    stage: Stage,
+}
+
+/// How far a watcher is that resumes.
+enum Stage {
+    /// The table does not serve anything yet.
+    Waiting(BoxFuture<'static, ()>, WatchToken),
+    /// The log is read again.
+    Replaying(BoxFuture<'static, Option<Vec<Effect>>>),
+    /// The watcher follows the table.
+    Following,
+}
+
+/// Shows the filter.
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").field("filter", &self.filter).finish_non_exhaustive()
+    }
+}
+
+impl Watcher {
+    pub(in crate::table) fn new(hub: &SharedHub, start: WatchStart, resume: Arc<dyn Resume>) -> Self {
+        let subscription = Arc::new(Subscription::default());
+        let filter = WatchFilter::All;
+        let mut locked = lock(hub);
+        locked.subscribe(&subscription, &filter);
+        let history = locked.history();
+        let mut stage = Stage::Following;
+        match start {
+            WatchStart::Now => {}
+            WatchStart::Entries => subscription.begin_with_entries(history),
+            WatchStart::Since(token) => stage = Stage::Waiting(resume.wait_until_served(), token),
+        }
+        if history.status().is_final() {
+            subscription.end_with(history.status().clone());
+        }
+        drop(locked);
+        Self { hub: hub.clone(), subscription, filter, resume, stage }
+    }
+
+    /// Restricts the watcher to some keys. Events that are about no key are delivered in any case,
+    /// except records whose key could not be decoded.
+    #[must_use]
+    pub fn only(mut self, filter: WatchFilter) -> Self {
+        let mut hub = lock(&self.hub);
+        hub.unsubscribe(&self.subscription, &self.filter);
+        hub.subscribe(&self.subscription, &filter);
+        drop(hub);
+        self.filter = filter;
+        self
+    }
+
+    /// Delivers every change, or [`WatchEvent::Lagged`] if some were missed, instead of
+    /// differences.
+    #[must_use]
+    pub fn every(self) -> Self {
+        self.subscription.want_every();
+        self
+    }
+
+    /// The place after what was delivered, to resume from; `None` while entries, a difference, or the
+    /// effects of one record are being delivered.
+    #[must_use]
+    pub fn token(&self) -> Option<WatchToken> {
+        match self.stage {
+            Stage::Following => self.subscription.token(lock(&self.hub).history_mut()),
+            Stage::Waiting(..) | Stage::Replaying(_) => None,
+        }
+    }
+
+    /// Returns the next event; `None` after the table has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost if this is dropped.
+    pub async fn next(&mut self) -> Option<WatchEvent> {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// Resumes, as soon as the table serves a generation.
+    fn poll_resume(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::Following => return Poll::Ready(()),
+                Stage::Waiting(served, token) => {
+                    ready!(served.as_mut().poll(context));
+                    let token = token.clone();
+                    self.stage = self.resume_at(token);
+                }
+                Stage::Replaying(replay) => {
+                    match ready!(replay.as_mut().poll(context)) {
+                        Some(effects) => self.subscription.deliver_replayed(effects),
+                        None => self.subscription.restart(lock(&self.hub).history()),
+                    }
+                    self.stage = Stage::Following;
+                }
+            }
+        }
+    }
+
+    /// Resumes at a token of the generation that is served.
+    fn resume_at(&self, token: WatchToken) -> Stage {
+        let hub = lock(&self.hub);
+        let history = hub.history();
+        let resumed = self.subscription.resume(&token, history);
+        match (history.accepts(&token), resumed) {
+            (true, true) => Stage::Following,
+            (true, false) => {
+                let view = history.newest().clone();
+                Stage::Replaying(self.resume.replay(token, view, self.subscription.wants_every()))
+            }
+            (false, _) => {
+                self.subscription.restart(history);
+                Stage::Following
+            }
+        }
+    }
+
+    fn step(&self) -> Step {
+        match self.subscription.step(&self.filter) {
+            Some(step) => step,
+            None => self.subscription.take_next_batch(lock(&self.hub).history()),
+        }
+    }
+}
+
+impl Stream for Watcher {
+    type Item = WatchEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
+        ready!(self.poll_resume(context));
+        // Registered first, so that an announcement during the step is not missed.
+        self.subscription.waker.register(context.waker());
+        match self.step() {
+            Step::Event(event) => Poll::Ready(Some(event)),
+            Step::Done => Poll::Ready(None),
+            Step::Wait => Poll::Pending,
+            Step::Yield => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        lock(&self.hub).unsubscribe(&self.subscription, &self.filter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant};
+
+    use futures_util::{FutureExt, StreamExt};
+
+    use super::*;
+    use crate::log::TopicDescription;
+    use crate::table::clock::SystemClock;
+    use crate::table::reject::RejectNotice;
+    use crate::table::view::View;
+    use crate::table::watch::hub::Hub;
+
+    fn view() -> Arc<View> {
+        let topic = TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 };
+        Arc::new(View::empty(1, topic.into(), "f".into()))
+    }
+
+    fn effect() -> Effect {
+        let kind = crate::codec::RejectKind::Other;
+        let notice = RejectNotice { partition: 0, offset: 0, kind, message: "x".to_owned() };
+        Effect::Rejected { key: None, group: None, notice }
+    }
+
+    fn hub() -> SharedHub {
+        Arc::new(Mutex::new(Hub::new(view(), Arc::new(SystemClock))))
+    }
+
+    /// A log that has nothing any more.
+    struct Nothing;
+
+    impl Resume for Nothing {
+        fn wait_until_served(&self) -> BoxFuture<'static, ()> {
+            async {}.boxed()
+        }
+
+        fn replay(&self, _: WatchToken, _: Arc<View>, _: bool) -> BoxFuture<'static, Option<Vec<Effect>>> {
+            async { None }.boxed()
+        }
+    }
+
+    fn watch(hub: &SharedHub, start: WatchStart) -> Watcher {
+        Watcher::new(hub, start, Arc::new(Nothing))
+    }
+
+    /// The events that the watcher delivers without waiting.
+    async fn delivered(watcher: &mut Watcher) -> Vec<WatchEvent> {
+        let mut events = Vec::new();
+        // The watcher gives others their turn now and then.
+        for _ in 0..100 {
+            while let Some(Some(event)) = StreamExt::next(watcher).now_or_never() {
+                events.push(event);
+            }
+        }
+        events
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_begins_while_records_are_applied_sees_every_change_after_them() {
+        for wants_every in [false, true] {
+            let hub = hub();
+            let mut watcher = watch(&hub, WatchStart::Now);
+            if wants_every {
+                watcher = watcher.every();
+            }
+            let early = watcher.token().unwrap();
+            let mut applied = View::clone(&view());
+            applied.counters.records = 1;
+            lock(&hub).publish_unrecorded(Arc::new(applied));
+            for _ in 0..3 {
+                lock(&hub).publish(view(), vec![effect()]);
+            }
+            let mut events = delivered(&mut watcher).await.into_iter().peekable();
+            let lagged = events.next_if(|event| matches!(event, WatchEvent::Lagged(1)));
+            assert_eq!(lagged.is_some(), wants_every);
+            let is_rejected = |event: WatchEvent| matches!(event, WatchEvent::Rejected { .. });
+            assert_eq!(events.map(is_rejected).collect::<Vec<_>>(), [true; 3]);
+            let late = watcher.token().unwrap();
+            let mut resumed = watch(&hub, WatchStart::Since(early));
+            assert!(matches!(delivered(&mut resumed).await[0], WatchEvent::Restarted), "not recorded");
+            let mut resumed = watch(&hub, WatchStart::Since(late));
+            assert!(delivered(&mut resumed).await.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_resumes_before_what_was_not_recorded() {
+        let hub = hub();
+        let watcher = watch(&hub, WatchStart::Now);
+        let token = watcher.token().unwrap();
+        drop(watcher);
+        lock(&hub).expire(Instant::now() + Duration::from_secs(3600));
+        lock(&hub).publish(view(), vec![effect()]);
+        let mut resumed = watch(&hub, WatchStart::Since(token));
+        assert!(matches!(&delivered(&mut resumed).await[..], [WatchEvent::Restarted, WatchEvent::Synced]));
+    }
+}

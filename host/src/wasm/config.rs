@@ -1,0 +1,63 @@
+//! The configuration of wasmtime, and the clock behind the deadlines of guests.
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::codec::workers::TICK;
+use crate::thread;
+use crate::wasm::error::WasmError;
+use crate::wasm::metering::Metering;
+use crate::wasm::scan::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES};
+
+/// The stack of a guest: wasmtime's default. The threads that guests run on have more.
+pub(super) const STACK_BYTES: usize = 512 << 10;
+
+/// How many instances there may be at once. Each reserves 4 GiB of the 128 TiB of address space.
+const INSTANCES: u32 = 2000;
+
+/// How many core modules a component usually consists of: the guest's own, and two that
+/// `wit-component` adds for its imports.
+const MODULES: u32 = 3;
+
+/// The configuration of wasmtime. Compiled code does not depend on `pooled`, which says where
+/// instances are allocated.
+pub(super) fn config(metering: Metering, pooled: bool) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .epoch_interruption(metering == Metering::Deadline)
+        .consume_fuel(metering == Metering::Fuel)
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .max_wasm_stack(STACK_BYTES);
+    if pooled {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(INSTANCES)
+            .total_core_instances(INSTANCES * MODULES)
+            .total_memories(INSTANCES)
+            .total_tables(INSTANCES * MODULES)
+            .max_core_instances_per_component(MAX_MODULE_INSTANCES as u32)
+            .max_memories_per_component(MAX_MEMORIES as u32)
+            .max_tables_per_component(MAX_TABLES as u32)
+            .max_memories_per_module(MAX_MEMORIES as u32)
+            .max_tables_per_module(MAX_TABLES as u32);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+/// Starts the thread that advances the engine's epoch each [`TICK`], as long as the engine lives.
+pub(super) fn start_clock(engine: &wasmtime::Engine) -> Result<(), WasmError> {
+    let engine = engine.weak();
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    thread::spawn("ktables-epoch", tick).map(drop).map_err(|error| WasmError::Engine {
+        reason: format!("cannot start the thread for deadlines: {error}"),
+    })
+}

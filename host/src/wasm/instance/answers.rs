@@ -1,0 +1,133 @@
+//! Checks of what a guest answered: nothing of it is trusted.
+
+use std::cell::Cell;
+
+use crate::codec::{PackedAnswers, RejectKind, RejectReason, broken_contract};
+use crate::packed::Packed;
+use crate::wasm::bindings::v0_1::ktables::codec::types;
+use crate::wasm::fault::{CallError, Fault};
+use crate::wasm::instance::Instance;
+use crate::wasm::instance::byte_len::ByteLen;
+
+/// The longest key, in bytes: the largest record in Kafka's default configuration. A batch of such keys
+/// can still be packed.
+const MAX_KEY_BYTES: usize = 1 << 20;
+
+impl Instance {
+    /// Calls the simple form of an interface for each item. The deadline and the output limit of a
+    /// batch apply to all calls together.
+    pub(super) fn one_by_one<T: ByteLen, B: FromIterator<Result<T, RejectReason>>>(
+        &mut self,
+        len: usize,
+        mut call: impl FnMut(&mut Self, usize) -> wasmtime::Result<Result<T, RejectReason>>,
+    ) -> Result<B, CallError> {
+        let mut left = self.limits.output_per_call();
+        let mut bounded = |index| {
+            let answer = call(self, index).map_err(|error| self.call_failed(&error, len))?;
+            let bytes = answer.as_ref().map_or(0, ByteLen::byte_len);
+            left = left.checked_sub(bytes).ok_or_else(|| Fault::too_much_output(&self.limits))?;
+            Ok(answer)
+        };
+        (0..len).map(&mut bounded).collect()
+    }
+
+    /// Checks the answer of a batch form: it must have as many items as were asked for. Puts errors
+    /// into their slots, and rejects items that are too long.
+    pub(super) fn packed_slots(
+        &mut self,
+        items: types::PackedResult,
+        errors: Vec<types::SlotError>,
+        expected: usize,
+    ) -> Result<PackedAnswers<'static>, CallError> {
+        let items = Packed::from_parts(items.bytes, items.ends)
+            .map_err(|reason| Fault::contract(format!("malformed packed list: {reason}")))?;
+        if items.len() != expected {
+            return Err(Fault::contract(format!("{} items in the answer for {expected}", items.len())).into());
+        }
+        ascending(errors.iter().map(|error| error.index).collect(), expected)?;
+        let rejection = |error: types::SlotError| (error.index as usize, self.rejected(error.error));
+        let rejected = errors.into_iter().map(rejection).collect();
+        let may_pass = items.bytes().len() > self.limits.output;
+        let mut answers = PackedAnswers::from_parts(items, rejected);
+        if may_pass {
+            answers.check(|_, item| self.sized(item).map(drop));
+        }
+        Ok(answers)
+    }
+
+    /// Turns a guest's error for an item into a reject reason with its message.
+    pub(super) fn answered<T>(&self, answer: Result<T, types::CodecError>) -> Result<T, RejectReason> {
+        answer.map_err(|error| self.rejected(error))
+    }
+
+    fn rejected(&self, error: types::CodecError) -> RejectReason {
+        let (kind, message) = match error {
+            types::CodecError::Malformed(message) => (RejectKind::Malformed, message),
+            types::CodecError::Invalid(message) => (RejectKind::Invalid, message),
+            types::CodecError::Unsupported(message) => (RejectKind::Unsupported, message),
+            types::CodecError::Other(message) => (RejectKind::Other, message),
+        };
+        self.rejection(kind, message)
+    }
+
+    /// Rejects answers that are not JSON; an instance that gave one is broken.
+    pub(super) fn json(&mut self, mut answers: PackedAnswers<'static>) -> PackedAnswers<'static> {
+        let reject = broken_contract(Some(&self.id));
+        let broken = Cell::new(false);
+        answers.check_json(|kind, reason| {
+            broken.set(true);
+            reject(kind, reason)
+        });
+        self.is_broken |= broken.get();
+        answers
+    }
+
+    /// Rejects answers that cannot be keys or parts of keys.
+    pub(super) fn texts(&mut self, mut answers: PackedAnswers<'static>) -> PackedAnswers<'static> {
+        answers.check(|_, item| self.name(item));
+        answers
+    }
+
+    /// Checks that an answer can be a key or a part of one.
+    pub(super) fn name(&mut self, item: &[u8]) -> Result<(), RejectReason> {
+        if item.len() > MAX_KEY_BYTES {
+            self.is_broken = true;
+            let message = format!(
+                "answered with a key of {} bytes; no key of a record is longer than {MAX_KEY_BYTES}",
+                item.len()
+            );
+            return Err(self.rejection(RejectKind::Output, message));
+        }
+        std::str::from_utf8(item).map(drop).map_err(|error| {
+            self.is_broken = true;
+            let reject = broken_contract(Some(&self.id));
+            reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}"))
+        })
+    }
+
+    /// Checks that an answer is not longer than `limits.output`.
+    pub(super) fn sized<T: AsRef<[u8]>>(&mut self, item: T) -> Result<T, RejectReason> {
+        let (len, limit) = (item.as_ref().len(), self.limits.output);
+        if len <= limit {
+            return Ok(item);
+        }
+        self.is_broken = true;
+        let message = format!("answered with {len} bytes, allowed are {limit} (limits.output)");
+        Err(self.rejection(RejectKind::Output, message))
+    }
+
+    fn rejection(&self, kind: RejectKind, message: String) -> RejectReason {
+        RejectReason::new(kind, message, Some(self.id.clone()))
+    }
+}
+
+/// Checks that indices ascend and are below the number of items.
+pub(super) fn ascending(indices: Vec<u32>, items: usize) -> Result<Vec<usize>, Fault> {
+    let indices: Vec<usize> = indices.into_iter().map(|index| index as usize).collect();
+    let ordered = indices.windows(2).all(|pair| pair[0] < pair[1]);
+    if ordered && indices.last().is_none_or(|&last| last < items) {
+        Ok(indices)
+    } else {
+        Err(Fault::contract("the indices in the answer do not ascend within the batch"))
+    }
+}

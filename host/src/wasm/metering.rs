@@ -1,0 +1,25 @@
+//! How the work of guests is limited and measured.
+
+/// How the work of guests is limited and measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Metering {
+    /// By time ([`Limits::deadline`](crate::wasm::Limits::deadline)). For production.
+    #[default]
+    Deadline,
+    /// By fuel: usually one unit for each instruction, so the same number on every machine. Slower,
+    /// and without deadlines. For reports.
+    Fuel,
+}
+
+impl Metering {
+    #[cfg(feature = "cli")]
+    pub(super) const ALL: [Self; 2] = [Self::Deadline, Self::Fuel];
+
+    /// The name that a compiler in another process understands.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Fuel => "fuel",
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The architecture of the host crate, as a test: which layer may name which, and no circles.
+//!
+//! The test parses every source file, resolves each path that begins at the crate (`use`
+//! declarations and paths in code) to the file that defines it, and examines the resulting graph.
+//! Code that is compiled for tests only does not count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use ktables_tests::root;
+use petgraph::algo::tarjan_scc;
+use petgraph::graphmap::DiGraphMap;
+use syn::visit::{self, Visit};
+use syn::{Attribute, File, Ident, Item, ItemMod, ItemUse, UseTree, Visibility};
+
+use crate::rules::files;
+
+/// The layers from the bottom up. A module may name modules of its own layer only if the layer is
+/// that module alone, and modules of every layer below.
+const LAYERS: &[&[&str]] = &[
+    &["escape", "file", "packed", "sync", "thread"],
+    &["memory", "private"],
+    &["log"],
+    &["codec", "checkpoint"],
+    &["table", "wasm"],
+    &["writer"],
+    &["cli"],
+    &["fuzzing"],
+];
+
+/// A crate's sources: module path (empty for the root), and text.
+type Sources = BTreeMap<Vec<String>, String>;
+
+/// A module: what it names, and the names that it re-exports from other modules.
+#[derive(Default)]
+struct Module {
+    /// Absolute paths.
+    names: BTreeSet<Vec<String>>,
+    /// A name, and the absolute path that it stands for.
+    exports: BTreeMap<String, Vec<String>>,
+    /// The identifiers in its own code.
+    identifiers: BTreeSet<String>,
+}
+
+/// Collects the paths that a file names.
+struct Collector<'a> {
+    path: &'a [String],
+    module: Module,
+}
+
+fn is_test_only(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let is_cfg = attribute.path().is_ident("cfg");
+        let condition = attribute.meta.require_list().map(|list| list.tokens.to_string());
+        is_cfg && condition.is_ok_and(|condition| matches!(&*condition, "test" | "doctest"))
+    })
+}
+
+impl Collector<'_> {
+    /// The absolute form of a path that begins with `crate`, `self`, `super`, or a child module.
+    fn absolute(&self, segments: &[String], children: &BTreeSet<String>) -> Option<Vec<String>> {
+        let mut absolute = match segments.first()?.as_str() {
+            "crate" => Vec::new(),
+            "self" => self.path.to_vec(),
+            "super" => self.path.split_last()?.1.to_vec(),
+            child if children.contains(child) => {
+                return Some(self.path.iter().chain(segments).cloned().collect());
+            }
+            _ => return None,
+        };
+        for segment in &segments[1..] {
+            match segment.as_str() {
+                "super" => drop(absolute.pop()),
+                segment => absolute.push(segment.to_owned()),
+            }
+        }
+        Some(absolute)
+    }
+
+    fn collect(&mut self, file: &File) {
+        let children = file.items.iter().filter_map(|item| match item {
+            Item::Mod(module) if !is_test_only(&module.attrs) => Some(module.ident.to_string()),
+            _ => None,
+        });
+        let children: BTreeSet<String> = children.collect();
+        for item in &file.items {
+            if let Item::Use(item) = item
+                && !is_test_only(&item.attrs)
+            {
+                self.collect_use(item, &children);
+            }
+        }
+        self.visit_file(file);
+        // A file that uses a name that it re-exports names the file that defines it.
+        let Module { names, exports, identifiers } = &mut self.module;
+        names.extend(
+            exports.iter().filter(|(name, _)| identifiers.contains(*name)).map(|(_, path)| path.clone()),
+        );
+    }
+
+    fn collect_use(&mut self, item: &ItemUse, children: &BTreeSet<String>) {
+        let is_export = !matches!(item.vis, Visibility::Inherited);
+        for (path, name) in flatten(&item.tree, Vec::new()) {
+            let Some(absolute) = self.absolute(&path, children) else { continue };
+            assert!(name != "*" || is_test_only(&item.attrs), "{absolute:?}: import names one by one");
+            match is_export {
+                true => drop(self.module.exports.insert(name, absolute)),
+                false => drop(self.module.names.insert(absolute)),
+            }
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Collector<'_> {
+    fn visit_item(&mut self, item: &'ast Item) {
+        let attributes = match item {
+            Item::Mod(item) => &item.attrs,
+            Item::Fn(item) => &item.attrs,
+            Item::Impl(item) => &item.attrs,
+            Item::Struct(item) => &item.attrs,
+            Item::Use(_) => return,
+            _ => return visit::visit_item(self, item),
+        };
+        if !is_test_only(attributes) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if matches!(segments[0].as_str(), "crate" | "super" | "self")
+            && segments.len() > 1
+            && let Some(absolute) = self.absolute(&segments, &BTreeSet::new())
+        {
+            self.module.names.insert(absolute);
+        }
+        visit::visit_path(self, path);
+    }
+
+    fn visit_visibility(&mut self, _: &'ast Visibility) {
+        // `pub(in path)` names no one.
+    }
+
+    fn visit_ident(&mut self, ident: &'ast Ident) {
+        self.module.identifiers.insert(ident.to_string());
+    }
+
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        let tokens = called.tokens.to_string();
+        let words = tokens.split(|it: char| !it.is_alphanumeric() && it != '_');
+        self.module.identifiers.extend(words.map(str::to_owned));
+        visit::visit_macro(self, called);
+    }
+
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        // A module in the same file has paths of its own, which `super` would confuse.
+        assert!(module.content.is_none() || module.ident == "v0_1", "{}", module.ident);
+        visit::visit_item_mod(self, module);
+    }
+}
+
+/// The paths of a `use` tree, each with the name that it brings into scope.
+fn flatten(tree: &UseTree, mut path: Vec<String>) -> Vec<(Vec<String>, String)> {
+    match tree {
+        UseTree::Path(tree) => {
+            path.push(tree.ident.to_string());
+            flatten(&tree.tree, path)
+        }
+        UseTree::Name(tree) if tree.ident == "self" => {
+            let name = path.last().cloned().unwrap_or_default();
+            vec![(path, name)]
+        }
+        UseTree::Name(tree) => {
+            path.push(tree.ident.to_string());
+            vec![(path, tree.ident.to_string())]
+        }
+        UseTree::Rename(tree) => {
+            path.push(tree.ident.to_string());
+            vec![(path, tree.rename.to_string())]
+        }
+        UseTree::Glob(_) => vec![(path, "*".to_owned())],
+        UseTree::Group(tree) => tree.items.iter().flat_map(|item| flatten(item, path.clone())).collect(),
+    }
+}
+
+/// The module that defines what a path names: follows re-exports.
+fn definition(modules: &BTreeMap<Vec<String>, Module>, path: &[String]) -> Vec<String> {
+    let is_module = |len: &usize| modules.contains_key(&path[..*len]);
+    let len = (0..=path.len()).rev().find(is_module).unwrap_or(0);
+    let (module, rest) = path.split_at(len);
+    let Some(name) = rest.first() else { return module.to_vec() };
+    match modules[module].exports.get(name) {
+        Some(target) => {
+            let target: Vec<String> = target.iter().chain(&rest[1..]).cloned().collect();
+            definition(modules, &target)
+        }
+        None => module.to_vec(),
+    }
+}
+
+fn layer(module: &[String]) -> Option<usize> {
+    let top = module.first()?;
+    LAYERS.iter().position(|layer| layer.contains(&top.as_str()))
+}
+
+/// Everything that is wrong with the architecture of some sources.
+fn problems(sources: &Sources) -> Vec<String> {
+    let mut modules = BTreeMap::new();
+    for (path, source) in sources {
+        let file = syn::parse_file(source).unwrap_or_else(|error| panic!("{}: {error}", path.join("::")));
+        let mut collector = Collector { path, module: Module::default() };
+        collector.collect(&file);
+        modules.insert(path.clone(), collector.module);
+    }
+    let mut problems = Vec::new();
+    let mut edges = BTreeSet::new();
+    for (from, module) in &modules {
+        for name in &module.names {
+            let to = definition(&modules, name);
+            // The root re-exports, and documents.
+            if to != *from && !from.is_empty() && !to.is_empty() {
+                edges.insert((from.join("::"), to.join("::")));
+                let is_same = from[0] == to[0];
+                match (layer(from), layer(&to)) {
+                    (Some(own), Some(named)) if is_same || named < own => {}
+                    (Some(_), Some(_)) => problems.push(format!(
+                        "{} names {}, which is not in a layer below it",
+                        from.join("::"),
+                        name.join("::")
+                    )),
+                    _ => problems.push(format!("{} or {} is in no layer", from[0], to[0])),
+                }
+            }
+        }
+    }
+    let graph: DiGraphMap<&str, ()> = edges.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    for circle in tarjan_scc(&graph).into_iter().filter(|circle| circle.len() > 1) {
+        let within =
+            |(from, to): &&(String, String)| circle.contains(&from.as_str()) && circle.contains(&to.as_str());
+        let edges: Vec<String> =
+            edges.iter().filter(within).map(|(from, to)| format!("{from} -> {to}")).collect();
+        problems.push(format!("a circle: {}", edges.join(", ")));
+    }
+    problems
+}
+
+/// The sources of the host crate.
+fn host() -> Sources {
+    let base = root().join("host/src");
+    let mut sources = Sources::new();
+    for path in files("host/src", ".rs") {
+        let module = path.strip_prefix(&base).unwrap().with_extension("");
+        let module: Vec<String> = module.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        let module = match module.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["lib"] => Vec::new(),
+            // The command is a crate of its own.
+            ["bin", ..] => continue,
+            _ => module,
+        };
+        sources.insert(module, fs::read_to_string(path).unwrap());
+    }
+    sources
+}
+
+#[test]
+fn layers_point_one_way_and_files_have_no_circles() {
+    let problems = problems(&host());
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn a_planted_circle_and_a_planted_upward_import_are_found() {
+    let plant = |module: &[&str], line: &str| {
+        let mut sources = host();
+        let module: Vec<String> = module.iter().map(|&part| part.to_owned()).collect();
+        let source = sources.get_mut(&module).unwrap_or_else(|| panic!("{module:?}"));
+        let end = source.find("\n\n").unwrap();
+        source.insert_str(end, &format!("\n{line}\n"));
+        problems(&sources).join("\n")
+    };
+    // Modules, imports and paths in code, direct and through a re-export.
+    for (module, line, expected) in [
+        (&["table", "entry"][..], "use crate::table::view::View;", "a circle"),
+        (&["table", "entry"], "use crate::table::Table;", "a circle"),
+        (&["table", "entry"], "fn f() { crate::table::shared::Shared::new() }", "a circle"),
+        (&["table", "view", "deadlines"], "use super::View;", "a circle"),
+        (&["log", "record"], "use crate::codec::Codecs;", "not in a layer below"),
+        (&["wasm", "limits"], "use crate::table::{Entry, Table};", "not in a layer below"),
+        (&["codec", "call"], "fn f() -> crate::wasm::Limits { todo!() }", "not in a layer below"),
+    ] {
+        let found = plant(module, line);
+        assert!(found.contains(expected), "{module:?} {line}: {found}");
+    }
+}

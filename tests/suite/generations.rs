@@ -1,0 +1,173 @@
+//! Two generations of a table at once: the topic decoded with other codecs beside the served ones.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ktables::codec::{Codecs, Json, Utf8};
+use ktables::table::{Freshness, OnReject, Snapshot, Status, Table, TableError, WatchEvent, WatchStart};
+use ktables_tests::{Held, On, PATIENCE, Scratch, contents, eventually_async, on_each_log, record};
+
+/// Records before the swap: enough that loading takes a while.
+const RECORDS: u64 = 60_000;
+const KEYS: u64 = 3_000;
+
+/// Numbers decode to numbers as JSON, and to strings as text. So each entry shows its codec.
+fn is_text(json: &str) -> bool {
+    json.starts_with('"')
+}
+
+/// Whether the entries were decoded as text; fails if some were and some were not.
+fn decoded_as_text(snapshot: &Snapshot) -> bool {
+    let texts = snapshot.iter().filter(|entry| is_text(entry.json())).count();
+    assert!(texts == 0 || texts == snapshot.len(), "{texts} of {} entries are text", snapshot.len());
+    texts > 0
+}
+
+async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
+    let scratch = Arc::new(on.scratch(4).await);
+    let value = |n: u64| record(&format!("k{}", n % KEYS), Some(n.to_string().as_bytes()));
+    scratch.write((0..RECORDS).map(value).collect()).await;
+    let table = scratch.table(Codecs::new(Utf8, Json)).await;
+    let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(RECORDS)));
+    let writer = tokio::spawn({
+        let (scratch, is_over, written) = (scratch.clone(), is_over.clone(), written.clone());
+        async move {
+            while !is_over.load(Ordering::Acquire) {
+                let n = written.fetch_add(1, Ordering::AcqRel);
+                scratch.write(vec![value(n)]).await;
+            }
+        }
+    });
+    let reader = std::thread::spawn({
+        let (table, is_over) = (table.clone(), is_over.clone());
+        move || {
+            let (mut seen, mut positions) = ([0, 0], BTreeMap::new());
+            while !is_over.load(Ordering::Acquire) {
+                assert_eq!(table.status(), Status::CaughtUp);
+                let snapshot = table.snapshot();
+                let is_text = decoded_as_text(&snapshot);
+                assert_eq!(snapshot.generation(), if is_text { 2 } else { 1 });
+                assert!(is_text || seen[1] == 0, "the old generation came back");
+                seen[usize::from(is_text)] += 1;
+                for (partition, position) in snapshot.positions() {
+                    let before = positions.insert(partition, position).unwrap_or(0);
+                    assert!(
+                        position >= before,
+                        "partition {partition} went back from {before} to {position}"
+                    );
+                }
+            }
+            seen
+        }
+    });
+    let mut watcher = table.watch(WatchStart::Entries);
+    let watched = tokio::spawn(async move {
+        let (mut entries, mut generations) = (BTreeMap::new(), Vec::new());
+        while let Some(event) = watcher.next().await {
+            match event {
+                WatchEvent::Entry(entry) => drop(entries.insert(entry.key().to_owned(), entry)),
+                WatchEvent::Change(change) => match &change.new {
+                    Some(entry) => drop(entries.insert(change.key().to_owned(), entry.clone())),
+                    None => drop(entries.remove(change.key())),
+                },
+                WatchEvent::Generation(number) => generations.push(number),
+                WatchEvent::Restarted => entries.clear(),
+                _ => {}
+            }
+        }
+        (entries, generations)
+    });
+    // A write is visible before, while, and after the other generation is loaded.
+    let swap = tokio::spawn({
+        let table = table.clone();
+        async move { table.swap_codecs(Codecs::new(Utf8, Utf8)).await }
+    });
+    while !swap.is_finished() {
+        let before = written.load(Ordering::Acquire);
+        assert!(matches!(table.barrier(PATIENCE).await, Freshness::Fresh), "{before} written");
+    }
+    assert_eq!(swap.await.unwrap().unwrap(), 2);
+    let snapshot = table.snapshot();
+    assert!(decoded_as_text(&snapshot) && snapshot.generation() == 2);
+    eventually_async("reads of the new generation", || (table.stats().records > RECORDS).then_some(())).await;
+    is_over.store(true, Ordering::Release);
+    writer.await.unwrap();
+    let seen = reader.join().unwrap();
+    assert!(seen[0] > 0, "{seen:?}");
+    scratch.sync(&table).await;
+    let mut expected = BTreeMap::new();
+    for n in 0..written.load(Ordering::Acquire) {
+        expected.insert(format!("k{}", n % KEYS), format!("\"{n}\""));
+    }
+    assert_eq!(contents(&table), expected);
+    table.stop().await;
+    let (entries, generations) = watched.await.unwrap();
+    let entries: BTreeMap<_, _> =
+        entries.into_iter().map(|(key, entry)| (key, entry.json().to_owned())).collect();
+    assert_eq!((entries, generations), (expected, vec![2]));
+}
+
+async fn a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("k", Some(b"text")).await;
+    let builder = Table::builder(scratch.log.clone(), scratch.topic.name.clone(), Codecs::new(Utf8, Utf8));
+    let table = builder.on_reject(OnReject::Halt).start().await.unwrap();
+    let before = contents(&table);
+    // JSON it is not.
+    let error = table.swap_codecs(Codecs::default()).await.unwrap_err();
+    assert!(matches!(error, TableError::Halted { .. }), "{error}");
+    assert_eq!((table.status(), contents(&table)), (Status::CaughtUp, before.clone()));
+    // A codec that does not answer: whoever asked gives up.
+    let stalled = Arc::new(Held::default());
+    stalled.stall();
+    let codecs = Codecs { value: stalled.clone(), ..Codecs::default() };
+    let swap = tokio::time::timeout(Duration::from_millis(300), table.swap_codecs(codecs)).await;
+    assert!(swap.is_err(), "{swap:?}");
+    stalled.release();
+    assert_eq!((table.status(), contents(&table)), (Status::CaughtUp, before));
+    eventually_async("the end of the swap", || table.stats().loading.is_none().then_some(())).await;
+    // The table follows its topic, and can be swapped again.
+    scratch.put("k", Some(b"more")).await;
+    scratch.sync(&table).await;
+    assert_eq!(table.get("k").unwrap().json(), "\"more\"");
+    let number = eventually_swapped(&table).await;
+    assert_eq!((table.snapshot().generation(), table.status()), (number, Status::CaughtUp));
+}
+
+/// Swaps again; the table may not have noticed yet that the swap before was given up.
+async fn eventually_swapped(table: &Table) -> u64 {
+    loop {
+        match table.swap_codecs(Codecs::new(Utf8, Utf8)).await {
+            Ok(number) => return number,
+            Err(TableError::Loading { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs(on: On) {
+    let scratch: Scratch = on.scratch(1).await;
+    scratch.put("old", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let held = Arc::new(Held::default());
+    held.hold();
+    let swap = tokio::spawn({
+        let (table, codecs) = (table.clone(), Codecs { value: held.clone(), ..Codecs::default() });
+        async move { table.swap_codecs(codecs).await }
+    });
+    eventually_async("loading", || table.stats().loading).await;
+    let topic = scratch.make_anew(1).await;
+    held.release();
+    assert!(swap.await.unwrap().unwrap() >= 2);
+    eventually_async("the new topic", || (table.topic().id == topic.id).then_some(())).await;
+    eventually_async("the new contents", || (table.is_empty()).then_some(())).await;
+    eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+}
+
+on_each_log!(
+    a_swap_of_codecs_is_one_step_for_readers_while_others_write,
+    a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was,
+    a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs,
+);

@@ -1,0 +1,287 @@
+//! Watchers that resume with a token: in another process, after a restart, and where they cannot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ktables::codec::{Codecs, Json, Utf8};
+use ktables::log::NewRecord;
+use ktables::table::{
+    Cause, Change, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
+};
+use ktables_tests::{HeldClock, On, PATIENCE, Running, Scratch, contents, kafka, on_each_log, record};
+use serde_json::Value;
+
+/// A table as another process has it: through a log of its own.
+async fn elsewhere(scratch: &Scratch, codecs: Codecs) -> Table {
+    let log = ktables::log::open(&scratch.url()).unwrap();
+    let table = Table::builder(log, &scratch.topic.name, codecs).start().await.unwrap();
+    scratch.sync(&table).await;
+    table
+}
+
+async fn next(watcher: &mut Watcher) -> WatchEvent {
+    tokio::time::timeout(PATIENCE, watcher.next()).await.expect("in time").expect("not over")
+}
+
+async fn change(watcher: &mut Watcher) -> Change {
+    match next(watcher).await {
+        WatchEvent::Change(change) => change,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The token in its text form, as it would come from another process.
+fn token(watcher: &Watcher) -> WatchToken {
+    watcher.token().unwrap().to_string().parse().unwrap()
+}
+
+/// Applies a change to what a client knows.
+fn apply(known: &mut BTreeMap<String, String>, change: &Change) {
+    match &change.new {
+        Some(entry) => drop(known.insert(change.key().to_owned(), entry.json().to_owned())),
+        None => drop(known.remove(change.key())),
+    }
+}
+
+/// Records that overwrite, delete, and are rejected, as a small generator makes them.
+fn random_records(seed: &mut u64, count: usize) -> Vec<NewRecord> {
+    let mut number = move || {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *seed >> 33
+    };
+    let mut next = || {
+        let (key, value) = (format!("k{}", number() % 40), number().to_string());
+        match number() % 6 {
+            0 => record(&key, None),
+            1 => record(&key, Some(b"{")),
+            _ => record(&key, Some(value.as_bytes())),
+        }
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+async fn a_client_that_goes_from_process_to_process_misses_nothing(on: On) {
+    let scratch = on.scratch(3).await;
+    let mut seed = 7;
+    scratch.write(random_records(&mut seed, 200)).await;
+    let mut table = elsewhere(&scratch, Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Entries);
+    let mut known = BTreeMap::new();
+    loop {
+        match next(&mut watcher).await {
+            WatchEvent::Entry(entry) => drop(known.insert(entry.key().to_owned(), entry.json().to_owned())),
+            WatchEvent::Synced => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    for round in 0..8 {
+        // Some of the changes are seen, at most; then the client goes elsewhere, or the process is new.
+        scratch.write(random_records(&mut seed, 100)).await;
+        scratch.sync(&table).await;
+        for _ in 0..round * 7 {
+            if let WatchEvent::Change(change) = next(&mut watcher).await {
+                apply(&mut known, &change);
+            }
+        }
+        let token = token(&watcher);
+        drop((watcher, table));
+        scratch.write(random_records(&mut seed, 100)).await;
+        table = elsewhere(&scratch, Codecs::default()).await;
+        watcher = table.watch(WatchStart::Since(token));
+        scratch.put("end", Some(round.to_string().as_bytes())).await;
+        let mut times: BTreeMap<String, usize> = BTreeMap::new();
+        // What is read from the log is ordered within a partition only.
+        while known.get("end") != Some(&round.to_string()) || watcher.token().is_none() {
+            match next(&mut watcher).await {
+                WatchEvent::Change(change) => {
+                    apply(&mut known, &change);
+                    *times.entry(change.key().to_owned()).or_default() += 1;
+                }
+                WatchEvent::Rejected { .. } | WatchEvent::Status(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(known, contents(&table), "round {round}");
+        assert!(times.values().all(|&times| times == 1), "each key once: {times:?}");
+    }
+}
+
+async fn a_client_that_wants_every_change_sees_each_record_once(on: On) {
+    let scratch = on.scratch(3).await;
+    let mut seed = 11;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let mut place = token(&table.watch(WatchStart::Now).every());
+    drop(table);
+    let mut seen: BTreeMap<(i32, i64), usize> = BTreeMap::new();
+    let mut written = 0;
+    for round in 0..5 {
+        let records: Vec<_> = random_records(&mut seed, 150);
+        written += records.len();
+        scratch.write(records).await;
+        let table = elsewhere(&scratch, Codecs::default()).await;
+        let mut watcher = table.watch(WatchStart::Since(place)).every();
+        // Live changes follow what was read from the log.
+        let live = random_records(&mut seed, 20 * round);
+        written += live.len();
+        scratch.write(live).await;
+        let ack = scratch.put("end", Some(round.to_string().as_bytes())).await;
+        written += 1;
+        while !seen.contains_key(&(ack.partition, ack.offset)) || watcher.token().is_none() {
+            match next(&mut watcher).await {
+                WatchEvent::Change(change) => {
+                    *seen.entry((change.partition, change.offset)).or_default() += 1;
+                }
+                WatchEvent::Rejected { notice, .. } => {
+                    *seen.entry((notice.partition, notice.offset)).or_default() += 1;
+                }
+                WatchEvent::Status(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        scratch.sync(&table).await;
+        // A tombstone of a key that is not there is no change, once the table follows.
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(200), watcher.next()).await {
+            if let WatchEvent::Change(change) = event {
+                *seen.entry((change.partition, change.offset)).or_default() += 1;
+            } else if let WatchEvent::Rejected { notice, .. } = event {
+                *seen.entry((notice.partition, notice.offset)).or_default() += 1;
+            }
+        }
+        place = token(&watcher);
+    }
+    assert!(seen.values().all(|&times| times == 1), "{seen:?}");
+    assert!(seen.len() > written * 4 / 5 && seen.len() <= written, "{} of {written}", seen.len());
+}
+
+async fn a_client_whose_changes_left_the_history_gets_them_from_the_log(on: On) {
+    let scratch = on.scratch(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Now);
+    scratch.put("first", Some(b"1")).await;
+    assert_eq!(change(&mut watcher).await.key(), "first");
+    let place = token(&watcher);
+    let records = (0..=MAX_HISTORY_EFFECTS).map(|n| record(&format!("k{}", n % 5), Some(b"2")));
+    scratch.write(records.collect()).await;
+    scratch.sync(&table).await;
+    let mut watcher = table.watch(WatchStart::Since(place.clone()));
+    assert_eq!(watcher.token(), None, "what is to come is behind no place");
+    let mut keys: Vec<String> = Vec::new();
+    for _ in 0..5 {
+        let change = change(&mut watcher).await;
+        assert_eq!((change.cause, &change.old), (Cause::Difference, &None));
+        keys.push(change.key().to_owned());
+    }
+    keys.sort();
+    assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4"]);
+    let mut part = table.watch(WatchStart::Since(place)).only(WatchFilter::Key("k3".to_owned()));
+    assert_eq!(change(&mut part).await.key(), "k3");
+    scratch.put("live", Some(b"1")).await;
+    assert_eq!(change(&mut watcher).await.key(), "live");
+    scratch.put("k3", None).await;
+    let last = change(&mut part).await;
+    assert_eq!((last.key(), &last.new), ("k3", &None));
+}
+
+/// Expects a watcher to start again, and to see these entries.
+async fn starts_again(mut watcher: Watcher, entries: &[&str], why: &str) {
+    assert!(matches!(next(&mut watcher).await, WatchEvent::Restarted), "{why}");
+    assert_eq!(watcher.token(), None, "{why}");
+    let mut seen = Vec::new();
+    loop {
+        match next(&mut watcher).await {
+            WatchEvent::Entry(entry) => seen.push(entry.key().to_owned()),
+            WatchEvent::Synced => break,
+            other => panic!("{why}: {other:?}"),
+        }
+    }
+    assert_eq!(seen, entries, "{why}");
+    assert!(watcher.token().is_some(), "{why}");
+}
+
+async fn a_token_of_other_codecs_or_of_another_topic_starts_again(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let place = token(&table.watch(WatchStart::Now));
+    let same = elsewhere(&scratch, Codecs::new(Utf8, Json)).await;
+    scratch.put("b", Some(b"1")).await;
+    assert_eq!(change(&mut same.watch(WatchStart::Since(place.clone()))).await.key(), "b");
+    let text = elsewhere(&scratch, Codecs::new(Utf8, Utf8)).await;
+    starts_again(text.watch(WatchStart::Since(place.clone())), &["a", "b"], "other codecs").await;
+    scratch.make_anew(1).await;
+    scratch.put("c", Some(b"1")).await;
+    let anew = elsewhere(&scratch, Codecs::default()).await;
+    starts_again(anew.watch(WatchStart::Since(place)), &["c"], "another topic").await;
+}
+
+on_each_log!(
+    a_client_that_goes_from_process_to_process_misses_nothing,
+    a_client_that_wants_every_change_sees_each_record_once,
+    a_client_whose_changes_left_the_history_gets_them_from_the_log,
+    a_token_of_other_codecs_or_of_another_topic_starts_again,
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_from_before_what_the_log_has_lost_starts_again() {
+    let scratch = On::Kafka.scratch(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let place = token(&table.watch(WatchStart::Now));
+    for n in 0..5 {
+        scratch.put("b", Some(n.to_string().as_bytes())).await;
+    }
+    kafka::delete_records(&kafka::shared(), &scratch.topic.name, &[(0, 4)]).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    starts_again(table.watch(WatchStart::Since(place)), &["b"], "records were deleted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expired_meanwhile_is_seen_by_whoever_resumes() {
+    let (scratch, clock) = (Scratch::new(1).await, HeldClock::default());
+    let table = || async {
+        let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
+        builder.ttl(Duration::from_secs(60)).clock(Arc::new(clock.clone())).start().await.unwrap()
+    };
+    scratch.put("a", Some(b"1")).await;
+    let before = table().await;
+    let place = token(&before.watch(WatchStart::Now));
+    drop(before);
+    clock.advance(Duration::from_secs(3600));
+    let after = table().await;
+    let mut watcher = after.watch(WatchStart::Since(place));
+    let change = change(&mut watcher).await;
+    assert_eq!((change.key(), change.cause, &change.new), ("a", Cause::Expired, &None));
+    let seen = token(&watcher);
+    let mut watcher = table().await.watch(WatchStart::Since(seen));
+    scratch.put("b", Some(b"1")).await;
+    // What was written by the machine's clock has expired by this one.
+    let next = tokio::time::timeout(Duration::from_millis(300), watcher.next()).await;
+    assert!(!matches!(&next, Ok(Some(WatchEvent::Change(change))) if change.key() == "a"), "{next:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_continues_where_it_ended() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let file = scratch.path().join("place.token");
+    let watch = || Running::start(&mut scratch.ktables(&["watch", "--resume", file.to_str().unwrap()]));
+    let is_change = |line: &Value| line.get("event").is_none();
+    let first = watch();
+    first.until(|line| line["event"] == "synced");
+    scratch.put("b", Some(b"2")).await;
+    let lines = first.until(is_change);
+    assert_eq!(lines.last().unwrap()["key"], "b");
+    first.signal("INT");
+    ktables_tests::eventually("the token", || std::fs::metadata(&file).ok());
+    drop(first);
+    scratch.put("c", Some(b"3")).await;
+    let mut second = watch();
+    let lines = second.until(is_change);
+    let keys: Vec<&Value> = lines.iter().filter(|line| is_change(line)).map(|line| &line["key"]).collect();
+    assert_eq!(keys, ["c"]);
+    second.kill();
+    std::fs::write(&file, "no token").unwrap();
+    let refused = ktables_tests::run(&mut scratch.ktables(&["watch", "--resume", file.to_str().unwrap()]));
+    assert!(refused.code == 2 && refused.stderr.contains("not a watch token"), "{}", refused.stderr);
+}
