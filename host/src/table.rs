@@ -27,6 +27,7 @@ mod handle;
 mod key_hash;
 #[cfg(test)]
 mod model;
+mod place;
 mod positions;
 mod record_place;
 mod reject;

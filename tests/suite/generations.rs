@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ktables::codec::{Codecs, Json, Utf8};
+use ktables::Packed;
+use ktables::codec::{
+    Answers, Bytes, Codec, CodecFailure, Codecs, Encoded, Json, PackedAnswers, Utf8, ValueCodec,
+};
+use ktables::log::Header;
 use ktables::table::{Freshness, OnReject, Snapshot, Status, Table, TableError, WatchEvent, WatchStart};
 use ktables_tests::{Held, On, PATIENCE, Scratch, contents, eventually_async, on_each_log, record};
 
@@ -166,7 +170,124 @@ async fn a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs(on:
     eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
 }
 
+/// A number that looks random.
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed >> 33
+}
+
+async fn a_table_follows_its_topic_whenever_a_swap_is_cancelled(on: On) {
+    let scratch = on.scratch(2).await;
+    scratch.write((0..200).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
+    let table = scratch.table(Codecs::new(Utf8, Json)).await;
+    let mut seed = 5;
+    for round in 0..if on == On::Kafka { 10 } else { 60 } {
+        // Around the time that a swap takes, so that some are cancelled as they take effect.
+        let timeout = Duration::from_micros(random(&mut seed) % 12_000);
+        let codecs = if round % 2 == 0 { Codecs::new(Utf8, Utf8) } else { Codecs::new(Utf8, Json) };
+        let swap = tokio::time::timeout(timeout, table.swap_codecs(codecs)).await;
+        let value = round.to_string();
+        scratch.put("k7", Some(value.as_bytes())).await;
+        scratch.sync(&table).await;
+        let json = table.get("k7").unwrap().json().to_owned();
+        assert_eq!(json.trim_matches('"'), value, "after {swap:?}");
+    }
+    eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+}
+
+async fn a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_of_the_new_topic(on: On) {
+    let scratch: Scratch = on.scratch(1).await;
+    scratch.put("old", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let held = Arc::new(Held::default());
+    held.hold();
+    let swap = tokio::spawn({
+        let (table, codecs) = (table.clone(), Codecs { value: held.clone(), ..Codecs::default() });
+        async move { table.swap_codecs(codecs).await }
+    });
+    eventually_async("loading", || table.stats().loading).await;
+    let topic = scratch.make_anew(1).await;
+    scratch.put("new", Some(b"2")).await;
+    let is_noticed = || matches!(table.status(), Status::Degraded(_)).then_some(());
+    eventually_async("the end of the served generation", is_noticed).await;
+    swap.abort();
+    eventually_async("the new topic", || (table.topic().id == topic.id).then_some(())).await;
+    scratch.sync(&table).await;
+    assert_eq!(contents(&table), [("new".to_owned(), "2".to_owned())].into());
+    eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+}
+
+async fn a_swap_completes_although_its_codec_is_slow_and_others_write(on: On) {
+    let scratch = Arc::new(on.scratch(3).await);
+    scratch.put("k", Some(b"1")).await;
+    let table = scratch.table(Codecs::new(Utf8, Json)).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..3)
+        .map(|writer| {
+            let (scratch, is_over) = (scratch.clone(), is_over.clone());
+            tokio::spawn(async move {
+                let mut n = 0_u64;
+                while !is_over.load(Ordering::Acquire) {
+                    let records =
+                        (0..200).map(|i| record(&format!("w{writer}-{i}"), Some(n.to_string().as_bytes())));
+                    scratch.write(records.collect()).await;
+                    n += 1;
+                }
+            })
+        })
+        .collect();
+    let slow = Codecs { value: Arc::new(Slow), ..Codecs::default() };
+    let swap = tokio::time::timeout(PATIENCE, table.swap_codecs(slow)).await;
+    is_over.store(true, Ordering::Release);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(swap.expect("in time").unwrap(), 2);
+    scratch.sync(&table).await;
+    assert_eq!(table.status(), Status::CaughtUp);
+}
+
+/// JSON that takes a while.
+#[derive(Debug)]
+struct Slow;
+
+impl Codec for Slow {}
+
+impl ValueCodec for Slow {
+    fn decode_values<'a>(
+        &self,
+        raw: &'a Packed,
+        headers: &[&[Header]],
+    ) -> Result<PackedAnswers<'a>, CodecFailure> {
+        std::thread::sleep(Duration::from_millis(3));
+        Json.decode_values(raw, headers)
+    }
+
+    fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
+        Json.encode_values(values)
+    }
+}
+
+async fn a_swap_that_needs_too_much_memory_fails_and_the_table_follows(on: On) {
+    let scratch = on.scratch(1).await;
+    let value = vec![b'1'; 1000];
+    scratch.write((0..500).map(|n| record(&format!("k{n}"), Some(&value))).collect()).await;
+    let builder = Table::builder(scratch.log.clone(), scratch.topic.name.clone(), Codecs::new(Utf8, Json));
+    let table = builder.memory_limit(600_000).start().await.unwrap();
+    scratch.sync(&table).await;
+    // As Base64, the values are a third larger.
+    let error = table.swap_codecs(Codecs::new(Utf8, Bytes)).await.unwrap_err();
+    assert!(matches!(error, TableError::Memory { .. }) && error.to_string().contains("600000"), "{error}");
+    scratch.put("more", Some(b"2")).await;
+    scratch.sync(&table).await;
+    assert_eq!((table.get("more").unwrap().json(), table.status()), ("2", Status::CaughtUp));
+}
+
 on_each_log!(
+    a_table_follows_its_topic_whenever_a_swap_is_cancelled,
+    a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_of_the_new_topic,
+    a_swap_completes_although_its_codec_is_slow_and_others_write,
+    a_swap_that_needs_too_much_memory_fails_and_the_table_follows,
     a_swap_of_codecs_is_one_step_for_readers_while_others_write,
     a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was,
     a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs,

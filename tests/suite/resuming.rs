@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use ktables::codec::{Codecs, Json, Utf8};
 use ktables::log::NewRecord;
 use ktables::table::{
     Cause, Change, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };
-use ktables_tests::{HeldClock, On, PATIENCE, Running, Scratch, contents, kafka, on_each_log, record};
+use ktables_tests::{Held, HeldClock, On, PATIENCE, Running, Scratch, contents, kafka, on_each_log, record};
 use serde_json::Value;
 
 /// A table as another process has it: through a log of its own.
@@ -235,6 +237,94 @@ async fn a_token_from_before_what_the_log_has_lost_starts_again() {
     let table = elsewhere(&scratch, Codecs::default()).await;
     starts_again(table.watch(WatchStart::Since(place)), &["b"], "records were deleted").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_from_before_retention_starts_again_although_the_log_has_all_records_after_it() {
+    let scratch = On::Kafka.scratch(1).await;
+    scratch.put("lost", Some(b"1")).await;
+    scratch.put("kept", Some(b"1")).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let place = token(&table.watch(WatchStart::Now));
+    drop(table);
+    kafka::delete_records(&kafka::shared(), &scratch.topic.name, &[(0, 1)]).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    starts_again(table.watch(WatchStart::Since(place)), &["kept"], "an entry was deleted").await;
+}
+
+/// A token with other positions of partition 0.
+fn moved(token: &WatchToken, position: i64) -> WatchToken {
+    let bytes = URL_SAFE_NO_PAD.decode(token.to_string()).unwrap();
+    let mut content: Value = serde_json::from_slice(&bytes).unwrap();
+    content["positions"][0][1] = position.into();
+    content["cursor"]["batch"] = u64::MAX.into();
+    URL_SAFE_NO_PAD.encode(content.to_string()).parse().unwrap()
+}
+
+async fn a_token_from_after_the_end_of_the_log_starts_again(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let place = token(&table.watch(WatchStart::Now));
+    for position in [2, i64::MAX] {
+        let watcher = table.watch(WatchStart::Since(moved(&place, position)));
+        starts_again(watcher, &["a"], &format!("position {position}")).await;
+    }
+}
+
+async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let held = Arc::new(Held::default());
+    let slow = elsewhere(&scratch, Codecs { value: held.clone(), ..Codecs::default() }).await;
+    held.hold();
+    let same = Codecs { value: Arc::new(Held::default()), ..Codecs::default() };
+    let ahead = elsewhere(&scratch, same).await;
+    scratch.put("b", Some(b"1")).await;
+    scratch.sync(&ahead).await;
+    let place = token(&ahead.watch(WatchStart::Now));
+    let mut watcher = slow.watch(WatchStart::Since(place));
+    let early = tokio::time::timeout(Duration::from_millis(300), watcher.next()).await;
+    assert!(early.is_err() && watcher.token().is_none(), "{early:?}");
+    held.release();
+    scratch.put("c", Some(b"1")).await;
+    loop {
+        match next(&mut watcher).await {
+            WatchEvent::Status(_) => {}
+            WatchEvent::Change(change) => break assert_eq!(change.key(), "c", "b was seen"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn a_rejected_record_is_no_change_of_its_key(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("known", Some(b"1")).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let place = token(&table.watch(WatchStart::Now));
+    drop(table);
+    scratch.put("known", Some(b"{")).await;
+    scratch.put("unknown", Some(b"{")).await;
+    let table = elsewhere(&scratch, Codecs::default()).await;
+    let mut watcher = table.watch(WatchStart::Since(place));
+    scratch.put("end", Some(b"1")).await;
+    let mut events = Vec::new();
+    while !matches!(events.last(), Some(WatchEvent::Change(_))) {
+        events.push(next(&mut watcher).await);
+    }
+    let rejected = |event: &WatchEvent| match event {
+        WatchEvent::Rejected { key, .. } => Some(key.as_deref().unwrap_or_default().to_owned()),
+        _ => None,
+    };
+    assert_eq!(events.iter().filter_map(rejected).collect::<Vec<_>>(), ["known", "unknown"]);
+    let Some(WatchEvent::Change(change)) = events.pop() else { unreachable!() };
+    assert_eq!(change.key(), "end");
+}
+
+on_each_log!(
+    a_token_from_after_the_end_of_the_log_starts_again,
+    a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it,
+    a_rejected_record_is_no_change_of_its_key,
+);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expired_meanwhile_is_seen_by_whoever_resumes() {

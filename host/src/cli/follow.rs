@@ -125,6 +125,7 @@ impl TokenFile {
         let write = || {
             let mut draft = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
             writeln!(draft, "{token}")?;
+            draft.as_file().sync_all()?;
             draft.persist(&self.path)?;
             Ok(())
         };

@@ -81,7 +81,7 @@ impl Checkpointing {
         let Some(writer) = self.writer(generation) else { return };
         for record in records {
             if let Err(error) = writer.append(record).await {
-                return self.abandon(&error);
+                return self.abandon(generation, &error);
             }
         }
     }
@@ -112,7 +112,7 @@ impl Checkpointing {
             return Err(CheckpointError::Unfit { reason });
         }
         if let Err(error) = writer.complete(as_of, now) {
-            self.abandon(&error);
+            self.abandon(generation, &error);
         }
         Ok(())
     }
@@ -123,6 +123,14 @@ impl Checkpointing {
         if state.writer.as_ref().is_some_and(|(number, _)| *number == generation) {
             let reason = "the generation that wrote it was given up; a table that starts again continues it";
             state.failed = Some(reason.into());
+        }
+    }
+
+    /// Stops writing if this generation writes, because writing failed.
+    fn abandon(&self, generation: u64, error: &CheckpointError) {
+        let mut state = lock(&self.state);
+        if state.writer.as_ref().is_some_and(|(number, _)| *number == generation) {
+            state.failed = Some(error.to_string().into());
         }
     }
 
@@ -137,8 +145,8 @@ impl Checkpointing {
     }
 
     /// Stops writing, for this reason.
-    pub(super) fn abandon(&self, error: &CheckpointError) {
-        lock(&self.state).failed = Some(error.to_string().into());
+    pub(super) fn fail(&self, reason: Arc<str>) {
+        lock(&self.state).failed = Some(reason);
     }
 
     /// Records why a generation replays the topic instead of loading the checkpoint.

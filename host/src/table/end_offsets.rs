@@ -11,8 +11,16 @@ use crate::log::{Log, LogError, Offset, Partition, TopicDescription};
 pub(super) struct EndOffsets {
     /// How many requests have begun.
     begun: AtomicU64,
-    /// The last answer, and the number of its request. Held during a request.
-    last: tokio::sync::Mutex<(u64, Option<Answer>)>,
+    /// The last answer. Held during a request.
+    last: tokio::sync::Mutex<Option<LastAnswer>>,
+}
+
+#[derive(Debug)]
+struct LastAnswer {
+    /// The number of the request.
+    number: u64,
+    topic_id: String,
+    answer: Answer,
 }
 
 type Answer = Result<Arc<[(Partition, Offset)]>, LogError>;
@@ -22,14 +30,15 @@ impl EndOffsets {
     pub(super) async fn get(&self, log: &dyn Log, topic: &TopicDescription) -> Answer {
         let before = self.begun.load(Ordering::Acquire);
         let mut last = self.last.lock().await;
-        if let (number, Some(answer)) = &*last
-            && *number > before
+        if let Some(last) = &*last
+            && last.number > before
+            && last.topic_id == topic.id
         {
-            return answer.clone();
+            return last.answer.clone();
         }
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let answer = log.end_offsets(topic).await.map(Arc::from);
-        *last = (number, Some(answer.clone()));
+        *last = Some(LastAnswer { number, topic_id: topic.id.clone(), answer: answer.clone() });
         answer
     }
 }

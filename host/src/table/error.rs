@@ -34,6 +34,14 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
+    /// Other codecs were not swapped in, because two generations together exceed a memory limit.
+    #[error("topic `{topic}`: cannot load the topic with other codecs: {reason}")]
+    Memory {
+        /// The topic.
+        topic: String,
+        /// The limit, what is used, and the setting.
+        reason: String,
+    },
     /// The table has ended.
     #[error("topic `{topic}`: the table has ended")]
     Ended {

@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 #[cfg(test)]
 pub(in crate::table) use decode::decode;
-pub(in crate::table) use replay::replay;
+pub(in crate::table) use replay::{replay, wait_until_reached};
 pub(in crate::table) use resume::open_checkpoint;
 pub(in crate::table) use source::GenerationStart;
 
@@ -45,6 +46,17 @@ use source::StreamError;
 /// How often a table that exceeds a memory limit checks whether there is room again.
 const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(200);
 
+/// How long a swap's generation may exceed a memory limit before it is given up.
+const MEMORY_GRACE: Duration = Duration::from_secs(1);
+
+/// A generation that has not reached the served one after this time holds that one.
+const OVERTAKE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the served generation is held for the first time and at most. Each time is twice as long
+/// as the one before.
+const FIRST_HOLD: Duration = Duration::from_millis(250);
+const MAX_HOLD: Duration = Duration::from_secs(4);
+
 /// Applying this many records takes too long for a thread of the runtime.
 const LONG_RECORDS: usize = 2048;
 
@@ -54,7 +66,7 @@ pub(super) enum GenerationEnd {
     Log(LogError),
     /// The checkpoint that it loaded cannot be trusted.
     Checkpoint(CheckpointError),
-    /// A record was rejected, and the table halts then.
+    /// A record was rejected, and the table halts then; or a swap needs too much memory.
     Halted(TableError),
     /// Another generation is served in its place.
     Replaced,
@@ -93,6 +105,14 @@ pub(super) struct RunningGeneration {
     task: JoinHandle<()>,
 }
 
+/// How a generation that is loaded reaches the one that is served.
+struct Overtaking {
+    /// Since when the served generation has been ahead without being held.
+    since: Instant,
+    /// How long it is held next.
+    hold: Duration,
+}
+
 impl RunningGeneration {
     /// Starts the task of a generation.
     pub(super) fn start(
@@ -103,16 +123,33 @@ impl RunningGeneration {
     ) -> Self {
         let view = View::unsorted(state.number, state.topic.clone(), state.fingerprint.clone());
         let deadlines = shared.settings.ttl.map(Deadlines::new);
-        let (shared, is_served) = (shared.clone(), false);
-        let generation = Generation { shared, state: state.clone(), view, deadlines, is_served, events };
+        let generation = Generation {
+            shared: shared.clone(),
+            state: state.clone(),
+            view,
+            deadlines,
+            is_served: false,
+            is_verified: false,
+            overtaking: None,
+            events,
+        };
         Self { state, task: tokio::spawn(generation.run(start)) }
     }
 
-    /// Stops the task, and waits until it has stopped.
-    pub(super) async fn stop(mut self) {
+    pub(super) fn abort(&self) {
         self.task.abort();
-        // OK to ignore: it was aborted, or has panicked, which it reports itself.
-        let _ = (&mut self.task).await;
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Waits until the task has stopped.
+    pub(super) async fn stopped(&mut self) {
+        if !self.is_finished() {
+            // OK to ignore: it was aborted, or has panicked, which it reports itself.
+            let _ = (&mut self.task).await;
+        }
     }
 }
 
@@ -131,6 +168,10 @@ struct Generation {
     /// When its entries expire, in a table with a time to live.
     deadlines: Option<Deadlines>,
     is_served: bool,
+    /// Whether the age of its checkpoint was found to be sound.
+    is_verified: bool,
+    /// Set while it is loaded and the served generation is ahead.
+    overtaking: Option<Overtaking>,
     events: mpsc::UnboundedSender<GenerationEvent>,
 }
 
@@ -186,34 +227,44 @@ impl Generation {
         self.state.is_reading.store(true, Ordering::Release);
         let mut is_complete = false;
         loop {
+            self.wait_for_memory().await?;
             if !is_complete && reading.has_all_partitions() && self.state.is_loaded(&self.view) {
                 is_complete = self.complete(began).await?;
             }
-            self.wait_for_memory().await;
             let may_serve_partially = !self.is_served && !self.shared.is_serving();
+            let held_until = self.state.held_until().filter(|_| self.is_served);
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(self.shared.late_at), if may_serve_partially => {
+                () = sleep_until(self.shared.late_at), if may_serve_partially => {
+                    while let Some(event) = reading.next_event().now_or_never() {
+                        self.handle(event?, &mut reading).await?;
+                    }
                     self.serve().await;
                     self.shared.report_late();
                 }
                 () = self.next_deadline(), if self.is_served => self.expire()?,
-                next = reading.next() => match next? {
-                    Next::Partition(range) => {
-                        self.view.add_partition(range);
-                        self.state.add_range(range);
-                    }
-                    Next::Lags(lags) => {
-                        self.shared.update_generation(&self.state, |conditions| conditions.lags = lags);
-                    }
-                    Next::Steps(steps, error) => {
-                        let positions = self.apply(steps).await?;
-                        reading.set_applied(&positions);
-                        error?;
-                    }
-                }
+                () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
+                next = reading.next(), if held_until.is_none() => self.handle(next?, &mut reading).await?,
             }
         }
+    }
+
+    async fn handle(&mut self, next: Next, reading: &mut Reading) -> Result<(), GenerationEnd> {
+        match next {
+            Next::Partition(range) => {
+                self.view.add_partition(range);
+                self.state.add_range(range);
+            }
+            Next::Lags(lags) => {
+                self.shared.update_generation(&self.state, |conditions| conditions.lags = lags);
+            }
+            Next::Steps(steps, error) => {
+                let positions = self.apply(steps).await?;
+                reading.set_applied(&positions);
+                error?;
+            }
+        }
+        Ok(())
     }
 
     /// Serves the generation if it is complete: it has everything that the topic held when it began,
@@ -221,10 +272,14 @@ impl Generation {
     /// that one first.
     async fn complete(&mut self, began: i64) -> Result<bool, GenerationEnd> {
         self.sort().await;
-        let now = self.shared.settings.clock.now();
-        let completed = self.shared.checkpointing.complete(self.state.number, began, now);
-        completed.map_err(GenerationEnd::Checkpoint)?;
-        if !self.is_served && !self.try_switch() {
+        if !self.is_verified {
+            let now = self.shared.settings.clock.now();
+            let completed = self.shared.checkpointing.complete(self.state.number, began, now);
+            completed.map_err(GenerationEnd::Checkpoint)?;
+            self.is_verified = true;
+        }
+        if !self.is_served && !self.try_switch(true) {
+            self.hold_served();
             return Ok(false);
         }
         self.state.finish_loading(self.view.counters.records);
@@ -232,10 +287,22 @@ impl Generation {
         Ok(true)
     }
 
+    /// Holds the served generation if it has been ahead for some time: under many writes, two
+    /// generations may never be at the same positions otherwise.
+    fn hold_served(&mut self) {
+        let now = Instant::now();
+        let overtaking = self.overtaking.get_or_insert(Overtaking { since: now, hold: FIRST_HOLD });
+        if now.duration_since(overtaking.since) >= OVERTAKE_AFTER {
+            let until = now + overtaking.hold;
+            self.shared.reported().hold_until(until);
+            *overtaking = Overtaking { since: until, hold: (overtaking.hold * 2).min(MAX_HOLD) };
+        }
+    }
+
     /// Serves what there is, although it is not complete.
     async fn serve(&mut self) {
         self.sort().await;
-        self.try_switch();
+        self.try_switch(false);
     }
 
     /// Sorts the view on the host's workers. From then on it stays sorted.
@@ -256,8 +323,8 @@ impl Generation {
         }
     }
 
-    fn try_switch(&mut self) -> bool {
-        self.is_served = self.shared.try_switch(&self.state, Arc::new(self.view.clone()));
+    fn try_switch(&mut self, is_complete: bool) -> bool {
+        self.is_served = self.shared.try_switch(&self.state, Arc::new(self.view.clone()), is_complete);
         if self.is_served {
             // A sorted view has groups.
             self.state.update_progress(&self.view);
@@ -353,10 +420,16 @@ impl Generation {
         }
     }
 
-    /// Waits while the table, or the process, exceeds a memory limit. Entries expire meanwhile.
-    async fn wait_for_memory(&mut self) {
+    /// Waits while the table, or the process, exceeds a memory limit. Entries expire meanwhile. The
+    /// generation of a swap is given up instead, because the served one needs the memory.
+    async fn wait_for_memory(&mut self) -> Result<(), GenerationEnd> {
         let mut is_reported = false;
+        let give_up_at = Instant::now() + MEMORY_GRACE;
         while let Some(reason) = self.exceeded_limit() {
+            if Instant::now() >= give_up_at && self.shared.is_beside_served(self.state.number) {
+                let topic = self.state.topic.name.clone();
+                return Err(GenerationEnd::Halted(TableError::Memory { topic, reason }));
+            }
             if !std::mem::replace(&mut is_reported, true) {
                 if !self.is_served && !self.shared.is_serving() {
                     // What was loaded can be read meanwhile.
@@ -376,12 +449,13 @@ impl Generation {
         if is_reported {
             self.shared.update_generation(&self.state, |conditions| conditions.memory = None);
         }
+        Ok(())
     }
 
     /// Describes the memory limit that is exceeded.
     fn exceeded_limit(&self) -> Option<String> {
         if let Some(limit) = self.shared.settings.memory_limit {
-            let used = self.shared.memory_bytes();
+            let used = self.shared.memory_bytes(&self.state);
             if used > limit {
                 return Some(format!(
                     "memory limit {limit} bytes: the table uses {used}, set tables.NAME.memory_limit"

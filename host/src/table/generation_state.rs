@@ -34,6 +34,9 @@ pub(super) struct GenerationState {
     loading: Mutex<Loading>,
     /// A std lock: held to push or to copy.
     rejects: Mutex<RecentRejects>,
+    /// Until when it applies nothing, so that the generation that will replace it can reach it. A std
+    /// lock: held to read or to set it.
+    held_until: Mutex<Option<tokio::time::Instant>>,
 }
 
 /// The numbers of a view, apart from its rows, which nobody may read before the view is complete.
@@ -93,6 +96,7 @@ impl GenerationState {
                 replayed: 0,
             }),
             rejects: Mutex::default(),
+            held_until: Mutex::default(),
         }
     }
 
@@ -133,6 +137,16 @@ impl GenerationState {
         let mut loading = lock(&self.loading);
         loading.catch_up = Some(loading.began.elapsed());
         loading.replayed = records;
+    }
+
+    /// Stops applying until then.
+    pub(super) fn hold_until(&self, until: tokio::time::Instant) {
+        *lock(&self.held_until) = Some(until);
+    }
+
+    /// Until when nothing is applied, if that is in the future.
+    pub(super) fn held_until(&self) -> Option<tokio::time::Instant> {
+        lock(&self.held_until).filter(|until| *until > tokio::time::Instant::now())
     }
 
     pub(super) fn push_reject(&self, reject: RejectedRecord) {

@@ -159,7 +159,7 @@ impl Table {
     /// every change of status.
     #[must_use]
     pub fn watch(&self, start: WatchStart) -> Watcher {
-        Watcher::new(&self.shared.hub, start, Arc::new(Resumer(self.shared.clone())))
+        Watcher::new(&self.shared.hub, start, Arc::new(Resumer(Arc::downgrade(&self.shared))))
     }
 
     /// Waits until everything acknowledged before the call is visible.

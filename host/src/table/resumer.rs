@@ -1,27 +1,25 @@
 //! Lets watchers resume from the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::table::change::Effect;
-use crate::table::generation::replay;
+use crate::table::generation::{replay, wait_until_reached};
 use crate::table::shared::Shared;
 use crate::table::view::View;
 use crate::table::watch::{Resume, WatchToken};
 
-/// Lets watchers of a table resume from its log.
-pub(super) struct Resumer(pub(super) Arc<Shared>);
+/// Lets watchers of a table resume from its log. Does not keep the log open.
+pub(super) struct Resumer(pub(super) Weak<Shared>);
 
 impl Resume for Resumer {
-    fn wait_until_served(&self) -> BoxFuture<'static, ()> {
-        let shared = self.0.clone();
+    fn wait_until_reached(&self, token: WatchToken) -> BoxFuture<'static, ()> {
+        let shared = self.0.upgrade();
         async move {
-            let mut published = shared.subscribe_published();
-            while !shared.is_serving() && !shared.status().is_final() {
-                // OK to ignore: the sender lives in `shared`.
-                let _ = published.changed().await;
+            if let Some(shared) = shared {
+                wait_until_reached(&shared, &token).await;
             }
         }
         .boxed()
@@ -33,10 +31,15 @@ impl Resume for Resumer {
         view: Arc<View>,
         wants_every: bool,
     ) -> BoxFuture<'static, Option<Vec<Effect>>> {
-        let state = self.0.reported();
-        if state.number != view.generation {
-            return async { None }.boxed();
+        let shared = self.0.upgrade();
+        let state = shared.as_ref().map(|shared| shared.reported());
+        async move {
+            let (shared, state) = (shared?, state?);
+            if state.number != view.generation {
+                return None;
+            }
+            replay(&shared, &state, &token, view, wants_every).await
         }
-        replay(self.0.clone(), state, token, view, wants_every).boxed()
+        .boxed()
     }
 }

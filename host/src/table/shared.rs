@@ -141,10 +141,23 @@ impl Shared {
     }
 
     /// Begins to serve a generation: publishes its view in place of the one before, in one step.
-    /// False, and nothing changes, if the view is behind the one that is served.
-    pub(super) fn try_switch(&self, generation: &Arc<GenerationState>, view: Arc<View>) -> bool {
+    /// False, and nothing changes, if the view is behind the one that is served, or if the generation
+    /// was given up.
+    pub(super) fn try_switch(
+        &self,
+        generation: &Arc<GenerationState>,
+        view: Arc<View>,
+        is_complete: bool,
+    ) -> bool {
         let mut hub = lock(&self.hub);
         let mut state = lock(&self.state);
+        if ![Some(&state.reported), state.next.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|known| known.number == generation.number)
+        {
+            return false;
+        }
         let before = self.view.load_full();
         // The positions of a topic that was re-created say nothing about its successor, and a
         // generation that no longer follows the topic cannot be ahead for a good reason.
@@ -157,6 +170,9 @@ impl Shared {
             state.conditions.generation = state.conditions.next_generation.take().unwrap_or_default();
         }
         (state.next, state.is_served) = (None, true);
+        if is_complete {
+            state.conditions.set_complete(&view);
+        }
         drop(state);
         self.view.store(view.clone());
         hub.switch_generation(view);
@@ -173,12 +189,7 @@ impl Shared {
             if state.reported.number != generation.number {
                 return;
             }
-            state.conditions.outdated = None;
-            state.conditions.was_complete = true;
-            let conditions = &mut state.conditions.generation;
-            conditions.is_complete = true;
-            // What was slow to arrive has been applied by now.
-            conditions.lags.retain(|lag| view.position(lag.partition) <= lag.position);
+            state.conditions.set_complete(view);
         });
     }
 
@@ -196,16 +207,22 @@ impl Shared {
         }
     }
 
-    /// Gives up the generation that would have replaced the served one.
-    pub(super) fn abandon_loading(&self) {
-        let mut given_up = None;
+    /// Gives up a generation that is loaded: it will not be served. False if it is served already.
+    pub(super) fn abandon_loading(&self, number: u64) -> bool {
+        let mut is_served = false;
         self.update_state(|state| {
-            given_up = state.next.take();
-            state.conditions.next_generation = None;
+            is_served = state.is_served && state.reported.number == number;
+            if state.next.as_ref().is_some_and(|next| next.number == number) {
+                (state.next, state.conditions.next_generation) = (None, None);
+            }
         });
-        if let Some(given_up) = given_up {
-            self.checkpointing.end(given_up.number);
-        }
+        !is_served
+    }
+
+    /// Whether a generation is loaded beside another one that is served and follows the topic.
+    pub(super) fn is_beside_served(&self, number: u64) -> bool {
+        let state = lock(&self.state);
+        state.is_served && state.reported.number != number && state.conditions.outdated.is_none()
     }
 
     /// Whether any generation is served.
@@ -223,12 +240,14 @@ impl Shared {
         self.reported().is_reading.load(Ordering::Acquire)
     }
 
-    /// Reports why the served generation no longer follows the topic.
-    pub(super) fn report_outdated(&self, reason: String) {
-        self.update(|conditions| {
-            conditions.outdated = Some(reason.into());
-            conditions.generation.undecoded.clear();
-            conditions.generation.lags.clear();
+    /// Reports why a generation no longer follows the topic, if it is the one that is reported.
+    pub(super) fn report_outdated(&self, number: u64, reason: String) {
+        self.update_state(|state| {
+            if state.reported.number == number {
+                state.conditions.outdated = Some(reason.into());
+                state.conditions.generation.undecoded.clear();
+                state.conditions.generation.lags.clear();
+            }
         });
     }
 
@@ -300,15 +319,12 @@ impl Shared {
         lock(&self.state).conditions.was_complete
     }
 
-    /// The bytes that the table uses. Of a generation and the one that will replace it, the larger
-    /// one counts, because the switch makes room.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        let state = lock(&self.state);
-        let generations = state.next.iter().chain([&state.reported]);
-        let views = generations.clone().map(|generation| generation.view_bytes.load(Ordering::Relaxed)).max();
-        let rejects: u64 = generations.map(|generation| generation.reject_bytes()).sum();
-        drop(state);
-        views.unwrap_or(0) + rejects + lock(&self.hub).byte_len() as u64
+    /// The bytes that the table uses with one of its generations. The other one does not count: it
+    /// must not be stopped by a generation that will replace it, and the switch frees what the replaced
+    /// one uses.
+    pub(super) fn memory_bytes(&self, generation: &GenerationState) -> u64 {
+        let view = generation.view_bytes.load(Ordering::Relaxed);
+        view + generation.reject_bytes() + lock(&self.hub).byte_len() as u64
     }
 
     pub(super) fn rejects(&self) -> Vec<RejectedRecord> {

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 
@@ -84,7 +86,11 @@ async fn observe(shared: &Shared) {
         loop {
             tokio::select! {
                 () = health.changed() => break,
-                now = minutes.tick() => lock(&shared.hub).expire(now.into_std()),
+                now = minutes.tick() => {
+                    let mut hub = lock(&shared.hub);
+                    hub.expire(now.into_std());
+                    hub.enforce_limits();
+                }
                 () = &mut late, if !is_late => {
                     is_late = true;
                     // A generation that is being read is served before it is reported as late.
@@ -98,12 +104,23 @@ async fn observe(shared: &Shared) {
 }
 
 /// How to load another generation after one has ended.
+#[derive(Debug, Clone)]
 struct Restart {
+    /// The topic that the generation read.
+    topic: Arc<TopicDescription>,
+    codecs: Codecs,
     reason: String,
     /// Why its checkpoint must not be loaded.
     distrusted: Option<CheckpointError>,
     /// Whether the topic may have changed.
     must_describe: bool,
+}
+
+/// A generation that is loaded once its topic is known.
+struct WaitingStart {
+    topic: BoxFuture<'static, Result<TopicDescription, LogError>>,
+    codecs: Codecs,
+    distrusted: Option<CheckpointError>,
 }
 
 struct Supervisor {
@@ -115,8 +132,14 @@ struct Supervisor {
     next_number: u64,
     serving: Option<RunningGeneration>,
     loading: Option<RunningGeneration>,
+    /// The generation that is loaded next.
+    waiting: Option<WaitingStart>,
     /// Who waits for the generation that is loading, if it was requested.
     swap: Option<oneshot::Sender<Result<u64, TableError>>>,
+    /// The served generation ended during a swap: what to load if the swap is given up.
+    fallback: Option<Restart>,
+    /// Generations that were replaced or given up, and may not have stopped yet.
+    retired: Vec<RunningGeneration>,
 }
 
 impl Supervisor {
@@ -130,7 +153,10 @@ impl Supervisor {
             next_number: 1,
             serving: None,
             loading: None,
+            waiting: None,
             swap: None,
+            fallback: None,
+            retired: Vec::new(),
         }
     }
 
@@ -139,17 +165,26 @@ impl Supervisor {
         self.checkpoint = open_checkpoint(&self.shared).await;
         self.start(self.shared.view().topic.clone(), codecs, None);
         loop {
-            tokio::select! {
+            let handled = tokio::select! {
                 Some(event) = self.events.recv() => match event {
-                    GenerationEvent::Served(number) => self.finish_switch(number),
-                    GenerationEvent::Ended(number, end) => {
-                        if let Err(error) = self.handle_end(number, end).await {
-                            return error;
-                        }
+                    GenerationEvent::Served(number) => {
+                        self.finish_switch(number);
+                        Ok(())
                     }
+                    GenerationEvent::Ended(number, end) => self.handle_end(number, end).await,
                 },
-                Some(request) = swaps.recv() => self.begin_swap(request),
-                () = is_cancelled(&mut self.swap) => self.cancel_swap(),
+                topic = next_topic(&mut self.waiting) => self.start_waiting(topic).await,
+                Some(request) = swaps.recv() => {
+                    self.begin_swap(request);
+                    Ok(())
+                }
+                () = is_cancelled(&mut self.swap) => {
+                    self.cancel_swap().await;
+                    Ok(())
+                }
+            };
+            if let Err(error) = handled {
+                return error;
             }
         }
     }
@@ -164,10 +199,36 @@ impl Supervisor {
         self.loading = Some(RunningGeneration::start(&self.shared, state, start, events));
     }
 
+    /// Loads another generation after one has ended.
+    fn restart(&mut self, restart: Restart) {
+        let Restart { topic, codecs, distrusted, must_describe, .. } = restart;
+        if must_describe {
+            let topic = wait_for_topic(self.shared.clone(), topic).boxed();
+            self.waiting = Some(WaitingStart { topic, codecs, distrusted });
+        } else {
+            self.start(topic, codecs, distrusted);
+        }
+    }
+
+    /// Starts the generation that waited for its topic. An error ends the table.
+    async fn start_waiting(&mut self, topic: Result<TopicDescription, LogError>) -> Result<(), TableError> {
+        let Some(WaitingStart { codecs, distrusted, .. }) = self.waiting.take() else { return Ok(()) };
+        match topic {
+            Ok(topic) => self.start(Arc::new(topic), codecs, distrusted),
+            Err(error) if self.swap.is_some() => self.fail_swap(error.into()).await,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Makes the loading generation the serving one, if it is served by now.
     fn finish_switch(&mut self, number: u64) {
         let is_loading = self.loading.as_ref().is_some_and(|loading| loading.state.number == number);
-        if is_loading && self.shared.is_serving() {
-            self.serving = self.loading.take();
+        if is_loading && self.shared.is_serving() && self.shared.reported().number == number {
+            let before = std::mem::replace(&mut self.serving, self.loading.take());
+            self.retired.retain(|retired| !retired.is_finished());
+            self.retired.extend(before.inspect(RunningGeneration::abort));
+            self.fallback = None;
             if let Some(swap) = self.swap.take() {
                 // OK to ignore: whoever asked does not wait any more.
                 let _ = swap.send(Ok(number));
@@ -177,91 +238,70 @@ impl Supervisor {
 
     /// Loads another generation if that can help. An error ends the table.
     async fn handle_end(&mut self, number: u64, end: GenerationEnd) -> Result<(), TableError> {
+        // Another generation may have replaced it, although that event has not arrived yet.
+        self.finish_switch(self.shared.reported().number);
         let is = |running: &&RunningGeneration| running.state.number == number;
-        let is_serving = self.serving.as_ref().filter(is).is_some();
-        let Some(ended) = self.serving.as_ref().filter(is).or(self.loading.as_ref().filter(is)) else {
-            return Ok(());
-        };
-        let (topic, codecs) = (ended.state.topic.clone(), ended.state.codecs.clone());
-        let Restart { reason, distrusted, must_describe } = match self.restart_after(end) {
+        let (serving, loading) = (self.serving.as_ref().filter(is), self.loading.as_ref().filter(is));
+        let is_serving = serving.is_some();
+        let Some(state) = serving.or(loading).map(|ended| ended.state.clone()) else { return Ok(()) };
+        let restart = match self.restart_after(&state, end) {
             Ok(Some(restart)) => restart,
             Ok(None) => return Ok(()),
             Err(error) if !is_serving && self.swap.is_some() => {
-                self.fail_swap(error);
+                self.fail_swap(error).await;
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        tracing::warn!(topic = topic.name, "loading a new generation: {reason}");
-        if is_serving || self.serving.is_none() {
-            self.shared.report_outdated(format!("loading the topic again: {reason}"));
+        tracing::warn!(topic = state.topic.name, "loading a new generation: {}", restart.reason);
+        self.shared.report_outdated(number, format!("loading the topic again: {}", restart.reason));
+        if is_serving && self.swap.is_some() {
+            self.restart_swap(restart).await;
+        } else {
+            self.give_up_loading().await;
+            self.restart(restart);
         }
-        if is_serving && self.loading.is_some() {
-            // The generation that is loading takes over.
-            return Ok(());
-        }
-        if !is_serving {
-            self.stop_loading().await;
-        }
-        let topic = match must_describe {
-            true => Arc::new(self.wait_for_topic(&topic).await?),
-            false => topic,
-        };
-        self.start(topic, codecs, distrusted);
         Ok(())
+    }
+
+    /// Loads the generation of a swap again, because the served one has ended: the log may no longer
+    /// hold what both have read.
+    async fn restart_swap(&mut self, served: Restart) {
+        let loading = self.loading.as_ref().map(|loading| loading.state.codecs.clone());
+        let codecs = loading.or(self.waiting.as_ref().map(|waiting| waiting.codecs.clone()));
+        if self.give_up_loading().await
+            && let Some(codecs) = codecs
+        {
+            self.restart(Restart { codecs, ..served.clone() });
+            self.fallback = Some(served);
+        }
     }
 
     /// How to load another generation after one has ended; `None` if another one is served already.
     /// An error ends the table.
-    fn restart_after(&self, end: GenerationEnd) -> Result<Option<Restart>, TableError> {
+    fn restart_after(
+        &self,
+        ended: &GenerationState,
+        end: GenerationEnd,
+    ) -> Result<Option<Restart>, TableError> {
+        let restart = |reason: String, distrusted, must_describe| {
+            let (topic, codecs) = (ended.topic.clone(), ended.codecs.clone());
+            Ok(Some(Restart { topic, codecs, reason, distrusted, must_describe }))
+        };
         match end {
             GenerationEnd::Replaced => Ok(None),
             GenerationEnd::Halted(error) => Err(error),
             GenerationEnd::Panicked => Err(TableError::Panicked { topic: self.shared.topic_name() }),
-            GenerationEnd::Checkpoint(error) => {
-                let reason = error.to_string();
-                Ok(Some(Restart { reason, distrusted: Some(error), must_describe: false }))
-            }
+            GenerationEnd::Checkpoint(error) => restart(error.to_string(), Some(error), false),
             GenerationEnd::Log(error) => {
                 let is_replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
-                if !is_replaced && !self.may_pass(&error) {
+                if !is_replaced && !may_pass(&self.shared, &error) {
                     return Err(error.into());
                 }
                 let reason = error.to_string();
                 let distrusted = is_replaced.then(|| CheckpointError::Unfit { reason: reason.clone() });
-                Ok(Some(Restart { reason, distrusted, must_describe: true }))
+                restart(reason, distrusted, true)
             }
-        }
-    }
-
-    /// Whether to keep trying after an error. What a disk or a broker refuses at the start it will
-    /// keep refusing; a table that was complete waits until somebody repairs it.
-    fn may_pass(&self, error: &LogError) -> bool {
-        match error {
-            LogError::Unreachable { .. } => true,
-            LogError::Authentication { .. } => self.shared.was_complete(),
-            error => error.is_transient() && self.shared.was_complete(),
-        }
-    }
-
-    /// Waits until there is a topic of the same name. If it is still the same topic, waits a while
-    /// so that what is wrong with it may pass.
-    async fn wait_for_topic(&self, before: &TopicDescription) -> Result<TopicDescription, LogError> {
-        loop {
-            match self.shared.log.describe(&before.name).await {
-                Ok(topic) => {
-                    if topic.id == before.id {
-                        sleep(RETRY_AFTER).await;
-                    }
-                    return Ok(topic);
-                }
-                Err(LogError::UnknownTopic { .. }) => {
-                    self.shared.report_outdated("the topic is missing".to_owned());
-                }
-                Err(error) if self.may_pass(&error) => self.shared.report_outdated(error.to_string()),
-                Err(error) => return Err(error),
-            }
-            sleep(RETRY_AFTER).await;
         }
     }
 
@@ -269,7 +309,10 @@ impl Supervisor {
         let topic = self.shared.topic_name();
         // The generation may be served although its event has not arrived yet.
         self.finish_switch(self.shared.reported().number);
-        if self.loading.is_some() {
+        if request.answer.is_closed() {
+            return;
+        }
+        if self.loading.is_some() || self.waiting.is_some() {
             let _ = request.answer.send(Err(TableError::Loading { topic }));
             return;
         }
@@ -278,33 +321,103 @@ impl Supervisor {
         self.start(self.shared.view().topic.clone(), request.codecs, None);
     }
 
-    fn cancel_swap(&mut self) {
-        tracing::info!(topic = self.shared.topic_name(), "the swap of the codecs was cancelled");
-        (self.swap, self.loading) = (None, None);
-        self.shared.abandon_loading();
+    async fn cancel_swap(&mut self) {
+        self.swap = None;
+        if self.give_up_loading().await {
+            tracing::info!(topic = self.shared.topic_name(), "the swap of the codecs was cancelled");
+            self.restart_served();
+        }
     }
 
-    fn fail_swap(&mut self, error: TableError) {
+    async fn fail_swap(&mut self, error: TableError) {
         if let Some(swap) = self.swap.take() {
             // OK to ignore: whoever asked does not wait any more.
             let _ = swap.send(Err(error));
         }
-        self.loading = None;
-        self.shared.abandon_loading();
+        self.give_up_loading().await;
+        self.restart_served();
     }
 
-    async fn stop_loading(&mut self) {
-        if let Some(loading) = self.loading.take() {
-            loading.stop().await;
+    /// Loads the served topic again if its generation ended during a swap that was given up.
+    fn restart_served(&mut self) {
+        if let Some(restart) = self.fallback.take() {
+            self.restart(restart);
+        }
+    }
+
+    /// Gives up the generation that is loading, and waits until it has stopped. False if it is served
+    /// already.
+    async fn give_up_loading(&mut self) -> bool {
+        self.waiting = None;
+        let Some(number) = self.loading.as_ref().map(|loading| loading.state.number) else { return true };
+        if !self.shared.abandon_loading(number) {
+            self.finish_switch(number);
+            return false;
+        }
+        self.retired.extend(self.loading.take().inspect(RunningGeneration::abort));
+        self.wait_for_retired().await;
+        self.shared.checkpointing.end(number);
+        true
+    }
+
+    async fn wait_for_retired(&mut self) {
+        while let Some(last) = self.retired.last_mut() {
+            last.stopped().await;
+            self.retired.pop();
         }
     }
 
     /// Stops all generations, and waits until nothing is published any more.
     async fn stop(&mut self) {
-        self.stop_loading().await;
-        if let Some(serving) = self.serving.take() {
-            serving.stop().await;
+        let running = self.loading.take().into_iter().chain(self.serving.take());
+        self.retired.extend(running.inspect(RunningGeneration::abort));
+        self.wait_for_retired().await;
+    }
+}
+
+/// Whether to keep trying after an error. What a disk or a broker refuses at the start it will keep
+/// refusing; a table that was complete waits until somebody repairs it.
+fn may_pass(shared: &Shared, error: &LogError) -> bool {
+    match error {
+        LogError::Unreachable { .. } => true,
+        LogError::Authentication { .. } => shared.was_complete(),
+        error => error.is_transient() && shared.was_complete(),
+    }
+}
+
+/// Waits until there is a topic of the same name. If it is still the same topic, waits a while so that
+/// what is wrong with it may pass.
+async fn wait_for_topic(
+    shared: Arc<Shared>,
+    before: Arc<TopicDescription>,
+) -> Result<TopicDescription, LogError> {
+    // A generation that still follows the topic reports its own problems.
+    let report = |reason: String| {
+        if !shared.is_serving() || shared.is_outdated() {
+            shared.report_outdated(shared.reported().number, reason);
         }
+    };
+    loop {
+        match shared.log.describe(&before.name).await {
+            Ok(topic) => {
+                if topic.id == before.id {
+                    sleep(RETRY_AFTER).await;
+                }
+                return Ok(topic);
+            }
+            Err(LogError::UnknownTopic { .. }) => report("the topic is missing".to_owned()),
+            Err(error) if may_pass(&shared, &error) => report(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        sleep(RETRY_AFTER).await;
+    }
+}
+
+/// Waits for the topic of the generation that is loaded next.
+async fn next_topic(waiting: &mut Option<WaitingStart>) -> Result<TopicDescription, LogError> {
+    match waiting {
+        Some(waiting) => waiting.topic.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::table::change::{Cause, Change, Effect};
 use crate::table::decoded::{Decoded, Outcome};
 use crate::table::entry::{ENTRY_BYTES, Entry};
 use crate::table::key_hash::KeyHash;
+use crate::table::place::Place;
 use crate::table::positions::Positions;
 use crate::table::record_place::RecordPlace;
 use crate::table::reject::{RejectNotice, RejectedRecord};
@@ -40,10 +41,7 @@ pub(super) struct View {
     /// The fingerprint of the codecs.
     pub(super) fingerprint: Arc<str>,
     pub(super) counters: Counters,
-    /// The next offset to apply, by partition.
-    positions: Positions,
-    /// The offset of the first record that the log holds, by partition, as far as it is known.
-    starts: Positions,
+    place: Place,
     rows: Rows,
     notices: RedBlackTreeMapSync<Arc<str>, RejectNotice>,
     /// Entries whose time to live is over. They are not among the rows.
@@ -106,8 +104,7 @@ impl View {
             topic,
             fingerprint,
             counters: Counters::default(),
-            positions: Positions::default(),
-            starts: Positions::default(),
+            place: Place::default(),
             rows,
             notices: RedBlackTreeMapSync::new_sync(),
             expired: RedBlackTreeMapSync::new_sync(),
@@ -127,16 +124,21 @@ impl View {
 
     /// The number of partitions of the topic, as far as it is known: partitions may be added.
     pub(super) fn partition_count(&self) -> Partition {
-        self.positions.last().map_or(0, |last| last + 1).max(self.topic.partitions)
+        self.place.positions.last().map_or(0, |last| last + 1).max(self.topic.partitions)
     }
 
     pub(super) fn positions(&self) -> &Positions {
-        &self.positions
+        &self.place.positions
+    }
+
+    /// How far the view has come.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The next offset to apply of a partition; 0 for an unknown partition.
     pub(super) fn position(&self, partition: Partition) -> Offset {
-        self.positions.get(partition).unwrap_or(0)
+        self.place.positions.get(partition).unwrap_or(0)
     }
 
     /// The bytes that its entries, notices and expired entries use.
@@ -186,13 +188,13 @@ impl View {
 
     /// Adds a partition, which will be applied from the start of its range.
     pub(super) fn add_partition(&mut self, range: OffsetRange) {
-        self.positions.insert(range.partition, range.start);
-        self.starts.insert(range.partition, range.start);
+        self.place.positions.insert(range.partition, range.start);
+        Arc::make_mut(&mut self.place.starts).insert(range.partition, range.start);
     }
 
     /// Records that everything in a partition below `next` was applied.
     pub(super) fn advance(&mut self, partition: Partition, next: Offset) {
-        if let Some(position) = self.positions.get_mut(partition) {
+        if let Some(position) = self.place.positions.get_mut(partition) {
             *position = next.max(*position);
         }
     }
@@ -325,10 +327,10 @@ impl View {
         options: ApplyOptions,
         applied: &mut Applied,
     ) {
-        match self.starts.get_mut(partition) {
-            Some(known) if start > *known => *known = start,
-            _ => return,
+        if self.place.starts.get(partition).is_none_or(|known| start <= known) {
+            return;
         }
+        Arc::make_mut(&mut self.place.starts).insert(partition, start);
         let mut application = Application { options, deadlines: None, applied };
         let is_gone = |entry: &Entry| entry.partition() == partition && entry.offset() < start;
         let gone: Vec<Entry> = self.rows.all().filter(|entry| is_gone(entry)).cloned().collect();
@@ -357,6 +359,7 @@ impl View {
     ) {
         let mut application = Application { options, deadlines: None, applied };
         let was_set_back = deadlines.set_clock(now);
+        self.place.expired_until = now;
         for entry in deadlines.take_due() {
             let key = entry.key();
             let Some(row) = self.rows.get(key).cloned() else { continue };

@@ -79,23 +79,33 @@ impl Reading {
         tokio::select! {
             // Partitions first: a topic is not loaded before all of its partitions are known.
             biased;
-            event = self.topic_events.next() => match event.unwrap_or(Err(LogError::Closed))? {
-                TopicEvent::Partition(stream) => {
-                    let partition = stream.range().partition;
-                    let known = self.ranges.iter().find(|range| range.partition == partition);
-                    let range = known.copied().unwrap_or(stream.range());
-                    self.applied.insert(partition, stream.applied());
-                    let stream = self.resume.stream(range, stream);
-                    self.steps.push(decode_stream(&self.shared, &self.state, partition, stream));
-                    Ok(Next::Partition(range))
-                }
-                TopicEvent::Lags(lags) => Ok(Next::Lags(lags)),
-            },
+            event = self.topic_events.next() => self.take_event(event),
             step = self.steps.next(), if !self.steps.is_empty() => {
                 let first = step.unwrap_or(Err(StreamError::Log(LogError::Closed)))?;
                 let (steps, error) = self.with_ready_steps(first);
                 Ok(Next::Steps(steps, error))
             }
+        }
+    }
+
+    /// Waits for a partition, or for other partitions that lag.
+    pub(super) async fn next_event(&mut self) -> Result<Next, StreamError> {
+        let event = self.topic_events.next().await;
+        self.take_event(event)
+    }
+
+    fn take_event(&mut self, event: Option<Result<TopicEvent, LogError>>) -> Result<Next, StreamError> {
+        match event.unwrap_or(Err(LogError::Closed))? {
+            TopicEvent::Partition(stream) => {
+                let partition = stream.range().partition;
+                let known = self.ranges.iter().find(|range| range.partition == partition);
+                let range = known.copied().unwrap_or(stream.range());
+                self.applied.insert(partition, stream.applied());
+                let stream = self.resume.stream(range, stream);
+                self.steps.push(decode_stream(&self.shared, &self.state, partition, stream));
+                Ok(Next::Partition(range))
+            }
+            TopicEvent::Lags(lags) => Ok(Next::Lags(lags)),
         }
     }
 

@@ -21,55 +21,93 @@ use crate::table::settings::OnReject;
 use crate::table::shared::Shared;
 use crate::table::view::View;
 use crate::table::watch::WatchToken;
+use crate::thread::long;
 
 /// How many records, and how many bytes of decoded records, are read for one watcher. One that needs
 /// more starts again: its entries are not much more.
 const MAX_RECORDS: usize = 100_000;
 const MAX_BYTES: usize = 64 << 20;
 
-/// How long reading may take.
+/// The number of the state that a replay decodes with, which is that of no generation.
+const REPLAY_NUMBER: u64 = 0;
+
+/// How long reading, and waiting for the table, may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Waits until the served view has reached a token. Returns early if it never will: the table has ended,
+/// decodes something else, or the log ends before the token; and after a timeout.
+pub(in crate::table) async fn wait_until_reached(shared: &Shared, token: &WatchToken) {
+    let wait = async {
+        let mut published = shared.subscribe_published();
+        while !shared.status().is_final() {
+            let view = shared.view_to_keep();
+            if shared.is_serving() {
+                let is_other =
+                    *view.topic.id != *token.source.topic_id || view.fingerprint != token.source.fingerprint;
+                if is_other || view.positions().has_reached(&token.place.positions) {
+                    return;
+                }
+                match shared.log.offsets(&view.topic).await {
+                    Ok(ranges) if remaining(&ranges, &token.place.positions).is_none() => return,
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            // OK to ignore: the sender lives in `shared`.
+            let _ = published.changed().await;
+        }
+    };
+    // OK to ignore: what the table has not reached by then cannot be replayed.
+    let _ = tokio::time::timeout(TIMEOUT, wait).await;
+}
+
 /// Reads what led from a token to a view: every effect, or those of the newest record of each key.
-/// `None` if the log no longer has it, cannot be read, or has too much.
+/// `None` if the log no longer has it, cannot be read, or has too much, or if the view is behind the
+/// token.
 pub(in crate::table) async fn replay(
-    shared: Arc<Shared>,
-    state: Arc<GenerationState>,
-    token: WatchToken,
+    shared: &Arc<Shared>,
+    state: &GenerationState,
+    token: &WatchToken,
     view: Arc<View>,
     wants_every: bool,
 ) -> Option<Vec<Effect>> {
-    let on_reject = shared.settings.on_reject;
-    let mut replayed = Replayed::new(view.clone(), on_reject, wants_every);
-    if !token.positions.has_reached(view.positions()) {
-        let read = read(&shared, &state, &token, &mut replayed);
-        tokio::time::timeout(TIMEOUT, read).await.ok()??;
+    let (seen, place) = (&token.place, view.place());
+    // Nobody knows which entries went with the records that the log has lost since.
+    if !place.positions.has_reached(&seen.positions) || !seen.starts.has_reached(&place.starts) {
+        return None;
     }
+    let mut replayed = Replayed::new(view.clone(), shared.settings.on_reject, wants_every);
+    let read = read(shared, state, token, &mut replayed);
+    tokio::time::timeout(TIMEOUT, read).await.ok()??;
     let ttl = shared.settings.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-    Some(replayed.finish(ttl, token.time))
+    long(|| replayed.finish(ttl, seen.expired_until))
 }
 
 async fn read(
     shared: &Arc<Shared>,
-    state: &Arc<GenerationState>,
+    state: &GenerationState,
     token: &WatchToken,
     replayed: &mut Replayed,
 ) -> Option<()> {
+    let ranges = shared.log.offsets(&state.topic).await.ok()?;
+    let ranges = remaining(&ranges, &token.place.positions)?;
+    let target = replayed.view.positions().clone();
+    if token.place.positions.has_reached(&target) {
+        return Some(());
+    }
     // Tombstones that compaction removed since would be missing.
-    let age = shared.settings.clock.now().saturating_sub(token.time);
+    let age = shared.settings.clock.now().saturating_sub(token.as_of?);
     let max_age = max_age(shared, &state.topic).await.ok()?;
     if u128::try_from(age).is_ok_and(|age| age >= max_age.as_millis()) {
         return None;
     }
-    let ranges = shared.log.offsets(&state.topic).await.ok()?;
-    let remaining = ranges.iter().map(|range| remaining(range, &token.positions));
-    let ranges = remaining.collect::<Option<Vec<_>>>()?;
     let wants_headers = state.codecs.value.wants_headers();
     let headers = if wants_headers { Headers::Wanted } else { Headers::Unwanted };
     let mut events = shared.log.read(&state.topic, &ranges, headers).await.ok()?;
+    // A state of its own: its failures are not those of the table, and it takes turns with it.
+    let state = Arc::new(GenerationState::new(REPLAY_NUMBER, state.topic.clone(), state.codecs.clone()));
     let mut steps = SelectAll::new();
-    let mut positions: Positions = ranges.iter().map(|range| (range.partition, range.start)).collect();
-    let target = replayed.view.positions().clone();
+    let starts: Positions = ranges.iter().map(|range| (range.partition, range.start)).collect();
+    let mut positions = starts.clone();
     while !positions.has_reached(&target) {
         tokio::select! {
             biased;
@@ -77,7 +115,7 @@ async fn read(
                 if let TopicEvent::Partition(stream) = event?.ok()? {
                     let partition = stream.range().partition;
                     let from_log = |item| Ok::<_, StreamError>(SourceItem { item: item?, origin: Origin::Log });
-                    steps.push(decode_stream(shared, state, partition, stream.map(from_log)));
+                    steps.push(decode_stream(shared, &state, partition, stream.map(from_log)));
                 }
             }
             step = steps.next(), if !steps.is_empty() => match step?.ok()? {
@@ -87,18 +125,26 @@ async fn read(
                 }
                 Step::Position { partition, offset, .. } => positions.raise(partition, offset),
                 // The log has lost records that were to be read.
-                Step::Start { .. } => return None,
+                Step::Start { partition, offset } if starts.get(partition)? < offset => return None,
+                Step::Start { .. } => {}
             }
         }
     }
     Some(())
 }
 
-/// The part of a partition after a token; `None` if the log no longer holds all of it.
-fn remaining(range: &OffsetRange, positions: &Positions) -> Option<OffsetRange> {
-    // A partition that the token does not know was added since.
-    let start = positions.get(range.partition).unwrap_or(range.start);
-    (range.start..=range.end).contains(&start).then_some(OffsetRange { start, ..*range })
+/// The parts of the partitions after these positions; `None` if the log does not hold all of them.
+fn remaining(ranges: &[OffsetRange], positions: &Positions) -> Option<Vec<OffsetRange>> {
+    let is_known = |partition| ranges.iter().any(|range| range.partition == partition);
+    let remaining = |range: &OffsetRange| {
+        // A partition that has no position was added since.
+        let start = positions.get(range.partition).unwrap_or(range.start);
+        (range.start..=range.end).contains(&start).then_some(OffsetRange { start, ..*range })
+    };
+    if !positions.iter().all(|(partition, _)| is_known(partition)) {
+        return None;
+    }
+    ranges.iter().map(remaining).collect()
 }
 
 /// The effects of the records that were read.
@@ -110,9 +156,19 @@ struct Replayed {
     bytes: usize,
     /// All effects, or those of records without a key.
     effects: Vec<Effect>,
-    /// For each key that was written, the newest record as an entry, and its number.
-    newest: HashMap<Box<str>, (usize, Entry)>,
+    /// What was read of each key.
+    newest: HashMap<Box<str>, Newest>,
     maker: EntryMaker,
+}
+
+/// The newest record of a key.
+struct Newest {
+    /// The number of the record, among those that were read.
+    number: usize,
+    /// The record as an entry, which has no value if the record was rejected.
+    entry: Entry,
+    /// Whether any record of the key may have changed its entry.
+    has_change: bool,
 }
 
 impl Replayed {
@@ -152,8 +208,14 @@ impl Replayed {
                 false => Change::set(None, entry, Cause::Record),
             }));
         } else {
-            self.newest.insert(entry.key().into(), (self.records, entry));
+            self.set_newest(entry, true);
         }
+    }
+
+    fn set_newest(&mut self, entry: Entry, has_change: bool) {
+        let key = entry.key().into();
+        let has_change = has_change || self.newest.get(&key).is_some_and(|newest| newest.has_change);
+        self.newest.insert(key, Newest { number: self.records, entry, has_change });
     }
 
     fn add_reject(&mut self, reject: &RejectedRecord) {
@@ -163,39 +225,47 @@ impl Replayed {
             notice: RejectNotice::new(reject),
         };
         let Some(key) = &reject.key else { return self.effects.push(effect()) };
-        let entry = self.maker.make(reject.place(), key, None, b"");
+        let pair = reject.group.as_deref().map(|group| (group, ""));
+        let entry = self.maker.make(reject.place(), key, pair, b"");
+        let removes = self.on_reject == OnReject::Remove;
         if !self.wants_every {
-            self.newest.insert(key.clone(), (self.records, entry));
-            return;
+            return self.set_newest(entry, removes);
         }
-        if self.on_reject == OnReject::Remove {
+        if removes {
             self.effects.push(Effect::Change(Change::deleted_unknown(entry, Cause::Rejected)));
         }
         self.effects.push(effect());
     }
 
-    /// All effects; those of expirations after the token's time last.
-    fn finish(mut self, ttl: Option<i64>, since: i64) -> Vec<Effect> {
-        let mut newest: Vec<(usize, Entry)> = std::mem::take(&mut self.newest).into_values().collect();
-        newest.sort_unstable_by_key(|(number, _)| *number);
-        let written: HashSet<Box<str>> = newest.iter().map(|(_, entry)| entry.key().into()).collect();
-        for (_, entry) in newest {
-            self.push_newest(entry);
+    /// All effects; those of entries that have expired since `seen_until` last. `None` if there are too
+    /// many.
+    fn finish(mut self, ttl: Option<i64>, seen_until: i64) -> Option<Vec<Effect>> {
+        let mut newest: Vec<Newest> = std::mem::take(&mut self.newest).into_values().collect();
+        newest.sort_unstable_by_key(|newest| newest.number);
+        let written: HashSet<Box<str>> = newest.iter().map(|newest| newest.entry.key().into()).collect();
+        for newest in newest {
+            self.push_newest(newest);
         }
         if let Some(ttl) = ttl {
-            let expired = self.view.all_expired().filter(|entry| {
+            let view = self.view.clone();
+            let is_unseen = |entry: &&Entry| {
                 let deadline = entry.timestamp().map(|timestamp| timestamp.saturating_add(ttl));
-                deadline.is_some_and(|deadline| deadline > since) && !written.contains(entry.key())
-            });
-            let expired = expired
-                .map(|entry| Effect::Change(Change::deleted(entry.clone(), entry.place(), Cause::Expired)));
-            self.effects.extend(expired.collect::<Vec<_>>());
+                deadline.is_some_and(|deadline| deadline > seen_until) && !written.contains(entry.key())
+            };
+            for entry in view.all_expired().filter(is_unseen) {
+                let change = Change::deleted(entry.clone(), entry.place(), Cause::Expired);
+                self.effects.push(Effect::Change(change));
+                if self.effects.len() > MAX_RECORDS {
+                    return None;
+                }
+            }
         }
-        self.effects
+        Some(self.effects)
     }
 
     /// Pushes the present state of a key that was written.
-    fn push_newest(&mut self, written: Entry) {
+    fn push_newest(&mut self, newest: Newest) {
+        let written = newest.entry;
         let key = written.key();
         let notice = self.view.notice(key).filter(|notice| notice.partition == written.partition());
         let effect = notice.map(|notice| Effect::Rejected {
@@ -203,9 +273,11 @@ impl Replayed {
             group: written.group().map(Into::into),
             notice: notice.clone(),
         });
-        match self.view.rows().get(key).cloned() {
-            Some(entry) => self.effects.push(Effect::Change(Change::set(None, entry, Cause::Difference))),
-            None => self.effects.push(Effect::Change(Change::deleted_unknown(written, Cause::Difference))),
+        if newest.has_change {
+            self.effects.push(Effect::Change(match self.view.rows().get(key).cloned() {
+                Some(entry) => Change::set(None, entry, Cause::Difference),
+                None => Change::deleted_unknown(written, Cause::Difference),
+            }));
         }
         self.effects.extend(effect);
     }

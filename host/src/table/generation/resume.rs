@@ -40,7 +40,9 @@ pub(super) async fn verify(shared: &Shared, state: &GenerationState) -> Checkpoi
             clock.until(due).await;
         }
         let as_of = clock.now();
-        if shared.checkpointing.is_enabled(state.number)
+        // A barrier is about the generation that is served.
+        if shared.view().generation == state.number
+            && shared.checkpointing.is_enabled(state.number)
             && barrier(shared, VERIFY_TIMEOUT).await.is_fresh()
             && let Err(error) = shared.checkpointing.complete(state.number, as_of, clock.now())
         {
@@ -86,6 +88,13 @@ impl Resume {
         };
         let report = |error| shared.checkpointing.report_unused(&topic.name, &format!("{error}"));
         let loaded = found.map_err(|error: CheckpointError| report(error)).ok();
+        if loaded.is_none() && shared.is_beside_served(state.number) {
+            // A new one would replace that of the served generation, and the swap may still fail.
+            let reason =
+                "the codecs were swapped, and those need another one; a table that starts again begins it";
+            shared.checkpointing.fail(reason.into());
+            return Self::without_checkpoint(headers);
+        }
         let start = {
             let (checkpoint, loaded, ranges) = (checkpoint.clone(), loaded.clone(), ranges.to_vec());
             let (topic, isolation) = (topic.clone(), shared.log.isolation());
@@ -150,7 +159,7 @@ fn from_checkpoint(batch: RecordBatch) -> SourceItem {
 
 fn give_up(shared: &Shared, topic: &str, error: &CheckpointError) {
     tracing::warn!(topic, "no checkpoint is written: {error}");
-    shared.checkpointing.abandon(error);
+    shared.checkpointing.fail(error.to_string().into());
 }
 
 /// Loads the checkpoint, if it is sound.

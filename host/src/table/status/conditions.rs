@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::log::{Lag, LagCause, Partition};
 use crate::table::error::TableError;
 use crate::table::status::table_status::Status;
+use crate::table::view::View;
 
 /// How many lagging partitions a status lists; of the others it gives the number.
 const LAGS_LISTED: usize = 4;
@@ -43,6 +44,15 @@ pub(in crate::table) struct GenerationConditions {
 }
 
 impl Conditions {
+    /// Records that the reported generation, which has this view, is complete.
+    pub(in crate::table) fn set_complete(&mut self, view: &View) {
+        self.outdated = None;
+        self.was_complete = true;
+        self.generation.is_complete = true;
+        // What was slow to arrive has been applied by now.
+        self.generation.lags.retain(|lag| view.position(lag.partition) <= lag.position);
+    }
+
     pub(in crate::table) fn status(&self) -> Status {
         if let Some(error) = &self.failed {
             return Status::Failed(error.clone());

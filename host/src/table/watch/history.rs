@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::table::change::Effect;
 use crate::table::clock::Clock;
-use crate::table::positions::Positions;
+use crate::table::place::Place;
 use crate::table::status::Status;
 use crate::table::view::View;
-use crate::table::watch::token::WatchToken;
+use crate::table::watch::token::{Cursor, Source, WatchToken};
 
 /// How many effects (changes, rejected records, statuses) the history holds at most.
 pub const MAX_HISTORY_EFFECTS: usize = 10_000;
@@ -19,6 +21,9 @@ const MAX_HISTORY_BYTES: usize = 16 << 20;
 /// A batch keeps the view after it if so many batches, or bytes, before it do not.
 const VIEW_EVERY_BATCHES: usize = 64;
 const VIEW_EVERY_BYTES: usize = 1 << 20;
+
+/// How far a table that is caught up may lag: several times the usual `stale_after`.
+const MAX_LAG_MILLIS: i64 = 60_000;
 
 /// What an effect uses besides its entries.
 const EFFECT_BYTES: usize = 128;
@@ -35,19 +40,22 @@ pub(super) enum Update {
 pub(super) struct WatchBatch {
     pub(super) number: u64,
     pub(super) update: Update,
-    /// The positions before the update and after it.
-    pub(super) before: Positions,
-    pub(super) after_positions: Positions,
-    /// When it was published: milliseconds since 1970.
-    pub(super) time: i64,
+    source: Source,
+    /// The place before the update and after it.
+    before: Place,
+    after: Place,
+    /// A time before which everything that was written is below the positions.
+    as_of: Option<i64>,
     /// The view after the update; only some batches keep it.
-    pub(super) after: Option<Arc<View>>,
+    pub(super) view: Option<Arc<View>>,
     bytes: usize,
 }
 
 /// The last batches, and the newest view and status.
 #[derive(Debug)]
 pub(super) struct History {
+    /// Tells histories apart, also those of other processes.
+    id: Uuid,
     batches: VecDeque<Arc<WatchBatch>>,
     effects: usize,
     bytes: usize,
@@ -60,18 +68,17 @@ pub(super) struct History {
     /// The number of the batch after the last one with a status.
     after_status: u64,
     newest: Arc<View>,
+    source: Source,
     status: Status,
     clock: Arc<dyn Clock>,
-    /// The latest time of a batch or a token: milliseconds since 1970. Times of batches ascend strictly.
-    last_time: i64,
-    /// No batch after this time is missing.
-    complete_since: i64,
+    /// When the table was caught up last; `None` if it never was.
+    caught_up: Option<i64>,
 }
 
 impl History {
     pub(super) fn new(newest: Arc<View>, clock: Arc<dyn Clock>) -> Self {
-        let now = clock.now();
         Self {
+            id: Uuid::new_v4(),
             batches: VecDeque::new(),
             effects: 0,
             bytes: 0,
@@ -79,49 +86,60 @@ impl History {
             since_view: (0, 0),
             published: 0,
             after_status: 0,
+            source: source(&newest),
             newest,
             status: Status::Loading,
             clock,
-            last_time: now,
-            complete_since: now,
+            caught_up: None,
         }
     }
 
     /// Sets the newest view, and returns the one before.
     pub(super) fn replace_newest(&mut self, view: Arc<View>) -> Arc<View> {
+        if view.generation != self.newest.generation {
+            self.source = source(&view);
+        }
         std::mem::replace(&mut self.newest, view)
     }
 
     /// Sets the status, without a batch for it.
     pub(super) fn set_status(&mut self, status: Status) {
+        self.caught_up = self.as_of();
         self.status = status;
+    }
+
+    /// A time before which everything that was written is below the newest positions; `None` if the
+    /// table was never caught up.
+    fn as_of(&self) -> Option<i64> {
+        match self.status {
+            Status::CaughtUp => Some(self.clock.now() - MAX_LAG_MILLIS),
+            _ => self.caught_up,
+        }
     }
 
     /// Appends the effects that led to the newest view.
     pub(super) fn push_effects(&mut self, effects: Vec<Effect>, before: &View) {
         let bytes = effects.iter().map(byte_len).sum();
         let count = effects.len();
-        self.push(Update::Effects(effects), before.positions().clone(), count, bytes);
+        self.push(Update::Effects(effects), before.place().clone(), count, bytes);
     }
 
     /// Appends the status.
     pub(super) fn push_status(&mut self) {
-        let before = self.newest.positions().clone();
+        let before = self.newest.place().clone();
         self.push(Update::Status(self.status.clone()), before, 1, EFFECT_BYTES);
         self.after_status = self.next;
     }
 
-    fn push(&mut self, update: Update, before: Positions, effects: usize, bytes: usize) {
-        let time = self.clock.now().max(self.last_time + 1);
-        self.last_time = time;
-        let after_positions = self.newest.positions().clone();
-        let bytes = bytes + before.byte_len() + after_positions.byte_len();
+    fn push(&mut self, update: Update, before: Place, effects: usize, bytes: usize) {
+        let after = self.newest.place().clone();
+        let bytes = bytes + before.byte_len() + after.byte_len();
         let (batches, since) = (self.since_view.0 + 1, self.since_view.1 + bytes);
         let keeps_view = batches >= VIEW_EVERY_BATCHES || since >= VIEW_EVERY_BYTES;
         self.since_view = if keeps_view { (0, 0) } else { (batches, since) };
-        let after = keeps_view.then(|| self.newest.clone());
-        let number = self.next;
-        let batch = WatchBatch { number, update, before, after_positions, time, after, bytes };
+        let view = keeps_view.then(|| self.newest.clone());
+        let (number, source, as_of) = (self.next, self.source.clone(), self.as_of());
+        let batch = WatchBatch { number, update, source, before, after, as_of, view, bytes };
         self.batches.push_back(Arc::new(batch));
         self.next += 1;
         self.effects += effects;
@@ -131,7 +149,6 @@ impl History {
             && let Some(oldest) = self.batches.pop_front()
         {
             self.bytes -= oldest.bytes;
-            self.complete_since = oldest.time;
             self.effects -= match &oldest.update {
                 Update::Effects(effects) => effects.len(),
                 Update::Status(_) => 1,
@@ -144,23 +161,11 @@ impl History {
         self.batches = VecDeque::new();
         (self.effects, self.bytes, self.since_view) = (0, 0, (0, 0));
         self.next += 1;
-        self.complete_since = self.now();
     }
 
-    /// The time for a token or a gap, not before any batch.
-    fn now(&mut self) -> i64 {
-        self.last_time = self.last_time.max(self.clock.now());
-        self.last_time
-    }
-
-    /// The latest time of a batch or a token.
-    pub(super) fn last_time(&self) -> i64 {
-        self.last_time
-    }
-
-    /// Begins to record.
-    pub(super) fn begin(&mut self) {
-        self.complete_since = self.now();
+    /// Counts bytes that watchers may keep alive, although they are in no batch.
+    pub(super) fn add_published(&mut self, bytes: u64) {
+        self.published += bytes;
     }
 
     /// The bytes of the batches.
@@ -208,36 +213,63 @@ impl History {
     }
 
     /// The token of a watcher that has seen everything that was published.
-    pub(super) fn newest_token(&mut self) -> WatchToken {
-        let time = self.now();
-        self.token(self.newest.positions().clone(), time)
+    pub(super) fn newest_token(&self) -> WatchToken {
+        let cursor = self.cursor(self.next, 0);
+        let (source, place) = (self.source.clone(), self.newest.place().clone());
+        WatchToken { source, place, as_of: self.as_of(), cursor }
     }
 
-    /// The token of a watcher that has seen everything below these positions, and the effects of no
-    /// record until this time.
-    pub(super) fn token(&self, positions: Positions, time: i64) -> WatchToken {
-        let (topic_id, fingerprint) = (self.newest.topic.id.as_str().into(), self.newest.fingerprint.clone());
-        WatchToken { topic_id, fingerprint, positions, time }
+    /// The token of a watcher that has seen this many effects of a batch, and everything before it;
+    /// `None` if no place describes that.
+    pub(super) fn token(&self, batch: &WatchBatch, effects: usize) -> Option<WatchToken> {
+        let (place, cursor) = match &batch.update {
+            _ if effects == 0 => (batch.before.clone(), self.cursor(batch.number, 0)),
+            Update::Effects(all) if effects < all.len() => {
+                (batch.place_within(all, effects)?, self.cursor(batch.number, effects))
+            }
+            _ => (batch.after.clone(), self.cursor(batch.number + 1, 0)),
+        };
+        Some(WatchToken { source: batch.source.clone(), place, as_of: batch.as_of, cursor })
+    }
+
+    fn cursor(&self, batch: u64, effects: usize) -> Cursor {
+        Cursor { history: self.id, batch, effects }
     }
 
     /// Whether a token is of the topic that is served, decoded by the codecs that are served.
     pub(super) fn accepts(&self, token: &WatchToken) -> bool {
-        *token.topic_id == *self.newest.topic.id && token.fingerprint == self.newest.fingerprint
+        // Without an identity, a topic that was re-created cannot be told from the one before.
+        token.source == self.source && !token.source.topic_id.is_empty()
     }
 
-    /// The number of the first batch that a watcher with this token has not seen completely; `None` if
-    /// the history does not reach back to the token.
-    pub(super) fn resume_at(&self, token: &WatchToken) -> Option<u64> {
-        let oldest = self.batches.front().map_or(self.newest.positions(), |batch| &batch.before);
-        // Effects of no record, such as expirations, have a time only.
-        if token.time < self.complete_since || !token.positions.has_reached(oldest) {
-            return None;
-        }
-        let is_seen = |batch: &&Arc<WatchBatch>| {
-            batch.time <= token.time && token.positions.has_reached(&batch.after_positions)
+    /// Whether this history has everything after a token that it made.
+    pub(super) fn reaches(&self, token: &WatchToken) -> bool {
+        let Cursor { history, batch, effects } = token.cursor;
+        let is_known = match self.batch(batch).map(|batch| &batch.update) {
+            Some(Update::Effects(all)) => effects < all.len(),
+            Some(Update::Status(_)) => effects == 0,
+            None => batch == self.next && effects == 0,
         };
-        Some(self.first() + self.batches.iter().take_while(is_seen).count() as u64)
+        history == self.id && token.source == self.source && is_known
     }
+}
+
+impl WatchBatch {
+    /// The place after some of the effects; `None` if no place describes them: after one of two effects
+    /// of the same record, or after an effect of no record.
+    fn place_within(&self, effects: &[Effect], count: usize) -> Option<Place> {
+        let mut place = self.before.clone();
+        for effect in &effects[..count] {
+            let (partition, offset) = effect.record()?;
+            place.positions.raise(partition, offset + 1);
+        }
+        let is_split = effects[..count].last().and_then(Effect::record) == effects[count].record();
+        (!is_split).then_some(place)
+    }
+}
+
+fn source(view: &View) -> Source {
+    Source { topic_id: view.topic.id.as_str().into(), fingerprint: view.fingerprint.clone() }
 }
 
 fn byte_len(effect: &Effect) -> usize {

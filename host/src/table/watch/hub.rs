@@ -85,6 +85,8 @@ impl Hub {
         let before = self.history.replace_newest(view);
         if self.is_recording {
             self.history.clear();
+            // A watcher that does not read keeps all of it alive.
+            self.history.add_published(before.byte_len());
             self.announce(&self.subscriptions.all(), &before);
         }
     }
@@ -101,12 +103,13 @@ impl Hub {
     /// Announces the last number of the history. `before` is the view before it.
     fn announce(&self, subscriptions: &[Arc<Subscription>], before: &Arc<View>) {
         for subscription in subscriptions {
-            let (last, time_before) = (self.history.next() - 1, self.history.last_time() - 1);
-            subscription.announce(last, before, time_before, self.history.published());
+            subscription.announce(self.history.next() - 1, before, self.history.published());
         }
     }
 
-    fn enforce_limits(&mut self) {
+    /// Makes watchers start again that keep too much alive. Called from time to time as well, because
+    /// nothing may be published for long.
+    pub(in crate::table) fn enforce_limits(&mut self) {
         if self.history.published() - self.checked < CHECK_EVERY_BYTES {
             return;
         }
@@ -133,15 +136,8 @@ impl Hub {
         &self.history
     }
 
-    pub(super) fn history_mut(&mut self) -> &mut History {
-        &mut self.history
-    }
-
     pub(super) fn subscribe(&mut self, subscription: &Arc<Subscription>, filter: &WatchFilter) {
-        if !std::mem::replace(&mut self.is_recording, true) {
-            self.history.begin();
-        }
-        self.left = None;
+        (self.is_recording, self.left) = (true, None);
         self.subscriptions.add(subscription, filter);
     }
 

@@ -10,8 +10,8 @@ use crate::table::watch::token::WatchToken;
 
 /// What a watcher needs of its table to resume.
 pub(in crate::table) trait Resume: Send + Sync {
-    /// Waits until the table serves a generation, or has ended.
-    fn wait_until_served(&self) -> BoxFuture<'static, ()>;
+    /// Waits until the served view has reached a token, or never will.
+    fn wait_until_reached(&self, token: WatchToken) -> BoxFuture<'static, ()>;
 
     /// Reads what led from a token to a view from the log: every effect, or those of the newest record
     /// of each key. `None` if the log no longer has it, or if it is too much.

@@ -7,14 +7,13 @@ use futures_util::task::AtomicWaker;
 
 use crate::sync::lock;
 use crate::table::change::{Cause, Effect};
-use crate::table::positions::Positions;
 use crate::table::status::Status;
 use crate::table::view::View;
 use crate::table::watch::event::WatchEvent;
 use crate::table::watch::filter::WatchFilter;
 use crate::table::watch::history::{History, Update, WatchBatch};
 use crate::table::watch::listing::{Difference, Listing, Seen, Walk};
-use crate::table::watch::token::WatchToken;
+use crate::table::watch::token::{Cursor, WatchToken};
 
 /// The state of one watcher, shared with the table, which announces batches to it.
 #[derive(Debug, Default)]
@@ -25,27 +24,22 @@ pub(super) struct Subscription {
     pub(super) waker: AtomicWaker,
 }
 
-/// The first batch that a watcher has not seen, and the view before it if that is known.
+/// The first batch that a watcher has not seen.
 #[derive(Debug)]
 struct Pending {
     from: u64,
+    /// The generation that was served before it.
+    generation: u64,
+    /// The view before it, if that is known.
     before: Option<Arc<View>>,
-    /// The place before it.
-    place: Place,
-}
-
-/// What a watcher has seen: all records below these positions, and the effects of no record until this
-/// time.
-#[derive(Debug, Clone)]
-struct Place {
-    positions: Positions,
-    time: i64,
 }
 
 /// What is delivered next, in the order of the fields.
 #[derive(Debug, Default)]
 struct State {
     events: VecDeque<WatchEvent>,
+    /// Effects from the log, for a watcher that resumed from there.
+    replayed: VecDeque<Effect>,
     listing: Option<Listing>,
     difference: Option<Difference>,
     /// The status after these, if it changed meanwhile.
@@ -54,12 +48,10 @@ struct State {
     current: Option<(Arc<WatchBatch>, usize)>,
     /// The batches after it; `None` if there are none for this watcher.
     pending: Option<Pending>,
-    /// Effects from the log, for a watcher that resumed from there.
-    replayed: VecDeque<Effect>,
-    /// What an earlier watcher had seen already, as long as batches overlap with it.
-    resumed_at: Option<Place>,
     /// What the watcher has seen, while batches are pending; `None` if that is not known.
     seen: Option<Seen>,
+    /// The number of the first batch that was published after the watcher subscribed.
+    subscribed_at: u64,
     /// Whether the watcher wants every change, or a report of what it missed.
     wants_every: bool,
     must_restart: bool,
@@ -82,26 +74,40 @@ pub(super) enum Step {
 }
 
 impl Subscription {
-    /// Delivers all entries of the newest view first.
-    pub(super) fn begin_with_entries(&self, history: &History) {
-        lock(&self.state).restart(history);
+    /// Begins after what was published, with the end of a table that has ended.
+    pub(super) fn begin(&self, history: &History) {
+        let mut state = lock(&self.state);
+        state.subscribed_at = history.next();
+        state.continue_after_newest(history);
     }
 
-    /// Resumes at a token, and forgets what was announced before. False if the history does not reach
-    /// back to the token: then the watcher continues after the newest view.
-    pub(super) fn resume(&self, token: &WatchToken, history: &History) -> bool {
-        let place = Place { positions: token.positions.clone(), time: token.time };
-        let from = history.resume_at(token);
+    /// Delivers all entries of the newest view first.
+    pub(super) fn begin_with_entries(&self, history: &History) {
         let mut state = lock(&self.state);
-        state.reset();
-        let is_behind = |from: &u64| *from < history.next();
-        state.pending =
-            from.filter(is_behind).map(|from| Pending { from, before: None, place: place.clone() });
-        state.resumed_at = Some(place);
-        if history.status().is_final() {
-            state.status = Some(history.status().clone());
+        state.subscribed_at = history.next();
+        state.restart(history);
+    }
+
+    /// Resumes at a token that the history [reaches](History::reaches).
+    pub(super) fn begin_at(&self, cursor: Cursor, history: &History) {
+        let mut state = lock(&self.state);
+        state.subscribed_at = history.next();
+        state.continue_after_newest(history);
+        let mut from = cursor.batch;
+        if cursor.effects > 0 {
+            state.current = history.batch(from).map(|batch| (batch.clone(), cursor.effects));
+            from += 1;
         }
-        from.is_some()
+        if from < history.next() {
+            let generation = history.newest().generation;
+            // The final status is among the batches.
+            (state.status, state.pending) = (None, Some(Pending { from, generation, before: None }));
+        }
+    }
+
+    /// Forgets what was announced before: the watcher continues after the newest view.
+    pub(super) fn continue_after_newest(&self, history: &History) {
+        lock(&self.state).continue_after_newest(history);
     }
 
     /// Starts again: what came after the token of an earlier watcher is not known.
@@ -120,28 +126,19 @@ impl Subscription {
         lock(&self.state).wants_every
     }
 
-    /// Ends the watcher after what it has to deliver, because the table has ended.
-    pub(super) fn end_with(&self, status: Status) {
-        let mut state = lock(&self.state);
-        if state.pending.is_none() {
-            state.status = Some(status);
-        }
-    }
-
     pub(super) fn want_every(&self) {
         lock(&self.state).wants_every = true;
     }
 
-    /// Announces a batch that concerns the watcher. `before` is the view before it, and `time_before` a
-    /// time between it and the batch before.
-    pub(super) fn announce(&self, number: u64, before: &Arc<View>, time_before: i64, published: u64) {
+    /// Announces a batch that concerns the watcher. `before` is the view before it.
+    pub(super) fn announce(&self, number: u64, before: &Arc<View>, published: u64) {
         let mut state = lock(&self.state);
         if state.pending.is_none() && !state.must_restart {
             if state.holds_nothing() {
                 state.held_since = published;
             }
-            let place = Place { positions: before.positions().clone(), time: time_before };
-            state.pending = Some(Pending { from: number, before: Some(before.clone()), place });
+            let generation = before.generation;
+            state.pending = Some(Pending { from: number, generation, before: Some(before.clone()) });
         }
         drop(state);
         self.waker.wake();
@@ -175,29 +172,24 @@ impl Subscription {
         }
         let held: usize = state.views().map(|view| view.bytes_only_here(newest)).sum();
         if held > limit {
-            *state = State { must_restart: true, wants_every: state.wants_every, ..State::default() };
+            let (wants_every, subscribed_at) = (state.wants_every, state.subscribed_at);
+            *state = State { must_restart: true, wants_every, subscribed_at, ..State::default() };
         } else {
             state.held_since = published - held as u64;
         }
     }
 
     /// The place after what was delivered; `None` while entries or a difference are delivered.
-    pub(super) fn token(&self, history: &mut History) -> Option<WatchToken> {
+    pub(super) fn token(&self, history: &History) -> Option<WatchToken> {
         let state = lock(&self.state);
         let is_listing = state.listing.is_some() || state.difference.is_some() || state.status.is_some();
         if is_listing || state.must_restart || !state.events.is_empty() || !state.replayed.is_empty() {
             return None;
         }
         match (&state.current, &state.pending) {
-            (Some((batch, delivered)), _) => {
-                let Place { positions, time } = place_within(batch, *delivered)?;
-                Some(history.token(positions, time))
-            }
+            (Some((batch, effects)), _) => history.token(batch, *effects),
             // Without the batch, a difference follows, or the watcher starts again.
-            (None, Some(Pending { from, place, .. })) => {
-                history.batch(*from)?;
-                Some(history.token(place.positions.clone(), place.time))
-            }
+            (None, Some(pending)) => history.token(history.batch(pending.from)?, 0),
             (None, None) => Some(history.newest_token()),
         }
     }
@@ -221,21 +213,20 @@ impl Subscription {
             state.status = Some(history.status().clone());
             return Step::Yield;
         }
-        let Some(Pending { from, before, .. }) = state.pending.take() else { return Step::Wait };
+        let Some(Pending { from, generation, before }) = state.pending.take() else { return Step::Wait };
         if let Some(before) = before {
             state.seen = Some(Seen::new(before));
         }
         match history.batch(from).cloned() {
             Some(batch) => {
                 if from + 1 < history.next() {
-                    let place = Place { positions: batch.after_positions.clone(), time: batch.time };
-                    state.pending = Some(Pending { from: from + 1, before: None, place });
+                    state.pending = Some(Pending { from: from + 1, generation, before: None });
                 } else {
                     state.seen = None;
                 }
                 state.current = Some((batch, 0));
             }
-            None => state.catch_up(history, from),
+            None => state.catch_up(history, from, generation),
         }
         Step::Yield
     }
@@ -251,19 +242,25 @@ impl State {
         let difference = self.difference.iter().flat_map(Difference::views);
         let pending = self.pending.iter().filter_map(|pending| pending.before.as_ref());
         let listing = self.listing.iter().map(Listing::view);
-        let current = self.current.iter().filter_map(|(batch, _)| batch.after.as_ref());
+        let current = self.current.iter().filter_map(|(batch, _)| batch.view.as_ref());
         listing.chain(difference).chain(current).chain(pending).chain(self.seen.iter().map(|seen| &seen.view))
     }
 
-    /// Forgets everything that was announced.
-    fn reset(&mut self) {
+    /// Forgets everything that was announced. The status is delivered if it has changed since the
+    /// watcher subscribed, or if it is final.
+    fn continue_after_newest(&mut self, history: &History) {
         (self.pending, self.seen, self.current, self.difference) = (None, None, None, None);
-        (self.resumed_at, self.replayed) = (None, VecDeque::new());
+        (self.replayed, self.must_restart) = (VecDeque::new(), false);
+        let status = history.status();
+        self.status = match status.is_final() {
+            true => Some(status.clone()),
+            false => history.status_since(self.subscribed_at),
+        };
     }
 
     /// Delivers all entries of the newest view, and nothing from before it.
     fn restart(&mut self, history: &History) {
-        self.reset();
+        self.continue_after_newest(history);
         self.listing = Some(Listing::new(history.newest().clone()));
     }
 
@@ -333,9 +330,7 @@ impl State {
                     if let (Effect::Change(change), Some(seen)) = (effect, &mut self.seen) {
                         seen.changed.insert(change.key().into(), change.new.clone());
                     }
-                    let is_old =
-                        self.resumed_at.as_ref().is_some_and(|place| place.covers(effect, batch.time));
-                    if !is_old && filter.accepts_effect(effect) {
+                    if filter.accepts_effect(effect) {
                         return Some(Step::Event(effect.clone().into()));
                     }
                 }
@@ -348,29 +343,23 @@ impl State {
     /// Ends the delivery of the current batch.
     fn finish(&mut self, batch: &WatchBatch) {
         self.current = None;
-        let is_passed =
-            |place: &Place| batch.time > place.time && batch.after_positions.has_reached(&place.positions);
-        if self.resumed_at.as_ref().is_some_and(is_passed) {
-            self.resumed_at = None;
-        }
-        if let (Some(view), true) = (&batch.after, self.seen.is_some()) {
+        if let (Some(view), true) = (&batch.view, self.seen.is_some()) {
             self.seen = Some(Seen::new(view.clone()));
         }
     }
 
     /// Continues where the history begins, because it has dropped the batches before that, from
-    /// number `from` on.
-    fn catch_up(&mut self, history: &History, from: u64) {
+    /// number `from` on. `generation` was served before them.
+    fn catch_up(&mut self, history: &History, from: u64, generation: u64) {
         let newest = history.newest();
         let missed = history.first() - from;
         let seen = self.seen.take();
-        let is_switch = seen.as_ref().is_some_and(|seen| seen.view.generation != newest.generation);
+        let is_switch = generation != newest.generation;
         if self.wants_every && !is_switch {
             self.events.push_back(WatchEvent::Lagged(missed));
             self.status = history.status_since(from).filter(|_| history.has_dropped_status());
-            if let Some(first) = history.batch(history.first()) {
-                let place = Place { positions: first.before.clone(), time: first.time - 1 };
-                self.pending = Some(Pending { from: first.number, before: None, place });
+            if history.first() < history.next() {
+                self.pending = Some(Pending { from: history.first(), generation, before: None });
             }
             return;
         }
@@ -390,31 +379,4 @@ impl State {
         }
         self.status = history.status_since(from);
     }
-}
-
-impl Place {
-    /// Whether a watcher at this place has seen an effect that was published at `time`.
-    fn covers(&self, effect: &Effect, time: i64) -> bool {
-        match effect.record() {
-            Some((partition, offset)) => self.positions.get(partition).is_some_and(|next| offset < next),
-            None => time <= self.time,
-        }
-    }
-}
-
-/// The place after some effects of a batch; `None` if no place describes them: after one of two effects
-/// of the same record, or after effects of no record.
-fn place_within(batch: &WatchBatch, delivered: usize) -> Option<Place> {
-    let Update::Effects(effects) = &batch.update else { return None };
-    if delivered == effects.len() {
-        return Some(Place { positions: batch.after_positions.clone(), time: batch.time });
-    }
-    let mut positions = batch.before.clone();
-    for effect in &effects[..delivered] {
-        let (partition, offset) = effect.record()?;
-        positions.raise(partition, offset + 1);
-    }
-    let last = delivered.checked_sub(1).and_then(|last| effects[last].record());
-    (last.is_none() || last != effects[delivered].record())
-        .then_some(Place { positions, time: batch.time - 1 })
 }

@@ -1,5 +1,6 @@
 //! Where a watcher resumes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,48 +8,83 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::log::{Offset, Partition};
+use crate::table::place::Place;
 use crate::table::positions::Positions;
 
 /// The version of the text form.
 const VERSION: u8 = 1;
 
 /// The longest text that is parsed, in bytes: a token of some 10,000 partitions.
-const MAX_TEXT_BYTES: usize = 256 << 10;
+const MAX_TEXT_BYTES: usize = 512 << 10;
 
-/// A place in the changes of a table: the positions in the log up to which a watcher has seen every
-/// change.
+/// A place in the changes of a table: what a watcher has seen.
 ///
 /// Valid in every process that reads the same topic with the same codecs, and after a restart. It has a
 /// text form: base64url, to be treated as opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchToken {
-    /// The identity of the topic.
+    pub(in crate::table) source: Source,
+    /// What the watcher has seen.
+    pub(in crate::table) place: Place,
+    /// A time before which everything that was written is below the positions: milliseconds since 1970;
+    /// `None` if the table was never caught up.
+    pub(in crate::table) as_of: Option<i64>,
+    /// The place in the history of the table that made the token.
+    pub(in crate::table) cursor: Cursor,
+}
+
+/// What is decoded, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::table) struct Source {
+    /// The identity of the topic; empty if the log has none.
     pub(in crate::table) topic_id: Arc<str>,
     /// The fingerprint of the codecs.
     pub(in crate::table) fingerprint: Arc<str>,
-    /// The next offset to see, by partition.
-    pub(in crate::table) positions: Positions,
-    /// When the token was made: milliseconds since 1970. Expirations until then were seen.
-    pub(in crate::table) time: i64,
+}
+
+/// A place in a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::table) struct Cursor {
+    /// The history.
+    pub(in crate::table) history: Uuid,
+    /// The number of the first batch that was not seen completely.
+    pub(in crate::table) batch: u64,
+    /// How many effects of that batch were seen.
+    pub(in crate::table) effects: usize,
 }
 
 /// The content of the text form.
 #[derive(Serialize, Deserialize)]
-struct Content<'a>(
-    u8,
-    #[serde(borrow)] std::borrow::Cow<'a, str>,
-    #[serde(borrow)] std::borrow::Cow<'a, str>,
-    i64,
-    Vec<(Partition, Offset)>,
-);
+#[serde(deny_unknown_fields)]
+struct Content<'a> {
+    version: u8,
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    codecs: Cow<'a, str>,
+    positions: Vec<(Partition, Offset)>,
+    starts: Vec<(Partition, Offset)>,
+    expired_until: i64,
+    as_of: Option<i64>,
+    cursor: Cursor,
+}
 
 impl fmt::Display for WatchToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let positions = self.positions.iter().collect();
-        let content =
-            Content(VERSION, (&*self.topic_id).into(), (&*self.fingerprint).into(), self.time, positions);
+        let content = Content {
+            version: VERSION,
+            topic: (&*self.source.topic_id).into(),
+            codecs: (&*self.source.fingerprint).into(),
+            positions: self.place.positions.iter().collect(),
+            starts: self.place.starts.iter().collect(),
+            expired_until: self.place.expired_until,
+            as_of: self.as_of,
+            cursor: self.cursor,
+        };
         // OK because texts and numbers always serialize.
         f.write_str(&BASE64.encode(serde_json::to_vec(&content).expect("serializes")))
     }
@@ -69,16 +105,24 @@ impl FromStr for WatchToken {
             return Err(InvalidToken);
         }
         let bytes = BASE64.decode(text).map_err(|_| InvalidToken)?;
-        let Content(version, topic_id, fingerprint, time, positions) =
-            serde_json::from_slice(&bytes).map_err(|_| InvalidToken)?;
-        let is_ascending = positions.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let is_valid = positions.iter().all(|&(partition, offset)| partition >= 0 && offset >= 0);
-        if version != VERSION || !is_ascending || !is_valid {
+        let content: Content<'_> = serde_json::from_slice(&bytes).map_err(|_| InvalidToken)?;
+        if content.version != VERSION {
             return Err(InvalidToken);
         }
-        let (topic_id, fingerprint) = (topic_id.as_ref().into(), fingerprint.as_ref().into());
-        Ok(Self { topic_id, fingerprint, positions: positions.into_iter().collect(), time })
+        let source =
+            Source { topic_id: content.topic.as_ref().into(), fingerprint: content.codecs.as_ref().into() };
+        let starts = Arc::new(offsets(content.starts)?);
+        let (positions, expired_until) = (offsets(content.positions)?, content.expired_until);
+        let place = Place { positions, starts, expired_until };
+        Ok(Self { source, place, as_of: content.as_of, cursor: content.cursor })
     }
+}
+
+/// Checks offsets by partition.
+fn offsets(offsets: Vec<(Partition, Offset)>) -> Result<Positions, InvalidToken> {
+    let is_ascending = offsets.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    let is_valid = offsets.iter().all(|&(partition, offset)| partition >= 0 && offset >= 0);
+    if is_ascending && is_valid { Ok(offsets.into_iter().collect()) } else { Err(InvalidToken) }
 }
 
 #[cfg(test)]
@@ -87,8 +131,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn token(positions: &[(Partition, Offset)]) -> WatchToken {
-        let positions = positions.iter().copied().collect();
-        WatchToken { topic_id: "id".into(), fingerprint: "f\"".into(), positions, time: 7 }
+        let positions: Positions = positions.iter().copied().collect();
+        let source = Source { topic_id: "id".into(), fingerprint: "f\"".into() };
+        let cursor = Cursor { history: Uuid::new_v4(), batch: 3, effects: 1 };
+        let place = Place { starts: Arc::new(positions.clone()), positions, expired_until: 7 };
+        WatchToken { source, place, as_of: Some(8), cursor }
+    }
+
+    /// The text of a token with other content.
+    fn with(field: &str, value: serde_json::Value) -> String {
+        let bytes = BASE64.decode(token(&[]).to_string()).unwrap();
+        let mut content: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        content[field] = value;
+        BASE64.encode(content.to_string())
     }
 
     #[test]
@@ -101,11 +156,14 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        let descending = BASE64.encode(r#"[1,"id","f",7,[[1,5],[0,5]]]"#);
-        let negative = BASE64.encode(r#"[1,"id","f",7,[[0,-5]]]"#);
-        let version = BASE64.encode(r#"[2,"id","f",7,[]]"#);
+        let same = with("version", 1.into());
+        assert!(same.parse::<WatchToken>().is_ok());
+        let descending = with("positions", serde_json::json!([[1, 5], [0, 5]]));
+        let negative = with("starts", serde_json::json!([[0, -5]]));
+        let version = with("version", 2.into());
+        let unknown = with("more", 1.into());
         let long = "A".repeat(MAX_TEXT_BYTES + 4);
-        for text in ["", "x", "AAAA", &descending, &negative, &version, &long] {
+        for text in ["", "x", "AAAA", &descending, &negative, &version, &unknown, &long] {
             assert_eq!(text.parse::<WatchToken>(), Err(InvalidToken), "{text:.40}");
         }
     }

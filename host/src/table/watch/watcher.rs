@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
-use futures_util::future::BoxFuture;
+use tokio::task::JoinSet;
 
 use crate::sync::lock;
 use crate::table::change::Effect;
@@ -51,10 +51,13 @@ pub struct Watcher {
 
 /// How far a watcher is that resumes.
 enum Stage {
-    /// The table does not serve anything yet.
-    Waiting(BoxFuture<'static, ()>, WatchToken),
-    /// The log is read again.
-    Replaying(BoxFuture<'static, Option<Vec<Effect>>>),
+    /// The history does not reach back to the token.
+    Resuming(WatchToken),
+    /// The table has not reached the token yet.
+    Waiting(JoinSet<()>, WatchToken),
+    /// The log is read again. In a task, so that it ends, and frees what it needs, also if nobody polls
+    /// the watcher.
+    Replaying(JoinSet<Option<Vec<Effect>>>),
     /// The watcher follows the table.
     Following,
 }
@@ -75,12 +78,15 @@ impl Watcher {
         let history = locked.history();
         let mut stage = Stage::Following;
         match start {
-            WatchStart::Now => {}
+            WatchStart::Now => subscription.begin(history),
             WatchStart::Entries => subscription.begin_with_entries(history),
-            WatchStart::Since(token) => stage = Stage::Waiting(resume.wait_until_served(), token),
-        }
-        if history.status().is_final() {
-            subscription.end_with(history.status().clone());
+            WatchStart::Since(token) if history.reaches(&token) => {
+                subscription.begin_at(token.cursor, history);
+            }
+            WatchStart::Since(token) => {
+                subscription.begin(history);
+                stage = Stage::Resuming(token);
+            }
         }
         drop(locked);
         Self { hub: hub.clone(), subscription, filter, resume, stage }
@@ -111,8 +117,8 @@ impl Watcher {
     #[must_use]
     pub fn token(&self) -> Option<WatchToken> {
         match self.stage {
-            Stage::Following => self.subscription.token(lock(&self.hub).history_mut()),
-            Stage::Waiting(..) | Stage::Replaying(_) => None,
+            Stage::Following => self.subscription.token(lock(&self.hub).history()),
+            Stage::Resuming(_) | Stage::Waiting(..) | Stage::Replaying(_) => None,
         }
     }
 
@@ -125,20 +131,27 @@ impl Watcher {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 
-    /// Resumes, as soon as the table serves a generation.
+    /// Resumes, as soon as the table has reached the token.
     fn poll_resume(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
                 Stage::Following => return Poll::Ready(()),
-                Stage::Waiting(served, token) => {
-                    ready!(served.as_mut().poll(context));
+                Stage::Resuming(token) => {
                     let token = token.clone();
-                    self.stage = self.resume_at(token);
+                    let mut wait = JoinSet::new();
+                    wait.spawn(self.resume.wait_until_reached(token.clone()));
+                    self.stage = Stage::Waiting(wait, token);
+                }
+                Stage::Waiting(wait, token) => {
+                    ready!(wait.poll_join_next(context));
+                    let token = token.clone();
+                    self.stage = self.resume_from_log(token);
                 }
                 Stage::Replaying(replay) => {
-                    match ready!(replay.as_mut().poll(context)) {
-                        Some(effects) => self.subscription.deliver_replayed(effects),
-                        None => self.subscription.restart(lock(&self.hub).history()),
+                    // Without effects, or if the task panicked, nobody knows what came after the token.
+                    match ready!(replay.poll_join_next(context)) {
+                        Some(Ok(Some(effects))) => self.subscription.deliver_replayed(effects),
+                        _ => self.subscription.restart(lock(&self.hub).history()),
                     }
                     self.stage = Stage::Following;
                 }
@@ -146,22 +159,19 @@ impl Watcher {
         }
     }
 
-    /// Resumes at a token of the generation that is served.
-    fn resume_at(&self, token: WatchToken) -> Stage {
+    /// Begins to read the log from a token to the newest view. The watcher continues after that view.
+    fn resume_from_log(&self, token: WatchToken) -> Stage {
         let hub = lock(&self.hub);
         let history = hub.history();
-        let resumed = self.subscription.resume(&token, history);
-        match (history.accepts(&token), resumed) {
-            (true, true) => Stage::Following,
-            (true, false) => {
-                let view = history.newest().clone();
-                Stage::Replaying(self.resume.replay(token, view, self.subscription.wants_every()))
-            }
-            (false, _) => {
-                self.subscription.restart(history);
-                Stage::Following
-            }
+        if !history.accepts(&token) {
+            self.subscription.restart(history);
+            return Stage::Following;
         }
+        self.subscription.continue_after_newest(history);
+        let mut replay = JoinSet::new();
+        let view = history.newest().clone();
+        replay.spawn(self.resume.replay(token, view, self.subscription.wants_every()));
+        Stage::Replaying(replay)
     }
 
     fn step(&self) -> Step {
@@ -202,12 +212,14 @@ mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, Instant};
 
+    use futures_util::future::BoxFuture;
     use futures_util::{FutureExt, StreamExt};
 
     use super::*;
     use crate::log::TopicDescription;
     use crate::table::clock::SystemClock;
     use crate::table::reject::RejectNotice;
+    use crate::table::status::Status;
     use crate::table::view::View;
     use crate::table::watch::hub::Hub;
 
@@ -230,7 +242,7 @@ mod tests {
     struct Nothing;
 
     impl Resume for Nothing {
-        fn wait_until_served(&self) -> BoxFuture<'static, ()> {
+        fn wait_until_reached(&self, _: WatchToken) -> BoxFuture<'static, ()> {
             async {}.boxed()
         }
 
@@ -248,6 +260,7 @@ mod tests {
         let mut events = Vec::new();
         // The watcher gives others their turn now and then.
         for _ in 0..100 {
+            tokio::task::yield_now().await;
             while let Some(Some(event)) = StreamExt::next(watcher).now_or_never() {
                 events.push(event);
             }
@@ -292,6 +305,81 @@ mod tests {
         lock(&hub).expire(Instant::now() + Duration::from_secs(3600));
         lock(&hub).publish(view(), vec![effect()]);
         let mut resumed = watch(&hub, WatchStart::Since(token));
+        assert!(matches!(&delivered(&mut resumed).await[..], [WatchEvent::Restarted, WatchEvent::Synced]));
+    }
+
+    /// The view of another generation: of the same topic and codecs, or of others.
+    fn other_view(fingerprint: &str) -> Arc<View> {
+        let topic = TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 };
+        Arc::new(View::empty(2, topic.into(), fingerprint.into()))
+    }
+
+    #[tokio::test]
+    async fn a_watcher_resumes_within_a_batch_and_on_a_table_that_has_ended() {
+        let hub = hub();
+        let mut watcher = watch(&hub, WatchStart::Now);
+        let first = watcher.token().unwrap();
+        lock(&hub).publish(view(), vec![effect()]);
+        lock(&hub).publish_status(Status::Stopped);
+        let events = delivered(&mut watcher).await;
+        assert!(matches!(&events[..], [WatchEvent::Rejected { .. }, WatchEvent::Status(Status::Stopped)]));
+        let mut resumed = watch(&hub, WatchStart::Since(first));
+        let events = delivered(&mut resumed).await;
+        assert!(
+            matches!(&events[..], [WatchEvent::Rejected { .. }, WatchEvent::Status(Status::Stopped)]),
+            "{events:?}"
+        );
+        assert!(resumed.next().await.is_none(), "the table has ended");
+        let mut after = watch(&hub, WatchStart::Since(watcher.token().unwrap()));
+        assert!(matches!(&delivered(&mut after).await[..], [WatchEvent::Status(Status::Stopped)]));
+        assert!(after.next().await.is_none(), "the table has ended");
+    }
+
+    #[tokio::test]
+    async fn a_status_that_is_announced_while_a_watcher_resumes_is_not_lost() {
+        for status in [Status::CaughtUp, Status::Stopped] {
+            let hub = hub();
+            let token = watch(&hub, WatchStart::Now).token().unwrap();
+            lock(&hub).expire(Instant::now() + Duration::from_secs(3600));
+            lock(&hub).publish_unrecorded(view());
+            let mut resumed = watch(&hub, WatchStart::Since(token));
+            assert!(StreamExt::next(&mut resumed).now_or_never().is_none());
+            lock(&hub).publish_status(status.clone());
+            let events = delivered(&mut resumed).await;
+            assert!(matches!(
+                &events[..],
+                [WatchEvent::Restarted, WatchEvent::Synced, WatchEvent::Status(_)]
+            ));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_from_within_a_batch_keeps_the_topic_and_the_codecs_of_that_batch() {
+        let hub = hub();
+        let mut watcher = watch(&hub, WatchStart::Now);
+        lock(&hub).publish(view(), vec![effect(), effect()]);
+        let Some(Some(WatchEvent::Rejected { .. })) =
+            StreamExt::next(&mut watcher).now_or_never().or(Some(watcher.next().await))
+        else {
+            panic!("no reject")
+        };
+        lock(&hub).switch_generation(other_view("other codecs"));
+        delivered(&mut watch(&hub, WatchStart::Now)).await;
+        // Both effects are of one record, so there is no place between them; after them there is.
+        assert_eq!(watcher.token(), None);
+        while !matches!(watcher.next().await, Some(WatchEvent::Rejected { .. })) {}
+        let token = watcher.token().unwrap();
+        let mut resumed = watch(&hub, WatchStart::Since(token));
+        assert!(matches!(&delivered(&mut resumed).await[..], [WatchEvent::Restarted, WatchEvent::Synced]));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_of_every_change_that_does_not_know_the_old_generation_starts_again() {
+        let hub = hub();
+        let token = watch(&hub, WatchStart::Now).token().unwrap();
+        lock(&hub).publish(view(), vec![effect()]);
+        let mut resumed = watch(&hub, WatchStart::Since(token)).every();
+        lock(&hub).switch_generation(other_view("f"));
         assert!(matches!(&delivered(&mut resumed).await[..], [WatchEvent::Restarted, WatchEvent::Synced]));
     }
 }
