@@ -1,5 +1,5 @@
-//! From the traits of this crate to the generated ones: the simple form calls
-//! the codec once, the batch form once for each item of a packed list.
+//! Implements the generated traits with the traits of this crate. The simple form calls the codec once, the
+//! batch form once for each item of a packed list.
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -11,18 +11,19 @@ use crate::bindings::value::exports::ktables::codec::{value_codec, value_codec_b
 use crate::bindings::{Packed, SlotError};
 use crate::{CodecError, Context, Encoded, GroupScheme, Header, Info, KeyCodec, Plugin, ValueCodec};
 
-/// Where the one instance of a codec lives.
+/// The storage of a component's only codec.
 pub type Slot<T> = OnceLock<T>;
 
-/// Reaches the one instance of a codec in its component.
+/// Gives access to a component's only codec.
 pub trait Instance: Sized + 'static {
-    /// The static that holds it.
+    /// Returns the static that stores the codec.
     fn slot() -> &'static Slot<Self>;
 
-    /// What to take where the host configured nothing.
+    /// Creates the codec if the host calls it without configuring it. Panics if the codec needs a
+    /// configuration.
     fn unconfigured() -> Self;
 
-    /// The instance itself.
+    /// Returns the codec. The first call creates it, unless it was configured.
     fn get() -> &'static Self {
         Self::slot().get_or_init(|| {
             crate::log::report_panics();
@@ -31,12 +32,12 @@ pub trait Instance: Sized + 'static {
     }
 }
 
-/// A [`ValueCodec`] behind the generated traits.
+/// Implements the generated traits with a [`ValueCodec`].
 #[derive(Debug)]
 pub struct ValueAdapter<T>(PhantomData<T>);
 
 impl<T: ValueCodec> ValueAdapter<T> {
-    /// Named by the macro outside WebAssembly, to check the bound.
+    /// Used by the macro outside WebAssembly, to check the trait bound.
     pub const IMPLEMENTED: () = ();
 }
 
@@ -53,36 +54,36 @@ impl<T: ValueCodec + Instance> value_codec::Guest for ValueAdapter<T> {
 impl<T: ValueCodec + Instance> value_codec_batch::Guest for ValueAdapter<T> {
     fn decode(raw: Packed, headers: Vec<Vec<Header>>) -> value_codec_batch::Decoded {
         let codec = T::get();
-        let mut out = Slots::with_capacity_of(&raw);
+        let mut answers = BatchAnswers::with_capacity_of(&raw);
         for (index, item) in items(&raw).enumerate() {
             let headers = headers.get(index).map_or(&[][..], Vec::as_slice);
-            out.push(codec.decode(item, headers).as_deref().map(str::as_bytes).map_err(Clone::clone));
+            answers.push(codec.decode(item, headers).as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
-        value_codec_batch::Decoded { values: out.packed, errors: out.errors }
+        value_codec_batch::Decoded { values: answers.packed, errors: answers.errors }
     }
 
     fn encode(values: Packed) -> value_codec_batch::EncodedValues {
         let codec = T::get();
-        let mut out = Slots::with_capacity_of(&values);
+        let mut answers = BatchAnswers::with_capacity_of(&values);
         let mut headers = Vec::new();
         for item in items(&values) {
-            let encoded = text(item).and_then(|value| codec.encode(value));
-            out.push(encoded.as_ref().map(|e| e.raw.as_slice()).map_err(Clone::clone));
+            let encoded = parse_text(item).and_then(|value| codec.encode(value));
+            answers.push(encoded.as_ref().map(|e| e.raw.as_slice()).map_err(Clone::clone));
             headers.push(encoded.map_or_else(|_| Vec::new(), |e| e.headers));
         }
         if headers.iter().all(Vec::is_empty) {
             headers.clear();
         }
-        value_codec_batch::EncodedValues { raw: out.packed, headers, errors: out.errors }
+        value_codec_batch::EncodedValues { raw: answers.packed, headers, errors: answers.errors }
     }
 }
 
-/// A [`KeyCodec`] behind the generated traits.
+/// Implements the generated traits with a [`KeyCodec`].
 #[derive(Debug)]
 pub struct KeyAdapter<T>(PhantomData<T>);
 
 impl<T: KeyCodec> KeyAdapter<T> {
-    /// Named by the macro outside WebAssembly, to check the bound.
+    /// Used by the macro outside WebAssembly, to check the trait bound.
     pub const IMPLEMENTED: () = ();
 }
 
@@ -99,30 +100,30 @@ impl<T: KeyCodec + Instance> key_codec::Guest for KeyAdapter<T> {
 impl<T: KeyCodec + Instance> key_codec_batch::Guest for KeyAdapter<T> {
     fn decode(raw: Packed) -> key_codec_batch::Converted {
         let codec = T::get();
-        let mut out = Slots::with_capacity_of(&raw);
+        let mut answers = BatchAnswers::with_capacity_of(&raw);
         for item in items(&raw) {
-            out.push(codec.decode_key(item).as_deref().map(str::as_bytes).map_err(Clone::clone));
+            answers.push(codec.decode_key(item).as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
-        key_codec_batch::Converted { keys: out.packed, errors: out.errors }
+        key_codec_batch::Converted { keys: answers.packed, errors: answers.errors }
     }
 
     fn encode(keys: Packed) -> key_codec_batch::Converted {
         let codec = T::get();
-        let mut out = Slots::with_capacity_of(&keys);
+        let mut answers = BatchAnswers::with_capacity_of(&keys);
         for item in items(&keys) {
-            let raw = text(item).and_then(|key| codec.encode_key(key));
-            out.push(raw.as_deref().map_err(Clone::clone));
+            let raw = parse_text(item).and_then(|key| codec.encode_key(key));
+            answers.push(raw.as_deref().map_err(Clone::clone));
         }
-        key_codec_batch::Converted { keys: out.packed, errors: out.errors }
+        key_codec_batch::Converted { keys: answers.packed, errors: answers.errors }
     }
 }
 
-/// A [`GroupScheme`] behind the generated traits.
+/// Implements the generated traits with a [`GroupScheme`].
 #[derive(Debug)]
 pub struct SchemeAdapter<T>(PhantomData<T>);
 
 impl<T: GroupScheme> SchemeAdapter<T> {
-    /// Named by the macro outside WebAssembly, to check the bound.
+    /// Used by the macro outside WebAssembly, to check the trait bound.
     pub const IMPLEMENTED: () = ();
 }
 
@@ -140,13 +141,13 @@ impl<T: GroupScheme + Instance> group_scheme::Guest for SchemeAdapter<T> {
 impl<T: GroupScheme + Instance> group_scheme_batch::Guest for SchemeAdapter<T> {
     fn split(keys: Packed) -> group_scheme_batch::SplitKeys {
         let scheme = T::get();
-        let mut groups = Slots::with_capacity_of(&keys);
-        let mut members = Slots::with_capacity_of(&keys);
+        let mut groups = BatchAnswers::with_capacity_of(&keys);
+        let mut members = BatchAnswers::with_capacity_of(&keys);
         let mut foreign = Vec::new();
         for (index, item) in items(&keys).enumerate() {
-            let pair = text(item).ok().and_then(|key| scheme.split(key));
+            let pair = parse_text(item).ok().and_then(|key| scheme.split(key));
             if pair.is_none() {
-                foreign.push(offset(index));
+                foreign.push(to_u32(index));
             }
             groups.push(Ok(pair.as_ref().map_or(&[][..], |p| p.group.as_bytes())));
             members.push(Ok(pair.as_ref().map_or(&[][..], |p| p.member.as_bytes())));
@@ -156,22 +157,22 @@ impl<T: GroupScheme + Instance> group_scheme_batch::Guest for SchemeAdapter<T> {
 
     fn join(groups: Packed, members: Packed) -> group_scheme_batch::JoinedKeys {
         let scheme = T::get();
-        let mut out = Slots::with_capacity_of(&groups);
+        let mut answers = BatchAnswers::with_capacity_of(&groups);
         for (group, member) in items(&groups).zip(items(&members)) {
-            let key =
-                text(group).and_then(|group| text(member).and_then(|member| scheme.join(group, member)));
-            out.push(key.as_deref().map(str::as_bytes).map_err(Clone::clone));
+            let key = parse_text(group)
+                .and_then(|group| parse_text(member).and_then(|member| scheme.join(group, member)));
+            answers.push(key.as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
-        group_scheme_batch::JoinedKeys { keys: out.packed, errors: out.errors }
+        group_scheme_batch::JoinedKeys { keys: answers.packed, errors: answers.errors }
     }
 }
 
-/// A [`Plugin`] behind the generated trait.
+/// Implements the generated trait with a [`Plugin`].
 #[derive(Debug)]
 pub struct PluginAdapter<T>(PhantomData<T>);
 
 impl<T: Plugin> PluginAdapter<T> {
-    /// Named by the macro outside WebAssembly, to check the bound.
+    /// Used by the macro outside WebAssembly, to check the trait bound.
     pub const IMPLEMENTED: () = ();
 }
 
@@ -184,18 +185,18 @@ impl<T: Plugin + Instance> plugin::Guest for PluginAdapter<T> {
         crate::log::report_panics();
         let plugin::Context { topic, role, config } = context;
         let codec = T::configure(&Context { topic, role, config })?;
-        T::slot().set(codec).map_err(|_| "`configure` was called twice".to_owned())
+        T::slot().set(codec).map_err(|_| "the host called `configure` twice".to_owned())
     }
 }
 
-/// The slots of a batch's answer.
-struct Slots {
+/// The answers for a batch: a packed item for each, which is empty for an item with an error.
+struct BatchAnswers {
     packed: Packed,
     errors: Vec<SlotError>,
 }
 
-impl Slots {
-    /// Room for answers about as long as what they answer.
+impl BatchAnswers {
+    /// Creates an empty list, with capacity for answers that are about as long as these items.
     fn with_capacity_of(items: &Packed) -> Self {
         let packed = Packed {
             bytes: Vec::with_capacity(items.bytes.len()),
@@ -208,11 +209,11 @@ impl Slots {
         match item {
             Ok(bytes) => self.packed.bytes.extend_from_slice(bytes),
             Err(error) => {
-                let index = offset(self.packed.ends.len());
+                let index = to_u32(self.packed.ends.len());
                 self.errors.push(SlotError { index, error });
             }
         }
-        self.packed.ends.push(offset(self.packed.bytes.len()));
+        self.packed.ends.push(to_u32(self.packed.bytes.len()));
     }
 }
 
@@ -226,13 +227,13 @@ fn items(packed: &Packed) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn text(item: &[u8]) -> Result<&str, CodecError> {
+fn parse_text(item: &[u8]) -> Result<&str, CodecError> {
     std::str::from_utf8(item).map_err(|error| CodecError::Malformed(format!("not UTF-8: {error}")))
 }
 
-/// A position in a packed list. A component's memory has 32-bit addresses, so
-/// none is too large.
-fn offset(position: usize) -> u32 {
+/// Converts a position in a packed list.
+fn to_u32(position: usize) -> u32 {
+    // OK because a component's memory has 32-bit addresses.
     u32::try_from(position).expect("a component's memory has 32-bit addresses")
 }
 
@@ -246,7 +247,7 @@ mod tests {
 
     impl ValueCodec for Upper {
         fn decode<'a>(&self, raw: &'a [u8], headers: &[Header]) -> Result<Cow<'a, str>, CodecError> {
-            let text = text(raw)?;
+            let text = parse_text(raw)?;
             if text == "bad" {
                 return Err(CodecError::Invalid("bad".to_owned()));
             }
@@ -257,13 +258,13 @@ mod tests {
     crate::export!(Upper: ValueCodec);
 
     fn pack(items: &[&str]) -> Packed {
-        let mut slots = Slots { packed: Packed { bytes: vec![], ends: vec![] }, errors: vec![] };
-        items.iter().for_each(|item| slots.push(Ok(item.as_bytes())));
-        slots.packed
+        let mut answers = BatchAnswers { packed: Packed { bytes: vec![], ends: vec![] }, errors: vec![] };
+        items.iter().for_each(|item| answers.push(Ok(item.as_bytes())));
+        answers.packed
     }
 
     #[test]
-    fn a_batch_answers_as_many_items_and_names_the_bad_ones() {
+    fn a_batch_has_an_answer_for_each_item_and_the_indices_of_errors() {
         use value_codec_batch::Guest as _;
         let answer = ValueAdapter::<Upper>::decode(pack(&["a", "bad", "", "c"]), Vec::new());
         let values: Vec<_> = items(&answer.values).collect();
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_reach_their_item() {
+    fn each_item_is_decoded_with_its_headers() {
         use value_codec_batch::Guest as _;
         let header = Header { name: "h".to_owned(), value: None };
         let answer = ValueAdapter::<Upper>::decode(pack(&["a", "b"]), vec![vec![], vec![header]]);
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn encode_is_unsupported_unless_written() {
+    fn encode_is_unsupported_unless_implemented() {
         use value_codec::Guest as _;
         assert!(matches!(ValueAdapter::<Upper>::encode("1".to_owned()), Err(CodecError::Unsupported(_))));
     }

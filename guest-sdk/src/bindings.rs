@@ -1,6 +1,5 @@
-//! The generated bindings, one module for each pair of interfaces, so that a
-//! component exports only what it implements. Nothing here is written by hand
-//! but the worlds and the conversions at the end.
+//! The generated bindings: one module for each pair of interfaces, so that a component exports only what it
+//! implements. Only the worlds, and the conversions at the end, are written by hand.
 
 #![allow(
     missing_docs,
@@ -89,14 +88,14 @@ pub mod logging {
 pub use plugin::exports::ktables::codec::plugin::{Info, Role};
 pub use value::ktables::codec::types::{CodecError, Encoded, Header, Packed, SlotError};
 
-/// A value without headers.
+/// Creates a value without headers.
 impl<const N: usize> From<[u8; N]> for Encoded {
     fn from(raw: [u8; N]) -> Self {
         raw.to_vec().into()
     }
 }
 
-/// A value without headers.
+/// Creates a value without headers.
 impl From<Vec<u8>> for Encoded {
     fn from(raw: Vec<u8>) -> Self {
         Self { raw, headers: Vec::new() }

@@ -1,105 +1,102 @@
-//! The traits a codec implements. Ordinary Rust: nothing here knows of
-//! WebAssembly.
+//! The traits that codecs implement. They are ordinary Rust, and independent of WebAssembly.
 
 use std::borrow::Cow;
 
 use crate::{CodecError, Encoded, Header, Info, Role};
 
-/// Between the bytes of a record's value and JSON text.
+/// Converts between the bytes of record values and JSON text.
 pub trait ValueCodec {
-    /// The JSON text of a value.
+    /// Decodes the bytes of a value to JSON text.
     ///
-    /// Text that already stands in `raw` can be borrowed: a codec that only
-    /// checks copies nothing. `raw` may be empty; a record with a null value is
-    /// a delete and does not come here. `headers` is empty unless
-    /// [`Plugin::describe`] asks for headers.
+    /// The result may borrow from `raw`, so a codec that only checks text copies nothing. `raw` may be empty.
+    /// Records with a null value (tombstones) do not reach the codec. `headers` is empty unless
+    /// [`Plugin::describe`] requests headers.
     ///
     /// # Errors
     ///
-    /// A [`CodecError`] rejects the record; its text is shown to people.
+    /// A [`CodecError`] rejects the record, and users see its text.
     fn decode<'a>(&self, raw: &'a [u8], headers: &[Header]) -> Result<Cow<'a, str>, CodecError>;
 
-    /// The bytes of a value given as JSON text. By default the host decodes the
-    /// answer again and publishes only what gives the same JSON back.
+    /// Encodes JSON text to the bytes of a value. By default, the host decodes the result again, and writes
+    /// it only if it gives the same JSON.
     ///
     /// # Errors
     ///
-    /// A [`CodecError`] refuses the write. The default is for decode-only
-    /// codecs: always [`CodecError::Unsupported`].
+    /// A [`CodecError`] refuses the write. The default implementation is for codecs that only decode: it
+    /// always returns [`CodecError::Unsupported`].
     fn encode(&self, value: &str) -> Result<Encoded, CodecError> {
         let _ = value;
         Err(CodecError::Unsupported("this codec only decodes".to_owned()))
     }
 }
 
-/// Between the bytes of a record's key and text.
+/// Converts between the bytes of record keys and text.
 ///
-/// `encode_key(decode_key(raw))` must give `raw` back: Kafka compacts by the bytes, a
-/// table looks up by the text. The host rejects other records as
-/// `non-canonical key`.
+/// `encode_key(decode_key(raw))` must return `raw`, because Kafka compacts by the bytes, and a table looks
+/// keys up by the text. The host rejects other records as `non-canonical key`.
 pub trait KeyCodec {
-    /// The text of a key. `raw` may be empty; it is never a null key.
+    /// Decodes the bytes of a key to text. `raw` may be empty. Records with a null key do not reach the
+    /// codec.
     ///
     /// # Errors
     ///
-    /// A [`CodecError`] rejects the record; its text is shown to people.
+    /// A [`CodecError`] rejects the record, and users see its text.
     fn decode_key<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError>;
 
-    /// The bytes of a key.
+    /// Encodes the text of a key to bytes.
     ///
     /// # Errors
     ///
-    /// A [`CodecError`] says that no record can have this key.
+    /// A [`CodecError`] if no record can have this key.
     fn encode_key<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError>;
 }
 
-/// A key seen as a member of a group.
+/// A key, split into a group and a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupKey<'a> {
-    /// The group's name.
+    /// The name of the group.
     pub group: Cow<'a, str>,
-    /// The member's name, unique within its group.
+    /// The name of the member, unique within its group.
     pub member: Cow<'a, str>,
 }
 
 impl<'a> GroupKey<'a> {
-    /// A member of a group.
+    /// Creates a pair of a group and a member.
     pub fn new(group: impl Into<Cow<'a, str>>, member: impl Into<Cow<'a, str>>) -> Self {
         Self { group: group.into(), member: member.into() }
     }
 }
 
-/// Between a flat key and the pair of a group and a member.
+/// Converts between keys and pairs of a group and a member.
 ///
-/// `join(split(key))` must give the key back, else the host takes the key for a
-/// foreign one.
+/// `join(split(key))` must return the key. Otherwise the host treats the key as foreign.
 pub trait GroupScheme {
-    /// The pair that a key stands for; `None` for a foreign key, one that does
-    /// not belong to this scheme.
+    /// Splits a key into group and member. Returns `None` for a foreign key: one that does not belong to this
+    /// scheme.
     fn split<'a>(&self, key: &'a str) -> Option<GroupKey<'a>>;
 
-    /// The key of a pair.
+    /// Joins group and member to a key.
     ///
     /// # Errors
     ///
-    /// A [`CodecError`] says that this pair has no key.
+    /// A [`CodecError`] if this pair has no key.
     fn join(&self, group: &str, member: &str) -> Result<String, CodecError>;
 }
 
-/// What an instance of a component is made for.
+/// What the host uses an instance of a component for.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The topic whose records it will see.
+    /// The topic whose records the instance will receive.
     pub topic: String,
-    /// What it will be asked to do.
+    /// Whether the host uses the instance for values, for keys or for groups.
     pub role: Role,
-    /// The user's configuration: JSON text, `{}` where none is given.
+    /// The user's configuration: JSON text, `{}` if the user gives none.
     pub config: String,
 }
 
-/// Optional: what a component says of itself, and how it is configured.
+/// Describes a component, and creates its codec from a configuration. Optional.
 ///
-/// A codec without it is made by its [`Default`].
+/// A codec that does not implement it is created with [`Default`].
 ///
 /// ```
 /// use ktables_guest::{Context, Info, Plugin};
@@ -113,8 +110,8 @@ pub struct Context {
 ///         Info { name: "scaled".to_owned(), version: "1.0".to_owned(), wants_headers: false }
 ///     }
 ///
-///     /// `context.config` is JSON text; serde's `#[serde(default, deny_unknown_fields)]`
-///     /// makes the most of it.
+///     /// `context.config` is JSON text. A type with `#[serde(default, deny_unknown_fields)]` is a
+///     /// convenient way to parse it.
 ///     fn configure(context: &Context) -> Result<Self, String> {
 ///         match context.config.as_str() {
 ///             "{}" => Ok(Self { factor: 1 }),
@@ -124,14 +121,14 @@ pub struct Context {
 /// }
 /// ```
 pub trait Plugin: Sized {
-    /// A name, a version, and whether [`ValueCodec::decode`] is to get headers.
+    /// Returns the name and the version of the component, and whether [`ValueCodec::decode`] needs the
+    /// headers of records.
     fn describe() -> Info;
 
-    /// Makes the codec from the user's configuration.
+    /// Creates the codec from the user's configuration.
     ///
     /// # Errors
     ///
-    /// The text is shown to the user, and the table does not start: say what is
-    /// wrong with which setting.
+    /// A text for the user, which should say which setting is wrong, and why. The table does not start.
     fn configure(context: &Context) -> Result<Self, String>;
 }

@@ -1,20 +1,19 @@
-//! The macro that turns a type into a component.
+//! The macro that exports a type as a component.
 
 /// Exports a type as a component: `export!(MyCodec: ValueCodec)`.
 ///
-/// Any of [`ValueCodec`](crate::ValueCodec), [`KeyCodec`](crate::KeyCodec) and
-/// [`GroupScheme`](crate::GroupScheme), in any number, separated by commas. A
-/// type that takes a configuration names [`Plugin`](crate::Plugin) first:
-/// `export!(MyCodec: Plugin, ValueCodec, KeyCodec)`; others need [`Default`].
+/// The list contains the traits that the type implements, separated by commas:
+/// [`ValueCodec`](crate::ValueCodec), [`KeyCodec`](crate::KeyCodec), [`GroupScheme`](crate::GroupScheme). A
+/// type that takes a configuration lists [`Plugin`](crate::Plugin) first:
+/// `export!(MyCodec: Plugin, ValueCodec, KeyCodec)`. Other types need [`Default`].
 ///
-/// Once in a crate, which has `crate-type = ["cdylib"]` (with `"rlib"` beside
-/// it, its tests can be elsewhere too). Outside WebAssembly the macro only checks
-/// that the traits are there.
+/// A crate may use the macro only once, and needs `crate-type = ["cdylib"]`. Add `"rlib"` for tests outside
+/// of the crate. Outside WebAssembly, the macro only checks that the type implements the traits.
 #[macro_export]
 macro_rules! export {
     ($codec:ident: Plugin $(, $interface:ident)* $(,)?) => {
         $crate::__export_all!(
-            $codec, panic!("the host called a codec before `configure`"), Plugin $($interface)*
+            $codec, panic!("the host called the codec before `configure`"), Plugin $($interface)*
         );
     };
     ($codec:ident: $($interface:ident),+ $(,)?) => {
@@ -58,7 +57,8 @@ macro_rules! __export_interface {
     };
     ($codec:ident $other:ident) => {
         ::core::compile_error!(concat!(
-            "`", stringify!($other), "` is none of Plugin (first), ValueCodec, KeyCodec, GroupScheme"
+            "`", stringify!($other),
+            "` cannot be exported: expected Plugin (first), ValueCodec, KeyCodec or GroupScheme"
         ));
     };
 }

@@ -1,17 +1,16 @@
-//! Write a codec for ktables in Rust.
+//! The SDK for ktables codecs in Rust.
 //!
-//! A codec turns the bytes of a Kafka record into JSON text and back. Implement
-//! a trait, name it in [`export!`], build for `wasm32-unknown-unknown`, and turn
-//! the result into a component with `ktables codec build`. The component imports
-//! nothing but the host's log, and exports the one-record and the batch form of
-//! each interface.
+//! A codec converts between the bytes of Kafka records and JSON text. Implement a trait, list it in
+//! [`export!`], build for `wasm32-unknown-unknown`, and convert the result to a component with
+//! `ktables codec build`. The component imports nothing but the host's log, and exports both forms of each
+//! interface: one record per call, and many records per call.
 //!
 //! | implement | for |
 //! |---|---|
 //! | [`ValueCodec`] | record values: bytes to JSON text and back |
 //! | [`KeyCodec`] | record keys: bytes to text and back |
-//! | [`GroupScheme`] | keys that name a member of a group |
-//! | [`Plugin`] | a name and a version, the user's configuration, record headers |
+//! | [`GroupScheme`] | keys that consist of a group and a member |
+//! | [`Plugin`] | a name and a version, a configuration, headers of records |
 //!
 //! # Example
 //!
@@ -42,7 +41,7 @@
 //!
 //! ktables_guest::export!(Counter: ValueCodec);
 //!
-//! // The trait is ordinary Rust: its tests run natively, without WebAssembly.
+//! // The trait is ordinary Rust, so tests run natively, without WebAssembly.
 //! # fn main() {
 //! assert_eq!(Counter.decode(&[0, 0, 1, 0], &[]).unwrap(), "256");
 //! assert_eq!(Counter.encode("256").unwrap().raw, [0, 0, 1, 0]);
@@ -52,12 +51,12 @@
 //!
 //! # Rules for codecs
 //!
-//! - **Pure**: the same bytes give the same answer, whatever came before. The
-//!   host runs several instances and replaces any of them at any time.
-//! - **Errors reject one record** and are shown to people: say what was expected,
-//!   what was found, and where.
-//! - **A panic is a fault**: the host throws the instance away, rejects the
-//!   record, and shows the panic's message.
+//! - **Codecs are pure**: the same bytes give the same answer, independent of earlier calls. The host runs
+//!   several instances at once, and may replace any of them at any time.
+//! - **An error rejects one record**, and users see its text: say what was expected, what was found, and
+//!   where.
+//! - **A panic is a fault**: the host drops the instance, rejects the record, and shows the message of the
+//!   panic.
 
 mod adapter;
 mod bindings;
@@ -71,7 +70,7 @@ pub use codec::{Context, GroupKey, GroupScheme, KeyCodec, Plugin, ValueCodec};
 pub use json::check_json;
 pub use log::{Level, log};
 
-/// What [`export!`] expands to; not for use by hand.
+/// The items that the expansion of [`export!`] uses. Not for other uses.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::adapter::{Instance, KeyAdapter, PluginAdapter, SchemeAdapter, Slot, ValueAdapter};

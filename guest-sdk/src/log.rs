@@ -1,22 +1,22 @@
-//! Messages to the host's log, and panics among them.
+//! Writes messages, and the messages of panics, to the host's log.
 
-/// How much a message matters.
+/// The severity of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Detail for the author of the component.
+    /// Details for the author of the component.
     Trace,
-    /// Detail for whoever looks for a fault.
+    /// Details for finding the cause of a problem.
     Debug,
-    /// Worth knowing.
+    /// Useful information.
     Info,
-    /// Something is not as it should be; work goes on.
+    /// Something is wrong, but the codec continues.
     Warn,
     /// Something failed.
     Error,
 }
 
-/// Writes to the host's log, under the component's name. Outside a component
-/// (in native tests) it does nothing.
+/// Writes a message to the host's log, which shows it with the name of the component. Does nothing outside of
+/// a component, such as in native tests.
 pub fn log(level: Level, message: &str) {
     #[cfg(target_family = "wasm")]
     {
@@ -34,7 +34,7 @@ pub fn log(level: Level, message: &str) {
     let _ = (level, message);
 }
 
-/// Sends panic messages to the host, which shows them with the fault.
+/// Installs a panic hook that sends the message to the host, which shows it with the fault.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }

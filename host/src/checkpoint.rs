@@ -1,28 +1,29 @@
-//! A checkpoint: the records of a topic kept in a local folder, so that a table that starts
-//! again reads from the log only what came since.
+//! Checkpoints: the records of a topic in a local folder. A table that starts with a checkpoint reads only
+//! newer records from the log.
 //!
 //! ```text
-//! DIR/checkpoint.json             what there is, how far it reaches, as of when
+//! DIR/checkpoint.json             the manifest: segments, positions, and the time they are complete as of
 //! DIR/PARTITION-OFFSET-NUMBER.log segments, in the directory log's format
-//! DIR/lock                        held by the table that writes it
+//! DIR/lock                        locked by the table that writes the checkpoint
 //! ```
 //!
-//! Records are kept raw, so that another codec can be loaded from them. They are appended
-//! as they stream past, and compacted in the background: of each raw key the newest record
-//! stays, and if that was rejected, the newest one that was not.
+//! Records are stored raw, so that another codec can decode them. They are appended as the table applies
+//! them, and compacted in the background: compaction keeps the newest record of each raw key and, if that
+//! record was rejected, also the newest one that was accepted.
 //!
 //! Invariants:
-//! - The manifest names each segment with its length and checksum, and is replaced as a
-//!   whole after they are on the disk: what it does not name is not there, so a process may
-//!   be killed at any time.
-//! - It is not written before the table is complete, and says as of when it is: a record
-//!   above its positions came later. As long as the log keeps tombstones for longer than
-//!   that is ago, or was before it was said anew, none can be missed.
-//! - What compaction drops is gone for a codec that would accept less than the one that
-//!   kept it, as if the broker had compacted.
-//! - Whatever is wrong with a checkpoint, the table replays its topic, and says why.
+//! - The manifest names each segment with its length and checksum, and is replaced as a whole after the
+//!   segments are on the disk. Bytes that it does not name are ignored, so the process may be killed at any
+//!   time.
+//! - The manifest is first written when the table is complete, and holds the time as of which it is
+//!   complete: records above its positions are later. No tombstone can be missed as long as the log keeps
+//!   tombstones for longer than the age of the checkpoint, now and at every earlier time when a table
+//!   continued it.
+//! - A record that compaction dropped is lost to a codec that accepts less than the codec that was used
+//!   when the record was written, just as if the broker had compacted the topic.
+//! - If anything is wrong with a checkpoint, the table replays its topic and reports the reason.
 //!
-//! Knows nothing of codecs and tables.
+//! This module knows nothing of codecs and tables.
 
 mod compact;
 mod error;
@@ -43,23 +44,23 @@ pub(crate) use writer::{CheckpointRecord, CheckpointWriter};
 use crate::log::{Offset, Partition};
 use crate::private;
 use manifest::Manifest;
-use segment::verified;
+use segment::read_verified;
 
-/// A folder with a checkpoint, or for one, that nobody else uses.
+/// A folder that holds a checkpoint or will hold one, locked against other users.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     folder: PathBuf,
-    /// Locked while this lives.
+    /// Locked as long as this value exists.
     lock: File,
 }
 
 impl Checkpoint {
-    /// Opens a folder, which is made if it is not there.
+    /// Opens and locks a folder. Creates it if it does not exist.
     pub(crate) fn open(folder: &Path) -> Result<Self, CheckpointError> {
         if !private::claim_folder(folder).map_err(CheckpointError::io("create", folder))? {
             let reason = format!(
-                "its folder {0} is open to other users, so that what is in it may be theirs: delete it (rm -r \
-                 {0}), it is made again",
+                "other users have access to its folder {0} and may have changed its files: delete the folder \
+                 (rm -r {0}); the table creates it again",
                 folder.display()
             );
             return Err(CheckpointError::Unfit { reason });
@@ -68,7 +69,7 @@ impl Checkpoint {
         let lock = private::create_options().truncate(false).open(&path);
         let lock = lock.map_err(CheckpointError::io("open", &path))?;
         match lock.try_lock() {
-            // One that was removed meanwhile keeps nobody out.
+            // Somebody removed the file meanwhile, so its lock protects nothing.
             Ok(()) if !is_at(&lock, &path) => Self::open(folder),
             Ok(()) => Ok(Self { folder: folder.to_owned(), lock }),
             Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::Used { folder: folder.to_owned() }),
@@ -76,7 +77,7 @@ impl Checkpoint {
         }
     }
 
-    /// Fails if somebody has removed the lock, so that others may use the folder.
+    /// Fails if somebody has removed the lock file: then others may use the folder.
     pub(crate) fn check_lock(&self) -> Result<(), CheckpointError> {
         match is_at(&self.lock, &self.folder.join("lock")) {
             true => Ok(()),
@@ -84,51 +85,53 @@ impl Checkpoint {
         }
     }
 
-    /// What there is, if it is sound as far as can be seen without reading it.
+    /// Reads the manifest and checks that it is intact and fits the request. The segments are checked when
+    /// they are read.
     pub(crate) fn load(&self, wanted: &Wanted<'_>) -> Result<Loaded, CheckpointError> {
         Loaded::new(&self.folder, Manifest::read(&self.folder)?, wanted)
     }
 }
 
-/// What a checkpoint holds.
+/// A summary of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointInfo {
     /// The topic's name.
     pub topic: String,
     /// The topic's identity.
     pub topic_id: String,
-    /// As of when it is complete.
+    /// The time as of which it is complete: it has all records that the topic held then.
     pub as_of: SystemTime,
-    /// Whether records are kept with their headers.
+    /// Whether its records have headers.
     pub headers: bool,
-    /// How far it reaches, by partition.
+    /// For each partition, the offset up to which it has all records.
     pub positions: Vec<(Partition, Offset)>,
-    /// The records in it, of which some may be replaced by others.
+    /// The number of records, including records that newer ones replace and that are not compacted yet.
     pub records: u64,
-    /// What they take on the disk.
+    /// The size of all records on the disk, in bytes.
     pub bytes: u64,
 }
 
-/// Reads a whole checkpoint, and checks every byte of it.
+/// Reads a whole checkpoint, verifies every byte of it, and returns a summary. A table may be writing it.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] says what is wrong with it, and where.
+/// [`CheckpointError`] if the checkpoint does not exist, cannot be read, or is damaged; it names the file.
 pub fn inspect(folder: &Path) -> Result<CheckpointInfo, CheckpointError> {
     let mut manifest = Manifest::read(folder)?;
     loop {
-        let mut segments = manifest.partitions.iter().flat_map(|partition| &partition.segments);
-        let Err(error) = segments.try_for_each(|segment| verified(folder, segment).map(drop)) else { break };
-        // A table that writes it may have replaced what is looked at.
+        let mut segments = manifest.partitions.iter().flat_map(|state| &state.segments);
+        let verified = segments.try_for_each(|segment| read_verified(folder, segment).map(drop));
+        let Err(error) = verified else { break };
+        // A table may have replaced the segments meanwhile.
         match Manifest::read(folder)? {
             newer if newer != manifest => manifest = newer,
             _ => return Err(error),
         }
     }
-    let records = manifest.partitions.iter().flat_map(|partition| &partition.segments);
-    let records = records.map(|segment| segment.records).sum();
+    let segments = manifest.partitions.iter().flat_map(|state| &state.segments);
+    let records = segments.map(|segment| segment.records).sum();
     let bytes = manifest.bytes();
-    let position = |partition: &manifest::PartitionState| (partition.partition, partition.position);
+    let position = |state: &manifest::PartitionState| (state.partition, state.position);
     Ok(CheckpointInfo {
         positions: manifest.partitions.iter().map(position).collect(),
         topic: manifest.topic,
@@ -140,14 +143,14 @@ pub fn inspect(folder: &Path) -> Result<CheckpointInfo, CheckpointError> {
     })
 }
 
-/// Removes a checkpoint, and its folder if nothing else is in it.
+/// Removes a checkpoint, and its folder if the folder is empty then.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::Missing`] if there is none, [`CheckpointError::Used`] if a table
-/// writes it.
+/// [`CheckpointError::Missing`] if there is no checkpoint, [`CheckpointError::Used`] if a table is writing
+/// it.
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
-    if !folder.join(manifest::FILE).exists() && segment::files(folder)?.is_empty() {
+    if !folder.join(manifest::FILE_NAME).exists() && segment::list_files(folder)?.is_empty() {
         return Err(CheckpointError::Missing { folder: folder.to_owned() });
     }
     let checkpoint = Checkpoint::open(folder)?;
@@ -155,21 +158,21 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     let lock = folder.join("lock");
     fs::remove_file(&lock).map_err(CheckpointError::io("remove", &lock))?;
     drop(checkpoint);
-    // Something else may be in it.
+    // OK to ignore: the folder may hold other files.
     let _ = fs::remove_dir(folder);
     Ok(())
 }
 
-/// Whether this file is the one at this path.
+/// Whether `path` leads to this open file.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     file.metadata().map(identity).ok() == fs::metadata(path).map(identity).ok()
 }
 
-/// Removes the manifest, then everything that it named.
+/// Removes the manifest, then all segments.
 fn clear(folder: &Path) -> Result<(), CheckpointError> {
-    let own = [manifest::FILE, manifest::DRAFT].map(|name| folder.join(name));
-    for path in own.into_iter().chain(segment::files(folder)?) {
+    let manifests = [manifest::FILE_NAME, manifest::DRAFT_NAME].map(|name| folder.join(name));
+    for path in manifests.into_iter().chain(segment::list_files(folder)?) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(CheckpointError::io("remove", &path)(error));
@@ -180,9 +183,9 @@ fn clear(folder: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Reads a manifest's bytes, for fuzzers.
+/// Parses the bytes of a manifest, for fuzzers.
 #[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 pub(crate) fn parse_manifest(bytes: &[u8], path: &Path) {
-    // Either is an answer.
+    // OK to ignore: fuzzers look for panics only.
     let _ = Manifest::parse(bytes, path);
 }

@@ -1,14 +1,13 @@
-//! Codecs convert between the bytes of records and what a table holds.
+//! Codecs convert between the bytes of records and the text that tables hold.
 //!
-//! A codec is called for batches, on a codec worker, never on a thread of the caller's runtime. It has
-//! three outcomes that are never mixed: an item has an answer; an item is rejected ([`RejectReason`],
-//! which says whether the codec *returned* an error or *faulted*); or the host failed
-//! ([`HostFailure`]), for which no record is blamed. If a codec faults over several items
-//! ([`CodecFailure::Fault`]), its caller tries them one by one, and lets others use the worker in
-//! between.
+//! Codecs are called with batches, on a codec worker, never on a thread of the caller's runtime. A call has
+//! three outcomes, which are never mixed: an item is converted; an item is rejected ([`RejectReason`], which
+//! says whether the codec *returned* an error or *faulted*); or the host failed ([`HostFailure`]), and no
+//! record is rejected for that. If a codec faults over several items ([`CodecFailure::Fault`]), the caller
+//! retries them one by one, and lets others use the worker in between.
 //!
-//! Built in are `utf8`, `bytes` and `json`, and the length-prefixed group scheme. Components implement
-//! the same traits (see [`crate::wasm`]).
+//! The built-in codecs are `utf8`, `bytes` and `json`, and the length-prefixed group scheme. Components
+//! implement the same traits (see [`crate::wasm`]).
 
 mod answers;
 mod builtin;
@@ -27,6 +26,6 @@ pub use length_prefixed::LengthPrefixed;
 pub use reject_reason::{CodecFailure, ComponentId, HostFailure, RejectKind, RejectReason};
 pub use traits::{Answers, Codec, Encoded, GroupKey, GroupScheme, KeyCodec, ValueCodec};
 
-pub(crate) use answers::{broken_contract, checked_text};
+pub(crate) use answers::{checked_text, contract_violation};
 pub(crate) use call::CheckedCodecs;
 pub(crate) use equal::json_equal;

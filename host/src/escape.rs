@@ -1,35 +1,35 @@
-//! Text from outside on its way to a terminal or a log line: what could move the cursor, begin
-//! a line, or change the order in which text is shown appears as a JSON escape, and the text is
-//! cut at a length. This is the only place that decides how.
+//! Makes text from outside safe to show in a terminal or a log line: escapes characters that could move the
+//! cursor, begin a line, or change the direction of text, as JSON does, and truncates long text. All such
+//! text passes through this module.
 
 #[cfg(feature = "cli")]
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// The longest text that is shown at once, in bytes: more says nothing to a person.
+/// The maximum length of shown text, in bytes. Nobody reads more.
 pub(crate) const SHOWN_BYTES: usize = 4 * 1024;
 
-/// The longest name that a message quotes, in bytes.
+/// The maximum length of a name that a message quotes, in bytes.
 const NAME_BYTES: usize = 256;
 
-/// Text that is safe to show on one line.
+/// Text whose `Display` is safe to show and stays on one line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OneLine<'a> {
     text: &'a str,
     limit: usize,
 }
 
-/// The text on one line, at most [`SHOWN_BYTES`] of it.
+/// Escapes text to one line, truncated to [`SHOWN_BYTES`].
 pub(crate) fn one_line(text: &str) -> OneLine<'_> {
     OneLine { text, limit: SHOWN_BYTES }
 }
 
-/// The text on one line, at most this many bytes of it.
+/// Escapes text to one line, truncated to `limit` bytes.
 pub(crate) fn one_line_within(text: &str, limit: usize) -> OneLine<'_> {
     OneLine { text, limit }
 }
 
-/// A key, a group or a name in a message.
+/// Escapes a key, a group or a name for a message, truncated to 256 bytes.
 pub(crate) fn name(text: &str) -> OneLine<'_> {
     one_line_within(text, NAME_BYTES)
 }
@@ -45,8 +45,8 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
-/// Our own message, which may have several lines: what it quotes cannot pass for a line of
-/// its own, because all lines but the first are indented.
+/// Escapes one of our own messages, which may have several lines. All lines but the first are indented, so
+/// that quoted text cannot look like another message.
 #[cfg(feature = "cli")]
 pub(crate) fn message(text: &str) -> String {
     let lines: Vec<String> = text.lines().take(SHOWN_LINES).map(|line| one_line(line).to_string()).collect();
@@ -57,19 +57,19 @@ pub(crate) fn message(text: &str) -> String {
     }
 }
 
-/// The most lines of a message.
+/// The maximum number of lines of a message.
 #[cfg(feature = "cli")]
 const SHOWN_LINES: usize = 40;
 
-/// JSON text as a terminal shows it. In JSON, control characters below U+0020 are escaped
-/// already, but for line breaks between tokens.
+/// Escapes JSON text for a terminal. The result is still the same JSON: apart from line breaks between
+/// tokens, control characters below U+0020 are already escaped in it.
 #[cfg(feature = "cli")]
 pub(crate) fn json_for_terminal(json: &str) -> Cow<'_, str> {
     if !json.chars().any(must_escape) {
         return Cow::Borrowed(json);
     }
     let mut escaped = String::with_capacity(json.len() + 16);
-    // OK because writing to a string does not fail.
+    // OK because writing to a string never fails.
     write_escaped(&mut escaped, json, must_escape).expect("a string");
     Cow::Owned(escaped)
 }
@@ -92,7 +92,7 @@ fn write_escaped(to: &mut impl Write, text: &str, escape: impl Fn(char) -> bool)
     to.write_str(rest)
 }
 
-/// Control characters, line and paragraph separators, and bidirectional controls.
+/// Whether a character is a control character, a line or paragraph separator, or a bidirectional control.
 fn must_escape(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -108,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_moves_the_cursor_is_escaped_and_the_rest_is_not() {
+    fn control_characters_are_escaped_and_others_are_not() {
         assert_eq!(one_line("a\x1b[31m\r\nb\u{9b}\u{202e}ä").to_string(), r"a\u001b[31m\r\nb\u009b\u202eä");
         assert_eq!(one_line_within("äää", 3).to_string(), "ä… (4 bytes more)");
         assert_eq!(message("a:\n- b\x07"), "a:\n    - b\\u0007");
@@ -117,13 +117,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_is_shown_has_controls(text: String, limit in 0..50_usize) {
+        fn shown_text_has_no_control_characters(text: String, limit in 0..50_usize) {
             prop_assert!(!one_line_within(&text, limit).to_string().chars().any(must_escape));
             prop_assert!(message(&text).lines().skip(1).all(|line| line.starts_with("    ")));
         }
 
         #[test]
-        fn json_stays_the_same_json(text: String) {
+        fn escaped_json_has_the_same_content(text: String) {
             let json = serde_json::to_string(&text).unwrap();
             let shown: String = serde_json::from_str(&json_for_terminal(&json)).unwrap();
             prop_assert_eq!(shown, text);

@@ -1,63 +1,63 @@
-//! Reading files that somebody else may have put there.
+//! Reads files that other users may have created or replaced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// `O_NONBLOCK` as Linux and macOS define it, for opening a FIFO without waiting for its writer.
+/// `O_NONBLOCK` as Linux and macOS define it: opening a FIFO does not wait for its writer.
 #[cfg(target_os = "linux")]
 const O_NONBLOCK: i32 = 0o4000;
 #[cfg(not(target_os = "linux"))]
 const O_NONBLOCK: i32 = 0x4;
 
-/// Opens a regular file, without waiting for the other end of a FIFO.
+/// Opens a regular file. Anything else is an error; a FIFO does not make it wait for the other end.
 pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.custom_flags(O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(no_regular_file());
+        return Err(not_a_regular_file());
     }
     Ok(file)
 }
 
-fn no_regular_file() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
+fn not_a_regular_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// Reads a regular file of at most `limit` bytes. Directories, FIFOs and devices are refused
-/// without reading from them; a larger file is refused before memory is reserved for it.
+/// Reads a regular file of at most `limit` bytes. Directories, FIFOs and devices are an error, and nothing is
+/// read from them. A larger file is an error before memory is allocated for it.
 pub(crate) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     read_open(open_regular(OpenOptions::new().read(true), path)?, limit)
 }
 
-/// The same, of a file that is open already.
+/// Reads an open file like [`read_bounded`].
 pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(no_regular_file());
+        return Err(not_a_regular_file());
     }
     let too_large = |len: u64| {
-        let reason = format!("it has {len} bytes or more, and at most {limit} are allowed");
+        let reason = format!("the file has at least {len} bytes, and the limit is {limit}");
         io::Error::new(io::ErrorKind::FileTooLarge, reason)
     };
     if metadata.len() > limit as u64 {
         return Err(too_large(metadata.len()));
     }
-    // OK because it is at most `limit`.
+    // OK because the length is at most `limit`.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(limit));
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    // It may have grown since, and files of /proc say that they are empty.
+    // The file may have grown since, and files of /proc report a length of 0.
     if bytes.len() > limit {
         return Err(too_large(bytes.len() as u64));
     }
     Ok(bytes)
 }
 
-/// The same as [`read_bounded`], of UTF-8 text.
+/// Reads a file like [`read_bounded`], which must contain UTF-8 text.
 #[cfg(feature = "cli")]
 pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read_bounded(path, limit)?)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
         std::fs::write(&path, b"12345").unwrap();
         assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
         assert_eq!(read_bounded(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        // Sparse: refused by its size, not by reading it.
+        // A sparse file: its size is checked before it is read.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(read_bounded(&path, 1 << 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         for special in [Path::new("/dev/zero"), folder.path()] {

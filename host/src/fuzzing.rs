@@ -1,20 +1,20 @@
-//! What parses bytes that nobody vouches for, each with bytes of a fuzzer. Nothing may panic, run
-//! out of memory or take long. Not for other use.
+//! The targets of the fuzzer: each passes bytes to a parser of untrusted input. None may panic, run out of
+//! memory or take long. Not for other uses.
 
 use std::path::Path;
 
-use crate::codec::{PackedAnswers, RejectKind, broken_contract};
+use crate::codec::{PackedAnswers, RejectKind, contract_violation};
 use crate::log::batch::{self, Frame};
 use crate::packed::Packed;
 
 /// Scans a component, and all code in it.
 pub fn component(bytes: &[u8]) {
-    // Either is an answer.
+    // OK to ignore: the bytes may be valid or not.
     let _ = crate::wasm::inspect(bytes);
     let _ = crate::wasm::scan_code(bytes);
 }
 
-/// Takes a packed list as a guest answers it, and looks at each item.
+/// Checks a packed list as a guest returns it, and reads each item.
 pub fn answers(bytes: &[u8]) {
     let Some((&count, rest)) = bytes.split_first() else { return };
     let (ends, items) = rest.split_at(rest.len().min(usize::from(count) * 2));
@@ -22,62 +22,60 @@ pub fn answers(bytes: &[u8]) {
     let Ok(items) = Packed::from_parts(items.to_vec(), ends.collect()) else { return };
     let len = items.len();
     let mut answers = PackedAnswers::from_parts(items, Vec::new());
-    answers.check_text(broken_contract(None));
+    answers.check_text(contract_violation(None));
     assert_eq!(answers.iter().count(), len);
-    answers.check_json(broken_contract(None));
+    answers.check_json(contract_violation(None));
     for answer in answers.iter() {
         match answer {
             Ok(json) => assert!(std::str::from_utf8(json).is_ok()),
-            Err(rejection) => {
-                assert!(matches!(rejection.kind, RejectKind::InvalidUtf8 | RejectKind::InvalidJson))
-            }
+            Err(reason) => assert!(matches!(reason.kind, RejectKind::InvalidUtf8 | RejectKind::InvalidJson)),
         }
     }
 }
 
-/// Reads the bytes of a segment: a batch, whatever its checksum, and what follows.
+/// Reads the bytes of a segment: a batch, even if its checksum is wrong, and the bytes after it.
 pub fn batches(bytes: &[u8]) {
     let base = batch::base_offset(bytes).unwrap_or(0);
     for expected in [base, 0] {
-        if let Frame::Whole { len, next } = batch::frame(bytes, expected) {
+        if let Frame::Whole { len, next } = batch::parse_frame(bytes, expected) {
             assert!(len <= bytes.len() && next > expected);
         }
         batch::contains_whole_batch(bytes, expected);
     }
-    batch::end_of_frames(bytes);
+    batch::end_of_records(bytes);
     if bytes.len() > 61 {
         let mut next = i64::MIN;
         for record in batch::records(bytes) {
             let Ok(record) = record else { break };
-            assert!(record.offset >= next, "offsets go back");
+            assert!(record.offset >= next, "offsets descend");
             next = record.offset;
             record.headers();
         }
     }
 }
 
-/// Reads a checkpoint's manifest.
+/// Reads the manifest of a checkpoint.
 pub fn manifest(bytes: &[u8]) {
     let path = Path::new("fuzzed");
     crate::checkpoint::parse_manifest(bytes, path);
-    // With a checksum that is right.
+    // With a correct checksum, so that the contents are parsed, too.
     if let Ok(text) = std::str::from_utf8(bytes) {
         let sealed = format!("{{\"crc32c\":{},\"checkpoint\":{text}}}", crc32c::crc32c(bytes));
         crate::checkpoint::parse_manifest(sealed.as_bytes(), path);
     }
 }
 
-/// Reads a configuration.
+/// Reads a configuration file.
 pub fn configuration(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         crate::cli::parse_configuration(text);
     }
 }
 
-/// A target: its name, and what it does.
+/// A target: its name and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 5] = [
     ("component", component),
     ("answers", answers),
@@ -92,24 +90,24 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::Index;
 
-    /// A change of some bytes, as files are damaged.
+    /// A mutation of a seed.
     #[derive(Debug, Clone)]
-    enum Change {
+    enum Mutation {
         Set(Index, u8),
         Flip(Index, u8),
         Cut(Index, Index),
-        Double(Index, Index),
+        Duplicate(Index, Index),
         Insert(Index, Vec<u8>),
     }
 
-    impl Change {
+    impl Mutation {
         fn any() -> impl Strategy<Value = Self> {
             let index = any::<Index>;
             prop_oneof![
                 (index(), any::<u8>()).prop_map(|(at, byte)| Self::Set(at, byte)),
                 (index(), 0..8u8).prop_map(|(at, bit)| Self::Flip(at, bit)),
                 (index(), index()).prop_map(|(from, to)| Self::Cut(from, to)),
-                (index(), index()).prop_map(|(from, to)| Self::Double(from, to)),
+                (index(), index()).prop_map(|(from, to)| Self::Duplicate(from, to)),
                 (index(), prop::collection::vec(any::<u8>(), 1..9))
                     .prop_map(|(at, new)| Self::Insert(at, new)),
             ]
@@ -131,7 +129,7 @@ mod tests {
                     bytes[at] ^= 1 << bit;
                 }
                 Self::Cut(from, to) => drop(bytes.drain(range(from, to))),
-                Self::Double(from, to) => bytes.extend_from_within(range(from, to)),
+                Self::Duplicate(from, to) => bytes.extend_from_within(range(from, to)),
                 Self::Insert(at, new) => {
                     let at = at.index(bytes.len());
                     drop(bytes.splice(at..at, new.iter().copied()));
@@ -149,14 +147,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seeds_and_what_is_made_of_them_do_no_harm(
-            which in any::<Index>(),
-            changes in prop::collection::vec(Change::any(), 0..6),
+        fn no_target_panics_on_mutated_seeds(
+            seed in any::<Index>(),
+            mutations in prop::collection::vec(Mutation::any(), 0..6),
         ) {
             for (name, target) in TARGETS {
                 let seeds = seeds(name);
-                let mut bytes = which.get(&seeds).clone();
-                changes.iter().for_each(|change| change.apply(&mut bytes));
+                let mut bytes = seed.get(&seeds).clone();
+                mutations.iter().for_each(|mutation| mutation.apply(&mut bytes));
                 target(&bytes);
             }
         }

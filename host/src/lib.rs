@@ -1,12 +1,9 @@
-//! Kafka topics as in-memory, last-write-wins tables, decoded by sandboxed
-//! WebAssembly components.
+//! Kafka topics as in-memory, last-write-wins tables, decoded by sandboxed WebAssembly components.
 //!
-//! A [`Table`](table::Table) materializes a topic of a [`Log`](log::Log): the
-//! newest value of each key, in memory, readable at memory speed while it follows
-//! the topic. The bytes in the topic are decoded by
-//! [codecs](codec::Codecs), built in or [components](wasm::Component) that run
-//! sandboxed. A [`Writer`](writer::Writer) maintains the topic through the same
-//! codecs.
+//! A [`Table`](table::Table) materializes a topic of a [`Log`](log::Log): it follows the topic, and keeps the
+//! newest value of each key in memory. [Codecs](codec::Codecs) decode the bytes in the topic: built-in ones,
+//! or [components](wasm::Component) that run in a sandbox. A [`Writer`](writer::Writer) writes to the topic
+//! with the same codecs.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,7 +11,7 @@
 //! use ktables::table::Table;
 //! use ktables::wasm::{Compiler, Engine, EngineOptions, LoadOptions};
 //!
-//! // Components are compiled by this command, in a process of their own.
+//! // This command compiles components, in a separate process.
 //! let compiler = Compiler::Command("/usr/local/bin/ktables".into());
 //! let engine = Engine::new(EngineOptions::new(compiler))?;
 //! let component = engine.load("service.wasm", LoadOptions::default())?;
@@ -31,13 +28,13 @@
 //!
 //! # Features
 //!
-//! | feature | brings |
+//! | feature | adds |
 //! |---|---|
-//! | `kafka` (default) | logs that are Kafka clusters: librdkafka |
-//! | `wasm` (default) | components: wasmtime |
+//! | `kafka` (default) | Kafka clusters as logs, with librdkafka |
+//! | `wasm` (default) | WebAssembly components as codecs, with wasmtime |
 //! | `cli` (default) | the `ktables` command |
 //!
-//! Without them, the library has the directory log and the built-in codecs.
+//! Without these features, the library has the directory log and the built-in codecs.
 
 pub mod log;
 
@@ -68,9 +65,9 @@ mod sync;
 mod thread;
 
 pub use memory::set_process_limit;
-pub use packed::{Packed, PackedOptions};
+pub use packed::{Packed, PackedNullable};
 
-/// The README's Rust, compiled with the other examples.
+/// Compiles the Rust code of the README as a doc test.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}

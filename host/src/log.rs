@@ -1,9 +1,9 @@
-//! Logs: where records live. A log knows neither codecs nor tables. How many clients and threads it uses
-//! is its own affair.
+//! Logs: store the records of topics, in a Kafka cluster or in a directory. A log knows neither codecs nor
+//! tables. How many clients and threads it uses is internal to it.
 //!
-//! A log hands out one ordered stream for each partition. Positions at the end of the log travel in the
-//! same stream, as [`StreamItem::Position`], between the records. So whoever reads a stream in order
-//! counts what it has *applied*, never what was only handed out.
+//! A log returns one ordered stream for each partition. Positions at the end of the log travel in the same
+//! stream, as [`StreamItem::Position`], between the records. So a reader that handles a stream in order
+//! counts the records that it has *applied*, never records that it has only received.
 
 pub(crate) mod batch;
 mod dir;
@@ -30,7 +30,7 @@ pub use health::{Health, Outage};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaLog;
 pub use log_trait::Log;
-pub(crate) use log_trait::within;
+pub(crate) use log_trait::with_timeout;
 pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use open::{open, open_with};
 pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};

@@ -1,4 +1,4 @@
-//! How much memory this process takes, and may take.
+//! The memory that this process uses, and its limit.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,29 +8,29 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// The part of what the machine, or the container, has that a process may take by default, in
-/// percent: the rest is for what tables cannot see, such as clients' queues and the page cache.
+/// The default limit, in percent of the memory of the machine or the container. The rest is left for memory
+/// that tables do not control, such as the queues of clients and the page cache.
 const DEFAULT_PERCENT: u64 = 80;
 
-/// How often to look: tables ask with each batch.
-const LOOK: Duration = Duration::from_millis(100);
+/// How long a sample of the used memory is reused. Tables check the limit with each batch.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// The limit that was set; 0 is the default.
+/// The limit that was set, in bytes; 0 means the default.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
 
-/// Sets how many bytes this process may take before its tables stop applying what comes. By default
-/// that is 80 % of the memory of its container (cgroup), or of the machine.
+/// Sets the memory limit of this process, in bytes. While the process uses more, its tables stop applying
+/// records. The default is 80 % of the memory of the container (cgroup), or of the machine.
 pub fn set_process_limit(bytes: u64) {
     LIMIT.store(bytes.max(1), Ordering::Relaxed);
 }
 
-/// How many bytes this process takes and may take, if it takes more.
-pub(crate) fn over_process_limit() -> Option<(u64, u64)> {
+/// Returns the used bytes and the limit, if this process uses more than its limit.
+pub(crate) fn exceeded_process_limit() -> Option<(u64, u64)> {
     static SAMPLE: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
     let now = Instant::now();
     let mut sample = lock(&SAMPLE);
     let used = match *sample {
-        Some((at, used)) if now.saturating_duration_since(at) < LOOK => used,
+        Some((at, used)) if now.saturating_duration_since(at) < SAMPLE_EVERY => used,
         _ => {
             let used = resident_bytes().unwrap_or(0);
             *sample = Some((now, used));
@@ -44,34 +44,35 @@ pub(crate) fn over_process_limit() -> Option<(u64, u64)> {
     (used > limit).then_some((used, limit))
 }
 
-/// The default, or no limit where nothing is known of the machine.
+/// The default limit, or no limit if the memory of the machine is unknown.
 static DEFAULT_LIMIT: LazyLock<u64> = LazyLock::new(|| {
     let available = [machine_bytes(), cgroup_bytes()].into_iter().flatten().min();
     available.map_or(u64::MAX, |bytes| bytes / 100 * DEFAULT_PERCENT)
 });
 
 fn resident_bytes() -> Option<u64> {
-    // Asked for often: this file is the shortest that has it, in pages.
+    // Of the files that contain this number (here in pages), this is the shortest. It is read often.
     static PAGE_BYTES: LazyLock<Option<u64>> =
-        LazyLock::new(|| kib_of("/proc/self/smaps", "KernelPageSize:"));
+        LazyLock::new(|| read_proc_bytes("/proc/self/smaps", "KernelPageSize:"));
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * (*PAGE_BYTES)?)
 }
 
 fn machine_bytes() -> Option<u64> {
-    kib_of("/proc/meminfo", "MemTotal:")
+    read_proc_bytes("/proc/meminfo", "MemTotal:")
 }
 
-/// The bytes of a line of such a file, which has them in KiB.
-fn kib_of(file: &str, name: &str) -> Option<u64> {
+/// Reads a size from a file of `/proc`, which has a line with its name and its value in KiB. Returns it in
+/// bytes.
+fn read_proc_bytes(file: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
 
-/// The smallest limit of the process's cgroup and those around it, of either version.
+/// Returns the smallest memory limit of the process's cgroup and its ancestors. Supports cgroup v1 and v2.
 fn cgroup_bytes() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let limits = groups.lines().flat_map(|line| {
@@ -87,13 +88,14 @@ fn cgroup_bytes() -> Option<u64> {
     limits.min()
 }
 
-/// The limits of a group and of those around it.
+/// Returns the memory limits of a cgroup and its ancestors, in bytes.
 fn group_limits(root: &Path, path: &str, file: &str) -> Vec<u64> {
     let group: PathBuf = root.join(path.trim_start_matches('/'));
-    let around = group.ancestors().take_while(|folder| folder.starts_with(root));
-    // A container sees its own group as the root.
+    let folders = group.ancestors().take_while(|folder| folder.starts_with(root));
+    // Inside a container, the folder of its group may not exist, because the container sees its group as the
+    // root.
     let limit = |folder: &Path| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
-    around.filter_map(limit).collect()
+    folders.filter_map(limit).collect()
 }
 
 #[cfg(test)]
@@ -101,13 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_takes_less_than_its_machine_has() {
+    fn a_process_uses_less_memory_than_its_machine_has() {
         let (used, machine) = (resident_bytes().unwrap(), machine_bytes().unwrap());
         assert!(used > 0 && used < machine && *DEFAULT_LIMIT <= machine, "{used} of {machine}");
     }
 
     #[test]
-    fn the_smallest_limit_around_a_group_counts() {
+    fn the_limits_of_a_group_and_its_ancestors_are_read() {
         let root = tempfile::TempDir::new().unwrap();
         let group = root.path().join("a/b");
         fs::create_dir_all(&group).unwrap();

@@ -1,10 +1,10 @@
-//! Many byte strings in one allocation: how records travel from a log through a
-//! codec. A leaf module; it knows nothing of logs, codecs or tables.
+//! Lists of byte strings in one allocation. Logs pass the keys and values of records to codecs in this form.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Byte strings one behind the other. Item `i` is `bytes[ends[i - 1]..ends[i]]`.
+/// A list of byte strings, stored one after the other. Item `i` is `bytes[ends[i - 1]..ends[i]]`, where
+/// `ends[-1]` counts as 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Packed {
     bytes: Vec<u8>,
@@ -12,22 +12,22 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// A list without items.
+    /// Creates an empty list.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The list that stands in these two parts, or why they are none: `ends` must
-    /// ascend to the length of `bytes`.
+    /// Creates a list from its two parts. `ends` must ascend, and its last number must be the length of
+    /// `bytes`.
     ///
     /// # Errors
     ///
-    /// Says which number breaks the rule.
+    /// A text that says which number breaks these rules.
     pub fn from_parts(bytes: Vec<u8>, ends: Vec<u32>) -> Result<Self, String> {
         if let Some(at) = ends.windows(2).position(|pair| pair[0] > pair[1]) {
             return Err(format!(
-                "item {} ends at byte {}, before it begins ({})",
+                "item {} ends at byte {}, before its start at byte {}",
                 at + 1,
                 ends[at + 1],
                 ends[at]
@@ -35,12 +35,12 @@ impl Packed {
         }
         let last = ends.last().map_or(0, |&end| end as usize);
         if last != bytes.len() {
-            return Err(format!("the last item ends at byte {last} of {}", bytes.len()));
+            return Err(format!("the last item ends at byte {last}, but there are {} bytes", bytes.len()));
         }
         Ok(Self { bytes, ends })
     }
 
-    /// The list of these items, or `None` if they are more than 4 GiB together.
+    /// Creates a list of these items, or returns `None` if they have more than 4 GiB together.
     pub fn checked<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Option<Self> {
         let items = items.into_iter();
         let bytes: usize = items.clone().map(|item| item.as_ref().len()).sum();
@@ -52,14 +52,14 @@ impl Packed {
     ///
     /// # Panics
     ///
-    /// If the items together would pass 4 GiB.
+    /// If the items together would exceed 4 GiB.
     pub fn push(&mut self, item: &[u8]) {
         self.bytes.extend_from_slice(item);
         let end = u32::try_from(self.bytes.len());
         self.ends.push(end.expect("a batch is far below 4 GiB: logs close batches at BATCH_BYTES"));
     }
 
-    /// The number of items.
+    /// Returns the number of items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -71,27 +71,27 @@ impl Packed {
         self.ends.is_empty()
     }
 
-    /// Item `index`.
+    /// Returns the item at `index`.
     ///
     /// # Panics
     ///
-    /// If there are not that many items.
+    /// If `index` is out of range.
     #[must_use]
     pub fn get(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
         &self.bytes[start..self.ends[index] as usize]
     }
 
-    /// The items in order.
+    /// Iterates over the items in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// The items of this range, copied; all of them are lent.
+    /// Returns the items of a range: a copy, or the borrowed list itself if the range covers all items.
     ///
     /// # Panics
     ///
-    /// If there are not that many items.
+    /// If the range is out of range.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Cow<'_, Self> {
         if range == (0..self.len()) {
@@ -100,13 +100,13 @@ impl Packed {
         Cow::Owned(range.map(|index| self.get(index)).collect())
     }
 
-    /// All items, one behind the other.
+    /// Returns the bytes of all items, one after the other.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where each item ends in [`Packed::bytes`].
+    /// Returns the position in [`Packed::bytes`] at which each item ends.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
         &self.ends
@@ -121,44 +121,44 @@ impl<T: AsRef<[u8]>> FromIterator<T> for Packed {
     }
 }
 
-/// A [`Packed`] list whose items may be null, as a record's key and value may.
+/// A [`Packed`] list whose items may be null, like the keys and values of records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PackedOptions {
+pub struct PackedNullable {
     items: Packed,
     nulls: Vec<bool>,
 }
 
-impl PackedOptions {
+impl PackedNullable {
     /// Appends an item or a null.
     pub fn push(&mut self, item: Option<&[u8]>) {
         self.items.push(item.unwrap_or_default());
         self.nulls.push(item.is_none());
     }
 
-    /// Item `index`.
+    /// Returns the item at `index`, or `None` if it is null.
     ///
     /// # Panics
     ///
-    /// If there are not that many items.
+    /// If `index` is out of range.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         (!self.nulls[index]).then(|| self.items.get(index))
     }
 
-    /// Whether item `index` is null.
+    /// Whether the item at `index` is null.
     #[must_use]
     pub fn is_null(&self, index: usize) -> bool {
         self.nulls[index]
     }
 
-    /// The bytes of all items together.
+    /// Returns the number of bytes of all items together.
     #[must_use]
     pub fn byte_len(&self) -> usize {
         self.items.bytes.len()
     }
 
-    /// The items that `keep` names by index, nulls left out: the list to hand to
-    /// a codec, and the index in `self` of each of its items. Lent if it is all of them.
+    /// Selects the items for a codec: those that are not null, and for whose index `keep` returns true.
+    /// Returns them with the index in `self` of each. The list is borrowed if it contains all items.
     #[must_use]
     pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Cow<'_, Packed>, Vec<usize>) {
         let indices: Vec<usize> =
@@ -177,7 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn parts_that_are_no_list_are_refused() {
+    fn malformed_parts_are_refused() {
         assert!(Packed::from_parts(vec![1, 2, 3], vec![1, 3]).is_ok());
         assert!(Packed::from_parts(vec![], vec![]).is_ok());
         assert!(Packed::from_parts(vec![1], vec![]).is_err());
@@ -187,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn items_come_back(items: Vec<Vec<u8>>) {
+        fn a_list_returns_the_items_it_was_made_from(items: Vec<Vec<u8>>) {
             let packed: Packed = items.iter().collect();
             prop_assert_eq!(packed.iter().collect::<Vec<_>>(), items.iter().collect::<Vec<_>>());
             let parts = Packed::from_parts(packed.bytes().to_vec(), packed.ends().to_vec());
@@ -195,8 +195,8 @@ mod tests {
         }
 
         #[test]
-        fn select_keeps_what_is_asked_for(items: Vec<Option<Vec<u8>>>, odd: bool) {
-            let mut list = PackedOptions::default();
+        fn select_returns_the_requested_items_that_are_not_null(items: Vec<Option<Vec<u8>>>, odd: bool) {
+            let mut list = PackedNullable::default();
             items.iter().for_each(|item| list.push(item.as_deref()));
             let keep = |index: usize| index % 2 == usize::from(odd);
             let (packed, indices) = list.select(keep);

@@ -1,8 +1,8 @@
-//! Locks and condition variables, with one policy for poisoning: none.
+//! Locks and condition variables that ignore poisoning.
 //!
-//! Everything behind a lock of this crate is valid between any two statements. So when a thread
-//! panics while it holds a lock, whoever waits for its result reports the panic, and everybody else
-//! continues.
+//! Data behind a lock of this crate is valid between any two statements. So when a thread panics while it
+//! holds a lock, the caller that waits for the thread's result reports the panic, and all other threads
+//! continue.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until a condition variable is notified, for `timeout` at most; false if it was not.
+/// Waits until a condition variable is notified, for at most `timeout`. Returns false after a timeout.
 pub(crate) fn wait_timeout<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -27,7 +27,7 @@ pub(crate) fn wait_timeout<'a, T>(
     (guard, !result.timed_out())
 }
 
-/// Waits while a condition holds, for `timeout` at most; false if it still holds.
+/// Waits while a condition holds, for at most `timeout`. Returns false if it still holds then.
 pub(crate) fn wait_while<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

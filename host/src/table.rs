@@ -6,8 +6,8 @@
 //! takes the newest view, so it never waits, never sees half a batch, and can keep the view as a
 //! [`Snapshot`] at no cost. The [`supervisor`] decides which generation is served.
 //!
-//! Progress counts what was applied: positions are part of what is published. Names neither Kafka
-//! nor wasmtime.
+//! Progress counts what was applied: positions are part of the published view. This module names neither
+//! Kafka nor wasmtime.
 //!
 //! The files, from the bottom up: what a table holds (`entry`, `reject`, `change`), the view and the
 //! status, watching, what handles and tasks share, generations, the supervisor, the handle.

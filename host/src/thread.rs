@@ -1,13 +1,13 @@
-//! Threads of this library. Their stacks have a fixed size, whatever `RUST_MIN_STACK` says: a
-//! guest may use a stack of its own size on any of them.
+//! Starts the threads of this library. Their stacks have a fixed size, independent of `RUST_MIN_STACK`,
+//! because a guest may need the full size of its own stack on any of them.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
-/// The stack of a thread: Rust's default.
+/// The size of a thread's stack: Rust's default.
 pub(crate) const STACK_BYTES: usize = 2 << 20;
 
-/// Starts a thread with a name of at most 15 characters, which is what the system shows.
+/// Starts a thread. The system shows at most 15 characters of its name.
 pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -15,9 +15,9 @@ pub(crate) fn spawn<T: Send + 'static>(
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work)
 }
 
-/// Runs what may take long, or block, on a thread for that; outside of a runtime, here. Returns at
-/// once.
-pub(crate) fn run_aside(work: impl FnOnce() + Send + 'static) {
+/// Runs work that may take long or block on a thread of the runtime for blocking work, and returns at once.
+/// Outside of a runtime, runs it on this thread.
+pub(crate) fn run_in_background(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         // Nobody waits for the result.
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
@@ -25,9 +25,9 @@ pub(crate) fn run_aside(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Runs long work of a task. On a runtime with several threads, other tasks continue on another
-/// thread meanwhile, and this thread is not one of the runtime's while the work runs.
-pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
+/// Runs long work of a task on this thread. On a runtime with several threads, another thread takes over the
+/// other tasks meanwhile, and this thread does not belong to the runtime while the work runs.
+pub(crate) fn run_long<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     #[cfg(test)]
     LONG_CALLS.set(LONG_CALLS.get() + 1);
@@ -42,7 +42,7 @@ thread_local! {
     static LONG_CALLS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// How often this thread has called [`long`].
+/// Returns how often this thread has called [`run_long`].
 #[cfg(test)]
 pub(crate) fn long_calls() -> usize {
     LONG_CALLS.get()
@@ -56,21 +56,21 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn other_tasks_go_on_during_long_work() {
+    fn other_tasks_continue_during_long_work() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let went_on = Arc::new(AtomicBool::new(false));
-        let told = went_on.clone();
+        let other_ran = Arc::new(AtomicBool::new(false));
+        let flag = other_ran.clone();
         let working = runtime.spawn(async move {
-            tokio::spawn(async move { told.store(true, Ordering::Release) });
-            long(|| {
+            tokio::spawn(async move { flag.store(true, Ordering::Release) });
+            run_long(|| {
                 let until = Instant::now() + Duration::from_secs(60);
-                while !went_on.load(Ordering::Acquire) && Instant::now() < until {
+                while !other_ran.load(Ordering::Acquire) && Instant::now() < until {
                     std::thread::yield_now();
                 }
-                went_on.load(Ordering::Acquire)
+                other_ran.load(Ordering::Acquire)
             })
         });
-        assert!(runtime.block_on(working).unwrap(), "the only thread of the runtime was held up");
-        assert_eq!(long(|| 1), 1, "outside of a runtime");
+        assert!(runtime.block_on(working).unwrap(), "long work blocked the only thread of the runtime");
+        assert_eq!(run_long(|| 1), 1, "outside of a runtime");
     }
 }

@@ -1,7 +1,8 @@
 //! Writing to a topic that tables read.
 //!
-//! A writer encodes values through the codecs, decodes them again to verify that readers will see what
-//! was meant, publishes them, and waits for the acknowledgement. What is not verified is not published.
+//! A writer encodes values with the codecs, decodes them again to verify that readers will see the values
+//! that were written, publishes them, and waits for the acknowledgement. A value that fails verification is
+//! not published.
 
 mod error;
 mod handle;

@@ -1,11 +1,9 @@
-//! Whether a text is JSON (RFC 8259), and nothing else: no tree, no allocation, no
-//! recursion. Hosts check with it what codecs answer, codecs what they are given, and
-//! both agree.
+//! Checks whether a text is JSON (RFC 8259), and does nothing else: no tree, no allocation, no recursion.
+//! Hosts check the answers of codecs with it, and codecs check their input with it, so that both agree.
 //!
-//! It exists because the check stands in the path of every record. It knows the same
-//! texts as `serde_json` when that skips a value (a test holds it to that), in a third of
-//! the time. Numbers of any size are JSON, and escapes of half a surrogate pair, which a
-//! parser may have no value for.
+//! This crate exists because every record is checked. It accepts the same texts as `serde_json` when that
+//! skips a value (a test compares them), in a third of the time. It accepts numbers of any size, and escapes
+//! of half a surrogate pair, although a parser may be unable to represent them.
 
 #![no_std]
 
@@ -13,22 +11,22 @@ mod scan;
 
 use core::fmt;
 
-/// How deep arrays and objects may nest: as deep as `serde_json` parses.
+/// The maximum number of nested arrays and objects, which is also the limit of `serde_json`.
 pub const MAX_DEPTH: u32 = 127;
 
-/// What was found in a JSON text besides that it is one.
+/// The properties of a valid JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checked {
-    /// Whether line breaks stand between its tokens. In strings there are none.
+    /// Whether there are line breaks between the tokens. In valid JSON, strings contain none.
     pub has_line_breaks: bool,
 }
 
 /// Why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error {
-    /// What should have been there, or should not.
+    /// What is wrong.
     pub problem: Problem,
-    /// The byte at which that showed, counted from 0.
+    /// The position of the byte at which the problem was found, counted from 0.
     pub at: usize,
 }
 
@@ -36,61 +34,61 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// A value should have begun.
+    /// A value is missing.
     ExpectedValue,
-    /// A member's name should have begun.
+    /// The name of an object member is missing.
     ExpectedName,
-    /// A colon should have followed a member's name.
+    /// The colon after the name of an object member is missing.
     ExpectedColon,
-    /// A comma, or the end of the array or object.
+    /// A comma, or the end of the array or object, is missing.
     ExpectedCommaOrEnd,
-    /// A digit.
+    /// A digit of a number is missing.
     ExpectedDigit,
-    /// A control character in a string.
+    /// A string contains a control character.
     ControlCharacter,
-    /// What follows a backslash is no escape.
+    /// A string contains an invalid escape.
     Escape,
     /// The text ends within a string.
     EndOfString,
-    /// More than [`MAX_DEPTH`] levels of arrays and objects.
+    /// Arrays and objects are nested more than [`MAX_DEPTH`] levels deep.
     Depth,
-    /// Something follows the value.
+    /// There is something after the value.
     Trailing,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = match self.problem {
-            Problem::ExpectedValue => "a value is expected",
-            Problem::ExpectedName => "a member's name is expected",
-            Problem::ExpectedColon => "a colon is expected",
-            Problem::ExpectedCommaOrEnd => "a comma or the end of the array or object is expected",
-            Problem::ExpectedDigit => "a digit is expected",
-            Problem::ControlCharacter => "there is a control character in a string",
-            Problem::Escape => "there is no such escape",
-            Problem::EndOfString => "the text ends in a string",
+            Problem::ExpectedValue => "expected a value",
+            Problem::ExpectedName => "expected the name of an object member",
+            Problem::ExpectedColon => "expected a colon",
+            Problem::ExpectedCommaOrEnd => "expected a comma or the end of the array or object",
+            Problem::ExpectedDigit => "expected a digit",
+            Problem::ControlCharacter => "unescaped control character in a string",
+            Problem::Escape => "invalid escape in a string",
+            Problem::EndOfString => "the text ends within a string",
             Problem::Depth => {
-                return write!(f, "at byte {}, more than {MAX_DEPTH} levels of arrays and objects", self.at);
+                return write!(f, "nesting deeper than {MAX_DEPTH} levels at byte {}", self.at);
             }
-            Problem::Trailing => "something follows the value",
+            Problem::Trailing => "unexpected text after the value",
         };
-        write!(f, "at byte {}, {problem}", self.at)
+        write!(f, "{problem} at byte {}", self.at)
     }
 }
 
 impl core::error::Error for Error {}
 
-/// Checks that a text is one JSON value, with or without white space around it.
+/// Checks that a text is one JSON value, which may have white space around it.
 ///
 /// ```
 /// assert!(ktables_json::check(r#"{"a": [1, null]}"#).is_ok());
 /// let error = ktables_json::check(r#"{"a": [1,]}"#).unwrap_err();
-/// assert_eq!(error.to_string(), "at byte 9, a value is expected");
+/// assert_eq!(error.to_string(), "expected a value at byte 9");
 /// ```
 ///
 /// # Errors
 ///
-/// [`Error`] says what is wrong, and where.
+/// [`Error`] if the text is not JSON: what is wrong, and where.
 pub fn check(text: &str) -> Result<Checked, Error> {
     scan::scan(text.as_bytes())
 }
@@ -106,14 +104,14 @@ mod tests {
     use std::string::{String, ToString};
     use std::vec::Vec;
 
-    fn check_like_serde(text: &str) -> Result<(), TestCaseError> {
+    fn compare_with_serde(text: &str) -> Result<(), TestCaseError> {
         let theirs = serde_json::from_str::<IgnoredAny>(text);
-        let own = check(text);
-        prop_assert_eq!(own.is_ok(), theirs.is_ok(), "{}: {:?} and {:?}", text, own, theirs);
+        let ours = check(text);
+        prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{}: {:?} and {:?}", text, ours, theirs);
         Ok(())
     }
 
-    /// JSON of all kinds, with white space where it may be.
+    /// JSON of all kinds, with white space wherever JSON allows it.
     fn json() -> impl Strategy<Value = String> {
         let space = || "[ \t\n\r]{0,2}";
         let leaf = prop_oneof![
@@ -142,35 +140,35 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn json_is_json(text in json()) {
+        fn json_is_accepted(text in json()) {
             prop_assert!(check(&text).is_ok(), "{}: {:?}", text, check(&text));
-            check_like_serde(&text)?;
+            compare_with_serde(&text)?;
         }
 
         #[test]
-        fn json_with_a_fault_is_what_serde_says(text in json(), at: usize, with in "[\\[\\]{},:\"\\\\0-9a-f.+eE \n-]?") {
+        fn serde_agrees_about_damaged_json(text in json(), at: usize, with in "[\\[\\]{},:\"\\\\0-9a-f.+eE \n-]?") {
             let letters: Vec<char> = text.chars().collect();
             let at = at % letters.len();
             let changed: String = letters[..at].iter().copied().chain(with.chars()).chain(letters[at + 1..].iter().copied()).collect();
-            check_like_serde(&changed)?;
+            compare_with_serde(&changed)?;
             let cut: String = letters[..at].iter().collect();
-            check_like_serde(&cut)?;
+            compare_with_serde(&cut)?;
         }
 
         #[test]
-        fn any_text_is_what_serde_says(text in "[\\[\\]{},:\"\\\\0-9truefalsn.+eE \n\u{1}ä-]{0,12}") {
-            check_like_serde(&text)?;
+        fn serde_agrees_about_any_text(text in "[\\[\\]{},:\"\\\\0-9truefalsn.+eE \n\u{1}ä-]{0,12}") {
+            compare_with_serde(&text)?;
         }
 
         #[test]
-        fn line_breaks_are_seen(text in json()) {
-            let in_strings_too = text.contains(['\n', '\r']);
-            prop_assert_eq!(check(&text).unwrap().has_line_breaks, in_strings_too);
+        fn line_breaks_are_reported(text in json()) {
+            let has_line_breaks = text.contains(['\n', '\r']);
+            prop_assert_eq!(check(&text).unwrap().has_line_breaks, has_line_breaks);
         }
     }
 
     #[test]
-    fn depth_has_a_limit() {
+    fn deeper_nesting_than_the_limit_is_refused() {
         let arrays = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         let objects = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
         for text in [arrays(127), objects(127)] {
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_of_string_ends_where_it_ends() {
+    fn the_end_of_a_string_is_found_at_any_length() {
         for len in 0..70 {
             let filler = "x".repeat(len);
             assert!(check(&format!("\"{filler}\"")).is_ok());

@@ -1,60 +1,63 @@
-//! The scanner. What a byte means depends on the byte, on whether a value is expected,
-//! and on what it would be in: one bit for each level.
+//! The scanner. Its state is the position, whether a value is expected next, and one bit for each level of
+//! nesting.
 
 use crate::{Checked, Error, MAX_DEPTH, Problem};
 
-/// The levels around a place, the innermost lowest; set for an object.
+/// The arrays and objects around a position, with one bit for each, the innermost in the lowest bit. A set
+/// bit is an object.
 type Levels = u128;
 
+/// Checks that bytes are one JSON value.
 pub(crate) fn scan(bytes: &[u8]) -> Result<Checked, Error> {
     let mut scanner = Scanner { bytes, at: 0, has_line_breaks: false };
-    match scanner.text() {
+    match scanner.scan_text() {
         Ok(()) => Ok(Checked { has_line_breaks: scanner.has_line_breaks }),
         Err(problem) => Err(Error { problem, at: scanner.at }),
     }
 }
+
 struct Scanner<'a> {
     bytes: &'a [u8],
-    /// Where something is wrong, that is here.
+    /// The position of the next byte. After an error, the position of the problem.
     at: usize,
     has_line_breaks: bool,
 }
 
 impl Scanner<'_> {
-    /// One value, and nothing behind it.
-    fn text(&mut self) -> Result<(), Problem> {
+    /// Scans one value, and checks that nothing follows it.
+    fn scan_text(&mut self) -> Result<(), Problem> {
         let (mut levels, mut depth): (Levels, u32) = (0, 0);
         loop {
             // A value.
-            match self.token() {
-                b'"' => self.string()?,
+            match self.skip_to_token() {
+                b'"' => self.scan_string()?,
                 open @ (b'{' | b'[') => {
                     if depth == MAX_DEPTH {
                         return Err(Problem::Depth);
                     }
                     self.at += 1;
                     let is_object = open == b'{';
-                    match (is_object, self.token()) {
+                    match (is_object, self.skip_to_token()) {
                         (true, b'}') | (false, b']') => self.at += 1,
                         _ => {
                             depth += 1;
                             levels = levels << 1 | Levels::from(is_object);
                             if is_object {
-                                self.name()?;
+                                self.scan_name()?;
                             }
                             continue;
                         }
                     }
                 }
-                b'-' | b'0'..=b'9' => self.number()?,
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'n' => self.word(b"null")?,
+                b'-' | b'0'..=b'9' => self.scan_number()?,
+                b't' => self.scan_word(b"true")?,
+                b'f' => self.scan_word(b"false")?,
+                b'n' => self.scan_word(b"null")?,
                 _ => return Err(Problem::ExpectedValue),
             }
-            // What may follow it, up to the next one.
+            // Commas and ends of arrays and objects, up to the next value.
             loop {
-                let byte = self.token();
+                let byte = self.skip_to_token();
                 if depth == 0 {
                     return if self.at == self.bytes.len() { Ok(()) } else { Err(Problem::Trailing) };
                 }
@@ -63,7 +66,7 @@ impl Scanner<'_> {
                     (b',', _) => {
                         self.at += 1;
                         if is_object {
-                            self.name()?;
+                            self.scan_name()?;
                         }
                         break;
                     }
@@ -78,15 +81,15 @@ impl Scanner<'_> {
         }
     }
 
-    /// The byte here; 0, which is in no JSON, at the end.
-    fn byte(&self) -> u8 {
+    /// Returns the next byte without consuming it. At the end, returns 0, which is not valid in JSON.
+    fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
-    /// The next byte that is no white space.
-    fn token(&mut self) -> u8 {
+    /// Skips white space, and returns the next byte without consuming it.
+    fn skip_to_token(&mut self) -> u8 {
         loop {
-            match self.byte() {
+            match self.peek() {
                 b'\n' | b'\r' => self.has_line_breaks = true,
                 b' ' | b'\t' => {}
                 byte => return byte,
@@ -95,22 +98,22 @@ impl Scanner<'_> {
         }
     }
 
-    /// A member's name and its colon.
-    // A call costs as much as the step.
+    /// Scans the name of an object member and its colon.
+    // Inlined, because a call costs as much as the work of this function.
     #[inline(always)]
-    fn name(&mut self) -> Result<(), Problem> {
-        if self.token() != b'"' {
+    fn scan_name(&mut self) -> Result<(), Problem> {
+        if self.skip_to_token() != b'"' {
             return Err(Problem::ExpectedName);
         }
-        self.string()?;
-        if self.token() != b':' {
+        self.scan_string()?;
+        if self.skip_to_token() != b':' {
             return Err(Problem::ExpectedColon);
         }
         self.at += 1;
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Problem> {
+    fn scan_word(&mut self, word: &[u8]) -> Result<(), Problem> {
         if !self.bytes[self.at..].starts_with(word) {
             return Err(Problem::ExpectedValue);
         }
@@ -118,43 +121,44 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// A string, from its opening quote on.
-    // A call costs as much as the step.
+    /// Scans a string, from its opening quote.
+    // Inlined, because a call costs as much as the work of this function.
     #[inline(always)]
-    fn string(&mut self) -> Result<(), Problem> {
+    fn scan_string(&mut self) -> Result<(), Problem> {
         self.at += 1;
         loop {
             self.skip_plain();
-            match self.byte() {
+            match self.peek() {
                 b'"' => {
                     self.at += 1;
                     return Ok(());
                 }
-                b'\\' => self.escape()?,
+                b'\\' => self.scan_escape()?,
                 _ if self.at == self.bytes.len() => return Err(Problem::EndOfString),
                 _ => return Err(Problem::ControlCharacter),
             }
         }
     }
 
-    /// Goes to the next quote, backslash or control character, eight bytes at a time.
+    /// Skips to the next quote, backslash or control character, eight bytes at a time.
     fn skip_plain(&mut self) {
         while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
-            let special = special(u64::from_le_bytes(*chunk));
+            let special = mark_special(u64::from_le_bytes(*chunk));
             if special != 0 {
                 self.at += special.trailing_zeros() as usize / 8;
                 return;
             }
             self.at += 8;
         }
-        while !matches!(self.byte(), b'"' | b'\\' | 0..0x20) {
+        while !matches!(self.peek(), b'"' | b'\\' | 0..0x20) {
             self.at += 1;
         }
     }
 
-    fn escape(&mut self) -> Result<(), Problem> {
+    /// Scans an escape, from its backslash.
+    fn scan_escape(&mut self) -> Result<(), Problem> {
         self.at += 1;
-        let len = match self.byte() {
+        let len = match self.peek() {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
             b'u' => {
                 let digits = self.bytes.get(self.at + 1..self.at + 5).unwrap_or_default();
@@ -169,49 +173,52 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn number(&mut self) -> Result<(), Problem> {
-        if self.byte() == b'-' {
+    fn scan_number(&mut self) -> Result<(), Problem> {
+        if self.peek() == b'-' {
             self.at += 1;
         }
-        match self.byte() {
+        match self.peek() {
             b'0' => self.at += 1,
-            _ => self.digits()?,
+            _ => self.scan_digits()?,
         }
-        if self.byte() == b'.' {
+        if self.peek() == b'.' {
             self.at += 1;
-            self.digits()?;
+            self.scan_digits()?;
         }
-        if matches!(self.byte(), b'e' | b'E') {
+        if matches!(self.peek(), b'e' | b'E') {
             self.at += 1;
-            if matches!(self.byte(), b'+' | b'-') {
+            if matches!(self.peek(), b'+' | b'-') {
                 self.at += 1;
             }
-            self.digits()?;
+            self.scan_digits()?;
         }
         Ok(())
     }
 
-    /// One digit or more.
-    fn digits(&mut self) -> Result<(), Problem> {
-        if !self.byte().is_ascii_digit() {
+    /// Scans one digit or more.
+    fn scan_digits(&mut self) -> Result<(), Problem> {
+        if !self.peek().is_ascii_digit() {
             return Err(Problem::ExpectedDigit);
         }
-        while self.byte().is_ascii_digit() {
+        while self.peek().is_ascii_digit() {
             self.at += 1;
         }
         Ok(())
     }
 }
 
-const ONES: u64 = u64::MAX / 255;
-const HIGHS: u64 = ONES << 7;
+/// The lowest bit of each byte.
+const LOW_BITS: u64 = u64::MAX / 255;
 
-/// The highest bit of each byte that ends or interrupts the plain part of a string. Bits
-/// above the lowest may be wrong, because subtraction borrows.
-fn special(word: u64) -> u64 {
-    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let quote = is_zero(word ^ (ONES * u64::from(b'"')));
-    let backslash = is_zero(word ^ (ONES * u64::from(b'\\')));
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (quote | backslash | control) & HIGHS
+/// The highest bit of each byte.
+const HIGH_BITS: u64 = LOW_BITS << 7;
+
+/// Sets the highest bit of each quote, backslash or control character among eight bytes, and clears all other
+/// bits. Only the lowest set bit is reliable, because subtraction borrows from higher bytes.
+fn mark_special(word: u64) -> u64 {
+    let mark_zeros = |word: u64| word.wrapping_sub(LOW_BITS) & !word;
+    let quotes = mark_zeros(word ^ (LOW_BITS * u64::from(b'"')));
+    let backslashes = mark_zeros(word ^ (LOW_BITS * u64::from(b'\\')));
+    let controls = word.wrapping_sub(LOW_BITS * 0x20) & !word;
+    (quotes | backslashes | controls) & HIGH_BITS
 }

@@ -1,6 +1,6 @@
-//! The hot paths, one at a time, for `cargo xtask guard`: it counts the instructions of
-//! the function [`measured`] by callgrind. Everything else here is preparation and is not
-//! counted; nor is what other threads do. And what guests take, which the engine counts.
+//! Runs one hot path, for `cargo xtask guard`, which counts the instructions of the function [`measured`]
+//! with callgrind. Everything else here is preparation and not counted, nor is the work of other threads. It
+//! also prints the fuel that guests use, which wasmtime counts.
 
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
@@ -14,23 +14,24 @@ use ktables::codec::{Codecs, Json, ValueCodec};
 use ktables::log::Ack;
 use ktables::table::Table;
 use ktables::wasm::{Compiler, Engine, EngineOptions, LoadOptions, Metering};
-use ktables_tests::{FedLog, TOPIC, component_path, engine_options};
+use ktables_tests::{MemoryLog, TOPIC, component_path, engine_options};
 use tokio::runtime::Runtime;
 
 /// How many records or keys each path works on.
-const MANY: usize = 1000;
+const BATCH: usize = 1000;
 
-/// How many rows there are in the tables.
+/// How many rows the tables have.
 const ROWS: usize = 10_000;
 
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A timeout that no step reaches.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 fn main() {
     let paths: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match paths.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["decode-built-in"] => decode(&Json),
         ["decode-component"] => {
-            // Valgrind has another processor than a compiler beside it.
+            // Valgrind emulates another CPU than the one that a compiler process would compile for.
             let options = EngineOptions { compiler: Compiler::InProcess, ..engine_options() };
             let engine = Engine::new(options).unwrap();
             let mirror = engine.load(component_path("mirror"), LoadOptions::default()).unwrap();
@@ -40,21 +41,21 @@ fn main() {
         ["get"] => get(),
         ["snapshot"] => snapshot(),
         ["fuel", guest, config] => fuel(guest, config),
-        _ => panic!("one of decode-built-in, decode-component, apply, get, snapshot, fuel GUEST CONFIG"),
+        _ => panic!("use one of decode-built-in, decode-component, apply, get, snapshot, fuel GUEST CONFIG"),
     }
 }
 
-/// What is counted.
+/// Runs a path. callgrind counts the instructions of this function only, and finds it by its name.
 #[inline(never)]
 fn measured(path: impl FnOnce()) {
     path();
     black_box(());
 }
 
-/// A batch through a codec and the checks of its answers.
+/// Decodes a batch, with the checks of the codec's answers.
 fn decode(codec: &dyn ValueCodec) {
-    let batch: Packed = (0..MANY).map(value).collect();
-    // Once before, to have everything made that is made once.
+    let batch: Packed = (0..BATCH).map(value).collect();
+    // Runs once before, so that everything that happens only once has happened.
     for is_measured in [false, true] {
         let work = || {
             assert!(black_box(codec.decode_values(&batch, &[]).unwrap()).iter().all(|answer| answer.is_ok()))
@@ -63,25 +64,25 @@ fn decode(codec: &dyn ValueCodec) {
     }
 }
 
-/// Prints what a guest takes for a batch, in fuel: the same on every machine.
+/// Prints the fuel that a guest uses for a batch. It is the same on every machine.
 fn fuel(guest: &str, config: &str) {
     let options = EngineOptions { metering: Metering::Fuel, cache: None, ..engine_options() };
     let component =
         Engine::new(options).unwrap().load(component_path(guest), LoadOptions::default()).unwrap();
-    let fuel = component.decode_fuel(config, &(0..MANY).map(value).collect()).unwrap();
+    let fuel = component.decode_fuel(config, &(0..BATCH).map(value).collect()).unwrap();
     std::io::stdout().write_all(format!("{fuel}\n").as_bytes()).unwrap();
 }
 
-/// A batch of updates into a table that is loaded.
+/// Applies a batch of updates to a loaded table.
 fn apply() {
-    let (runtime, log, table) = loaded();
+    let (runtime, log, table) = load_table();
     for is_measured in [false, true] {
-        let updates: Vec<(String, String)> = (0..MANY).map(|n| (key(n * 7), value(n + 1))).collect();
+        let updates: Vec<(String, String)> = (0..BATCH).map(|n| (key(n * 7), value(n + 1))).collect();
         log.append(updates.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
         let last = log.end() - 1;
         let work = || {
             assert!(
-                runtime.block_on(table.wait_for(&[Ack { partition: 0, offset: last }], PATIENCE)).is_fresh()
+                runtime.block_on(table.wait_for(&[Ack { partition: 0, offset: last }], TIMEOUT)).is_fresh()
             )
         };
         if is_measured {
@@ -94,21 +95,21 @@ fn apply() {
 }
 
 fn get() {
-    let (_runtime, _log, table) = loaded();
-    let keys: Vec<String> = (0..MANY).map(|n| key(n * 7)).collect();
+    let (_runtime, _log, table) = load_table();
+    let keys: Vec<String> = (0..BATCH).map(|n| key(n * 7)).collect();
     measured(|| assert!(keys.iter().all(|key| black_box(table.get(key)).is_some())));
 }
 
 fn snapshot() {
-    let (_runtime, _log, table) = loaded();
-    measured(|| (0..MANY).for_each(|_| drop(black_box(table.snapshot()))));
+    let (_runtime, _log, table) = load_table();
+    measured(|| (0..BATCH).for_each(|_| drop(black_box(table.snapshot()))));
 }
 
-/// A table of [`ROWS`] rows, whose task runs only where somebody waits for it.
-fn loaded() -> (Runtime, Arc<FedLog>, Table) {
+/// Returns a table of [`ROWS`] rows. Its task runs only while the caller blocks on the runtime.
+fn load_table() -> (Runtime, Arc<MemoryLog>, Table) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let log = FedLog::new(ROWS);
-    let builder = Table::builder(log.clone(), TOPIC, Codecs::default()).catchup_timeout(PATIENCE);
+    let log = MemoryLog::new(ROWS);
+    let builder = Table::builder(log.clone(), TOPIC, Codecs::default()).catchup_timeout(TIMEOUT);
     let table = runtime.block_on(builder.open()).unwrap();
     let feeder = log.clone();
     let feed = std::thread::spawn(move || {

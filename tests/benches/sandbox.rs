@@ -1,9 +1,8 @@
-//! What the sandbox costs: the same codecs native, in a component's simple form
-//! (a call a record), and in its packed form (a call a batch), through the trait
-//! that a table decodes by.
+//! Measures what the sandbox costs. The same codecs run natively, in a component's simple form (a call per
+//! record) and in its packed form (a call per batch), through the trait that tables use.
 //!
-//! A component's answers are checked by the host (UTF-8, JSON), so that is part of
-//! what they cost; the native copy is not checked by anybody.
+//! The host checks a component's answers (UTF-8, JSON), which is part of their cost. The native copy is not
+//! checked.
 
 use std::sync::Arc;
 
@@ -14,17 +13,17 @@ use ktables::codec::{Answers, Codec, CodecFailure, Encoded, Json, PackedAnswers,
 use ktables::log::Header;
 use ktables_tests::{TOPIC, component};
 
-/// The records of a batch.
+/// The number of records in a batch.
 const BATCH: usize = 1000;
 
-/// Bytes of a record.
+/// The sizes of records, in bytes.
 const SIZES: [usize; 3] = [40, 100, 1000];
 
 fn main() {
     divan::main();
 }
 
-/// A batch of JSON objects of about this many bytes.
+/// Returns a batch of JSON objects of about this many bytes each.
 fn batch(size: usize) -> Packed {
     let record = |n: usize| {
         let head = format!(r#"{{"id":{n},"name":"service-{n}","tags":["#);
@@ -37,7 +36,7 @@ fn batch(size: usize) -> Packed {
     (0..BATCH).map(record).collect()
 }
 
-/// Copies what it gets.
+/// A codec that copies its input.
 #[derive(Debug)]
 struct Copy;
 

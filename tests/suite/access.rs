@@ -1,5 +1,5 @@
-//! Addresses, passwords, rights, properties: what is wrong is said, by its name and
-//! with an exit code, and no secret with it.
+//! Tests of addresses, credentials, rights and properties: each error names its cause and has an exit code,
+//! and no error contains a secret.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,8 @@ fn properties(mechanism: &str, protocol: &str, user: &str, password: &str) -> BT
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
     if protocol == "SASL_SSL" {
-        properties.insert("ssl.ca.location".to_owned(), kafka::secured().ca_pem().display().to_string());
+        properties
+            .insert("ssl.ca.location".to_owned(), kafka::secured_broker().ca_pem().display().to_string());
     }
     properties
 }
@@ -31,8 +32,8 @@ fn arguments(properties: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_and_scram_with_and_without_tls() {
-    let broker = kafka::secured();
+async fn plain_and_scram_work_with_and_without_tls() {
+    let broker = kafka::secured_broker();
     let name = unique("secured");
     kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
     let mut written = 0;
@@ -42,7 +43,7 @@ async fn plain_and_scram_with_and_without_tls() {
         for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
             let properties = properties(mechanism, protocol, ADMIN.name, ADMIN.password);
             let options = LogOptions { properties, ..LogOptions::default() };
-            let scratch = Scratch::of(&address, options, &name).await;
+            let scratch = Scratch::existing(&address, options, &name).await;
             let table = scratch.table(Codecs::default()).await;
             assert_eq!(table.len(), written, "{protocol} {mechanism}");
             scratch.put(&format!("{protocol}-{mechanism}"), Some(b"1")).await;
@@ -53,11 +54,11 @@ async fn plain_and_scram_with_and_without_tls() {
     }
 }
 
-/// What encrypts must not take itself apart while connections are still there: one in nine
-/// commands died of that.
+/// OpenSSL must not tear itself down while librdkafka's threads still use it: one in nine commands crashed
+/// because of that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_over_tls_comes_to_a_good_end() {
-    let broker = kafka::secured();
+async fn commands_over_tls_exit_cleanly() {
+    let broker = kafka::secured_broker();
     let name = unique("end");
     kafka::create(&broker.bootstrap(), &name, 1, &[]).await;
     let url = format!("kafka://{}", broker.sasl_tls_bootstrap());
@@ -69,14 +70,14 @@ async fn a_command_over_tls_comes_to_a_good_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_comes_from_a_file() {
-    let broker = kafka::secured();
+async fn an_oauth_token_is_read_from_a_file() {
+    let broker = kafka::secured_broker();
     let name = unique("token");
     kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
     let folder = tempfile::TempDir::new().unwrap();
     let token_file = folder.path().join("token");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    // A signature is not asked for; who it is, is.
+    // The broker checks the subject of the token, but no signature.
     let part = |json: String| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(json);
     let header = part("{\"alg\":\"none\"}".to_owned());
     let claims = part(format!("{{\"sub\":\"{}\",\"iat\":{now},\"exp\":{}}}", ADMIN.name, now + 3600));
@@ -90,13 +91,13 @@ async fn a_token_comes_from_a_file() {
         oauth_token_file: Some(token_file.clone()),
         ..LogOptions::default()
     };
-    let scratch = Scratch::of(&broker.sasl_bootstrap(), options, &name).await;
+    let scratch = Scratch::existing(&broker.sasl_bootstrap(), options, &name).await;
     scratch.put("a", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     scratch.put("b", Some(b"2")).await;
     scratch.sync(&table).await;
     assert_eq!(table.len(), 2);
-    // A token that comes late is taken.
+    // A token file that appears later is used.
     let late = folder.path().join("late");
     let options = LogOptions {
         oauth_token_file: Some(late.clone()),
@@ -107,28 +108,28 @@ async fn a_token_comes_from_a_file() {
     let log = ktables::log::open_with(&url, options).unwrap();
     assert!(matches!(log.describe(&name).await, Err(LogError::Authentication { .. })));
     std::fs::copy(&token_file, late).unwrap();
-    kafka::seen(log.as_ref(), &name).await;
-    // A file that is not there, or holds something else.
+    kafka::wait_for_topic(log.as_ref(), &name).await;
+    // A missing file, and one that contains no token.
     std::fs::write(&token_file, "sEcReT").unwrap();
     for file in ["missing", token_file.to_str().unwrap()] {
         let mut get = ktables(&["get", "k", "--log", &url, "--topic", &name]);
         let ended = run(get.args(arguments(&properties)).args(["-X", &format!("oauth_token_file={file}")]));
         assert_eq!(ended.code, 3);
-        let said = ended.stderr.contains("does not let us in") && ended.stderr.contains(file);
-        assert!(said && !ended.stderr.contains("sEcReT"), "{}", ended.stderr);
+        let is_named = ended.stderr.contains("authentication failed") && ended.stderr.contains(file);
+        assert!(is_named && !ended.stderr.contains("sEcReT"), "{}", ended.stderr);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_said_at_once_and_not_printed() {
-    let broker = kafka::secured();
+async fn a_wrong_password_is_reported_at_once_and_not_printed() {
+    let broker = kafka::secured_broker();
     for (mechanism, password) in [("PLAIN", "sEcReT"), ("SCRAM-SHA-512", "sEcReT")] {
         let properties = properties(mechanism, "SASL_PLAINTEXT", ADMIN.name, password);
         let url = format!("kafka://{}", broker.sasl_bootstrap());
         let mut get = ktables(&["get", "k", "--log", &url, "--topic", "t"]);
         let ended = run(get.args(arguments(&properties)).env("KTABLES_LOG", "debug"));
         assert_eq!(ended.code, 3, "{}", ended.stderr);
-        assert!(ended.stderr.contains("does not let us in"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("authentication failed"), "{}", ended.stderr);
         assert!(ended.stderr.contains("sasl."), "{}", ended.stderr);
         assert!(!ended.stderr.contains("sEcReT"), "{}", ended.stderr);
         let options = LogOptions { properties, ..LogOptions::default() };
@@ -141,8 +142,8 @@ async fn a_wrong_password_is_said_at_once_and_not_printed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_is_missing_is_named() {
-    let broker = kafka::secured();
+async fn a_missing_right_is_named() {
+    let broker = kafka::secured_broker();
     let name = unique("denied");
     kafka::create(&broker.bootstrap(), &name, 1, &[]).await;
     let properties = properties("PLAIN", "SASL_PLAINTEXT", ALICE.name, ALICE.password);
@@ -155,18 +156,19 @@ async fn a_right_that_is_missing_is_named() {
     for command in [&["get", "k"][..], &["set", "k", "1"], &["topic", "ensure"]] {
         let ended = with(command);
         assert_eq!(ended.code, 3, "{command:?}: {}", ended.stderr);
-        let said = ended.stderr.contains("no right to") && ended.stderr.contains("DESCRIBE and READ");
-        assert!(said && ended.stderr.contains(&name), "{command:?}: {}", ended.stderr);
+        let is_named = ended.stderr.contains("no right to") && ended.stderr.contains("DESCRIBE and READ");
+        assert!(is_named && ended.stderr.contains(&name), "{command:?}: {}", ended.stderr);
     }
 }
 
 #[test]
-fn an_address_where_nobody_is_and_names_that_are_none() {
+fn unreachable_brokers_invalid_urls_and_missing_topics_are_reported() {
     let started = std::time::Instant::now();
-    let nobody = run(&mut ktables(&["get", "k", "--log", "kafka://127.0.0.1:1", "--topic", "t"]));
-    assert_eq!(nobody.code, 3);
-    assert!(nobody.stderr.contains("127.0.0.1:1") && nobody.stderr.contains("refused"), "{}", nobody.stderr);
-    assert!(started.elapsed() < ktables_tests::PATIENCE);
+    let unreachable = run(&mut ktables(&["get", "k", "--log", "kafka://127.0.0.1:1", "--topic", "t"]));
+    assert_eq!(unreachable.code, 3);
+    let is_named = unreachable.stderr.contains("127.0.0.1:1") && unreachable.stderr.contains("refused");
+    assert!(is_named, "{}", unreachable.stderr);
+    assert!(started.elapsed() < ktables_tests::TIMEOUT);
     let unknown =
         run(&mut ktables(&["get", "k", "--log", "kafka://no-such-host.invalid:9092", "--topic", "t"]));
     assert_eq!(unknown.code, 3);
@@ -210,10 +212,10 @@ async fn properties_that_would_break_a_table_are_refused_by_name() {
         ("enable.auto.commit=true", "commits no offsets"),
         ("group.id=mine", "no consumer group"),
         ("bootstrap.servers=a:1", "kafka://HOST:PORT"),
-        ("transactional.id=mine", "not for tables"),
-        ("delivery.report.only.error=true", "not for tables"),
+        ("transactional.id=mine", "does not support it"),
+        ("delivery.report.only.error=true", "does not support it"),
         ("no.such.property=sEcReT", "no such property"),
-        ("socket.timeout.ms=sEcReT", "does not take this value"),
+        ("socket.timeout.ms=sEcReT", "rejects this value"),
         ("stale_after=sEcReT", "duration"),
     ];
     for (property, hint) in cases {
@@ -229,7 +231,7 @@ async fn properties_that_would_break_a_table_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idempotence_and_acknowledgement_by_all_can_be_off() {
+async fn idempotence_and_acks_all_can_be_turned_off() {
     let bootstrap = kafka::shared();
     let name = unique("plain");
     kafka::create(&bootstrap, &name, 2, &[]).await;
@@ -248,7 +250,7 @@ async fn idempotence_and_acknowledgement_by_all_can_be_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_is_ensured_compacted_and_one_that_is_not_is_warned_about() {
+async fn ensure_creates_a_compacted_topic_and_warns_about_one_that_is_not() {
     let bootstrap = kafka::shared();
     let url = format!("kafka://{bootstrap}");
     let ensure = |name: &str, more: &[&str]| {
@@ -261,12 +263,12 @@ async fn a_topic_is_ensured_compacted_and_one_that_is_not_is_warned_about() {
     assert_eq!(line["partitions"].as_array().unwrap().len(), 2);
     assert_eq!(created.stderr, "");
     assert_eq!(ensure(&name, &[]).json()[0]["outcome"], "verified");
-    // The broker's own default.
+    // The broker's default number of partitions.
     let default = ensure(&unique("default"), &[]);
     assert_eq!(default.json()[0]["partitions"].as_array().unwrap().len(), 3);
-    let deleted = unique("deleted");
-    kafka::create(&bootstrap, &deleted, 1, &[]).await;
-    let warned = ensure(&deleted, &[]);
+    let not_compacted = unique("not-compacted");
+    kafka::create(&bootstrap, &not_compacted, 1, &[]).await;
+    let warned = ensure(&not_compacted, &[]);
     assert_eq!(warned.json()[0]["cleanup_policy"], "delete");
     assert!(warned.stderr.contains("not compacted"), "{}", warned.stderr);
     let too_many = run(ktables(&["topic", "ensure", "--log", &url, "--topic", &unique("t")])

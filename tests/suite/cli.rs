@@ -3,12 +3,12 @@
 use std::fs;
 
 use ktables_tests::{
-    Ended, On, Scratch, TOPIC, component_path, ktables, on_each_log, parse, record, run, run_with, succeed,
-    unique,
+    CommandOutput, On, Scratch, TOPIC, component_path, ktables, on_each_log, parse, record, run,
+    run_with_stdin, succeed, unique,
 };
 use serde_json::{Value, json};
 
-fn stdout(ended: &Ended) -> &str {
+fn stdout(ended: &CommandOutput) -> &str {
     ended.stdout.trim_end()
 }
 
@@ -17,7 +17,7 @@ async fn set_get_delete(on: On) {
     let set = succeed(&mut scratch.ktables(&["set", "a", "{\"n\": 1}"])).json().remove(0);
     assert_eq!(set["offset"], 0);
     assert_eq!(stdout(&succeed(&mut scratch.ktables(&["get", "a"]))), "{\"n\": 1}");
-    let piped = run_with(&mut scratch.ktables(&["set", "a", "-"]), "-2.5\n");
+    let piped = run_with_stdin(&mut scratch.ktables(&["set", "a", "-"]), "-2.5\n");
     assert_eq!(piped.code, 0, "{}", piped.stderr);
     let verbose = succeed(&mut scratch.ktables(&["get", "a", "--verbose"])).json().remove(0);
     assert_eq!(
@@ -49,7 +49,8 @@ async fn groups_and_members(on: On) {
     let flat = run(&mut scratch.ktables(&["groups"]));
     assert_eq!(flat.code, 2);
     assert!(flat.stderr.contains("group_scheme"), "{}", flat.stderr);
-    let imported = run_with(&mut grouped(&["import"]), "{\"group\":\"g\",\"member\":\"m\",\"value\":[1]}\n");
+    let imported =
+        run_with_stdin(&mut grouped(&["import"]), "{\"group\":\"g\",\"member\":\"m\",\"value\":[1]}\n");
     assert_eq!(imported.code, 0, "{}", imported.stderr);
     assert_eq!(stdout(&succeed(&mut grouped(&["get", "--in", "g", "m"]))), "[1]");
 }
@@ -70,7 +71,7 @@ async fn keys_in_ranges(on: On) {
 async fn import_lists_what_it_refuses_and_takes_the_rest(on: On) {
     let scratch = on.scratch(2).await;
     let lines = "{\"key\":\"a\",\"value\":1}\nnonsense\n\n{\"key\":\"b\"}\n{\"key\":\"a\",\"delete\":true}\n{\"key\":\"c\",\"value\":null}\n{\"kee\":\"d\",\"value\":1}";
-    let imported = run_with(&mut scratch.ktables(&["import"]), lines);
+    let imported = run_with_stdin(&mut scratch.ktables(&["import"]), lines);
     assert_eq!(imported.code, 1);
     let report = &imported.json()[0];
     assert_eq!((&report["acknowledged"], &report["refused"]), (&json!(3), &json!(3)));
@@ -84,7 +85,7 @@ async fn import_lists_what_it_refuses_and_takes_the_rest(on: On) {
     );
     // What was dumped is imported as it is, JSON null too.
     let copy = on.scratch(1).await;
-    assert_eq!(run_with(&mut copy.ktables(&["import"]), &dump.stdout).code, 0);
+    assert_eq!(run_with_stdin(&mut copy.ktables(&["import"]), &dump.stdout).code, 0);
     assert_eq!(succeed(&mut copy.ktables(&["get", "c"])).stdout, "null\n");
 }
 
@@ -92,7 +93,7 @@ async fn a_record_that_no_log_takes_does_not_stop_an_import(on: On) {
     let scratch = on.scratch(1).await;
     let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "x".repeat(2 << 20));
     let lines = format!("{{\"key\":\"a\",\"value\":1}}\n{large}\n{{\"key\":\"b\",\"value\":2}}\n");
-    let imported = run_with(&mut scratch.ktables(&["import"]), &lines);
+    let imported = run_with_stdin(&mut scratch.ktables(&["import"]), &lines);
     assert_eq!(imported.code, 1, "{}", imported.stderr);
     assert_eq!(imported.json()[0]["acknowledged"], 2);
     assert!(imported.stderr.contains("line 2: key `large`"), "{}", imported.stderr);

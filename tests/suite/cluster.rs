@@ -1,5 +1,5 @@
-//! What only a cluster has: transactions, compaction, compression, partitions that
-//! are added, several tables behind one client.
+//! Tests of features that only a cluster has: transactions, compaction, compression, added partitions, and
+//! several tables that share one client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ktables::log::{Header, Headers, Isolation, LogOptions, NewRecord, StreamItem
 use ktables::table::{Status, Table, WatchEvent, WatchStart};
 use ktables::writer::Writer;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{Held, On, PATIENCE, STALE_AFTER, Scratch, contents, eventually_async, record};
+use ktables_tests::{HeldCodec, On, STALE_AFTER, Scratch, TIMEOUT, contents, eventually_async, record};
 
 async fn caught_up(table: &Table) {
     eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))
@@ -19,7 +19,7 @@ async fn caught_up(table: &Table) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aborted_transactions_are_not_seen_and_markers_at_the_tail_do_not_hold_up() {
+async fn aborted_transactions_are_invisible_and_trailing_markers_do_not_block() {
     let scratch = On::Kafka.scratch(4).await;
     let live = scratch.table(Codecs::default()).await;
     let producer = Transactional::new(&kafka::shared());
@@ -35,8 +35,7 @@ async fn aborted_transactions_are_not_seen_and_markers_at_the_tail_do_not_hold_u
             producer.send(&scratch.topic.name, partition, &format!("bad-{partition}"), "\"aborted\"");
         }
         producer.abort();
-        // The last offset of each partition is a marker, and of the records before
-        // it none counts.
+        // The last offset of each partition is a marker, and the records just before it are aborted.
         scratch.sync(&live).await;
         assert_eq!(live.get("good-3").unwrap().json(), round.to_string());
     }
@@ -48,14 +47,14 @@ async fn aborted_transactions_are_not_seen_and_markers_at_the_tail_do_not_hold_u
         assert_eq!(table.stats().records, 12);
     }
     let options = LogOptions { isolation: Isolation::ReadUncommitted, ..LogOptions::default() };
-    let uncommitted = Scratch::of(&kafka::shared(), options, &scratch.topic.name).await;
+    let uncommitted = Scratch::existing(&kafka::shared(), options, &scratch.topic.name).await;
     let table = uncommitted.table(Codecs::default()).await;
     assert_eq!((table.len(), table.stats().records), (8, 36));
     assert_eq!(table.get("bad-0").unwrap().json(), "\"aborted\"");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_transaction_hides_what_follows_until_it_ends() {
+async fn an_open_transaction_hides_later_records_until_it_ends() {
     let scratch = On::Kafka.scratch(1).await;
     scratch.put("before", Some(b"1")).await;
     let live = scratch.table(Codecs::default()).await;
@@ -63,12 +62,12 @@ async fn an_open_transaction_hides_what_follows_until_it_ends() {
     producer.begin();
     producer.send(&scratch.topic.name, 0, "inside", "2");
     scratch.put("after", Some(b"3")).await;
-    // Neither a table that starts nor a barrier takes it for complete.
+    // Neither a starting table nor a barrier counts the partition as complete.
     let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
     let loading = builder.catchup_timeout(Duration::from_secs(1)).start().await.unwrap();
     let status = loading.status();
     assert!(matches!(&status, Status::Degraded(reason) if reason.contains(" of 3")), "{status}");
-    eventually_async("what comes before it is there", || loading.get("before")).await;
+    eventually_async("the record before the transaction is in the table", || loading.get("before")).await;
     assert!(!live.barrier(Duration::from_millis(300)).await.is_fresh());
     for table in [&live, &loading] {
         assert_eq!(contents(table), BTreeMap::from([("before".to_owned(), "1".to_owned())]));
@@ -85,15 +84,15 @@ async fn an_open_transaction_hides_what_follows_until_it_ends() {
 async fn compaction_by_the_broker_gives_the_same_table() {
     let bootstrap = kafka::shared();
     let name = kafka::create_compacting(&bootstrap, 2).await;
-    let scratch = Scratch::of(&bootstrap, LogOptions::default(), &name).await;
+    let scratch = Scratch::existing(&bootstrap, LogOptions::default(), &name).await;
     let live = scratch.table(Codecs::default()).await;
     let mut written = 0;
     for round in 0..5 {
         let records = (0..100).map(|n| record(&format!("k{n}"), (n % 10 > 0 || round < 4).then_some(b"1")));
         written += scratch.write(records.collect()).await.len();
     }
-    // Another record rolls the segment, and the cleaner takes what is behind it.
-    let deadline = std::time::Instant::now() + PATIENCE;
+    // Another record rolls the segment, and the cleaner compacts the segments before it.
+    let deadline = std::time::Instant::now() + TIMEOUT;
     let compacted = loop {
         for partition in 0..2 {
             scratch
@@ -117,7 +116,7 @@ async fn compaction_by_the_broker_gives_the_same_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_codecs_of_compression_are_read() {
+async fn all_compression_codecs_are_read() {
     let scratch = On::Kafka.scratch(1).await;
     let value = format!("\"{}\"", "compressible ".repeat(200));
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -126,7 +125,7 @@ async fn all_codecs_of_compression_are_read() {
             ("linger.ms".to_owned(), "5".to_owned()),
         ]);
         let options = LogOptions { properties, ..LogOptions::default() };
-        let writer = Scratch::of(&kafka::shared(), options, &scratch.topic.name).await;
+        let writer = Scratch::existing(&kafka::shared(), options, &scratch.topic.name).await;
         let records = (0..50).map(|n| record(&format!("{codec}-{n}"), Some(value.as_bytes())));
         writer.write(records.collect()).await;
     }
@@ -136,8 +135,8 @@ async fn all_codecs_of_compression_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_replaced_client_has_not_written_is_listed_at_the_end() {
-    let scratch = Scratch::at(
+async fn records_that_a_replaced_client_did_not_write_are_listed_by_close() {
+    let scratch = Scratch::on_cluster(
         &kafka::shared(),
         LogOptions {
             properties: [("linger.ms".to_owned(), "60000".to_owned())].into(),
@@ -147,9 +146,9 @@ async fn what_a_replaced_client_has_not_written_is_listed_at_the_end() {
     )
     .await;
     let queued = scratch.log.send(&scratch.topic, record("queued", Some(b"1"))).await.unwrap();
-    // Another topic of the name takes another client.
-    let anew = scratch.make_anew(1).await;
-    drop(scratch.log.send(&anew, record("new", Some(b"1"))).await.unwrap());
+    // A recreated topic gets another client.
+    let recreated = scratch.recreate_topic(1).await;
+    drop(scratch.log.send(&recreated, record("new", Some(b"1"))).await.unwrap());
     let lost = scratch.log.close(Duration::from_millis(200)).await;
     let keys: std::collections::BTreeSet<_> = lost.iter().map(|lost| lost.key.clone().unwrap()).collect();
     assert_eq!(keys, [b"queued".to_vec(), b"new".to_vec()].into());
@@ -157,7 +156,7 @@ async fn what_a_replaced_client_has_not_written_is_listed_at_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_four_partitions_most_of_them_empty() {
+async fn a_table_of_64_mostly_empty_partitions_catches_up() {
     let scratch = On::Kafka.scratch(64).await;
     let empty = scratch.table(Codecs::default()).await;
     assert!(matches!(empty.status(), Status::CaughtUp));
@@ -183,18 +182,18 @@ async fn partitions_that_are_added_are_read_from_their_first_record() {
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
     kafka::grow(&kafka::shared(), &scratch.topic.name, 3).await;
-    // Another log, which sees three partitions from the start.
-    let grown = eventually_described(&scratch, 3).await;
+    // Another log, which knows all three partitions from the start.
+    let grown = open_with_partitions(&scratch, 3).await;
     for partition in 0..3 {
         let new = NewRecord { partition: Some(partition), ..record(&format!("new-{partition}"), Some(b"2")) };
         grown.write(vec![new]).await;
     }
-    // Everything acknowledged before the call, in whichever partition.
+    // The barrier covers everything acknowledged before, in all partitions.
     scratch.sync(&table).await;
     assert_eq!((table.len(), table.stats().partitions.len()), (4, 3));
     let mut seen = Vec::new();
     while seen.len() < 3 {
-        match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+        match tokio::time::timeout(TIMEOUT, watcher.next()).await.unwrap().unwrap() {
             WatchEvent::Change(change) => seen.push(change.key().to_owned()),
             other => panic!("{other:?}"),
         }
@@ -204,19 +203,20 @@ async fn partitions_that_are_added_are_read_from_their_first_record() {
     assert!(matches!(table.status(), Status::CaughtUp));
 }
 
-async fn eventually_described(scratch: &Scratch, partitions: i32) -> Scratch {
-    let deadline = std::time::Instant::now() + PATIENCE;
+/// Opens logs until one describes this many partitions.
+async fn open_with_partitions(scratch: &Scratch, partitions: i32) -> Scratch {
+    let deadline = std::time::Instant::now() + TIMEOUT;
     loop {
-        let grown = Scratch::of(&kafka::shared(), LogOptions::default(), &scratch.topic.name).await;
+        let grown = Scratch::existing(&kafka::shared(), LogOptions::default(), &scratch.topic.name).await;
         if grown.topic.partitions == partitions {
             return grown;
         }
-        assert!(std::time::Instant::now() < deadline, "the partitions are not seen");
+        assert!(std::time::Instant::now() < deadline, "the log does not describe the added partitions");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_and_timestamps_and_null_and_empty_come_as_they_were_written() {
+async fn headers_timestamps_null_and_empty_bytes_are_read_as_written() {
     let scratch = On::Kafka.scratch(1).await;
     let header =
         |name: &str, value: Option<&[u8]>| Header { name: name.to_owned(), value: value.map(<[u8]>::to_vec) };
@@ -263,7 +263,7 @@ async fn headers_and_timestamps_and_null_and_empty_come_as_they_were_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_barrier_after_each_of_a_thousand_writes() {
+async fn a_barrier_after_each_of_a_thousand_writes_is_fresh() {
     let scratch = On::Kafka.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_barrier_after_each_of_a_thousand_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_barriers_at_once_are_all_answered() {
+async fn many_concurrent_barriers_are_all_fresh() {
     let scratch = On::Kafka.scratch(2).await;
     let table = scratch.table(Codecs::default()).await;
     for number in 0..20 {
@@ -285,7 +285,7 @@ async fn many_barriers_at_once_are_all_answered() {
             .map(|_| {
                 let table = table.clone();
                 tokio::spawn(async move {
-                    (table.barrier(PATIENCE).await, table.get("k").unwrap().json().to_owned())
+                    (table.barrier(TIMEOUT).await, table.get("k").unwrap().json().to_owned())
                 })
             })
             .collect();
@@ -298,7 +298,7 @@ async fn many_barriers_at_once_are_all_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_of_one_topic_and_of_many_share_a_log() {
+async fn tables_of_one_topic_share_a_log() {
     let scratch = On::Kafka.scratch(2).await;
     scratch.put("k", Some(b"0")).await;
     let mut tables = Vec::new();
@@ -311,7 +311,7 @@ async fn tables_of_one_topic_and_of_many_share_a_log() {
             scratch.sync(table).await;
             assert_eq!(table.get("k").unwrap().json(), number.to_string());
         }
-        // Readers come and go.
+        // Replace one reader, so that readers of different ages share the log.
         tables.remove(0);
         tables.push(scratch.table(Codecs::default()).await);
     }
@@ -321,25 +321,25 @@ async fn tables_of_one_topic_and_of_many_share_a_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_does_not_keep_up_holds_up_nobody_and_loses_nothing() {
+async fn a_slow_table_blocks_no_other_and_loses_nothing() {
     let slow = On::Kafka.scratch(2).await;
     let name = ktables_tests::unique("quick");
     kafka::create(&kafka::shared(), &name, 2, &[]).await;
-    let quick_topic = kafka::seen(slow.log.as_ref(), &name).await;
-    let codec = Arc::new(Held::default());
+    let quick_topic = kafka::wait_for_topic(slow.log.as_ref(), &name).await;
+    let codec = Arc::new(HeldCodec::default());
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let slow_table = slow.table(codecs).await;
     let builder = Table::builder(slow.log.clone(), &name, Codecs::default());
     let quick_table = builder.start().await.unwrap();
     codec.hold();
-    // Far more than a stream and the client's queue have room for.
+    // Far more than a stream and the client's queue can hold.
     let value = format!("\"{}\"", "x".repeat(1000));
     let records = (0..40_000).map(|n| record(&format!("k{}", n % 1000), Some(value.as_bytes())));
     slow.write(records.collect()).await;
     for number in 0..20 {
         let delivery = slow.log.send(&quick_topic, record("k", Some(number.to_string().as_bytes()))).await;
         delivery.unwrap().await.unwrap();
-        assert!(quick_table.barrier(PATIENCE).await.is_fresh());
+        assert!(quick_table.barrier(TIMEOUT).await.is_fresh());
         assert_eq!(quick_table.get("k").unwrap().json(), number.to_string());
     }
     codec.release();
@@ -348,16 +348,16 @@ async fn a_table_that_does_not_keep_up_holds_up_nobody_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_came_and_is_not_decoded_lags() {
+async fn a_partition_with_undecoded_records_lags() {
     let (bootstrap, name) = (kafka::shared(), ktables_tests::unique("t"));
     kafka::create(&bootstrap, &name, 2, &[]).await;
     let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
-    let scratch = Scratch::of(&bootstrap, options, &name).await;
-    let codec = Arc::new(Held::default());
+    let scratch = Scratch::existing(&bootstrap, options, &name).await;
+    let codec = Arc::new(HeldCodec::default());
     let table = scratch.table(Codecs { value: codec.clone(), ..Codecs::default() }).await;
     codec.stall();
     scratch.put("k", Some(b"1")).await;
-    let reason = eventually_async("the lag is told", || table.status().reason()).await;
+    let reason = eventually_async("the status reports the lag", || table.status().reason()).await;
     assert!(reason.contains(" behind since 20"), "{reason}");
     codec.release();
     caught_up(&table).await;
@@ -365,11 +365,11 @@ async fn what_came_and_is_not_decoded_lags() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_that_gets_nowhere_holds_up_no_other() {
-    // As many records as take the whole budget of loading clients.
+async fn a_stalled_load_does_not_block_others() {
+    // Enough records to use the whole memory budget of loading clients.
     let stuck = On::Kafka.scratch(1).await;
     stuck.write((0..270_000).map(|n| record(&format!("k{}", n % 1000), Some(b"1"))).collect()).await;
-    let codec = Arc::new(Held::default());
+    let codec = Arc::new(HeldCodec::default());
     codec.hold();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let builder = Table::builder(stuck.log.clone(), &stuck.topic.name, codecs);
@@ -386,9 +386,9 @@ async fn a_load_that_gets_nowhere_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_goes_with_its_stream_full_leaves_the_topic_to_the_next() {
+async fn a_table_dropped_with_a_full_stream_does_not_block_the_next_one() {
     let scratch = On::Kafka.scratch(1).await;
-    let codec = Arc::new(Held::default());
+    let codec = Arc::new(HeldCodec::default());
     for round in 0..3 {
         codec.release();
         let codecs = Codecs { value: codec.clone(), ..Codecs::default() };

@@ -1,7 +1,7 @@
-//! Brokers, topics and rights that come and go: nothing acknowledged is lost, nothing is
-//! seen twice, the table is the one that a replay gives, and the status is honest meanwhile.
+//! Tests that inject faults into brokers, topics and rights. No acknowledged record may be lost, no change
+//! may be delivered twice, the table must equal a fresh replay, and its status must report the fault.
 //!
-//! `cargo xtask soak` repeats what is here.
+//! `cargo xtask soak` repeats these tests.
 
 mod freeze;
 mod metadata;
@@ -20,24 +20,24 @@ use ktables::table::{Status, Table};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::{Broker, BrokerOptions};
 use ktables_tests::{
-    FaultTally, Held, PATIENCE, Running, Scratch, contents, eventually_async, kafka, record,
+    FaultTally, HeldCodec, RunningCommand, Scratch, TIMEOUT, contents, eventually_async, kafka, record,
 };
 use serde_json::{Value, json};
 
-/// A broker of the test's own and a topic on it, read by a log that notices silence
-/// soon.
+/// Starts a broker for one test and creates a topic on it. The log reports silence after a second.
 async fn cluster(partitions: i32) -> (Broker, Scratch) {
     cluster_with(partitions, &[]).await
 }
 
 async fn cluster_with(partitions: i32, properties: &[(&str, &str)]) -> (Broker, Scratch) {
-    let broker = kafka::own(&BrokerOptions::default());
+    let broker = kafka::start_broker(&BrokerOptions::default());
     let properties = properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let options = LogOptions { stale_after: Duration::from_secs(1), properties, ..LogOptions::default() };
-    let scratch = Scratch::at(&broker.bootstrap(), options, partitions).await;
+    let scratch = Scratch::on_cluster(&broker.bootstrap(), options, partitions).await;
     (broker, scratch)
 }
 
+/// Waits until the status of a table has this name.
 async fn status(table: &Table, name: &str) -> Status {
     eventually_async(&format!("the table is {name}"), || {
         let status = table.status();
@@ -47,9 +47,9 @@ async fn status(table: &Table, name: &str) -> Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_over_a_killed_broker_shows_every_change_once_and_the_status_between() {
+async fn a_watch_reports_each_change_once_and_each_outage_while_its_broker_is_killed() {
     let (mut broker, scratch) = cluster(2).await;
-    let watch = Running::start(scratch.ktables(&["watch"]).args(["-X", "stale_after=1s"]));
+    let watch = RunningCommand::start(scratch.ktables(&["watch"]).args(["-X", "stale_after=1s"]));
     watch.until(|line| line["event"] == "synced");
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     let mut written = Written::default();
@@ -58,42 +58,42 @@ async fn a_watch_over_a_killed_broker_shows_every_change_once_and_the_status_bet
             written.set(&writer, &format!("k{}", number % 7)).await;
         }
         broker.kill().unwrap();
-        // That a partition lags may be told a moment before.
+        // A lagging partition may be reported a moment before.
         let is_unreachable = |line: &Value| {
             let reason = line["reason"].as_str().unwrap_or_default();
             line["status"] == "degraded" && reason.starts_with("unreachable since 20")
         };
         let lines = tokio::task::block_in_place(|| watch.until(is_unreachable));
-        written.seen_in(&lines);
-        // Written while nobody is there, acknowledged when somebody is again.
+        written.remove_delivered(&lines);
+        // Written while the broker is down, and acknowledged after its restart.
         let writing = written.set(&writer, "late");
         let ((), restarted) =
             tokio::join!(writing, async { tokio::task::block_in_place(|| broker.restart()) });
         restarted.unwrap();
         let lines = tokio::task::block_in_place(|| watch.until(|line| line["status"] == "caught_up"));
-        written.seen_in(&lines);
+        written.remove_delivered(&lines);
         for number in 0..20 {
             written.set(&writer, &format!("k{}", number % 7)).await;
         }
     }
     while !written.changes.is_empty() {
-        written.seen_in(&[tokio::task::block_in_place(|| watch.next())]);
+        written.remove_delivered(&[tokio::task::block_in_place(|| watch.next())]);
     }
-    // Whatever came twice would come before this.
+    // A change that is delivered twice would come before this one.
     written.set(&writer, "last").await;
     let mut lines = tokio::task::block_in_place(|| watch.until(|line| line["key"] == "last"));
     lines.extend(watch.rest());
     lines.retain(|line| line["event"].is_null());
     assert_eq!(lines.len(), 1, "{lines:?}");
-    FaultTally { acknowledged: written.number, ..FaultTally::of(2) }.tell();
+    FaultTally { acknowledged: written.number, ..FaultTally::without_errors(2) }.report();
 }
 
-/// What was written and not seen yet.
+/// The writes of a test, and the changes that its watch has not delivered yet.
 #[derive(Debug, Default)]
 struct Written {
     number: u64,
     newest: BTreeMap<String, Value>,
-    /// Key, value before, value.
+    /// Key, old value and new value.
     changes: Vec<(String, Value, Value)>,
 }
 
@@ -106,12 +106,12 @@ impl Written {
         self.changes.push((key.to_owned(), old, new));
     }
 
-    /// Each change must be the next of its key, and not seen before. Keys lie in two
-    /// partitions, so only a key's changes have an order.
-    fn seen_in(&mut self, lines: &[Value]) {
+    /// Removes the changes in the output of a watch. Each must be the next change of its key: keys are in two
+    /// partitions, so only the changes of one key are ordered.
+    fn remove_delivered(&mut self, lines: &[Value]) {
         for line in lines.iter().filter(|line| line["event"].is_null()) {
             let next = self.changes.iter().position(|(key, ..)| line["key"] == **key);
-            let next = next.unwrap_or_else(|| panic!("not written, or seen before: {line}"));
+            let next = next.unwrap_or_else(|| panic!("not written, or delivered twice: {line}"));
             let (_, old, new) = self.changes.remove(next);
             assert_eq!((&line["old"], &line["new"]), (&old, &new), "{line}");
         }
@@ -119,12 +119,12 @@ impl Written {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_killed_while_a_table_loads_costs_only_time() {
-    // Most of it is not fetched while the codec is held.
+async fn a_table_loads_completely_although_its_broker_is_killed() {
+    // Small fetches and a small queue, so that most records are not fetched while the codec is held.
     let small =
         [("batch.size", "10000"), ("fetch.message.max.bytes", "10000"), ("queued.max.messages.kbytes", "64")];
     let (mut broker, scratch) = cluster_with(3, &small).await;
-    let codec = Arc::new(Held::default());
+    let codec = Arc::new(HeldCodec::default());
     codec.hold();
     let value = format!("\"{}\"", "x".repeat(500));
     let mut expected = BTreeMap::new();
@@ -142,7 +142,7 @@ async fn a_broker_killed_while_a_table_loads_costs_only_time() {
     let reason = status(&table, "degraded").await.reason().unwrap();
     assert!(reason.contains("held"), "{reason}");
     broker.kill().unwrap();
-    eventually_async("the silence is noticed", || {
+    eventually_async("the status reports the outage", || {
         table.status().reason()?.starts_with("unreachable since 20").then_some(())
     })
     .await;
@@ -151,11 +151,11 @@ async fn a_broker_killed_while_a_table_loads_costs_only_time() {
     status(&table, "caught_up").await;
     assert_eq!(contents(&table), expected);
     assert_eq!(table.stats().records, 30_000);
-    FaultTally { acknowledged: 30_000, ..FaultTally::of(1) }.tell();
+    FaultTally { acknowledged: 30_000, ..FaultTally::without_errors(1) }.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_killed_while_somebody_writes_loses_nothing_that_was_acknowledged() {
+async fn a_broker_killed_during_writes_loses_no_acknowledged_record() {
     let (mut broker, scratch) = cluster(3).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
@@ -173,15 +173,17 @@ async fn a_broker_killed_while_somebody_writes_loses_nothing_that_was_acknowledg
         acks
     });
     for round in 0..2 {
-        eventually_async("some of it is there", || (table.stats().records > round * 10_000).then_some(()))
-            .await;
+        eventually_async("some records are applied", || {
+            (table.stats().records > round * 10_000).then_some(())
+        })
+        .await;
         broker.kill().unwrap();
         broker.restart().unwrap();
     }
     let acks = writing.await.unwrap();
     scratch.sync(&table).await;
     status(&table, "caught_up").await;
-    // Idempotence: what was sent again is there once.
+    // Idempotence: records that were retried are in the topic once.
     assert_eq!(table.stats().records, 30_000);
     let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();
     for (key, value, ack) in acks {
@@ -192,11 +194,11 @@ async fn a_broker_killed_while_somebody_writes_loses_nothing_that_was_acknowledg
     assert_eq!(contents(&table), expected);
     let fresh = scratch.table(Codecs::default()).await;
     assert_eq!(contents(&fresh), expected);
-    FaultTally { acknowledged: 30_000, ..FaultTally::of(2) }.tell();
+    FaultTally { acknowledged: 30_000, ..FaultTally::without_errors(2) }.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_acknowledged_when_a_writer_ends_is_listed() {
+async fn close_lists_the_unacknowledged_records() {
     let (mut broker, scratch) = cluster(1).await;
     let table = scratch.table(Codecs::default()).await;
     scratch.put("a", Some(b"1")).await;
@@ -215,32 +217,32 @@ async fn what_is_not_acknowledged_when_a_writer_ends_is_listed() {
     for delivery in deliveries {
         assert!(matches!(delivery.await, Err(LogError::Undelivered { .. })));
     }
-    // A barrier says why it cannot tell.
+    // A barrier is stale while the broker is down.
     status(&table, "degraded").await;
     let stale = table.barrier(Duration::from_secs(3)).await;
     assert!(!stale.is_fresh());
-    // What there is can still be read.
+    // The contents can still be read.
     assert_eq!(table.get("a").unwrap().json(), "1");
     broker.restart().unwrap();
     scratch.put("d", Some(b"3")).await;
     scratch.sync(&table).await;
     assert_eq!(table.get("d").unwrap().json(), "3");
-    FaultTally { acknowledged: 2, ..FaultTally::of(1) }.tell();
+    FaultTally { acknowledged: 2, ..FaultTally::without_errors(1) }.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_broker_is_noticed_and_forgiven() {
+async fn a_paused_broker_is_reported_until_it_resumes() {
     let (broker, scratch) = cluster(1).await;
     let table = scratch.table(Codecs::default()).await;
     broker.pause().unwrap();
-    eventually_async("the silence is told", || {
+    eventually_async("the status reports the outage", || {
         table.status().reason()?.starts_with("unreachable since 20").then_some(())
     })
     .await;
     broker.resume().unwrap();
     status(&table, "caught_up").await;
     scratch.put("a", Some(b"1")).await;
-    tokio::time::timeout(PATIENCE, scratch.sync(&table)).await.unwrap();
+    tokio::time::timeout(TIMEOUT, scratch.sync(&table)).await.unwrap();
     assert_eq!(table.get("a").unwrap().json(), "1");
-    FaultTally { acknowledged: 1, ..FaultTally::of(1) }.tell();
+    FaultTally { acknowledged: 1, ..FaultTally::without_errors(1) }.report();
 }

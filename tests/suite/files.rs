@@ -1,4 +1,4 @@
-//! What happens to the files of a directory log and of checkpoints while they are used.
+//! The files of directory logs and checkpoints: locks, torn writes, permissions, and limits of the system.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,22 +10,22 @@ use std::time::Duration;
 use ktables::codec::Codecs;
 use ktables::log::{LogError, NewTopic};
 use ktables::table::Table;
-use ktables_tests::{PATIENCE, Scratch, TOPIC, contents, record, run, succeed};
+use ktables_tests::{Scratch, TIMEOUT, TOPIC, contents, record, run, succeed};
 use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_offset_is_given_twice_though_locks_are_removed() {
+async fn no_offset_is_assigned_twice_while_lock_files_are_removed() {
     let scratch = Arc::new(Scratch::new(1).await);
-    let over = Arc::new(AtomicBool::new(false));
+    let is_finished = Arc::new(AtomicBool::new(false));
     let remover = {
-        let (over, lock) = (over.clone(), scratch.path().join(TOPIC).join("0/lock"));
+        let (is_finished, lock) = (is_finished.clone(), scratch.path().join(TOPIC).join("0/lock"));
         std::thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
+            while !is_finished.load(Ordering::Relaxed) {
                 let _ = fs::remove_file(&lock);
             }
         })
     };
-    // Writers with a log of their own each, as processes have.
+    // Each writer opens its own log, as separate processes do.
     let writers: Vec<_> = (0..4)
         .map(|writer| {
             let (url, topic) = (scratch.url(), scratch.topic.clone());
@@ -44,7 +44,7 @@ async fn no_offset_is_given_twice_though_locks_are_removed() {
     for writer in writers {
         offsets.extend(writer.await.unwrap());
     }
-    over.store(true, Ordering::Relaxed);
+    is_finished.store(true, Ordering::Relaxed);
     remover.join().unwrap();
     offsets.sort_unstable();
     assert_eq!(offsets, (0..600).collect::<Vec<_>>());
@@ -52,7 +52,7 @@ async fn no_offset_is_given_twice_though_locks_are_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_locked_holds_up_no_other() {
+async fn a_locked_topic_does_not_delay_other_topics() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let other = scratch.log.create("other", NewTopic::default()).await.unwrap();
@@ -61,23 +61,23 @@ async fn a_topic_that_is_locked_holds_up_no_other() {
     let waiting = scratch.log.send(&scratch.topic, record("b", Some(b"1"))).await.unwrap();
     let ack = scratch.log.send(&other, record("c", Some(b"1"))).await.unwrap().await.unwrap();
     assert_eq!(ack.offset, 0);
-    assert!(!scratch.log.flush(Duration::from_millis(50)).await, "it waits for the lock");
-    // What is given up is listed and answered, and never written.
-    let lost = scratch.log.close(Duration::from_millis(50)).await;
-    assert_eq!(lost.iter().map(|lost| lost.key.as_deref()).collect::<Vec<_>>(), [Some(&b"b"[..])]);
+    assert!(!scratch.log.flush(Duration::from_millis(50)).await, "the record waits for the lock");
+    // A record that is given up is returned and its delivery fails, and it is never written.
+    let given_up = scratch.log.close(Duration::from_millis(50)).await;
+    assert_eq!(given_up.iter().map(|record| record.key.as_deref()).collect::<Vec<_>>(), [Some(&b"b"[..])]);
     assert!(matches!(waiting.await, Err(LogError::Undelivered { .. })));
     drop(lock);
     assert_eq!(scratch.put("d", Some(b"1")).await.offset, 1);
-    assert!(scratch.log.flush(PATIENCE).await);
+    assert!(scratch.log.flush(TIMEOUT).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_torn_write_that_holds_a_whole_batch_is_cut() {
+async fn a_torn_write_whose_value_contains_whole_batches_is_cut() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let segment = scratch.path().join(TOPIC).join("0/00000000000000000000.log");
     let whole = fs::read(&segment).unwrap();
-    // A record whose value is a segment: its own batches, the next offsets.
+    // A record whose value is a segment with whole batches, whose offsets are the next ones.
     let inner = Scratch::new(1).await;
     for _ in 0..4 {
         inner.put("inner", Some(b"1")).await;
@@ -93,7 +93,7 @@ async fn a_torn_write_that_holds_a_whole_batch_is_cut() {
         fs::write(&segment, &all[..all.len() - cut]).unwrap();
         let url = scratch.url();
         let log = ktables::log::open(&url).unwrap();
-        let table = Table::builder(log.clone(), TOPIC, Codecs::default()).catchup_timeout(PATIENCE);
+        let table = Table::builder(log.clone(), TOPIC, Codecs::default()).catchup_timeout(TIMEOUT);
         assert_eq!(contents(&table.start().await.unwrap()).len(), 1, "cut by {cut}");
         let ack = log.send(&scratch.topic, record("c", Some(b"1"))).await.unwrap().await.unwrap();
         assert_eq!(ack.offset, 1, "cut by {cut}");
@@ -101,8 +101,8 @@ async fn a_torn_write_that_holds_a_whole_batch_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_are_durable_are_not_refused_when_files_run_out() {
-    // A command that may open few files: at each limit, what it says is true.
+async fn durable_records_are_not_reported_as_refused_when_file_descriptors_run_out() {
+    // The command runs with a limit on open files. With each limit, it must report the outcome correctly.
     let mut outcomes = std::collections::BTreeSet::new();
     for limit in 8..40 {
         let scratch = Scratch::new(1).await;
@@ -110,28 +110,28 @@ async fn records_that_are_durable_are_not_refused_when_files_run_out() {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(produce.get_program());
         let ended = run(shell.args(produce.get_args()));
-        let there = scratch.table(Codecs::default()).await.len() == 1;
+        let is_written = scratch.table(Codecs::default()).await.len() == 1;
         let is_unknown = ended.stderr.contains("may have been written");
         match ended.code {
-            0 => assert!(there, "at {limit} files it said that it was written"),
-            _ => assert!(!there || is_unknown, "at {limit} files: {}", ended.stderr),
+            0 => assert!(is_written, "limit {limit}: the command reported success, but wrote nothing"),
+            _ => assert!(!is_written || is_unknown, "limit {limit}: {}", ended.stderr),
         }
-        assert!(!ended.stderr.contains("panicked"), "at {limit} files: {}", ended.stderr);
-        outcomes.insert((ended.code, there));
+        assert!(!ended.stderr.contains("panicked"), "limit {limit}: {}", ended.stderr);
+        outcomes.insert((ended.code, is_written));
     }
     assert!(outcomes.contains(&(0, true)) && outcomes.len() > 1, "{outcomes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_fails_leaves_nothing() {
+async fn a_failed_create_leaves_no_files() {
     let scratch = Scratch::new(1).await;
     let before = files(scratch.path());
-    // The name is taken, by something that is no topic.
+    // A file that is not a topic has the name.
     fs::write(scratch.path().join("file"), "").unwrap();
     assert!(scratch.log.create("file", NewTopic::default()).await.is_err());
     fs::remove_file(scratch.path().join("file")).unwrap();
     assert!(scratch.log.create(TOPIC, NewTopic::default()).await.is_err());
-    // A disk on which files may have no more than some bytes.
+    // The command runs with a limit on the size of files, as on a full disk.
     for limit in [0, 1] {
         let mut shell = Command::new("sh");
         let ensure = ktables_tests::ktables(&["topic", "ensure", "--log", &scratch.url(), "--topic", "new"]);
@@ -141,11 +141,11 @@ async fn a_create_that_fails_leaves_nothing() {
         if ended.code == 0 {
             fs::remove_dir_all(scratch.path().join("new")).unwrap();
         }
-        assert_eq!(files(scratch.path()), before, "{limit}: {}", ended.stderr);
+        assert_eq!(files(scratch.path()), before, "limit {limit}: {}", ended.stderr);
     }
 }
 
-/// The names in a folder.
+/// Returns the sorted names of the files in a folder.
 fn files(folder: &std::path::Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
@@ -154,29 +154,29 @@ fn files(folder: &std::path::Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn checkpoints_are_for_their_owner_and_taken_from_nobody_else() {
+async fn checkpoints_are_private_and_not_used_if_others_can_write_them() {
     let (scratch, parent) = (Scratch::new(1).await, TempDir::new().unwrap());
     let folder = parent.path().join("checkpoint");
     scratch.put("a", Some(b"1")).await;
     let start = || {
         let table = Table::builder(scratch.log.clone(), TOPIC, Codecs::default()).checkpoint(&folder);
-        table.catchup_timeout(PATIENCE).start()
+        table.catchup_timeout(TIMEOUT).start()
     };
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
     let table = start().await.unwrap();
     table.stop().await;
     drop(table);
     assert_eq!(mode(&folder), 0o700);
-    let mut seen = 0;
+    let mut count = 0;
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         assert_eq!(mode(&path), 0o600, "{}", path.display());
-        seen += 1;
+        count += 1;
     }
-    assert!(seen > 1);
-    // What others may have written is not read: the topic is.
-    let manifest = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    for path in manifest {
+    assert!(count > 1);
+    // A checkpoint that others can write is not used. The topic is replayed instead.
+    let paths = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    for path in paths {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     }
     let table = start().await.unwrap();
@@ -186,7 +186,7 @@ async fn checkpoints_are_for_their_owner_and_taken_from_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_file_is_not_waited_for() {
+async fn fifos_and_devices_are_refused_without_waiting() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let partition = scratch.path().join(TOPIC).join("0");
@@ -202,7 +202,7 @@ async fn what_is_no_file_is_not_waited_for() {
             assert!(refused.code != 0 && refused.stderr.contains("regular file"), "{}", refused.stderr);
         }
     }
-    // A checkpoint with one in it is not used, and the topic replayed.
+    // A checkpoint with a FIFO in it is not used, and the topic is replayed.
     let folder = scratch.path().join("checkpoint");
     let get = || scratch.ktables(&["get", "a", "--checkpoint", folder.to_str().unwrap()]);
     succeed(&mut get());

@@ -11,7 +11,7 @@ use ktables::codec::{
 };
 use ktables::log::Header;
 use ktables::table::{Freshness, OnReject, Snapshot, Status, Table, TableError, WatchEvent, WatchStart};
-use ktables_tests::{Held, On, PATIENCE, Scratch, contents, eventually_async, on_each_log, record};
+use ktables_tests::{HeldCodec, On, Scratch, TIMEOUT, contents, eventually_async, on_each_log, record};
 
 /// Records before the swap: enough that loading takes a while.
 const RECORDS: u64 = 60_000;
@@ -90,7 +90,7 @@ async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
     });
     while !swap.is_finished() {
         let before = written.load(Ordering::Acquire);
-        assert!(matches!(table.barrier(PATIENCE).await, Freshness::Fresh), "{before} written");
+        assert!(matches!(table.barrier(TIMEOUT).await, Freshness::Fresh), "{before} written");
     }
     assert_eq!(swap.await.unwrap().unwrap(), 2);
     let snapshot = table.snapshot();
@@ -124,7 +124,7 @@ async fn a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was(on: On) {
     assert!(matches!(error, TableError::Halted { .. }), "{error}");
     assert_eq!((table.status(), contents(&table)), (Status::CaughtUp, before.clone()));
     // A codec that does not answer: whoever asked gives up.
-    let stalled = Arc::new(Held::default());
+    let stalled = Arc::new(HeldCodec::default());
     stalled.stall();
     let codecs = Codecs { value: stalled.clone(), ..Codecs::default() };
     let swap = tokio::time::timeout(Duration::from_millis(300), table.swap_codecs(codecs)).await;
@@ -155,14 +155,14 @@ async fn a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs(on:
     let scratch: Scratch = on.scratch(1).await;
     scratch.put("old", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
-    let held = Arc::new(Held::default());
+    let held = Arc::new(HeldCodec::default());
     held.hold();
     let swap = tokio::spawn({
         let (table, codecs) = (table.clone(), Codecs { value: held.clone(), ..Codecs::default() });
         async move { table.swap_codecs(codecs).await }
     });
     eventually_async("loading", || table.stats().loading).await;
-    let topic = scratch.make_anew(1).await;
+    let topic = scratch.recreate_topic(1).await;
     held.release();
     assert!(swap.await.unwrap().unwrap() >= 2);
     eventually_async("the new topic", || (table.topic().id == topic.id).then_some(())).await;
@@ -199,14 +199,14 @@ async fn a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_o
     let scratch: Scratch = on.scratch(1).await;
     scratch.put("old", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
-    let held = Arc::new(Held::default());
+    let held = Arc::new(HeldCodec::default());
     held.hold();
     let swap = tokio::spawn({
         let (table, codecs) = (table.clone(), Codecs { value: held.clone(), ..Codecs::default() });
         async move { table.swap_codecs(codecs).await }
     });
     eventually_async("loading", || table.stats().loading).await;
-    let topic = scratch.make_anew(1).await;
+    let topic = scratch.recreate_topic(1).await;
     scratch.put("new", Some(b"2")).await;
     let is_noticed = || matches!(table.status(), Status::Degraded(_)).then_some(());
     eventually_async("the end of the served generation", is_noticed).await;
@@ -237,7 +237,7 @@ async fn a_swap_completes_although_its_codec_is_slow_and_others_write(on: On) {
         })
         .collect();
     let slow = Codecs { value: Arc::new(Slow), ..Codecs::default() };
-    let swap = tokio::time::timeout(PATIENCE, table.swap_codecs(slow)).await;
+    let swap = tokio::time::timeout(TIMEOUT, table.swap_codecs(slow)).await;
     is_over.store(true, Ordering::Release);
     for writer in writers {
         writer.await.unwrap();

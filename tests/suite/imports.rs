@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
 
-use ktables_tests::{On, Scratch, TOPIC, eventually, ktables, on_each_log, record, run_with, succeed};
+use ktables_tests::{On, Scratch, TOPIC, eventually, ktables, on_each_log, record, run_with_stdin, succeed};
 use serde_json::{Value, json};
 
 async fn what_was_read_is_written_while_the_input_pauses(on: On) {
@@ -40,7 +40,7 @@ async fn each_line_is_counted_once() {
     let lines = "\u{feff}{\"key\":\"a\",\"value\":1}\n\n   \n{\"key\":\"b\",\"value\":2,\"expired\":true}\nnonsense\n\
                  {\"key\":\"c\",\"value\":3,\"expired\":false}";
     let counts = |args: &[&str]| {
-        let imported = run_with(&mut scratch.ktables(&[&["import"], args].concat()), lines);
+        let imported = run_with_stdin(&mut scratch.ktables(&[&["import"], args].concat()), lines);
         assert_eq!(imported.code, 1, "{}", imported.stderr);
         assert!(
             imported.stderr.contains("byte-order mark") && imported.stderr.contains("line 5"),

@@ -1,14 +1,14 @@
-//! Others who read and write the same topics: Python's ktables, and Java's own
-//! client. Same keys, same partitions, same tables.
+//! Tests with other clients of the same topics: Python's ktables and Kafka's Java client. All must agree on
+//! keys, partitions and tables.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use ktables_tests::kafka::{shared, target};
-use ktables_tests::{Ended, On, Scratch, parse, root, run_with};
+use ktables_tests::{CommandOutput, On, Scratch, parse, root, run_with_stdin};
 use serde_json::{Value, json};
 
-/// Who reads and writes.
+/// A client that reads and writes the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
     Us,
@@ -18,7 +18,7 @@ enum Peer {
 
 const PEERS: [Peer; 3] = [Peer::Us, Peer::Python, Peer::Java];
 
-/// A table as its readers print it: `{key: value}`, or `{group: {member: value}}`.
+/// A table's contents as all peers print them: `{key: value}`, or `{group: {member: value}}`.
 type Contents = BTreeMap<String, Value>;
 
 fn python() -> Command {
@@ -36,18 +36,18 @@ fn java() -> Command {
     command
 }
 
-fn succeeded(ended: Ended) -> Ended {
+fn succeeded(ended: CommandOutput) -> CommandOutput {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     ended
 }
 
 impl Peer {
-    /// Runs a command of a peer's program.
-    fn ask(self, command: &str, scratch: &Scratch, grouped: bool, input: &str) -> Ended {
+    /// Runs a command of the peer's program.
+    fn run(self, command: &str, scratch: &Scratch, grouped: bool, input: &str) -> CommandOutput {
         let mut program = if self == Self::Python { python() } else { java() };
         program.args([command, &shared(), &scratch.topic.name]);
         program.args(grouped.then_some("--grouped"));
-        succeeded(run_with(&mut program, input))
+        succeeded(run_with_stdin(&mut program, input))
     }
 
     fn write(self, scratch: &Scratch, grouped: bool, lines: &[Value]) {
@@ -56,27 +56,27 @@ impl Peer {
             Self::Us => {
                 let mut import = scratch.ktables(&["import"]);
                 import.args(if grouped { &["--group-scheme", "length-prefixed"][..] } else { &[] });
-                let imported = succeeded(run_with(&mut import, &input));
+                let imported = succeeded(run_with_stdin(&mut import, &input));
                 assert_eq!(imported.json()[0]["acknowledged"], lines.len());
             }
-            _ => assert_eq!(self.ask("write", scratch, grouped, &input).json().len(), lines.len()),
+            _ => assert_eq!(self.run("write", scratch, grouped, &input).json().len(), lines.len()),
         }
     }
 
     fn read(self, scratch: &Scratch, grouped: bool) -> Contents {
         if self != Self::Us {
-            return serde_json::from_str(&self.ask("read", scratch, grouped, "").stdout).unwrap();
+            return serde_json::from_str(&self.run("read", scratch, grouped, "").stdout).unwrap();
         }
         let mut contents = Contents::new();
         if !grouped {
-            for mut entry in succeeded(run_with(&mut scratch.ktables(&["dump"]), "")).json() {
+            for mut entry in succeeded(run_with_stdin(&mut scratch.ktables(&["dump"]), "")).json() {
                 contents.insert(entry["key"].as_str().unwrap().to_owned(), entry["value"].take());
             }
             return contents;
         }
         let with = |args: &[&str]| {
             let args = [args, &["--group-scheme", "length-prefixed"]].concat();
-            succeeded(run_with(&mut scratch.ktables(&args), "")).json()
+            succeeded(run_with_stdin(&mut scratch.ktables(&args), "")).json()
         };
         for group in with(&["groups"]) {
             let group = group["group"].as_str().unwrap().to_owned();
@@ -89,8 +89,8 @@ impl Peer {
     }
 }
 
-/// Each peer writes keys of its own, overwrites what the one before wrote, and
-/// deletes some of it; then all see the same.
+/// Each peer writes keys of its own, overwrites some keys of the peer before and deletes others. Then all
+/// peers must read the same table.
 async fn check(grouped: bool) {
     let scratch = On::Kafka.scratch(4).await;
     let mut expected: BTreeMap<(String, String), Value> = BTreeMap::new();
@@ -137,33 +137,33 @@ async fn check(grouped: bool) {
     for peer in PEERS {
         assert_eq!(peer.read(&scratch, grouped), contents, "{peer:?} reads");
     }
-    // Where the broker has each key: in one partition, whoever wrote it.
-    let mut places: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    let records = Peer::Java.ask("partitions", &scratch, false, "");
+    // All records of a key must be in one partition, whichever peer wrote them.
+    let mut partitions: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    let records = Peer::Java.run("partitions", &scratch, false, "");
     for record in records.stdout.lines().map(parse) {
-        places.entry(record["key"].to_string()).or_default().push(record["partition"].as_i64().unwrap());
+        partitions.entry(record["key"].to_string()).or_default().push(record["partition"].as_i64().unwrap());
     }
-    assert_eq!(places.len(), 120);
-    assert!(places.values().any(|places| places.len() > 1), "nobody overwrote anything");
-    for (key, places) in &places {
-        assert!(places.iter().all(|place| *place == places[0]), "{key}: {places:?}");
+    assert_eq!(partitions.len(), 120);
+    assert!(partitions.values().any(|numbers| numbers.len() > 1), "no peer overwrote anything");
+    for (key, numbers) in &partitions {
+        assert!(numbers.iter().all(|number| *number == numbers[0]), "{key}: {numbers:?}");
     }
-    let used: std::collections::BTreeSet<i64> = places.into_values().flatten().collect();
+    let used: std::collections::BTreeSet<i64> = partitions.into_values().flatten().collect();
     assert_eq!(used.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flat_tables_in_all_directions() {
+async fn all_peers_agree_on_flat_tables() {
     check(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grouped_tables_in_all_directions() {
+async fn all_peers_agree_on_grouped_tables() {
     check(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kafkas_own_tool_reads_the_segments_of_a_directory() {
+async fn kafkas_dump_tool_reads_the_segments_of_a_directory() {
     let scratch = Scratch::new(1).await;
     for number in 0..20 {
         scratch.put(&format!("key-{number}"), (number % 5 > 0).then_some(b"\"value\"")).await;
@@ -172,7 +172,7 @@ async fn kafkas_own_tool_reads_the_segments_of_a_directory() {
     let segment = scratch.path().join(&scratch.topic.name).join("0/00000000000000000000.log");
     let mut dump = ktables_broker::java(&target());
     dump.args(["kafka.tools.DumpLogSegments", "--print-data-log", "--files"]).arg(segment);
-    let dumped = succeeded(run_with(&mut dump, "")).stdout;
+    let dumped = succeeded(run_with_stdin(&mut dump, "")).stdout;
     assert_eq!(dumped.matches("key: key-").count(), 20, "{dumped}");
     assert_eq!(dumped.matches("payload: \"value\"").count(), 16, "{dumped}");
     assert!(dumped.contains("isvalid: true") && !dumped.contains("isvalid: false"), "{dumped}");

@@ -1,4 +1,5 @@
-//! What a broker does not take: it is refused by name, and holds up nothing else.
+//! Tests of records, batches and addresses that cannot work: each is refused with the reason, and blocks
+//! nothing else.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -6,37 +7,37 @@ use std::time::{Duration, Instant};
 use ktables::codec::Codecs;
 use ktables::log::{LogError, LogOptions, NewRecord};
 use ktables::writer::{Target, Write as Entry, WriteError, Writer};
-use ktables_tests::{On, Scratch, kafka, ktables, record, run, run_with, succeed, unique};
+use ktables_tests::{On, Scratch, kafka, ktables, record, run, run_with_stdin, succeed, unique};
 
-/// A topic with these settings.
-async fn with(settings: &[(&str, &str)]) -> Scratch {
+/// Creates a topic with these settings.
+async fn topic_with(settings: &[(&str, &str)]) -> Scratch {
     let name = unique("refusals");
     kafka::create(&kafka::shared(), &name, 1, settings).await;
-    Scratch::of(&kafka::shared(), LogOptions::default(), &name).await
+    Scratch::existing(&kafka::shared(), LogOptions::default(), &name).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_takes_small_batches_gets_small_batches() {
-    let scratch = with(&[("max.message.bytes", "10000"), ("cleanup.policy", "compact")]).await;
+async fn a_topic_with_a_small_max_message_bytes_gets_small_batches() {
+    let scratch = topic_with(&[("max.message.bytes", "10000"), ("cleanup.policy", "compact")]).await;
     let mut lines = String::new();
     for number in 0..4096 {
         writeln!(lines, "{{\"key\":\"k{number}\",\"value\":\"{}\"}}", "x".repeat(100)).unwrap();
     }
-    let imported = run_with(&mut scratch.ktables(&["import"]), &lines);
+    let imported = run_with_stdin(&mut scratch.ktables(&["import"]), &lines);
     assert_eq!(imported.code, 0, "{}", imported.stderr);
     assert_eq!(imported.json()[0]["acknowledged"], 4096);
 
-    // One that is too large is refused, with both limits, and no other.
+    // Only the records that are too large are refused, and the errors name both limits.
     let large = |bytes: usize| format!("{{\"key\":\"large{bytes}\",\"value\":\"{}\"}}\n", "x".repeat(bytes));
     let lines = format!("{lines}{}{lines}{}{lines}", large(20_000), large(1_200_000));
-    let imported = run_with(&mut scratch.ktables(&["import"]), &lines);
+    let imported = run_with_stdin(&mut scratch.ktables(&["import"]), &lines);
     assert_eq!(imported.code, 1, "{}", imported.stderr);
     let report = &imported.json()[0];
     assert_eq!((&report["acknowledged"], &report["refused"]), (&(3 * 4096).into(), &2.into()));
     assert_eq!(imported.stderr.matches("max.message.bytes").count(), 2, "{}", imported.stderr);
     assert!(imported.stderr.contains("10000") && imported.stderr.contains("message.max.bytes"));
 
-    // As one, too.
+    // A transaction keeps to the limit, too.
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     let value = format!("\"{}\"", "y".repeat(100));
     let all = (0..500)
@@ -45,8 +46,8 @@ async fn a_topic_that_takes_small_batches_gets_small_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_takes_less_than_before_is_asked_again() {
-    let scratch = with(&[]).await;
+async fn a_lowered_max_message_bytes_is_noticed() {
+    let scratch = topic_with(&[]).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     let value = format!("\"{}\"", "x".repeat(100));
     let many = |round: usize| {
@@ -55,41 +56,41 @@ async fn a_topic_that_takes_less_than_before_is_asked_again() {
     };
     assert!(writer.set_many(many(0)).await.iter().all(Result::is_ok));
     kafka::alter(&kafka::shared(), &scratch.topic.name, "max.message.bytes", "5000").await;
-    // What was sent in batches that were too large is refused by name, and may be written again.
-    ktables_tests::eventually_ok("all of them fit", async || {
+    // Records in batches that were too large are refused with the reason, and may be written again.
+    ktables_tests::eventually_ok("all records are accepted", async || {
         let answers = writer.set_many(many(1)).await;
         let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
         for error in &refused {
             assert!(matches!(error, WriteError::InvalidRecord { .. }), "{error}");
             assert!(error.to_string().contains("max.message.bytes"), "{error}");
         }
-        if refused.is_empty() { Ok(()) } else { Err(format!("{} are refused", refused.len())) }
+        if refused.is_empty() { Ok(()) } else { Err(format!("{} records are refused", refused.len())) }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_can_never_be_written_are_refused_by_name() {
-    let scratch = with(&[("cleanup.policy", "compact,delete")]).await;
+async fn records_that_can_never_be_written_are_refused_with_the_reason() {
+    let scratch = topic_with(&[("cleanup.policy", "compact,delete")]).await;
     let produce = |args: &[&str]| run(&mut scratch.ktables(&[&["produce", "--value", "1"], args].concat()));
     let future = (std::time::SystemTime::now() + Duration::from_secs(86_400 * 30))
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_millis()
         .to_string();
-    for (args, said) in [
+    for (args, reason) in [
         (&["--key", "a", "--timestamp", "0"][..], "timestamp of 0"),
         (&["--keyless"], "no key"),
         (&["--key", "a", "--timestamp", &future], "message.timestamp.after.max.ms"),
     ] {
         let refused = produce(args);
         assert_eq!(refused.code, 3, "{args:?}: {}", refused.stderr);
-        assert!(refused.stderr.contains(said), "{args:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(reason), "{args:?}: {}", refused.stderr);
         assert!(!refused.stderr.contains("may have been written"), "{args:?}: {}", refused.stderr);
     }
     assert_eq!(produce(&["--key", "a", "--timestamp", "1"]).code, 0);
 
-    // Others are not held up by them.
+    // They do not block other records.
     let keyless = NewRecord { value: Some(b"1".to_vec()), ..NewRecord::default() };
     let mut deliveries = Vec::new();
     for number in 0..50 {
@@ -101,7 +102,7 @@ async fn records_that_can_never_be_written_are_refused_by_name() {
     for delivery in deliveries {
         delivery.await.unwrap();
     }
-    // On a directory, the first moment is a moment.
+    // A directory log accepts a timestamp of 0.
     let scratch = Scratch::new(1).await;
     succeed(&mut scratch.ktables(&["produce", "--key", "a", "--value", "1", "--timestamp", "0"]));
     let entry = succeed(&mut scratch.ktables(&["get", "a", "--verbose"])).json().remove(0);
@@ -109,8 +110,8 @@ async fn records_that_can_never_be_written_are_refused_by_name() {
 }
 
 #[test]
-fn an_address_that_is_none_is_named() {
-    for (url, said) in [
+fn an_invalid_address_is_refused_with_the_reason() {
+    for (url, reason) in [
         ("kafka://localhost", "port"),
         ("kafka://a:9092,b", "port"),
         ("kafka://[::1]", "port"),
@@ -123,14 +124,14 @@ fn an_address_that_is_none_is_named() {
     ] {
         let refused = run(&mut ktables(&["get", "a", "--log", url, "--topic", "t"]));
         assert_eq!(refused.code, 2, "{url}: {}", refused.stderr);
-        assert!(refused.stderr.contains(said), "{url}: {}", refused.stderr);
+        assert!(refused.stderr.contains(reason), "{url}: {}", refused.stderr);
         assert!(!refused.stderr.contains("secret"), "{}", refused.stderr);
     }
 }
 
 #[test]
-fn a_broker_that_does_not_answer_is_waited_for_as_long_as_was_said() {
-    // It accepts connections and says nothing.
+fn commands_wait_for_a_silent_broker_only_until_the_catchup_timeout() {
+    // It accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("kafka://{}", silent.local_addr().unwrap());
     for command in [&["get", "a"][..], &["set", "a", "1"], &["dump"], &["watch"]] {
@@ -139,21 +140,21 @@ fn a_broker_that_does_not_answer_is_waited_for_as_long_as_was_said() {
         let refused = run(&mut ktables(&args));
         assert_eq!(refused.code, 3, "{command:?}: {}", refused.stderr);
         assert!(refused.stderr.contains(&url), "{command:?}: {}", refused.stderr);
-        // Three times the promise; without it, it took ten seconds.
+        // Generous for a timeout of one second. Without the timeout, a command takes ten seconds.
         assert!(started.elapsed() < Duration::from_secs(5), "{command:?}: {:?}", started.elapsed());
     }
 }
 
-async fn to_wait_gives_nothing_up(on: On) {
+async fn a_flush_that_times_out_gives_up_no_record(on: On) {
     let scratch = on.scratch(1).await;
     let delivery = scratch.log.send(&scratch.topic, record("a", Some(b"1"))).await.unwrap();
-    // However short it waits.
+    // A flush without any time to wait.
     scratch.log.flush(Duration::ZERO).await;
     delivery.await.unwrap();
-    assert!(scratch.log.flush(ktables_tests::PATIENCE).await);
-    assert_eq!(scratch.log.close(ktables_tests::PATIENCE).await, []);
+    assert!(scratch.log.flush(ktables_tests::TIMEOUT).await);
+    assert_eq!(scratch.log.close(ktables_tests::TIMEOUT).await, []);
 }
 
 ktables_tests::on_each_log! {
-    to_wait_gives_nothing_up,
+    a_flush_that_times_out_gives_up_no_record,
 }

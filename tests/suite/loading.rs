@@ -8,7 +8,8 @@ use std::process::Command;
 
 use ktables::wasm::{Compiler, Engine, EngineOptions, Limits, LoadOptions, WasmError};
 use ktables_tests::{
-    Ended, Peaks, Scratch, component_path, engine_options, ktables, run, run_measured, succeed,
+    CommandOutput, PeakMemory, Scratch, component_path, engine_options, ktables, run, run_and_measure,
+    succeed,
 };
 use tempfile::TempDir;
 
@@ -37,8 +38,8 @@ fn codec_with(more: &str) -> Vec<u8> {
 }
 
 /// Runs a command that must end in a refusal, within these bytes.
-fn refused(command: &mut Command, code: i32, bytes: u64) -> (Ended, Peaks) {
-    let (ended, peaks) = run_measured(command);
+fn refused(command: &mut Command, code: i32, bytes: u64) -> (CommandOutput, PeakMemory) {
+    let (ended, peaks) = run_and_measure(command);
     assert_eq!(ended.code, code, "{command:?}: {}{}", ended.stdout, ended.stderr);
     assert!(peaks.own <= bytes && peaks.child <= COMPILER_BYTES, "{command:?}: {peaks:?}");
     (ended, peaks)
@@ -204,7 +205,7 @@ fn a_compilation_that_takes_too_much_is_killed_and_leaves_nothing() {
 fn each_example_is_compiled_by_a_process_of_its_own() {
     for name in ["deb822", "service-record", "deb822-by-section"] {
         let mut command = ktables(&["codec", "inspect", component_path(name).to_str().unwrap()]);
-        let (ended, peaks) = run_measured(command.env("KTABLES_CACHE_DIR", ""));
+        let (ended, peaks) = run_and_measure(command.env("KTABLES_CACHE_DIR", ""));
         assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
         assert!(peaks.child > 0 && peaks.child < 1 << 30 && peaks.own < REFUSAL_BYTES, "{peaks:?}");
     }

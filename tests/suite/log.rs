@@ -1,4 +1,4 @@
-//! The directory log: an independent decoder, torn tails, damage, segments.
+//! The directory log: its format, checked with an independent decoder; torn tails, damage, and segments.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -10,10 +10,10 @@ use ktables::table::{Status, TableError};
 use ktables_tests::{Scratch, TOPIC, eventually_async, record};
 use proptest::prelude::*;
 
-/// Record batches v2, read as Kafka's documentation describes them, with nothing
-/// of the crate that wrote them.
+/// Decodes record batches, version 2, as Kafka's documentation describes them. Uses no code of the crate that
+/// wrote them.
 mod independent {
-    /// Key, value and headers.
+    /// The offset, key, value and headers of a record.
     pub(super) type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
 
     struct Bytes<'a>(&'a [u8]);
@@ -31,7 +31,7 @@ mod independent {
             bytes.iter().fold(sign, |value, &byte| value << 8 | i64::from(byte))
         }
 
-        /// Zigzag, seven bits a byte, the low ones first.
+        /// Decodes a zigzag varint: seven bits in each byte, the low ones first.
         fn varint(&mut self) -> i64 {
             let (mut value, mut shift) = (0_u64, 0);
             loop {
@@ -95,7 +95,7 @@ fn segment(scratch: &Scratch, partition: i32) -> PathBuf {
 }
 
 #[tokio::test]
-async fn segments_are_kafkas_format() {
+async fn segments_follow_kafkas_record_batch_format() {
     let scratch = Scratch::new(1).await;
     let headers = vec![
         Header { name: "origin".to_owned(), value: Some(b"test".to_vec()) },
@@ -120,14 +120,14 @@ async fn segments_are_kafkas_format() {
 }
 
 #[tokio::test]
-async fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
+async fn a_torn_tail_is_cut_and_no_acknowledged_record_is_lost() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let whole = fs::read(segment(&scratch, 0)).unwrap();
     scratch.put("b", Some(b"2")).await;
     let both = fs::read(segment(&scratch, 0)).unwrap();
     let second = &both[whole.len()..];
-    // Every way a write can stop short, and blocks that were never filled.
+    // Incomplete writes of many lengths, and blocks of zeros that were allocated and never written.
     let mut tails: Vec<Vec<u8>> = (1..second.len()).step_by(7).map(|len| second[..len].to_vec()).collect();
     tails.push(vec![0; 4096]);
     tails.push([&second[..40], &vec![0; second.len() - 40]].concat());
@@ -135,7 +135,7 @@ async fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
         let scratch = Scratch::new(1).await;
         scratch.put("a", Some(b"1")).await;
         OpenOptions::new().append(true).open(segment(&scratch, 0)).unwrap().write_all(&tail).unwrap();
-        // A reader does not mind, and sees what comes after the cut.
+        // A reader ignores the torn tail, and reads the record that is written after it was cut.
         let table = scratch.table(Codecs::default()).await;
         assert_eq!(table.len(), 1);
         let ack = scratch.put("c", Some(b"3")).await;
@@ -147,7 +147,7 @@ async fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
 }
 
 #[tokio::test]
-async fn damage_before_whole_batches_is_an_error_that_names_the_place() {
+async fn damage_before_whole_batches_is_an_error_that_names_file_and_offset() {
     let scratch = Scratch::new(1).await;
     for number in 0..3 {
         scratch.put("a", Some(number.to_string().as_bytes())).await;
@@ -162,7 +162,7 @@ async fn damage_before_whole_batches_is_an_error_that_names_the_place() {
         panic!("{started:?}")
     };
     assert!(error.to_string().contains("00000000000000000000.log"), "{error}");
-    // A process that starts to write now cuts nothing: it may be restored.
+    // Another process that writes does not cut the damaged bytes: the file may be restored.
     let other = ktables::log::open(&scratch.url()).unwrap();
     let written = other.send(&scratch.topic, record("b", Some(b"1"))).await.unwrap().await;
     assert!(matches!(written, Err(LogError::Corrupt { offset: 1, .. })), "{written:?}");
@@ -170,14 +170,14 @@ async fn damage_before_whole_batches_is_an_error_that_names_the_place() {
 }
 
 #[tokio::test]
-async fn a_damaged_length_does_not_hide_what_follows() {
+async fn a_damaged_length_does_not_hide_later_batches() {
     let scratch = Scratch::new(1).await;
     for number in 0..3 {
         scratch.put("a", Some(number.to_string().as_bytes())).await;
     }
     let path = segment(&scratch, 0);
     let mut bytes = fs::read(&path).unwrap();
-    // The length of the second batch, now far beyond the end of the file.
+    // The length of the second batch now reaches far beyond the end of the file.
     let second = bytes.len() / 3;
     bytes[second + 8] ^= 0x01;
     fs::write(&path, &bytes).unwrap();
@@ -186,7 +186,7 @@ async fn a_damaged_length_does_not_hide_what_follows() {
 }
 
 #[tokio::test]
-async fn a_log_restored_from_a_backup_is_read_anew() {
+async fn a_log_restored_from_a_backup_is_reloaded() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let backup = fs::read(segment(&scratch, 0)).unwrap();
@@ -194,7 +194,7 @@ async fn a_log_restored_from_a_backup_is_read_anew() {
     let table = scratch.table(Codecs::default()).await;
     assert_eq!(table.get("a").unwrap().json(), "2");
     fs::write(segment(&scratch, 0), &backup).unwrap();
-    eventually_async("the table is what the backup holds", || {
+    eventually_async("the table has the contents of the backup", || {
         (table.get("a").unwrap().json() == "1").then_some(())
     })
     .await;
@@ -204,24 +204,24 @@ async fn a_log_restored_from_a_backup_is_read_anew() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_damaged_while_it_is_read_fails_the_table_and_keeps_its_contents() {
+async fn damage_while_reading_fails_the_table_and_keeps_its_contents() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let whole = fs::read(segment(&scratch, 0)).unwrap();
     let table = scratch.table(Codecs::default()).await;
-    // A batch of another format, and a good one behind it.
-    let mut bad = whole.clone();
-    bad[16] = 1;
-    let mut good = whole.clone();
-    good[7] = 9;
+    // A batch of another format, and a valid one after it.
+    let mut invalid = whole.clone();
+    invalid[16] = 1;
+    let mut valid = whole.clone();
+    valid[7] = 9;
     let mut file = OpenOptions::new().append(true).open(segment(&scratch, 0)).unwrap();
-    file.write_all(&[bad, good].concat()).unwrap();
+    file.write_all(&[invalid, valid].concat()).unwrap();
     eventually_async("the table fails", || matches!(table.status(), Status::Failed(_)).then_some(())).await;
     assert_eq!(table.get("a").unwrap().json(), "1");
 }
 
 #[tokio::test]
-async fn a_partition_goes_on_in_a_new_segment() {
+async fn a_partition_continues_in_a_new_segment() {
     let scratch = Scratch::new(1).await;
     let value = format!("\"{}\"", "x".repeat(900_000));
     let follower = scratch.table(Codecs::default()).await;
@@ -236,35 +236,35 @@ async fn a_partition_goes_on_in_a_new_segment() {
     scratch.sync(&follower).await;
     let table = scratch.table(Codecs::default()).await;
     assert_eq!((table.len(), follower.len()), (80, 80));
-    // Offsets, asked for by a log that has seen nothing yet.
+    // A log that was just opened finds the end offset, too.
     let other = ktables::log::open(&scratch.url()).unwrap();
     assert_eq!(other.offsets(&scratch.topic).await.unwrap()[0].end, 80);
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_refused_by_name() {
+async fn invalid_records_and_topics_are_refused_with_specific_errors() {
     let scratch = Scratch::new(2).await;
     let send = async |record| scratch.log.send(&scratch.topic, record).await.map(drop);
-    let large = record("a", Some(&vec![0; 2 << 20]));
-    assert!(matches!(send(large).await, Err(LogError::InvalidRecord { .. })));
-    let elsewhere = NewRecord { partition: Some(2), ..record("a", None) };
-    assert!(matches!(send(elsewhere).await, Err(LogError::UnknownPartition { partitions: 2, .. })));
+    let too_large = record("a", Some(&vec![0; 2 << 20]));
+    assert!(matches!(send(too_large).await, Err(LogError::InvalidRecord { .. })));
+    let unknown_partition = NewRecord { partition: Some(2), ..record("a", None) };
+    assert!(matches!(send(unknown_partition).await, Err(LogError::UnknownPartition { partitions: 2, .. })));
     for name in ["", ".", "..", "a/b", "a b", &"x".repeat(250)] {
-        let made = scratch.log.create(name, NewTopic { partitions: Some(1), ..NewTopic::default() }).await;
-        assert!(matches!(made, Err(LogError::InvalidTopic { .. })), "{name}: {made:?}");
+        let created = scratch.log.create(name, NewTopic { partitions: Some(1), ..NewTopic::default() }).await;
+        assert!(matches!(created, Err(LogError::InvalidTopic { .. })), "{name}: {created:?}");
     }
-    let made = scratch.log.create(TOPIC, NewTopic { partitions: Some(1), ..NewTopic::default() }).await;
-    assert!(matches!(made, Err(LogError::TopicExists { .. })));
+    let created = scratch.log.create(TOPIC, NewTopic { partitions: Some(1), ..NewTopic::default() }).await;
+    assert!(matches!(created, Err(LogError::TopicExists { .. })));
     assert!(scratch.log.create("p", NewTopic { partitions: Some(0), ..NewTopic::default() }).await.is_err());
 }
 
-/// What is done to a log.
+/// An operation on a log.
 #[derive(Debug, Clone)]
 enum Step {
     Put(u8, Option<u8>),
-    /// Another process takes over.
+    /// The log is opened again, as by another process.
     Reopen,
-    /// A process died in the middle of a write.
+    /// A process died in the middle of a write, which leaves a torn tail of this many bytes.
     Tear(u8),
 }
 
@@ -280,14 +280,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// However a log comes about, a table of it is last write wins.
+    /// Whatever happens to a log, a table of it holds the last acknowledged value of each key.
     #[test]
-    fn a_log_keeps_what_was_acknowledged(steps in steps()) {
+    fn a_table_holds_the_last_acknowledged_values(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut scratch = Scratch::new(3).await;
             let mut model = std::collections::BTreeMap::new();
-            // The length of the segment before and with its torn tail.
+            // The lengths of the segment without and with its torn tail.
             let mut torn = (0, 0);
             for step in steps {
                 match step {
@@ -303,13 +303,13 @@ proptest! {
                     Step::Tear(len) => {
                         let path = segment(&scratch, 0);
                         let Ok(mut bytes) = fs::read(&path) else { continue };
-                        // Nobody writes behind a torn tail before it is cut.
+                        // Nothing is written after a torn tail, so a new one replaces it.
                         if bytes.len() == torn.1 {
                             bytes.truncate(torn.0);
                         }
                         let end = scratch.log.offsets(&scratch.topic).await.unwrap()[0].end;
                         let mut tail = [&end.to_be_bytes(), &bytes[8..61]].concat();
-                        // Short of the whole header, so that it is no batch.
+                        // Shorter than a header, so that it is not a whole batch.
                         tail.truncate(usize::from(len).min(60));
                         torn = (bytes.len(), bytes.len() + tail.len());
                         fs::write(&path, [bytes, tail].concat()).unwrap();

@@ -2,7 +2,7 @@
 
 use ktables::codec::Codecs;
 use ktables::table::{Status, Table, WatchStart};
-use ktables_tests::{PATIENCE, Scratch, eventually_async, record, root, run, run_measured};
+use ktables_tests::{Scratch, TIMEOUT, eventually_async, record, root, run, run_and_measure};
 
 const MIB: u64 = 1 << 20;
 
@@ -16,7 +16,7 @@ async fn answers_that_are_much_larger_than_records_are_taken_in_parts() {
     // Each decodes to 8 MB, and one key keeps one of them.
     scratch.write((0..300).map(|_| record("k", Some(b"!a"))).collect()).await;
     let mut get = scratch.ktables(&["get", "k", "--value-codec", &vector("digits.wasm")]);
-    let (ended, peaks) = run_measured(&mut get);
+    let (ended, peaks) = run_and_measure(&mut get);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stdout.len() > 7_000_000);
     assert!(peaks.own < 700 * MIB, "{} MiB", peaks.own / MIB);
@@ -27,7 +27,7 @@ async fn messages_of_rejected_records_are_kept_within_bounds() {
     let scratch = Scratch::new(1).await;
     scratch.write((0..120).map(|number| record(&format!("k{number}"), Some(b"1"))).collect()).await;
     let mut rejects = scratch.ktables(&["rejects", "--key-codec", &vector("kctl.wasm")]);
-    let (ended, peaks) = run_measured(&mut rejects);
+    let (ended, peaks) = run_and_measure(&mut rejects);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!(ended.json().len(), 120);
     assert!(ended.stdout.len() < 120 * 16 * 1024, "{} bytes", ended.stdout.len());
@@ -39,7 +39,7 @@ async fn a_table_at_its_limit_keeps_what_it_has_and_goes_on_when_there_is_room()
     let scratch = Scratch::new(1).await;
     let value = format!("\"{}\"", "x".repeat(10_000));
     let table = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
-    let table = table.memory_limit(1 << 20).catchup_timeout(PATIENCE).start().await.unwrap();
+    let table = table.memory_limit(1 << 20).catchup_timeout(TIMEOUT).start().await.unwrap();
     assert!(matches!(table.status(), Status::CaughtUp));
     let records = (0..300).map(|number| record(&format!("k{number}"), Some(value.as_bytes())));
     scratch.write(records.collect()).await;
@@ -55,7 +55,7 @@ async fn a_table_at_its_limit_keeps_what_it_has_and_goes_on_when_there_is_room()
 
     // A larger limit has room for all of them.
     let again = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
-    let again = again.memory_limit(64 << 20).catchup_timeout(PATIENCE).start().await.unwrap();
+    let again = again.memory_limit(64 << 20).catchup_timeout(TIMEOUT).start().await.unwrap();
     assert!(matches!(again.status(), Status::CaughtUp) && again.len() == 300);
 }
 

@@ -1,6 +1,5 @@
-//! Random lives of a topic and its tables, held to a reference of ten lines: on a directory
-//! some thousand times, on a broker, with transactions, some dozen times, or in a long test some
-//! hundred times.
+//! Compares random histories of a topic and its tables with a reference of ten lines: thousands of histories
+//! in a directory, and dozens on a broker, with transactions, or hundreds if tests may take long.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,41 +8,44 @@ use ktables::codec::Codecs;
 use ktables::log::NewRecord;
 use ktables::table::Table;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{On, PATIENCE, Scratch, is_long, record};
+use ktables_tests::{On, Scratch, TIMEOUT, record, runs_long_tests};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Something that happens. Keys are few, so that they meet.
+/// A step of a history. There are few keys, so that steps affect the same ones.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A value, a delete, or what no codec reads.
+    /// Writes records.
     Write(Vec<(u8, Content)>),
-    /// The same, as one; or, in a transaction that is aborted, not at all.
-    Atomic(Vec<(u8, Content)>, Ends),
-    /// A table is stopped, and another begins, with its checkpoint or without.
+    /// Writes records atomically, or in a transaction that is aborted.
+    Atomic(Vec<(u8, Content)>, Outcome),
+    /// Stops the table, and starts another one, with the checkpoint or without.
     Restart(bool),
-    /// The topic gets another partition, if its log can do that, with a record in it.
+    /// Adds a partition with a record to the topic, if its log can do that.
     Grow,
-    /// Everything is compared.
-    Look,
+    /// Compares the table with the reference.
+    Check,
 }
 
+/// The value of a record.
 #[derive(Debug, Clone, Copy)]
 enum Content {
     Value(u16),
     Delete,
+    /// A value that the codec rejects.
     Poison,
 }
 
+/// The end of a transaction.
 #[derive(Debug, Clone, Copy)]
-enum Ends {
+enum Outcome {
     Commit,
     Abort,
 }
 
-/// Last write wins; null deletes; what is rejected changes nothing.
+/// The expected contents: the last write wins, null deletes, and rejected values change nothing.
 #[derive(Debug, Default)]
 struct Reference(BTreeMap<String, String>);
 
@@ -69,11 +71,11 @@ fn writes() -> impl Strategy<Value = Vec<(u8, Content)>> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => writes().prop_map(Step::Write),
-        2 => (writes(), prop_oneof![Just(Ends::Commit), Just(Ends::Abort)])
-            .prop_map(|(writes, ends)| Step::Atomic(writes, ends)),
+        2 => (writes(), prop_oneof![Just(Outcome::Commit), Just(Outcome::Abort)])
+            .prop_map(|(writes, outcome)| Step::Atomic(writes, outcome)),
         2 => any::<bool>().prop_map(Step::Restart),
         1 => Just(Step::Grow),
-        2 => Just(Step::Look),
+        2 => Just(Step::Check),
     ];
     proptest::collection::vec(step, 1..8)
 }
@@ -90,7 +92,7 @@ fn value(content: Content) -> Option<String> {
     }
 }
 
-/// A key stays in its partition, whatever partitions are added.
+/// Returns the records of writes. A key stays in its partition when partitions are added.
 fn records(writes: &[(u8, Content)], partitions: i32) -> Vec<NewRecord> {
     let record = |&(number, content): &(u8, Content)| NewRecord {
         partition: Some(i32::from(number) % partitions),
@@ -99,38 +101,38 @@ fn records(writes: &[(u8, Content)], partitions: i32) -> Vec<NewRecord> {
     writes.iter().map(record).collect()
 }
 
-/// One life.
-struct Life {
+/// One history: a topic, its table, and the expected contents.
+struct History {
     scratch: Scratch,
     table: Option<Table>,
     folder: TempDir,
     reference: Reference,
     partitions: usize,
-    /// What aborts, if there are transactions.
+    /// The producer for aborted transactions, if the log has transactions.
     transactional: Option<std::rc::Rc<Transactional>>,
 }
 
-impl Life {
+impl History {
     async fn start(&mut self, checkpoint: Option<&Path>) {
         let builder = Table::builder(self.scratch.log.clone(), &self.scratch.topic.name, Codecs::default());
-        let builder = builder.catchup_timeout(PATIENCE);
+        let builder = builder.catchup_timeout(TIMEOUT);
         let builder = checkpoint.into_iter().fold(builder, |builder, folder| builder.checkpoint(folder));
         self.table = Some(builder.start().await.unwrap());
     }
 
-    async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
+    async fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Write(writes) => {
                 self.scratch.write(records(&writes, self.scratch.topic.partitions)).await;
                 writes.iter().for_each(|&(number, content)| self.reference.write(&key(number), content));
             }
-            Step::Atomic(writes, Ends::Commit) => {
+            Step::Atomic(writes, Outcome::Commit) => {
                 let records = records(&writes, self.scratch.topic.partitions);
                 let acks = self.scratch.log.send_atomically(&self.scratch.topic, records).await.unwrap();
                 prop_assert_eq!(acks.len(), writes.len());
                 writes.iter().for_each(|&(number, content)| self.reference.write(&key(number), content));
             }
-            Step::Atomic(writes, Ends::Abort) => {
+            Step::Atomic(writes, Outcome::Abort) => {
                 if let Some(transactional) = &self.transactional {
                     transactional.begin();
                     for (number, content) in writes {
@@ -149,7 +151,7 @@ impl Life {
                 self.start(with_checkpoint.then_some(&folder)).await;
             }
             Step::Grow => self.grow().await,
-            Step::Look => self.look().await?,
+            Step::Check => self.check().await?,
         }
         Ok(())
     }
@@ -173,9 +175,9 @@ impl Life {
         self.reference.write(&key, Content::Value(1));
     }
 
-    async fn look(&self) -> Result<(), TestCaseError> {
+    async fn check(&self) -> Result<(), TestCaseError> {
         let Some(table) = &self.table else { return Ok(()) };
-        let fresh = table.barrier(PATIENCE).await;
+        let fresh = table.barrier(TIMEOUT).await;
         prop_assert!(fresh.is_fresh(), "{:?}", fresh);
         let entry = |entry: &ktables::table::Entry| (entry.key().to_owned(), entry.json().to_owned());
         let contents: BTreeMap<_, _> = table.snapshot().iter().map(entry).collect();
@@ -184,16 +186,16 @@ impl Life {
         Ok(())
     }
 
-    async fn live(&mut self, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    async fn run(&mut self, steps: Vec<Step>) -> Result<(), TestCaseError> {
         self.start(None).await;
         for step in steps {
-            self.take(step).await?;
+            self.apply(step).await?;
         }
-        self.look().await?;
-        // From the checkpoint, if there is one, and from nothing.
+        self.check().await?;
+        // From the checkpoint, if one was written, and without it.
         for checkpoint in [true, false] {
-            self.take(Step::Restart(checkpoint)).await?;
-            self.look().await?;
+            self.apply(Step::Restart(checkpoint)).await?;
+            self.check().await?;
         }
         Ok(())
     }
@@ -203,30 +205,30 @@ fn run(cases: u32, on: On) {
     let runtime = Runtime::new().unwrap();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
     let transactional = (on == On::Kafka).then(|| std::rc::Rc::new(Transactional::new(&kafka::shared())));
-    // A client's first write takes half a second.
+    // All histories share one client, because the first write of a client takes half a second.
     let cluster = (on == On::Kafka).then(|| runtime.block_on(on.scratch(2)));
-    let outcome = TestRunner::new(config).run(&steps(), |steps| {
+    let result = TestRunner::new(config).run(&steps(), |steps| {
         runtime.block_on(async {
             let scratch = match &cluster {
                 None => Scratch::new(1).await,
-                Some(cluster) => cluster.beside(2).await,
+                Some(cluster) => cluster.create_sibling(2).await,
             };
             let (transactional, partitions) = (transactional.clone(), 2);
             let folder = TempDir::new().unwrap();
             let reference = Reference::default();
-            let mut life = Life { scratch, table: None, folder, reference, partitions, transactional };
-            life.live(steps).await
+            let mut history = History { scratch, table: None, folder, reference, partitions, transactional };
+            history.run(steps).await
         })
     });
-    outcome.unwrap_or_else(|error| panic!("{error}"));
+    result.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
-fn random_lives_on_a_directory() {
+fn random_histories_in_a_directory() {
     run(2000, On::Directory);
 }
 
 #[test]
-fn random_lives_on_a_broker() {
-    run(if is_long() { 200 } else { 40 }, On::Kafka);
+fn random_histories_on_a_broker() {
+    run(if runs_long_tests() { 200 } else { 40 }, On::Kafka);
 }

@@ -11,7 +11,7 @@ use ktables::log::{Header, LogOptions, NewTopic, TopicDescription};
 use ktables::table::{Status, Table};
 use ktables::wasm::{Limits, LoadOptions};
 use ktables::writer::Writer;
-use ktables_tests::{PATIENCE, Scratch, TOPIC, component_path, contents, engine, eventually_async, record};
+use ktables_tests::{Scratch, TIMEOUT, TOPIC, component_path, contents, engine, eventually_async, record};
 
 /// More records that loop than a test has time for, one behind the other.
 const LOOPING: usize = 400;
@@ -73,7 +73,7 @@ async fn check_beside(count: u8) {
         let writer = Writer::open(scratch.log.clone(), TOPIC, codecs).await.unwrap();
         for n in 0..20 {
             let ack = writer.set(format!("new-{n}"), "2").await.unwrap();
-            assert!(table.wait_for(&[ack], PATIENCE).await.is_fresh());
+            assert!(table.wait_for(&[ack], TIMEOUT).await.is_fresh());
         }
         assert_eq!(table.get("new-19").unwrap().json(), "2");
     }

@@ -4,7 +4,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use ktables_tests::{Ended, Running, Scratch, eventually, ktables, record, root, run, succeed};
+use ktables_tests::{
+    CommandOutput, RunningCommand, Scratch, eventually, ktables, record, root, run, succeed,
+};
 
 /// Values that numbers and strings of a program cannot hold.
 const EXACT: [&str; 5] = [
@@ -20,7 +22,7 @@ fn vector(name: &str) -> String {
 }
 
 /// Runs a command whose streams the shell redirects.
-fn redirected(command: &Command, streams: &str) -> Ended {
+fn redirected(command: &Command, streams: &str) -> CommandOutput {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec \"$@\" {streams}"), "sh"]).arg(command.get_program());
     shell.args(command.get_args());
@@ -227,7 +229,7 @@ async fn a_watch_that_nobody_reads_ends_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_shows_each_rejected_record() {
     let scratch = Scratch::new(1).await;
-    let watch = Running::start(&mut scratch.ktables(&["watch"]));
+    let watch = RunningCommand::start(&mut scratch.ktables(&["watch"]));
     watch.until(|line| line["event"] == "synced");
     scratch.put("a", Some(b"{")).await;
     succeed(&mut scratch.ktables(&["produce", "--keyless", "--value", "1"]));

@@ -1,5 +1,5 @@
-//! Hostile components and poison records: each is rejected alone, all neighbours
-//! are applied, the reader lives.
+//! Hostile components and poison records: only the poison record is rejected, all others are applied, and the
+//! table continues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use ktables::codec::{Codecs, RejectKind};
 use ktables::table::{RecordPart, Status, Table};
 use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
 use ktables_tests::{
-    Running, Scratch, TOPIC, component_path, component_within, engine_options, record, succeed,
+    RunningCommand, Scratch, TOPIC, component_path, component_with_limits, engine_options, record, succeed,
 };
 
-/// Small, so that the tests are quick.
+/// Small limits, so that the tests are fast.
 fn limits() -> Limits {
     Limits {
         memory: 16 << 20,
@@ -22,7 +22,7 @@ fn limits() -> Limits {
     }
 }
 
-/// A poison and what becomes of it, by name.
+/// The names of poison records, and the kinds of their rejections.
 const BATCH: [(&str, RejectKind); 9] = [
     ("answer", RejectKind::Invalid),
     ("trap", RejectKind::Trap),
@@ -35,10 +35,10 @@ const BATCH: [(&str, RejectKind); 9] = [
     ("ends", RejectKind::Contract),
 ];
 
-/// Writes poison among good records, and checks that only the poison is rejected.
+/// Writes poison records among good ones, and checks that only the poison records are rejected.
 async fn check(guest: &str, poisons: &[(&str, RejectKind)], limits: Limits) {
     let scratch = Scratch::new(2).await;
-    let component = component_within(guest, limits);
+    let component = component_with_limits(guest, limits);
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
     let mut records = Vec::new();
     for number in 0..400 {
@@ -67,7 +67,7 @@ async fn check(guest: &str, poisons: &[(&str, RejectKind)], limits: Limits) {
         assert_eq!(digest, &component.id().digest);
         assert!(reject.raw.starts_with(b"poison:"));
     }
-    // The reader is alive.
+    // The table continues.
     scratch.put("good-0", Some(b"\"alive\"")).await;
     scratch.sync(&table).await;
     assert_eq!(table.get("good-0").unwrap().json(), "\"alive\"");
@@ -85,13 +85,13 @@ async fn poison_in_the_simple_form_is_rejected_alone() {
 }
 
 #[tokio::test]
-async fn a_key_that_breaks_its_codec_or_its_scheme_is_rejected_alone() {
-    let component = component_within("simple", Limits { output: 1 << 20, memory: 64 << 20, ..limits() });
+async fn a_key_that_makes_its_codec_or_scheme_fault_is_rejected_alone() {
+    let component = component_with_limits("simple", Limits { output: 1 << 20, memory: 64 << 20, ..limits() });
     let key = component.key_codec(TOPIC, "{}").unwrap();
     let scheme = component.group_scheme(TOPIC, "{}").unwrap();
     let both = [Codecs { key, ..Codecs::default() }, Codecs { scheme: Some(scheme), ..Codecs::default() }];
     for codecs in both {
-        // A scheme that answers with an error has no place for the key.
+        // A key for which the scheme returns an error is a foreign key.
         let foreign = u64::from(codecs.scheme.is_some());
         let mut expected: BTreeMap<String, RejectKind> =
             BATCH[1..6].iter().map(|(poison, kind)| (format!("poison:{poison}"), *kind)).collect();
@@ -116,7 +116,7 @@ async fn a_key_that_breaks_its_codec_or_its_scheme_is_rejected_alone() {
             .collect();
         assert_eq!(kinds, expected, "{rejects:#?}");
         assert!(rejects.iter().all(|reject| reject.part == RecordPart::Key && reject.key.is_none()));
-        // The reader is alive.
+        // The table continues.
         scratch.put("good.0", Some(b"2")).await;
         scratch.sync(&table).await;
         assert_eq!(table.get("good.0").unwrap().json(), "2");
@@ -125,9 +125,9 @@ async fn a_key_that_breaks_its_codec_or_its_scheme_is_rejected_alone() {
 
 #[tokio::test]
 async fn an_oversized_answer_is_rejected_by_either_limit() {
-    // Memory for 48 MiB, but no such answer may pass: the limit of the call.
+    // The component has enough memory for 48 MiB, but the answer exceeds the limit of a call.
     let call = Limits { memory: 256 << 20, output: 8 << 20, ..limits() };
-    // The call may pass, a record of this size may not: the limit of the record.
+    // The answer is within the limit of a call, but exceeds the limit of a record.
     let record = Limits { memory: 256 << 20, output: 40 << 20, ..limits() };
     for limits in [call, record] {
         check("hostile", &[("output", RejectKind::Output)], limits.clone()).await;
@@ -136,9 +136,9 @@ async fn an_oversized_answer_is_rejected_by_either_limit() {
 }
 
 #[tokio::test]
-async fn faults_say_what_happened_and_which_limit_to_raise() {
+async fn reject_messages_name_the_limit_to_raise() {
     let scratch = Scratch::new(1).await;
-    let component = component_within("hostile", limits());
+    let component = component_with_limits("hostile", limits());
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
     for poison in ["memory", "loop"] {
         scratch.put(poison, Some(format!("poison:{poison}").as_bytes())).await;
@@ -150,11 +150,11 @@ async fn faults_say_what_happened_and_which_limit_to_raise() {
 }
 
 #[tokio::test]
-async fn what_the_host_cannot_do_is_charged_to_no_record() {
+async fn no_record_is_rejected_for_a_failure_of_the_host() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("b", Some(b"poison:memory")).await;
-    // The engine's budget is spent before the instance's limit.
+    // The budget of the engine is exhausted before the limit of the instance.
     let options = EngineOptions { memory_budget: 8 << 20, cache: None, ..engine_options() };
     let engine = Engine::new(options).unwrap();
     let component =
@@ -205,7 +205,8 @@ async fn hostile_components_do_not_bloat_the_host() {
         }
         scratch.log.send(&topic, record("last", Some(b"0"))).await.unwrap().await.unwrap();
         let config = config.to_str().unwrap();
-        let watch = Running::start(&mut ktables_tests::ktables(&["watch", "--config", config, "-t", name]));
+        let mut command = ktables_tests::ktables(&["watch", "--config", config, "-t", name]);
+        let watch = RunningCommand::start(&mut command);
         watch.until(|line| line["event"] == "synced");
         peaks.insert(name, watch.peak_memory());
         let status = succeed(&mut ktables_tests::ktables(&["status", "--config", config, "-t", name])).json();

@@ -1,15 +1,16 @@
-//! Several processes on one log; processes that die.
+//! Several processes that use one log, and processes that are killed or interrupted.
 
 use std::collections::BTreeMap;
 
 use ktables::codec::Codecs;
-use ktables_tests::{On, Running, Scratch, eventually, on_each_log, record, run_with, succeed};
+use ktables_tests::{On, RunningCommand, Scratch, eventually, on_each_log, record, run_with_stdin, succeed};
 use serde_json::{Value, json};
 
-async fn two_writing_and_three_reading_processes(on: On) {
-    const EACH: usize = 2000;
+async fn three_reading_processes_agree_on_the_writes_of_two_others(on: On) {
+    const RECORDS_PER_WRITER: usize = 2000;
     let scratch = on.scratch(4).await;
-    let readers: Vec<Running> = (0..3).map(|_| Running::start(&mut scratch.ktables(&["watch"]))).collect();
+    let readers: Vec<RunningCommand> =
+        (0..3).map(|_| RunningCommand::start(&mut scratch.ktables(&["watch"]))).collect();
     readers.iter().for_each(|reader| drop(reader.until(|line| line["event"] == "synced")));
     let writers: Vec<_> = (0..2)
         .map(|writer| {
@@ -17,22 +18,22 @@ async fn two_writing_and_three_reading_processes(on: On) {
             std::thread::spawn(move || {
                 let line =
                     |n: usize| json!({"key": format!("key-{}", n % 300), "value": [writer, n]}).to_string();
-                let lines: Vec<String> = (0..EACH).map(line).collect();
-                run_with(&mut import, &lines.join("\n"))
+                let lines: Vec<String> = (0..RECORDS_PER_WRITER).map(line).collect();
+                run_with_stdin(&mut import, &lines.join("\n"))
             })
         })
         .collect();
     for writer in writers {
         let ended = writer.join().unwrap();
-        assert_eq!(ended.json()[0]["acknowledged"], EACH, "{}", ended.stderr);
+        assert_eq!(ended.json()[0]["acknowledged"], RECORDS_PER_WRITER, "{}", ended.stderr);
     }
     let table = scratch.table(Codecs::default()).await;
-    assert_eq!(table.stats().records as usize, 2 * EACH);
+    assert_eq!(table.stats().records as usize, 2 * RECORDS_PER_WRITER);
     let expected: BTreeMap<String, String> =
         table.snapshot().iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
     for reader in readers {
         let mut seen = BTreeMap::new();
-        for _ in 0..2 * EACH {
+        for _ in 0..2 * RECORDS_PER_WRITER {
             let change = reader.next();
             let key = change["key"].as_str().unwrap_or_else(|| panic!("{change}"));
             let old = seen.insert(key.to_owned(), change["new"].to_string());
@@ -44,42 +45,43 @@ async fn two_writing_and_three_reading_processes(on: On) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_writers_lose_nothing_that_was_acknowledged() {
+async fn killed_writers_lose_no_acknowledged_record() {
     let scratch = Scratch::new(2).await;
     let program = std::env::current_exe().unwrap();
     let mut acknowledged: Vec<(i64, i64, String)> = Vec::new();
     for round in 0..6 {
-        // This very test binary writes, and prints each acknowledgement.
+        // A process of this test binary writes, and prints each acknowledgement.
         let mut writer = std::process::Command::new(&program);
-        writer.args(["--exact", "processes::write_for_ever", "--nocapture", "--quiet"]);
-        let mut writer = Running::start(
+        writer.args(["--exact", "processes::write_until_killed", "--nocapture", "--quiet"]);
+        let mut writer = RunningCommand::start(
             writer.env("KTABLES_TEST_LOG", scratch.url()).env("KTABLES_TEST_ROUND", round.to_string()),
         );
         for _ in 0..20 + round * 30 {
-            acknowledged.push(ack(&writer.next_with("ACK ")));
+            acknowledged.push(parse_ack(&writer.next_with_prefix("ACK ")));
         }
         writer.kill();
-        acknowledged.extend(writer.rest_with("ACK ").iter().map(|line| ack(line)));
-        // The next process repairs what this one left.
+        acknowledged.extend(writer.rest_with_prefix("ACK ").iter().map(|line| parse_ack(line)));
+        // The next write repairs the log that the killed process left.
         scratch.write(vec![record(&format!("round-{round}"), Some(b"1"))]).await;
     }
     let table = scratch.table(Codecs::default()).await;
     for (partition, offset, key) in acknowledged {
-        let entry = table.get(&key).unwrap_or_else(|| panic!("{key} was acknowledged and is lost"));
+        let entry = table.get(&key).unwrap_or_else(|| panic!("the acknowledged record {key} is lost"));
         assert_eq!((i64::from(entry.partition()), entry.offset()), (partition, offset), "{key}");
     }
 }
 
-fn ack(line: &str) -> (i64, i64, String) {
+/// Parses the partition, the offset and the key of a printed acknowledgement.
+fn parse_ack(line: &str) -> (i64, i64, String) {
     let mut words = line.split(' ');
     let mut number = || words.next().unwrap().parse().unwrap();
     let (partition, offset) = (number(), number());
     (partition, offset, words.next().unwrap().to_owned())
 }
 
-/// Not a test: what the processes above run, until they are killed.
+/// Not a test: the killed processes above run this.
 #[tokio::test]
-async fn write_for_ever() {
+async fn write_until_killed() {
     use std::io::Write;
     let (Ok(url), Ok(round)) = (std::env::var("KTABLES_TEST_LOG"), std::env::var("KTABLES_TEST_ROUND"))
     else {
@@ -88,7 +90,7 @@ async fn write_for_ever() {
     let log = ktables::log::open(&url).unwrap();
     let topic = log.describe(ktables_tests::TOPIC).await.unwrap();
     for number in 0_u64.. {
-        // Several at once, so that appends hold several records.
+        // Several records at once, so that one append has several records.
         let keys: Vec<String> = (0..1 + number % 5).map(|part| format!("{round}-{number}-{part}")).collect();
         let mut deliveries = Vec::new();
         for key in &keys {
@@ -101,17 +103,17 @@ async fn write_for_ever() {
     }
 }
 
-async fn a_watch_ends_cleanly_on_ctrl_c(on: On) {
+async fn a_watch_exits_cleanly_on_sigint_and_sigterm(on: On) {
     let scratch = on.scratch(1).await;
     for signal in ["INT", "TERM"] {
-        let mut watch = Running::start(&mut scratch.ktables(&["watch"]));
+        let mut watch = RunningCommand::start(&mut scratch.ktables(&["watch"]));
         watch.until(|line| line["event"] == "synced");
         watch.signal(signal);
         assert_eq!(watch.wait(), 0, "{signal}");
     }
 }
 
-async fn an_import_that_is_interrupted_says_how_far_it_came(on: On) {
+async fn an_interrupted_import_reports_the_number_of_acknowledged_records(on: On) {
     use std::io::Write;
     use std::process::Stdio;
     let scratch = on.scratch(1).await;
@@ -137,7 +139,7 @@ async fn an_import_that_is_interrupted_says_how_far_it_came(on: On) {
 }
 
 on_each_log!(
-    two_writing_and_three_reading_processes,
-    a_watch_ends_cleanly_on_ctrl_c,
-    an_import_that_is_interrupted_says_how_far_it_came,
+    three_reading_processes_agree_on_the_writes_of_two_others,
+    a_watch_exits_cleanly_on_sigint_and_sigterm,
+    an_interrupted_import_reports_the_number_of_acknowledged_records,
 );

@@ -11,7 +11,9 @@ use ktables::log::NewRecord;
 use ktables::table::{
     Cause, Change, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };
-use ktables_tests::{Held, HeldClock, On, PATIENCE, Running, Scratch, contents, kafka, on_each_log, record};
+use ktables_tests::{
+    HeldCodec, ManualClock, On, RunningCommand, Scratch, TIMEOUT, contents, kafka, on_each_log, record,
+};
 use serde_json::Value;
 
 /// A table as another process has it: through a log of its own.
@@ -23,7 +25,7 @@ async fn elsewhere(scratch: &Scratch, codecs: Codecs) -> Table {
 }
 
 async fn next(watcher: &mut Watcher) -> WatchEvent {
-    tokio::time::timeout(PATIENCE, watcher.next()).await.expect("in time").expect("not over")
+    tokio::time::timeout(TIMEOUT, watcher.next()).await.expect("in time").expect("not over")
 }
 
 async fn change(watcher: &mut Watcher) -> Change {
@@ -211,7 +213,7 @@ async fn a_token_of_other_codecs_or_of_another_topic_starts_again(on: On) {
     assert_eq!(change(&mut same.watch(WatchStart::Since(place.clone()))).await.key(), "b");
     let text = elsewhere(&scratch, Codecs::new(Utf8, Utf8)).await;
     starts_again(text.watch(WatchStart::Since(place.clone())), &["a", "b"], "other codecs").await;
-    scratch.make_anew(1).await;
+    scratch.recreate_topic(1).await;
     scratch.put("c", Some(b"1")).await;
     let anew = elsewhere(&scratch, Codecs::default()).await;
     starts_again(anew.watch(WatchStart::Since(place)), &["c"], "another topic").await;
@@ -274,10 +276,10 @@ async fn a_token_from_after_the_end_of_the_log_starts_again(on: On) {
 async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(on: On) {
     let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
-    let held = Arc::new(Held::default());
+    let held = Arc::new(HeldCodec::default());
     let slow = elsewhere(&scratch, Codecs { value: held.clone(), ..Codecs::default() }).await;
     held.hold();
-    let same = Codecs { value: Arc::new(Held::default()), ..Codecs::default() };
+    let same = Codecs { value: Arc::new(HeldCodec::default()), ..Codecs::default() };
     let ahead = elsewhere(&scratch, same).await;
     scratch.put("b", Some(b"1")).await;
     scratch.sync(&ahead).await;
@@ -328,7 +330,7 @@ on_each_log!(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expired_meanwhile_is_seen_by_whoever_resumes() {
-    let (scratch, clock) = (Scratch::new(1).await, HeldClock::default());
+    let (scratch, clock) = (Scratch::new(1).await, ManualClock::default());
     let table = || async {
         let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
         builder.ttl(Duration::from_secs(60)).clock(Arc::new(clock.clone())).start().await.unwrap()
@@ -355,7 +357,8 @@ async fn the_command_continues_where_it_ended() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let file = scratch.path().join("place.token");
-    let watch = || Running::start(&mut scratch.ktables(&["watch", "--resume", file.to_str().unwrap()]));
+    let watch =
+        || RunningCommand::start(&mut scratch.ktables(&["watch", "--resume", file.to_str().unwrap()]));
     let is_change = |line: &Value| line.get("event").is_none();
     let first = watch();
     first.until(|line| line["event"] == "synced");

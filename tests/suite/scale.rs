@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use ktables::codec::{Codecs, Encoded, ValueCodec};
 use ktables::log::NewRecord;
-use ktables_tests::{On, Running, TOPIC, component, component_path, on_each_log, run, run_with, succeed};
+use ktables_tests::{
+    On, RunningCommand, TOPIC, component, component_path, on_each_log, run, run_with_stdin, succeed,
+};
 use serde_json::json;
 
 const RECORDS: usize = 100_000;
@@ -58,14 +60,14 @@ async fn check(on: On, name: &str) {
     assert_eq!((&status["records"], &status["tombstones"]), (&json!(RECORDS), &json!(deleted)));
     assert_eq!((&status["rejected"], &status["lag"]), (&json!(0), &json!(0)));
 
-    let watch = Running::start(&mut with(&["watch"]));
+    let watch = RunningCommand::start(&mut with(&["watch"]));
     let seen = watch.until(|line| line["event"] == "synced").len() - 1;
     assert_eq!(seen, entries);
 
     let dump = succeed(&mut with(&["dump"]));
     assert_eq!(dump.stdout.lines().count(), entries);
     let copy = on.scratch(3).await;
-    let imported = run_with(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
+    let imported = run_with_stdin(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
     assert_eq!(
         imported.json()[0],
         json!({

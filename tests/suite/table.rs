@@ -1,4 +1,4 @@
-//! The table's contract, on each log.
+//! The contract of tables, on each kind of log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,11 @@ use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{Ack, LogError, NewRecord};
 use ktables::table::{AnomalyCount, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
-use ktables_tests::{On, PATIENCE, Scratch, TOPIC, Wrapped, contents, eventually_async, on_each_log, record};
+use ktables_tests::{
+    On, Scratch, TIMEOUT, TOPIC, WrappedLog, contents, eventually_async, on_each_log, record,
+};
 
+/// Returns key, old value and new value of the next change.
 async fn next_change(watcher: &mut Watcher) -> (String, Option<String>, Option<String>) {
     match watcher.next().await.unwrap() {
         WatchEvent::Change(change) => {
@@ -52,7 +55,7 @@ async fn catches_up_and_follows_on_one_and_four_partitions(on: On) {
         expected.insert("new".to_owned(), "1".to_owned());
         expected.remove("key-8");
         assert_eq!(contents(&table), expected);
-        // The offsets of all partitions add up to the records.
+        // The positions of all partitions add up to the number of records.
         let total: i64 = table.snapshot().positions().map(|(_, offset)| offset).sum();
         assert_eq!(total, 1503);
     }
@@ -67,7 +70,7 @@ async fn a_tombstone_is_a_null_value_only(on: On) {
     let table = scratch.table(Codecs::default()).await;
     assert_eq!(table.get("null").unwrap().json(), "null");
     assert!(!table.contains("gone"));
-    // An empty value is data: not JSON, so rejected; an empty string as text.
+    // An empty value is data: as JSON it is rejected, as text it is an empty string.
     assert_eq!(table.stats().rejects, BTreeMap::from([(RejectKind::Malformed, 1)]));
     assert_eq!(table.stats().tombstones, 1);
     let text = scratch.table(Codecs::new(Utf8, Utf8)).await;
@@ -86,7 +89,7 @@ async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key(on: On) {
     assert_eq!(table.get("").unwrap().json(), "2");
 }
 
-async fn a_rejected_update_keeps_the_prior_value_and_says_so(on: On) {
+async fn a_rejected_update_keeps_the_old_value_with_a_notice(on: On) {
     let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("a", Some(b"{")).await;
@@ -107,7 +110,7 @@ async fn a_rejected_update_keeps_the_prior_value_and_says_so(on: On) {
     assert_eq!(table.notice("a"), None);
 }
 
-async fn ranges_prefixes_and_snapshots(on: On) {
+async fn snapshots_list_ranges_and_prefixes(on: On) {
     let scratch = on.scratch(4).await;
     let keys = ["a", "ab", "abc", "b", "ba", "c"];
     scratch.write(keys.iter().map(|key| record(key, Some(b"0"))).collect()).await;
@@ -167,14 +170,14 @@ async fn a_watcher_sees_the_entries_then_every_change_once(on: On) {
     let mut watcher = table.watch(WatchStart::Entries);
     assert!(matches!(watcher.next().await, Some(WatchEvent::Entry(entry)) if entry.key() == "a"));
     assert!(matches!(watcher.next().await, Some(WatchEvent::Synced)));
-    let mut late = table.watch(WatchStart::Now);
+    let mut changes_only = table.watch(WatchStart::Now);
     scratch.put("a", Some(b"2")).await;
     scratch.put("b", Some(b"3")).await;
-    // Nothing changes: no such key.
+    // No change: the key does not exist.
     scratch.put("c", None).await;
     scratch.put("a", None).await;
     let text = |text: &str| Some(text.to_owned());
-    for watcher in [&mut watcher, &mut late] {
+    for watcher in [&mut watcher, &mut changes_only] {
         assert_eq!(next_change(watcher).await, ("a".to_owned(), text("1"), text("2")));
         assert_eq!(next_change(watcher).await, ("b".to_owned(), None, text("3")));
         assert_eq!(next_change(watcher).await, ("a".to_owned(), text("2"), None));
@@ -184,7 +187,7 @@ async fn a_watcher_sees_the_entries_then_every_change_once(on: On) {
     assert!(watcher.next().await.is_none());
 }
 
-async fn watchers_that_come_while_others_write_miss_nothing(on: On) {
+async fn watchers_that_start_during_writes_miss_nothing(on: On) {
     let scratch = Arc::new(on.scratch(4).await);
     let table = scratch.table(Codecs::default()).await;
     let writer = {
@@ -195,7 +198,7 @@ async fn watchers_that_come_while_others_write_miss_nothing(on: On) {
             }
         })
     };
-    // A watcher now and then, as often as another record is durable.
+    // Each write that is acknowledged is followed by another watcher.
     let mut watchers = Vec::new();
     for number in 0..100 {
         scratch.put("mine", Some(number.to_string().as_bytes())).await;
@@ -206,14 +209,14 @@ async fn watchers_that_come_while_others_write_miss_nothing(on: On) {
     let expected = contents(&table);
     for (mut watcher, mut seen) in watchers {
         while seen != expected {
-            match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+            match tokio::time::timeout(TIMEOUT, watcher.next()).await.unwrap().unwrap() {
                 WatchEvent::Entry(entry) => {
                     drop(seen.insert(entry.key().to_owned(), entry.json().to_owned()))
                 }
                 WatchEvent::Change(change) => {
                     let old = change.old.as_ref().map(|entry| entry.json().to_owned());
                     let new = change.new.as_ref().unwrap().json().to_owned();
-                    // Each change begins where the one before ended.
+                    // Each change begins with the value that the previous one ended with.
                     assert_eq!(seen.insert(change.key().to_owned(), new), old);
                 }
                 WatchEvent::Synced => {}
@@ -223,7 +226,7 @@ async fn watchers_that_come_while_others_write_miss_nothing(on: On) {
     }
 }
 
-async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place(on: On) {
+async fn a_write_is_visible_after_a_barrier_or_wait_for(on: On) {
     let scratch = on.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
@@ -231,16 +234,16 @@ async fn a_write_is_visible_after_barrier_or_after_waiting_for_its_place(on: On)
         let (key, value) = (format!("key-{number}"), number.to_string());
         let ack = writer.set(&key, &value).await.unwrap();
         let freshness = if number % 2 == 0 {
-            table.wait_for(&[ack], PATIENCE).await
+            table.wait_for(&[ack], TIMEOUT).await
         } else {
-            table.barrier(PATIENCE).await
+            table.barrier(TIMEOUT).await
         };
         assert!(freshness.is_fresh(), "{freshness:?}");
         let entry = table.get(&key).unwrap();
         assert_eq!((entry.json(), entry.partition(), entry.offset()), (&*value, ack.partition, ack.offset));
     }
-    let never = table.wait_for(&[Ack { partition: 0, offset: 1_000_000 }], Duration::from_millis(20)).await;
-    assert!(!never.is_fresh());
+    let unreached = Ack { partition: 0, offset: 1_000_000 };
+    assert!(!table.wait_for(&[unreached], Duration::from_millis(20)).await.is_fresh());
 }
 
 async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(on: On) {
@@ -250,7 +253,7 @@ async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(on: On)
     table.stop().await;
     scratch.put("a", Some(b"2")).await;
     assert!(matches!(table.status(), Status::Stopped));
-    assert!(!table.barrier(PATIENCE).await.is_fresh());
+    assert!(!table.barrier(TIMEOUT).await.is_fresh());
     assert_eq!(table.get("a").unwrap().json(), "1");
 }
 
@@ -263,7 +266,7 @@ async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error(on: On) {
     assert!(matches!(missing, Err(TableError::Log(LogError::UnknownTopic { .. }))));
 }
 
-async fn values_keep_to_one_line_and_parse(on: On) {
+async fn values_are_one_line_of_valid_json(on: On) {
     let scratch = on.scratch(1).await;
     scratch.put("a", Some(b"{\n  \"port\": 80,\r\n  \"text\": \"a\\nb\"\n}")).await;
     let table = scratch.table(Codecs::default()).await;
@@ -273,14 +276,14 @@ async fn values_keep_to_one_line_and_parse(on: On) {
     assert_eq!(value, serde_json::json!({"port": 80, "text": "a\nb"}));
 }
 
-async fn a_topic_made_anew_is_a_new_generation(on: On) {
+async fn a_recreated_topic_is_a_new_generation(on: On) {
     let scratch = on.scratch(2).await;
     scratch.write((0..20).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
     scratch.put("both", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
-    scratch.make_anew(2).await;
-    // Whoever wrote to the old topic goes on with the new one.
+    scratch.recreate_topic(2).await;
+    // Writers of the old topic continue with the new one.
     let acks = scratch.write(vec![record("both", Some(b"2")), record("new", Some(b"3"))]).await;
     assert!(acks.iter().all(|ack| ack.offset < 2), "{acks:?}");
     eventually_async("the new generation is served", || (table.snapshot().generation() == 2).then_some(()))
@@ -290,12 +293,12 @@ async fn a_topic_made_anew_is_a_new_generation(on: On) {
     assert_eq!(contents(&table), BTreeMap::from(expected));
     eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))
         .await;
-    // The watcher is led from the old contents to the new.
+    // The watcher receives the changes from the old contents to the new ones.
     let (mut seen, mut generations) = (BTreeMap::new(), 0);
     seen.extend((0..20).map(|n| (format!("old-{n}"), "1".to_owned())));
     seen.insert("both".to_owned(), "1".to_owned());
     while seen != contents(&table) {
-        match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+        match tokio::time::timeout(TIMEOUT, watcher.next()).await.unwrap().unwrap() {
             WatchEvent::Change(change) => match &change.new {
                 Some(new) => drop(seen.insert(change.key().to_owned(), new.json().to_owned())),
                 None => drop(seen.remove(change.key())),
@@ -306,64 +309,62 @@ async fn a_topic_made_anew_is_a_new_generation(on: On) {
         }
     }
     assert_eq!(generations, 1);
-    scratch.make_anew(2).await;
+    scratch.recreate_topic(2).await;
     eventually_async("an empty generation is served", || (table.snapshot().generation() == 3).then_some(()))
         .await;
     assert_eq!((table.stats().generation, table.stats().entries, table.stats().records), (3, 0, 0));
 }
 
-async fn a_barrier_waits_for_the_topic_made_anew(on: On) {
+async fn a_barrier_waits_for_the_recreated_topic(on: On) {
     let scratch = on.scratch(1).await;
     scratch.write((0..100).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
     let table = scratch.table(Codecs::default()).await;
-    scratch.make_anew(1).await;
+    scratch.recreate_topic(1).await;
     scratch.put("new", Some(b"2")).await;
-    // The old positions are above the new end, and say nothing about it.
+    // The positions of the old topic are above the end of the new one, and must not count for it.
     scratch.sync(&table).await;
     assert_eq!(contents(&table), BTreeMap::from([("new".to_owned(), "2".to_owned())]));
 }
 
 #[tokio::test]
-async fn an_empty_topic_made_anew_is_followed_and_its_old_writers_are_told() {
+async fn a_recreated_empty_topic_is_followed_and_writes_of_old_writers_fail() {
     let scratch = Scratch::new(1).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), TOPIC, Codecs::default()).await.unwrap();
-    let topic = scratch.make_anew(3).await;
+    let topic = scratch.recreate_topic(3).await;
     for number in 0..9 {
         let record = record(&format!("k{number}"), Some(b"1"));
         scratch.log.send(&topic, record).await.unwrap().await.unwrap();
     }
     eventually_async("the new topic is followed", || (table.len() == 9).then_some(())).await;
-    // It would put keys on other partitions than everybody else.
+    // It would write keys to other partitions than all other writers.
     let refused = writer.set("k1", "2").await.unwrap_err();
     assert!(refused.to_string().contains("3 partitions instead of 1"), "{refused}");
 }
 
-async fn what_takes_too_long_is_degraded_with_numbers_and_goes_on(on: On) {
-    // Also if it begins again after it took too long.
+async fn a_table_that_loads_too_slowly_is_degraded_and_continues(on: On) {
+    // Also if loading begins again after the timeout.
     for times_out_of_reach in [0, 1] {
         let scratch = on.scratch(1).await;
         scratch.put("a", Some(b"1")).await;
-        slow_to_catch_up(&scratch, times_out_of_reach).await;
+        check_slow_catch_up(&scratch, times_out_of_reach).await;
     }
 }
 
-async fn slow_to_catch_up(scratch: &Scratch, times_out_of_reach: u32) {
-    let log = Arc::new(Wrapped::new(scratch.log.clone()).claiming(5));
-    log.out_of_reach(times_out_of_reach);
+async fn check_slow_catch_up(scratch: &Scratch, times_out_of_reach: u32) {
+    let log = Arc::new(WrappedLog::new(scratch.log.clone()).with_claimed_records(5));
+    log.fail_requests(times_out_of_reach);
     let builder = Table::builder(log, &scratch.topic.name, Codecs::default())
         .catchup_timeout(Duration::from_millis(50));
     let table = builder.start().await.unwrap();
-    eventually_async("what there is can be read meanwhile", || table.get("a")).await;
+    eventually_async("the loaded entries can be read", || table.get("a")).await;
     let status = table.status();
-    let says = if times_out_of_reach == 0 { " of 6" } else { "for once" };
-    assert!(matches!(&status, Status::Degraded(reason) if reason.contains(says)), "{status}");
+    let expected = if times_out_of_reach == 0 { " of 6" } else { "a test fault" };
+    assert!(matches!(&status, Status::Degraded(reason) if reason.contains(expected)), "{status}");
     assert_eq!((table.stats().partitions[0].position, table.stats().partitions[0].target), (1, 6));
     scratch.write((0..5).map(|n| record("b", Some(format!("{n}").as_bytes()))).collect()).await;
-    eventually_async("the table catches up after all", || {
-        matches!(table.status(), Status::CaughtUp).then_some(())
-    })
-    .await;
+    eventually_async("the table catches up", || matches!(table.status(), Status::CaughtUp).then_some(()))
+        .await;
     assert_eq!(table.get("b").unwrap().json(), "4");
     scratch.sync(&table).await;
 }
@@ -380,17 +381,17 @@ on_each_log!(
     catches_up_and_follows_on_one_and_four_partitions,
     a_tombstone_is_a_null_value_only,
     a_keyless_record_is_counted_and_an_empty_key_is_a_key,
-    a_rejected_update_keeps_the_prior_value_and_says_so,
-    ranges_prefixes_and_snapshots,
+    a_rejected_update_keeps_the_old_value_with_a_notice,
+    snapshots_list_ranges_and_prefixes,
     a_grouped_table_is_a_nested_view,
     a_watcher_sees_the_entries_then_every_change_once,
-    watchers_that_come_while_others_write_miss_nothing,
-    a_write_is_visible_after_barrier_or_after_waiting_for_its_place,
+    watchers_that_start_during_writes_miss_nothing,
+    a_write_is_visible_after_a_barrier_or_wait_for,
     a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale,
     an_empty_topic_is_caught_up_and_a_missing_one_is_an_error,
-    values_keep_to_one_line_and_parse,
-    a_topic_made_anew_is_a_new_generation,
-    a_barrier_waits_for_the_topic_made_anew,
-    what_takes_too_long_is_degraded_with_numbers_and_goes_on,
+    values_are_one_line_of_valid_json,
+    a_recreated_topic_is_a_new_generation,
+    a_barrier_waits_for_the_recreated_topic,
+    a_table_that_loads_too_slowly_is_degraded_and_continues,
     a_key_on_two_partitions_is_counted,
 );

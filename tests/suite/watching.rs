@@ -1,4 +1,4 @@
-//! Watchers that come back, and watchers of a part.
+//! Watchers that resume, and watchers with a filter.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::table::{
     Cause, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };
-use ktables_tests::{On, PATIENCE, Scratch, on_each_log, record};
+use ktables_tests::{On, Scratch, TIMEOUT, on_each_log, record};
 
 async fn next(watcher: &mut Watcher) -> WatchEvent {
-    tokio::time::timeout(PATIENCE, watcher.next()).await.expect("in time").expect("not over")
+    tokio::time::timeout(TIMEOUT, watcher.next()).await.expect("an event in time").expect("a running table")
 }
 
-/// The next change's key and value.
+/// Returns key and new value of the next change.
 async fn change(watcher: &mut Watcher) -> (String, Option<String>) {
     match next(watcher).await {
         WatchEvent::Change(change) => {
@@ -27,11 +27,11 @@ fn pair(key: &str, value: &str) -> (String, Option<String>) {
     (key.to_owned(), Some(value.to_owned()))
 }
 
-async fn a_watcher_that_comes_back_sees_what_it_missed_once(on: On) {
+async fn a_resumed_watcher_sees_each_missed_change_once(on: On) {
     let scratch = on.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
-    // All of one publication, or of several: it stops at each in turn.
+    // The changes come in one watch batch or in several. The watcher resumes after each change.
     let written: Vec<(String, String)> = (0..60).map(|n| (format!("k{}", n % 7), n.to_string())).collect();
     scratch.write(written.iter().map(|(key, value)| record(key, Some(value.as_bytes()))).collect()).await;
     scratch.sync(&table).await;
@@ -44,17 +44,17 @@ async fn a_watcher_that_comes_back_sees_what_it_missed_once(on: On) {
     assert_eq!(change(&mut watcher).await, pair("live", "1"));
 }
 
-async fn a_watcher_of_a_part_sees_that_part_only(on: On) {
+async fn a_filtered_watcher_sees_only_matching_events(on: On) {
     let scratch = on.scratch(1).await;
     let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     scratch.put("1:ax", Some(b"1")).await;
     scratch.put("1:by", Some(b"2")).await;
     let table = scratch.table(codecs).await;
-    let only = |filter| table.watch(WatchStart::Entries).only(filter);
+    let watch_only = |filter| table.watch(WatchStart::Entries).only(filter);
     let mut watchers = [
-        (only(WatchFilter::Key("1:ax".to_owned())), vec!["1:ax"], vec!["1:ax"]),
-        (only(WatchFilter::Prefix("1:b".to_owned())), vec!["1:by"], vec!["1:by", "1:bz"]),
-        (only(WatchFilter::Group("a".to_owned())), vec!["1:ax"], vec!["1:ax", "1:aw"]),
+        (watch_only(WatchFilter::Key("1:ax".to_owned())), vec!["1:ax"], vec!["1:ax"]),
+        (watch_only(WatchFilter::Prefix("1:b".to_owned())), vec!["1:by"], vec!["1:by", "1:bz"]),
+        (watch_only(WatchFilter::Group("a".to_owned())), vec!["1:ax"], vec!["1:ax", "1:aw"]),
     ];
     for key in ["1:by", "1:ax", "1:bz", "1:aw", "1:end"] {
         scratch.put(key, Some(b"3")).await;
@@ -73,7 +73,7 @@ async fn a_watcher_of_a_part_sees_that_part_only(on: On) {
         }
         assert_eq!((&seen.0, &seen.1), (&to_owned(entries), &to_owned(changes)));
     }
-    // What was rejected concerns two of them.
+    // Two of the watchers receive the rejected record.
     table.stop().await;
     for ((mut watcher, ..), rejected) in watchers.into_iter().zip([1, 0, 1]) {
         let mut seen = 0;
@@ -95,7 +95,7 @@ fn to_owned(keys: &[&str]) -> Vec<String> {
     keys.iter().map(|&key| key.to_owned()).collect()
 }
 
-async fn coming_and_going_while_others_write_neither_loses_nor_doubles_a_change(on: On) {
+async fn resuming_during_writes_neither_loses_nor_repeats_a_change(on: On) {
     let scratch = Arc::new(on.scratch(4).await);
     let table: Table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Entries);
@@ -130,16 +130,16 @@ async fn coming_and_going_while_others_write_neither_loses_nor_doubles_a_change(
     assert_eq!(seen.len(), 100);
 }
 
-async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
+async fn a_slow_watcher_receives_the_difference_or_a_lag_event(on: On) {
     let scratch = on.scratch(1).await;
     scratch.write(["same", "other", "gone"].map(|key| record(key, Some(b"1"))).into()).await;
     let table = scratch.table(Codecs::default()).await;
     let (mut slow, mut every) = (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every());
     let mut part = table.watch(WatchStart::Now).only(WatchFilter::Key("other".to_owned()));
-    // What few do not read slows nobody down, and is kept.
+    // The history keeps these changes, although the slow watchers have not read them.
     for number in 0..1500 {
         let ack = scratch.put("k", Some(number.to_string().as_bytes())).await;
-        assert!(table.wait_for(&[ack], PATIENCE).await.is_fresh());
+        assert!(table.wait_for(&[ack], TIMEOUT).await.is_fresh());
     }
     for number in 0..700 {
         assert_eq!(change(&mut slow).await, pair("k", &number.to_string()));
@@ -153,11 +153,12 @@ async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
     scratch.put("end", Some(b"1")).await;
     scratch.sync(&table).await;
 
-    // From what it has seen last to what is there now, each key once.
+    // The difference between what the watcher has seen and the current entries, each key once.
     let mut seen = BTreeMap::new();
     while seen.len() < 9 {
-        let WatchEvent::Change(change) = next(&mut slow).await else { panic!("nothing but changes") };
-        let [old, new] = [&change.old, &change.new].map(|it| it.as_ref().map(|it| it.json().to_owned()));
+        let WatchEvent::Change(change) = next(&mut slow).await else { panic!("not a change") };
+        let [old, new] =
+            [&change.old, &change.new].map(|side| side.as_ref().map(|entry| entry.json().to_owned()));
         assert!(change.cause == Cause::Difference || change.key() == "end", "{change:?}");
         assert_eq!(seen.insert(change.key().to_owned(), (old, new)), None);
     }
@@ -171,13 +172,13 @@ async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
     scratch.put("live", Some(b"1")).await;
     assert_eq!(change(&mut slow).await, pair("live", "1"));
 
-    // Who wants every change is told that some are lost.
+    // A watcher of every change receives the number of lost ones.
     let mut seen = 700;
     loop {
         match next(&mut every).await {
-            WatchEvent::Lagged(missed) => break assert!(missed > 0),
+            WatchEvent::Lagged(lost) => break assert!(lost > 0),
             WatchEvent::Change(change) => {
-                assert_eq!(change.new.unwrap().json(), seen.to_string(), "nothing is left out silently");
+                assert_eq!(change.new.unwrap().json(), seen.to_string(), "a change was skipped silently");
                 seen += 1;
             }
             other => panic!("{other:?}"),
@@ -187,18 +188,18 @@ async fn a_watcher_that_falls_behind_is_shown_the_difference_or_told(on: On) {
 }
 
 on_each_log! {
-    a_watcher_that_falls_behind_is_shown_the_difference_or_told,
-    a_watcher_that_comes_back_sees_what_it_missed_once,
-    a_watcher_of_a_part_sees_that_part_only,
-    coming_and_going_while_others_write_neither_loses_nor_doubles_a_change,
+    a_slow_watcher_receives_the_difference_or_a_lag_event,
+    a_resumed_watcher_sees_each_missed_change_once,
+    a_filtered_watcher_sees_only_matching_events,
+    resuming_during_writes_neither_loses_nor_repeats_a_change,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_watches_a_part() {
+async fn the_command_watches_with_a_filter() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("b", Some(b"2")).await;
-    let watch = ktables_tests::Running::start(&mut scratch.ktables(&["watch", "--prefix", "b"]));
+    let watch = ktables_tests::RunningCommand::start(&mut scratch.ktables(&["watch", "--prefix", "b"]));
     let lines = watch.until(|line| line["event"] == "synced");
     assert_eq!(lines.iter().map(|line| line["key"].as_str()).collect::<Vec<_>>(), [Some("b"), None]);
     scratch.put("a", Some(b"3")).await;

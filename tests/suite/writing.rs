@@ -1,4 +1,4 @@
-//! Writes that wait, writes as one, heartbeats, and barriers that share their questions.
+//! Writes that wait until they are visible, atomic writes, heartbeats, and barriers that share requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use ktables::codec::Codecs;
 use ktables::log::{Isolation, LogError, LogOptions};
 use ktables::table::{Table, WatchEvent, WatchStart};
 use ktables::writer::{Target, Write, WriteError, Writer};
-use ktables_tests::{On, PATIENCE, Running, Scratch, Wrapped, contents, kafka, on_each_log, succeed};
+use ktables_tests::{
+    On, RunningCommand, Scratch, TIMEOUT, WrappedLog, contents, kafka, on_each_log, succeed,
+};
 
 fn write(key: &str, value: &str) -> Write {
     Write { target: Target::Key(key.to_owned()), value: Some(value.to_owned()) }
@@ -19,10 +21,10 @@ async fn writer(scratch: &Scratch) -> Writer {
     Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap()
 }
 
-async fn a_write_is_visible_before_it_returns_if_it_waits(on: On) {
+async fn a_write_that_waits_returns_after_it_is_visible(on: On) {
     let scratch = on.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
-    let writer = writer(&scratch).await.visible_in(&table, PATIENCE);
+    let writer = writer(&scratch).await.visible_in(&table, TIMEOUT);
     for number in 0..50 {
         let (key, value) = (format!("k{}", number % 5), number.to_string());
         writer.set(&key, &value).await.unwrap();
@@ -33,18 +35,18 @@ async fn a_write_is_visible_before_it_returns_if_it_waits(on: On) {
     assert_eq!(table.snapshot().prefix("many-").count(), 20);
     writer.delete("k0").await.unwrap();
     assert!(!table.contains("k0"));
-    // What is durable and not seen is told as such.
+    // A record that is durable but not visible has an error of its own.
     table.stop().await;
     let error = writer.set("k1", "1").await.unwrap_err();
     let WriteError::NotVisible { ack, reason } = &error else { panic!("{error}") };
     assert!(ack.offset > 0 && reason.to_string().contains("stopped"), "{error}");
 }
 
-async fn writes_as_one_are_all_there(on: On) {
+async fn atomic_writes_are_all_visible(on: On) {
     let scratch = on.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
-    let writer = writer(&scratch).await.visible_in(&table, PATIENCE);
+    let writer = writer(&scratch).await.visible_in(&table, TIMEOUT);
     for round in 0..5 {
         let writes = (0..300).map(|n| write(&format!("k{n}"), &(round * 1000 + n).to_string()));
         let acks = writer.set_many(writes).atomic().await.unwrap();
@@ -56,14 +58,14 @@ async fn writes_as_one_are_all_there(on: On) {
     }
     assert_eq!(writer.set_many([]).atomic().await.unwrap(), []);
     for number in 0..1500 {
-        match tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap().unwrap() {
+        match tokio::time::timeout(TIMEOUT, watcher.next()).await.unwrap().unwrap() {
             WatchEvent::Change(change) => assert_eq!(change.key(), format!("k{}", number % 300)),
             other => panic!("{other:?}"),
         }
     }
 }
 
-async fn of_writes_as_one_with_a_bad_one_nothing_is_ever_seen(on: On) {
+async fn atomic_writes_with_a_bad_one_write_nothing(on: On) {
     let scratch = on.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = writer(&scratch).await;
@@ -78,29 +80,30 @@ async fn of_writes_as_one_with_a_bad_one_nothing_is_ever_seen(on: On) {
     let only_the_last = BTreeMap::from([("end".to_owned(), "2".to_owned())]);
     assert_eq!(contents(&table), only_the_last);
     assert_eq!(contents(&scratch.table(Codecs::default()).await), only_the_last);
-    // The writer is of use afterwards.
+    // The writer still works.
     assert_eq!(writer.set_many([write("a", "3")]).atomic().await.unwrap().len(), 1);
 }
 
-async fn barriers_at_once_share_their_questions(on: On) {
-    const AT_ONCE: usize = 64;
+async fn concurrent_barriers_share_requests(on: On) {
+    const CONCURRENT: usize = 64;
     let scratch = Arc::new(on.scratch(2).await);
-    let log = Arc::new(Wrapped::new(scratch.log.clone()));
+    let log = Arc::new(WrappedLog::new(scratch.log.clone()));
     let builder = Table::builder(log.clone(), &scratch.topic.name, Codecs::default());
-    let table = builder.catchup_timeout(PATIENCE).start().await.unwrap();
-    let before = log.barriers();
+    let table = builder.catchup_timeout(TIMEOUT).start().await.unwrap();
+    let before = log.end_offset_requests();
     for round in 0..20_u32 {
         scratch.put("k", Some(round.to_string().as_bytes())).await;
-        let barriers = futures_util::future::join_all((0..AT_ONCE).map(|_| table.barrier(PATIENCE))).await;
+        let barriers = futures_util::future::join_all((0..CONCURRENT).map(|_| table.barrier(TIMEOUT))).await;
         assert!(barriers.iter().all(ktables::table::Freshness::is_fresh));
         assert_eq!(table.get("k").unwrap().json(), round.to_string());
     }
-    // The first asks, and all that come meanwhile share the next; a few may come later.
-    let asked = log.barriers() - before;
-    assert!(asked <= 3 * 20, "{asked} questions for {} barriers", 20 * AT_ONCE);
+    // The first barrier sends a request, and all that start meanwhile share the next one; a few may start
+    // later.
+    let requests = log.end_offset_requests() - before;
+    assert!(requests <= 3 * 20, "{requests} requests for {} barriers", 20 * CONCURRENT);
 }
 
-async fn barriers_hold_while_others_write(on: On) {
+async fn barriers_are_right_while_others_write(on: On) {
     let scratch = Arc::new(on.scratch(4).await);
     let table = scratch.table(Codecs::default()).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -138,7 +141,7 @@ async fn heartbeats_keep_an_entry_until_ctrl_c(on: On) {
         [(&["--heartbeat", "20ms"][..], None), (&["--heartbeat", "20ms", "--keep"], Some("7"))]
     {
         let command = [&["set", "beat", "7", "--wait"], args].concat();
-        let mut running = Running::start(&mut scratch.ktables(&command));
+        let mut running = RunningCommand::start(&mut scratch.ktables(&command));
         let beats: Vec<_> = (0..3).map(|_| running.next()["offset"].as_i64().unwrap()).collect();
         assert!(beats.is_sorted_by(|a, b| a < b), "{beats:?}");
         scratch.sync(&table).await;
@@ -151,16 +154,16 @@ async fn heartbeats_keep_an_entry_until_ctrl_c(on: On) {
 }
 
 on_each_log! {
-    a_write_is_visible_before_it_returns_if_it_waits,
-    writes_as_one_are_all_there,
-    of_writes_as_one_with_a_bad_one_nothing_is_ever_seen,
-    barriers_at_once_share_their_questions,
-    barriers_hold_while_others_write,
+    a_write_that_waits_returns_after_it_is_visible,
+    atomic_writes_are_all_visible,
+    atomic_writes_with_a_bad_one_write_nothing,
+    concurrent_barriers_share_requests,
+    barriers_are_right_while_others_write,
     heartbeats_keep_an_entry_until_ctrl_c,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_as_one_over_partitions_take_a_transaction() {
+async fn atomic_writes_to_several_partitions_need_a_transaction() {
     let directory = Scratch::new(4).await;
     let writes = || (0..20).map(|n| write(&format!("k{n}"), "1"));
     let error = writer(&directory).await.set_many(writes()).atomic().await.unwrap_err();
@@ -170,23 +173,23 @@ async fn writes_as_one_over_partitions_take_a_transaction() {
     let scratch = On::Kafka.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let acks = writer(&scratch).await.set_many(writes()).atomic().await.unwrap();
-    assert!(table.wait_for(&acks, PATIENCE).await.is_fresh());
+    assert!(table.wait_for(&acks, TIMEOUT).await.is_fresh());
     assert_eq!(table.len(), 20);
     let partitions: std::collections::BTreeSet<i32> = acks.iter().map(|ack| ack.partition).collect();
     assert_eq!(partitions.len(), 4);
-    // A reader of everything sees them as well, and no more.
+    // A reader of uncommitted records sees the same records, and no others.
     let options = LogOptions { isolation: Isolation::ReadUncommitted, ..LogOptions::default() };
-    let all = Scratch::of(&kafka::shared(), options, &scratch.topic.name).await;
-    assert_eq!(all.table(Codecs::default()).await.stats().records, 20);
+    let uncommitted = Scratch::existing(&kafka::shared(), options, &scratch.topic.name).await;
+    assert_eq!(uncommitted.table(Codecs::default()).await.stats().records, 20);
 
     let options = LogOptions { idempotence: false, ..LogOptions::default() };
-    let careless = Scratch::of(&kafka::shared(), options, &scratch.topic.name).await;
-    let error = writer(&careless).await.set_many(writes()).atomic().await.unwrap_err();
+    let not_idempotent = Scratch::existing(&kafka::shared(), options, &scratch.topic.name).await;
+    let error = writer(&not_idempotent).await.set_many(writes()).atomic().await.unwrap_err();
     assert!(matches!(&error, WriteError::Log(LogError::Property { name, .. }) if name == "idempotence"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_waits_for_its_write() {
+async fn the_command_waits_until_its_write_is_visible() {
     let scratch = Scratch::new(2).await;
     for args in [&["set", "a", "1", "--wait"][..], &["delete", "a", "--wait"]] {
         let line = succeed(&mut scratch.ktables(args)).json().remove(0);

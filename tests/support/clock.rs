@@ -1,4 +1,4 @@
-//! A clock that stands still until a test sets it.
+//! A clock that stands still until a test changes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use async_trait::async_trait;
 use ktables::table::{Clock, SystemClock};
 use tokio::sync::watch;
 
-/// A clock that a test holds.
+/// A clock that stands still until a test changes it.
 #[derive(Debug, Clone)]
-pub struct HeldClock(Arc<watch::Sender<i64>>);
+pub struct ManualClock(Arc<watch::Sender<i64>>);
 
-impl Default for HeldClock {
-    /// At what time it is.
+impl Default for ManualClock {
+    /// Starts at the current time.
     fn default() -> Self {
         Self(Arc::new(watch::channel(SystemClock.now()).0))
     }
 }
 
-impl HeldClock {
-    /// Goes on by so much.
+impl ManualClock {
+    /// Advances the clock by a duration.
     pub fn advance(&self, time: Duration) {
         self.0.send_modify(|now| *now += millis(time));
     }
 
-    /// Goes back by so much.
-    pub fn set_back(&self, time: Duration) {
+    /// Sets the clock back by a duration.
+    pub fn rewind(&self, time: Duration) {
         self.0.send_modify(|now| *now -= millis(time));
     }
 }
@@ -35,16 +35,16 @@ fn millis(time: Duration) -> i64 {
 }
 
 #[async_trait]
-impl Clock for HeldClock {
+impl Clock for ManualClock {
     fn now(&self) -> i64 {
         *self.0.borrow()
     }
 
     async fn until(&self, time: i64) {
-        let mut news = self.0.subscribe();
+        let mut changes = self.0.subscribe();
         if self.now() < time {
-            // The sender lives in `self`.
-            let _ = news.changed().await;
+            // OK to ignore: the sender lives in `self`.
+            let _ = changes.changed().await;
         }
     }
 }

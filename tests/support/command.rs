@@ -1,4 +1,4 @@
-//! The `ktables` command, run to its end.
+//! Runs the `ktables` command until it exits.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::{cache_folder, parse, release};
 
-/// The file of the `ktables` command.
+/// Returns the path of the `ktables` command.
 pub(crate) fn program() -> PathBuf {
     let program = release().join("ktables");
     assert!(program.exists(), "{} is missing: run `cargo xtask test`", program.display());
     program
 }
 
-/// The `ktables` command, its output JSON.
+/// Returns the `ktables` command, whose output is JSON because it is no terminal.
 ///
 /// # Panics
 ///
@@ -27,9 +27,9 @@ pub fn ktables(args: &[&str]) -> Command {
     command
 }
 
-/// What a command that has ended left.
+/// The exit code and the output of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandOutput {
     /// Its exit code.
     pub code: i32,
     /// Its standard output.
@@ -38,65 +38,65 @@ pub struct Ended {
     pub stderr: String,
 }
 
-impl Ended {
-    /// The lines of its output, as JSON.
+impl CommandOutput {
+    /// Parses each line of the standard output as JSON.
     ///
     /// # Panics
     ///
-    /// If one is none.
+    /// If a line is not JSON.
     #[must_use]
     pub fn json(&self) -> Vec<Value> {
         self.stdout.lines().map(parse).collect()
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits.
 ///
 /// # Panics
 ///
-/// If it cannot be run.
-pub fn run(command: &mut Command) -> Ended {
-    ended(command.output().expect("runs"))
+/// If it cannot be started.
+pub fn run(command: &mut Command) -> CommandOutput {
+    decode_output(command.output().expect("starts"))
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command until it exits, with a text as its standard input.
 ///
 /// # Panics
 ///
-/// If it cannot be run.
-pub fn run_with(command: &mut Command, stdin: &str) -> Ended {
-    let mut child = piped(command);
+/// If it cannot be started.
+pub fn run_with_stdin(command: &mut Command, stdin: &str) -> CommandOutput {
+    let mut child = spawn_piped(command);
     let input = child.stdin.take();
     let text = stdin.to_owned();
-    let feed = std::thread::spawn(move || {
-        // The command may end before it has read all.
+    let write = std::thread::spawn(move || {
+        // OK to ignore: the command may exit before it has read everything.
         let _ = input.expect("piped").write_all(text.as_bytes());
     });
-    let output = child.wait_with_output().expect("ends");
-    feed.join().expect("fed");
-    ended(output)
+    let output = child.wait_with_output().expect("exits");
+    write.join().expect("written");
+    decode_output(output)
 }
 
 /// Runs a command that must succeed.
 ///
 /// # Panics
 ///
-/// If it does not.
-pub fn succeed(command: &mut Command) -> Ended {
-    let ended = run(command);
-    assert_eq!(ended.code, 0, "{command:?}: {}", ended.stderr);
-    ended
+/// If its exit code is not 0.
+pub fn succeed(command: &mut Command) -> CommandOutput {
+    let output = run(command);
+    assert_eq!(output.code, 0, "{command:?}: {}", output.stderr);
+    output
 }
 
-fn ended(output: Output) -> Ended {
-    Ended {
+fn decode_output(output: Output) -> CommandOutput {
+    CommandOutput {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-fn piped(command: &mut Command) -> Child {
+fn spawn_piped(command: &mut Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("runs")
+    command.spawn().expect("starts")
 }

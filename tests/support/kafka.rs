@@ -1,4 +1,4 @@
-//! The cluster of the tests, and what only tests do with one.
+//! The cluster of the tests, and operations on clusters that only tests need.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,10 +14,10 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::{PATIENCE, release, unique};
+use crate::{TIMEOUT, release, unique};
 
-/// The address of the cluster that all tests share: `KTABLES_TEST_BOOTSTRAP`, or a
-/// broker that lives as long as the test process.
+/// Returns the address of the cluster that all tests share: `KTABLES_TEST_BOOTSTRAP`, or a broker that lives
+/// as long as the test process.
 ///
 /// # Panics
 ///
@@ -26,40 +26,40 @@ use crate::{PATIENCE, release, unique};
 pub fn shared() -> String {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     std::env::var("KTABLES_TEST_BOOTSTRAP")
-        .unwrap_or_else(|_| BROKER.get_or_init(|| own(&BrokerOptions::default())).bootstrap())
+        .unwrap_or_else(|_| BROKER.get_or_init(|| start_broker(&BrokerOptions::default())).bootstrap())
 }
 
-/// A broker of the test's own, to be stopped and killed.
+/// Starts a broker that no other test uses, which may be paused and killed.
 ///
 /// # Panics
 ///
 /// If it cannot be started.
 #[must_use]
-pub fn own(options: &BrokerOptions) -> Broker {
+pub fn start_broker(options: &BrokerOptions) -> Broker {
     Broker::start(&target(), options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A broker that asks who we are; all tests share it.
+/// Returns the broker with authentication and access control that all tests share.
 ///
 /// # Panics
 ///
 /// If it cannot be started.
-pub fn secured() -> &'static Broker {
+pub fn secured_broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| own(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
+    BROKER.get_or_init(|| start_broker(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
 }
 
-/// The project's target folder.
+/// Returns the project's target folder.
 #[must_use]
 pub fn target() -> PathBuf {
     release().parent().expect("target/release").to_owned()
 }
 
-/// How many connections this process has with the cluster at this one address.
+/// Returns the number of connections of this process to an address.
 ///
 /// # Panics
 ///
-/// If the system does not say.
+/// If `/proc` cannot be read.
 #[must_use]
 pub fn connections(bootstrap: &str) -> usize {
     let address = bootstrap.parse().expect("an address");
@@ -67,7 +67,7 @@ pub fn connections(bootstrap: &str) -> usize {
     let files = files.expect("its own open files");
     let is_own =
         |inode| files.iter().any(|file| matches!(file.target, FDTarget::Socket(own) if own == inode));
-    let sockets = procfs::net::tcp().expect("the sockets there are");
+    let sockets = procfs::net::tcp().expect("the list of sockets");
     sockets.iter().filter(|socket| socket.remote_address == address && is_own(socket.inode)).count()
 }
 
@@ -75,11 +75,11 @@ fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client")
 }
 
-fn patient() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE))
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT))
 }
 
-/// Creates a topic with these settings; not compacted, if they do not say so.
+/// Creates a topic with these settings. It is compacted only if they say so.
 ///
 /// # Panics
 ///
@@ -87,11 +87,11 @@ fn patient() -> AdminOptions {
 pub async fn create(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-    let created = admin(bootstrap).create_topics([&topic], &patient()).await.expect("an answer");
+    let created = admin(bootstrap).create_topics([&topic], &admin_options()).await.expect("an answer");
     created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
-/// Creates a topic whose partitions are on these nodes each, the first of them preferred.
+/// Creates a topic with these nodes as replicas of each partition. The first one is the preferred leader.
 ///
 /// # Panics
 ///
@@ -100,15 +100,15 @@ pub async fn create_on(bootstrap: &str, name: &str, replicas: &[&[i32]], setting
     let partitions = i32::try_from(replicas.len()).expect("few enough");
     let topic = NewTopic::new(name, partitions, TopicReplication::Variable(replicas));
     let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-    let created = admin(bootstrap).create_topics([&topic], &patient()).await.expect("an answer");
+    let created = admin(bootstrap).create_topics([&topic], &admin_options()).await.expect("an answer");
     created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
-/// The node that leads a partition, once there is one.
+/// Waits until a partition has a leader, and returns its node.
 ///
 /// # Panics
 ///
-/// If there is none in time.
+/// If it has none in time.
 #[must_use]
 pub fn leader(bootstrap: &str, topic: &str, partition: i32) -> usize {
     let client: BaseProducer =
@@ -116,7 +116,7 @@ pub fn leader(bootstrap: &str, topic: &str, partition: i32) -> usize {
     crate::eventually("the partition has a leader", || {
         let metadata = client.client().fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
         let partitions = metadata.topics().first()?.partitions();
-        usize::try_from(partitions.iter().find(|it| it.id() == partition)?.leader()).ok()
+        usize::try_from(partitions.iter().find(|found| found.id() == partition)?.leader()).ok()
     })
 }
 
@@ -126,23 +126,23 @@ pub fn leader(bootstrap: &str, topic: &str, partition: i32) -> usize {
 ///
 /// If they cannot be deleted.
 pub async fn delete_records(bootstrap: &str, topic: &str, below: &[(i32, i64)]) {
-    let mut places = TopicPartitionList::new();
+    let mut offsets = TopicPartitionList::new();
     for &(partition, offset) in below {
-        places.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+        offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
     }
-    let deleted = admin(bootstrap).delete_records(&places, &patient()).await.expect("an answer");
-    for place in deleted.elements() {
-        place.error().expect("deleted");
+    let deleted = admin(bootstrap).delete_records(&offsets, &admin_options()).await.expect("an answer");
+    for partition in deleted.elements() {
+        partition.error().expect("deleted");
     }
 }
 
-/// Deletes a topic and waits until nothing of it is seen.
+/// Deletes a topic, and waits until it does not exist any more.
 ///
 /// # Panics
 ///
 /// If it cannot be deleted.
 pub async fn delete(bootstrap: &str, name: &str) {
-    let deleted = admin(bootstrap).delete_topics(&[name], &patient()).await.expect("an answer");
+    let deleted = admin(bootstrap).delete_topics(&[name], &admin_options()).await.expect("an answer");
     deleted[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).expect("a log");
     let gone = async {
@@ -150,37 +150,38 @@ pub async fn delete(bootstrap: &str, name: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the topic goes");
+    tokio::time::timeout(TIMEOUT, gone).await.expect("the topic disappears");
 }
 
-/// Gives a topic more partitions.
+/// Adds partitions to a topic, up to this number.
 ///
 /// # Panics
 ///
-/// If it does not get them.
+/// If they cannot be added.
 pub async fn grow(bootstrap: &str, name: &str, partitions: usize) {
-    let grown = admin(bootstrap).create_partitions([&NewPartitions::new(name, partitions)], &patient()).await;
+    let partitions = NewPartitions::new(name, partitions);
+    let grown = admin(bootstrap).create_partitions([&partitions], &admin_options()).await;
     grown.expect("an answer")[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
-/// Changes one setting of a topic, and sets the others back.
+/// Changes one setting of a topic, and resets all others to their defaults.
 ///
 /// # Panics
 ///
 /// If it cannot be changed.
 pub async fn alter(bootstrap: &str, name: &str, setting: &str, value: &str) {
     let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
-    let changed = admin(bootstrap).alter_configs([&change], &patient()).await.expect("an answer");
+    let changed = admin(bootstrap).alter_configs([&change], &admin_options()).await.expect("an answer");
     changed[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
-/// A topic that was created a moment ago.
+/// Waits until a topic that was just created is visible, with its offsets.
 ///
 /// # Panics
 ///
-/// If it cannot be seen.
-pub async fn seen(log: &dyn Log, name: &str) -> TopicDescription {
-    let seen = async {
+/// If it does not become visible in time.
+pub async fn wait_for_topic(log: &dyn Log, name: &str) -> TopicDescription {
+    let visible = async {
         loop {
             if let Ok(topic) = log.describe(name).await
                 && log.offsets(&topic).await.is_ok()
@@ -190,10 +191,10 @@ pub async fn seen(log: &dyn Log, name: &str) -> TopicDescription {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, seen).await.expect("the topic is seen")
+    tokio::time::timeout(TIMEOUT, visible).await.expect("the topic becomes visible")
 }
 
-/// A compacted topic, with segments so short that the broker compacts at once.
+/// Creates a compacted topic with segments so short that the broker compacts soon. Returns its name.
 ///
 /// # Panics
 ///
@@ -210,7 +211,7 @@ pub async fn create_compacting(bootstrap: &str, partitions: i32) -> String {
     name
 }
 
-/// Writes in transactions.
+/// A producer that writes in transactions.
 pub struct Transactional(BaseProducer);
 
 impl std::fmt::Debug for Transactional {
@@ -220,17 +221,17 @@ impl std::fmt::Debug for Transactional {
 }
 
 impl Transactional {
-    /// A producer with a transactional id of its own.
+    /// Starts a producer with a transactional id of its own.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If the cluster does not accept it.
     #[must_use]
     pub fn new(bootstrap: &str) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", bootstrap).set("transactional.id", unique("transactions"));
         let producer: BaseProducer = config.create().expect("a producer");
-        producer.init_transactions(PATIENCE).expect("transactions");
+        producer.init_transactions(TIMEOUT).expect("transactions");
         Self(producer)
     }
 
@@ -238,37 +239,37 @@ impl Transactional {
     ///
     /// # Panics
     ///
-    /// If it cannot.
+    /// If that fails.
     pub fn begin(&self) {
         self.0.begin_transaction().expect("begun");
     }
 
-    /// Writes a record, and waits until the broker has it.
+    /// Writes a record, and waits until it is acknowledged.
     ///
     /// # Panics
     ///
-    /// If it cannot.
+    /// If that fails.
     pub fn send(&self, topic: &str, partition: i32, key: &str, value: &str) {
         let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
         self.0.send(record).map_err(|(error, _)| error).expect("queued");
-        self.0.flush(PATIENCE).expect("written");
+        self.0.flush(TIMEOUT).expect("written");
     }
 
     /// Commits the transaction.
     ///
     /// # Panics
     ///
-    /// If it cannot.
+    /// If that fails.
     pub fn commit(&self) {
-        self.0.commit_transaction(PATIENCE).expect("committed");
+        self.0.commit_transaction(TIMEOUT).expect("committed");
     }
 
     /// Aborts the transaction.
     ///
     /// # Panics
     ///
-    /// If it cannot.
+    /// If that fails.
     pub fn abort(&self) {
-        self.0.abort_transaction(PATIENCE).expect("aborted");
+        self.0.abort_transaction(TIMEOUT).expect("aborted");
     }
 }

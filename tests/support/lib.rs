@@ -1,18 +1,18 @@
-//! What the tests share: the built command and components, logs of their own,
-//! waiting with a deadline.
+//! Helpers that the tests share: the built command and components, logs with topics of their own, and waiting
+//! with a timeout.
 
+mod capture_logs;
 mod clock;
 mod command;
-mod fed;
-mod held;
+mod held_codec;
 pub mod kafka;
-mod measured;
+mod measure;
+mod memory_log;
 mod proxy;
 mod running;
-mod said;
 pub mod tools;
 mod witness;
-mod wrapped;
+mod wrapped_log;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,41 +28,40 @@ use ktables::wasm::{Compiler, Component, Engine, EngineOptions, Limits, LoadOpti
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use clock::HeldClock;
+pub use capture_logs::capture_logs;
+pub use clock::ManualClock;
 use command::program;
-pub use command::{Ended, ktables, run, run_with, succeed};
-pub use fed::FedLog;
-pub use held::Held;
-pub use measured::{Peaks, run_measured};
-pub use proxy::{Between, Proxy};
-pub use running::Running;
-pub use said::said;
+pub use command::{CommandOutput, ktables, run, run_with_stdin, succeed};
+pub use held_codec::HeldCodec;
+pub use measure::{PeakMemory, run_and_measure};
+pub use memory_log::MemoryLog;
+pub use proxy::{Interceptor, Proxy};
+pub use running::RunningCommand;
 pub use witness::{FaultTally, STALE_AFTER, Witness};
-pub use wrapped::Wrapped;
+pub use wrapped_log::WrappedLog;
 
-/// How long anything may take before a test fails: far above what it takes on a
-/// busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for anything before it fails: far longer than it takes on a busy machine.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whether tests may take long: `cargo xtask test --long` runs them.
+/// Whether tests may take long, as with `cargo xtask test --long`.
 #[must_use]
-pub fn is_long() -> bool {
+pub fn runs_long_tests() -> bool {
     std::env::var_os("KTABLES_TEST_LONG").is_some()
 }
 
-/// The project's folder.
+/// Returns the project's folder.
 #[must_use]
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the project")
 }
 
-/// The folder that the running test was built into.
+/// Returns the folder that the running test was built into.
 fn release() -> PathBuf {
     let test = std::env::current_exe().expect("a running test");
     test.ancestors().nth(2).expect("target/release/deps/test").to_owned()
 }
 
-/// A component of the project, built by `cargo xtask guests`.
+/// Returns the path of a component of the project, built by `cargo xtask guests`.
 ///
 /// # Panics
 ///
@@ -74,11 +73,11 @@ pub fn component_path(name: &str) -> PathBuf {
     path
 }
 
-/// The engine of the test process, with a cache below the target folder.
+/// Returns the engine of the test process, with a cache below the target folder.
 ///
 /// # Panics
 ///
-/// If there can be none.
+/// If it cannot be created.
 pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
@@ -87,48 +86,48 @@ pub fn engine() -> &'static Engine {
     })
 }
 
-/// How engines of tests are made: components are compiled by the built command.
+/// Returns the options of the tests' engines, which compile components with the built command.
 #[must_use]
 pub fn engine_options() -> EngineOptions {
     EngineOptions::new(Compiler::Command(program()))
 }
 
-/// Where the tests keep compiled components.
+/// Returns the folder in which the tests cache compiled components.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
     release().with_file_name("test-cache")
 }
 
-/// A component of the project, loaded.
+/// Loads a component of the project with the default limits.
 ///
 /// # Panics
 ///
 /// If it is refused.
 #[must_use]
 pub fn component(name: &str) -> Component {
-    component_within(name, Limits::default())
+    component_with_limits(name, Limits::default())
 }
 
-/// The same with other limits.
+/// Loads a component of the project with these limits.
 ///
 /// # Panics
 ///
 /// If it is refused.
 #[must_use]
-pub fn component_within(name: &str, limits: Limits) -> Component {
+pub fn component_with_limits(name: &str, limits: Limits) -> Component {
     engine().load(component_path(name), LoadOptions { digest: None, limits }).expect("accepted")
 }
 
-/// Which kind of log a test runs on.
+/// The kind of log that a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum On {
-    /// A directory of the test's own.
+    /// A directory that no other test uses.
     Directory,
     /// The cluster that all tests share.
     Kafka,
 }
 
-/// Runs each of these tests, functions of a kind of log, on each kind.
+/// Defines a test of each of these functions for each kind of log, which is their argument.
 #[macro_export]
 macro_rules! on_each_log {
     ($($test:ident),* $(,)?) => {$(
@@ -147,20 +146,20 @@ macro_rules! on_each_log {
 }
 
 impl On {
-    /// A topic of the test's own, with this many partitions.
+    /// Creates a topic that no other test uses, with this many partitions.
     ///
     /// # Panics
     ///
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub async fn scratch(self, partitions: i32) -> Scratch {
         match self {
             Self::Directory => Scratch::new(partitions).await,
-            Self::Kafka => Scratch::at(&kafka::shared(), LogOptions::default(), partitions).await,
+            Self::Kafka => Scratch::on_cluster(&kafka::shared(), LogOptions::default(), partitions).await,
         }
     }
 }
 
-/// A log with one topic of the test's own.
+/// A log, and a topic that no other test uses.
 #[derive(Debug)]
 pub struct Scratch {
     folder: TempDir,
@@ -171,10 +170,10 @@ pub struct Scratch {
     pub topic: TopicDescription,
 }
 
-/// The topic's name in a directory.
+/// The name of the topic in a directory log.
 pub const TOPIC: &str = "t";
 
-/// A name nobody else has.
+/// Returns a unique name.
 #[must_use]
 pub fn unique(prefix: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -183,11 +182,11 @@ pub fn unique(prefix: &str) -> String {
 }
 
 impl Scratch {
-    /// A directory log whose topic has this many partitions.
+    /// Creates a directory log whose topic has this many partitions.
     ///
     /// # Panics
     ///
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub async fn new(partitions: i32) -> Self {
         let folder = TempDir::new().expect("a folder");
         let url = format!("dir:{}", folder.path().display());
@@ -197,39 +196,39 @@ impl Scratch {
         Self { folder, url, log, topic }
     }
 
-    /// A topic on a cluster. It is not compacted, so that it takes keyless records.
+    /// Creates a topic on a cluster. It is not compacted, so that it accepts records without keys.
     ///
     /// # Panics
     ///
-    /// If it cannot be made.
-    pub async fn at(bootstrap: &str, options: LogOptions, partitions: i32) -> Self {
+    /// If it cannot be created.
+    pub async fn on_cluster(bootstrap: &str, options: LogOptions, partitions: i32) -> Self {
         let name = unique("t");
         kafka::create(bootstrap, &name, partitions, &[]).await;
-        Self::of(bootstrap, options, &name).await
+        Self::existing(bootstrap, options, &name).await
     }
 
-    /// A topic that is there, on a cluster.
+    /// Opens an existing topic on a cluster.
     ///
     /// # Panics
     ///
-    /// If it is not.
-    pub async fn of(bootstrap: &str, options: LogOptions, topic: &str) -> Self {
+    /// If it does not exist.
+    pub async fn existing(bootstrap: &str, options: LogOptions, topic: &str) -> Self {
         let url = format!("kafka://{bootstrap}");
         let log = ktables::log::open_with(&url, options).expect("a log");
-        let topic = kafka::seen(log.as_ref(), topic).await;
+        let topic = kafka::wait_for_topic(log.as_ref(), topic).await;
         Self { folder: TempDir::new().expect("a folder"), url, log, topic }
     }
 
-    /// Another topic on the same cluster, through the same clients.
+    /// Creates another topic on the same cluster, which uses the same clients.
     ///
     /// # Panics
     ///
-    /// If it cannot be made.
-    pub async fn beside(&self, partitions: i32) -> Self {
+    /// If it cannot be created.
+    pub async fn create_sibling(&self, partitions: i32) -> Self {
         let bootstrap = self.url.strip_prefix("kafka://").expect("a cluster");
         let name = unique("t");
         kafka::create(bootstrap, &name, partitions, &[]).await;
-        let topic = kafka::seen(self.log.as_ref(), &name).await;
+        let topic = kafka::wait_for_topic(self.log.as_ref(), &name).await;
         Self {
             folder: TempDir::new().expect("a folder"),
             url: self.url.clone(),
@@ -238,7 +237,7 @@ impl Scratch {
         }
     }
 
-    /// A folder of the test's own; a directory log lies in it.
+    /// The folder of this test, which contains the topics of a directory log.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -250,12 +249,12 @@ impl Scratch {
         self.url.clone()
     }
 
-    /// Deletes the topic and creates another one of its name.
+    /// Deletes the topic, and creates another one with the same name.
     ///
     /// # Panics
     ///
-    /// If that cannot be done.
-    pub async fn make_anew(&self, partitions: i32) -> TopicDescription {
+    /// If that fails.
+    pub async fn recreate_topic(&self, partitions: i32) -> TopicDescription {
         self.delete().await;
         self.create(partitions).await
     }
@@ -264,7 +263,7 @@ impl Scratch {
     ///
     /// # Panics
     ///
-    /// If that cannot be done.
+    /// If that fails.
     pub async fn delete(&self) {
         let name = &self.topic.name;
         match self.url.strip_prefix("kafka://") {
@@ -273,18 +272,18 @@ impl Scratch {
         }
     }
 
-    /// Makes the topic that was deleted, empty, with this many partitions.
+    /// Creates the topic again after it was deleted, with this many partitions.
     ///
     /// # Panics
     ///
-    /// If that cannot be done.
+    /// If that fails.
     pub async fn create(&self, partitions: i32) -> TopicDescription {
         let name = &self.topic.name;
         let settings = NewTopic { partitions: Some(partitions), ..NewTopic::default() };
         self.log.create(name, settings).await.expect("a topic")
     }
 
-    /// Writes a record.
+    /// Writes a record, and waits until it is acknowledged.
     ///
     /// # Panics
     ///
@@ -293,7 +292,7 @@ impl Scratch {
         self.write(vec![record(key, value)]).await[0]
     }
 
-    /// Writes records, pipelined.
+    /// Writes records without waiting in between, then waits until all are acknowledged.
     ///
     /// # Panics
     ///
@@ -310,30 +309,30 @@ impl Scratch {
         acks
     }
 
-    /// The topic as a table, loaded.
+    /// Starts a table of the topic, and waits until it is loaded.
     ///
     /// # Panics
     ///
-    /// If it cannot be.
+    /// If the table cannot be started.
     pub async fn table(&self, codecs: Codecs) -> Table {
         Table::builder(self.log.clone(), &self.topic.name, codecs)
-            .catchup_timeout(PATIENCE)
+            .catchup_timeout(TIMEOUT)
             .start()
             .await
             .expect("a table")
     }
 
-    /// Waits until all that was written is in the table.
+    /// Waits until a table has applied everything that was written.
     ///
     /// # Panics
     ///
-    /// If that does not happen.
+    /// If it does not in time.
     pub async fn sync(&self, table: &Table) {
-        let freshness = table.barrier(PATIENCE).await;
+        let freshness = table.barrier(TIMEOUT).await;
         assert!(freshness.is_fresh(), "{freshness:?}");
     }
 
-    /// The `ktables` command on this topic.
+    /// Returns the `ktables` command with the options for this topic.
     #[must_use]
     pub fn ktables(&self, args: &[&str]) -> Command {
         let mut command = ktables(args);
@@ -342,83 +341,83 @@ impl Scratch {
     }
 }
 
-/// A record.
+/// Returns a record with a key and a value.
 #[must_use]
 pub fn record(key: &str, value: Option<&[u8]>) -> NewRecord {
     NewRecord { key: Some(key.as_bytes().to_vec()), value: value.map(<[u8]>::to_vec), ..NewRecord::default() }
 }
 
-/// JSON.
+/// Parses JSON.
 ///
 /// # Panics
 ///
-/// If it is none.
+/// If the text is not JSON.
 #[must_use]
 pub fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Asks again and again until there is an answer.
+/// Calls `poll` until it returns a value, and returns that. `condition` describes what the test waits for.
 ///
 /// # Panics
 ///
-/// If there is none in time.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+/// If `poll` returns no value in time.
+pub fn eventually<T>(condition: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = poll() {
+            return value;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain until {condition}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The same in a test with a runtime, which goes on meanwhile.
+/// Does the same as [`eventually`] without blocking the test's runtime.
 ///
 /// # Panics
 ///
-/// If there is no answer in time.
-pub async fn eventually_async<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+/// If `poll` returns no value in time.
+pub async fn eventually_async<T>(condition: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = poll() {
+            return value;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain until {condition}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Asks again and again until the answer is no error.
+/// Calls `attempt` until it succeeds, and returns its value.
 ///
 /// # Panics
 ///
-/// With the last error, if it does not come in time.
-pub async fn eventually_ok<T, E: std::fmt::Display, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+/// With the last error, if it does not succeed in time.
+pub async fn eventually_ok<T, E: std::fmt::Display, F>(condition: &str, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, E>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        match ask().await {
-            Ok(answer) => return answer,
+        match attempt().await {
+            Ok(value) => return value,
             Err(error) => {
-                assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}: {error}")
+                assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain until {condition}: {error}")
             }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Keys and values of a table.
+/// Returns the keys and values of a table.
 #[must_use]
 pub fn contents(table: &Table) -> BTreeMap<String, String> {
     table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.json().to_owned())).collect()
 }
 
-/// Keys of a table, and the offsets of their records.
+/// Returns the keys of a table and the offsets of their records.
 #[must_use]
-pub fn places(table: &Table) -> BTreeMap<String, i64> {
+pub fn record_offsets(table: &Table) -> BTreeMap<String, i64> {
     table.snapshot().iter().map(|entry| (entry.key().to_owned(), entry.offset())).collect()
 }

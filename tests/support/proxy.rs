@@ -1,4 +1,4 @@
-//! A proxy between clients and a broker that sees every request and may change answers.
+//! A proxy between clients and a broker that observes every request and may change responses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,87 +9,87 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// What is done to what goes through. Requests and answers are without their length.
-pub trait Between: Send + Sync + 'static {
-    /// A connection begins.
+/// Observes requests and changes responses. Both are passed without their length prefix.
+pub trait Interceptor: Send + Sync + 'static {
+    /// Called when a connection begins.
     fn opened(&self) {}
-    /// A connection has ended.
+    /// Called when a connection has ended.
     fn closed(&self) {}
-    /// A request is on its way.
+    /// Called for each request before it is forwarded.
     fn request(&self, _request: &[u8]) {}
-    /// The response that the client gets; `request` begins with its API key and version.
+    /// Returns the response that the client receives. `request` begins with its API key and version.
     fn answer(&self, _request: &[u8], answer: Vec<u8>) -> Vec<u8> {
         answer
     }
 }
 
-/// Where clients connect.
+/// A proxy that clients connect to.
 #[derive(Debug)]
 pub struct Proxy {
     listener: Arc<TcpListener>,
     connections: Arc<Mutex<Vec<AbortHandle>>>,
-    /// From which connection on nothing goes through.
+    /// The number of the first connection that is blocked.
     held: watch::Sender<usize>,
 }
 
 impl Proxy {
-    /// Takes a free port.
+    /// Listens on a free port.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If no port is free.
     pub async fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let held = watch::channel(usize::MAX).0;
         Self { listener: Arc::new(listener), connections: Arc::default(), held }
     }
 
-    /// `HOST:PORT`.
+    /// The address as `HOST:PORT`.
     ///
     /// # Panics
     ///
-    /// If the system does not say.
+    /// If the system does not return it.
     #[must_use]
     pub fn address(&self) -> String {
         self.listener.local_addr().expect("an address").to_string()
     }
 
     /// Forwards connections to a broker from now on.
-    pub fn forward(&self, to: String, between: Arc<impl Between>) {
+    pub fn forward(&self, to: String, interceptor: Arc<impl Interceptor>) {
         let (listener, connections) = (self.listener.clone(), self.connections.clone());
         let held = self.held.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (to, between) = (to.clone(), between.clone());
+                let (to, interceptor) = (to.clone(), interceptor.clone());
                 let mut connections = lock(&connections);
                 let gate = Gate { number: connections.len(), held: held.subscribe() };
                 let relaying = tokio::spawn(async move {
-                    let _connection = Connection::open(&*between);
-                    // Ends when either end does.
-                    let _ = relay(client, &to, &*between, gate).await;
+                    let _connection = Connection::open(&*interceptor);
+                    // OK to ignore: an error means that one end has closed the connection.
+                    let _ = relay(client, &to, &*interceptor, gate).await;
                 });
                 connections.push(relaying.abort_handle());
             }
         });
     }
 
-    /// How many connections there have been.
+    /// Returns how many connections have been accepted, closed ones included.
     #[must_use]
     pub fn connections(&self) -> usize {
         lock(&self.connections).len()
     }
 
-    /// Ends all connections. Clients may connect anew.
-    pub fn cut(&self) {
+    /// Closes all connections. Clients may connect again.
+    pub fn disconnect_all(&self) {
         lock(&self.connections).iter().for_each(AbortHandle::abort);
     }
 
-    /// Lets nothing through on connections from this one on, nor on new ones.
+    /// Blocks traffic on the connections from this number on, new ones included.
     pub fn hold_from(&self, connection: usize) {
         self.held.send_replace(connection);
     }
 
-    /// Lets everything through again.
+    /// Unblocks all traffic.
     pub fn release(&self) {
         self.held.send_replace(usize::MAX);
     }
@@ -99,7 +99,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stops a connection's traffic while it is held.
+/// Blocks the traffic of a connection while it is held.
 #[derive(Clone)]
 struct Gate {
     number: usize,
@@ -109,71 +109,71 @@ struct Gate {
 impl Gate {
     async fn pass(&mut self) {
         let number = self.number;
-        // An error means that there is no proxy any more.
+        // OK to ignore: an error means that the proxy was dropped.
         let _ = self.held.wait_for(|&from| number < from).await;
     }
 }
 
-/// A connection, until it is dropped.
-struct Connection<'a, B: Between>(&'a B);
+/// Reports the beginning of a connection, and its end when it is dropped.
+struct Connection<'a, B: Interceptor>(&'a B);
 
-impl<'a, B: Between> Connection<'a, B> {
-    fn open(between: &'a B) -> Self {
-        between.opened();
-        Self(between)
+impl<'a, B: Interceptor> Connection<'a, B> {
+    fn open(interceptor: &'a B) -> Self {
+        interceptor.opened();
+        Self(interceptor)
     }
 }
 
-impl<B: Between> Drop for Connection<'_, B> {
+impl<B: Interceptor> Drop for Connection<'_, B> {
     fn drop(&mut self) {
         self.0.closed();
     }
 }
 
-async fn relay(client: TcpStream, to: &str, between: &impl Between, gate: Gate) -> io::Result<()> {
+async fn relay(client: TcpStream, to: &str, interceptor: &impl Interceptor, gate: Gate) -> io::Result<()> {
     let server = TcpStream::connect(to).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    // A broker answers in the order in which it was asked.
-    let asked = Mutex::new(VecDeque::new());
-    let asked = || lock(&asked);
+    // A broker answers the requests of a connection in their order.
+    let pending = Mutex::new(VecDeque::new());
+    let pending = || lock(&pending);
     let (mut in_gate, mut out_gate) = (gate.clone(), gate);
     let requests = async {
         loop {
-            let request = frame(&mut from_client).await?;
+            let request = read_frame(&mut from_client).await?;
             in_gate.pass().await;
-            between.request(&request);
-            let bytes = framed(&request);
-            asked().push_back(request);
+            interceptor.request(&request);
+            let bytes = add_length(&request);
+            pending().push_back(request);
             to_server.write_all(&bytes).await?;
         }
     };
     let answers = async {
         loop {
-            let answer = frame(&mut from_server).await?;
+            let answer = read_frame(&mut from_server).await?;
             out_gate.pass().await;
-            let request = asked().pop_front().unwrap_or_default();
-            to_client.write_all(&framed(&between.answer(&request, answer))).await?;
+            let request = pending().pop_front().unwrap_or_default();
+            to_client.write_all(&add_length(&interceptor.answer(&request, answer))).await?;
         }
     };
     tokio::select! {
-        ended = requests => ended,
-        ended = answers => ended,
+        result = requests => result,
+        result = answers => result,
     }
 }
 
-/// A request or a response: a length in four bytes, then that many bytes.
-async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+/// Reads a request or a response: a length in four bytes, then that many bytes.
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = stream.read_u32().await?;
     let mut bytes = vec![0; length as usize];
     stream.read_exact(&mut bytes).await?;
     Ok(bytes)
 }
 
-fn framed(bytes: &[u8]) -> Vec<u8> {
-    // OK because it came with such a length.
+fn add_length(bytes: &[u8]) -> Vec<u8> {
+    // OK because the frame was read with a length of 32 bits.
     let length = u32::try_from(bytes.len()).expect("a short frame");
     [&length.to_be_bytes(), bytes].concat()
 }

@@ -1,4 +1,4 @@
-//! Commands that go on.
+//! Commands that run while the test continues.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -6,16 +6,16 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 
-use crate::{PATIENCE, eventually, parse};
+use crate::{TIMEOUT, eventually, parse};
 
-/// A command that goes on, read line by line; killed when it is dropped.
+/// A running command, whose output is read line by line. It is killed when this is dropped.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningCommand {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
-impl Running {
+impl RunningCommand {
     /// Starts a command.
     ///
     /// # Panics
@@ -23,64 +23,63 @@ impl Running {
     /// If it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("runs");
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let stdout = child.stdout.take().expect("piped");
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The test may be over.
+                // OK to ignore: the test may have ended.
                 let _ = sender.send(line);
             }
         });
         Self { child, lines }
     }
 
-    /// The next line that begins with this, without it.
+    /// Waits for the next line with a prefix, and returns it without the prefix.
     ///
     /// # Panics
     ///
-    /// If none comes in time.
+    /// If none arrives in time.
     #[must_use]
-    pub fn next_with(&self, prefix: &str) -> String {
+    pub fn next_with_prefix(&self, prefix: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("another line in time");
+            let line = self.lines.recv_timeout(TIMEOUT).expect("another line in time");
             if let Some(rest) = line.strip_prefix(prefix) {
                 return rest.to_owned();
             }
         }
     }
 
-    /// The lines that came and were not read and begin with this, without it. To
-    /// be asked when the process is gone.
+    /// Returns the unread lines with a prefix, without the prefix. Blocks until the process has exited.
     #[must_use]
-    pub fn rest_with(&self, prefix: &str) -> Vec<String> {
+    pub fn rest_with_prefix(&self, prefix: &str) -> Vec<String> {
         self.lines.iter().filter_map(|line| line.strip_prefix(prefix).map(str::to_owned)).collect()
     }
 
-    /// The next line, as JSON.
+    /// Waits for the next line, and parses it as JSON.
     ///
     /// # Panics
     ///
-    /// If none comes in time.
+    /// If none arrives in time.
     #[must_use]
     pub fn next(&self) -> Value {
-        parse(&self.lines.recv_timeout(PATIENCE).expect("another line in time"))
+        parse(&self.lines.recv_timeout(TIMEOUT).expect("another line in time"))
     }
 
-    /// The lines up to and with the first that passes.
+    /// Returns the lines up to and including the first one that matches.
     ///
     /// # Panics
     ///
-    /// If none does in time.
-    pub fn until(&self, passes: impl Fn(&Value) -> bool) -> Vec<Value> {
+    /// If none matches in time.
+    pub fn until(&self, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut lines = vec![self.next()];
-        while !lines.last().is_some_and(&passes) {
+        while !lines.last().is_some_and(&matches) {
             lines.push(self.next());
         }
         lines
     }
 
-    /// The process.
+    /// The id of the process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -90,25 +89,25 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If it is gone.
+    /// If it has exited.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        let process = i32::try_from(self.id()).expect("what the system gives");
+        let process = i32::try_from(self.id()).expect("an id of the system");
         let status = procfs::process::Process::new(process).and_then(|process| process.status());
         status.expect("it runs").vmhwm.expect("a peak in KiB") * 1024
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills the process with SIGKILL.
     ///
     /// # Panics
     ///
     /// If it cannot be killed.
     pub fn kill(&mut self) {
         self.child.kill().expect("killed");
-        self.child.wait().expect("gone");
+        self.child.wait().expect("exited");
     }
 
-    /// Sends it a signal by name, as `kill -NAME` does.
+    /// Sends a signal to the process by name, as `kill -NAME` does.
     ///
     /// # Panics
     ///
@@ -118,25 +117,25 @@ impl Running {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Waits until it has ended by itself; its exit code.
+    /// Waits until the process exits by itself, and returns its exit code.
     ///
     /// # Panics
     ///
-    /// If it does not end in time.
+    /// If it does not exit in time.
     pub fn wait(&mut self) -> i32 {
-        eventually("the command ends", || self.child.try_wait().expect("a child")).code().unwrap_or(-1)
+        eventually("the command exits", || self.child.try_wait().expect("a child")).code().unwrap_or(-1)
     }
 
-    /// Lines that came and were not read.
+    /// Returns the lines that have arrived and were not read.
     #[must_use]
     pub fn rest(&self) -> Vec<Value> {
         self.lines.try_iter().map(|line| parse(&line)).collect()
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // OK to ignore: it may have exited by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

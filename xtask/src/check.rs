@@ -1,30 +1,30 @@
-//! Everything the project checks, and its measurements.
+//! The checks of the project (`test`) and its measurements (`bench`, `profile`).
 
 use std::time::Instant;
 
-use crate::against::compare_of;
+use crate::against::build_compare;
 use crate::fuzz::fuzz;
-use crate::guard::{Guard, guard};
-use crate::guests::guests;
+use crate::guard::{GuardMode, guard};
+use crate::guests::build_guests;
 use crate::memcheck::memcheck;
-use crate::run::{Outcome, cargo, command, into_file, output, run, say, target};
-use crate::setup::{cargo_deny, inferno, peers, perf, setup};
+use crate::run::{Outcome, cargo, command, output, run, run_into_file, say, target};
+use crate::setup::{ensure_cargo_deny, ensure_inferno, ensure_peers, ensure_perf, setup};
 use crate::soak::soak;
 
-/// How much is tested.
+/// How much `cargo xtask test` covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// What CI runs.
     Short,
-    /// That, and what takes hours: longer tests, each fault five times, fuzzing, and peers.
+    /// Everything in `Short`, and what takes hours: longer tests, each fault five times, fuzzing, and peers.
     Long,
 }
 
-/// Everything the project checks.
+/// Runs all checks of the project.
 pub(crate) fn test(extent: Extent) -> Outcome {
     step("set-up", setup)?;
     step("formatting", || run(&mut cargo(["fmt", "--all", "--check"])))?;
-    step("guests", guests)?;
+    step("guests", build_guests)?;
     step("lints", || {
         run(&mut cargo([
             "clippy",
@@ -43,9 +43,10 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     })?;
     step("feature combinations", features)?;
     step("bans, licenses, sources", || {
-        run(command(cargo_deny()?).args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
+        let mut deny = command(ensure_cargo_deny()?);
+        run(deny.args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
     })?;
-    step("instructions of hot paths", || guard(Guard::Check))?;
+    step("instructions of hot paths", || guard(GuardMode::Check))?;
     step("memory errors", memcheck)?;
     let mut tests = cargo(["test", "--release", "--workspace", "--quiet"]);
     if extent == Extent::Long {
@@ -61,55 +62,56 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     Ok(())
 }
 
-/// The project beside its peers, or beside another of its commits.
+/// Measures the project beside librdkafka and its peers, or beside another of its commits.
 pub(crate) fn bench(args: &[String]) -> Outcome {
     setup()?;
     if args.iter().any(|arg| arg == "--peers") {
-        peers()?;
+        ensure_peers()?;
     }
-    guests()?;
+    build_guests()?;
     let mut compare = cargo(["bench", "--workspace", "--bench", "compare", "--"]);
     match args.iter().position(|arg| arg == "--against") {
         None => run(compare.args(args)),
         Some(index) => {
-            let commit = args.get(index + 1).ok_or("--against wants a commit")?;
-            let other = compare_of(commit)?;
+            let commit = args.get(index + 1).ok_or("--against needs a commit")?;
+            let other = build_compare(commit)?;
             compare.args(&args[..index]).arg("--against").arg(other);
             run(compare.args(&args[index + 2..]))
         }
     }
 }
 
-/// What the sandbox costs, codec by codec.
+/// Measures what the sandbox costs, codec by codec.
 pub(crate) fn micro(args: &[String]) -> Outcome {
     setup()?;
-    guests()?;
+    build_guests()?;
     run(cargo(["bench", "--workspace", "--bench", "sandbox", "--"]).args(args))
 }
 
-/// Where a replay spends its time.
+/// Samples where a replay spends its time, and draws a flame graph.
 pub(crate) fn profile(args: &[String]) -> Outcome {
-    perf()?;
-    let inferno = inferno()?;
+    ensure_perf()?;
+    let inferno = ensure_inferno()?;
     setup()?;
-    guests()?;
+    build_guests()?;
     run(cargo(["bench", "--workspace", "--bench", "compare", "--", "profile"]).args(args))?;
     let folder = target().join("bench");
     let stacks = folder.join("profile.stacks");
     let mut script = command("perf");
     script.args(["script", "--no-inline", "--input"]).arg(folder.join("perf.data"));
-    into_file(&mut script, &stacks)?;
+    run_into_file(&mut script, &stacks)?;
     let folded = folder.join("profile.folded");
-    into_file(command(inferno.join("inferno-collapse-perf")).arg(&stacks), &folded)?;
-    let drawn = folder.join("profile.svg");
+    run_into_file(command(inferno.join("inferno-collapse-perf")).arg(&stacks), &folded)?;
+    let flame_graph = folder.join("profile.svg");
     let title =
         format!("Replay, {}", if args.is_empty() { "component json".to_owned() } else { args.join(" ") });
-    into_file(command(inferno.join("inferno-flamegraph")).args(["--title", &title]).arg(folded), &drawn)?;
-    say(&format!("flame graph: {}", drawn.display()));
+    let mut draw = command(inferno.join("inferno-flamegraph"));
+    run_into_file(draw.args(["--title", &title]).arg(folded), &flame_graph)?;
+    say(&format!("flame graph: {}", flame_graph.display()));
     Ok(())
 }
 
-/// The library without the command, and with one or none of wasmtime and librdkafka.
+/// Checks the library without the command, and with one or none of wasmtime and librdkafka.
 fn features() -> Outcome {
     for features in [&[][..], &["wasm"], &["kafka"]] {
         let check = ["clippy", "--release", "--quiet", "-p", "ktables", "--lib", "--no-default-features"];
@@ -124,16 +126,17 @@ fn features() -> Outcome {
         [(&bare, "wasmtime"), (&bare, "clap"), (&bare, "rdkafka"), (&library, "clap"), (&library, "rdkafka")]
     {
         if tree.lines().any(|line| line.split(' ').next() == Some(banned)) {
-            return Err(format!("the library depends on {banned} where it must not"));
+            return Err(format!("the library depends on {banned} without its feature: make it optional"));
         }
     }
     Ok(())
 }
 
-fn step(name: &str, work: impl FnOnce() -> Outcome) -> Outcome {
+/// Runs one check, and prints its name before it and its duration after it.
+fn step(name: &str, check: impl FnOnce() -> Outcome) -> Outcome {
     say(&format!("\n== {name}"));
     let start = Instant::now();
-    work()?;
+    check()?;
     say(&format!("== {name}: {:.0} s", start.elapsed().as_secs_f64()));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What ktables does, in a minute: every command is shown before it runs.
+//! The demo: shows in a minute what ktables does. Each command is printed before it runs.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -7,57 +7,57 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ktables_broker::{Broker, BrokerOptions, Detached, requirements};
+use ktables_broker::{Broker, BrokerOptions, DetachedBroker, check_requirements};
 
-use crate::guests::guests;
+use crate::guests::build_guests;
 use crate::run::{Outcome, command, ktables, output, run, say, target};
 
-/// Debian's own list of installed packages, where there is one.
+/// Debian's own list of installed packages. Other systems do not have it.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
 /// The name of the demo's broker.
 const BROKER: &str = "demo";
 
 /// How long the demo waits for something that takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much of a long answer is shown.
+/// How many characters of a line of output are shown.
 const WIDTH: usize = 110;
 
-/// On a directory.
-pub(crate) fn in_a_directory() -> Outcome {
-    guests()?;
-    let folder = new_folder()?;
+/// Runs the demo on a directory log.
+pub(crate) fn run_on_directory() -> Outcome {
+    build_guests()?;
+    let folder = create_folder()?;
     demo(&folder, &format!("dir:{}", folder.join("data").display()), "a directory log")
 }
 
-/// The same on a Kafka broker, which ends with the shell that this is called in, or
-/// with the next demo.
-pub(crate) fn on_kafka() -> Outcome {
-    guests()?;
-    requirements()?;
-    Detached::end(&target(), BROKER)?;
+/// Runs the demo on a Kafka broker, which ends with the shell that called this program, or with the next
+/// demo.
+pub(crate) fn run_on_kafka() -> Outcome {
+    build_guests()?;
+    check_requirements()?;
+    DetachedBroker::stop(&target(), BROKER)?;
     say("starting a Kafka broker");
     let options = BrokerOptions { name: Some(BROKER.to_owned()), ..BrokerOptions::default() };
     let broker = Broker::start(&target(), &options)?;
-    demo(&new_folder()?, &format!("kafka://{}", broker.bootstrap()), "a Kafka topic")?;
+    demo(&create_folder()?, &format!("kafka://{}", broker.bootstrap()), "a Kafka topic")?;
     broker.detach(std::os::unix::process::parent_id())
 }
 
-/// A demo begins anew.
-fn new_folder() -> Outcome<PathBuf> {
+/// Creates an empty folder for the demo. Removes the folder of an earlier demo.
+fn create_folder() -> Outcome<PathBuf> {
     let folder = target().join("demo");
-    // There may be none.
+    // OK to ignore: there is no folder before the first demo.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     Ok(folder)
 }
 
-fn demo(folder: &Path, log: &str, place: &str) -> Outcome {
-    let config = configuration(folder, log)?;
+fn demo(folder: &Path, log: &str, log_name: &str) -> Outcome {
+    let config = write_configuration(folder, log)?;
     let demo = Demo { config };
 
-    title(&format!("1. Real records in a format of their own: Debian's control stanzas, in {place}"));
+    title(&format!("1. Real records in a format of their own: Debian's control stanzas, in {log_name}"));
     let sample = "examples/deb822/sample/status";
     let source = if Path::new(DPKG_STATUS).exists() { DPKG_STATUS } else { sample };
     let mut embed = command(target().join("release/embed"));
@@ -74,16 +74,16 @@ fn demo(folder: &Path, log: &str, place: &str) -> Outcome {
     title("4. A live update, with its old value");
     demo.live_update()?;
 
-    title("5. A record that is no stanza: rejected alone, with its reason");
-    let broken =
+    title("5. A record that is not a stanza: it alone is rejected, with the reason");
+    let malformed =
         ["produce", "--log", log, "--topic", "packages", "--key", "admin/adduser", "--value", "not a stanza"];
-    demo.show_bare(&broken)?;
+    demo.show_with_own_log(&malformed)?;
     demo.show(&["rejects"])?;
-    say("   The entry keeps its last good value, and says so:");
+    say("   The entry keeps its last accepted value, and has a notice:");
     demo.show(&["get", "admin/adduser", "--verbose", "--output", "table"])?;
 
-    title("Now you. In this folder:");
-    let config = relative(&demo.config);
+    title("Now try it yourself. In this folder:");
+    let config = relative_path(&demo.config);
     for next in [
         "watch",
         "members libs",
@@ -91,7 +91,7 @@ fn demo(folder: &Path, log: &str, place: &str) -> Outcome {
     ] {
         say(&format!(
             "   {} {next} --config {config} -t packages",
-            relative(&ktables().display().to_string())
+            relative_path(&ktables().display().to_string())
         ));
     }
     Ok(())
@@ -108,17 +108,17 @@ impl Demo {
         command
     }
 
-    /// Shows a command on the demo's table, and the first lines of its answer.
+    /// Runs a command on the demo's table. Prints the command and the first lines of its output.
     fn show(&self, args: &[&str]) -> Outcome {
-        say(&format!(" $ ktables {} -t packages", quoted(args)));
-        show_answer(&output(&mut self.ktables(args))?);
+        say(&format!(" $ ktables {} -t packages", quote_args(args)));
+        print_output(&output(&mut self.ktables(args))?);
         Ok(())
     }
 
-    /// Shows a command that names its log itself.
-    fn show_bare(&self, args: &[&str]) -> Outcome {
-        say(&format!(" $ ktables {}", quoted(args)));
-        show_answer(&output(command(ktables()).args(args))?);
+    /// Does the same with a command whose arguments name the log.
+    fn show_with_own_log(&self, args: &[&str]) -> Outcome {
+        say(&format!(" $ ktables {}", quote_args(args)));
+        print_output(&output(command(ktables()).args(args))?);
         Ok(())
     }
 
@@ -127,31 +127,31 @@ impl Demo {
         let mut watch = self.ktables(&["watch"]);
         let watch =
             watch.stdout(Stdio::piped()).spawn().map_err(|error| format!("cannot run ktables: {error}"))?;
-        let watch = Watch::follow(watch);
+        let watch = Watch::new(watch);
         watch.wait_for("\"event\":\"synced\"")?;
         let value = r#"{"Package":"hello","Version":"2.10","Section":"demo"}"#;
         self.show(&["set", "demo/hello", value])?;
-        show_answer(&watch.wait_for("\"key\":\"demo/hello\"")?);
+        print_output(&watch.wait_for("\"key\":\"demo/hello\"")?);
         let value = r#"{"Package":"hello","Version":"2.12","Section":"demo"}"#;
         self.show(&["set", "demo/hello", value])?;
-        show_answer(&watch.wait_for("2.12")?);
+        print_output(&watch.wait_for("2.12")?);
         Ok(())
     }
 }
 
-/// A `ktables watch` that ends with the demo.
+/// A running `ktables watch`, which is killed when this is dropped.
 struct Watch {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Watch {
-    fn follow(mut child: Child) -> Self {
+    fn new(mut child: Child) -> Self {
         let (sender, lines) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    // The demo may be over.
+                    // OK to ignore: nobody receives the lines once the demo is over.
                     let _ = sender.send(line);
                 }
             });
@@ -159,11 +159,13 @@ impl Watch {
         Self { child, lines }
     }
 
-    fn wait_for(&self, part: &str) -> Outcome<String> {
+    /// Waits for a line that contains `text`, and returns the line.
+    fn wait_for(&self, text: &str) -> Outcome<String> {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.map_err(|_| format!("`ktables watch` did not show {part}"))?;
-            if line.contains(part) {
+            let line = self.lines.recv_timeout(TIMEOUT);
+            let line =
+                line.map_err(|_| format!("`ktables watch` did not print {text} within {TIMEOUT:?}"))?;
+            if line.contains(text) {
                 return Ok(line);
             }
         }
@@ -172,14 +174,14 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // OK to ignore: the process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A configuration with the demo's table in it.
-fn configuration(folder: &Path, log: &str) -> Outcome<String> {
+/// Writes a configuration file with the demo's table. Returns its path.
+fn write_configuration(folder: &Path, log: &str) -> Outcome<String> {
     let path = folder.join("ktables.toml");
     let text = format!(
         "[logs.demo]\nurl = \"{log}\"\n\n\
@@ -200,9 +202,9 @@ fn title(text: &str) {
     say(&format!("\n\x1b[1m{text}\x1b[0m"));
 }
 
-/// The first lines of an answer, each cut.
-fn show_answer(answer: &str) {
-    let lines: Vec<&str> = answer.trim_end().lines().map(str::trim_end).collect();
+/// Prints the first lines of a command's output, each cut to [`WIDTH`].
+fn print_output(output: &str) {
+    let lines: Vec<&str> = output.trim_end().lines().map(str::trim_end).collect();
     for line in lines.iter().take(24) {
         let cut: String = line.chars().take(WIDTH).collect();
         let more = if cut.len() < line.len() { " …" } else { "" };
@@ -213,15 +215,15 @@ fn show_answer(answer: &str) {
     }
 }
 
-/// The arguments as one would type them.
-fn quoted(args: &[&str]) -> String {
+/// Returns the arguments as one would type them into a shell.
+fn quote_args(args: &[&str]) -> String {
     let quote =
         |word: &&str| if word.contains([' ', '{']) { format!("'{word}'") } else { (*word).to_owned() };
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// A path as seen from the project's folder.
-fn relative(path: &str) -> String {
+/// Returns a path relative to the project's folder, if it lies in there.
+fn relative_path(path: &str) -> String {
     let root = format!("{}/", crate::run::root().display());
     path.strip_prefix(&root).unwrap_or(path).to_owned()
 }

@@ -1,20 +1,19 @@
-//! Building components: cargo makes a core module, `ktables codec build` makes a
-//! component of it.
+//! Builds components: cargo builds a core module, and `ktables codec build` makes a component of it.
 
 use std::fs;
 use std::path::Path;
 
 use crate::run::{Outcome, cargo, command, ktables, output, run, say, target};
-use crate::setup::{Toolchain, WASM_TARGET, prerequisites, wasm_toolchain};
+use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_wasm_toolchain};
 
-/// The project's components: packages of the workspace.
+/// The project's components. Each is a package of the workspace.
 const GUESTS: [&str; 7] =
     ["deb822", "deb822-by-section", "service-record", "hostile", "mirror", "simple", "probe"];
 
-/// Builds all of them into `target/components`.
-pub(crate) fn guests() -> Outcome {
+/// Builds the project's components into `target/components`.
+pub(crate) fn build_guests() -> Outcome {
     build_ktables()?;
-    let toolchain = wasm_toolchain()?;
+    let toolchain = ensure_wasm_toolchain()?;
     let build = target().join("guests");
     let mut cargo = guest_cargo(toolchain, &build);
     run(GUESTS.iter().fold(&mut cargo, |cargo, guest| cargo.args(["-p", guest])))?;
@@ -29,19 +28,19 @@ pub(crate) fn guests() -> Outcome {
     Ok(())
 }
 
-/// Builds somebody's codec crate; the component lies beside its manifest.
-pub(crate) fn component(folder: &Path) -> Outcome {
+/// Builds the codec crate in a folder, and writes the component beside its manifest.
+pub(crate) fn build_component(folder: &Path) -> Outcome {
     build_ktables()?;
     let manifest = folder.join("Cargo.toml");
-    let manifest = manifest
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}; name the folder of a crate", manifest.display()))?;
+    let manifest = manifest.canonicalize().map_err(|error| {
+        format!("cannot find {}: {error}; name the folder of a crate", manifest.display())
+    })?;
     let manifest_arg = manifest.display().to_string();
     let folder = manifest.parent().unwrap_or(Path::new("."));
-    // The project's own, where the SDK is built already.
+    // The build folder of the project's components, where the SDK is already built.
     let build = target().join("guests");
-    let toolchain = wasm_toolchain()?;
-    // Should this build make none, an older one must not be taken for it.
+    let toolchain = ensure_wasm_toolchain()?;
+    // OK to ignore: usually there is none. An older module must not be used if this build produces none.
     let _ = fs::remove_file(core_module(&build, &crate_name(&manifest_arg)?));
     run(guest_cargo(toolchain, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
     let name = crate_name(&manifest_arg)?;
@@ -58,15 +57,15 @@ pub(crate) fn component(folder: &Path) -> Outcome {
     Ok(())
 }
 
-/// The name of the package that a manifest describes.
+/// Returns the name of the package that a manifest describes.
 fn crate_name(manifest: &str) -> Outcome<String> {
-    // Without a lock file there is no id.
+    // `cargo pkgid` needs a lock file.
     run(&mut cargo(["generate-lockfile", "--quiet", "--offline", "--manifest-path", manifest]))
         .or_else(|_| run(&mut cargo(["generate-lockfile", "--quiet", "--manifest-path", manifest])))?;
     Ok(package_name(&output(&mut cargo(["pkgid", "--manifest-path", manifest]))?))
 }
 
-/// The name in `path+file:///folder/name#0.1.0` or `path+file:///folder#name@0.1.0`.
+/// Returns the name in `path+file:///folder/name#0.1.0` or `path+file:///folder#name@0.1.0`.
 fn package_name(id: &str) -> String {
     let (path, fragment) = id.trim().rsplit_once('#').unwrap_or((id.trim(), ""));
     let name =
@@ -74,17 +73,17 @@ fn package_name(id: &str) -> String {
     name.to_owned()
 }
 
-/// Builds the `ktables` command, and the rest of the workspace with it: alone, its
-/// dependencies would have other features, and be compiled twice.
+/// Builds the `ktables` command and the rest of the workspace. Built alone, the command's dependencies would
+/// have other features and be compiled twice.
 pub(crate) fn build_ktables() -> Outcome {
-    prerequisites()?;
+    check_prerequisites()?;
     run(&mut cargo(["build", "--release", "--workspace"]))
 }
 
 fn guest_cargo(toolchain: Toolchain, build: &Path) -> std::process::Command {
     let mut cargo = toolchain.cargo();
     cargo.args(["--release", "--target", WASM_TARGET, "--target-dir"]).arg(build);
-    // Line tables are most of a component with them.
+    // Line tables would be most of a component's size.
     cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     cargo
 }

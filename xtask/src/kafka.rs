@@ -1,29 +1,29 @@
-//! A Kafka broker in the background, for trying things out.
+//! A Kafka broker or cluster in the background, to try things with: `cargo xtask kafka`.
 
 use std::os::unix::process::parent_id;
 
-use ktables_broker::{BrokerOptions, Cluster, Detached, is_installed, version};
+use ktables_broker::{BrokerOptions, Cluster, DetachedBroker, is_installed, version};
 
 use crate::run::{Outcome, say, target};
 
-/// Its name, and with a node's number its folder's below `target/kafka`.
+/// The name of the cluster. With a node's number, it is the name of the node's folder below `target/kafka`.
 const NAME: &str = "dev";
 
-/// More nodes do not fit a machine.
-const MOST: usize = 9;
+/// The largest number of nodes. More do not fit on a machine.
+const MAX_NODES: usize = 9;
 
-/// Starts it, unless it runs. It ends with whoever called this, a shell or a script:
-/// cargo replaces itself by this program, so that is the parent.
-pub(crate) fn up(nodes: &str) -> Outcome {
+/// Starts the brokers, unless they are running. They end with the caller of this program, a shell or a
+/// script. The caller is the parent process, because cargo replaces itself by this program.
+pub(crate) fn start(nodes: &str) -> Outcome {
     let nodes: usize = nodes
         .parse()
         .ok()
-        .filter(|nodes| (1..=MOST).contains(nodes))
-        .ok_or(format!("--nodes is a number from 1 to {MOST}"))?;
+        .filter(|nodes| (1..=MAX_NODES).contains(nodes))
+        .ok_or(format!("--nodes must be a number from 1 to {MAX_NODES}"))?;
     let running = running();
     if !running.is_empty() {
-        say("Kafka runs already");
-        tell(&running);
+        say("Kafka is already running");
+        print_addresses(&running);
         return Ok(());
     }
     if !is_installed(&target()) {
@@ -36,43 +36,44 @@ pub(crate) fn up(nodes: &str) -> Outcome {
     }
     let running = self::running();
     if running.len() != nodes {
-        return Err(format!("{} of {nodes} brokers are gone again", nodes - running.len()));
+        return Err(format!("{} of {nodes} brokers ended right after their start", nodes - running.len()));
     }
-    tell(&running);
-    say(&format!("  ends with `cargo xtask kafka down`, or with process {caller}, which called this"));
+    print_addresses(&running);
+    say(&format!("  it ends with `cargo xtask kafka down`, or with process {caller}, which started it"));
     Ok(())
 }
 
-/// Ends it, and removes what it wrote.
-pub(crate) fn down() -> Outcome {
-    let mut any = false;
+/// Stops all brokers, and removes their data.
+pub(crate) fn stop() -> Outcome {
+    let mut is_any_stopped = false;
     for name in names() {
-        any |= Detached::end(&target(), &name)?;
+        is_any_stopped |= DetachedBroker::stop(&target(), &name)?;
     }
-    say(if any { "Kafka is gone, and what it wrote" } else { "no broker runs" });
+    say(if is_any_stopped { "stopped Kafka, and removed its data" } else { "no broker is running" });
     Ok(())
 }
 
-/// Tells where it runs.
-pub(crate) fn status() -> Outcome {
+/// Prints the addresses of the brokers that are running.
+pub(crate) fn print_status() -> Outcome {
     let running = running();
     if running.is_empty() {
-        return Err("no broker runs; start one: cargo xtask kafka up".to_owned());
+        return Err("no broker is running; start one: cargo xtask kafka up".to_owned());
     }
-    tell(&running);
+    print_addresses(&running);
     Ok(())
 }
 
+/// Returns the names that nodes may have.
 fn names() -> impl Iterator<Item = String> {
-    (1..=MOST).map(|node| format!("{NAME}-{node}"))
+    (1..=MAX_NODES).map(|node| format!("{NAME}-{node}"))
 }
 
-fn running() -> Vec<Detached> {
-    names().filter_map(|name| Detached::find(&target(), &name)).collect()
+fn running() -> Vec<DetachedBroker> {
+    names().filter_map(|name| DetachedBroker::find(&target(), &name)).collect()
 }
 
-fn tell(running: &[Detached]) {
-    let addresses: Vec<&str> = running.iter().map(Detached::bootstrap).collect();
+fn print_addresses(running: &[DetachedBroker]) {
+    let addresses: Vec<&str> = running.iter().map(DetachedBroker::bootstrap).collect();
     let addresses = addresses.join(",");
     say(&format!("Apache Kafka {} at {addresses}", version()));
     for node in running {

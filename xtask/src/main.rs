@@ -1,8 +1,7 @@
 //! The project's own commands; `cargo xtask` lists them.
 //!
-//! Needs nothing but the standard library, and of the project only the test broker,
-//! which needs no more, so that it is built in a second on a machine where nothing is
-//! set up.
+//! This program depends on the standard library and the test broker alone, and the test broker on the
+//! standard library alone. So it is built in a second on a machine where nothing is set up.
 
 mod against;
 mod check;
@@ -19,87 +18,90 @@ mod soak;
 use std::process::ExitCode;
 
 use check::Extent;
-use guard::Guard;
+use guard::GuardMode;
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
   demo [--kafka]    see it work: real records, a component, a table; in a directory,
-                    or on a Kafka broker that is started for it
-  test [--long]     everything the project checks; what CI runs. With --long, also what takes
+                    or on a Kafka broker that the demo starts
+  test [--long]     run all checks of the project, as CI does. With --long, also those that take
                     hours: each fault five times, 15 minutes of fuzzing for each target, peers
-  setup             install what the others need: a WebAssembly toolchain, cargo-deny,
+  setup             install what the other commands need: a WebAssembly toolchain, cargo-deny,
                     Java, Maven, Apache Kafka, Python packages
   guests            build all components of the project into target/components
-  component CRATE   build a codec crate of yours: CRATE/NAME.wasm
+  component CRATE   build your codec crate into CRATE/NAME.wasm
   bench [--quick] [--peers] [--only NAME]… [--rounds N]
-                    measure replay, reads, memory, writes and waiting on a broker, beside
-                    librdkafka alone; with peers: Python's ktables, GlobalKTable, KCache
+                    measure replay, reads, memory, writes and waiting on a broker, compared with
+                    librdkafka alone; with --peers also with Python's ktables, GlobalKTable, KCache
   bench --against COMMIT [--quick] [--only NAME]… [--rounds N]
-                    measure what is in this folder and another commit in turns, one comparison
-                    (cell) after the other, and fail if something is worse here
+                    measure this folder and another commit in turns, one comparison (cell) after
+                    the other, and fail if something is worse in this folder
   bench micro [ARGS]
                     measure what the sandbox costs, codec by codec
   profile [KIND CODEC]
-                    where a replay spends its time, by perf, and a flame graph of it;
-                    `component json` if not said
-  guard [--record]  count the instructions of the hot paths, and compare with what is
-                    recorded, or record it
-  memcheck          the tests that call into librdkafka, under a memory checker
+                    sample where a replay spends its time with perf, and draw a flame graph;
+                    by default of `component json`
+  guard [--record]  count the instructions of the hot paths, and compare with the recorded
+                    counts, or record new ones
+  memcheck          run the tests that call into librdkafka under a memory checker
   soak [--only KIND]… [--times 20] [--anew]
-                    inject each kind of fault so often, and tally what was lost, doubled
-                    or wrong; goes on where an earlier run ended, or begins anew
+                    inject each kind of fault this often, and tally what was lost, doubled or
+                    wrong. Continues where an earlier run ended; --anew starts over
   fuzz [--only TARGET]… [--minutes 15]
-                    feed what parses bytes of others with bytes that a fuzzer makes up
+                    fuzz the parsers of untrusted bytes
   kafka up [--nodes N]
-                    start a Kafka broker, or a cluster; it ends with the shell that this
-                    is called in
-  kafka down        end it, and remove its data
-  kafka status      where it runs
+                    start a Kafka broker or a cluster, which ends with the shell that
+                    calls this command
+  kafka down        stop it, and remove its data
+  kafka status      print its addresses
 
-Needs Rust (rustup), a C compiler, make and perl. KTABLES_RUST_WASM=rustup|debian says
-where the WebAssembly toolchain comes from; unset, rustup is tried first.";
+Needs Rust (rustup), a C compiler, make and perl. KTABLES_RUST_WASM=rustup|debian chooses
+where the WebAssembly toolchain comes from; if it is not set, rustup is tried first.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     if fuzz::is_compiler() {
-        return done(fuzz::compile(&args.collect::<Vec<_>>()));
+        return exit_code(fuzz::compile(&args.collect::<Vec<_>>()));
     }
     let command = args.next();
     let rest: Vec<String> = args.collect();
     let result = match (command.as_deref(), rest.as_slice()) {
-        (Some("demo"), []) => demo::in_a_directory(),
-        (Some("demo"), [option]) if option == "--kafka" => demo::on_kafka(),
+        (Some("demo"), []) => demo::run_on_directory(),
+        (Some("demo"), [option]) if option == "--kafka" => demo::run_on_kafka(),
         (Some("test"), []) => check::test(Extent::Short),
         (Some("test"), [option]) if option == "--long" => check::test(Extent::Long),
         (Some("setup"), []) => setup::setup(),
-        (Some("guests"), []) => guests::guests(),
-        (Some("component"), [folder]) => guests::component(folder.as_ref()),
+        (Some("guests"), []) => guests::build_guests(),
+        (Some("component"), [folder]) => guests::build_component(folder.as_ref()),
         (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::micro(args),
         (Some("bench"), args) => check::bench(args),
         (Some("profile"), args) => check::profile(args),
-        (Some("guard"), []) => guard::guard(Guard::Check),
-        (Some("guard"), [option]) if option == "--record" => guard::guard(Guard::Record),
+        (Some("guard"), []) => guard::guard(GuardMode::Check),
+        (Some("guard"), [option]) if option == "--record" => guard::guard(GuardMode::Record),
         (Some("memcheck"), []) => memcheck::memcheck(),
         (Some("soak"), args) => soak::soak(args),
         (Some("fuzz"), args) => fuzz::fuzz(args),
-        (Some("kafka"), [action]) if action == "up" => kafka::up("1"),
-        (Some("kafka"), [action, option, nodes]) if action == "up" && option == "--nodes" => kafka::up(nodes),
-        (Some("kafka"), [action]) if action == "down" => kafka::down(),
-        (Some("kafka"), [action]) if action == "status" => kafka::status(),
+        (Some("kafka"), [action]) if action == "up" => kafka::start("1"),
+        (Some("kafka"), [action, option, nodes]) if action == "up" && option == "--nodes" => {
+            kafka::start(nodes)
+        }
+        (Some("kafka"), [action]) if action == "down" => kafka::stop(),
+        (Some("kafka"), [action]) if action == "status" => kafka::print_status(),
         (None | Some("help" | "--help" | "-h"), _) => {
             run::say(HELP);
             return ExitCode::SUCCESS;
         }
         (Some(command), _) => {
-            run::say(&format!("`{command}` with these arguments is no command.\n\n{HELP}"));
+            run::say(&format!("unknown command `{command}`, or wrong arguments for it.\n\n{HELP}"));
             return ExitCode::from(2);
         }
     };
-    done(result)
+    exit_code(result)
 }
 
-fn done(result: run::Outcome) -> ExitCode {
+/// Prints the error of a command, if it failed, and returns the exit code.
+fn exit_code(result: run::Outcome) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

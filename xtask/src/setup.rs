@@ -1,6 +1,6 @@
-//! What has to be on the machine: a C compiler, a Rust toolchain that builds for
-//! WebAssembly, cargo-deny, valgrind; for tests against a real broker Java, Maven, Apache
-//! Kafka and Python packages; for profiles perf and inferno, for the bench its peers.
+//! Installs what the other commands need: a Rust toolchain that builds for WebAssembly, cargo-deny and
+//! valgrind; Java, Maven, Apache Kafka and Python packages for tests against a real broker; perf and inferno
+//! for profiles; the peers for the bench.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,44 +8,44 @@ use std::process::Command;
 
 use crate::run::{Outcome, cargo, command, output, root, run, say, succeeds, target};
 
-/// What guests are built for: no WASI at all.
+/// The target that guests are built for. It has no WASI.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// Debian's compiler, and the source of its standard library, of one version.
+/// Debian's compiler and the source of its standard library, both of the same version.
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
 
-/// Debian's Java, with the compiler that runs the tests' Java sources, and Maven.
+/// Debian's Java, with the compiler that the tests' Java sources need, and Maven.
 const DEBIAN_JAVA: [&str; 2] = ["openjdk-17-jdk-headless", "maven"];
 
-/// What counts instructions.
+/// Debian's valgrind.
 const DEBIAN_VALGRIND: [&str; 1] = ["valgrind"];
 
 /// Debian's Python with virtual environments.
 const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 
-/// What the tests need of Python.
+/// The Python packages that the tests need.
 const PYTHON_REQUIREMENTS: &str = "tests/interop/requirements.txt";
 
 /// Debian's perf.
 const DEBIAN_PERF: [&str; 1] = ["linux-perf"];
 
-/// The version of cargo-deny that is used.
+/// The version of cargo-deny.
 const CARGO_DENY: &str = "0.20.2";
 
-/// The version of inferno that is used.
+/// The version of inferno.
 const INFERNO: &str = "0.12.8";
 
 /// Where the compiler for guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Toolchain {
-    /// The toolchain that runs this, with the target installed.
+    /// The toolchain that runs this program, with the target installed.
     Rustup,
-    /// Debian's packages; the standard library is built from source.
+    /// Debian's packages. The standard library is built from source.
     Debian,
 }
 
 impl Toolchain {
-    /// A cargo that builds guests.
+    /// Returns a `cargo build` that builds guests.
     pub(crate) fn cargo(self) -> Command {
         match self {
             Self::Rustup => cargo(["build"]),
@@ -57,7 +57,7 @@ impl Toolchain {
                     .env("RUSTC_BOOTSTRAP", "1")
                     // These packages have no `rust-lld`.
                     .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/lib/llvm-22/bin/wasm-ld")
-                    // Of the toolchain that runs this, not of Debian's.
+                    // These belong to the toolchain that runs this program, not to Debian's.
                     .env_remove("RUSTDOC")
                     .env_remove("RUSTC_WRAPPER")
                     .env_remove("LD_LIBRARY_PATH");
@@ -67,40 +67,40 @@ impl Toolchain {
     }
 }
 
-/// Everything the other commands need.
+/// Installs everything that the other commands need.
 pub(crate) fn setup() -> Outcome {
-    prerequisites()?;
-    let toolchain = wasm_toolchain()?;
-    say(&format!("guests are built with the toolchain of {toolchain:?}"));
-    cargo_deny()?;
-    kafka()?;
-    python()
+    check_prerequisites()?;
+    let toolchain = ensure_wasm_toolchain()?;
+    say(&format!("building guests with the toolchain of {toolchain:?}"));
+    ensure_cargo_deny()?;
+    ensure_kafka()?;
+    ensure_python_packages()
 }
 
-/// What nothing here installs, because it takes more than this user's rights.
-pub(crate) fn prerequisites() -> Outcome {
-    for (program, what, package) in
+/// Checks for the programs that nothing here installs, because this user may lack the rights for that.
+pub(crate) fn check_prerequisites() -> Outcome {
+    for (program, name, package) in
         [("cc", "a C compiler", "gcc"), ("make", "make", "make"), ("perl", "perl", "perl")]
     {
         if !succeeds(command(program).arg("--version")) {
-            return Err(format!("{what} is missing: install it (Debian: apt-get install {package})"));
+            return Err(format!("{name} is missing: install it (Debian: apt-get install {package})"));
         }
     }
     Ok(())
 }
 
-/// Finds a toolchain for guests, or installs one.
-pub(crate) fn wasm_toolchain() -> Outcome<Toolchain> {
+/// Finds a toolchain for guests, or installs one. `KTABLES_RUST_WASM` chooses which.
+pub(crate) fn ensure_wasm_toolchain() -> Outcome<Toolchain> {
     if has_target() {
         return Ok(Toolchain::Rustup);
     }
     match std::env::var("KTABLES_RUST_WASM").as_deref() {
-        Ok("rustup") => rustup(),
-        Ok("debian") => debian(),
-        Ok(other) => Err(format!("KTABLES_RUST_WASM={other}: write rustup or debian")),
-        Err(_) => rustup().or_else(|error| {
+        Ok("rustup") => add_rustup_target(),
+        Ok("debian") => ensure_debian_toolchain(),
+        Ok(other) => Err(format!("KTABLES_RUST_WASM={other} is not supported: use rustup or debian")),
+        Err(_) => add_rustup_target().or_else(|error| {
             say(&format!("{error}; trying Debian's packages"));
-            debian().map_err(|debian| {
+            ensure_debian_toolchain().map_err(|debian| {
                 format!(
                     "no Rust toolchain for WebAssembly.\n  rustup: {error}\n  Debian: {debian}\n\
                      Install one: rustup target add {WASM_TARGET}"
@@ -110,20 +110,22 @@ pub(crate) fn wasm_toolchain() -> Outcome<Toolchain> {
     }
 }
 
-/// Whether the toolchain that runs this has the target's standard library.
+/// Returns true if the toolchain that runs this program has the target's standard library.
 fn has_target() -> bool {
     let mut rustc = command(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let folder = output(rustc.args(["--print", "target-libdir", "--target", WASM_TARGET]));
     folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
 }
 
-fn rustup() -> Outcome<Toolchain> {
+/// Adds the target to rustup's toolchain.
+fn add_rustup_target() -> Outcome<Toolchain> {
     say(&format!("installing: rustup target add {WASM_TARGET}"));
     run(command("rustup").args(["target", "add", WASM_TARGET]))?;
     if has_target() { Ok(Toolchain::Rustup) } else { Err(format!("rustup did not install {WASM_TARGET}")) }
 }
 
-fn debian() -> Outcome<Toolchain> {
+/// Installs Debian's compiler packages, unless they are there.
+fn ensure_debian_toolchain() -> Outcome<Toolchain> {
     let installed = |package: &&str| succeeds(command("dpkg-query").args(["-W", package]));
     if !DEBIAN_PACKAGES.iter().all(installed) {
         apt_install(&DEBIAN_PACKAGES)?;
@@ -136,16 +138,16 @@ fn apt_install(packages: &[&str]) -> Outcome {
     run(command("apt-get").args(["update", "-qq"]))?;
     let mut install = command("apt-get");
     install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
-    // What it says it says where progress goes.
+    // Its output goes where this program's progress goes.
     run(install.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr()))
 }
 
-/// Installs these packages if something is missing without them, where that is
-/// possible: on Debian, as root. What is missing then is an error.
-fn require(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
+/// Runs a check, and installs these packages if it fails. Only root on Debian can install them; otherwise the
+/// check's error is returned.
+fn ensure(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
     check().or_else(|missing| {
-        let root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-        if !root || !succeeds(command("apt-get").arg("--version")) {
+        let is_root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+        if !is_root || !succeeds(command("apt-get").arg("--version")) {
             return Err(missing);
         }
         apt_install(packages).map_err(|error| format!("{missing}\n{error}"))?;
@@ -153,60 +155,63 @@ fn require(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
     })
 }
 
-/// Apache Kafka below the target folder, and the Java that runs it.
-fn kafka() -> Outcome {
-    require(ktables_broker::requirements, &DEBIAN_JAVA)?;
+/// Installs Apache Kafka below the target folder, and the Java that runs it.
+fn ensure_kafka() -> Outcome {
+    ensure(ktables_broker::check_requirements, &DEBIAN_JAVA)?;
     if !ktables_broker::is_installed(&target()) {
         say(&format!("installing: Apache Kafka {}", ktables_broker::version()));
     }
     ktables_broker::install(&target())
 }
 
-/// Valgrind, whose callgrind counts instructions.
-pub(crate) fn valgrind() -> Outcome {
+/// Installs valgrind, whose callgrind counts instructions, unless it is there.
+pub(crate) fn ensure_valgrind() -> Outcome {
     let check = || match succeeds(command("valgrind").arg("--version")) {
         true => Ok(()),
         false => Err("valgrind is missing: install it (Debian: apt-get install valgrind)".to_owned()),
     };
-    require(check, &DEBIAN_VALGRIND)
+    ensure(check, &DEBIAN_VALGRIND)
 }
 
-/// The Python packages of the tests.
-fn python() -> Outcome {
-    virtual_environment(PYTHON_REQUIREMENTS, &target().join("tools/python"))
+/// Installs the Python packages of the tests.
+fn ensure_python_packages() -> Outcome {
+    ensure_virtual_environment(PYTHON_REQUIREMENTS, &target().join("tools/python"))
 }
 
-/// A virtual environment below the target folder with these Python packages.
-fn virtual_environment(requirements: &str, folder: &Path) -> Outcome {
-    let wanted = root().join(requirements);
-    let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
-    let text = read(&wanted)?;
-    // Written last: an interrupted installation has none.
+/// Creates a Python virtual environment with these packages, unless it is there.
+fn ensure_virtual_environment(requirements: &str, folder: &Path) -> Outcome {
+    let source = root().join(requirements);
+    let read = |path: &Path| {
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    let text = read(&source)?;
+    // Written last, so that an interrupted installation does not have it.
     let installed = folder.join("requirements.txt");
     if read(&installed).is_ok_and(|installed| installed == text) {
         return Ok(());
     }
-    require(has_venv, &DEBIAN_PYTHON)?;
+    ensure(check_venv, &DEBIAN_PYTHON)?;
     say(&format!("installing: the Python packages of {requirements}"));
     run(command("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
     let mut pip = command(folder.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(wanted);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(source);
     run(&mut pip)?;
     fs::write(&installed, text).map_err(|error| format!("cannot write {}: {error}", installed.display()))
 }
 
-/// What the bench compares this project with, below the target folder.
-pub(crate) fn peers() -> Outcome {
+/// Installs the peers that the bench compares this project with, below the target folder.
+pub(crate) fn ensure_peers() -> Outcome {
     let folder = target().join("tools/peers");
     let sources = root().join("tests/benches/peers");
-    virtual_environment("tests/benches/peers/requirements.txt", &folder.join("python"))?;
+    ensure_virtual_environment("tests/benches/peers/requirements.txt", &folder.join("python"))?;
     let (library, classes) = (folder.join("lib"), folder.join("classes"));
-    // As with Python's packages, what the installation is of is written last.
+    // Written last, as `requirements.txt` is.
     let installed = folder.join("pom.xml");
-    let pom = fs::read(sources.join("pom.xml")).map_err(|error| format!("the peers' pom.xml: {error}"))?;
+    let pom = fs::read(sources.join("pom.xml"));
+    let pom = pom.map_err(|error| format!("cannot read the peers' pom.xml: {error}"))?;
     if !fs::read(&installed).is_ok_and(|installed| installed == pom) {
         say("installing: Kafka Streams and KCache");
-        // Nothing is there the first time.
+        // OK to ignore: there is no folder before the first installation.
         let _ = fs::remove_dir_all(&library);
         let mut mvn = command("mvn");
         mvn.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]);
@@ -219,43 +224,43 @@ pub(crate) fn peers() -> Outcome {
     run(command("javac").args(["-cp", &class_path, "-d"]).arg(&classes).arg(sources.join("Replay.java")))
 }
 
-/// Whether Python can make virtual environments: Debian's may come without them.
-fn has_venv() -> Outcome {
+/// Checks that Python can create virtual environments. Debian's Python may be installed without that.
+fn check_venv() -> Outcome {
     if succeeds(command("python3").args(["-c", "import venv, ensurepip"])) {
         return Ok(());
     }
     Err("Python 3 with venv is missing: install it (Debian: apt-get install python3-venv)".to_owned())
 }
 
-/// cargo-deny.
-pub(crate) fn cargo_deny() -> Outcome<PathBuf> {
-    Ok(installed("cargo-deny", CARGO_DENY, "cargo-deny")?.join("cargo-deny"))
+/// Installs cargo-deny. Returns its path.
+pub(crate) fn ensure_cargo_deny() -> Outcome<PathBuf> {
+    Ok(ensure_crate("cargo-deny", CARGO_DENY, "cargo-deny")?.join("cargo-deny"))
 }
 
-/// The folder of inferno's programs, which draw flame graphs.
-pub(crate) fn inferno() -> Outcome<PathBuf> {
-    installed("inferno", INFERNO, "inferno-flamegraph")
+/// Installs inferno, which draws flame graphs. Returns the folder of its programs.
+pub(crate) fn ensure_inferno() -> Outcome<PathBuf> {
+    ensure_crate("inferno", INFERNO, "inferno-flamegraph")
 }
 
-/// perf, which samples where a program is.
-pub(crate) fn perf() -> Outcome {
+/// Installs perf, which samples where a program spends its time, unless it is there.
+pub(crate) fn ensure_perf() -> Outcome {
     let check = || match succeeds(command("perf").arg("--version")) {
         true => Ok(()),
         false => Err("perf is missing: install it (Debian: apt-get install linux-perf)".to_owned()),
     };
-    require(check, &DEBIAN_PERF)
+    ensure(check, &DEBIAN_PERF)
 }
 
-/// The folder of a crate's programs, installed below the target folder; one of them is
-/// named. Cargo knows what it installed, and in which version.
-fn installed(name: &str, version: &str, program: &str) -> Outcome<PathBuf> {
+/// Installs a crate's programs below the target folder, and returns their folder. `program` is one of them.
+/// Cargo does nothing if this version is already installed.
+fn ensure_crate(name: &str, version: &str, program: &str) -> Outcome<PathBuf> {
     let tools = target().join("tools");
     let programs = tools.join("bin");
     if !programs.join(program).exists() {
         say(&format!("installing: {name} {version}"));
     }
     let root = tools.display().to_string();
-    // Without optimization: they run for a second, and compile for many.
+    // Without optimization: they run for a second, but optimizing them would take many.
     let mut install = cargo(["install", name, "--version", version, "--locked", "--debug", "--quiet"]);
     run(install.args(["--root", &root]).env("CARGO_TARGET_DIR", tools.join("build")))?;
     Ok(programs)

@@ -1,10 +1,11 @@
-//! Keys `SECTION/PACKAGE` (`admin/adduser`, `contrib/net/tor`), grouped by section.
+//! A group scheme for keys `SECTION/PACKAGE` (`admin/adduser`, `contrib/net/tor`): packages, grouped by
+//! section.
 //!
-//! A package's name has no slash, so the last one ends the section.
+//! The name of a package contains no slash, so the last slash ends the section.
 
 use ktables_guest::{CodecError, GroupKey, GroupScheme};
 
-/// The scheme.
+/// The group scheme.
 #[derive(Debug, Default)]
 pub struct BySection;
 
@@ -18,7 +19,7 @@ impl GroupScheme for BySection {
 
     fn join(&self, section: &str, package: &str) -> Result<String, CodecError> {
         if section.is_empty() || package.is_empty() || package.contains('/') {
-            let problem = "a section and a package have a name, and a package's has no slash";
+            let problem = "section and package must not be empty, and a package must not contain a slash";
             return Err(CodecError::Invalid(format!("{problem}: {section:?}, {package:?}")));
         }
         Ok(format!("{section}/{package}"))
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_come_back() {
+    fn keys_are_split_and_joined() {
         for (key, section, package) in
             [("admin/adduser", "admin", "adduser"), ("contrib/net/tor", "contrib/net", "tor")]
         {
@@ -44,6 +45,7 @@ mod tests {
         for key in ["adduser", "/adduser", "admin/", ""] {
             assert_eq!(BySection.split(key), None);
         }
+        // Splitting `admin/a/b` would return another pair.
         assert!(BySection.join("admin", "a/b").is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Debian control stanzas (deb822, as in `/var/lib/dpkg/status`) as JSON objects.
+//! A value codec for Debian control stanzas (deb822, as in `/var/lib/dpkg/status`), which become JSON
+//! objects.
 //!
 //! ```text
 //! Package: adduser                 {"Package": "adduser",
@@ -8,11 +9,11 @@
 //!  And more.
 //! ```
 //!
-//! A field's value is its text: continuation lines lose the space they begin
-//! with, and a line ` .` is an empty line. Fields keep their order.
+//! The value of a field is its text. The first space of a continuation line is removed, and a line ` .`
+//! becomes an empty line. Fields keep their order.
 //!
-//! Configuration: `{"require": ["Package", ...]}`, the fields a stanza must have;
-//! `Package` by default.
+//! The configuration `{"require": ["Package", ...]}` lists the fields that a stanza must have. The default is
+//! `Package`.
 
 use std::borrow::Cow;
 
@@ -52,7 +53,7 @@ impl Plugin for Deb822 {
 impl ValueCodec for Deb822 {
     fn decode<'a>(&self, raw: &'a [u8], _: &[Header]) -> Result<Cow<'a, str>, CodecError> {
         let text = std::str::from_utf8(raw)
-            .map_err(|error| CodecError::Malformed(format!("a stanza is UTF-8 text: {error}")))?;
+            .map_err(|error| CodecError::Malformed(format!("the stanza is not UTF-8 text: {error}")))?;
         let fields = parse(text)?;
         self.check(&fields)?;
         Ok(Value::Object(fields).to_string().into())
@@ -60,13 +61,13 @@ impl ValueCodec for Deb822 {
 
     fn encode(&self, value: &str) -> Result<Encoded, CodecError> {
         let fields: Map<String, Value> = serde_json::from_str(value)
-            .map_err(|error| CodecError::Invalid(format!("a stanza is a JSON object: {error}")))?;
+            .map_err(|error| CodecError::Invalid(format!("the value must be a JSON object: {error}")))?;
         self.check(&fields)?;
         let mut stanza = String::new();
         for (name, value) in &fields {
             let text = value
                 .as_str()
-                .ok_or_else(|| CodecError::Invalid(format!("field {name}: a value is a string")))?;
+                .ok_or_else(|| CodecError::Invalid(format!("field {name}: the value must be a string")))?;
             write_field(&mut stanza, name, text)?;
         }
         Ok(stanza.into_bytes().into())
@@ -74,6 +75,7 @@ impl ValueCodec for Deb822 {
 }
 
 impl Deb822 {
+    /// Checks that a stanza has all required fields.
     fn check(&self, fields: &Map<String, Value>) -> Result<(), CodecError> {
         match self.require.iter().find(|name| !fields.contains_key(name.as_str())) {
             Some(name) => Err(CodecError::Invalid(format!("the stanza has no field {name}"))),
@@ -86,34 +88,35 @@ fn parse(text: &str) -> Result<Map<String, Value>, CodecError> {
     let mut fields = Map::new();
     let mut current: Option<(&str, String)> = None;
     for (number, line) in (1..).zip(text.lines()) {
-        let malformed = |what: &str| CodecError::Malformed(format!("line {number}: {what}: {line:?}"));
+        let malformed = |problem: &str| CodecError::Malformed(format!("line {number}: {problem}: {line:?}"));
         if let Some(continued) = line.strip_prefix([' ', '\t']) {
-            let (_, value) = current.as_mut().ok_or_else(|| malformed("a continuation of no field"))?;
+            let (_, value) = current.as_mut().ok_or_else(|| malformed("no field before this line"))?;
             value.push('\n');
             value.push_str(if continued == "." { "" } else { continued });
             continue;
         }
         let (name, value) = line.split_once(':').ok_or_else(|| malformed("expected `Field: value`"))?;
         if !is_name(name) {
-            return Err(malformed("not a field's name"));
+            return Err(malformed("invalid field name"));
         }
-        finish(&mut fields, current.replace((name, value.trim().to_owned())))?;
+        add_field(&mut fields, current.replace((name, value.trim().to_owned())))?;
     }
-    finish(&mut fields, current)?;
+    add_field(&mut fields, current)?;
     Ok(fields)
 }
 
-fn finish(fields: &mut Map<String, Value>, field: Option<(&str, String)>) -> Result<(), CodecError> {
+/// Adds a complete field, if there is one.
+fn add_field(fields: &mut Map<String, Value>, field: Option<(&str, String)>) -> Result<(), CodecError> {
     let Some((name, value)) = field else { return Ok(()) };
     match fields.insert(name.to_owned(), Value::String(value)) {
         None => Ok(()),
-        Some(_) => Err(CodecError::Invalid(format!("field {name} stands twice"))),
+        Some(_) => Err(CodecError::Invalid(format!("the stanza has field {name} twice"))),
     }
 }
 
 fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecError> {
     if !is_name(name) {
-        return Err(CodecError::Invalid(format!("not a field's name: {name:?}")));
+        return Err(CodecError::Invalid(format!("invalid field name: {name:?}")));
     }
     stanza.push_str(name);
     stanza.push(':');
@@ -135,8 +138,8 @@ fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecE
     Ok(())
 }
 
-/// Debian policy 5.1: printable ASCII but for the colon, not beginning with `#`
-/// or `-`.
+/// Whether a name is allowed by Debian policy 5.1: printable ASCII characters other than the colon, not
+/// beginning with `#` or `-`.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['#', '-'])
@@ -150,7 +153,7 @@ mod tests {
     const STANZA: &str = "Package: adduser\nVersion: 3.134\nConffiles:\n /etc/adduser.conf cc34\nDescription: add users\n More of it.\n .\n  - a list\n";
 
     #[test]
-    fn a_stanza_comes_back_byte_for_byte() {
+    fn encoding_a_decoded_stanza_returns_its_bytes() {
         let codec = Deb822::default();
         let json = codec.decode(STANZA.as_bytes(), &[]).unwrap();
         assert!(json.contains(r#""Description":"add users\nMore of it.\n\n - a list""#), "{json}");
@@ -159,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stanza_is_rejected_with_its_line() {
+    fn invalid_stanzas_are_rejected_with_the_reason() {
         let codec = Deb822::default();
         for (text, part) in [
             ("Package: a\nnonsense", "line 2"),
-            (" continued", "continuation of no field"),
+            (" continued", "no field before"),
             ("Package: a\nPackage: b", "twice"),
             ("Version: 1", "no field Package"),
             ("", "no field Package"),
@@ -175,15 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn every_stanza_of_the_sample_comes_back() {
+    fn every_stanza_of_the_sample_can_be_encoded_again() {
         let codec = Deb822::default();
         let sample = include_str!("../sample/status");
         let stanzas: Vec<&str> = sample.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).collect();
         assert!(stanzas.len() > 20);
         for stanza in stanzas {
             let json = codec.decode(stanza.as_bytes(), &[]).unwrap();
-            let again = codec.encode(&json).unwrap().raw;
-            assert_eq!(codec.decode(&again, &[]).unwrap(), json);
+            let encoded = codec.encode(&json).unwrap().raw;
+            assert_eq!(codec.decode(&encoded, &[]).unwrap(), json);
         }
     }
 }

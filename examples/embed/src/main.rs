@@ -1,5 +1,5 @@
-//! A program with a table in it: raw records go into a log, a component decodes
-//! them, the program reads typed values and follows a change.
+//! A program that embeds a table. It writes raw records to a log, loads them into a table through a
+//! component, reads a typed value, and watches a change.
 //!
 //! ```text
 //! embed dir:./data target/components/deb822.wasm examples/deb822/sample/status
@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 const TOPIC: &str = "packages";
 
-/// The part of a package that this program cares for.
+/// The fields of a package that this program uses.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Package<'a> {
@@ -34,12 +34,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: embed LOG COMPONENT.wasm STATUS_FILE".into());
     };
     let log = ktables::log::open(url)?;
-    let written = fill(log.as_ref(), &std::fs::read_to_string(source)?).await?;
+    let written = write_stanzas(log.as_ref(), &std::fs::read_to_string(source)?).await?;
     writeln!(stdout(), "   wrote {written} stanzas of {source} to topic {TOPIC} in {url}")?;
 
-    // One engine for the life of the program; components are compiled once.
-    // For components of this project, which are trusted. For those of others there is
-    // `Compiler::Command`.
+    // A program needs one engine, which compiles each component once. `InProcess` is for trusted components,
+    // such as those of this project. For other components, use `Compiler::Command`.
     let engine = Engine::new(EngineOptions::new(Compiler::InProcess))?;
     let component = engine.load(component, LoadOptions::default())?;
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}")?, ..Codecs::new(Utf8, Utf8) };
@@ -55,13 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         table.status()
     )?;
 
-    // Reads are at memory speed; a value is parsed into whatever is wanted.
+    // A read takes the value from memory, and parses it into any type.
     if let Some(entry) = table.get("shells/bash") {
         let package: Package<'_> = entry.parse()?;
         writeln!(stdout(), "   {} is at version {}", package.package, package.version)?;
     }
 
-    // A write is durable when it returns; waiting for its place makes it visible.
+    // `set` returns when the record is durable. `wait_for` returns when the table has applied it.
     let mut watcher = table.watch(WatchStart::Now);
     let writer = Writer::open(log, TOPIC, codecs).await?;
     let ack = writer.set("demo/embed", r#"{"Package": "embed", "Version": "1.0"}"#).await?;
@@ -73,8 +72,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes each stanza as a record, its key SECTION/PACKAGE.
-async fn fill(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Error>> {
+/// Writes each stanza as a record with the key SECTION/PACKAGE, and returns their number.
+async fn write_stanzas(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Error>> {
     let topic = match log.create(TOPIC, NewTopic { partitions: Some(4), ..NewTopic::default() }).await {
         Err(LogError::TopicExists { .. }) => log.describe(TOPIC).await?,
         created => created?,

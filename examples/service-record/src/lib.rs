@@ -1,7 +1,7 @@
-//! A compact binary record of a service instance, as JSON; and 16-byte keys as
-//! UUID text.
+//! A value codec for a compact binary record of a service instance, which becomes JSON, and a key codec for
+//! 16-byte keys, which become UUID text.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version: 1 |
 //! | 1 | flags: 1 healthy, 2 draining |
@@ -23,7 +23,7 @@ pub struct ServiceRecord;
 
 ktables_guest::export!(ServiceRecord: ValueCodec, KeyCodec);
 
-/// The decoded form.
+/// The content of a record.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Service<'a> {
@@ -41,27 +41,27 @@ struct Service<'a> {
 impl ValueCodec for ServiceRecord {
     fn decode<'a>(&self, raw: &'a [u8], _: &[Header]) -> Result<Cow<'a, str>, CodecError> {
         let mut fields = Fields { raw, at: 0 };
-        let version = fields.byte("version")?;
+        let version = fields.read_byte("version")?;
         if version != 1 {
-            return Err(CodecError::Unsupported(format!("version {version}; this codec reads version 1")));
+            return Err(CodecError::Unsupported(format!("unsupported version {version}, expected 1")));
         }
-        let flags = fields.byte("flags")?;
+        let flags = fields.read_byte("flags")?;
         if flags > 3 {
-            return Err(CodecError::Invalid(format!("flags {flags:#04x}; only 1 and 2 are known")));
+            return Err(CodecError::Invalid(format!("unknown flags {flags:#04x}, expected only 1 and 2")));
         }
         let service = Service {
             healthy: flags & 1 != 0,
             draining: flags & 2 != 0,
-            port: u16::from_be_bytes(fields.take("port")?),
-            weight: u32::from_be_bytes(fields.take("weight")?),
-            started: u64::from_be_bytes(fields.take("start")?),
-            host: fields.text("host")?.into(),
-            tags: (0..fields.byte("number of tags")?)
-                .map(|_| Ok(fields.text("tag")?.into()))
+            port: u16::from_be_bytes(fields.read_array("port")?),
+            weight: u32::from_be_bytes(fields.read_array("weight")?),
+            started: u64::from_be_bytes(fields.read_array("start")?),
+            host: fields.read_text("host")?.into(),
+            tags: (0..fields.read_byte("number of tags")?)
+                .map(|_| Ok(fields.read_text("tag")?.into()))
                 .collect::<Result<_, _>>()?,
         };
         if fields.at != raw.len() {
-            return Err(CodecError::Malformed(format!("{} bytes too many", raw.len() - fields.at)));
+            return Err(CodecError::Malformed(format!("{} bytes after the last tag", raw.len() - fields.at)));
         }
         serde_json::to_string(&service).map(Into::into).map_err(|error| CodecError::Other(error.to_string()))
     }
@@ -74,18 +74,18 @@ impl ValueCodec for ServiceRecord {
         raw.extend(service.weight.to_be_bytes());
         raw.extend(service.started.to_be_bytes());
         push_text(&mut raw, "host", &service.host)?;
-        raw.push(length("number of tags", service.tags.len())?);
+        raw.push(to_byte("number of tags", service.tags.len())?);
         service.tags.iter().try_for_each(|tag| push_text(&mut raw, "tag", tag))?;
         Ok(raw.into())
     }
 }
 
-/// 16 bytes, as a UUID's text in its one canonical form.
+/// Keys have 16 bytes, and their text is a UUID in its canonical form.
 impl KeyCodec for ServiceRecord {
     fn decode_key<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError> {
         let id: [u8; 16] = raw
             .try_into()
-            .map_err(|_| CodecError::Malformed(format!("a key has 16 bytes, this one has {}", raw.len())))?;
+            .map_err(|_| CodecError::Malformed(format!("expected a key of 16 bytes, found {}", raw.len())))?;
         let mut text = String::with_capacity(36);
         for (index, byte) in id.iter().enumerate() {
             if matches!(index, 4 | 6 | 8 | 10) {
@@ -98,7 +98,7 @@ impl KeyCodec for ServiceRecord {
 
     fn encode_key<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError> {
         let invalid =
-            || CodecError::Invalid(format!("a key is a UUID in lower case, with hyphens; not {key:?}"));
+            || CodecError::Invalid(format!("expected a UUID in lower case, with hyphens; found {key:?}"));
         let hex: Vec<u8> = key.bytes().filter(|&byte| byte != b'-').collect();
         let digits =
             hex.iter().map(|&digit| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok()));
@@ -112,18 +112,19 @@ impl KeyCodec for ServiceRecord {
     }
 }
 
-/// The bytes not read yet.
+/// Reads the fields of a record, one after the other.
 struct Fields<'a> {
     raw: &'a [u8],
+    /// The position of the next field.
     at: usize,
 }
 
 impl<'a> Fields<'a> {
-    fn bytes(&mut self, name: &str, len: usize) -> Result<&'a [u8], CodecError> {
+    fn read_bytes(&mut self, name: &str, len: usize) -> Result<&'a [u8], CodecError> {
         let field = self.raw.get(self.at..self.at + len).ok_or_else(|| {
-            let there = self.raw.len() - self.at;
+            let remaining = self.raw.len() - self.at;
             CodecError::Malformed(format!(
-                "{name} at byte {}: {len} bytes expected, {there} are there",
+                "{name} at byte {}: expected {len} bytes, found {remaining}",
                 self.at
             ))
         })?;
@@ -131,32 +132,32 @@ impl<'a> Fields<'a> {
         Ok(field)
     }
 
-    fn take<const N: usize>(&mut self, name: &str) -> Result<[u8; N], CodecError> {
-        let bytes = self.bytes(name, N)?;
-        // OK because `bytes` gives as many as asked for.
+    fn read_array<const N: usize>(&mut self, name: &str) -> Result<[u8; N], CodecError> {
+        let bytes = self.read_bytes(name, N)?;
+        // OK because `read_bytes` returns as many bytes as were requested.
         Ok(bytes.try_into().expect("N bytes"))
     }
 
-    fn byte(&mut self, name: &str) -> Result<u8, CodecError> {
-        self.take::<1>(name).map(|[byte]| byte)
+    fn read_byte(&mut self, name: &str) -> Result<u8, CodecError> {
+        self.read_array::<1>(name).map(|[byte]| byte)
     }
 
-    fn text(&mut self, name: &str) -> Result<&'a str, CodecError> {
-        let len = self.byte(name)?;
+    fn read_text(&mut self, name: &str) -> Result<&'a str, CodecError> {
+        let len = self.read_byte(name)?;
         let at = self.at;
-        std::str::from_utf8(self.bytes(name, len.into())?)
+        std::str::from_utf8(self.read_bytes(name, len.into())?)
             .map_err(|error| CodecError::Malformed(format!("{name} at byte {at}: not UTF-8: {error}")))
     }
 }
 
 fn push_text(raw: &mut Vec<u8>, name: &str, text: &str) -> Result<(), CodecError> {
-    raw.push(length(name, text.len())?);
+    raw.push(to_byte(name, text.len())?);
     raw.extend(text.as_bytes());
     Ok(())
 }
 
-fn length(name: &str, len: usize) -> Result<u8, CodecError> {
-    u8::try_from(len).map_err(|_| CodecError::Invalid(format!("{name}: {len} is more than 255")))
+fn to_byte(name: &str, len: usize) -> Result<u8, CodecError> {
+    u8::try_from(len).map_err(|_| CodecError::Invalid(format!("{name}: {len} exceeds the limit of 255")))
 }
 
 #[cfg(test)]
@@ -166,13 +167,13 @@ mod tests {
     const JSON: &str = r#"{"host":"a.example","port":8080,"weight":7,"healthy":true,"draining":false,"started":1700000000000,"tags":["eu","ä"]}"#;
 
     #[test]
-    fn a_record_comes_back() {
+    fn decoding_an_encoded_record_returns_its_json() {
         let encoded = ServiceRecord.encode(JSON).unwrap();
         assert_eq!(ServiceRecord.decode(&encoded.raw, &[]).unwrap(), JSON);
     }
 
     #[test]
-    fn a_record_cut_anywhere_is_malformed() {
+    fn a_record_of_the_wrong_length_is_malformed() {
         let raw = ServiceRecord.encode(JSON).unwrap().raw;
         for end in 0..raw.len() {
             let error = ServiceRecord.decode(&raw[..end], &[]).unwrap_err();
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_text() {
+    fn only_the_canonical_text_of_a_key_is_accepted() {
         let raw: Vec<u8> = (0..16).map(|byte| byte * 16).collect();
         let text = ServiceRecord.decode_key(&raw).unwrap();
         assert_eq!(text, "00102030-4050-6070-8090-a0b0c0d0e0f0");

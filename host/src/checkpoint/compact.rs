@@ -1,5 +1,6 @@
-//! Compaction: of each raw key the newest record stays, and if that was rejected, the newest
-//! one that was not; of a key that was deleted, nothing, and nothing that the log has lost.
+//! Compaction of a checkpoint. For each raw key, it keeps the newest record and, if that record was
+//! rejected, also the newest one that was accepted. It keeps nothing of deleted keys, and no records that
+//! the log no longer holds.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -10,63 +11,66 @@ use foldhash::fast::RandomState;
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::manifest::SegmentInfo;
-use crate::checkpoint::segment::{Segments, batches, verified};
+use crate::checkpoint::segment::{RollingWriter, batches, read_verified};
 use crate::log::batch::{self, RawRecord};
 use crate::log::{Offset, Partition};
 
-/// What is known of a raw key.
+/// The newest records of a raw key; `None` if there is none, or if it is a tombstone.
 #[derive(Debug, Clone, Copy, Default)]
 struct Newest {
+    /// The newest record.
     any: Option<Offset>,
+    /// The newest record that was accepted.
     accepted: Option<Offset>,
 }
 
-/// What a compaction leaves.
+/// The segments that a compaction wrote.
 #[derive(Debug)]
-pub(super) struct Compacted {
+pub(super) struct CompactionResult {
     pub(super) segments: Vec<SegmentInfo>,
-    /// Those of the records that were rejected.
+    /// The offsets of rejected records in `segments`.
     pub(super) rejected: HashSet<Offset>,
 }
 
-/// What is to be compacted.
+/// A compaction of some segments of one partition.
 #[derive(Debug)]
 pub(super) struct Compaction {
     pub(super) folder: PathBuf,
     pub(super) partition: Partition,
-    /// All of the partition up to some offset.
+    /// All segments of the partition up to some offset.
     pub(super) segments: Vec<SegmentInfo>,
+    /// The offsets of rejected records in `segments`.
     pub(super) rejected: HashSet<Offset>,
-    /// Where the log begins: what was below it is gone.
+    /// The offset at which the log begins. Records below it are dropped.
     pub(super) start: Offset,
-    /// Of the segments that are written.
+    /// The number in the file names of the segments that it writes.
     pub(super) number: u64,
-    /// Set when nobody waits for it any more.
-    pub(super) stopped: Arc<AtomicBool>,
+    /// Set when nobody waits for the compaction any more.
+    pub(super) is_cancelled: Arc<AtomicBool>,
 }
 
 impl Compaction {
-    /// Writes the segments anew; nothing comes of it if it is stopped.
-    pub(super) fn run(&self) -> Result<Option<Compacted>, CheckpointError> {
-        // Two hashes of 64 bits stand for a key: that two keys have both in common is as
-        // unlikely as a disk that errs unseen.
-        let (one, other) = (RandomState::default(), RandomState::default());
+    /// Writes the compacted records to new segments. Returns `None` if it was cancelled.
+    pub(super) fn run(&self) -> Result<Option<CompactionResult>, CheckpointError> {
+        // Two hashes of 64 bits identify a key. That two keys share both is as unlikely as an undetected
+        // disk error.
+        let (first_state, second_state) = (RandomState::default(), RandomState::default());
         let mut newest: HashMap<(u64, u64), Newest, RandomState> = HashMap::default();
-        let looked = self.each(|record| {
+        let was_indexed = self.for_each_record(|record| {
             let Some(key) = record.key else { return Ok(()) };
             use std::hash::BuildHasher as _;
-            let newest = newest.entry((one.hash_one(key), other.hash_one(key))).or_default();
-            // A tombstone stands for nothing: all that it deletes goes with it.
+            let newest = newest.entry((first_state.hash_one(key), second_state.hash_one(key))).or_default();
+            // A tombstone is dropped together with all records that it deletes.
             let offset = record.value.is_some().then_some(record.offset);
             if self.rejected.contains(&record.offset) {
-                // Rejected, it deleted nothing yet.
+                // A rejected record does not replace the accepted one before it.
                 newest.any = Some(record.offset);
             } else {
                 *newest = Newest { any: offset, accepted: offset };
             }
             Ok(())
         })?;
-        if !looked {
+        if !was_indexed {
             return Ok(None);
         }
         let mut live: Vec<Offset> =
@@ -74,9 +78,9 @@ impl Compaction {
         drop(newest);
         live.sort_unstable();
         let mut live = live.into_iter().peekable();
-        let mut written = Segments::new(&self.folder, self.partition, self.number);
+        let mut writer = RollingWriter::new(&self.folder, self.partition, self.number);
         let mut rejected = HashSet::new();
-        let copied = self.each(|record| {
+        let was_copied = self.for_each_record(|record| {
             while live.next_if(|&offset| offset < record.offset).is_some() {}
             if live.peek() != Some(&record.offset) {
                 return Ok(());
@@ -84,29 +88,29 @@ impl Compaction {
             if self.rejected.contains(&record.offset) {
                 rejected.insert(record.offset);
             }
-            written.push(record)
+            writer.push(record)
         })?;
-        let segments = written.finish()?;
-        Ok(copied.then_some(Compacted { segments, rejected }))
+        let segments = writer.finish()?;
+        Ok(was_copied.then_some(CompactionResult { segments, rejected }))
     }
 
-    /// Looks at all records that the log has still, in order; false if it is stopped before
-    /// the end.
-    fn each(
+    /// Visits all records that the log still holds, in order. Returns false if the compaction was cancelled
+    /// before the end.
+    fn for_each_record(
         &self,
-        mut look: impl FnMut(&RawRecord<'_>) -> Result<(), CheckpointError>,
+        mut visit: impl FnMut(&RawRecord<'_>) -> Result<(), CheckpointError>,
     ) -> Result<bool, CheckpointError> {
         for segment in &self.segments {
-            if self.stopped.load(Ordering::Relaxed) {
+            if self.is_cancelled.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let bytes = verified(&self.folder, segment)?;
+            let bytes = read_verified(&self.folder, segment)?;
             let path = self.folder.join(&segment.file);
             for batch in batches(&path, &bytes) {
                 for record in batch::records(batch?) {
                     let record = record.map_err(|reason| CheckpointError::damaged(&path, reason))?;
                     if record.offset >= self.start {
-                        look(&record)?;
+                        visit(&record)?;
                     }
                 }
             }
@@ -121,7 +125,7 @@ mod tests {
     use crate::log::batch::BatchWriter;
 
     #[test]
-    fn what_was_rejected_deletes_nothing_and_what_the_log_has_lost_goes() {
+    fn rejected_tombstones_delete_nothing_and_records_below_the_start_are_dropped() {
         let folder = tempfile::TempDir::new().unwrap();
         let mut batch = BatchWriter::new(0, 0);
         let records: [(&[u8], Option<&[u8]>); 6] = [
@@ -144,19 +148,19 @@ mod tests {
             rejected: HashSet::from([3]),
             start: 1,
             number: 2,
-            stopped: Arc::default(),
+            is_cancelled: Arc::default(),
         };
-        let compacted = compaction.run().unwrap().unwrap();
-        assert_eq!(compacted.rejected, HashSet::from([3]));
-        compaction.segments = compacted.segments;
+        let result = compaction.run().unwrap().unwrap();
+        assert_eq!(result.rejected, HashSet::from([3]));
+        compaction.segments = result.segments;
         let mut offsets = Vec::new();
-        let look = |record: &RawRecord<'_>| {
+        let visit = |record: &RawRecord<'_>| {
             offsets.push(record.offset);
             Ok(())
         };
-        assert!(compaction.each(look).unwrap());
+        assert!(compaction.for_each_record(visit).unwrap());
         assert_eq!(offsets, [2, 3, 5]);
-        compaction.stopped.store(true, Ordering::Relaxed);
+        compaction.is_cancelled.store(true, Ordering::Relaxed);
         assert!(compaction.run().unwrap().is_none());
     }
 }

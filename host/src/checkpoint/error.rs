@@ -1,26 +1,30 @@
-//! What can be wrong with a checkpoint.
+//! Errors of checkpoints.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Why a checkpoint cannot be used, or not be written.
+/// Why a checkpoint cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// There is none.
+    /// The folder has no checkpoint.
     #[error("there is no checkpoint in {}", folder.display())]
     Missing {
         /// The folder.
         folder: PathBuf,
     },
-    /// Another table writes it.
-    #[error("another table, maybe of another process, uses the checkpoint in {}", folder.display())]
+    /// Another table is writing the checkpoint, or its lock file was removed.
+    #[error(
+        "another table, possibly in another process, is using the checkpoint in {}: give each table its own \
+         folder",
+        folder.display()
+    )]
     Used {
         /// The folder.
         folder: PathBuf,
     },
-    /// Its bytes are not those that were written.
+    /// A file of the checkpoint is malformed, incomplete, or does not match its checksum.
     #[error("the checkpoint is damaged: {}: {reason}", path.display())]
     Damaged {
         /// The file.
@@ -28,30 +32,31 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// It does not fit the topic as it is now, or what is wanted of it.
-    #[error("the checkpoint does not fit: {reason}")]
+    /// The checkpoint is intact, but does not match the topic or the table's options, or is too old.
+    #[error("the checkpoint is not usable: {reason}")]
     Unfit {
-        /// Why not.
+        /// Why it is not usable.
         reason: String,
     },
     /// The disk does not keep up with the table.
-    #[error("the disk does not take the checkpoint as fast as records come")]
+    #[error("writing the checkpoint takes too long: the disk does not keep up with the records of the topic")]
     Slow,
-    /// The operating system refused.
+    /// A call to the operating system failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was being done.
         action: &'static str,
-        /// To which file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: Arc<io::Error>,
     },
 }
 
 impl CheckpointError {
-    /// For `map_err` behind a call to the file system.
+    /// Returns a function for `map_err` after a call to the file system. `action` is a verb, as in "cannot
+    /// read".
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }

@@ -1,4 +1,4 @@
-//! Reading a checkpoint instead of a topic.
+//! Reading a checkpoint instead of a topic, and continuing in the log where the checkpoint ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,35 +9,35 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
-use crate::checkpoint::segment::{batches, verified};
+use crate::checkpoint::segment::{batches, read_verified};
 use crate::log::{Headers, Isolation, Offset, OffsetRange, Partition, RecordBatch, TopicDescription, batch};
 
-/// How many segments a table reads at once: each is held as a whole.
+/// How many segments a table reads at once, each as a whole into memory.
 const SEGMENTS_AT_ONCE: usize = 4;
 
-/// How many batches wait between the disk and a table.
+/// How many batches of a partition wait between the disk and a table.
 const BATCHES: usize = 4;
 
-/// What a table wants of a checkpoint.
+/// What a table requires of a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) topic: &'a TopicDescription,
-    /// Where the topic begins and ends now.
+    /// The offsets at which the partitions begin and end now.
     pub(crate) ranges: &'a [OffsetRange],
     pub(crate) headers: Headers,
     pub(crate) isolation: Isolation,
     /// How long the log keeps tombstones.
     pub(crate) max_age: Duration,
-    /// Milliseconds since 1970.
+    /// The time now, in milliseconds since 1970.
     pub(crate) now: i64,
 }
 
-/// A checkpoint that can be read.
+/// A checkpoint that matches the topic. Its segments are not verified yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Loaded {
     folder: PathBuf,
     pub(super) manifest: Arc<Manifest>,
-    reading: Arc<Semaphore>,
+    read_permits: Arc<Semaphore>,
 }
 
 impl Loaded {
@@ -46,21 +46,21 @@ impl Loaded {
         manifest: Manifest,
         wanted: &Wanted<'_>,
     ) -> Result<Self, CheckpointError> {
-        match unfit(&manifest, wanted) {
+        match find_mismatch(&manifest, wanted) {
             Some(reason) => Err(CheckpointError::Unfit { reason }),
             None => {
-                let reading = Arc::new(Semaphore::new(SEGMENTS_AT_ONCE));
-                Ok(Self { folder: folder.to_owned(), manifest: Arc::new(manifest), reading })
+                let read_permits = Arc::new(Semaphore::new(SEGMENTS_AT_ONCE));
+                Ok(Self { folder: folder.to_owned(), manifest: Arc::new(manifest), read_permits })
             }
         }
     }
 
-    /// As of when it is complete: milliseconds since 1970.
+    /// The time as of which it is complete, in milliseconds since 1970.
     pub(crate) fn as_of(&self) -> i64 {
         self.manifest.as_of
     }
 
-    /// How many records it has.
+    /// The number of records in it.
     pub(crate) fn records(&self) -> u64 {
         self.manifest.partitions.iter().flat_map(|state| &state.segments).map(|segment| segment.records).sum()
     }
@@ -69,15 +69,15 @@ impl Loaded {
         self.manifest.partitions.iter().find(|state| state.partition == partition)
     }
 
-    /// From where on the log is to be read: from the last record that the checkpoint has, to
-    /// see that it is the same.
+    /// Returns the part of a partition that must be read from the log. It begins with the last record of the
+    /// checkpoint, so that [`Overlap::remove_from`] can compare that record.
     pub(crate) fn remaining(&self, range: OffsetRange) -> OffsetRange {
         let Some(state) = self.state(range.partition) else { return range };
         let last = state.last.map_or(state.position, |last| last.offset);
         OffsetRange { start: last.max(range.start), ..range }
     }
 
-    /// What to do with what the log has from there on.
+    /// Returns what joins the log's records, read from [`Loaded::remaining`] on, to those of the checkpoint.
     pub(crate) fn overlap(&self, partition: Partition) -> Overlap {
         let state = self.state(partition);
         Overlap {
@@ -86,7 +86,7 @@ impl Loaded {
         }
     }
 
-    /// The records of a partition that the log has still, in order.
+    /// Streams the records of a partition that the log still holds, in order.
     pub(crate) fn stream(
         &self,
         range: OffsetRange,
@@ -95,22 +95,22 @@ impl Loaded {
         let (sink, mut receiver) = mpsc::channel(BATCHES);
         let this = self.clone();
         tokio::spawn(async move {
-            // Of a partition that is empty now, nobody waits for what it had.
+            // If the partition is empty now, the log no longer holds any record of the checkpoint.
             let state = this.state(range.partition).filter(|_| range.start < range.end);
             let segments = state.map(|state| state.segments.clone());
             for segment in segments.unwrap_or_default() {
-                // OK because it is never closed.
-                let permit = this.reading.acquire().await.expect("never closed");
+                // OK because the semaphore is never closed.
+                let permit = this.read_permits.acquire().await.expect("never closed");
                 let (folder, sender) = (this.folder.clone(), sink.clone());
                 let read = move || {
-                    let bytes = verified(&folder, &segment)?;
+                    let bytes = read_verified(&folder, &segment)?;
                     send(&folder.join(&segment.file), &bytes, range, headers, &sender)
                 };
                 let read = tokio::task::spawn_blocking(read).await;
                 drop(permit);
                 match read {
                     Ok(Ok(true)) => {}
-                    // Nobody wants more.
+                    // The receiver was dropped.
                     Ok(Ok(false)) => return,
                     Err(error) => {
                         let error = CheckpointError::damaged(&this.folder, error.to_string());
@@ -124,7 +124,7 @@ impl Loaded {
     }
 }
 
-/// Sends the records of a segment; false if nobody wants them.
+/// Sends the records of a segment. Returns false if the receiver was dropped.
 fn send(
     path: &Path,
     bytes: &[u8],
@@ -134,8 +134,8 @@ fn send(
 ) -> Result<bool, CheckpointError> {
     for batch in batches(path, bytes) {
         let mut records = RecordBatch::new(range.partition);
-        let read = batch::read_into(batch?, range.start, headers, &mut records);
-        read.map_err(|reason| CheckpointError::damaged(path, reason))?;
+        let parsed = batch::read_into(batch?, range.start, headers, &mut records);
+        parsed.map_err(|reason| CheckpointError::damaged(path, reason))?;
         if !records.is_empty() && sender.blocking_send(Ok(records)).is_err() {
             return Ok(false);
         }
@@ -143,30 +143,31 @@ fn send(
     Ok(true)
 }
 
-/// Why a checkpoint does not fit, if so.
-fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
+/// Returns the reason why a checkpoint is not usable, if there is one.
+fn find_mismatch(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
     let Wanted { topic, ranges, headers, isolation, max_age, now } = wanted;
     if (&manifest.topic, &manifest.topic_id) != (&topic.name, &topic.id) {
-        return Some(format!("it is of topic `{}` with the identity {}", manifest.topic, manifest.topic_id));
+        let Manifest { topic, topic_id, .. } = manifest;
+        return Some(format!("it belongs to topic `{topic}` with the identity {topic_id}"));
     }
     if *headers == Headers::Wanted && !manifest.headers {
-        return Some("it has no headers, and the codec wants them".to_owned());
+        return Some("its records have no headers, and the codec needs them".to_owned());
     }
     if topic.id.is_empty() {
-        return Some("the cluster gives topics no identity".to_owned());
+        return Some("the cluster does not give topics an identity".to_owned());
     }
     if *isolation != manifest.isolation {
-        return Some("it was read with another isolation".to_owned());
+        return Some("it was written with another isolation level".to_owned());
     }
     if *now < manifest.as_of {
-        return Some("it was made later than now: a clock was set".to_owned());
+        return Some("it is from the future: a clock was set".to_owned());
     }
     let age = now.saturating_sub(manifest.as_of).max(manifest.max_away);
     let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
     if age >= *max_age {
         return Some(format!(
-            "it is {age:?} old, or once was, and the log keeps tombstones for {max_age:?} \
-             (delete.retention.ms): some may be missed"
+            "it is {age:?} old, or once was before it was continued, and the log keeps tombstones only for \
+             {max_age:?} (delete.retention.ms): some tombstones may be missing"
         ));
     }
     manifest.partitions.iter().find_map(|state| {
@@ -175,10 +176,11 @@ fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
         match range {
             None => Some(format!("the topic has no partition {partition}")),
             Some(range) if *position > range.end => {
-                Some(format!("partition {partition} ends at {}, and it was read up to {position}", range.end))
+                let end = range.end;
+                Some(format!("it reaches offset {position} of partition {partition}, which ends at {end}"))
             }
             Some(range) if *position < range.start => Some(format!(
-                "partition {partition} begins at {}, and it was read up to {position}",
+                "it reaches offset {position} of partition {partition}, which begins at {}",
                 range.start
             )),
             Some(_) => None,
@@ -186,36 +188,44 @@ fn unfit(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
     })
 }
 
-/// The place where the log goes on behind a checkpoint.
+/// Joins the records of a checkpoint and those of the log, for one partition: verifies that the log still
+/// has the last record of the checkpoint, and drops records that the checkpoint has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Overlap {
+    /// The last record of the checkpoint, until it was compared with the log's.
     last: Option<LastRecord>,
+    /// The offset after everything that the checkpoint covers.
     position: Offset,
 }
 
 impl Overlap {
-    /// The offset behind what the checkpoint has.
+    /// The offset after everything that the checkpoint covers.
     pub(crate) fn position(&self) -> Offset {
         self.position
     }
 
-    /// Whether there is nothing to be compared.
+    /// Whether nothing is left to compare: the checkpoint has no record of the partition, or its last record
+    /// was compared.
     pub(crate) fn is_known(&self) -> bool {
         self.last.is_none()
     }
 
-    /// What of a batch of the log is new. The first may begin with the record that the
-    /// checkpoint has last; if that is another one, the log is not the same.
+    /// Returns the records of a batch of the log that the checkpoint does not have. The first batch may begin
+    /// with the last record of the checkpoint. If the log has another record there, it was truncated since,
+    /// and this is an error.
     pub(crate) fn remove_from(&mut self, batch: RecordBatch) -> Result<RecordBatch, CheckpointError> {
         let last = self.last;
-        // Where the checkpoint saw no record, there is none, but in another log.
-        let between = |offset| last.is_some_and(|last| offset > last.offset && offset < self.position);
-        let other = (0..batch.len()).map(|index| batch.get(index).offset).find(|&offset| between(offset));
-        let other = other.or(last.filter(|last| !last.fits(&batch)).map(|last| last.offset));
-        if let Some(offset) = other {
+        // The same log has no records where the checkpoint read none.
+        let is_between = |offset| last.is_some_and(|last| offset > last.offset && offset < self.position);
+        let mut offsets = (0..batch.len()).map(|index| batch.get(index).offset);
+        let mismatch = offsets.find(|&offset| is_between(offset));
+        let mismatch =
+            mismatch.or(last.filter(|last| !last.is_consistent_with(&batch)).map(|last| last.offset));
+        if let Some(offset) = mismatch {
             let partition = batch.partition();
-            let reason =
-                format!("partition {partition} has another record at offset {offset}: it was truncated");
+            let reason = format!(
+                "the log has another record at offset {offset} of partition {partition}: it was truncated"
+            );
             return Err(CheckpointError::Unfit { reason });
         }
         if batch.next_offset().is_some_and(|next| next >= self.position) {

@@ -1,4 +1,5 @@
-//! The manifest: what belongs to a checkpoint. Replaced as a whole, with a checksum.
+//! The manifest of a checkpoint names everything that belongs to it. It has a checksum, and is replaced as
+//! a whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,58 +12,59 @@ use crate::checkpoint::CheckpointError;
 use crate::log::{Isolation, Offset, Partition, RecordBatch};
 use crate::private;
 
-/// Its name.
-pub(super) const FILE: &str = "checkpoint.json";
+/// The file name of the manifest.
+pub(super) const FILE_NAME: &str = "checkpoint.json";
 
-/// What is to become it.
-pub(super) const DRAFT: &str = "checkpoint.draft";
+/// The file name of a new manifest, before it is renamed.
+pub(super) const DRAFT_NAME: &str = "checkpoint.draft";
 
-/// The largest manifest: a hundred bytes for each segment, of which a terabyte has 32,768.
+/// The maximum size of a manifest. A checkpoint of one terabyte has 32,768 segments, of a hundred bytes each.
 const MAX_BYTES: usize = 64 << 20;
 
-/// The form of what is written here.
+/// The version of the format.
 const VERSION: u32 = 1;
 
+/// The content of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     version: u32,
     pub(super) topic: String,
     pub(super) topic_id: String,
-    /// As of when all records of the topic are in it: milliseconds since 1970.
+    /// The time as of which it has all records of the topic, in milliseconds since 1970.
     pub(super) as_of: i64,
-    /// The longest time, in milliseconds, after which that was said again.
+    /// The greatest age that the checkpoint had when a table continued it, in milliseconds.
     pub(super) max_away: i64,
     pub(super) headers: bool,
     pub(super) isolation: Isolation,
-    /// The next segment's number.
+    /// The number of the newest segment.
     pub(super) next: u64,
     pub(super) partitions: Vec<PartitionState>,
 }
 
-/// One partition's part.
+/// The part of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartitionState {
     pub(super) partition: Partition,
-    /// The offset behind everything that was read.
+    /// The offset after everything that was read.
     pub(super) position: Offset,
     pub(super) last: Option<LastRecord>,
-    /// What the last compaction left, in bytes.
+    /// The size after the last compaction, in bytes.
     pub(super) compacted: u64,
     /// In the order of their offsets.
     pub(super) segments: Vec<SegmentInfo>,
 }
 
 impl PartitionState {
-    /// What its segments take.
+    /// The size of its segments, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 }
 
-/// The last record that was read, to know it again: a log that was truncated and has grown
-/// again has another one in its place.
+/// Identifies the last record that was read. A log that was truncated and has grown again has another
+/// record at its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LastRecord {
@@ -71,20 +73,20 @@ pub(super) struct LastRecord {
     crc32c: u32,
 }
 
-/// One segment.
+/// A segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SegmentInfo {
     pub(super) file: String,
-    /// What belongs to it; more may be in the file.
+    /// The length in bytes. The file may be longer; the rest does not belong to the segment.
     pub(super) bytes: u64,
     pub(super) crc32c: u32,
     pub(super) records: u64,
 }
 
-/// The file's content.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
-struct Sealed<'a> {
+struct ManifestFile<'a> {
     crc32c: u32,
     #[serde(borrow)]
     checkpoint: &'a RawValue,
@@ -106,8 +108,8 @@ impl LastRecord {
         Self { offset: record.offset, timestamp: record.timestamp, crc32c }
     }
 
-    /// Whether the first record of a batch, if it is of the same offset, is the same.
-    pub(super) fn fits(&self, batch: &RecordBatch) -> bool {
+    /// Returns false if the batch begins with another record at the same offset.
+    pub(super) fn is_consistent_with(&self, batch: &RecordBatch) -> bool {
         batch.is_empty() || batch.get(0).offset != self.offset || Self::at(batch, 0) == *self
     }
 }
@@ -128,8 +130,8 @@ impl Manifest {
         }
     }
 
-    /// A partition's part, which is there from now on.
-    pub(super) fn partition(&mut self, number: Partition) -> &mut PartitionState {
+    /// Returns the part of a partition. Adds it if it does not exist.
+    pub(super) fn partition_mut(&mut self, number: Partition) -> &mut PartitionState {
         let index = match self.partitions.iter().position(|state| state.partition == number) {
             Some(index) => index,
             None => {
@@ -142,14 +144,14 @@ impl Manifest {
         &mut self.partitions[index]
     }
 
-    /// What its segments take.
+    /// The size of all segments, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.partitions.iter().map(PartitionState::bytes).sum()
     }
 
-    /// Reads it, and checks that it is what was written.
+    /// Reads the manifest in a folder, and verifies it.
     pub(super) fn read(folder: &Path) -> Result<Self, CheckpointError> {
-        let path = folder.join(FILE);
+        let path = folder.join(FILE_NAME);
         let text = match private::read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -160,40 +162,41 @@ impl Manifest {
         Self::parse(&text, &path)
     }
 
-    /// Checks that this is what was written to the file at a path.
+    /// Parses and verifies the content of the file at `path`.
     pub(super) fn parse(text: &[u8], path: &Path) -> Result<Self, CheckpointError> {
         let damaged = |error: serde_json::Error| CheckpointError::damaged(path, error.to_string());
-        let sealed: Sealed<'_> = serde_json::from_slice(text).map_err(damaged)?;
-        let inner = sealed.checkpoint.get();
-        if crc32c::crc32c(inner.as_bytes()) != sealed.crc32c {
-            return Err(CheckpointError::damaged(path, "its checksum is another"));
+        let file: ManifestFile<'_> = serde_json::from_slice(text).map_err(damaged)?;
+        let inner = file.checkpoint.get();
+        if crc32c::crc32c(inner.as_bytes()) != file.crc32c {
+            return Err(CheckpointError::damaged(path, "its checksum does not match"));
         }
         let manifest: Self = serde_json::from_str(inner).map_err(damaged)?;
         if manifest.version != VERSION {
-            let reason = format!("it has version {}, and {VERSION} is known", manifest.version);
+            let version = manifest.version;
+            let reason = format!("its format has version {version}, and only {VERSION} is supported");
             return Err(CheckpointError::Unfit { reason });
         }
         Ok(manifest)
     }
 
-    /// Puts it in the place of the one there is, when it is on the disk.
+    /// Writes the manifest to the disk, then replaces the old one.
     pub(super) fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
-        let (draft, place) = (folder.join(DRAFT), folder.join(FILE));
-        // OK because all of it are numbers and texts.
+        let (draft, path) = (folder.join(DRAFT_NAME), folder.join(FILE_NAME));
+        // OK because it consists of numbers and texts.
         let checkpoint = serde_json::value::to_raw_value(self).expect("serializes");
         let crc32c = crc32c::crc32c(checkpoint.get().as_bytes());
-        let sealed = Sealed { crc32c, checkpoint: &checkpoint };
-        // OK as above.
-        let text = serde_json::to_vec(&sealed).expect("serializes");
+        let file = ManifestFile { crc32c, checkpoint: &checkpoint };
+        // OK for the same reason.
+        let text = serde_json::to_vec(&file).expect("serializes");
         let written = private::create_options()
             .truncate(true)
             .open(&draft)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&draft, &place));
+            .and_then(|()| fs::rename(&draft, &path));
         written.map_err(|error| {
-            // It may not be there.
+            // OK to ignore: the draft may not exist.
             let _ = fs::remove_file(&draft);
-            CheckpointError::io("write", &place)(error)
+            CheckpointError::io("write", &path)(error)
         })?;
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(CheckpointError::io("sync", folder))

@@ -1,4 +1,4 @@
-//! Segments: files of record batches, written once, from begin to end.
+//! Segments: files of record batches, which are only appended to.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,16 +10,17 @@ use crate::log::batch::{self, BatchWriter, Frame, RawRecord};
 use crate::log::{Offset, Partition};
 use crate::private;
 
-/// A segment is closed when it reaches this: it is read as a whole.
+/// A segment is closed when it reaches this size, because readers hold a whole segment in memory.
 pub(super) const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A segment that was closed has a batch more, which is no larger than a record may be.
+/// The maximum size of a segment: the last batch may exceed [`SEGMENT_BYTES`] by the maximum size of a
+/// record.
 const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + (1 << 30);
 
-/// With so many digits a segment's name has its first offset.
+/// How many digits the first offset has in the file name of a segment.
 const BASE_DIGITS: usize = 20;
 
-/// A batch of the compacted is closed at this size.
+/// A compacted batch is closed when it reaches this size.
 const BATCH_BYTES: usize = 128 * 1024;
 
 /// A segment that is being written.
@@ -31,7 +32,7 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// A new one, whose records begin with this offset.
+    /// Creates a segment whose first record has the offset `base`.
     pub(super) fn create(
         folder: &Path,
         partition: Partition,
@@ -45,10 +46,10 @@ impl SegmentWriter {
         Ok(Self { file: opened.map_err(CheckpointError::io("create", &path))?, path, info })
     }
 
-    /// The last one, to be gone on with.
+    /// Opens an existing segment to append to it.
     pub(super) fn reopen(folder: &Path, info: &SegmentInfo) -> Result<Self, CheckpointError> {
         let path = folder.join(&info.file);
-        // What does not belong to it goes.
+        // The bytes after its end do not belong to the segment.
         let opened = private::create_options().create(false).open(&path).and_then(|mut file| {
             file.set_len(info.bytes)?;
             file.seek(SeekFrom::End(0)).map(|_| file)
@@ -76,9 +77,9 @@ impl SegmentWriter {
     }
 }
 
-/// Writes records into as many segments as they take.
+/// Writes records, and begins another segment whenever one is full.
 #[derive(Debug)]
-pub(super) struct Segments<'a> {
+pub(super) struct RollingWriter<'a> {
     folder: &'a Path,
     partition: Partition,
     number: u64,
@@ -87,13 +88,13 @@ pub(super) struct Segments<'a> {
     done: Vec<SegmentInfo>,
 }
 
-impl<'a> Segments<'a> {
+impl<'a> RollingWriter<'a> {
     pub(super) fn new(folder: &'a Path, partition: Partition, number: u64) -> Self {
         Self { folder, partition, number, batch: None, open: None, done: Vec::new() }
     }
 
     pub(super) fn push(&mut self, record: &RawRecord<'_>) -> Result<(), CheckpointError> {
-        if self.batch.as_ref().is_some_and(|batch| !batch.reaches(record.offset)) {
+        if self.batch.as_ref().is_some_and(|batch| !batch.is_in_reach(record.offset)) {
             self.flush()?;
         }
         let batch = self.batch.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
@@ -120,7 +121,7 @@ impl<'a> Segments<'a> {
         Ok(())
     }
 
-    /// The segments, on the disk.
+    /// Returns the segments after they were written to the disk.
     pub(super) fn finish(mut self) -> Result<Vec<SegmentInfo>, CheckpointError> {
         self.flush()?;
         if let Some(open) = self.open {
@@ -131,29 +132,33 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// The bytes of a segment, if they are those that were written.
-pub(super) fn verified(folder: &Path, info: &SegmentInfo) -> Result<Vec<u8>, CheckpointError> {
+/// Reads the bytes of a segment, and verifies length and checksum.
+pub(super) fn read_verified(folder: &Path, info: &SegmentInfo) -> Result<Vec<u8>, CheckpointError> {
     let path = folder.join(&info.file);
     if Path::new(&info.file).file_name().is_none_or(|name| name != info.file.as_str()) {
-        return Err(CheckpointError::damaged(&path, "it lies elsewhere"));
+        return Err(CheckpointError::damaged(&path, "the manifest names a file outside the folder"));
     }
     let file = private::open(&path).map_err(CheckpointError::io("open", &path))?;
     if info.bytes > MAX_SEGMENT_BYTES {
-        return Err(CheckpointError::damaged(&path, format!("{} bytes are too many", info.bytes)));
+        return Err(CheckpointError::damaged(
+            &path,
+            format!("a length of {} bytes is too large", info.bytes),
+        ));
     }
     let mut bytes =
         Vec::with_capacity(usize::try_from(info.bytes).unwrap_or(0).min(2 * SEGMENT_BYTES as usize));
     file.take(info.bytes).read_to_end(&mut bytes).map_err(CheckpointError::io("read", &path))?;
     if bytes.len() as u64 != info.bytes {
-        return Err(CheckpointError::damaged(&path, format!("{} bytes of {}", bytes.len(), info.bytes)));
+        let reason = format!("it has only {} of {} bytes", bytes.len(), info.bytes);
+        return Err(CheckpointError::damaged(&path, reason));
     }
     if crc32c::crc32c(&bytes) != info.crc32c {
-        return Err(CheckpointError::damaged(&path, "its checksum is another"));
+        return Err(CheckpointError::damaged(&path, "its checksum does not match"));
     }
     Ok(bytes)
 }
 
-/// The batches in the bytes of a segment.
+/// Returns the batches in the bytes of a segment.
 pub(super) fn batches<'a>(
     path: &'a Path,
     bytes: &'a [u8],
@@ -161,33 +166,33 @@ pub(super) fn batches<'a>(
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let base = batch::base_offset(rest)?;
-        Some(match batch::frame(rest, base) {
+        Some(match batch::parse_frame(rest, base) {
             Frame::Whole { len, .. } => {
-                let (batch, behind) = rest.split_at(len);
-                rest = behind;
+                let (batch, after) = rest.split_at(len);
+                rest = after;
                 Ok(batch)
             }
-            // What has its checksum was written like this.
+            // The checksum matches, so this was written.
             Frame::Partial { .. } | Frame::Bad(_) => {
                 rest = &[];
-                Err(CheckpointError::damaged(path, "it holds what is no batch"))
+                Err(CheckpointError::damaged(path, "it contains a malformed batch"))
             }
         })
     })
 }
 
-/// The segments in a folder, whether they belong to a checkpoint or not.
-pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+/// Returns the paths of all segments in a folder, also of those that the manifest does not name.
+pub(super) fn list_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(CheckpointError::io("list", folder)(error)),
     };
-    // Others may write logs that are named with numbers.
+    // Other programs may write log files whose names consist of numbers.
     let is_segment = |name: &str| {
         let parts: Vec<&str> = name.strip_suffix(".log").unwrap_or_default().split('-').collect();
         matches!(&*parts, [_, base, _] if base.len() == BASE_DIGITS)
-            && parts.iter().all(|part| part.bytes().all(|it| it.is_ascii_digit()) && !part.is_empty())
+            && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit()) && !part.is_empty())
     };
     let paths = entries.filter_map(|entry| {
         let entry = entry.ok()?;
@@ -202,13 +207,13 @@ mod tests {
     use crate::log::{Headers, RecordBatch};
 
     #[test]
-    fn offsets_may_be_farther_apart_than_a_batch_reaches() {
+    fn offsets_may_be_farther_apart_than_a_batch_can_span() {
         let folder = tempfile::TempDir::new().unwrap();
         let far = i64::from(i32::MAX);
         let offsets = [5, 6, far + 5, far + 6, 3 * far, 3 * far + 1];
         let mut read = RecordBatch::new(0);
         offsets.iter().for_each(|&offset| read.push(offset, 7, Some(b"k"), Some(b"v"), Vec::new()));
-        let mut segments = Segments::new(folder.path(), 0, 1);
+        let mut writer = RollingWriter::new(folder.path(), 0, 1);
         let whole: Vec<u8> = offsets
             .iter()
             .flat_map(|&offset| {
@@ -219,16 +224,16 @@ mod tests {
             .collect();
         for batch in batches(Path::new("none"), &whole) {
             for record in batch::records(batch.unwrap()) {
-                segments.push(&record.unwrap()).unwrap();
+                writer.push(&record.unwrap()).unwrap();
             }
         }
-        let infos = segments.finish().unwrap();
-        let mut back = RecordBatch::new(0);
-        let bytes = verified(folder.path(), &infos[0]).unwrap();
+        let infos = writer.finish().unwrap();
+        let mut copied = RecordBatch::new(0);
+        let bytes = read_verified(folder.path(), &infos[0]).unwrap();
         for batch in batches(folder.path(), &bytes) {
-            batch::read_into(batch.unwrap(), 0, Headers::Unwanted, &mut back).unwrap();
+            batch::read_into(batch.unwrap(), 0, Headers::Unwanted, &mut copied).unwrap();
         }
         assert_eq!((infos.len(), infos[0].records), (1, 6));
-        assert_eq!((0..6).map(|index| back.get(index).offset).collect::<Vec<_>>(), offsets);
+        assert_eq!((0..6).map(|index| copied.get(index).offset).collect::<Vec<_>>(), offsets);
     }
 }

@@ -1,5 +1,5 @@
-//! Keeping a checkpoint: a thread of its own appends what streams past, and replaces the
-//! manifest now and then.
+//! Writes a checkpoint: a thread of its own appends the records that the table applies, and regularly
+//! replaces the manifest.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -12,79 +12,82 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
-use crate::checkpoint::compact::{Compacted, Compaction};
+use crate::checkpoint::compact::{Compaction, CompactionResult};
 use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
-use crate::checkpoint::segment::{SegmentWriter, files};
+use crate::checkpoint::segment::{SegmentWriter, list_files};
 use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, clear};
 use crate::log::batch::BatchWriter;
 use crate::log::{Headers, Isolation, Offset, OffsetRange, Partition, RecordBatch, TopicDescription};
 use crate::sync::lock;
 
-/// How many KiB wait for the disk.
+/// How many KiB of records may wait for the disk.
 const QUEUE_KIB: u32 = 32 * 1024;
 
-/// How long a table waits for the disk before it gives its checkpoint up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a table waits for the disk before it gives up its checkpoint.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long whoever waits for the end of it waits for a compaction, and then for the rest.
-const ENDING: Duration = Duration::from_secs(10);
+/// How long [`CheckpointWriter::finish`] waits before it cancels a running compaction, and then once more.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the manifest is replaced, if there is something new.
-const EVERY: Duration = Duration::from_secs(10);
+/// How often the manifest is replaced, if anything has changed.
+const WRITE_MANIFEST_EVERY: Duration = Duration::from_secs(10);
 
-/// How often to look whether a compaction is done.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often to check whether a compaction is done.
+const CHECK_COMPACTION_EVERY: Duration = Duration::from_millis(20);
 
-/// Segments are compacted when they have grown to twice what the last compaction left, and
-/// this.
-const GROWTH: u64 = 16 * 1024 * 1024;
+/// A partition is compacted when its segments exceed twice their size after the last compaction by this many
+/// bytes.
+const COMPACTION_THRESHOLD: u64 = 16 * 1024 * 1024;
 
-/// Something that was applied.
+/// Something that the table applies, and that the checkpoint records.
 #[derive(Debug)]
 pub(crate) enum CheckpointRecord {
     /// Records of the log, and the offsets of those that were rejected.
     Records(Arc<RecordBatch>, Vec<Offset>),
-    /// Records that are in the checkpoint already: only what was rejected is news.
+    /// The offsets of rejected records that are in the checkpoint already.
     Rejected(Partition, Vec<Offset>),
-    /// Everything of a partition below this offset.
+    /// All records of a partition below this offset were applied.
     Position(Partition, Offset),
-    /// The log has lost what a partition held below this offset.
+    /// The log no longer holds the records of a partition below this offset.
     Start(Partition, Offset),
 }
 
-/// What the thread is told.
+/// A message to the writing thread.
 #[derive(Debug)]
 enum Message {
-    /// Dropped, what was kept gives its room to others.
+    /// Something to append. Dropping the permit afterwards frees its space in the queue.
     Record(CheckpointRecord, OwnedSemaphorePermit),
-    /// Everything of before this time is in it, as was known at that one: milliseconds since
-    /// 1970.
-    Complete(i64, i64),
-    /// Come to an end, and drop this then.
+    /// The checkpoint has all records of the topic as of a time. Both times are in milliseconds since 1970.
+    Complete { as_of: i64, now: i64 },
+    /// Asks the thread to write the manifest and to end; it drops the sender last.
     Finish(oneshot::Sender<()>),
 }
 
-/// What has become of a checkpoint, for people.
+/// The state of a checkpoint, as users see it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CheckpointWriterState {
+    /// The size on the disk.
     pub(crate) bytes: u64,
+    /// The time as of which the checkpoint on the disk is complete; `None` if there is none yet.
     pub(crate) as_of: Option<i64>,
+    /// Why it is no longer written.
     pub(crate) failed: Option<CheckpointError>,
 }
 
-/// The way to the thread that keeps a checkpoint.
+/// A handle to the thread that writes a checkpoint.
 #[derive(Debug)]
 pub(crate) struct CheckpointWriter {
     messages: Sender<Message>,
-    room: Arc<Semaphore>,
+    /// One permit for each KiB that fits into the queue.
+    queue_permits: Arc<Semaphore>,
     state: Arc<Mutex<CheckpointWriterState>>,
     /// Set when nobody waits for a compaction any more.
-    stopped: Arc<AtomicBool>,
+    is_cancelled: Arc<AtomicBool>,
 }
 
 impl CheckpointWriter {
-    /// Begins to keep what comes: behind what was loaded, or, if nothing was, from the first
-    /// record on. `ranges` says where the topic begins now.
+    /// Starts the thread. It continues the checkpoint that was loaded or, without one, begins another with
+    /// the first record. `ranges` are the offsets at which the partitions begin and end now.
     pub(crate) fn start(
         checkpoint: Arc<Checkpoint>,
         topic: &TopicDescription,
@@ -96,7 +99,7 @@ impl CheckpointWriter {
         let manifest = match loaded {
             Some(loaded) => {
                 let mut manifest = (*loaded.manifest).clone();
-                // What comes now has none, if nobody wants them.
+                // New records have no headers unless the codec needs them.
                 manifest.headers &= headers == Headers::Wanted;
                 manifest
             }
@@ -109,221 +112,226 @@ impl CheckpointWriter {
         let as_of = loaded.map(|loaded| loaded.manifest.as_of);
         let bytes = manifest.bytes();
         let state = Arc::new(Mutex::new(CheckpointWriterState { bytes, as_of, failed: None }));
-        let stopped = Arc::new(AtomicBool::new(false));
-        // Each start would leave a small one. What is wrong with it shows when it is read.
-        let last = |state: &PartitionState| {
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        // Continues the last segments; otherwise each start would leave small ones. One that cannot be opened
+        // stays as it is: reading it reports the error.
+        let reopen = |state: &PartitionState| {
             let segment = SegmentWriter::reopen(&checkpoint.folder, state.segments.last()?).ok()?;
             (!segment.is_full()).then_some((state.partition, segment))
         };
-        let open = manifest.partitions.iter().filter_map(last).collect();
-        let keeping = Keeping {
+        let open_segments = manifest.partitions.iter().filter_map(reopen).collect();
+        let thread = WriterThread {
             folder: checkpoint.folder.clone(),
             checkpoint,
             is_complete: loaded.is_some(),
             manifest,
-            open,
+            open_segments,
             starts: ranges.iter().map(|range| (range.partition, range.start)).collect(),
             rejected: HashMap::new(),
             may_compact: false,
-            compacting: None,
-            stopped: stopped.clone(),
-            dirty: false,
+            compaction: None,
+            is_cancelled: is_cancelled.clone(),
+            is_dirty: false,
             state: state.clone(),
         };
-        keeping.remove_strangers()?;
-        let folder = keeping.folder.clone();
-        crate::thread::spawn("ktables-checkpoint", move || keeping.run(&received))
+        thread.remove_unnamed_segments()?;
+        let folder = thread.folder.clone();
+        crate::thread::spawn("ktables-checkpoint", move || thread.run(&received))
             .map_err(CheckpointError::io("start a thread for", &folder))?;
-        Ok(Self { messages, room: Arc::new(Semaphore::new(QUEUE_KIB as usize)), state, stopped })
+        let queue_permits = Arc::new(Semaphore::new(QUEUE_KIB as usize));
+        Ok(Self { messages, queue_permits, state, is_cancelled })
     }
 
     pub(crate) fn state(&self) -> CheckpointWriterState {
         lock(&self.state).clone()
     }
 
-    /// Keeps what is about to be applied. Fails if the disk does not take it; the checkpoint
-    /// stays as it was then.
-    pub(crate) async fn append(&self, kept: CheckpointRecord) -> Result<(), CheckpointError> {
-        let bytes = match &kept {
+    /// Appends something that is about to be applied. Fails if writing has failed or the disk is too slow;
+    /// then the checkpoint on the disk stays as it was.
+    pub(crate) async fn append(&self, record: CheckpointRecord) -> Result<(), CheckpointError> {
+        let bytes = match &record {
             CheckpointRecord::Records(batch, _) => batch.byte_len(),
             CheckpointRecord::Rejected(..) | CheckpointRecord::Position(..) | CheckpointRecord::Start(..) => {
                 0
             }
         };
         let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
-        match timeout(PATIENCE, self.room.clone().acquire_many_owned(kib)).await {
-            Ok(Ok(room)) => self.send(Message::Record(kept, room)),
+        match timeout(APPEND_TIMEOUT, self.queue_permits.clone().acquire_many_owned(kib)).await {
+            Ok(Ok(permits)) => self.send(Message::Record(record, permits)),
             _ => Err(CheckpointError::Slow),
         }
     }
 
-    /// All records of before this time are applied, as is known now.
+    /// Reports that, by the time `now`, the table had applied everything that the topic held at `as_of`.
     pub(crate) fn complete(&self, as_of: i64, now: i64) -> Result<(), CheckpointError> {
-        self.send(Message::Complete(as_of, now))
+        self.send(Message::Complete { as_of, now })
     }
 
-    /// Waits until everything is on the disk, and the folder free; false if that takes too
+    /// Waits until everything is on the disk and the folder is unlocked. Returns false if that takes too
     /// long.
     pub(crate) async fn finish(&self) -> bool {
         let (done, mut finished) = oneshot::channel();
-        // An error means that it has come to its end, here and below.
-        if self.send(Message::Finish(done)).is_err() || timeout(ENDING, &mut finished).await.is_ok() {
+        // An error means that the thread has ended, here and below.
+        if self.send(Message::Finish(done)).is_err() || timeout(FINISH_TIMEOUT, &mut finished).await.is_ok() {
             return true;
         }
-        self.stopped.store(true, Ordering::Relaxed);
-        timeout(ENDING, finished).await.is_ok()
+        self.is_cancelled.store(true, Ordering::Relaxed);
+        timeout(FINISH_TIMEOUT, finished).await.is_ok()
     }
 
     fn send(&self, message: Message) -> Result<(), CheckpointError> {
-        let gone = |_| self.state().failed.unwrap_or(CheckpointError::Slow);
-        self.messages.send(message).map_err(gone)
+        let reason = |_| self.state().failed.unwrap_or(CheckpointError::Slow);
+        self.messages.send(message).map_err(reason)
     }
 }
 
-/// What the thread has.
+/// The state of the writing thread.
 #[derive(Debug)]
-struct Keeping {
+struct WriterThread {
     folder: PathBuf,
-    /// Nobody else may use the folder.
+    /// Holds the lock of the folder.
     checkpoint: Arc<Checkpoint>,
     manifest: Manifest,
-    /// The last segment of a partition, if it may be appended to.
-    open: HashMap<Partition, SegmentWriter>,
-    /// Where the log begins.
+    /// The last segment of each partition, if it may be appended to.
+    open_segments: HashMap<Partition, SegmentWriter>,
+    /// The offset at which the log begins, by partition.
     starts: HashMap<Partition, Offset>,
+    /// The offsets of rejected records in the checkpoint, by partition.
     rejected: HashMap<Partition, HashSet<Offset>>,
-    /// Before the table is complete, segments may still be read, and it is not known what
-    /// was rejected of them.
+    /// Whether the table is complete. Before that, segments may still be read, and it is unknown which of
+    /// their records are rejected.
     may_compact: bool,
-    compacting: Option<Compacting>,
-    stopped: Arc<AtomicBool>,
-    /// Before the first table was complete, there is no manifest.
+    compaction: Option<RunningCompaction>,
+    is_cancelled: Arc<AtomicBool>,
+    /// Whether a table was complete with this checkpoint once. Before that, no manifest is written.
     is_complete: bool,
-    dirty: bool,
+    /// Whether anything has changed since the manifest was written.
+    is_dirty: bool,
     state: Arc<Mutex<CheckpointWriterState>>,
 }
 
-/// A compaction under way.
+/// A compaction that is running.
 #[derive(Debug)]
-struct Compacting {
+struct RunningCompaction {
     partition: Partition,
     /// How many segments it reads.
     count: usize,
-    /// The offset behind them.
+    /// The offset after them.
     next: Offset,
-    thread: JoinHandle<Result<Option<Compacted>, CheckpointError>>,
+    thread: JoinHandle<Result<Option<CompactionResult>, CheckpointError>>,
 }
 
-impl Keeping {
+impl WriterThread {
     fn run(mut self, messages: &Receiver<Message>) {
-        let mut finishing = None;
-        if let Err(error) = self.follow(messages, &mut finishing) {
-            tracing::warn!(topic = self.manifest.topic, "the checkpoint is not kept any more: {error}");
+        let mut done = None;
+        if let Err(error) = self.process_messages(messages, &mut done) {
+            tracing::warn!(topic = self.manifest.topic, "the checkpoint is no longer written: {error}");
             lock(&self.state).failed = Some(error);
-            self.stopped.store(true, Ordering::Relaxed);
-            if let Some(compacting) = self.compacting.take() {
-                // What it has written nobody will know.
-                let _ = compacting.thread.join();
+            self.is_cancelled.store(true, Ordering::Relaxed);
+            if let Some(compaction) = self.compaction.take() {
+                // OK to ignore: no manifest will name the segments that it has written.
+                let _ = compaction.thread.join();
             }
         }
-        // Whoever waits for the end may open the folder then.
+        // In this order: a caller of `finish` may open the folder as soon as `done` is dropped.
         drop(self);
-        drop(finishing);
+        drop(done);
     }
 
-    fn follow(
+    fn process_messages(
         &mut self,
         messages: &Receiver<Message>,
-        finishing: &mut Option<oneshot::Sender<()>>,
+        done: &mut Option<oneshot::Sender<()>>,
     ) -> Result<(), CheckpointError> {
         let mut written = Instant::now();
-        while finishing.is_none() {
-            let left = EVERY.saturating_sub(written.elapsed());
-            match messages.recv_timeout(if self.compacting.is_some() { LOOK } else { left }) {
-                Ok(Message::Record(kept, _room)) => self.take(kept)?,
-                Ok(Message::Complete(as_of, now)) => {
+        while done.is_none() {
+            let left = WRITE_MANIFEST_EVERY.saturating_sub(written.elapsed());
+            let wait = if self.compaction.is_some() { CHECK_COMPACTION_EVERY } else { left };
+            match messages.recv_timeout(wait) {
+                Ok(Message::Record(record, _permits)) => self.apply(record)?,
+                Ok(Message::Complete { as_of, now }) => {
                     if self.is_complete {
-                        let away = now.saturating_sub(self.manifest.as_of);
-                        self.manifest.max_away = away.max(self.manifest.max_away);
+                        let age = now.saturating_sub(self.manifest.as_of);
+                        self.manifest.max_away = age.max(self.manifest.max_away);
                     }
                     self.manifest.as_of = as_of;
-                    (self.is_complete, self.may_compact, self.dirty) = (true, true, true);
-                    self.write()?;
-                    self.compact_one();
+                    (self.is_complete, self.may_compact, self.is_dirty) = (true, true, true);
+                    self.write_manifest()?;
+                    self.start_compaction();
                 }
-                Ok(Message::Finish(done)) => *finishing = Some(done),
+                Ok(Message::Finish(sender)) => *done = Some(sender),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.compacting.as_ref().is_some_and(|compacting| compacting.thread.is_finished()) {
-                self.replace()?;
-                self.compact_one();
+            if self.compaction.as_ref().is_some_and(|compaction| compaction.thread.is_finished()) {
+                self.finish_compaction()?;
+                self.start_compaction();
             }
-            if written.elapsed() >= EVERY {
-                self.write()?;
-                self.compact_one();
+            if written.elapsed() >= WRITE_MANIFEST_EVERY {
+                self.write_manifest()?;
+                self.start_compaction();
                 written = Instant::now();
             }
         }
-        self.replace()?;
-        self.write()
+        self.finish_compaction()?;
+        self.write_manifest()
     }
 
-    fn take(&mut self, kept: CheckpointRecord) -> Result<(), CheckpointError> {
-        match kept {
+    fn apply(&mut self, record: CheckpointRecord) -> Result<(), CheckpointError> {
+        match record {
             CheckpointRecord::Records(batch, rejected) => {
-                self.append(&batch)?;
+                self.append_records(&batch)?;
                 self.rejected.entry(batch.partition()).or_default().extend(rejected);
             }
             CheckpointRecord::Rejected(partition, offsets) => {
                 self.rejected.entry(partition).or_default().extend(offsets);
             }
             CheckpointRecord::Position(partition, offset) => {
-                let state = self.manifest.partition(partition);
+                let state = self.manifest.partition_mut(partition);
                 state.position = offset.max(state.position);
-                self.dirty = true;
+                self.is_dirty = true;
             }
             CheckpointRecord::Start(partition, offset) => drop(self.starts.insert(partition, offset)),
         }
         Ok(())
     }
 
-    fn append(&mut self, batch: &RecordBatch) -> Result<(), CheckpointError> {
+    fn append_records(&mut self, batch: &RecordBatch) -> Result<(), CheckpointError> {
         let (Some(next), partition) = (batch.next_offset(), batch.partition()) else { return Ok(()) };
-        let mut written: Option<BatchWriter> = None;
+        let mut writer: Option<BatchWriter> = None;
         for index in 0..batch.len() {
             let record = batch.get(index);
-            if written.as_ref().is_some_and(|written| !written.reaches(record.offset))
-                && let Some(written) = written.take()
+            if writer.as_ref().is_some_and(|writer| !writer.is_in_reach(record.offset))
+                && let Some(writer) = writer.take()
             {
-                self.append_written(partition, written)?;
+                self.append_batch(partition, writer)?;
             }
-            let written = written.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
-            written.push(record.offset, record.timestamp, record.key, record.value, record.headers);
+            let writer = writer.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
+            writer.push(record.offset, record.timestamp, record.key, record.value, record.headers);
         }
-        if let Some(written) = written {
-            self.append_written(partition, written)?;
+        if let Some(writer) = writer {
+            self.append_batch(partition, writer)?;
         }
-        let state = self.manifest.partition(partition);
+        let state = self.manifest.partition_mut(partition);
         (state.position, state.last) = (next.max(state.position), LastRecord::of(batch));
         Ok(())
     }
 
-    fn append_written(&mut self, partition: Partition, batch: BatchWriter) -> Result<(), CheckpointError> {
-        if !self.open.contains_key(&partition) {
+    fn append_batch(&mut self, partition: Partition, batch: BatchWriter) -> Result<(), CheckpointError> {
+        if !self.open_segments.contains_key(&partition) {
             let number = self.next_number();
             let segment = SegmentWriter::create(&self.folder, partition, batch.base(), number)?;
-            self.manifest.partition(partition).segments.push(segment.info.clone());
-            self.open.insert(partition, segment);
+            self.manifest.partition_mut(partition).segments.push(segment.info.clone());
+            self.open_segments.insert(partition, segment);
         }
-        // OK because it was put there.
-        let segment = self.open.get_mut(&partition).expect("an open segment");
+        // OK because it was inserted above if it did not exist.
+        let segment = self.open_segments.get_mut(&partition).expect("an open segment");
         segment.append(batch)?;
         let (info, is_full) = (segment.info.clone(), segment.is_full());
-        // OK as above.
-        *self.manifest.partition(partition).segments.last_mut().expect("an open segment") = info;
-        self.dirty = true;
-        if is_full && let Some(full) = self.open.remove(&partition) {
+        // OK because each open segment is the last one in the manifest.
+        *self.manifest.partition_mut(partition).segments.last_mut().expect("an open segment") = info;
+        self.is_dirty = true;
+        if is_full && let Some(full) = self.open_segments.remove(&partition) {
             full.sync()?;
         }
         Ok(())
@@ -334,33 +342,34 @@ impl Keeping {
         self.manifest.next
     }
 
-    /// Makes what there is the checkpoint, if it is complete.
-    fn write(&mut self) -> Result<(), CheckpointError> {
-        if !self.is_complete || !self.dirty {
+    /// Writes all segments to the disk, then the manifest, if the checkpoint is complete and has changed.
+    fn write_manifest(&mut self) -> Result<(), CheckpointError> {
+        if !self.is_complete || !self.is_dirty {
             return Ok(());
         }
         self.checkpoint.check_lock()?;
-        self.open.values().try_for_each(SegmentWriter::sync)?;
+        self.open_segments.values().try_for_each(SegmentWriter::sync)?;
         self.manifest.write(&self.folder)?;
-        self.dirty = false;
+        self.is_dirty = false;
         let mut state = lock(&self.state);
         (state.as_of, state.bytes) = (Some(self.manifest.as_of), self.manifest.bytes());
         Ok(())
     }
 
-    /// Begins to compact a partition that has grown, on a thread of its own.
-    fn compact_one(&mut self) {
-        if self.compacting.is_some() || !self.may_compact {
+    /// Starts to compact a partition that has grown enough, on a thread of its own. Only one compaction runs
+    /// at a time.
+    fn start_compaction(&mut self) {
+        if self.compaction.is_some() || !self.may_compact {
             return;
         }
-        let has_grown = |state: &&PartitionState| state.bytes() > 2 * state.compacted + GROWTH;
+        let has_grown = |state: &&PartitionState| state.bytes() > 2 * state.compacted + COMPACTION_THRESHOLD;
         let Some(state) = self.manifest.partitions.iter().find(has_grown) else { return };
         let (partition, segments, next) = (state.partition, state.segments.clone(), state.position);
-        // What comes from now on goes into another segment.
-        if let Some(open) = self.open.remove(&partition)
-            && let Err(error) = open.sync()
+        // Records that come from now on go into another segment.
+        if let Some(segment) = self.open_segments.remove(&partition)
+            && let Err(error) = segment.sync()
         {
-            return tracing::warn!("the checkpoint is not compacted: {error}");
+            return tracing::warn!("could not compact the checkpoint: {error}");
         }
         let count = segments.len();
         let compaction = Compaction {
@@ -370,53 +379,52 @@ impl Keeping {
             rejected: self.rejected.get(&partition).cloned().unwrap_or_default(),
             start: self.starts.get(&partition).copied().unwrap_or(0),
             number: self.next_number(),
-            stopped: self.stopped.clone(),
+            is_cancelled: self.is_cancelled.clone(),
         };
-        let work = move || compaction.run();
-        match crate::thread::spawn("ktables-compact", work) {
-            Ok(thread) => self.compacting = Some(Compacting { partition, count, next, thread }),
-            Err(error) => tracing::warn!("no thread to compact a checkpoint: {error}"),
+        match crate::thread::spawn("ktables-compact", move || compaction.run()) {
+            Ok(thread) => self.compaction = Some(RunningCompaction { partition, count, next, thread }),
+            Err(error) => tracing::warn!("could not start a thread to compact the checkpoint: {error}"),
         }
     }
 
-    /// Puts what a compaction has written in the place of what it has read; waits for it. One
-    /// that fails leaves everything as it is.
-    fn replace(&mut self) -> Result<(), CheckpointError> {
-        let Some(Compacting { partition, count, next, thread }) = self.compacting.take() else {
+    /// Waits for the running compaction, and replaces the segments that it read by those that it wrote. If
+    /// it failed, all segments stay.
+    fn finish_compaction(&mut self) -> Result<(), CheckpointError> {
+        let Some(RunningCompaction { partition, count, next, thread }) = self.compaction.take() else {
             return Ok(());
         };
-        let state = self.manifest.partition(partition);
-        let Compacted { segments, rejected } = match thread.join() {
-            Ok(Ok(Some(compacted))) => compacted,
-            Ok(Ok(None)) => return self.remove_strangers(),
+        let state = self.manifest.partition_mut(partition);
+        let CompactionResult { segments, rejected } = match thread.join() {
+            Ok(Ok(Some(result))) => result,
+            Ok(Ok(None)) => return self.remove_unnamed_segments(),
             failed => {
-                let why = match failed {
+                let reason = match failed {
                     Ok(Err(error)) => error.to_string(),
-                    _ => "the thread panicked".to_owned(),
+                    _ => "its thread panicked".to_owned(),
                 };
-                tracing::warn!(topic = self.manifest.topic, "the checkpoint is not compacted: {why}");
-                // It is tried again when there is as much more.
-                let state = self.manifest.partition(partition);
+                tracing::warn!(topic = self.manifest.topic, "could not compact the checkpoint: {reason}");
+                // The next attempt is due when the partition has grown as after a compaction.
+                let state = self.manifest.partition_mut(partition);
                 state.compacted = state.bytes();
-                return self.remove_strangers();
+                return self.remove_unnamed_segments();
             }
         };
         state.compacted = segments.iter().map(|segment| segment.bytes).sum();
         state.segments.splice(..count, segments);
-        // Of those that are gone, nobody will ask.
+        // Forgets the rejected records that the compaction dropped.
         let known = self.rejected.entry(partition).or_default();
         known.retain(|offset| *offset >= next || rejected.contains(offset));
-        self.dirty = true;
-        self.write()?;
-        self.remove_strangers()
+        self.is_dirty = true;
+        self.write_manifest()?;
+        self.remove_unnamed_segments()
     }
 
-    /// Removes the segments that the manifest does not name: what a compaction has replaced,
-    /// and what a process left that was killed.
-    fn remove_strangers(&self) -> Result<(), CheckpointError> {
+    /// Removes the segments that the manifest does not name: those that a compaction replaced, and those
+    /// that a killed process left.
+    fn remove_unnamed_segments(&self) -> Result<(), CheckpointError> {
         let segments = self.manifest.partitions.iter().flat_map(|state| &state.segments);
         let known: HashSet<&str> = segments.map(|segment| &*segment.file).collect();
-        for path in files(&self.folder)? {
+        for path in list_files(&self.folder)? {
             let name = path.file_name().and_then(|name| name.to_str());
             if name.is_none_or(|name| !known.contains(name)) {
                 std::fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;

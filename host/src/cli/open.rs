@@ -11,7 +11,7 @@ use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{
     Bytes, CheckedCodecs, CodecFailure, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec,
 };
-use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic, within};
+use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic, with_timeout};
 use crate::set_process_limit;
 use crate::table::{OnReject, Table};
 use crate::wasm::{Component, Engine, LoadOptions};
@@ -157,7 +157,7 @@ impl Opened {
         wait: Option<WaitArgs>,
     ) -> Result<Writer, CliError> {
         let verify = verify.unwrap_or(self.verify);
-        let writer = within(&*self.log, &self.topic, self.catchup_timeout, async {
+        let writer = with_timeout(&*self.log, &self.topic, self.catchup_timeout, async {
             if let Some(how) = &self.ensure {
                 ensure_topic(&*self.log, &self.topic, how).await?;
             }

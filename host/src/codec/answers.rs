@@ -1,4 +1,4 @@
-//! What a codec answers for a batch of items, each of which becomes text or bytes.
+//! The answers of a codec for a batch of items: each item becomes text or bytes, or is rejected.
 
 use std::borrow::Cow;
 use std::iter::Peekable;
@@ -8,31 +8,32 @@ use std::sync::Arc;
 use crate::codec::{ComponentId, RejectKind, RejectReason};
 use crate::packed::Packed;
 
-/// As many items as were asked for, packed, and which of them are rejected. Items that
-/// are answered with themselves are lent, not copied.
+/// The answers of a codec for a batch, packed: one for each item that was passed in. Input that a codec
+/// returns unchanged is borrowed, not copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackedAnswers<'a> {
     items: Cow<'a, Packed>,
-    /// By ascending index. What stands in the item's place means nothing.
+    /// The rejected items, by ascending index. Their entries in `items` have no meaning.
     rejected: Vec<(usize, RejectReason)>,
-    /// Every item that is not rejected is a JSON text on one line.
+    /// Whether every item that is not rejected is known to be JSON text on one line.
     is_json: bool,
 }
 
 impl<'a> PackedAnswers<'a> {
-    /// No answers yet.
+    /// Creates an empty list of answers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An answer for each item: itself.
+    /// Answers each item with the item itself.
     #[must_use]
     pub fn unchanged(items: &'a Packed) -> Self {
         Self { items: Cow::Borrowed(items), ..Self::default() }
     }
 
-    /// Items that were accepted, and those that were rejected, by ascending index.
+    /// Combines the answers for all items with the rejected ones among them, by ascending index. A rejected
+    /// item also needs an entry in `items`, which is ignored.
     #[must_use]
     pub fn from_parts(items: Packed, rejected: Vec<(usize, RejectReason)>) -> Self {
         Self { items: Cow::Owned(items), rejected, is_json: false }
@@ -43,15 +44,15 @@ impl<'a> PackedAnswers<'a> {
         let index = self.len();
         match answer {
             Ok(item) => self.items.to_mut().push(item.as_ref()),
-            Err(rejection) => {
+            Err(reason) => {
                 self.items.to_mut().push(&[]);
-                self.rejected.push((index, rejection));
+                self.rejected.push((index, reason));
             }
         }
         self.is_json = false;
     }
 
-    /// The number of answers.
+    /// Returns the number of answers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
@@ -63,79 +64,76 @@ impl<'a> PackedAnswers<'a> {
         self.items.is_empty()
     }
 
-    /// The answers in order.
+    /// Iterates over the answers in order.
     pub fn iter(&self) -> impl Iterator<Item = Result<&[u8], &RejectReason>> {
-        let mut rejected = self.rejections();
-        self.items.iter().enumerate().map(move |(index, item)| match rejected.at(index) {
-            Some(rejection) => Err(rejection),
+        let mut rejected = RejectedItems(self.rejected.iter().peekable());
+        self.items.iter().enumerate().map(move |(index, item)| match rejected.next_at(index) {
+            Some(reason) => Err(reason),
             None => Ok(item),
         })
     }
 
-    /// The answer to the only item.
+    /// Returns the answer for the only item.
     ///
     /// # Errors
     ///
-    /// If it is rejected.
+    /// If the item is rejected.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// If there are no answers.
     pub fn into_one(mut self) -> Result<Vec<u8>, RejectReason> {
         match self.rejected.pop() {
-            Some((_, rejection)) => Err(rejection),
+            Some((_, reason)) => Err(reason),
             None => Ok(self.items.get(0).to_vec()),
         }
     }
 
-    /// Rejects the items that do not pass a check, those already rejected aside.
+    /// Rejects the items that do not pass a check. Items that are already rejected are not checked.
     pub(crate) fn check(&mut self, mut check: impl FnMut(usize, &[u8]) -> Result<(), RejectReason>) {
         let mut rejected = Vec::new();
         let mut before = std::mem::take(&mut self.rejected).into_iter().peekable();
         for (index, item) in self.items.iter().enumerate() {
             match before.next_if(|(rejected, _)| *rejected == index) {
                 Some(known) => rejected.push(known),
-                None => rejected.extend(check(index, item).err().map(|rejection| (index, rejection))),
+                None => rejected.extend(check(index, item).err().map(|reason| (index, reason))),
             }
         }
         self.rejected = rejected;
     }
 
-    /// Rejects what is not a text, in these words.
+    /// Rejects items that are not UTF-8. `reject` creates the reason.
     pub(crate) fn check_text(&mut self, reject: impl Fn(RejectKind, String) -> RejectReason) {
-        self.check(|_, item| text(item, &reject).map(drop));
+        self.check(|_, item| parse_text(item, &reject).map(drop));
     }
 
-    /// Rejects what is not a JSON text, in these words, and puts the others on one line
-    /// each; nothing if that was done.
+    /// Rejects items that are not JSON text, and removes the line breaks from the others. `reject` creates
+    /// the reason. Does nothing if the items were checked before.
     pub(crate) fn check_json(&mut self, reject: impl Fn(RejectKind, String) -> RejectReason) {
         if self.is_json {
             return;
         }
-        let mut on_one_line = true;
+        let mut has_line_breaks = false;
         self.check(|_, item| {
-            let checked = ktables_json::check(text(item, &reject)?)
-                .map_err(|reason| reject(RejectKind::InvalidJson, format!("not JSON: {reason}")))?;
-            on_one_line &= !checked.has_line_breaks;
+            let checked = ktables_json::check(parse_text(item, &reject)?)
+                .map_err(|error| reject(RejectKind::InvalidJson, format!("not JSON: {error}")))?;
+            has_line_breaks |= checked.has_line_breaks;
             Ok(())
         });
-        if !on_one_line {
-            self.items = Cow::Owned(self.items.iter().map(on_a_line).collect());
+        if has_line_breaks {
+            self.items = Cow::Owned(self.items.iter().map(remove_line_breaks).collect());
         }
         self.is_json = true;
     }
-
-    fn rejections(&self) -> Rejections<'_> {
-        Rejections(self.rejected.iter().peekable())
-    }
 }
 
-/// Rejections, asked for by ascending index.
-struct Rejections<'a>(Peekable<slice::Iter<'a, (usize, RejectReason)>>);
+/// The rejected items of a batch, for lookups by ascending index.
+struct RejectedItems<'a>(Peekable<slice::Iter<'a, (usize, RejectReason)>>);
 
-impl<'a> Rejections<'a> {
-    fn at(&mut self, index: usize) -> Option<&'a RejectReason> {
-        self.0.next_if(|(rejected, _)| *rejected == index).map(|(_, rejection)| rejection)
+impl<'a> RejectedItems<'a> {
+    /// Returns why the item at this index is rejected, or `None` if it is not.
+    fn next_at(&mut self, index: usize) -> Option<&'a RejectReason> {
+        self.0.next_if(|(rejected, _)| *rejected == index).map(|(_, reason)| reason)
     }
 }
 
@@ -147,13 +145,16 @@ impl<T: AsRef<[u8]>> FromIterator<Result<T, RejectReason>> for PackedAnswers<'_>
     }
 }
 
-fn text(item: &[u8], reject: impl Fn(RejectKind, String) -> RejectReason) -> Result<&str, RejectReason> {
+fn parse_text(
+    item: &[u8],
+    reject: impl Fn(RejectKind, String) -> RejectReason,
+) -> Result<&str, RejectReason> {
     std::str::from_utf8(item).map_err(|error| reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}")))
 }
 
-/// JSON without the line breaks between its tokens: NDJSON and server-sent events are line
-/// formats. Inside a string a line break would be an error.
-fn on_a_line(json: &[u8]) -> Cow<'_, [u8]> {
+/// Removes the line breaks of JSON text, because NDJSON and server-sent events are line formats. In valid
+/// JSON, line breaks occur only between tokens, never inside a string.
+fn remove_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
     let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
     if json.iter().any(is_break) {
         json.iter().copied().filter(|byte| !is_break(byte)).collect()
@@ -162,52 +163,56 @@ fn on_a_line(json: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// What was checked to be text.
+/// Returns the text of an item that was checked to be UTF-8.
+///
+/// # Panics
+///
+/// If the item was not checked, and is not UTF-8.
 pub(crate) fn checked_text(item: &[u8]) -> &str {
-    // OK because what is not was rejected.
+    // OK because items that are not UTF-8 were rejected.
     std::str::from_utf8(item).expect("UTF-8")
 }
 
-/// The words for a codec that broke the contract.
-pub(crate) fn broken_contract(
+/// Returns a function that creates the reason for rejecting an answer that breaks the contract of codecs.
+pub(crate) fn contract_violation(
     component: Option<&Arc<ComponentId>>,
 ) -> impl Fn(RejectKind, String) -> RejectReason {
-    move |kind, reason| RejectReason::new(kind, format!("answered with what is {reason}"), component.cloned())
+    move |kind, reason| RejectReason::new(kind, format!("the codec's answer is {reason}"), component.cloned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rejection() -> RejectReason {
+    fn reject_reason() -> RejectReason {
         RejectReason::built_in(RejectKind::Other, "no")
     }
 
     #[test]
-    fn checks_add_to_what_is_rejected() {
-        let answers = [Ok("1"), Err(rejection()), Ok("{"), Ok("[1,\n2]"), Ok("4")];
+    fn a_check_keeps_the_items_that_are_already_rejected() {
+        let answers = [Ok("1"), Err(reject_reason()), Ok("{"), Ok("[1,\n2]"), Ok("4")];
         let mut answers: PackedAnswers<'_> = answers.into_iter().collect();
-        answers.check_json(broken_contract(None));
-        let kinds: Vec<_> = answers.iter().map(|answer| answer.map_err(|rejection| rejection.kind)).collect();
+        answers.check_json(contract_violation(None));
+        let kinds: Vec<_> = answers.iter().map(|answer| answer.map_err(|reason| reason.kind)).collect();
         let expected: [Result<&[u8], _>; 5] =
             [Ok(b"1"), Err(RejectKind::Other), Err(RejectKind::InvalidJson), Ok(b"[1,2]"), Ok(b"4")];
         assert_eq!(kinds, expected);
     }
 
     #[test]
-    fn line_breaks_go_and_nothing_else() {
+    fn only_line_breaks_are_removed() {
         let items: Packed = ["{\n  \"a\":\r\n 1}", r#""a\nb""#, "[1, 2]"].iter().collect();
         let mut answers = PackedAnswers::unchanged(&items);
-        answers.check_json(broken_contract(None));
+        answers.check_json(contract_violation(None));
         let lines: Vec<_> = answers.iter().map(|answer| str::from_utf8(answer.unwrap()).unwrap()).collect();
         assert_eq!(lines, ["{  \"a\": 1}", r#""a\nb""#, "[1, 2]"]);
     }
 
     #[test]
-    fn what_is_unchanged_is_lent() {
+    fn unchanged_items_are_borrowed() {
         let items: Packed = ["1", "\"a\"", "x"].iter().collect();
         let mut answers = PackedAnswers::unchanged(&items);
-        answers.check_json(broken_contract(None));
+        answers.check_json(contract_violation(None));
         assert!(matches!(answers.items, Cow::Borrowed(_)));
         assert_eq!(answers.iter().filter(Result::is_ok).count(), 2);
     }

@@ -9,17 +9,17 @@ use crate::codec::{
 use crate::log::Header;
 use crate::packed::Packed;
 
-/// UTF-8 text: as a key the text itself, as a value a JSON string.
+/// UTF-8 text. A key becomes the text itself, a value becomes a JSON string.
 #[derive(Debug, Clone, Copy)]
 pub struct Utf8;
 
-/// Any bytes, as base64 text (RFC 4648, with padding): as a key the text itself, as a value a JSON
+/// Any bytes, as base64 text (RFC 4648, with padding). A key becomes the text itself, a value becomes a JSON
 /// string.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes;
 
-/// JSON text. A value is checked, and line breaks between its tokens are removed; a key is checked and
-/// left exactly as it is.
+/// JSON text. A value is checked, and line breaks between its tokens are removed. A key is checked, and its
+/// bytes stay the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 
@@ -55,52 +55,52 @@ impl Codec for Json {
 
 impl KeyCodec for Utf8 {
     fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
-        unchanged(raw, |raw| text(raw).map(drop))
+        check_each(raw, |raw| parse_text(raw).map(drop))
     }
 
     fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
-        each(keys, |key| Ok(key.as_bytes()))
+        convert_each(keys, |key| Ok(key.as_bytes()))
     }
 }
 
 impl ValueCodec for Utf8 {
     fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
-        each(raw.iter(), |raw| Ok(json_string(text(raw)?)))
+        convert_each(raw.iter(), |raw| Ok(to_json_string(parse_text(raw)?)))
     }
 
     fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
-        Ok(values.iter().map(|value| Ok(encoded(string(value)?))).collect())
+        Ok(values.iter().map(|value| Ok(without_headers(parse_string(value)?))).collect())
     }
 }
 
 impl KeyCodec for Bytes {
     fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
-        each(raw.iter(), |raw| Ok(BASE64.encode(raw)))
+        convert_each(raw.iter(), |raw| Ok(BASE64.encode(raw)))
     }
 
     fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
-        each(keys, |key| bytes(key))
+        convert_each(keys, |key| decode_base64(key))
     }
 }
 
 impl ValueCodec for Bytes {
     fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
-        each(raw.iter(), |raw| Ok(json_string(&BASE64.encode(raw))))
+        convert_each(raw.iter(), |raw| Ok(to_json_string(&BASE64.encode(raw))))
     }
 
     fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
-        Ok(values.iter().map(|value| Ok(encoded(bytes(&string(value)?)?))).collect())
+        Ok(values.iter().map(|value| Ok(without_headers(decode_base64(&parse_string(value)?)?))).collect())
     }
 }
 
 impl KeyCodec for Json {
     fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
-        unchanged(raw, |raw| json(text(raw)?))
+        check_each(raw, |raw| check_json(parse_text(raw)?))
     }
 
     fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
-        each(keys, |key| {
-            json(key)?;
+        convert_each(keys, |key| {
+            check_json(key)?;
             Ok(key.as_bytes())
         })
     }
@@ -115,23 +115,23 @@ impl ValueCodec for Json {
 
     fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         let encode = |value: &&str| {
-            json(value)?;
-            Ok(encoded(*value))
+            check_json(value)?;
+            Ok(without_headers(*value))
         };
         Ok(values.iter().map(encode).collect())
     }
 }
 
 /// Converts each item. Built-in codecs never fail.
-fn each<I: IntoIterator, T: AsRef<[u8]>>(
+fn convert_each<I: IntoIterator, T: AsRef<[u8]>>(
     items: I,
     convert: impl FnMut(I::Item) -> Result<T, RejectReason>,
 ) -> Result<PackedAnswers<'static>, CodecFailure> {
     Ok(items.into_iter().map(convert).collect())
 }
 
-/// Returns the items themselves, and rejects those that do not pass a check.
-fn unchanged(
+/// Answers each item with the item itself, and rejects those that do not pass a check.
+fn check_each(
     items: &Packed,
     check: impl Fn(&[u8]) -> Result<(), RejectReason>,
 ) -> Result<PackedAnswers<'_>, CodecFailure> {
@@ -140,35 +140,35 @@ fn unchanged(
     Ok(answers)
 }
 
-fn text(raw: &[u8]) -> Result<&str, RejectReason> {
+fn parse_text(raw: &[u8]) -> Result<&str, RejectReason> {
     std::str::from_utf8(raw)
         .map_err(|error| RejectReason::built_in(RejectKind::Malformed, format!("not UTF-8: {error}")))
 }
 
-fn json(text: &str) -> Result<(), RejectReason> {
+fn check_json(text: &str) -> Result<(), RejectReason> {
     ktables_json::check(text)
         .map(drop)
         .map_err(|error| RejectReason::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
 }
 
-fn json_string(text: &str) -> String {
+fn to_json_string(text: &str) -> String {
     // OK because a string always serializes.
     serde_json::to_string(text).expect("a string")
 }
 
-fn string(value: &str) -> Result<String, RejectReason> {
+fn parse_string(value: &str) -> Result<String, RejectReason> {
     serde_json::from_str(value).map_err(|error| {
-        RejectReason::built_in(RejectKind::Invalid, format!("this codec writes JSON strings only: {error}"))
+        RejectReason::built_in(RejectKind::Invalid, format!("this codec only encodes JSON strings: {error}"))
     })
 }
 
-fn bytes(text: &str) -> Result<Vec<u8>, RejectReason> {
+fn decode_base64(text: &str) -> Result<Vec<u8>, RejectReason> {
     BASE64.decode(text).map_err(|error| {
         RejectReason::built_in(RejectKind::Invalid, format!("not base64 (RFC 4648, with padding): {error}"))
     })
 }
 
-fn encoded(raw: impl Into<Vec<u8>>) -> Encoded {
+fn without_headers(raw: impl Into<Vec<u8>>) -> Encoded {
     Encoded { raw: raw.into(), headers: Vec::new() }
 }
 
@@ -192,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_come_back(raw: Vec<u8>) {
+        fn encoding_a_decoded_key_returns_its_bytes(raw: Vec<u8>) {
             let codecs: [&dyn KeyCodec; 3] = [&Utf8, &Bytes, &Json];
             for codec in codecs {
                 if let Ok(key) = text_of(codec.decode_keys(&pack(&raw))) {
@@ -202,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn values_come_back(raw: Vec<u8>) {
+        fn encoding_a_decoded_value_returns_its_bytes(raw: Vec<u8>) {
             let codecs: [&dyn ValueCodec; 2] = [&Utf8, &Bytes];
             for codec in codecs {
                 if let Ok(value) = text_of(codec.decode_values(&pack(&raw), &[])) {

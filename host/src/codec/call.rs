@@ -1,5 +1,5 @@
-//! Checked calls of codecs. A codec that panics, or that answers for more or fewer items than it was
-//! asked for, has faulted, whether it is a component or native.
+//! Checked calls of codecs. A codec that panics, or that returns more or fewer answers than it received
+//! items, has faulted, whether it is a component or native.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,11 +20,11 @@ impl CheckedCodecs<'_> {
     }
 
     pub(crate) fn decode_keys<'b>(self, raw: &'b Packed) -> Result<PackedAnswers<'b>, CodecFailure> {
-        checked(raw.len(), || self.0.key.decode_keys(raw), PackedAnswers::len)
+        call_checked(raw.len(), || self.0.key.decode_keys(raw), PackedAnswers::len)
     }
 
     pub(crate) fn encode_keys(self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
-        checked(keys.len(), || self.0.key.encode_keys(keys), PackedAnswers::len)
+        call_checked(keys.len(), || self.0.key.encode_keys(keys), PackedAnswers::len)
     }
 
     pub(crate) fn decode_values<'a>(
@@ -32,28 +32,28 @@ impl CheckedCodecs<'_> {
         raw: &'a Packed,
         headers: &[&[Header]],
     ) -> Result<PackedAnswers<'a>, CodecFailure> {
-        checked(raw.len(), || self.0.value.decode_values(raw, headers), PackedAnswers::len)
+        call_checked(raw.len(), || self.0.value.decode_values(raw, headers), PackedAnswers::len)
     }
 
     pub(crate) fn encode_values(self, values: &[&str]) -> Answers<Encoded> {
-        checked(values.len(), || self.0.value.encode_values(values), Vec::len)
+        call_checked(values.len(), || self.0.value.encode_values(values), Vec::len)
     }
 
-    /// Splits keys into group and member; `None` without a group scheme.
+    /// Splits keys into group and member. Returns `None` without a group scheme.
     pub(crate) fn split(self, keys: &[&str]) -> Option<Answers<Option<GroupKey>>> {
         let scheme = self.0.scheme.as_ref()?;
-        Some(checked(keys.len(), || scheme.split_keys(keys), Vec::len))
+        Some(call_checked(keys.len(), || scheme.split_keys(keys), Vec::len))
     }
 
-    /// Joins group and member; `None` without a group scheme.
+    /// Joins group and member to a key. Returns `None` without a group scheme.
     pub(crate) fn join(self, group: &str, member: &str) -> Option<Answers<Box<str>>> {
         let scheme = self.0.scheme.as_ref()?;
-        Some(checked(1, || scheme.join_keys(&[(group, member)]), Vec::len))
+        Some(call_checked(1, || scheme.join_keys(&[(group, member)]), Vec::len))
     }
 }
 
-/// Calls a codec for this many items, and checks that it answers for each.
-fn checked<T>(
+/// Calls a codec for this many items, and checks that it returns one answer for each.
+fn call_checked<T>(
     items: usize,
     call: impl FnOnce() -> Result<T, CodecFailure>,
     len: impl FnOnce(&T) -> usize,
@@ -63,14 +63,14 @@ fn checked<T>(
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            let message = format!("panicked: {}", one_line(text.unwrap_or("without a message")));
+            let message = format!("the codec panicked: {}", one_line(text.unwrap_or("no message")));
             return Err(CodecFailure::Fault(RejectReason::new(RejectKind::Trap, message, None)));
         }
     };
     match len(&answers) {
         count if count == items => Ok(answers),
         count => {
-            let message = format!("answered for {count} items instead of {items}");
+            let message = format!("the codec returned {count} answers for {items} items");
             Err(CodecFailure::Fault(RejectReason::new(RejectKind::Contract, message, None)))
         }
     }

@@ -6,24 +6,25 @@ use sha2::{Digest, Sha256};
 
 use crate::codec::{ComponentId, GroupScheme, Json, KeyCodec, Utf8, ValueCodec};
 
-/// The length of a fingerprint: enough that two sets of codecs never share one by chance.
+/// The length of a fingerprint: long enough that two sets of codecs do not share one by chance.
 const FINGERPRINT_BYTES: usize = 8;
 
-/// The codecs of a topic: a table reads through them, a writer writes through them.
+/// The codecs of a topic. Tables decode with them, and writers encode with them.
 #[derive(Debug, Clone)]
 pub struct Codecs {
     /// The codec of keys.
     pub key: Arc<dyn KeyCodec>,
     /// The codec of values.
     pub value: Arc<dyn ValueCodec>,
-    /// The group scheme, which makes a table a grouped one.
+    /// The group scheme; `None` for a table without groups.
     pub scheme: Option<Arc<dyn GroupScheme>>,
 }
 
 impl Codecs {
-    /// Names the first codec that is not built in: by the digest of its component, or, if it is native,
-    /// by its address in memory. Codecs with the same name share their workers.
-    pub(crate) fn guest(&self) -> Option<String> {
+    /// Returns a name for the first codec that is not built in: the digest of its component, or the address
+    /// in memory of a native codec. Codecs with the same name share a lane of the workers. `None` if all
+    /// codecs are built in.
+    pub(crate) fn guest_name(&self) -> Option<String> {
         let name = |component: Option<&ComponentId>, address: *const ()| {
             component.map_or_else(|| format!("{address:p}"), |component| component.digest.clone())
         };
@@ -38,7 +39,7 @@ impl Codecs {
         Some(name(scheme.component(), Arc::as_ptr(scheme).cast()))
     }
 
-    /// A short hash of what the codecs do: two tables with the same fingerprint decode alike.
+    /// Returns a short hash of the codecs' identities. Two tables with the same fingerprint decode alike.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let scheme = self.scheme.as_ref().map_or_else(String::new, |scheme| scheme.identity());
@@ -51,13 +52,13 @@ impl Codecs {
         hasher.finalize().iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The codecs of a topic without groups.
+    /// Creates the codecs of a topic without groups.
     pub fn new(key: impl KeyCodec + 'static, value: impl ValueCodec + 'static) -> Self {
         Self { key: Arc::new(key), value: Arc::new(value), scheme: None }
     }
 }
 
-/// Keys are UTF-8 text, values are JSON.
+/// The default: keys are UTF-8 text, and values are JSON.
 impl Default for Codecs {
     fn default() -> Self {
         Self::new(Utf8, Json)

@@ -1,5 +1,5 @@
-//! Whether two JSON texts say the same: the order of object members is ignored,
-//! numbers are compared by value, to the last digit.
+//! Compares JSON texts by content. The order of object members is ignored, and numbers are compared by value,
+//! to the last digit.
 
 use std::collections::BTreeMap;
 
@@ -7,56 +7,56 @@ use serde_json::value::RawValue;
 
 /// Whether two valid JSON texts are equal in structure and values.
 ///
-/// Numbers are compared as decimals, so nothing is lost to a machine format: `1`,
-/// `1.0` and `10e-1` are equal, 9007199254740993 and 9007199254740992 are not.
+/// Numbers are compared as decimals, without rounding them to a machine format: `1`, `1.0` and `10e-1` are
+/// equal, 9007199254740993 and 9007199254740992 are not.
 pub(crate) fn json_equal(left: &str, right: &str) -> bool {
     let (left, right) = (left.trim(), right.trim());
-    // What most codecs give back.
+    // Most codecs return the same text.
     if left == right {
         return true;
     }
     match (left.as_bytes().first(), right.as_bytes().first()) {
-        (Some(b'{'), Some(b'{')) => both::<BTreeMap<String, &RawValue>>(left, right, |left, right| {
+        (Some(b'{'), Some(b'{')) => compare::<BTreeMap<String, &RawValue>>(left, right, |left, right| {
             left.len() == right.len()
                 && left.iter().zip(&right).all(|(l, r)| l.0 == r.0 && json_equal(l.1.get(), r.1.get()))
         }),
-        (Some(b'['), Some(b'[')) => both::<Vec<&RawValue>>(left, right, |left, right| {
+        (Some(b'['), Some(b'[')) => compare::<Vec<&RawValue>>(left, right, |left, right| {
             left.len() == right.len() && left.iter().zip(&right).all(|(l, r)| json_equal(l.get(), r.get()))
         }),
-        (Some(b'"'), Some(b'"')) => both::<String>(left, right, |left, right| left == right),
+        (Some(b'"'), Some(b'"')) => compare::<String>(left, right, |left, right| left == right),
         (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => {
-            // `None` is a number beyond all measure.
+            // A number whose exponent is out of range equals nothing.
             Decimal::parse(left).is_some_and(|left| Decimal::parse(right) == Some(left))
         }
         _ => left == right,
     }
 }
 
-fn both<'a, T: serde::Deserialize<'a>>(
+/// Parses two texts, and compares the results. False if one of them cannot be parsed.
+fn compare<'a, T: serde::Deserialize<'a>>(
     left: &'a str,
     right: &'a str,
-    equal: impl FnOnce(T, T) -> bool,
+    is_equal: impl FnOnce(T, T) -> bool,
 ) -> bool {
     match (serde_json::from_str(left), serde_json::from_str(right)) {
-        (Ok(left), Ok(right)) => equal(left, right),
+        (Ok(left), Ok(right)) => is_equal(left, right),
         _ => false,
     }
 }
 
-/// A JSON number in one form for each value: `digits` have no zero at either end,
-/// the last of them counts `10^exponent`.
+/// A JSON number in canonical form, so that equal values have equal fields. `digits` has no zero at either
+/// end, and its last digit stands for `10^exponent`.
 #[derive(Debug, PartialEq, Eq)]
 struct Decimal {
-    negative: bool,
+    is_negative: bool,
     digits: String,
     exponent: i128,
 }
 
 impl Decimal {
-    /// `None` if the exponent is beyond all measure; such numbers equal nothing
-    /// but are no reason to fail.
+    /// Parses a JSON number. Returns `None` if the exponent does not fit into an `i64`.
     fn parse(text: &str) -> Option<Self> {
-        let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let digits = format!("{whole}{fraction}");
@@ -64,11 +64,11 @@ impl Decimal {
         let dropped = digits.len() - significant.len();
         let digits = significant.trim_start_matches('0').to_owned();
         if digits.is_empty() {
-            return Some(Self { negative: false, digits, exponent: 0 });
+            return Some(Self { is_negative: false, digits, exponent: 0 });
         }
         let exponent: i64 = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
         let shift = i128::try_from(dropped).ok()? - i128::try_from(fraction.len()).ok()?;
-        Some(Self { negative, digits, exponent: i128::from(exponent) + shift })
+        Some(Self { is_negative, digits, exponent: i128::from(exponent) + shift })
     }
 }
 
@@ -77,9 +77,9 @@ mod tests {
     use super::json_equal;
     use proptest::prelude::*;
 
-    fn check(left: &str, right: &str, equal: bool) {
-        assert_eq!(json_equal(left, right), equal, "{left} and {right}");
-        assert_eq!(json_equal(right, left), equal, "{right} and {left}");
+    fn check(left: &str, right: &str, is_equal: bool) {
+        assert_eq!(json_equal(left, right), is_equal, "{left} and {right}");
+        assert_eq!(json_equal(right, left), is_equal, "{right} and {left}");
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn structure_is_compared_without_order_of_members() {
+    fn the_order_of_object_members_is_ignored() {
         check(r#"{"a":1,"b":[1,2]}"#, r#" { "b" : [1, 2.0], "a" : 1e0 } "#, true);
         check("[1,2]", "[2,1]", false);
         check(r#"{"a":1}"#, r#"{"a":1,"b":null}"#, false);
@@ -110,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_equals_itself_shifted(number: i64, shift in 0_i32..20) {
+        fn a_number_equals_itself_with_a_shifted_exponent(number: i64, shift in 0_i32..20) {
             let left = number.to_string();
             let right = format!("{number}{}e-{shift}", "0".repeat(shift as usize));
             prop_assert!(json_equal(&left, &right));

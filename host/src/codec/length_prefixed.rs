@@ -2,10 +2,10 @@
 
 use crate::codec::{Answers, Codec, GroupKey, GroupScheme};
 
-/// The most digits of a prefix: more than the length of any key has.
+/// The maximum number of digits of a prefix. No key is so long that its length has more.
 const MAX_DIGITS: usize = 10;
 
-/// Keys of the form `{len}:{group}{member}`, where `len` is the length of the group in Unicode scalar
+/// The scheme of keys `{len}:{group}{member}`, where `len` is the length of the group in Unicode scalar
 /// values.
 ///
 /// A prefix must be canonical: ASCII digits without a sign and without a leading zero. Any other key is
@@ -36,8 +36,8 @@ impl GroupScheme for LengthPrefixed {
 fn split(key: &str) -> Option<GroupKey> {
     let digits = key.bytes().take(MAX_DIGITS + 1).take_while(u8::is_ascii_digit).count();
     let (prefix, rest) = key.split_at(digits);
-    let canonical = (1..=MAX_DIGITS).contains(&digits) && (digits == 1 || !prefix.starts_with('0'));
-    let rest = rest.strip_prefix(':').filter(|_| canonical)?;
+    let is_canonical = (1..=MAX_DIGITS).contains(&digits) && (digits == 1 || !prefix.starts_with('0'));
+    let rest = rest.strip_prefix(':').filter(|_| is_canonical)?;
     let len: usize = prefix.parse().ok()?;
     let end = rest.char_indices().map(|(at, _)| at).chain([rest.len()]).nth(len)?;
     let (group, member) = rest.split_at(end);
@@ -95,12 +95,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pairs_come_back(group: String, member: String) {
+        fn splitting_a_joined_pair_returns_the_pair(group: String, member: String) {
             check(&join(&group, &member), Some((&group, &member)));
         }
 
         #[test]
-        fn what_splits_joins_to_the_same_key(key in "[0-9]{0,2}:?.{0,12}") {
+        fn joining_a_split_key_returns_the_key(key in "[0-9]{0,2}:?.{0,12}") {
             if let Some(pair) = split(&key) {
                 prop_assert_eq!(join(&pair.group, &pair.member), key);
             }

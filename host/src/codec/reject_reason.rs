@@ -1,21 +1,21 @@
-//! Why a record is not applied, and why a codec could not be asked.
+//! Why a record is rejected, and why a codec could not be called.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::escape::one_line;
 
-/// A component: the file's name and the digest of its bytes.
+/// Identifies a component by its name and the digest of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ComponentId {
-    /// The name people know it by: its own, or its file's.
+    /// The name that the component gives itself, or else the name of its file.
     pub name: String,
     /// `sha256:` and the digest in hexadecimal.
     pub digest: String,
 }
 
 impl fmt::Display for ComponentId {
-    /// Name and the first digits of the digest.
+    /// Writes the name and the first twelve digits of the digest.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short =
             self.digest.char_indices().nth("sha256:".len() + 12).map_or(self.digest.len(), |(at, _)| at);
@@ -23,41 +23,40 @@ impl fmt::Display for ComponentId {
     }
 }
 
-/// What was wrong with a record.
+/// What is wrong with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RejectKind {
-    /// The record's key is null: no codec was asked.
+    /// The key of the record is null. No codec was called.
     Keyless,
-    /// The codec answered: these bytes are not in its format.
+    /// The codec returned an error: the bytes are not in its format.
     Malformed,
-    /// The codec answered: the content breaks a rule.
+    /// The codec returned an error: the content breaks a rule of the format.
     Invalid,
-    /// The codec answered: it does not do this.
+    /// The codec returned an error: it does not support the operation or the version of the format.
     Unsupported,
-    /// The codec answered: something else.
+    /// The codec returned any other error.
     Other,
-    /// The key's text, encoded, gives other bytes than the key has.
+    /// Decoding the key and encoding the result does not return the bytes of the key.
     NonCanonicalKey,
-    /// The component trapped.
+    /// The component trapped, or a native codec panicked.
     Trap,
-    /// The component ran past its deadline.
+    /// The component exceeded its deadline.
     Deadline,
-    /// The component wanted more memory than it may have.
+    /// The component exceeded its memory limit.
     Memory,
-    /// The component answered with more bytes than it may.
+    /// The component returned more bytes than its output limit allows.
     Output,
-    /// The component's answer broke the contract: items missing or to spare,
-    /// errors out of order.
+    /// The codec's answer broke the contract: too few or too many items, or errors out of order.
     Contract,
-    /// The component's text is not UTF-8.
+    /// The codec returned text that is not UTF-8.
     InvalidUtf8,
-    /// The component's text is not JSON.
+    /// The codec returned text that is not JSON.
     InvalidJson,
 }
 
 impl RejectKind {
-    /// Its name, as users see it.
+    /// Returns the name that users see.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -77,7 +76,7 @@ impl RejectKind {
         }
     }
 
-    /// Whether the component broke down or broke a rule, instead of answering.
+    /// Whether the codec faulted: it failed or broke the contract, instead of returning an error.
     #[must_use]
     pub fn is_fault(self) -> bool {
         match self {
@@ -107,29 +106,29 @@ impl fmt::Display for RejectKind {
 /// Why an item was rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectReason {
-    /// What was wrong, for programs.
+    /// What is wrong, for programs.
     pub kind: RejectKind,
-    /// What was wrong, for people: the codec's own words, or the host's.
+    /// What is wrong, for people: the message of the codec, or of the host.
     pub message: String,
-    /// Whose word it is; `None` for a built-in codec.
+    /// The component that rejected the item; `None` for a native codec.
     pub component: Option<Arc<ComponentId>>,
 }
 
 impl RejectReason {
-    /// The longest message that is kept, in bytes.
+    /// The maximum length of a message, in bytes.
     pub(crate) const MESSAGE_BYTES: usize = 4 * 1024;
 
-    /// A rejection whose message is no longer than messages may be.
+    /// Creates a reason. A message longer than [`Self::MESSAGE_BYTES`] is truncated.
     pub(crate) fn new(kind: RejectKind, mut message: String, component: Option<Arc<ComponentId>>) -> Self {
         if message.len() > Self::MESSAGE_BYTES {
             message.truncate(message.floor_char_boundary(Self::MESSAGE_BYTES));
-            // What was cut may have been as long as an answer may be.
+            // The original may have been as long as a component's output limit allows.
             message.shrink_to_fit();
         }
         Self { kind, message, component }
     }
 
-    /// A built-in codec's rejection.
+    /// Creates the reason of a built-in codec.
     pub(crate) fn built_in(kind: RejectKind, message: impl Into<String>) -> Self {
         Self::new(kind, message.into(), None)
     }
@@ -145,7 +144,7 @@ impl fmt::Display for RejectReason {
     }
 }
 
-/// The host could not run a codec: no record is to blame.
+/// The host could not run a codec. No record is rejected for this.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot run the codec: {reason}")]
 pub struct HostFailure {
@@ -153,19 +152,19 @@ pub struct HostFailure {
     pub reason: String,
 }
 
-/// Why a codec has no answers for the items it was given together.
+/// Why a call of a codec returned no answers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecFailure {
-    /// The host could not run it: no item is to blame, and it may be tried again.
+    /// The host could not run the codec. No item is rejected for this, and the call may be retried.
     #[error(transparent)]
     Host(HostFailure),
-    /// The codec broke down, or broke a rule, over at least one of the items: each is to be tried
-    /// alone. If there was one only, this is why it is rejected.
+    /// The codec faulted over at least one of the items. The caller retries each item alone. If there was
+    /// only one item, it is rejected for this reason.
     #[error("the codec failed: {0}")]
     Fault(RejectReason),
 }
 
-/// Both are this layer's own.
+/// Both types belong to this layer.
 impl From<HostFailure> for CodecFailure {
     fn from(failure: HostFailure) -> Self {
         Self::Host(failure)

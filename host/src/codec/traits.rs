@@ -6,21 +6,21 @@ use crate::codec::{CodecFailure, ComponentId, PackedAnswers, RejectReason};
 use crate::log::Header;
 use crate::packed::Packed;
 
-/// What all codecs have in common.
+/// Methods that all kinds of codecs share.
 pub trait Codec: Debug + Send + Sync {
-    /// The component that implements the codec; `None` for a native codec.
+    /// Returns the component that implements the codec, or `None` for a native codec.
     fn component(&self) -> Option<&ComponentId> {
         None
     }
 
-    /// A text that identifies what the codec does, including its configuration. Two codecs with the
-    /// same identity must decode and encode alike, in every process and version. Part of the
-    /// fingerprint of a table. The default is the name of the type.
+    /// Returns a text that identifies the behaviour of the codec, including its configuration. Two codecs
+    /// with the same identity must decode and encode alike, in every process and version. The fingerprint of
+    /// a table contains it. The default is the name of the type.
     fn identity(&self) -> String {
         std::any::type_name::<Self>().to_owned()
     }
 
-    /// Whether the codec is one of this library's own, which are trusted to be quick.
+    /// Whether the codec is built into this library. Built-in codecs are trusted to be quick.
     #[doc(hidden)]
     fn is_built_in(&self) -> bool {
         false
@@ -32,20 +32,20 @@ pub type Answers<T> = Result<Vec<Result<T, RejectReason>>, CodecFailure>;
 
 /// Converts between the bytes of record values and JSON text.
 ///
-/// A codec that panics, or that answers for too few items, has faulted over the records it was given,
-/// as a component has that traps.
+/// A codec that panics, or that returns too few answers, has faulted over its records, like a component that
+/// traps.
 pub trait ValueCodec: Codec {
-    /// Whether [`ValueCodec::decode_values`] wants the headers of records.
+    /// Whether [`ValueCodec::decode_values`] needs the headers of records.
     fn wants_headers(&self) -> bool {
         false
     }
 
-    /// Decodes values to JSON text. The caller checks that it is JSON, and removes line breaks between
+    /// Decodes values to JSON text. The caller checks that the text is JSON, and removes line breaks between
     /// its tokens. `headers` has a list for each value, or is empty.
     ///
     /// # Errors
     ///
-    /// [`CodecFailure`] if there are no answers at all.
+    /// [`CodecFailure`] if the whole call failed, so that there is no answer for any item.
     fn decode_values<'a>(
         &self,
         raw: &'a Packed,
@@ -56,11 +56,11 @@ pub trait ValueCodec: Codec {
     ///
     /// # Errors
     ///
-    /// [`CodecFailure`] if there are no answers at all.
+    /// [`CodecFailure`] if the whole call failed, so that there is no answer for any item.
     fn encode_values(&self, values: &[&str]) -> Answers<Encoded>;
 }
 
-/// An encoded value, to be written.
+/// An encoded value, ready to be written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// The value of the record.
@@ -71,22 +71,22 @@ pub struct Encoded {
 
 /// Converts between the bytes of record keys and text.
 ///
-/// Encoding a decoded key must return the same bytes, because Kafka compacts by the bytes and a table
-/// looks up by the text. Other keys are rejected as
+/// Encoding a decoded key must return the same bytes, because Kafka compacts by the bytes, and a table looks
+/// keys up by the text. A record whose key does not satisfy this is rejected as
 /// [`RejectKind::NonCanonicalKey`](crate::codec::RejectKind::NonCanonicalKey).
 pub trait KeyCodec: Codec {
     /// Decodes keys to text.
     ///
     /// # Errors
     ///
-    /// [`CodecFailure`] if there are no answers at all.
+    /// [`CodecFailure`] if the whole call failed, so that there is no answer for any item.
     fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure>;
 
     /// Encodes keys from text.
     ///
     /// # Errors
     ///
-    /// [`CodecFailure`] if there are no answers at all.
+    /// [`CodecFailure`] if the whole call failed, so that there is no answer for any item.
     fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure>;
 }
 
@@ -98,18 +98,18 @@ pub trait GroupScheme: Codec {
     ///
     /// # Errors
     ///
-    /// [`CodecFailure`] if there are no answers at all.
+    /// [`CodecFailure`] if the whole call failed, so that there is no answer for any item.
     fn split_keys(&self, keys: &[&str]) -> Answers<Option<GroupKey>>;
 
     /// Joins pairs of group and member to keys.
     ///
     /// # Errors
     ///
-    /// [`CodecFailure`] if there are no answers at all.
+    /// [`CodecFailure`] if the whole call failed, so that there is no answer for any item.
     fn join_keys(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>>;
 }
 
-/// The group and the member that a key stands for.
+/// The group and the member that a key consists of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupKey {
     /// The name of the group.

@@ -1,10 +1,9 @@
-//! Kafka's record batch, version 2: the format of segments on disk, a directory's and a
-//! checkpoint's.
+//! Kafka's record batch format, version 2: the format of the segments of directory logs and of checkpoints.
 //!
-//! Written here and not by a library, because a checkpoint is written while a topic is
-//! replayed, and read instead of it: what a library allocates for each record is more than
-//! all else that is done to it. The tests hold it to the `kafka-protocol` crate, and to
-//! Kafka's own dump tool. Batches are never compressed, and belong to no transaction.
+//! Implemented here instead of with a library, because a checkpoint is written while a topic is replayed, and
+//! read in place of the topic. The allocations of a library for each record would cost more than all other
+//! work on the record. Tests compare this implementation with the `kafka-protocol` crate and with Kafka's own
+//! dump tool. Batches are never compressed, and never belong to a transaction.
 
 mod write;
 
@@ -12,97 +11,97 @@ use crate::log::{Header, Headers, Offset, RecordBatch};
 
 pub(crate) use write::{BatchWriter, encode};
 
-/// Bytes of the batch length and what precedes it: base offset and length.
+/// The size of the prefix of a batch, in bytes: its base offset and its length. The length does not count
+/// the prefix.
 pub(crate) const PREFIX: usize = 12;
-/// Bytes of the whole header, records behind it.
+/// The size of the header of a batch, in bytes. The records follow it.
 const HEADER: usize = 61;
-/// Where the magic byte, the checksum, what it covers, the last offset delta
-/// and the number of records stand.
+// The positions of the fields in the header. The checksum covers all bytes from CHECKSUMMED on.
 const MAGIC: usize = 16;
 const CRC: usize = 17;
-const CHECKED: usize = 21;
+const CHECKSUMMED: usize = 21;
 const ATTRIBUTES: usize = 21;
 const LAST_OFFSET_DELTA: usize = 23;
 const BASE_TIMESTAMP: usize = 27;
 const MAX_TIMESTAMP: usize = 35;
 const RECORD_COUNT: usize = 57;
 
-/// The attribute that says that a batch has one timestamp, the broker's.
+/// The attribute bit of a batch whose records all have one timestamp, that of the broker.
 const LOG_APPEND_TIME: i16 = 1 << 3;
-/// The attributes that say how a batch is compressed, or that it is a marker.
-const UNREADABLE: i16 = 0b111 | 1 << 5;
-/// The fewest bytes a record takes: length, attributes, two deltas, key and value
-/// length, header count, a byte each.
+/// The attribute bits that are not supported here: the compression codec, and the flag of control batches.
+const UNSUPPORTED: i16 = 0b111 | 1 << 5;
+/// The smallest size of a record, in bytes: one byte each for its length, its attributes, two deltas, the
+/// lengths of key and value, and the number of headers.
 const MIN_RECORD: usize = 7;
 
-/// The most bytes of a varint of 64 bits.
+/// The largest size of a varint of 64 bits, in bytes.
 const MAX_VARINT: usize = 10;
 
-/// No segment holds more offsets: what claims to begin farther ahead is no batch of
-/// it.
+/// No segment holds this many offsets, so bytes that look like a batch with an offset this far ahead are not
+/// a batch of the segment.
 const MAX_AHEAD: Offset = 1 << 24;
 
-/// What stands at the start of some bytes of a segment.
+/// The result of parsing the bytes at a position of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// A whole batch of this many bytes, its checksum right; the offset behind it.
+    /// A whole batch of `len` bytes with a correct checksum. `next` is the offset after it.
     Whole { len: usize, next: Offset },
-    /// The first bytes of a batch that claims to be this long.
+    /// The beginning of a batch: at least `len` bytes are needed, for its header or for the whole batch.
     Partial { len: usize },
-    /// No batch.
+    /// Bytes that are not a batch, and the reason.
     Bad(String),
 }
 
-/// The offset that the batch at the start of some bytes claims to begin with; `None` where
-/// nothing follows.
+/// Returns the base offset in the header of the first batch, unchecked: 0 if even that field is cut off,
+/// `None` if there are no bytes.
 pub(crate) fn base_offset(bytes: &[u8]) -> Option<Offset> {
     Some(bytes.first_chunk().map_or(0, |base| i64::from_be_bytes(*base))).filter(|_| !bytes.is_empty())
 }
 
-/// Looks at the batch that must begin with offset `expected`.
-pub(crate) fn frame(bytes: &[u8], expected: Offset) -> Frame {
+/// Parses the frame of the first batch and verifies its checksum. Its base offset must be `expected`.
+pub(crate) fn parse_frame(bytes: &[u8], expected: Offset) -> Frame {
     if bytes.len() < HEADER {
         return Frame::Partial { len: HEADER };
     }
     let base = i64::from_be_bytes(array(bytes, 0));
-    let claimed = i32::from_be_bytes(array(bytes, 8));
+    let length = i32::from_be_bytes(array(bytes, 8));
     if bytes[MAGIC] != 2 {
-        return Frame::Bad(format!("batch format {} instead of 2", bytes[MAGIC]));
+        return Frame::Bad(format!("the batch has format {} instead of 2", bytes[MAGIC]));
     }
     if base != expected {
-        return Frame::Bad(format!("the batch begins with offset {base}"));
+        return Frame::Bad(format!("the batch begins with offset {base} instead of {expected}"));
     }
-    let len = match usize::try_from(claimed) {
-        Ok(claimed) if claimed >= HEADER - PREFIX => claimed + PREFIX,
-        _ => return Frame::Bad(format!("a batch length of {claimed}")),
+    let len = match usize::try_from(length) {
+        Ok(length) if length >= HEADER - PREFIX => length + PREFIX,
+        _ => return Frame::Bad(format!("the batch has an invalid length, {length}")),
     };
     if bytes.len() < len {
         return Frame::Partial { len };
     }
     let stored = u32::from_be_bytes(array(bytes, CRC));
-    let actual = crc32c::crc32c(&bytes[CHECKED..len]);
+    let actual = crc32c::crc32c(&bytes[CHECKSUMMED..len]);
     if stored != actual {
-        return Frame::Bad(format!("checksum {actual:08x} instead of {stored:08x}"));
+        return Frame::Bad(format!("the batch has checksum {actual:08x} instead of {stored:08x}"));
     }
     let last = i32::from_be_bytes(array(bytes, LAST_OFFSET_DELTA));
     let count = i32::from_be_bytes(array(bytes, RECORD_COUNT));
-    // Believed by the decoder, which would reserve memory for it.
+    // The decoder trusts the number of records, and would reserve memory for them.
     if usize::try_from(count).is_err() || count as usize > (len - HEADER) / MIN_RECORD || last < 0 {
-        return Frame::Bad(format!("{count} records in {len} bytes"));
+        return Frame::Bad(format!("the batch claims {count} records in {len} bytes"));
     }
     Frame::Whole { len, next: base.saturating_add(i64::from(last) + 1) }
 }
 
-/// Where the records end of a batch that is cut short or damaged, as far as their lengths lead;
-/// `None` if they lead beyond the last byte: then all bytes belong to it.
-pub(crate) fn end_of_frames(bytes: &[u8]) -> Option<usize> {
+/// Returns the position after the records of a batch that is torn or damaged, by following the length fields
+/// of the records. `None` if they lead beyond the last byte: then all bytes belong to the batch.
+pub(crate) fn end_of_records(bytes: &[u8]) -> Option<usize> {
     let mut left = bytes.get(HEADER..)?;
     let count = i32::from_be_bytes(array(bytes, RECORD_COUNT));
     for _ in 0..count {
         let before = left.len();
-        match varint(&mut left).map(usize::try_from) {
+        match take_varint(&mut left).map(usize::try_from) {
             Some(Ok(len)) => _ = take(&mut left, len)?,
-            // Cut within the length itself, or no length.
+            // The length field itself is cut off, or is not a varint.
             None if before < MAX_VARINT => return None,
             _ => return Some(bytes.len() - before),
         }
@@ -110,18 +109,18 @@ pub(crate) fn end_of_frames(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - left.len())
 }
 
-/// Whether a whole batch with an offset above `expected` begins anywhere in
-/// `bytes`: then what is before it is damage, not the torn end of a write.
+/// Whether a whole batch with an offset above `expected` begins anywhere in `bytes`. If so, the bytes before
+/// it are damaged, and not the torn tail of a write.
 pub(crate) fn contains_whole_batch(bytes: &[u8], expected: Offset) -> bool {
     (0..bytes.len().saturating_sub(HEADER - 1)).any(|at| {
         let rest = &bytes[at..];
         let base = i64::from_be_bytes(array(rest, 0));
-        let near = base.checked_sub(expected).is_some_and(|ahead| (1..MAX_AHEAD).contains(&ahead));
-        rest[MAGIC] == 2 && near && matches!(frame(rest, base), Frame::Whole { .. })
+        let is_near = base.checked_sub(expected).is_some_and(|ahead| (1..MAX_AHEAD).contains(&ahead));
+        rest[MAGIC] == 2 && is_near && matches!(parse_frame(rest, base), Frame::Whole { .. })
     })
 }
 
-/// A record within a batch.
+/// A record in the bytes of a batch, not copied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawRecord<'a> {
     pub(crate) offset: Offset,
@@ -131,7 +130,7 @@ pub(crate) struct RawRecord<'a> {
     headers: RawHeaders<'a>,
 }
 
-/// A record's headers, checked and not yet read.
+/// The headers of a record: validated, but not decoded yet.
 #[derive(Debug, Clone, Copy)]
 struct RawHeaders<'a> {
     count: usize,
@@ -139,83 +138,82 @@ struct RawHeaders<'a> {
 }
 
 impl RawRecord<'_> {
-    /// Its headers.
+    /// Decodes the headers.
     pub(crate) fn headers(&self) -> Vec<Header> {
         let mut bytes = self.headers.bytes;
         let mut header = || {
-            let name = sized(&mut bytes)??;
-            let value = sized(&mut bytes)?;
+            let name = take_nullable(&mut bytes)??;
+            let value = take_nullable(&mut bytes)?;
             Some(Header {
                 name: std::str::from_utf8(name).ok()?.to_owned(),
                 value: value.map(<[u8]>::to_vec),
             })
         };
-        // OK because they were checked when the record was read.
-        (0..self.headers.count).map(|_| header().expect("checked")).collect()
+        // OK because they were validated when the record was read.
+        (0..self.headers.count).map(|_| header().expect("validated")).collect()
     }
 }
 
-/// The records of a whole batch, in order. The batch is checked as it is read: an error is
-/// the last item.
+/// Returns the records of a whole batch, in order. The batch is validated while it is read. An error is the
+/// last item.
 pub(crate) fn records(batch: &[u8]) -> impl Iterator<Item = Result<RawRecord<'_>, String>> {
     let attributes = i16::from_be_bytes(array(batch, ATTRIBUTES));
-    let append_time = attributes & LOG_APPEND_TIME != 0;
-    let origin = Origin {
-        base: i64::from_be_bytes(array(batch, 0)),
-        first: i64::from_be_bytes(array(batch, BASE_TIMESTAMP)),
-        only: append_time.then(|| i64::from_be_bytes(array(batch, MAX_TIMESTAMP))),
+    let has_append_time = attributes & LOG_APPEND_TIME != 0;
+    let base = BatchBase {
+        offset: i64::from_be_bytes(array(batch, 0)),
+        timestamp: i64::from_be_bytes(array(batch, BASE_TIMESTAMP)),
+        append_time: has_append_time.then(|| i64::from_be_bytes(array(batch, MAX_TIMESTAMP))),
     };
     let mut left = i32::from_be_bytes(array(batch, RECORD_COUNT));
     let last = i32::from_be_bytes(array(batch, LAST_OFFSET_DELTA));
-    // Each record comes behind the one before, and within what the batch claims.
-    let (mut next, end) = (origin.base, origin.base.saturating_add(i64::from(last) + 1));
+    // Offsets must ascend, and lie within the range in the header of the batch.
+    let (mut next, end) = (base.offset, base.offset.saturating_add(i64::from(last) + 1));
     let mut bytes = &batch[HEADER..];
     std::iter::from_fn(move || {
-        if attributes & UNREADABLE != 0 && left > 0 {
+        if attributes & UNSUPPORTED != 0 && left > 0 {
             left = 0;
-            return Some(Err(format!("a batch with the attributes {attributes:#x}")));
+            return Some(Err(format!("the batch has unsupported attributes, {attributes:#x}")));
         }
         if left <= 0 {
             return None;
         }
         left -= 1;
-        let record = record(&mut bytes, origin).filter(|record| (next..end).contains(&record.offset));
+        let record = take_record(&mut bytes, base).filter(|record| (next..end).contains(&record.offset));
         match &record {
             Some(record) => next = record.offset + 1,
             None => left = 0,
         }
-        Some(
-            record
-                .ok_or_else(|| "a malformed record, or one whose offset is outside of its batch".to_owned()),
-        )
+        Some(record.ok_or_else(|| "a record is malformed, or its offset is outside of its batch".to_owned()))
     })
 }
 
-/// What the records of a batch are counted from.
+/// The values in the header of a batch to which the deltas of its records are added.
 #[derive(Debug, Clone, Copy)]
-struct Origin {
-    base: Offset,
-    first: i64,
-    only: Option<i64>,
+struct BatchBase {
+    offset: Offset,
+    timestamp: i64,
+    /// The timestamp of all records, if the broker sets it.
+    append_time: Option<i64>,
 }
 
-fn record<'a>(bytes: &mut &'a [u8], origin: Origin) -> Option<RawRecord<'a>> {
-    let len = usize::try_from(varint(bytes)?).ok()?;
+/// Takes a record from the front of `bytes`; `None` if it is malformed.
+fn take_record<'a>(bytes: &mut &'a [u8], base: BatchBase) -> Option<RawRecord<'a>> {
+    let len = usize::try_from(take_varint(bytes)?).ok()?;
     let mut rest = take(bytes, len)?;
     take(&mut rest, 1)?;
-    let timestamp = origin.first.wrapping_add(varint(&mut rest)?);
-    let offset = origin.base.checked_add(varint(&mut rest)?)?;
-    let (key, value) = (sized(&mut rest)?, sized(&mut rest)?);
-    let count = usize::try_from(varint(&mut rest)?).ok()?;
+    let timestamp = base.timestamp.wrapping_add(take_varint(&mut rest)?);
+    let offset = base.offset.checked_add(take_varint(&mut rest)?)?;
+    let (key, value) = (take_nullable(&mut rest)?, take_nullable(&mut rest)?);
+    let count = usize::try_from(take_varint(&mut rest)?).ok()?;
     let headers = RawHeaders { count, bytes: rest };
     for _ in 0..count {
-        std::str::from_utf8(sized(&mut rest)??).ok()?;
-        sized(&mut rest)?;
+        std::str::from_utf8(take_nullable(&mut rest)??).ok()?;
+        take_nullable(&mut rest)?;
     }
-    Some(RawRecord { offset, timestamp: origin.only.unwrap_or(timestamp), key, value, headers })
+    Some(RawRecord { offset, timestamp: base.append_time.unwrap_or(timestamp), key, value, headers })
 }
 
-/// Appends the records of a whole batch from an offset on.
+/// Appends the records of a whole batch whose offsets are not below `from` to `records_read`.
 pub(crate) fn read_into(
     batch: &[u8],
     from: Offset,
@@ -235,22 +233,23 @@ pub(crate) fn read_into(
     Ok(())
 }
 
+/// Takes `len` bytes from the front of `bytes`; `None` if there are fewer.
 fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(taken)
 }
 
-/// Bytes behind their length, of which -1 means null.
-fn sized<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    match varint(bytes)? {
+/// Takes a length and that many bytes from the front of `bytes`. A length of -1 means null: `Some(None)`.
+fn take_nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    match take_varint(bytes)? {
         -1 => Some(None),
         len => take(bytes, usize::try_from(len).ok()?).map(Some),
     }
 }
 
-/// A zigzag varint.
-fn varint(bytes: &mut &[u8]) -> Option<i64> {
+/// Takes a zigzag varint from the front of `bytes`; `None` if it is malformed.
+fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = take(bytes, 1)?[0];
@@ -262,8 +261,9 @@ fn varint(bytes: &mut &[u8]) -> Option<i64> {
     None
 }
 
+/// Returns the `N` bytes at a position.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    // OK because callers hold at least a header.
+    // OK because callers pass at least a whole header.
     bytes[at..at + N].try_into().expect("N bytes")
 }
 
@@ -292,16 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_claims_more_than_it_has_is_none() {
+    fn a_record_longer_than_its_bytes_is_malformed() {
         let record = NewRecord { key: Some(b"k".to_vec()), value: Some(vec![0; 8]), ..NewRecord::default() };
         let bytes = encode(&[record], 0, 0);
         assert_eq!(read(&bytes).len(), 1);
-        // The value becomes shorter, its last five bytes a header count near 2^31.
+        // The first case shortens the value, and turns its last five bytes into a header count near 2^31.
         let value = HEADER + 7;
         assert_eq!(bytes[value - 1], 8 << 1, "the value's length");
         for (at, with) in [
             (value - 1, vec![3 << 1, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0x0f]),
-            // A value, a key, a record that is longer than what follows; one that is not whole.
+            // The value, the key, the record is longer than the bytes that follow; the record is cut short.
             (value - 1, vec![9 << 1]),
             (value - 3, vec![100 << 1]),
             (HEADER, vec![0x7e]),
@@ -312,7 +312,7 @@ mod tests {
             bytes[at..at + with.len()].copy_from_slice(&with);
             assert!(records(&bytes).any(|record| record.is_err()), "{with:?} at {at}");
         }
-        // Compressed, or a marker of a transaction.
+        // Compressed batches, and a control batch.
         for attribute in [1, 4, 1 << 5] {
             let mut bytes = bytes.clone();
             bytes[ATTRIBUTES + 1] = attribute;
@@ -321,13 +321,13 @@ mod tests {
     }
 
     #[test]
-    fn offsets_ascend_within_what_a_batch_claims() {
+    fn records_with_descending_or_too_large_offsets_are_malformed() {
         let record = || NewRecord { value: Some(vec![0; 8]), ..NewRecord::default() };
         let bytes = encode(&[record(), record()], 7, 0);
         let second = HEADER + (bytes.len() - HEADER) / 2;
         for (record, delta) in [(HEADER, 2 << 1), (HEADER, 1), (second, 2 << 1), (second, 0)] {
             let mut bytes = bytes.clone();
-            // Behind length, attributes and timestamp.
+            // The offset delta follows the length, the attributes and the timestamp delta.
             bytes[record + 3] = delta;
             assert!(records(&bytes).any(|record| record.is_err()), "{delta} at {record}");
         }
@@ -338,10 +338,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_batch_comes_back(written in proptest::collection::vec(record(), 1..30), base in 0..1_i64 << 40) {
+        fn a_batch_is_read_as_it_was_written(
+            written in proptest::collection::vec(record(), 1..30),
+            base in 0..1_i64 << 40
+        ) {
             let bytes = encode(&written, base, 1_700_000_000_000);
             let next = base + written.len() as i64;
-            prop_assert_eq!(frame(&bytes, base), Frame::Whole { len: bytes.len(), next });
+            prop_assert_eq!(parse_frame(&bytes, base), Frame::Whole { len: bytes.len(), next });
             let read = read(&bytes);
             prop_assert_eq!(read.len(), written.len());
             for (i, (read, written)) in read.iter().zip(&written).enumerate() {
@@ -353,9 +356,12 @@ mod tests {
             }
         }
 
-        /// Another's reader, which keeps of headers that repeat the last.
+        /// Reads with the `kafka-protocol` crate, which keeps only the last of several headers with one name.
         #[test]
-        fn others_read_it(written in proptest::collection::vec(record(), 1..30), base in 0..1_i64 << 40) {
+        fn kafka_protocol_reads_a_written_batch(
+            written in proptest::collection::vec(record(), 1..30),
+            base in 0..1_i64 << 40
+        ) {
             let mut bytes = bytes::Bytes::from(encode(&written, base, 1_700_000_000_000));
             let read = RecordBatchDecoder::decode(&mut bytes).unwrap().records;
             prop_assert_eq!(read.len(), written.len());
@@ -372,20 +378,24 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_is_seen(records in proptest::collection::vec(record(), 1..5), at: prop::sample::Index, bit in 0..8_u8) {
+        fn a_flipped_bit_is_detected(
+            records in proptest::collection::vec(record(), 1..5),
+            at: prop::sample::Index,
+            bit in 0..8_u8
+        ) {
             let mut bytes = encode(&records, 7, 0);
             let at = at.index(bytes.len());
-            // The leader epoch is the broker's to change: no checksum covers it.
+            // The checksum does not cover the leader epoch, because brokers change it.
             prop_assume!(!(12..16).contains(&at));
             bytes[at] ^= 1_u8 << bit;
             let len = bytes.len();
-            let unharmed = Frame::Whole { len, next: 7 + records.len() as i64 };
-            prop_assert_ne!(frame(&bytes, 7), unharmed);
+            let intact = Frame::Whole { len, next: 7 + records.len() as i64 };
+            prop_assert_ne!(parse_frame(&bytes, 7), intact);
         }
 
         #[test]
         fn random_bytes_never_panic(bytes: Vec<u8>, base: i64) {
-            let _ = frame(&bytes, base);
+            let _ = parse_frame(&bytes, base);
             let _ = contains_whole_batch(&bytes, base);
         }
 

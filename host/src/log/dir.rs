@@ -1,5 +1,5 @@
-//! `dir:PATH`, the embedded log: topics as folders, partitions as segment files
-//! in Kafka's own record-batch format.
+//! `dir:PATH`, the embedded log: topics as folders, partitions as segment files in Kafka's record-batch
+//! format.
 //!
 //! ```text
 //! PATH/TOPIC/topic.json                        identity, partitions
@@ -7,14 +7,13 @@
 //! PATH/TOPIC/PARTITION/lock                    held by whoever appends
 //! ```
 //!
-//! Several processes may write and read at once. An append holds the partition's
-//! lock and is synced before it is acknowledged; what others queue meanwhile goes
-//! into the next append (group commit). Readers take no lock: they read whole,
-//! checked batches and wait for a file notification at the first one that is not
-//! there yet. Only an appender, under the lock, cuts a torn tail.
+//! Several processes may write and read at once. An append holds the lock of its partition, and is synced
+//! before it is acknowledged; records that are queued meanwhile go into the next append (group commit).
+//! Readers take no lock. They read whole batches, check them, and wait for a file notification at the end.
+//! Only a writer that holds the lock cuts a torn tail.
 //!
-//! Segments are never compacted or deleted. Needs a local file system: file
-//! notifications and locks of network file systems are not relied on.
+//! Segments are never compacted or deleted. Needs a local file system, because file notifications and locks
+//! of network file systems are unreliable.
 
 mod append;
 mod commit;
@@ -31,7 +30,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 
-use crate::log::lag::{Pace, Seen, now};
+use crate::log::lag::{LagTracker, PartitionSample, now};
 use crate::log::{
     Ack, Applied, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
     OffsetRange, Partition, PartitionStream, STALE_AFTER, TopicDescription, TopicEvent, TopicStream,
@@ -42,11 +41,11 @@ use commit::Committer;
 use cursor::Cursor;
 use watch::Notifications;
 
-/// How often to look how far a table is behind.
-const LAG_EVERY: Duration = Duration::from_secs(3);
+/// How often the end offsets are compared with what readers have applied.
+const SAMPLE_EVERY: Duration = Duration::from_secs(3);
 
-/// The shortest wait between two looks.
-const SHORTEST: Duration = Duration::from_millis(10);
+/// The shortest wait between two samples.
+const MIN_WAIT: Duration = Duration::from_millis(10);
 
 /// A directory of topics.
 #[derive(Debug)]
@@ -56,22 +55,20 @@ pub struct DirLog {
     stale_after: Duration,
     committer: Committer,
     notifications: Notifications,
-    /// A std lock: held for reads of the page cache, on blocking threads only.
+    /// A std lock: held while files are read, on blocking threads only.
     ends: Arc<Mutex<Ends>>,
 }
 
-/// How far the end of each partition of a topic is known, so that end offsets
-/// cost only what was appended since.
+/// A cursor at the known end of each partition, so that end offsets cost only what was appended since.
 type Ends = HashMap<(String, Partition), Cursor>;
 
 impl DirLog {
-    /// The log in this directory, which is made when a topic is.
-    ///
+    /// The log in this directory, which is created with the first topic.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         Self::open_with(path, STALE_AFTER)
     }
 
-    /// The same; tables that are behind for longer than this say so.
+    /// The same; tables report partitions that lag for longer than `stale_after`.
     pub fn open_with(path: impl Into<PathBuf>, stale_after: Duration) -> Self {
         let root = path.into();
         let url = format!("dir:{}", root.display());
@@ -85,45 +82,46 @@ impl DirLog {
         }
     }
 
-    /// What a reading that applies this lags behind, whenever that is news.
+    /// The lagging partitions of a reader, whenever they change.
     fn lags(
         &self,
         topic: TopicDescription,
         applied: Vec<(Partition, Applied)>,
     ) -> impl Stream<Item = Result<TopicEvent, LogError>> + Send + use<> {
         let (root, ends, stale_after) = (self.root.clone(), self.ends.clone(), self.stale_after);
-        let every = LAG_EVERY.min(stale_after / 3);
-        stream::unfold((Pace::since(now()), topic, applied), move |(mut pace, topic, applied)| {
+        let every = SAMPLE_EVERY.min(stale_after / 3);
+        stream::unfold((LagTracker::new(now()), topic, applied), move |(mut tracker, topic, applied)| {
             let (root, ends) = (root.clone(), ends.clone());
             async move {
                 loop {
-                    // What is due is told in time.
-                    let due = pace.due(stale_after).map(|due| due.saturating_duration_since(Instant::now()));
-                    tokio::time::sleep(due.map_or(every, |due| due.clamp(SHORTEST, every))).await;
+                    let due =
+                        tracker.due(stale_after).map(|due| due.saturating_duration_since(Instant::now()));
+                    tokio::time::sleep(due.map_or(every, |due| due.clamp(MIN_WAIT, every))).await;
                     let asked = now();
                     let positions: Vec<(Partition, Offset)> =
                         applied.iter().map(|(partition, applied)| (*partition, applied.get())).collect();
                     let (root, ends, topic_asked) = (root.clone(), ends.clone(), topic.clone());
-                    let seen = Self::blocking(move || {
+                    let samples = Self::blocking(move || {
                         let mut ends = lock(&ends);
-                        let seen = |(partition, position)| {
+                        let sample = |(partition, position)| {
                             let end = end_offset(&mut ends, &root, &topic_asked, partition)?;
-                            // A directory always hands on what it has.
-                            Ok(Seen { read: end, position, end: Some(end), ..Seen::unread(partition) })
+                            // Reading a directory never stalls, so everything counts as read.
+                            let unknown = PartitionSample::unknown(partition);
+                            Ok(PartitionSample { read: end, position, end: Some(end), ..unknown })
                         };
-                        positions.into_iter().map(seen).collect::<Result<Vec<_>, LogError>>()
+                        positions.into_iter().map(sample).collect::<Result<Vec<_>, LogError>>()
                     });
-                    // What is wrong with the files their readers find, too.
-                    let Ok(mut seen) = seen.await else { continue };
-                    if let Some(lags) = pace.look(&mut seen, asked, stale_after) {
-                        return Some((Ok(TopicEvent::Lags(lags)), (pace, topic, applied)));
+                    // The readers of the files report their errors.
+                    let Ok(mut samples) = samples.await else { continue };
+                    if let Some(lags) = tracker.evaluate(&mut samples, asked, stale_after) {
+                        return Some((Ok(TopicEvent::Lags(lags)), (tracker, topic, applied)));
                     }
                 }
             }
         })
     }
 
-    /// Runs file operations where they may block.
+    /// Runs file operations on a blocking thread.
     async fn blocking<T: Send + 'static>(
         work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
@@ -140,7 +138,7 @@ impl Log for DirLog {
         &self.url
     }
 
-    /// There are no transactions.
+    /// A directory has no transactions.
     fn isolation(&self) -> Isolation {
         Isolation::ReadCommitted
     }
@@ -159,8 +157,8 @@ impl Log for DirLog {
         Self::blocking(move || topic::create(&root, &url, &name, settings)).await
     }
 
-    /// Nothing here is deleted, and a table sees the newest record of a key: what Kafka
-    /// calls compacted.
+    /// A directory deletes nothing, and readers see the newest record of each key, so its topics count as
+    /// compacted.
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
         self.describe(topic).await?;
         match name {
@@ -177,7 +175,7 @@ impl Log for DirLog {
         if policy == self.setting(topic, "cleanup.policy").await? {
             return Ok(());
         }
-        let reason = format!("a directory deletes nothing, so that cleanup.policy={policy} is none of its");
+        let reason = format!("a directory deletes nothing, so it cannot have cleanup.policy={policy}");
         Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
     }
 
@@ -224,12 +222,12 @@ impl Log for DirLog {
         let (changes, cursors) = Self::blocking(open).await?;
         let streams: Vec<PartitionStream> = cursors
             .into_iter()
-            .map(|(range, cursor)| tail::stream(cursor, range, headers, changes.clone()))
+            .map(|(range, cursor)| tail::start_stream(cursor, range, headers, changes.clone()))
             .collect();
         let applied = streams.iter().map(|stream| (stream.range().partition, stream.applied())).collect();
         let lags = self.lags(described, applied);
         let streams = streams.into_iter().map(TopicEvent::Partition).map(Ok);
-        // A directory's topic gets no more partitions.
+        // The topics of a directory get no more partitions.
         Ok(stream::iter(streams).chain(lags).boxed())
     }
 
@@ -237,7 +235,7 @@ impl Log for DirLog {
         self.committer.send(topic, record).await
     }
 
-    /// What goes to one partition is one batch, so that a crash leaves all of it or none.
+    /// The records of one partition are one batch, so a crash leaves all of them or none.
     async fn send_atomically(
         &self,
         topic: &TopicDescription,
@@ -246,16 +244,16 @@ impl Log for DirLog {
         self.committer.send_atomically(topic, records).await
     }
 
-    async fn flush(&self, patience: Duration) -> bool {
-        self.committer.flush(patience).await
+    async fn flush(&self, timeout: Duration) -> bool {
+        self.committer.flush(timeout).await
     }
 
-    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        self.committer.close(patience).await
+    async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        self.committer.close(timeout).await
     }
 }
 
-/// The offset behind the last record of a partition.
+/// Returns the offset after the last record of a partition.
 fn end_offset(
     ends: &mut Ends,
     root: &Path,
@@ -263,7 +261,7 @@ fn end_offset(
     partition: Partition,
 ) -> Result<Offset, LogError> {
     let place = (topic.name.clone(), partition);
-    // What is known of files that were replaced is of no use.
+    // The files may have been replaced since.
     let known = ends.remove(&place).filter(|cursor| cursor.check_identity().is_ok());
     let mut cursor = known.map_or_else(|| Cursor::open_last(root, topic, partition), Ok)?;
     while cursor.next_batch()?.is_some() {}

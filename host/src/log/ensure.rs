@@ -1,69 +1,71 @@
-//! Seeing to it that a topic is there, and that it is compacted: a log that deletes old
-//! records loses the entries that nobody writes again.
+//! Ensures that a topic exists and is compacted: a topic that deletes old records loses the entries that
+//! nobody writes again.
 
 use serde::{Deserialize, Serialize};
 
 use crate::log::{Log, LogError, NewTopic, TopicDescription};
 
-/// The setting that says what becomes of old records.
+/// The setting for what happens to old records.
 pub(crate) const CLEANUP_POLICY: &str = "cleanup.policy";
 
-/// How to ensure a topic.
+/// The options of [`ensure_topic`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnsureTopic {
-    /// How it is made if it is not there.
+    /// How the topic is created if it does not exist.
     pub new: NewTopic,
-    /// What to do if it is there and is not compacted.
+    /// What to do if the topic exists and is not compacted.
     pub on_policy_mismatch: OnPolicyMismatch,
 }
 
-/// What to do about a topic that is there and is not compacted.
+/// What to do about an existing topic that is not compacted.
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnPolicyMismatch {
-    /// Nothing: it is not looked at.
+    /// Nothing; its policy is not read.
     Ignore,
-    /// Warn, and go on with it.
+    /// Log a warning, and continue.
     #[default]
     Warn,
     /// Fail with [`LogError::PolicyMismatch`].
     Raise,
-    /// Change its `cleanup.policy`, and nothing else of it.
+    /// Change its `cleanup.policy`, and nothing else.
     Reconcile,
 }
 
-/// What became of a topic that was ensured.
+/// The result of [`ensure_topic`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ensured {
     /// The topic.
     pub topic: TopicDescription,
-    /// What was found, or done.
+    /// What was found or done.
     pub outcome: EnsureOutcome,
-    /// The `cleanup.policy` that was found: of one that was reconciled, the one before.
+    /// The `cleanup.policy` that was found, before it was changed.
     pub policy: Option<String>,
 }
 
-/// What was found, or done.
+/// What [`ensure_topic`] found or did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EnsureOutcome {
-    /// It was not there, and was made.
+    /// The topic did not exist, and was created.
     Created,
-    /// It is compacted.
+    /// The topic is compacted.
     Verified,
-    /// It was not compacted, and is now.
+    /// The topic was not compacted, and is now.
     Reconciled,
-    /// It is not compacted; a warning says so.
+    /// The topic is not compacted; a warning was logged.
     Mismatch,
-    /// Its policy cannot be read: on Kafka that takes a right of its own.
+    /// The policy cannot be read: on Kafka, that takes the right DESCRIBE_CONFIGS.
     Unreadable,
-    /// Nobody looked, because nobody wanted to, or because what is wanted is no compacted
-    /// topic.
+    /// The policy was not checked, because the options say so, or because no compacted topic is wanted.
     Skipped,
 }
 
 impl EnsureOutcome {
-    /// Its name, as users see it.
+    /// The name that users see.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -77,8 +79,8 @@ impl EnsureOutcome {
     }
 }
 
-/// Makes a topic if it is not there, and looks at its policy if it is. Number of partitions
-/// and replicas, and all other settings of a topic that is there, stay as they are.
+/// Creates a topic if it does not exist, and checks its cleanup policy if it does. The number of partitions
+/// and replicas, and all other settings of an existing topic, stay as they are.
 ///
 /// ```
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -94,13 +96,12 @@ impl EnsureOutcome {
 ///
 /// # Errors
 ///
-/// [`LogError::PolicyMismatch`] if that is wanted; whatever the log says to the questions
-/// and changes. A policy that cannot be read is an error if it matters: under
-/// [`OnPolicyMismatch::Raise`] and [`OnPolicyMismatch::Reconcile`].
+/// [`LogError::PolicyMismatch`] with [`OnPolicyMismatch::Raise`]; any error of the log. A policy that cannot
+/// be read is an error only with [`OnPolicyMismatch::Raise`] and [`OnPolicyMismatch::Reconcile`].
 pub async fn ensure_topic(log: &dyn Log, topic: &str, how: &EnsureTopic) -> Result<Ensured, LogError> {
     let topic = match log.describe(topic).await {
         Err(LogError::UnknownTopic { .. }) => match log.create(topic, how.new.clone()).await {
-            // Somebody was faster.
+            // Somebody else created it meanwhile.
             Err(LogError::TopicExists { .. }) => log.describe(topic).await?,
             created => {
                 let topic = created?;
@@ -108,14 +109,16 @@ pub async fn ensure_topic(log: &dyn Log, topic: &str, how: &EnsureTopic) -> Resu
                 return Ok(Ensured { topic, outcome: EnsureOutcome::Created, policy: None });
             }
         },
-        there => there?,
+        described => described?,
     };
     let wanted = how.new.settings.get(CLEANUP_POLICY).map_or("compact", String::as_str);
     let (outcome, policy) = match how.on_policy_mismatch {
         OnPolicyMismatch::Ignore => (EnsureOutcome::Skipped, None),
         _ if !compacts(wanted) => (EnsureOutcome::Skipped, None),
         action => match (log.setting(&topic.name, CLEANUP_POLICY).await, action) {
-            (Ok(policy), action) => (settled(log, &topic.name, wanted, &policy, action).await?, Some(policy)),
+            (Ok(policy), action) => {
+                (enforce_policy(log, &topic.name, wanted, &policy, action).await?, Some(policy))
+            }
             (Err(error), OnPolicyMismatch::Warn) if is_unreadable(&error) => {
                 tracing::info!(topic = topic.name, "could not verify that the topic is compacted: {error}");
                 (EnsureOutcome::Unreadable, None)
@@ -126,8 +129,8 @@ pub async fn ensure_topic(log: &dyn Log, topic: &str, how: &EnsureTopic) -> Resu
     Ok(Ensured { topic, outcome, policy })
 }
 
-/// What is to be done about a policy, done.
-async fn settled(
+/// Does what is to be done about the policy of a topic.
+async fn enforce_policy(
     log: &dyn Log,
     topic: &str,
     wanted: &str,
@@ -135,7 +138,7 @@ async fn settled(
     action: OnPolicyMismatch,
 ) -> Result<EnsureOutcome, LogError> {
     if compacts(policy) {
-        say_retention(topic, policy);
+        log_retention(topic, policy);
         return Ok(EnsureOutcome::Verified);
     }
     match action {
@@ -149,7 +152,7 @@ async fn settled(
                 topic,
                 "changed cleanup.policy from {policy} to {wanted}; nothing else of the topic"
             );
-            say_retention(topic, wanted);
+            log_retention(topic, wanted);
             Ok(EnsureOutcome::Reconciled)
         }
         OnPolicyMismatch::Warn | OnPolicyMismatch::Ignore => {
@@ -163,16 +166,17 @@ async fn settled(
     }
 }
 
-fn say_retention(topic: &str, policy: &str) {
+/// Logs that retention deletes entries of a topic, if it does.
+fn log_retention(topic: &str, policy: &str) {
     if words(policy).any(|word| word == "delete") {
         tracing::info!(
             topic,
-            "cleanup.policy={policy}: retention deletes entries that are not written again, too"
+            "cleanup.policy={policy}: retention deletes entries that are not written again"
         );
     }
 }
 
-/// Whether a policy, a list of words, keeps the newest record of each key.
+/// Whether a policy, a comma-separated list, keeps the newest record of each key.
 #[must_use]
 pub fn compacts(policy: &str) -> bool {
     words(policy).any(|word| word == "compact")
@@ -182,7 +186,7 @@ fn words(policy: &str) -> impl Iterator<Item = &str> {
     policy.split(',').map(str::trim)
 }
 
-/// Whether a broker did not let us see a policy, or could not tell.
+/// Whether the policy could not be read, although the topic can be used.
 fn is_unreadable(error: &LogError) -> bool {
     matches!(error, LogError::Denied { .. } | LogError::Unreachable { .. } | LogError::Broker { .. })
 }

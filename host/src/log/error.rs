@@ -1,114 +1,114 @@
-//! What can go wrong with a log.
+//! Errors of logs.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::log::{Offset, Partition};
 
-/// Why a log could not do what was asked.
+/// Why a log could not do what it was asked to do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// The URL names no kind of log.
+    /// The URL is not one of a log.
     #[error(
-        "`{url}` names no log: {reason}. Write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
+        "`{url}` is not the URL of a log: {reason}. Write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
          for example kafka://localhost:9092 or dir:./data"
     )]
     Url {
-        /// What was given.
+        /// The URL.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A property or an option is of no use.
+    /// A property or an option is not valid.
     #[error("property `{name}`: {reason}")]
     Property {
-        /// Its name. Its value is never shown: it may be a secret.
+        /// The name. The value is never shown, because it may be a secret.
         name: String,
-        /// What is wrong, or what is meant instead.
+        /// What is wrong, or what to set instead.
         reason: String,
     },
     /// A client of the cluster cannot be started.
     #[error("cannot start a client for {log}: {reason}")]
     Client {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// What it said.
         reason: String,
     },
-    /// No answer, or none that is of use now. It may pass.
+    /// There is no answer, or none that helps at present. May be tried again.
     #[error(
         "cannot {action} topic `{topic}` in {log} now: {reason}. \
-         Do the address and security.protocol fit the brokers?"
+         Check the address and security.protocol"
     )]
     Unreachable {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// The topic.
         topic: String,
-        /// What was to be done.
+        /// What was being done.
         action: &'static str,
-        /// What it looked like.
+        /// The last error.
         reason: String,
     },
-    /// The cluster does not accept who we say we are.
-    #[error("{log} does not let us in: {reason}. See the sasl.* and ssl.* properties")]
+    /// The cluster refuses the credentials.
+    #[error("{log}: authentication failed: {reason}. Check the sasl.* and ssl.* properties")]
     Authentication {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
-        /// What was said.
+        /// What the broker said.
         reason: String,
     },
     /// A right is missing.
-    #[error("no right to {action} topic `{topic}` in {log}: {reason}. Ask for {}", rights(action))]
+    #[error("no right to {action} topic `{topic}` in {log}: {reason}. Ask for the right {}", rights(action))]
     Denied {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// The topic.
         topic: String,
-        /// What was to be done.
+        /// What was being done.
         action: &'static str,
-        /// What was said.
+        /// What the broker said.
         reason: String,
     },
     /// The broker refused for another reason.
     #[error("cannot {action} topic `{topic}` in {log}: {reason}")]
     Broker {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// The topic.
         topic: String,
-        /// What was to be done.
+        /// What was being done.
         action: &'static str,
-        /// What was said.
+        /// What the broker said.
         reason: String,
     },
-    /// A record was queued and not acknowledged: it may have been written or not.
+    /// A queued record was not acknowledged. It may have been written or not.
     #[error(
         "topic `{topic}` in {log}: a record was not acknowledged: {reason}. It may have been written or not"
     )]
     Undelivered {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// The topic.
         topic: String,
-        /// What was said.
+        /// What the broker said.
         reason: String,
     },
-    /// There is no topic of this name.
+    /// No topic has this name.
     #[error(
         "there is no topic `{topic}` in {log}: create it with `ktables topic ensure --log {log} --topic {topic}`"
     )]
     UnknownTopic {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// The topic.
         topic: String,
     },
-    /// There is a topic of this name already.
+    /// A topic has this name already.
     #[error("topic `{topic}` exists already in {log}")]
     TopicExists {
-        /// The log's URL.
+        /// The URL of the log.
         log: String,
         /// The topic.
         topic: String,
@@ -130,7 +130,7 @@ pub enum LogError {
     PolicyMismatch {
         /// The topic.
         topic: String,
-        /// The policy that is wanted.
+        /// The policy that it should have.
         wanted: String,
         /// The policy that it has.
         actual: String,
@@ -140,20 +140,19 @@ pub enum LogError {
     UnknownPartition {
         /// The topic.
         topic: String,
-        /// What was asked for.
+        /// The partition.
         partition: Partition,
-        /// How many there are.
+        /// The number of its partitions.
         partitions: Partition,
     },
-    /// The topic is another one now, or has lost records that were read: what
-    /// was materialized of it no longer stands for it.
+    /// The topic was re-created, or has lost records that were read: a table of it no longer matches it.
     #[error("topic `{topic}`, partition {partition}: {reason}")]
     Replaced {
         /// The topic.
         topic: String,
-        /// The partition where it showed.
+        /// The partition where that was noticed.
         partition: Partition,
-        /// What was seen.
+        /// What happened.
         reason: String,
     },
     /// Bytes of the log are damaged.
@@ -171,7 +170,7 @@ pub enum LogError {
         offset: Offset,
         /// The segment file.
         path: PathBuf,
-        /// Where the batch begins in it.
+        /// The position of the batch in the file, in bytes.
         position: u64,
         /// What is wrong with it.
         reason: String,
@@ -199,7 +198,7 @@ pub enum LogError {
     /// Another process holds the lock that a write needs: nothing was written.
     #[error(
         "topic `{topic}`, partition {partition}: another process holds the lock of {}, and nothing was \
-         written. See which one does: fuser -v {}/lock",
+         written. To find it: fuser -v {}/lock",
         path.display(), path.display()
     )]
     Locked {
@@ -207,7 +206,7 @@ pub enum LogError {
         topic: String,
         /// The partition.
         partition: Partition,
-        /// Its folder.
+        /// The folder of the partition.
         path: PathBuf,
     },
     /// The operating system refused.
@@ -215,34 +214,34 @@ pub enum LogError {
     Io {
         /// What was being done.
         action: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::sync::Arc<io::Error>,
     },
     /// Changes of files cannot be watched.
     #[error(
-        "cannot watch {} for changes: {reason}. On Linux, see whether \
+        "cannot watch {} for changes: {reason}. On Linux, check whether \
          fs.inotify.max_user_instances and max_user_watches are too low",
         path.display()
     )]
     Watch {
-        /// What was to be watched.
+        /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
-    /// The log was closed under a call.
-    #[error("the log was closed under a call")]
+    /// The log was closed during a call.
+    #[error("the log was closed during the call")]
     Closed,
 }
 
-/// The rights, by Kafka's names, that it takes to do this to a topic.
+/// The rights, by Kafka's names, that an action on a topic takes.
 fn rights(action: &str) -> &'static str {
     match action {
         "create" => "CREATE",
-        "look at the settings of" => "DESCRIBE_CONFIGS",
+        "read the settings of" => "DESCRIBE_CONFIGS",
         "change the settings of" => "ALTER_CONFIGS",
         "write to" | "begin a transaction for" | "write in a transaction to" => "WRITE",
         _ => "DESCRIBE and READ",
@@ -250,13 +249,13 @@ fn rights(action: &str) -> &'static str {
 }
 
 impl LogError {
-    /// Whether it may pass by itself, so that it makes sense to try again.
+    /// Whether trying again may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Locked { .. } | Self::Watch { .. } | Self::Unreachable { .. })
     }
 
-    /// For `map_err` behind a call to the file system.
+    /// Converts an error of the file system, for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source: std::sync::Arc::new(source) }
     }

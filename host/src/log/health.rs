@@ -9,14 +9,14 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outage {
-    /// The time of the last question that the log answered.
+    /// The time of the last request that the log answered.
     pub since: SystemTime,
-    /// What the last error was.
+    /// The last error.
     pub reason: String,
 }
 
 impl Outage {
-    /// An outage since a time, for a reason.
+    /// Creates an outage that began at `since`, with the last error as its reason.
     #[must_use]
     pub fn new(since: SystemTime, reason: String) -> Self {
         Self { since, reason }
@@ -35,19 +35,19 @@ impl fmt::Display for Outage {
 pub struct Health(watch::Receiver<Option<Outage>>);
 
 impl Health {
-    /// The health that is sent on the other end of the channel.
+    /// Creates the health of a log from a channel: the log sends its outage, or `None` when it is healthy.
     #[must_use]
     pub fn new(outages: watch::Receiver<Option<Outage>>) -> Self {
         Self(outages)
     }
 
-    /// The health of a log that can always be reached.
+    /// Creates the health of a log that can always be reached.
     #[must_use]
     pub fn always() -> Self {
         Self(watch::channel(None).1)
     }
 
-    /// The present outage, if there is one.
+    /// The current outage; `None` if the log is healthy.
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
         self.0.borrow().clone()
@@ -57,7 +57,7 @@ impl Health {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost if this is dropped.
+    /// If the future is dropped, no change is lost: the next call returns at once.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             std::future::pending().await

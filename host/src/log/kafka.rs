@@ -1,18 +1,16 @@
-//! `kafka://HOST:PORT,…`, Apache Kafka and what speaks its protocol, through
-//! librdkafka.
+//! `kafka://HOST:PORT,…`: Apache Kafka, and brokers that speak its protocol, through librdkafka. No other
+//! module names librdkafka.
 //!
-//! Behind a cluster stand three kinds of clients, each polled by a thread of its
-//! own:
+//! A cluster has these kinds of clients, each polled by a thread of its own:
 //!
-//! - the *control* client asks for topics and offsets. It consumes nothing, because
-//!   a broker answers a connection's requests in turn, and an answer must not wait
-//!   behind a fetch;
-//! - *loading* clients read a topic from its first offset, fast, one for each topic
-//!   that is being loaded, within a budget of memory for the whole process;
-//! - the *tail* client follows all topics that are loaded.
+//! - The *control client* requests topics and offsets. It consumes nothing, because a broker answers the
+//!   requests of a connection in turn, and an answer must not wait behind a fetch.
+//! - *Loading clients* read a topic fast, from its first offset, one for each topic that is being loaded,
+//!   within a memory budget of the process.
+//! - The *tail client* follows all loaded topics.
+//! - *Producers* write, from the first write on: one for all topics with batches of the usual size.
 //!
-//! Others write, from the first write on: one for all topics that take batches of the usual size. Threads and connections grow with
-//! clusters, not with tables. The only place that names librdkafka.
+//! Threads and connections grow with clusters, not with tables.
 
 mod config;
 mod control;
@@ -39,9 +37,9 @@ use control::Control;
 use health::cluster_health::ClusterHealth;
 use health::monitor::{Monitor, truncated};
 use read::feed::{Feed, Reading};
-use read::loader::Loading;
-use read::tail::{Refresh, Tails};
-use write::writing::Writing;
+use read::loader::Loader;
+use read::tail::{Refresh, TailClients};
+use write::cluster_writer::ClusterWriter;
 
 /// A Kafka cluster.
 #[derive(Debug)]
@@ -50,40 +48,41 @@ pub struct KafkaLog {
     configs: Arc<Configs>,
     health: Arc<ClusterHealth>,
     control: Arc<Control>,
-    loading: Loading,
+    loader: Loader,
     monitor: Arc<Monitor>,
-    writing: Arc<Writing>,
+    writing: Arc<ClusterWriter>,
     background: tokio::runtime::Handle,
     /// Dropped with the log, which ends the background.
     _end: oneshot::Sender<()>,
 }
 
 impl KafkaLog {
-    /// The cluster that these brokers (`HOST:PORT,…`) lead to. That it cannot be
-    /// reached shows when something is asked.
+    /// Opens the cluster of these brokers (`HOST:PORT,…`). Whether it can be reached shows at the first
+    /// request.
     ///
     /// # Errors
     ///
-    /// [`LogError::Property`] if an option is of no use, [`LogError::Client`] if no
-    /// client can be started with them.
+    /// [`LogError::Property`] if an option is not valid, [`LogError::Client`] if no client can be started.
     pub fn open(brokers: &str, options: LogOptions) -> Result<Self, LogError> {
         let url: Arc<str> = format!("kafka://{brokers}").into();
         let configs = Arc::new(Configs::new(brokers, options)?);
-        // What is promised is kept although a timer is late.
-        let patience = configs.options().stale_after * 19 / 20;
-        let health = Arc::new(ClusterHealth::new(patience));
+        // A little less than promised, because timers may be late.
+        let stale_after = configs.options().stale_after * 19 / 20;
+        let health = Arc::new(ClusterHealth::new(stale_after));
         let control = Arc::new(Control::start(&configs, url.clone(), health.clone())?);
-        let tails = Arc::new(Tails::new(configs.clone(), url.clone(), health.clone()));
-        let writing = Arc::new(Writing::new(configs.clone(), url.clone(), health.clone(), control.clone()));
-        let monitor = Monitor::new(control.clone(), tails.clone(), writing.clone(), health.clone(), patience);
+        let tails = Arc::new(TailClients::new(configs.clone(), url.clone(), health.clone()));
+        let writing =
+            Arc::new(ClusterWriter::new(configs.clone(), url.clone(), health.clone(), control.clone()));
+        let monitor =
+            Monitor::new(control.clone(), tails.clone(), writing.clone(), health.clone(), stale_after);
         let monitor = Arc::new(monitor);
         let (background, end) = background(&url, monitor.clone())?;
-        let loading = Loading { configs: configs.clone(), log: url.clone(), health: health.clone(), tails };
-        Ok(Self { url, configs, health, control, loading, monitor, writing, background, _end: end })
+        let loader = Loader { configs: configs.clone(), log: url.clone(), health: health.clone(), tails };
+        Ok(Self { url, configs, health, control, loader, monitor, writing, background, _end: end })
     }
 }
 
-/// Fails if a record is for a partition that the topic has not.
+/// Checks that the topic has the partition of a record.
 fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
     match record.partition.filter(|number| !(0..topic.partitions).contains(number)) {
         None => Ok(()),
@@ -94,8 +93,8 @@ fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), L
     }
 }
 
-/// A runtime on a thread of its own, for what a cluster does by itself: it must go on
-/// whatever becomes of the runtime that opened the log.
+/// Starts a runtime on a thread of its own, for background work: it continues whatever happens to the
+/// runtime that opened the log.
 fn background(
     url: &str,
     monitor: Arc<Monitor>,
@@ -110,7 +109,7 @@ fn background(
                 // An error means that the log was dropped.
                 _ = ended => {}
                 () = monitor.run() => {}
-                () = monitor.keep_time() => {}
+                () = monitor.report_overdue() => {}
             }
         });
     };
@@ -142,8 +141,8 @@ impl Log for KafkaLog {
             Err(error @ LogError::TopicExists { .. }) => Some(error),
             Err(error) => return Err(error),
         };
-        // Whoever made it, it is there from now on.
-        let topic = self.control.appear(topic).await?;
+        // Whoever created it, it exists now.
+        let topic = self.control.wait_until_visible(topic).await?;
         exists.map_or(Ok(topic), Err)
     }
 
@@ -168,7 +167,7 @@ impl Log for KafkaLog {
         });
         match &ends {
             Ok(ends) => {
-                self.loading.tails.hurry(&topic.name, ends);
+                self.loader.tails.request_positions(&topic.name, ends);
                 if !before.is_empty() && ends.len() > before.len() {
                     self.health.request_check();
                 }
@@ -196,13 +195,13 @@ impl Log for KafkaLog {
         }
         // OK because a topic's partitions are numbered by 32 bits.
         let partitions = Partition::try_from(from.len()).expect("few enough");
-        self.monitor.watch_over(&reading, partitions, sender);
+        self.monitor.add(&reading, partitions, sender);
         if feeds.iter().all(|feed| feed.target <= feed.position()) {
-            let tails = self.loading.tails.clone();
+            let tails = self.loader.tails.clone();
             // Starting a client blocks.
             self.background.spawn_blocking(move || tails.adopt(feeds, Refresh::No));
         } else {
-            self.background.spawn(self.loading.clone().load(feeds));
+            self.background.spawn(self.loader.clone().load(feeds));
         }
         Ok(unfold(streams, |mut streams| async { streams.recv().await.map(|stream| (stream, streams)) })
             .boxed())
@@ -222,11 +221,11 @@ impl Log for KafkaLog {
         self.writing.send_atomically(topic, records).await
     }
 
-    async fn flush(&self, patience: Duration) -> bool {
-        self.writing.flush(patience).await
+    async fn flush(&self, timeout: Duration) -> bool {
+        self.writing.flush(timeout).await
     }
 
-    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        self.writing.close(patience).await
+    async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        self.writing.close(timeout).await
     }
 }

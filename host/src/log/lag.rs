@@ -1,31 +1,31 @@
-//! Whether a reading keeps up with the ends of its partitions, from one look to the
-//! next.
+//! Tracks whether a reader keeps up with the end offsets of its partitions, from one sample to the next.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::log::{Lag, LagCause, Offset, Partition};
 
-/// How many of the ends of as long as a partition may lag are kept, at most.
-const ENDS: u32 = 16;
+/// How many end offsets of the last `stale_after` are kept for a partition, at most.
+const MAX_ENDS: u32 = 16;
 
-/// A partition at one look.
+/// A sample of a partition.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::log) struct Seen {
+pub(in crate::log) struct PartitionSample {
     pub(in crate::log) partition: Partition,
-    /// How far it was handed on before its ends were asked for.
+    /// The offset up to which records had been handed to the reader before the end was requested.
     pub(in crate::log) read: Offset,
-    /// How far of that it was applied.
+    /// The offset up to which the reader had applied them.
     pub(in crate::log) position: Offset,
-    /// Where it ends; `None` if no broker told.
+    /// The end offset; `None` if no broker answered.
     pub(in crate::log) end: Option<Offset>,
-    /// Where open transactions let readers go; `None` if nobody asked.
+    /// The last stable offset, up to which open transactions let readers go; `None` if it was not
+    /// requested.
     pub(in crate::log) stable: Option<Offset>,
 }
 
-impl Seen {
-    /// A partition of which nothing is known.
-    pub(in crate::log) fn unread(partition: Partition) -> Self {
+impl PartitionSample {
+    /// A sample of a partition of which nothing is known.
+    pub(in crate::log) fn unknown(partition: Partition) -> Self {
         Self { partition, read: 0, position: 0, end: None, stable: None }
     }
 
@@ -34,212 +34,227 @@ impl Seen {
         self.end.is_none_or(|end| self.position < end)
     }
 
-    /// Whether there is more to read, though all that was read is applied, and no transaction hides
-    /// it.
+    /// Whether there is more to read, although everything read was applied and no transaction hides
+    /// the rest.
     #[cfg(feature = "kafka")]
     pub(in crate::log) fn is_waiting(&self) -> bool {
         let visible = [self.end, self.stable].into_iter().flatten().min();
         self.read <= self.position && visible.is_some_and(|visible| self.read < visible)
     }
 
-    fn cause(&self, stands: bool, was_silent: bool) -> LagCause {
+    /// Why the partition lags. `is_stalled`: its position has not changed for `stale_after`.
+    /// `was_silent`: no broker answered for the sample before.
+    fn cause(&self, is_stalled: bool, was_silent: bool) -> LagCause {
         match (self.end, self.stable) {
             (None, _) => LagCause::Silent,
             _ if was_silent => LagCause::Recovering,
             (Some(end), Some(stable)) if stable < end && self.position >= stable => LagCause::OpenTransaction,
-            // What was handed on and is not applied is up to its codec and its table.
-            _ if stands && self.read <= self.position => LagCause::Unread,
+            // If everything read was applied, codec and table are not the cause.
+            _ if is_stalled && self.read <= self.position => LagCause::Unread,
             _ => LagCause::Slow,
         }
     }
 }
 
-/// When a look was taken, and that for people.
+/// The time of a sample: for measuring, and for people.
 pub(in crate::log) type SampleTime = (Instant, SystemTime);
 
 pub(in crate::log) fn now() -> SampleTime {
     (Instant::now(), SystemTime::now())
 }
 
-/// A partition that is behind.
+/// A partition whose reader is behind.
 #[derive(Debug)]
-struct Behind {
+struct LaggingPartition {
     position: Offset,
-    /// When it was last seen not to be there.
-    stands: SampleTime,
-    /// The last moment of which it has everything that was there.
-    complete: SampleTime,
-    /// Where it ended at later looks.
+    /// The time of the last sample before the position was reached.
+    position_since: SampleTime,
+    /// The last time of which the reader has everything that the partition held then.
+    complete_at: SampleTime,
+    /// The end offsets of later samples that are not reached yet.
     ends: VecDeque<(Option<Offset>, SampleTime)>,
 }
 
-impl Behind {
-    fn since(moment: SampleTime, position: Offset) -> Self {
-        Self { position, stands: moment, complete: moment, ends: VecDeque::new() }
+impl LaggingPartition {
+    fn new(time: SampleTime, position: Offset) -> Self {
+        Self { position, position_since: time, complete_at: time, ends: VecDeque::new() }
     }
 
-    /// It is applied up to here by now; at the look before, it may not have been.
-    fn reach(&mut self, position: Offset, before: SampleTime) {
+    /// Updates the position. `before` is the time of the previous sample, when it may not have been
+    /// reached.
+    fn update_position(&mut self, position: Offset, before: SampleTime) {
         if position != self.position {
-            (self.position, self.stands) = (position, before);
+            (self.position, self.position_since) = (position, before);
         }
-        let reached = |(end, _): &(Option<Offset>, SampleTime)| end.is_some_and(|end| end <= position);
-        if let Some(last) = self.ends.iter().rposition(reached) {
-            self.complete = self.ends.drain(..=last).next_back().map_or(self.complete, |(_, moment)| moment);
+        let is_reached = |(end, _): &(Option<Offset>, SampleTime)| end.is_some_and(|end| end <= position);
+        if let Some(last) = self.ends.iter().rposition(is_reached) {
+            let reached = self.ends.drain(..=last).next_back();
+            self.complete_at = reached.map_or(self.complete_at, |(_, time)| time);
         }
     }
 
-    /// It ends here. Of the ends that are older than `patience` one is enough, and of the
-    /// others some.
-    fn end_at(&mut self, end: Option<Offset>, asked: SampleTime, patience: Duration) {
-        let age = |moment: &SampleTime| asked.0.duration_since(moment.0);
+    /// Adds an end offset. Of those older than `stale_after`, one is enough; of the others, some.
+    fn add_end(&mut self, end: Option<Offset>, time: SampleTime, stale_after: Duration) {
+        let age = |of: &SampleTime| time.0.duration_since(of.0);
         match self.ends.back_mut() {
-            // Since when nobody tells.
+            // The beginning of a silence is kept.
             Some((None, _)) if end.is_none() => {}
-            Some((last, moment)) if *last == end => *moment = asked,
-            Some((_, moment)) if age(moment) < patience / ENDS => {}
-            _ => self.ends.push_back((end, asked)),
+            Some((last, last_time)) if *last == end => *last_time = time,
+            Some((_, last_time)) if age(last_time) < stale_after / MAX_ENDS => {}
+            _ => self.ends.push_back((end, time)),
         }
-        while self.ends.get(1).is_some_and(|(_, moment)| age(moment) >= patience) {
+        while self.ends.get(1).is_some_and(|(_, time)| age(time) >= stale_after) {
             self.ends.pop_front();
         }
     }
+
+    /// Whether no broker answered for the last sample.
+    fn was_silent(&self) -> bool {
+        self.ends.back().is_some_and(|(end, _)| end.is_none())
+    }
+
+    /// The time at which it lags, if its position does not change before: `stale_after` after an end
+    /// offset that is not reached, or after the beginning of a silence.
+    fn due(&self, stale_after: Duration) -> Option<Instant> {
+        let first = self.ends.front()?;
+        let has_end = self.ends.iter().any(|(end, _)| end.is_some());
+        Some(if has_end { self.complete_at.0 } else { first.1.0 } + stale_after)
+    }
 }
 
-/// What is known of the partitions of one reading.
+/// Tracks the partitions of one reader.
 #[derive(Debug)]
-pub(in crate::log) struct Pace {
-    behind: HashMap<Partition, Behind>,
-    /// When the last look was taken.
-    looked: SampleTime,
-    /// What was told last, by partition.
-    told: Vec<Lag>,
+pub(in crate::log) struct LagTracker {
+    lagging: HashMap<Partition, LaggingPartition>,
+    /// The time of the last sample.
+    sampled: SampleTime,
+    /// The lags that were reported last, by partition.
+    reported: Vec<Lag>,
 }
 
-impl Pace {
-    /// Of a reading that begins at some time.
-    pub(in crate::log) fn since(moment: SampleTime) -> Self {
-        Self { behind: HashMap::new(), looked: moment, told: Vec::new() }
+impl LagTracker {
+    /// A tracker for a reader that begins at this time.
+    pub(in crate::log) fn new(time: SampleTime) -> Self {
+        Self { lagging: HashMap::new(), sampled: time, reported: Vec::new() }
     }
 
-    fn told(&self, partition: Partition) -> Option<&Lag> {
-        let index = self.told.binary_search_by_key(&partition, |lag| lag.partition).ok()?;
-        self.told.get(index)
+    fn reported(&self, partition: Partition) -> Option<&Lag> {
+        let index = self.reported.binary_search_by_key(&partition, |lag| lag.partition).ok()?;
+        self.reported.get(index)
     }
 
-    /// Takes a look at what was asked for at some time; tells the partitions that lag, if
-    /// that is news: those that do not have everything yet that was there so long ago. One end
-    /// that is not reached is not enough, however long a look takes: it takes another look to
-    /// see that it was not reached. So does a silence that was short.
-    pub(in crate::log) fn look(
+    /// Evaluates samples that were requested at this time. Returns the partitions that lag, if that has
+    /// changed: those whose reader does not have everything that they held `stale_after` ago. A
+    /// partition counts as lagging only if two consecutive samples show it behind, however long a sample
+    /// takes. The same applies to a short silence.
+    pub(in crate::log) fn evaluate(
         &mut self,
-        seen: &mut [Seen],
-        asked: SampleTime,
-        patience: Duration,
+        samples: &mut [PartitionSample],
+        time: SampleTime,
+        stale_after: Duration,
     ) -> Option<Vec<Lag>> {
-        seen.sort_unstable_by_key(|seen| seen.partition);
-        let before = std::mem::replace(&mut self.looked, asked);
-        let is_over = |moment: SampleTime| asked.0.duration_since(moment.0) >= patience;
-        let mut known = std::mem::take(&mut self.behind);
+        samples.sort_unstable_by_key(|sample| sample.partition);
+        let before = std::mem::replace(&mut self.sampled, time);
+        let is_stale = |of: SampleTime| time.0.duration_since(of.0) >= stale_after;
+        let mut known = std::mem::take(&mut self.lagging);
         let mut lags = Vec::new();
-        for seen in seen.iter().filter(|seen| seen.is_behind()) {
-            let Seen { partition, position, end, .. } = *seen;
-            let mut behind = known.remove(&partition).unwrap_or_else(|| Behind::since(before, position));
-            let stood = behind.position == position;
-            behind.reach(position, before);
-            let told = self.told(partition);
-            let told_silent = told.is_some_and(|told| told.cause == LagCause::Silent);
-            // Where it ends is known again: what came meanwhile may be on its way.
-            let was_silent = behind.ends.back().is_some_and(|(end, _)| end.is_none());
-            let missed = |&(end, moment): &(Option<Offset>, SampleTime)| end.is_some() || is_over(moment);
-            if is_over(behind.complete) && (end.is_none() || told_silent || behind.ends.iter().any(missed)) {
-                let cause = seen.cause(stood && is_over(behind.stands), was_silent);
-                let lag = Lag { partition, position, end, since: behind.complete.1, cause };
-                lags.push(told.map_or(lag.clone(), |told| told.then(lag)));
+        for sample in samples.iter().filter(|sample| sample.is_behind()) {
+            let PartitionSample { partition, position, end, .. } = *sample;
+            let mut lagging =
+                known.remove(&partition).unwrap_or_else(|| LaggingPartition::new(before, position));
+            let has_stood = lagging.position == position;
+            lagging.update_position(position, before);
+            let reported = self.reported(partition);
+            let was_reported_silent = reported.is_some_and(|lag| lag.cause == LagCause::Silent);
+            let is_missed = |&(end, time): &(Option<Offset>, SampleTime)| end.is_some() || is_stale(time);
+            let is_behind = end.is_none() || was_reported_silent || lagging.ends.iter().any(is_missed);
+            if is_stale(lagging.complete_at) && is_behind {
+                // After a silence, what came meanwhile may still be on its way.
+                let is_stalled = has_stood && is_stale(lagging.position_since);
+                let cause = sample.cause(is_stalled, lagging.was_silent());
+                let lag = Lag { partition, position, end, since: lagging.complete_at.1, cause };
+                lags.push(reported.map_or(lag.clone(), |reported| reported.updated(lag)));
             }
-            behind.end_at(end, asked, patience);
-            self.behind.insert(partition, behind);
+            lagging.add_end(end, time, stale_after);
+            self.lagging.insert(partition, lagging);
         }
-        let is_news = self.told != lags;
-        self.told.clone_from(&lags);
-        is_news.then_some(lags)
+        self.report(lags)
+    }
+
+    /// Returns the lags if they differ from those reported last.
+    fn report(&mut self, lags: Vec<Lag>) -> Option<Vec<Lag>> {
+        let has_changed = self.reported != lags;
+        self.reported.clone_from(&lags);
+        has_changed.then_some(lags)
+    }
+
+    /// The time at which the next partition lags, if its position does not change before.
+    pub(in crate::log) fn due(&self, stale_after: Duration) -> Option<Instant> {
+        let unreported = self.lagging.iter().filter(|(partition, _)| self.reported(**partition).is_none());
+        unreported.filter_map(|(_, lagging)| lagging.due(stale_after)).min()
     }
 }
 
-impl Pace {
-    /// When the first partition lags that does not get on until then.
-    pub(in crate::log) fn due(&self, patience: Duration) -> Option<Instant> {
-        let untold = self.behind.iter().filter(|(partition, _)| self.told(**partition).is_none());
-        untold.filter_map(|(_, behind)| behind.due(patience)).min()
-    }
-}
-
-/// What only a log needs whose answers may fail to come.
+/// For logs whose answers may be missing.
 #[cfg(feature = "kafka")]
-impl Pace {
-    /// Whether it may be that a transaction holds a partition up: it stood where it stands at
-    /// the last look, too, or lags, or will soon.
-    pub(in crate::log) fn is_suspect(&self, seen: &Seen, asked: SampleTime, patience: Duration) -> bool {
-        let is_suspect = |behind: &Behind| {
-            let missed = behind.ends.front().map(|(_, moment)| asked.0.duration_since(moment.0));
-            behind.position == seen.position || missed.is_some_and(|age| age >= patience / 2)
+impl LagTracker {
+    /// Whether an open transaction may block a partition: its position has not changed since the last
+    /// sample, or it lags, or will soon.
+    pub(in crate::log) fn is_suspect(
+        &self,
+        sample: &PartitionSample,
+        time: SampleTime,
+        stale_after: Duration,
+    ) -> bool {
+        let is_suspect = |lagging: &LaggingPartition| {
+            let age = lagging.ends.front().map(|(_, of)| time.0.duration_since(of.0));
+            lagging.position == sample.position || age.is_some_and(|age| age >= stale_after / 2)
         };
-        self.told(seen.partition).is_some() || self.behind.get(&seen.partition).is_some_and(is_suspect)
+        self.reported(sample.partition).is_some()
+            || self.lagging.get(&sample.partition).is_some_and(is_suspect)
     }
 
-    /// The partitions that were told to stand without a good reason, with what looks like one.
-    pub(in crate::log) fn standing(&self) -> Vec<(Partition, LagCause)> {
-        let stands =
+    /// The partitions that were reported although the cluster has data for them, or may have.
+    pub(in crate::log) fn stalled(&self) -> Vec<(Partition, LagCause)> {
+        let is_stalled =
             |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Recovering | LagCause::Unread);
-        self.told.iter().filter(stands).map(|lag| (lag.partition, lag.cause)).collect()
+        self.reported.iter().filter(is_stalled).map(|lag| (lag.partition, lag.cause)).collect()
     }
 
-    /// Tells which partitions lag by now, though nobody was asked, if that is news.
-    pub(in crate::log) fn overdue(
+    /// Evaluates positions without new end offsets. Returns the partitions that lag, if that has
+    /// changed.
+    pub(in crate::log) fn evaluate_overdue(
         &mut self,
-        seen: &[Seen],
-        now: SampleTime,
-        patience: Duration,
+        samples: &[PartitionSample],
+        time: SampleTime,
+        stale_after: Duration,
     ) -> Option<Vec<Lag>> {
-        let before = self.looked;
-        let mut lags = self.told.clone();
-        for &seen in seen {
-            let Some(behind) = self.behind.get_mut(&seen.partition) else { continue };
-            let stood = behind.position == seen.position;
-            behind.reach(seen.position, before);
-            let is_over = |moment: SampleTime| now.0.saturating_duration_since(moment.0) >= patience;
-            if behind.due(patience).is_none_or(|due| due > now.0) {
+        let before = self.sampled;
+        let mut lags = self.reported.clone();
+        for &sample in samples {
+            let Some(lagging) = self.lagging.get_mut(&sample.partition) else { continue };
+            let has_stood = lagging.position == sample.position;
+            lagging.update_position(sample.position, before);
+            let is_stale = |of: SampleTime| time.0.saturating_duration_since(of.0) >= stale_after;
+            if lagging.due(stale_after).is_none_or(|due| due > time.0) {
                 continue;
             }
-            if let Err(index) = lags.binary_search_by_key(&seen.partition, |lag| lag.partition) {
-                let end = behind.ends.iter().rev().find_map(|(end, _)| *end);
-                let was_silent = behind.ends.back().is_some_and(|(end, _)| end.is_none());
-                let seen = Seen { end: end.filter(|_| !was_silent), ..seen };
-                let cause = seen.cause(stood && is_over(behind.stands), false);
-                let (partition, position, since) = (seen.partition, seen.position, behind.complete.1);
-                lags.insert(index, Lag { partition, position, end: seen.end, since, cause });
+            if let Err(index) = lags.binary_search_by_key(&sample.partition, |lag| lag.partition) {
+                let end = lagging.ends.iter().rev().find_map(|(end, _)| *end);
+                let sample = PartitionSample { end: end.filter(|_| !lagging.was_silent()), ..sample };
+                let cause = sample.cause(has_stood && is_stale(lagging.position_since), false);
+                let PartitionSample { partition, position, end, .. } = sample;
+                lags.insert(index, Lag { partition, position, end, since: lagging.complete_at.1, cause });
             }
         }
-        let is_news = self.told != lags;
-        self.told.clone_from(&lags);
-        is_news.then_some(lags)
-    }
-}
-
-impl Behind {
-    /// When it lags, if it does not get on until then: it takes an end that was not reached when
-    /// it was told, or a silence that is not short.
-    fn due(&self, patience: Duration) -> Option<Instant> {
-        let first = self.ends.front()?;
-        let missed = self.ends.iter().any(|(end, _)| end.is_some());
-        Some(if missed { self.complete.0 } else { first.1.0 } + patience)
+        self.report(lags)
     }
 }
 
 impl Lag {
-    /// This lag at a later look: since when it lags is told once, and that the end of one that
-    /// stands moves on is no news.
-    fn then(&self, later: Self) -> Self {
+    /// The lag at a later sample. The start time stays, and a moving end offset alone is no change while
+    /// the position stands.
+    fn updated(&self, later: Self) -> Self {
         let stands = self.position == later.position && self.cause == later.cause;
         Self { since: self.since, end: if stands { self.end } else { later.end }, ..later }
     }
@@ -249,10 +264,10 @@ impl Lag {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const STALE_AFTER: Duration = Duration::from_secs(10);
 
-    fn seen(position: Offset, end: Option<Offset>, stable: Option<Offset>) -> [Seen; 1] {
-        [Seen { position, end, stable, ..Seen::unread(3) }]
+    fn sample(position: Offset, end: Option<Offset>, stable: Option<Offset>) -> [PartitionSample; 1] {
+        [PartitionSample { position, end, stable, ..PartitionSample::unknown(3) }]
     }
 
     fn after((instant, time): SampleTime, seconds: u64) -> SampleTime {
@@ -260,165 +275,181 @@ mod tests {
         (instant + seconds, time + seconds)
     }
 
-    fn causes(news: Option<Vec<Lag>>) -> Option<Vec<LagCause>> {
-        news.map(|lags| lags.into_iter().map(|lag| lag.cause).collect())
+    fn causes(lags: Option<Vec<Lag>>) -> Option<Vec<LagCause>> {
+        lags.map(|lags| lags.into_iter().map(|lag| lag.cause).collect())
     }
 
     #[test]
-    fn it_lags_since_it_was_last_seen_not_to() {
+    fn a_lag_begins_when_the_reader_was_last_complete() {
         let start = now();
-        let mut pace = Pace::since(start);
-        let mut look = |at, end| pace.look(&mut seen(5, Some(end), None), after(start, at), PATIENCE);
-        assert_eq!((look(0, 5), look(3, 5), look(6, 9), look(9, 9)), (None, None, None, None));
-        assert_eq!(look(13, 9).unwrap()[0].since, after(start, 3).1);
-        assert_eq!(look(16, 11), None);
-        assert_eq!(look(19, 5), Some(vec![]));
-        // However long a look takes, one is not enough.
-        assert_eq!(look(99, 9), None);
+        let mut tracker = LagTracker::new(start);
+        let mut evaluate =
+            |at, end| tracker.evaluate(&mut sample(5, Some(end), None), after(start, at), STALE_AFTER);
+        assert_eq!(
+            (evaluate(0, 5), evaluate(3, 5), evaluate(6, 9), evaluate(9, 9)),
+            (None, None, None, None)
+        );
+        assert_eq!(evaluate(13, 9).unwrap()[0].since, after(start, 3).1);
+        assert_eq!(evaluate(16, 11), None);
+        assert_eq!(evaluate(19, 5), Some(vec![]));
+        // However long a evaluate takes, one is not enough.
+        assert_eq!(evaluate(99, 9), None);
     }
 
     #[test]
-    fn what_stands_is_told_once_with_its_cause_and_when_it_goes_on() {
+    fn a_stalled_partition_is_reported_once_with_its_cause_until_it_continues() {
         let start = now();
-        let mut pace = Pace::since(start);
-        let mut look = |mut seen: [Seen; 1]| causes(pace.look(&mut seen, start, Duration::ZERO));
-        assert_eq!(look(seen(5, Some(5), None)), None);
+        let mut tracker = LagTracker::new(start);
+        let mut evaluate =
+            |mut seen: [PartitionSample; 1]| causes(tracker.evaluate(&mut seen, start, Duration::ZERO));
+        assert_eq!(evaluate(sample(5, Some(5), None)), None);
         // It may be on its way.
-        assert_eq!(look(seen(5, Some(9), Some(5))), None);
-        assert_eq!(look(seen(5, Some(9), Some(5))), Some(vec![LagCause::OpenTransaction]));
-        assert_eq!(look(seen(5, Some(10), Some(5))), None);
-        assert_eq!(look(seen(5, Some(10), Some(10))), Some(vec![LagCause::Unread]));
-        assert_eq!(look(seen(5, None, None)), Some(vec![LagCause::Silent]));
-        assert_eq!(look(seen(10, Some(10), None)), Some(vec![]));
+        assert_eq!(evaluate(sample(5, Some(9), Some(5))), None);
+        assert_eq!(evaluate(sample(5, Some(9), Some(5))), Some(vec![LagCause::OpenTransaction]));
+        assert_eq!(evaluate(sample(5, Some(10), Some(5))), None);
+        assert_eq!(evaluate(sample(5, Some(10), Some(10))), Some(vec![LagCause::Unread]));
+        assert_eq!(evaluate(sample(5, None, None)), Some(vec![LagCause::Silent]));
+        assert_eq!(evaluate(sample(10, Some(10), None)), Some(vec![]));
     }
 
     #[test]
-    fn what_moves_and_falls_behind_is_told_until_it_keeps_up() {
+    fn a_slow_partition_is_reported_until_it_keeps_up() {
         let start = now();
-        let mut pace = Pace::since(start);
-        let mut look = |at: u64, position, end| {
-            let news = pace.look(&mut seen(position, Some(end), None), after(start, at), PATIENCE);
-            news.map(|lags| lags.first().map(|lag| (lag.to_string(), lag.since)))
+        let mut tracker = LagTracker::new(start);
+        let mut evaluate = |at: u64, position, end| {
+            let lags =
+                tracker.evaluate(&mut sample(position, Some(end), None), after(start, at), STALE_AFTER);
+            lags.map(|lags| lags.first().map(|lag| (lag.to_string(), lag.since)))
         };
         // Ten are written a second. What is there is read within six seconds.
         for at in (0..=30).step_by(3) {
-            assert_eq!(look(at, i64::try_from(at).unwrap() * 10 - 60, i64::try_from(at).unwrap() * 10), None);
+            assert_eq!(
+                evaluate(at, i64::try_from(at).unwrap() * 10 - 60, i64::try_from(at).unwrap() * 10),
+                None
+            );
         }
         // Then two a second are read.
-        assert_eq!(look(33, 246, 330), None);
-        let told = look(36, 252, 360).unwrap().unwrap();
-        assert!(told.0.ends_with("applied too slowly"), "{told:?}");
-        assert_eq!(told.1, after(start, 24).1);
-        // It is told in the same words, although it moves.
-        assert_eq!(look(39, 280, 390), Some(Some(told)));
+        assert_eq!(evaluate(33, 246, 330), None);
+        let reported = evaluate(36, 252, 360).unwrap().unwrap();
+        assert!(reported.0.ends_with("applied too slowly"), "{reported:?}");
+        assert_eq!(reported.1, after(start, 24).1);
+        // It is reported in the same words, although it moves.
+        assert_eq!(evaluate(39, 280, 390), Some(Some(reported)));
         // It has what was there at 39 seconds, and by and by all.
-        assert_eq!((look(42, 400, 420), look(45, 420, 450)), (Some(None), None));
+        assert_eq!((evaluate(42, 400, 420), evaluate(45, 420, 450)), (Some(None), None));
     }
 
     #[test]
-    fn what_was_silent_lags_until_it_has_what_came_meanwhile() {
+    fn a_partition_that_was_silent_lags_until_it_has_what_came_meanwhile() {
         let start = now();
-        let mut pace = Pace::since(start);
-        let mut look =
-            |at, position, end| causes(pace.look(&mut seen(position, end, None), after(start, at), PATIENCE));
-        assert_eq!((look(0, 5, Some(5)), look(3, 5, None)), (None, None));
-        assert_eq!(look(20, 5, None), Some(vec![LagCause::Silent]));
-        assert_eq!(look(21, 5, Some(9)), Some(vec![LagCause::Recovering]));
+        let mut tracker = LagTracker::new(start);
+        let mut evaluate = |at, position, end| {
+            causes(tracker.evaluate(&mut sample(position, end, None), after(start, at), STALE_AFTER))
+        };
+        assert_eq!((evaluate(0, 5, Some(5)), evaluate(3, 5, None)), (None, None));
+        assert_eq!(evaluate(20, 5, None), Some(vec![LagCause::Silent]));
+        assert_eq!(evaluate(21, 5, Some(9)), Some(vec![LagCause::Recovering]));
         // More comes than it takes, and it has what was there a second ago.
-        assert_eq!(look(22, 9, Some(12)), Some(vec![]));
+        assert_eq!(evaluate(22, 9, Some(12)), Some(vec![]));
     }
 
     #[test]
-    fn what_lags_is_told_in_time_though_nobody_answers() {
+    fn a_lag_is_reported_in_time_although_nobody_answers() {
         let start = now();
-        let mut pace = Pace::since(start);
+        let mut tracker = LagTracker::new(start);
         let at = |seconds| after(start, seconds);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         // It was behind before the cluster fell silent: its end at 3 seconds is not reached.
         for (second, end) in [(0, Some(5)), (3, Some(9)), (6, None), (9, None)] {
-            told.push(pace.look(&mut seen(5, end, None), at(second), PATIENCE));
+            reported.push(tracker.evaluate(&mut sample(5, end, None), at(second), STALE_AFTER));
         }
-        assert_eq!(told, [None, None, None, None]);
-        assert_eq!(pace.due(PATIENCE), Some(at(10).0), "all that was there at 0 seconds it has");
-        assert_eq!(pace.overdue(&seen(5, None, None), at(9), PATIENCE), None);
-        let lags = pace.overdue(&seen(5, None, None), at(10), PATIENCE).unwrap();
+        assert_eq!(reported, [None, None, None, None]);
+        assert_eq!(tracker.due(STALE_AFTER), Some(at(10).0), "all that was there at 0 seconds it has");
+        assert_eq!(tracker.evaluate_overdue(&sample(5, None, None), at(9), STALE_AFTER), None);
+        let lags = tracker.evaluate_overdue(&sample(5, None, None), at(10), STALE_AFTER).unwrap();
         assert_eq!((lags[0].cause, lags[0].since), (LagCause::Silent, start.1));
-        assert_eq!((pace.due(PATIENCE), pace.overdue(&seen(5, None, None), at(11), PATIENCE)), (None, None));
+        assert_eq!(
+            (tracker.due(STALE_AFTER), tracker.evaluate_overdue(&sample(5, None, None), at(11), STALE_AFTER)),
+            (None, None)
+        );
 
-        // What gets on is not told, and what is slow is not called silent.
-        let mut pace = Pace::since(start);
+        // What gets on is not reported, and what is slow is not called silent.
+        let mut tracker = LagTracker::new(start);
         for (second, position, end) in [(0, 5, 5), (3, 5, 9), (6, 7, 12)] {
-            assert_eq!(pace.look(&mut seen(position, Some(end), None), at(second), PATIENCE), None);
+            assert_eq!(
+                tracker.evaluate(&mut sample(position, Some(end), None), at(second), STALE_AFTER),
+                None
+            );
         }
-        assert_eq!(pace.overdue(&seen(9, None, None), at(10), PATIENCE), None);
-        assert_eq!(pace.due(PATIENCE), Some(at(13).0));
-        let slow = pace.overdue(&seen(10, None, None), at(13), PATIENCE).unwrap();
+        assert_eq!(tracker.evaluate_overdue(&sample(9, None, None), at(10), STALE_AFTER), None);
+        assert_eq!(tracker.due(STALE_AFTER), Some(at(13).0));
+        let slow = tracker.evaluate_overdue(&sample(10, None, None), at(13), STALE_AFTER).unwrap();
         assert_eq!((slow[0].cause, slow[0].end), (LagCause::Slow, Some(12)));
     }
 
     #[test]
-    fn a_short_silence_is_not_told_of_what_was_read_behind_it() {
+    fn a_short_silence_is_not_reported_after_it_was_read() {
         let (a, b) =
             ([(0, 5, Some(5)), (3, 6, None), (6, 7, None), (9, 8, None)], [(0, 5, Some(5)), (7, 5, None)]);
-        for looks in [&a[..], &b[..]] {
+        for samples in [&a[..], &b[..]] {
             let start = now();
-            let mut pace = Pace::since(start);
-            let mut look = |at, position, end| {
-                causes(pace.look(&mut seen(position, end, None), after(start, at), PATIENCE))
+            let mut tracker = LagTracker::new(start);
+            let mut evaluate = |at, position, end| {
+                causes(tracker.evaluate(&mut sample(position, end, None), after(start, at), STALE_AFTER))
             };
-            assert!(looks.iter().all(|&(at, position, end)| look(at, position, end).is_none()));
+            assert!(samples.iter().all(|&(at, position, end)| evaluate(at, position, end).is_none()));
             // Others write on.
-            assert_eq!(look(12, 98, Some(99)), None);
-            assert_eq!(look(15, 107, Some(109)), None);
+            assert_eq!(evaluate(12, 98, Some(99)), None);
+            assert_eq!(evaluate(15, 107, Some(109)), None);
         }
     }
 
     #[test]
-    fn what_stands_is_asked_for_anew_when_it_is_silent_and_when_somebody_answers() {
+    fn stalled_partitions_are_listed_with_each_new_cause() {
         let start = now();
-        let mut pace = Pace::since(start);
-        let mut look = |at, end| {
-            pace.look(&mut seen(5, end, None), after(start, at), PATIENCE);
-            pace.standing()
+        let mut tracker = LagTracker::new(start);
+        let mut evaluate = |at, end| {
+            tracker.evaluate(&mut sample(5, end, None), after(start, at), STALE_AFTER);
+            tracker.stalled()
         };
-        assert_eq!(look(3, None), []);
-        assert_eq!(look(12, None), [(3, LagCause::Silent)]);
-        assert_eq!(look(13, Some(9)), [(3, LagCause::Recovering)]);
-        assert_eq!(look(16, Some(9)), [(3, LagCause::Unread)]);
+        assert_eq!(evaluate(3, None), []);
+        assert_eq!(evaluate(12, None), [(3, LagCause::Silent)]);
+        assert_eq!(evaluate(13, Some(9)), [(3, LagCause::Recovering)]);
+        assert_eq!(evaluate(16, Some(9)), [(3, LagCause::Unread)]);
     }
 
     #[test]
-    fn what_is_behind_for_a_moment_is_not_told() {
-        let mut pace = Pace::since(now());
-        let patience = Duration::from_secs(3600);
+    fn a_partition_that_is_briefly_behind_is_not_reported() {
+        let mut tracker = LagTracker::new(now());
+        let stale_after = Duration::from_secs(3600);
         for position in [1, 2, 2, 2, 3] {
-            let mut seen = seen(position, Some(9), None);
-            assert_eq!(pace.look(&mut seen, now(), patience), None);
-            assert!(pace.is_suspect(&seen[0], now(), patience));
+            let mut seen = sample(position, Some(9), None);
+            assert_eq!(tracker.evaluate(&mut seen, now(), stale_after), None);
+            assert!(tracker.is_suspect(&seen[0], now(), stale_after));
         }
     }
 
     #[test]
-    fn partitions_that_stand_are_no_news_in_whatever_order_they_are_seen() {
+    fn the_order_of_samples_is_no_change() {
         let start = now();
-        let mut pace = Pace::since(start);
-        let mut look = |at, partitions: [Partition; 3]| {
-            let seen = |partition| Seen { partition, ..seen(5, Some(9), None)[0] };
-            pace.look(&mut partitions.map(seen), after(start, at), PATIENCE)
+        let mut tracker = LagTracker::new(start);
+        let mut evaluate = |at, partitions: [Partition; 3]| {
+            let seen = |partition| PartitionSample { partition, ..sample(5, Some(9), None)[0] };
+            tracker.evaluate(&mut partitions.map(seen), after(start, at), STALE_AFTER)
         };
-        assert_eq!(look(5, [0, 1, 2]), None);
-        assert_eq!(look(10, [2, 0, 1]).map(|lags| lags.len()), Some(3));
-        assert_eq!((look(15, [1, 0, 2]), look(20, [2, 1, 0])), (None, None));
+        assert_eq!(evaluate(5, [0, 1, 2]), None);
+        assert_eq!(evaluate(10, [2, 0, 1]).map(|lags| lags.len()), Some(3));
+        assert_eq!((evaluate(15, [1, 0, 2]), evaluate(20, [2, 1, 0])), (None, None));
     }
 
     #[test]
-    fn what_lags_for_long_takes_no_more_memory() {
+    fn a_long_lag_uses_bounded_memory() {
         let start = now();
-        let mut pace = Pace::since(start);
+        let mut tracker = LagTracker::new(start);
         for at in 0..1000 {
             let end = i64::try_from(at).unwrap() + 100;
-            pace.look(&mut seen(0, Some(end), None), after(start, at), 50 * PATIENCE);
+            tracker.evaluate(&mut sample(0, Some(end), None), after(start, at), 50 * STALE_AFTER);
         }
-        assert!(pace.behind[&3].ends.len() <= ENDS as usize + 1);
+        assert!(tracker.lagging[&3].ends.len() <= MAX_ENDS as usize + 1);
     }
 }

@@ -10,13 +10,13 @@ use crate::log::{
     TopicDescription, TopicStream, Unacknowledged,
 };
 
-/// A log: where records live. Shaped for Kafka.
+/// A log: stores the records of topics. The interface follows that of Kafka.
 #[async_trait]
 pub trait Log: Debug + Send + Sync {
-    /// The URL by which users name this log.
+    /// The URL of the log, as users write it.
     fn url(&self) -> &str;
 
-    /// Which records of transactions readers see.
+    /// Which records of transactions are read.
     fn isolation(&self) -> Isolation;
 
     /// Reports whether the log can be reached, now and from now on.
@@ -40,35 +40,35 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the log refuses: on Kafka, that takes the right DESCRIBE_CONFIGS.
+    /// If the log refuses. Kafka requires the right DESCRIBE_CONFIGS.
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError>;
 
     /// Sets the `cleanup.policy` of a topic, and nothing else.
     ///
     /// # Errors
     ///
-    /// If the log refuses.
+    /// If the log refuses. Kafka requires the right ALTER_CONFIGS.
     async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError>;
 
-    /// Returns the first and the end offset of each partition, as of now, also of partitions that were
-    /// added since the topic was described.
+    /// Returns the current start and end offsets of each partition, including partitions that were added
+    /// since the topic was described.
     ///
     /// # Errors
     ///
-    /// [`LogError::Replaced`] if the topic was re-created; other errors if the log cannot be asked.
+    /// [`LogError::Replaced`] if the topic was re-created; other errors if the log cannot be reached.
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError>;
 
-    /// Returns the end offset of each partition, as of now, for a caller that waits until a reader has
-    /// reached it. So the streams of the topic report their positions without delay for a while.
+    /// Returns the current end offset of each partition, for a caller that waits until a reader has reached
+    /// it. For that caller, the streams of the topic report their positions without delay for a while.
     ///
     /// # Errors
     ///
-    /// As [`Log::offsets`], and if the topic ends before what was read of it.
+    /// As [`Log::offsets`], and if the topic ends below an offset that was read already.
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError>;
 
-    /// Reads a topic, as one stream for each partition: at once for each of these ranges, from its
-    /// start, in any order; later for each partition that is added. A stream continues with what is
-    /// appended. It ends with an error, or when it is dropped.
+    /// Reads a topic as one stream for each partition. The streams of these ranges come first, in any order;
+    /// each begins at the start of its range. A partition that is added later gets a stream then. A stream
+    /// continues with records that are appended. It ends with an error, or when it is dropped.
     ///
     /// # Errors
     ///
@@ -84,24 +84,25 @@ pub trait Log: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the record can never be written. The [`Delivery`] tells what happens to it later.
+    /// If the record can never be written. Later errors come through the [`Delivery`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the record is not queued. A dropped
-    /// [`Delivery`] does not take its record back.
+    /// If the future is dropped before it is ready, the record is not queued. Dropping a [`Delivery`] does
+    /// not remove its record from the queue.
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError>;
 
-    /// Writes records atomically: all of them become durable, or none does. Readers of committed records
-    /// see none of an attempt that failed.
+    /// Writes records atomically: all of them become durable, or none does. After a failed attempt, readers
+    /// of committed records see none of them.
     ///
     /// # Errors
     ///
-    /// The reason why none was written; [`LogError::Undelivered`] if it is unknown whether they were.
+    /// The reason why no record was written; [`LogError::Undelivered`] if it is unknown whether all or none
+    /// were written.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, all records may be written, or none.
+    /// If the future is dropped before it is ready, either all records are written or none.
     async fn send_atomically(
         &self,
         topic: &TopicDescription,
@@ -109,23 +110,27 @@ pub trait Log: Debug + Send + Sync {
     ) -> Result<Vec<Ack>, LogError>;
 
     /// Waits until every queued record is acknowledged or refused; false if that takes longer than
-    /// `timeout`. Gives up no record.
+    /// `timeout`. Records that are still queued then stay queued.
     async fn flush(&self, timeout: Duration) -> bool;
 
     /// Waits as [`Log::flush`] does, then gives up the records that are still outstanding, and returns
     /// them. They will not be sent again, but may have been written. Affects all writers of the log; call
-    /// it before a process that writes ends.
+    /// it before the end of a process that writes.
     async fn close(&self, timeout: Duration) -> Vec<Unacknowledged>;
 }
 
-/// Waits for an answer about a topic, for `timeout` at most.
-pub(crate) async fn within<T>(
+/// Waits for the answer to a request about a topic, for `timeout` at most.
+///
+/// # Errors
+///
+/// [`LogError::Unreachable`] after `timeout`, with the outage of the log if there is one.
+pub(crate) async fn with_timeout<T>(
     log: &dyn Log,
     topic: &str,
     timeout: Duration,
     answer: impl Future<Output = Result<T, LogError>>,
 ) -> Result<T, LogError> {
-    let late = |_| {
+    let timed_out = |_| {
         let reason = match log.health().outage() {
             Some(outage) => outage.to_string(),
             None => format!("no answer within {}", humantime::format_duration(timeout)),
@@ -133,5 +138,5 @@ pub(crate) async fn within<T>(
         let (log, topic) = (log.url().to_owned(), topic.to_owned());
         Err(LogError::Unreachable { log, topic, action: "describe", reason })
     };
-    tokio::time::timeout(timeout, answer).await.unwrap_or_else(late)
+    tokio::time::timeout(timeout, answer).await.unwrap_or_else(timed_out)
 }

@@ -1,21 +1,21 @@
-//! Where a key goes: the choice of Java's default partitioner, so that every
-//! writer of a topic agrees.
+//! The partitioner: chooses the same partition for a key as the default partitioner of Kafka's Java client,
+//! so that all writers of a topic agree.
 
 use crate::log::Partition;
 
-/// The partition of a key, one of `partitions`.
+/// Returns the partition of a key in a topic with this number of partitions.
 pub(crate) fn partition_for(key: &[u8], partitions: Partition) -> Partition {
     partition_of_hash(key_hash(key), partitions)
 }
 
-/// murmur2 of a key with Kafka's seed, the sign bit cleared.
+/// Returns the murmur2 hash of a key, with Kafka's seed and the sign bit cleared.
 pub(crate) fn key_hash(key: &[u8]) -> i32 {
     let hash = murmur2::murmur2(key, murmur2::KAFKA_SEED) & 0x7fff_ffff;
-    // OK because the sign bit is clear.
-    i32::try_from(hash).expect("31 bits fit")
+    // OK because the sign bit is cleared.
+    i32::try_from(hash).expect("31 bits fit into an i32")
 }
 
-/// The partition of a key by its [`key_hash`], one of `partitions`.
+/// Returns the partition of a key with this [`key_hash`] in a topic with this number of partitions.
 pub(crate) fn partition_of_hash(hash: i32, partitions: Partition) -> Partition {
     hash % partitions
 }
@@ -24,9 +24,9 @@ pub(crate) fn partition_of_hash(hash: i32, partitions: Partition) -> Partition {
 mod tests {
     use super::*;
 
-    /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
+    /// Checks the test vectors of `UtilsTest.testMurmur2` in Kafka.
     #[test]
-    fn hashes_are_kafkas() {
+    fn hashes_equal_those_of_kafka() {
         for (key, hash) in [
             ("21", -973_932_308_i32),
             ("foobar", -790_332_482),

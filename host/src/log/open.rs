@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::log::KafkaLog;
 use crate::log::{DirLog, Log, LogError, LogOptions};
 
-/// Opens the log that a URL names: `kafka://HOST:PORT,…` or `dir:PATH`.
+/// Opens the log at a URL, `kafka://HOST:PORT,…` or `dir:PATH`, with default options.
 ///
 /// # Errors
 ///
@@ -15,45 +15,45 @@ pub fn open(url: &str) -> Result<Arc<dyn Log>, LogError> {
     open_with(url, LogOptions::default())
 }
 
-/// Opens the log that a URL names, with these options.
+/// Opens the log at a URL with these options. Does not connect to a cluster: the first request shows whether
+/// the cluster can be reached.
 ///
 /// # Errors
 ///
-/// [`LogError::Url`] if the URL is not one of a log, [`LogError::Property`] if an option is not valid,
-/// [`LogError::Client`] or [`LogError::Io`] if the log cannot be opened. Whether a cluster can be
-/// reached shows at the first request.
+/// [`LogError::Url`] if the URL is not the URL of a log, [`LogError::Property`] if an option is not valid,
+/// [`LogError::Client`] or [`LogError::Io`] if the log cannot be opened.
 pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogError> {
-    let no_log = |reason: &str| {
+    let invalid_url = |reason: &str| {
         // The part before an @ may be a password.
-        let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
-        Err(LogError::Url { url: shown, reason: reason.to_owned() })
+        let redacted = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+        Err(LogError::Url { url: redacted, reason: reason.to_owned() })
     };
     match url.split_once(':') {
-        Some(("dir", "")) => no_log("the path of the folder is missing"),
+        Some(("dir", "")) => invalid_url("the path of the folder is missing"),
         Some(("dir", path)) => {
             options.validate()?;
             match options.properties.keys().next().cloned() {
                 None => Ok(Arc::new(DirLog::open_with(path, options.stale_after))),
                 Some(name) => {
-                    let reason = "a directory log has no client properties".to_owned();
+                    let reason = "a directory log has no client properties; remove it".to_owned();
                     Err(LogError::Property { name, reason })
                 }
             }
         }
         #[cfg(feature = "kafka")]
         Some(("kafka", brokers)) => match brokers.strip_prefix("//") {
-            None => no_log("`kafka:` must be followed by two slashes, `//`"),
+            None => invalid_url("`kafka:` must be followed by two slashes, `//`"),
             Some(brokers) => {
                 let brokers = brokers.trim_end_matches('/');
                 match brokers.split(',').try_for_each(check_broker) {
                     Ok(()) => Ok(Arc::new(KafkaLog::open(brokers, options)?)),
-                    Err(reason) => no_log(reason),
+                    Err(reason) => invalid_url(reason),
                 }
             }
         },
         #[cfg(not(feature = "kafka"))]
-        Some(("kafka", _)) => no_log("this program was built without the feature `kafka` of ktables"),
-        _ => no_log("it must begin with `kafka://` or `dir:`"),
+        Some(("kafka", _)) => invalid_url("this program was built without the feature `kafka` of ktables"),
+        _ => invalid_url("it must begin with `kafka://` or `dir:`"),
     }
 }
 
@@ -66,8 +66,8 @@ fn check_broker(broker: &str) -> Result<(), &'static str> {
         );
     }
     // The colons of an IPv6 address are within brackets.
-    let behind = broker.rsplit_once(']').map_or(broker, |(_, behind)| behind);
-    let port = behind.rsplit_once(':').map(|(_, port)| port);
+    let after_brackets = broker.rsplit_once(']').map_or(broker, |(_, after)| after);
+    let port = after_brackets.rsplit_once(':').map(|(_, port)| port);
     match port {
         None if broker.is_empty() => Err("an address is empty"),
         None => Err("an address has no port (brokers usually listen on 9092)"),
@@ -77,7 +77,7 @@ fn check_broker(broker: &str) -> Result<(), &'static str> {
         Some(port) => {
             let host = &broker[..broker.len() - port.len() - 1];
             let is_host = !host.is_empty() && !host.contains(['/', ' ']);
-            if is_host { Ok(()) } else { Err("a host is neither a name nor an address") }
+            if is_host { Ok(()) } else { Err("a host is neither a host name nor an IP address") }
         }
     }
 }

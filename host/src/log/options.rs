@@ -1,4 +1,4 @@
-//! How a log is to be used. All of it is for clusters; a directory needs nothing.
+//! The options of a log. Most apply to Kafka clusters only; a directory uses only `stale_after`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,27 +9,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::LogError;
 
-/// How long nothing may be heard of a log, or a partition may lag, before its tables say
-/// that they may be behind.
+/// The default of [`LogOptions::stale_after`].
 pub const STALE_AFTER: Duration = Duration::from_secs(10);
 
-/// How a log is to be used.
+/// The options of a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Which records of transactions tables see.
+    /// Which records of transactions are read.
     pub isolation: Isolation,
-    /// How long nothing may be heard of the log, or a partition may lag, before its tables
-    /// are degraded; [`STALE_AFTER`] by default.
+    /// How long the log may be silent, or a partition may lag, before tables report that they are degraded;
+    /// at least 100 ms, [`STALE_AFTER`] by default.
     pub stale_after: Duration,
     /// When a written record is acknowledged.
     pub acks: Acks,
-    /// Whether the log sees to it that a record that is sent again is not written
-    /// twice; some Kafka-compatible brokers cannot.
+    /// Whether the producer is idempotent: a record that is sent again is not written twice. Some
+    /// Kafka-compatible brokers do not support this.
     pub idempotence: bool,
-    /// A file with a token (JWT) for `sasl.mechanism` = `OAUTHBEARER`, read whenever
-    /// another one is wanted.
+    /// A file with a token (JWT) for `sasl.mechanism` = `OAUTHBEARER`. It is read each time a client needs a
+    /// new token.
     pub oauth_token_file: Option<PathBuf>,
-    /// Properties for librdkafka, by name. Values are never shown.
+    /// Properties for librdkafka, by name. Their values are never logged or printed.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -37,11 +36,11 @@ pub struct LogOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// Those of committed transactions; what follows the first record of an open
-    /// transaction waits for its end.
+    /// Records of committed transactions only. Records after the first one of an open transaction are read
+    /// when it ends.
     #[default]
     ReadCommitted,
-    /// All, also of transactions that are aborted later.
+    /// All records, including those of transactions that are aborted later.
     ReadUncommitted,
 }
 
@@ -49,11 +48,12 @@ pub enum Isolation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acks {
-    /// When all replicas in sync have it.
+    /// When all in-sync replicas have it.
     #[default]
     All,
-    /// When the leader has it: should the leader die at once, it is lost. A barrier speaks
-    /// of what the replicas have, too; waiting for the place of a write waits for all.
+    /// When the leader has it. If the leader dies before the replicas have fetched the record, it is lost.
+    /// A barrier covers only records that all in-sync replicas have. Waiting for the offset of a write waits
+    /// until they have that record, too.
     Leader,
 }
 
@@ -70,7 +70,7 @@ impl Default for LogOptions {
     }
 }
 
-/// Names the properties and none of their values, of which some are secrets.
+/// Prints the names of the properties without their values, because some values are secrets.
 impl fmt::Debug for LogOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogOptions")
@@ -85,20 +85,20 @@ impl fmt::Debug for LogOptions {
 }
 
 impl LogOptions {
-    /// Checks what can be checked without the log.
+    /// Checks the options without connecting to the log.
     ///
     /// # Errors
     ///
-    /// [`LogError::Property`] names what contradicts.
+    /// [`LogError::Property`] with the name of an option that is invalid or contradicts another one.
     pub fn validate(&self) -> Result<(), LogError> {
-        let refused = |name: &str, reason: &str| {
+        let invalid = |name: &str, reason: &str| {
             Err(LogError::Property { name: name.to_owned(), reason: reason.to_owned() })
         };
         if self.stale_after < Duration::from_millis(100) {
-            return refused("stale_after", "must be at least 100ms");
+            return invalid("stale_after", "must be at least 100ms");
         }
         if self.idempotence && self.acks == Acks::Leader {
-            return refused("acks", "`leader` needs idempotence = false: idempotence rests on acks = all");
+            return invalid("acks", "`leader` needs idempotence = false: idempotence needs acks = all");
         }
         Ok(())
     }

@@ -1,59 +1,58 @@
-//! Records: one at a time for writing, in batches for reading.
+//! Records: single ones for writing, batches for reading.
 
 use crate::log::{Offset, Partition};
-use crate::packed::PackedOptions;
+use crate::packed::PackedNullable;
 
-/// A batch is closed when its keys, values and headers reach this: it stays in a core's
-/// cache on its way through a codec, where a batch of 1 MiB does not.
+/// The size of a full batch: keys, values and headers. A batch of this size stays in the cache of a core
+/// while a codec decodes it; a batch of 1 MiB does not.
 const BATCH_BYTES: usize = 128 * 1024;
 
-/// A batch is closed at this many records, so that a fault in one of them costs
-/// a bounded number of calls to isolate.
+/// The number of records in a full batch. It bounds the number of calls that it takes to isolate a record
+/// that makes its codec fault.
 const BATCH_RECORDS: usize = 1024;
 
-/// A record's header. Names may repeat; null and empty values differ.
+/// A header of a record. Names may repeat. A null value differs from an empty one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its value.
+    /// The value; `None` is null.
     pub value: Option<Vec<u8>>,
 }
 
 impl Header {
-    /// The bytes that it takes: its texts, and what holds them.
+    /// The memory that the header takes, in bytes: the struct, the name and the value.
     pub(crate) fn byte_len(&self) -> usize {
         size_of::<Self>() + self.name.len() + self.value.as_ref().map_or(0, Vec::len)
     }
 }
 
-/// Whether records are read with their headers. Looking for them takes time, even where
-/// there are none.
+/// Whether records are read with their headers. Requesting headers takes time, even if records have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Headers {
-    /// They are.
+    /// Records are read with their headers.
     Wanted,
-    /// As if there were none.
+    /// Headers are left out: records look as if they had none.
     Unwanted,
 }
 
-/// A record to be written.
+/// A record to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewRecord {
-    /// Its key; `None` is a null key, which no table can hold.
+    /// The key; `None` is a null key, which no table can hold.
     pub key: Option<Vec<u8>>,
-    /// Its value; `None` is a null value, which deletes.
+    /// The value; `None` makes the record a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Its headers.
+    /// The headers.
     pub headers: Vec<Header>,
-    /// Where it goes; `None` leaves it to the partitioner: murmur2 of the key.
+    /// The partition; `None` leaves the choice to the partitioner (murmur2 of the key).
     pub partition: Option<Partition>,
-    /// Milliseconds since 1970; `None` is now.
+    /// The timestamp, in milliseconds since 1970; `None` is the time of writing.
     pub timestamp: Option<i64>,
 }
 
 impl NewRecord {
-    /// The bytes of its key, its value and its headers.
+    /// The size of the key, the value and the headers, in bytes.
     pub(crate) fn byte_len(&self) -> usize {
         let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         let headers: usize = self.headers.iter().map(|header| header.name.len() + len(&header.value)).sum();
@@ -61,16 +60,15 @@ impl NewRecord {
     }
 }
 
-/// Consecutive records of one partition, by column: keys and values lie packed,
-/// ready for a codec.
+/// Consecutive records of one partition, stored by column. Keys and values are packed, as codecs take them.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
     partition: Partition,
     offsets: Vec<Offset>,
     timestamps: Vec<i64>,
-    keys: PackedOptions,
-    values: PackedOptions,
-    /// One list a record, or empty while no record had any.
+    keys: PackedNullable,
+    values: PackedNullable,
+    /// One list for each record; empty as long as no record has headers.
     headers: Vec<Vec<Header>>,
     header_bytes: usize,
 }
@@ -78,36 +76,36 @@ pub struct RecordBatch {
 /// One record of a [`RecordBatch`].
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// Its partition.
+    /// The partition.
     pub partition: Partition,
-    /// Its offset.
+    /// The offset.
     pub offset: Offset,
-    /// Milliseconds since 1970, or -1 where the log has none.
+    /// The timestamp, in milliseconds since 1970; -1 if the record has none.
     pub timestamp: i64,
-    /// Its key; `None` is null.
+    /// The key; `None` is null.
     pub key: Option<&'a [u8]>,
-    /// Its value; `None` is null: a delete.
+    /// The value; `None` is null: the record is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a [Header],
 }
 
 impl RecordBatch {
-    /// A batch without records.
+    /// Creates a batch without records.
     #[must_use]
     pub fn new(partition: Partition) -> Self {
         Self {
             partition,
             offsets: Vec::new(),
             timestamps: Vec::new(),
-            keys: PackedOptions::default(),
-            values: PackedOptions::default(),
+            keys: PackedNullable::default(),
+            values: PackedNullable::default(),
             headers: Vec::new(),
             header_bytes: 0,
         }
     }
 
-    /// Appends a record; offsets ascend.
+    /// Appends a record. Its offset must be greater than that of the record before.
     pub fn push(
         &mut self,
         offset: Offset,
@@ -127,7 +125,7 @@ impl RecordBatch {
         self.values.push(value);
     }
 
-    /// Whether the batch has reached its size.
+    /// Whether the batch has reached its maximum number of records or bytes.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() >= BATCH_RECORDS || self.byte_len() >= BATCH_BYTES
@@ -139,7 +137,7 @@ impl RecordBatch {
         self.offsets.len()
     }
 
-    /// The bytes of all keys, values and headers.
+    /// The size of all keys, values and headers, in bytes.
     pub(crate) fn byte_len(&self) -> usize {
         self.keys.byte_len() + self.values.byte_len() + self.header_bytes
     }
@@ -150,32 +148,32 @@ impl RecordBatch {
         self.offsets.is_empty()
     }
 
-    /// The partition the records are of.
+    /// The partition that the records belong to.
     #[must_use]
     pub fn partition(&self) -> Partition {
         self.partition
     }
 
-    /// The offset behind the last record.
+    /// The offset after the last record; `None` if the batch is empty.
     #[must_use]
     pub fn next_offset(&self) -> Option<Offset> {
         self.offsets.last().map(|offset| offset + 1)
     }
 
-    /// The records from an offset on.
+    /// Returns the records whose offsets are not below `offset`.
     #[must_use]
     pub fn from_offset(self, offset: Offset) -> Self {
         if self.offsets.first().is_none_or(|&first| first >= offset) {
             return self;
         }
-        self.slice(self.offsets.partition_point(|&known| known < offset)..self.len())
+        self.slice(self.offsets.partition_point(|&other| other < offset)..self.len())
     }
 
-    /// The records in a range of indices, copied.
+    /// Copies the records in a range of indices.
     ///
     /// # Panics
     ///
-    /// If there are not that many records.
+    /// If the batch has fewer records.
     #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let mut slice = Self::new(self.partition);
@@ -186,11 +184,11 @@ impl RecordBatch {
         slice
     }
 
-    /// Record `index`.
+    /// Returns the record at `index`.
     ///
     /// # Panics
     ///
-    /// If there are not that many records.
+    /// If the batch has fewer records.
     #[must_use]
     pub fn get(&self, index: usize) -> Record<'_> {
         Record {
@@ -203,15 +201,15 @@ impl RecordBatch {
         }
     }
 
-    /// The keys.
+    /// The keys of all records.
     #[must_use]
-    pub fn keys(&self) -> &PackedOptions {
+    pub fn keys(&self) -> &PackedNullable {
         &self.keys
     }
 
-    /// The values.
+    /// The values of all records.
     #[must_use]
-    pub fn values(&self) -> &PackedOptions {
+    pub fn values(&self) -> &PackedNullable {
         &self.values
     }
 }

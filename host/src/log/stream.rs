@@ -1,4 +1,4 @@
-//! What a log hands out: partition streams and deliveries.
+//! What a log returns to readers and writers: partition streams, lags, acknowledgements.
 
 use std::fmt;
 use std::future::Future;
@@ -14,20 +14,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{LogError, Offset, OffsetRange, Partition, RecordBatch};
 
-/// What comes through a [`PartitionStream`], in the order of the log.
+/// An item of a [`PartitionStream`], in the order of the log.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum StreamItem {
     /// Consecutive records.
     Records(Box<RecordBatch>),
-    /// Everything below this offset has come through the stream, although no
-    /// record may have had the last offsets (control records, compaction).
+    /// Everything below this offset has come through the stream, although no record may have the last
+    /// offsets (control records, compaction).
     Position(Offset),
-    /// The log holds no record below this offset any more: retention or somebody
-    /// deleted them. Told behind the records that were read before.
+    /// The log no longer holds records below this offset: retention, or somebody deleted them. Comes after
+    /// the records that were read before.
     Start(Offset),
 }
 
-/// The records of one partition, in order, going on for ever.
+/// The records of one partition, in order, without end.
 #[derive(Debug)]
 pub struct PartitionStream {
     range: OffsetRange,
@@ -35,19 +36,19 @@ pub struct PartitionStream {
     items: mpsc::Receiver<Result<StreamItem, LogError>>,
 }
 
-/// How far a partition stream was applied by whoever reads it: told to the log, so that it
-/// sees what lags.
+/// The offset up to which the reader of a partition stream has applied it. The log compares it with the
+/// end offset to find lagging partitions.
 #[derive(Debug, Clone)]
 pub struct Applied(Arc<AtomicI64>);
 
 impl Applied {
-    /// Everything below this is applied.
+    /// Records that everything below this offset was applied.
     pub fn set(&self, position: Offset) {
-        // What is before the stream counts as applied, also while its reader gets there.
+        // What comes before the stream counts as applied.
         self.0.fetch_max(position, Ordering::Relaxed);
     }
 
-    /// Below this, everything is applied.
+    /// The offset below which everything was applied.
     #[must_use]
     pub fn get(&self) -> Offset {
         self.0.load(Ordering::Relaxed)
@@ -55,67 +56,68 @@ impl Applied {
 }
 
 impl PartitionStream {
-    /// A stream of what is sent on the other end of the channel.
+    /// A stream of the items that are sent on the other end of the channel.
     #[must_use]
     pub fn new(range: OffsetRange, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
         let applied = Applied(Arc::new(AtomicI64::new(range.start)));
         Self { range, applied, items }
     }
 
-    /// How far it is applied, to be told and to be seen.
+    /// The offset up to which it was applied, to be set by the reader.
     #[must_use]
     pub fn applied(&self) -> Applied {
         self.applied.clone()
     }
 
-    /// The partition, where the stream begins, and where the partition ended when
-    /// it was asked for.
+    /// The partition, the offset at which the stream begins, and the end offset when reading began.
     #[must_use]
     pub fn range(&self) -> OffsetRange {
         self.range
     }
 }
 
-/// What comes of reading a topic. An error is about the topic: all of its streams are
-/// of no use any more.
+/// The events of a topic that is read. An error ends all of its partition streams.
 pub type TopicStream = BoxStream<'static, Result<TopicEvent, LogError>>;
 
-/// What is told of a topic that is read.
+/// An event of a topic that is read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum TopicEvent {
-    /// A partition, when the reading begins or when it is added.
+    /// A partition, when reading begins or when the partition is added.
     Partition(PartitionStream),
-    /// The partitions that lag: all there are now.
+    /// All partitions that lag now.
     Lags(Vec<Lag>),
 }
 
-/// That of a partition not everything was applied yet that was there some time ago.
+/// A partition whose reader is behind: records older than `stale_after` have not been applied yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lag {
     /// The partition.
     pub partition: Partition,
-    /// How far it was applied.
+    /// The next offset to apply.
     pub position: Offset,
-    /// Its end offset; `None` if no broker tells.
+    /// The end offset; `None` if no broker answers.
     pub end: Option<Offset>,
-    /// Since when it lags: everything that was there by then was applied.
+    /// The start time of the lag: everything that the partition held then was applied.
     pub since: SystemTime,
-    /// Why.
+    /// The cause.
     pub cause: LagCause,
 }
 
 /// Why a partition lags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LagCause {
-    /// A transaction is open there: what follows its first record waits for its end.
+    /// A transaction is open: records after its first one wait for its end.
     OpenTransaction,
-    /// It has no leader, or nobody tells where it ends because a leader does not answer.
+    /// The partition has no leader, or the leader does not answer.
     Silent,
-    /// Nothing can be read of it, or whoever reads it takes nothing.
+    /// No data arrives, or the reader takes none.
     Unread,
-    /// It was silent until now, and what came meanwhile may be on its way.
+    /// The leader answers again, and the records written meanwhile may be on their way.
     Recovering,
-    /// Its records come, and are not decoded and applied as fast as they should.
+    /// Data arrives, but is decoded or applied too slowly.
     Slow,
 }
 
@@ -124,16 +126,16 @@ impl fmt::Display for Lag {
         let Self { partition, position, end, since, cause } = self;
         let since = humantime::format_rfc3339_seconds(*since);
         let end = end.map_or_else(String::new, |end| format!(" of {end}"));
-        let at = format!(" stands at {position}{end},");
-        // How far one is that moves changes all the time.
-        let (at, why) = match cause {
-            LagCause::OpenTransaction => (at.as_str(), "a transaction is open there"),
-            LagCause::Silent => (" may be", "no leader answers for it"),
-            LagCause::Unread => (at.as_str(), "no more of it comes"),
-            LagCause::Recovering => (" is", "what came while no broker told is on its way"),
-            LagCause::Slow => (" is", "its records are decoded or applied too slowly"),
+        let at = format!(" is stuck at {position}{end}");
+        // The position of a partition that moves is left out: the text would change all the time.
+        let (state, why) = match cause {
+            LagCause::OpenTransaction => (at.as_str(), "a transaction is open"),
+            LagCause::Silent => (" may be behind", "no leader answers"),
+            LagCause::Unread => (at.as_str(), "no data arrives"),
+            LagCause::Recovering => (" is behind", "records written during an outage are arriving"),
+            LagCause::Slow => (" is behind", "records are decoded or applied too slowly"),
         };
-        write!(f, "partition {partition}{at} behind since {since}: {why}")
+        write!(f, "partition {partition}{state} since {since}: {why}")
     }
 }
 
@@ -145,7 +147,7 @@ impl Stream for PartitionStream {
     }
 }
 
-/// Where an acknowledged record is.
+/// The acknowledgement of a record: where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     /// Its partition.
@@ -154,7 +156,7 @@ pub struct Ack {
     pub offset: Offset,
 }
 
-/// A record that was queued for writing and given up.
+/// A record that was queued for writing, and was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unacknowledged {
     /// Its topic.
@@ -165,12 +167,12 @@ pub struct Unacknowledged {
     pub key: Option<Vec<u8>>,
 }
 
-/// Resolves when a queued record is durable, or will never be.
+/// Resolves when a queued record is durable, or when it is certain or unknown that it will not be.
 #[derive(Debug)]
 pub struct Delivery(oneshot::Receiver<Result<Ack, LogError>>);
 
 impl Delivery {
-    /// A delivery that resolves to what is sent on the other end.
+    /// A delivery that resolves to the result that is sent on the other end.
     #[must_use]
     pub fn new(answer: oneshot::Receiver<Result<Ack, LogError>>) -> Self {
         Self(answer)

@@ -8,7 +8,7 @@ pub type Partition = i32;
 /// The position of a record in its partition, from 0.
 pub type Offset = i64;
 
-/// What a log knows of a topic. A topic that was deleted and created again has another identity.
+/// The description of a topic. A re-created topic has another identity than the one that was deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicDescription {
     /// The name.
@@ -19,24 +19,24 @@ pub struct TopicDescription {
     pub partitions: Partition,
 }
 
-/// The options of a topic that is to be created.
+/// The options for creating a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTopic {
-    /// The number of partitions; `None` leaves it to the log (a directory creates one).
+    /// The number of partitions; `None` uses the default of the log (1 in a directory).
     pub partitions: Option<Partition>,
-    /// The number of replicas; `None` leaves it to the log.
+    /// The number of replicas; `None` uses the default of the log.
     pub replication_factor: Option<i16>,
-    /// Settings, by the log's own names. Without `cleanup.policy`, the topic is compacted.
+    /// Settings, by Kafka's names. Without `cleanup.policy`, the topic is compacted.
     pub settings: BTreeMap<String, String>,
 }
 
-/// The records a partition holds: from `start` to before `end`.
+/// The range of offsets that a partition holds, from `start` up to but not including `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetRange {
     /// The partition.
     pub partition: Partition,
-    /// The offset of its first record.
+    /// The offset of the first record.
     pub start: Offset,
-    /// The offset its next record will get (the high watermark).
+    /// The end offset: the offset that the next record will get (the high watermark).
     pub end: Offset,
 }

@@ -1,4 +1,4 @@
-//! Waiting until what was written is visible.
+//! Waits until acknowledged writes are visible.
 
 use std::fmt;
 use std::future::Future;
@@ -13,30 +13,30 @@ use crate::table::status::Status;
 /// How long to wait before asking the log again after a transient error.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Whether what a caller waited for is visible.
+/// The result of waiting for writes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// It is visible.
+    /// The writes are visible.
     Fresh,
-    /// It may not be visible yet, for this reason.
+    /// The writes may not be visible yet, for this reason.
     Stale(StaleReason),
 }
 
-/// Why what a caller waited for may not be visible.
+/// Why the writes that a caller waited for may not be visible.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum StaleReason {
-    /// The timeout is over.
+    /// The timeout has passed.
     Timeout {
         /// The timeout.
         timeout: Duration,
-        /// The last error of the log, if it could not say where the topic ends.
+        /// The last error of a request for the topic's end offsets, if all of them failed.
         last_error: Option<LogError>,
     },
     /// The table has failed or was stopped.
     Ended(Status),
-    /// The log cannot say where the topic ends, and trying again will not help.
+    /// The end offsets of the topic cannot be read, and trying again will not help.
     Log(LogError),
 }
 

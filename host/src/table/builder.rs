@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::codec::Codecs;
-use crate::log::{EnsureTopic, Log, ensure_topic, within};
+use crate::log::{EnsureTopic, Log, ensure_topic, with_timeout};
 use crate::table::clock::Clock;
 use crate::table::error::TableError;
 use crate::table::handle::Table;
@@ -18,10 +18,10 @@ use crate::table::supervisor;
 /// How long a table looks for its topic, however short its catch-up timeout is.
 const MIN_DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many requests to swap codecs wait.
+/// How many requests to swap codecs may wait.
 const SWAP_REQUESTS: usize = 4;
 
-/// The options of a table that is to be started. See [`Table::builder`].
+/// The options of a table, before it is started. See [`Table::builder`].
 #[derive(Debug)]
 pub struct TableBuilder {
     log: Arc<dyn Log>,
@@ -32,7 +32,7 @@ pub struct TableBuilder {
 }
 
 impl Table {
-    /// Starts to describe a table of a topic, read through these codecs.
+    /// Returns the options of a table of this topic, decoded by these codecs.
     pub fn builder(log: Arc<dyn Log>, topic: impl Into<String>, codecs: Codecs) -> TableBuilder {
         TableBuilder { log, topic: topic.into(), codecs, ensure: None, settings: Settings::default() }
     }
@@ -73,10 +73,10 @@ impl TableBuilder {
         self
     }
 
-    /// Keeps a checkpoint in this folder, which one table at a time uses. The table loads the
-    /// checkpoint that is there, if it is sound, and reads from the log only what came since. A
-    /// checkpoint is used if it is younger than the topic's `delete.retention.ms`. Reading that
-    /// setting takes the right DESCRIBE_CONFIGS, or set [`TableBuilder::checkpoint_max_age`].
+    /// Keeps a checkpoint in this folder, which only one table at a time can use. If the folder has a
+    /// sound checkpoint, the table loads it, and reads only newer records from the log. A checkpoint is
+    /// used if it is younger than the topic's `delete.retention.ms`. Reading that setting takes the right
+    /// DESCRIBE_CONFIGS; without it, set [`TableBuilder::checkpoint_max_age`].
     #[must_use]
     pub fn checkpoint(mut self, folder: impl Into<PathBuf>) -> Self {
         self.settings.checkpoint.folder = Some(folder.into());
@@ -117,7 +117,7 @@ impl TableBuilder {
     pub async fn open(self) -> Result<Table, TableError> {
         let (log, name) = (&*self.log, &*self.topic);
         let timeout = self.settings.catchup_timeout.max(MIN_DESCRIBE_TIMEOUT);
-        let topic = within(log, name, timeout, async {
+        let topic = with_timeout(log, name, timeout, async {
             match &self.ensure {
                 None => log.describe(name).await,
                 Some(how) => Ok(ensure_topic(log, name, how).await?.topic),

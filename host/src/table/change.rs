@@ -1,4 +1,4 @@
-//! What applying records changes, as watchers see it.
+//! The changes that applying records makes, as watchers see them.
 
 use crate::log::{Offset, Partition};
 use crate::table::entry::Entry;
@@ -13,7 +13,7 @@ pub enum Cause {
     Record,
     /// A record was rejected, in a table with [`OnReject::Remove`](crate::table::OnReject::Remove).
     Rejected,
-    /// The entry's time to live is over.
+    /// The entry's time to live has passed.
     Expired,
     /// The entry had expired, and the clock was set back to a time before that.
     Revived,
@@ -60,24 +60,24 @@ pub struct Change {
     pub offset: Offset,
     /// The timestamp of that record: milliseconds since 1970; `None` if it has none.
     pub timestamp: Option<i64>,
-    /// An entry without a value, for the key of a deleted entry that is unknown.
+    /// If the deleted entry is unknown: its tombstone, an entry without a value, which has the key.
     tombstone: Option<Entry>,
 }
 
 impl Change {
-    /// An entry was added or replaced.
+    /// Returns the change of an entry that was added or replaced.
     pub(super) fn set(old: Option<Entry>, new: Entry, cause: Cause) -> Self {
         let RecordPlace { partition, offset, timestamp } = new.place();
         Self { old, new: Some(new), cause, partition, offset, timestamp, tombstone: None }
     }
 
-    /// An entry was deleted, by the record at `place`.
+    /// Returns the change of an entry that the record at `place` deleted.
     pub(super) fn deleted(old: Entry, place: RecordPlace, cause: Cause) -> Self {
         let RecordPlace { partition, offset, timestamp } = place;
         Self { old: Some(old), new: None, cause, partition, offset, timestamp, tombstone: None }
     }
 
-    /// An entry was deleted, of which only the key is known: that of the tombstone.
+    /// Returns the change of a deleted entry of which only the key is known, from its tombstone.
     pub(super) fn deleted_unknown(tombstone: Entry, cause: Cause) -> Self {
         let RecordPlace { partition, offset, timestamp } = tombstone.place();
         Self { old: None, new: None, cause, partition, offset, timestamp, tombstone: Some(tombstone) }
@@ -100,11 +100,11 @@ impl Change {
     }
 }
 
-/// Something that applying records did and that watchers see.
+/// What applying a record did, as watchers see it.
 #[derive(Debug, Clone)]
 pub(super) enum Effect {
     Change(Change),
-    /// A record was rejected. It has a key if that could be decoded.
+    /// A record was rejected. `key` is `None` if it could not be decoded.
     Rejected {
         key: Option<Box<str>>,
         group: Option<Box<str>>,
@@ -113,7 +113,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    /// The partition and the offset of the record that had the effect; `None` if it was no record.
+    /// The partition and the offset of the record that had the effect; `None` if the cause was not a record.
     pub(super) fn record(&self) -> Option<(Partition, Offset)> {
         match self {
             Self::Change(change) if matches!(change.cause, Cause::Record | Cause::Rejected) => {

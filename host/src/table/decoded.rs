@@ -1,15 +1,15 @@
-//! A batch of records, decoded: what decoding returns and a view applies.
+//! A decoded batch of records: decoding returns it, and a view applies it.
 
 use crate::log::{Offset, Partition};
 use crate::table::entry::Entry;
 use crate::table::key_hash::KeyHash;
 use crate::table::reject::RejectedRecord;
 
-/// The records of a batch, decoded.
+/// A decoded batch of records.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) partition: Partition,
-    /// The offset behind the last record.
+    /// The offset after the last record.
     pub(super) next: Offset,
     /// The offset and the partitioner's hash of the first record that has a key.
     pub(super) first: Option<(Offset, i32)>,
@@ -18,16 +18,16 @@ pub(super) struct Decoded {
     bytes: usize,
 }
 
-/// What a record does to a table.
+/// The effect of a decoded record on a table.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// Sets the value of a key.
     Set(Entry, KeyHash),
-    /// Deletes a key: a tombstone, as an entry without a value.
+    /// Deletes a key. The tombstone is an entry without a value.
     Delete(Entry, KeyHash),
-    /// Nothing: the key is foreign to the group scheme.
+    /// No effect: the key is foreign to the group scheme.
     Foreign(Offset),
-    /// Nothing: the record is rejected.
+    /// The record is rejected.
     Reject(Box<RejectedRecord>),
 }
 
@@ -47,12 +47,12 @@ impl Decoded {
         self.bytes
     }
 
-    /// Whether a codec faulted over the last record.
+    /// Whether a codec faulted on the last record.
     pub(super) fn ends_with_fault(&self) -> bool {
         matches!(self.outcomes.last(), Some(Outcome::Reject(reject)) if reject.reason.kind.is_fault())
     }
 
-    /// Appends the records that directly follow.
+    /// Appends the records that directly follow in the partition.
     pub(super) fn append(&mut self, mut next: Self) {
         self.next = next.next;
         self.first = self.first.or(next.first);

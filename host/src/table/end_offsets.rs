@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::log::{Log, LogError, Offset, Partition, TopicDescription};
 
-/// Asks a log for end offsets. At most one request is in flight; callers that come meanwhile share
-/// the answer of the next one.
+/// Requests end offsets from a log. At most one request is in flight; callers that arrive meanwhile share
+/// the answer to the next one.
 #[derive(Debug, Default)]
 pub(super) struct EndOffsets {
     /// How many requests have begun.

@@ -1,4 +1,4 @@
-//! What a table holds for a key.
+//! The entry of a key in a table.
 
 use std::fmt;
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl EntryMaker {
         let timestamp = timestamp.unwrap_or(NO_TIMESTAMP);
         self.text.clear();
         self.text.extend_from_slice(key.as_bytes());
-        let mut head = Head { offset, timestamp, partition, key: number(key.len()) };
+        let mut head = Head { offset, timestamp, partition, key: to_u32(key.len()) };
         let names = pair.map(|(group, member)| {
             head.key |= GROUPED;
             // A member's name is the end of the key, as a rule.
@@ -71,13 +71,14 @@ impl EntryMaker {
         self.text.extend_from_slice(value);
         if let Some((group, member)) = names {
             for end in [group.start, group.end, member.start, member.end] {
-                self.text.extend_from_slice(&number(end).to_ne_bytes());
+                self.text.extend_from_slice(&to_u32(end).to_ne_bytes());
             }
         }
         Entry(ThinArc::from_header_and_slice(head, &self.text))
     }
 
-    /// The range of a name: where it was found in the key, or at the end, where it is appended.
+    /// Returns the range of a name: the place where it was found in the key, or else the end of the text,
+    /// to which it is appended.
     fn range_of(&mut self, found: Option<usize>, name: &str) -> Range<usize> {
         let start = found.unwrap_or_else(|| {
             self.text.extend_from_slice(name.as_bytes());
@@ -87,9 +88,9 @@ impl EntryMaker {
     }
 }
 
-/// Stores a length within a record.
-fn number(length: usize) -> u32 {
-    // OK because a record's length is a positive `i32` in Kafka, and the text of a row is at most a few
+/// Converts a length within an entry to a `u32`.
+fn to_u32(length: usize) -> u32 {
+    // OK because a record's length is a positive `i32` in Kafka, and the text of an entry is at most a few
     // times as long.
     u32::try_from(length).ok().filter(|&length| length < GROUPED).expect("less than 2 GiB")
 }
@@ -261,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_come_back(key: String, pair: Option<(String, String)>, cut: usize, value: String) {
+        fn entries_keep_their_texts(key: String, pair: Option<(String, String)>, cut: usize, value: String) {
             // Names that are parts of the key, and names that are not.
             let cut = key.floor_char_boundary(cut % (key.len() + 1));
             for pair in [pair.as_ref().map(|(g, m)| (g.as_str(), m.as_str())), Some(key.split_at(cut)), None] {

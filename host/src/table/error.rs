@@ -12,8 +12,8 @@ pub enum TableError {
     Log(LogError),
     /// A record was rejected, in a table with [`OnReject::Halt`](crate::table::OnReject::Halt).
     #[error(
-        "topic `{topic}`, partition {}, offset {}: a record was rejected, and `on_reject` is `halt`: {}. Repair \
-         the codec, write the key again, delete the record, or choose another `on_reject`",
+        "topic `{topic}`, partition {}, offset {}: a record was rejected, and `on_reject` is `halt`: {}. \
+         Repair the codec, write the key again, delete the record, or choose another `on_reject`",
         reject.partition, reject.offset, reject.reason
     )]
     Halted {
@@ -28,8 +28,8 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
-    /// The codecs cannot be swapped now.
-    #[error("topic `{topic}`: a generation is being loaded already; swap the codecs when that is done")]
+    /// The codecs cannot be swapped while another generation is being loaded.
+    #[error("topic `{topic}`: another generation is still being loaded; swap the codecs when it is complete")]
     Loading {
         /// The topic.
         topic: String,
@@ -42,8 +42,8 @@ pub enum TableError {
         /// The limit, what is used, and the setting.
         reason: String,
     },
-    /// The table has ended.
-    #[error("topic `{topic}`: the table has ended")]
+    /// The table has failed or was stopped.
+    #[error("topic `{topic}`: the table has failed or was stopped; start another one")]
     Ended {
         /// The topic.
         topic: String,
@@ -56,7 +56,7 @@ impl TableError {
     }
 }
 
-/// Both are this project's own: the log's layer lies below the table's.
+/// Errors of the log convert with `?`, because the layer of the log is below the layer of tables.
 impl From<LogError> for TableError {
     fn from(error: LogError) -> Self {
         Self::Log(error)

@@ -38,7 +38,7 @@ use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
 use crate::table::status::WriterAnomaly;
 use crate::table::view::{Applied, ApplyOptions, Deadlines, View};
-use crate::thread::{long, run_aside};
+use crate::thread::{run_in_background, run_long};
 use decode_stream::Step;
 use reading::{Next, Reading};
 use source::StreamError;
@@ -186,7 +186,7 @@ impl Drop for Generation {
             View::empty(0, self.state.topic.clone(), self.state.fingerprint.clone()),
         );
         let deadlines = self.deadlines.take();
-        run_aside(move || drop((view, deadlines)));
+        run_in_background(move || drop((view, deadlines)));
     }
 }
 
@@ -342,13 +342,13 @@ impl Generation {
         let partitions: Vec<_> = steps.iter().map(Step::partition).collect();
         let is_long = steps.iter().map(Step::cost).sum::<usize>() >= LONG_RECORDS;
         let apply = || self.apply_and_publish(steps);
-        if is_long { long(apply) } else { apply() }?;
+        if is_long { run_long(apply) } else { apply() }?;
         Ok(partitions.into_iter().map(|partition| (partition, self.view.position(partition))).collect())
     }
 
     /// Hides the entries whose time to live is over.
     fn expire(&mut self) -> Result<(), GenerationEnd> {
-        long(|| self.apply_and_publish(Vec::new()))
+        run_long(|| self.apply_and_publish(Vec::new()))
     }
 
     /// Applies steps to the view, and publishes it if the generation is served.
@@ -462,7 +462,7 @@ impl Generation {
                 ));
             }
         }
-        let (used, limit) = crate::memory::over_process_limit()?;
+        let (used, limit) = crate::memory::exceeded_process_limit()?;
         Some(format!("memory limit {limit} bytes: the process uses {used}, set limits.memory"))
     }
 }

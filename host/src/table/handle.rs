@@ -19,7 +19,7 @@ use crate::table::status::{Stats, Status};
 use crate::table::supervisor::SwapRequest;
 use crate::table::watch::{WatchStart, Watcher};
 
-/// A topic, materialized. A clone is a handle to the same table, which stops when the last handle
+/// A topic as an in-memory table. A clone is a handle to the same table, which stops when the last handle
 /// is dropped.
 ///
 /// ```
@@ -181,13 +181,13 @@ impl Table {
         barrier::wait_for(&self.shared, acks, timeout).await
     }
 
-    /// Whether the table is complete, and if not, why.
+    /// Returns whether the table is complete, and if not, why.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status()
     }
 
-    /// What the table has read and holds.
+    /// Returns statistics: what the table has read and what it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
@@ -206,7 +206,7 @@ impl Table {
     /// # Errors
     ///
     /// [`TableError::Loading`] if another generation is being loaded; the reason why the topic could
-    /// not be loaded. The table is served as before then.
+    /// not be loaded. The table then continues with the old codecs.
     ///
     /// # Cancel safety
     ///

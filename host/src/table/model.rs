@@ -16,7 +16,8 @@ use crate::table::view::{Applied, ApplyOptions, View};
 /// A record's key and value, made of small numbers so that keys repeat.
 type Record = (Option<String>, Option<String>);
 
-/// Last write wins; null deletes; a rejected record changes nothing. Entries, and keys with a notice.
+/// The expected entries, and the keys with a notice. Last write wins; null deletes; a rejected record changes
+/// no entry.
 #[derive(Default)]
 struct Model(BTreeMap<String, String>, HashSet<String>);
 
@@ -51,7 +52,7 @@ fn topic() -> Arc<TopicDescription> {
     Arc::new(TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 })
 }
 
-/// Everything that can be read from a view, in every way.
+/// Everything that can be read from a view, by key, by group and member, and in order.
 fn contents(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
     let rows = view.rows();
     let keys = (0..3).flat_map(|group| (0..4).map(move |member| (format!("g{group}"), format!("m{member}"))));
@@ -64,7 +65,7 @@ fn contents(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
     (by_key, by_pair, rows.iter().cloned().collect::<Vec<_>>(), rows.group_count())
 }
 
-/// The records as batches of one partition.
+/// Splits the records into batches of one partition.
 fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
     let mut offsets = 0..;
     let batch = |records: &[Record]| {
@@ -95,7 +96,7 @@ proptest! {
         let mut earlier = Vec::new();
         let entries = |view: &View| view.rows().iter().cloned().collect::<Vec<_>>();
         for (number, batch) in batches(&records, size).iter().enumerate() {
-            // Sorted at once, later, or at the end.
+            // The view is sorted at once, later, or at the end.
             if number == sorted_at {
                 view.sort();
             }
@@ -117,7 +118,8 @@ proptest! {
         view.sort();
         records.iter().for_each(|record| model.apply(record));
 
-        let rows: BTreeMap<_, _> = view.rows().iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
+        let rows: BTreeMap<_, _> =
+            view.rows().iter().map(|e| (e.key().to_owned(), e.json().to_owned())).collect();
         prop_assert_eq!(&rows, &model.0);
         prop_assert_eq!(&changes, &model.0);
         let notices: HashSet<_> = view.notices().map(|(key, _)| key.to_string()).collect();
@@ -141,8 +143,8 @@ proptest! {
         prop_assert_eq!(view.position(0) as usize, records.len());
         let payload: usize = rows.iter().map(|(key, value)| key.len() + value.len()).sum();
         prop_assert_eq!(view.counters.payload_bytes as usize, payload);
-        for (view, then) in earlier {
-            prop_assert_eq!(contents(&view), then);
+        for (view, contents_then) in earlier {
+            prop_assert_eq!(contents(&view), contents_then);
         }
     }
 }

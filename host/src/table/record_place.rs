@@ -1,8 +1,8 @@
-//! Where a record is in its topic.
+//! The place of a record in its topic.
 
 use crate::log::{Offset, Partition};
 
-/// Where a record is in its topic, and its timestamp.
+/// The place of a record in its topic, and its timestamp.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RecordPlace {
     pub(super) partition: Partition,

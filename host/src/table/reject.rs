@@ -9,14 +9,14 @@ use crate::table::record_place::RecordPlace;
 /// How many rejected records a table keeps for inspection. It counts all of them.
 const MAX_REJECTS: usize = 1000;
 
-/// How many bytes they may use. The last one is kept, whatever its size.
+/// How many bytes the kept rejected records may use. The last one is kept, whatever its size.
 const MAX_BYTES: usize = 16 << 20;
 
-/// How many bytes a table keeps of a rejected key or value.
+/// How many bytes of a rejected key or value a table keeps.
 const RAW_BYTES: usize = 16 * 1024;
 
-/// How many bytes of its message a notice has: there may be as many notices as keys. The
-/// [`RejectedRecord`] has the whole message.
+/// The maximum length of the message of a notice, in bytes, because there may be as many notices as keys.
+/// The [`RejectedRecord`] has the whole message.
 const NOTICE_BYTES: usize = 256;
 
 /// A part of a record.
@@ -29,7 +29,7 @@ pub enum RecordPart {
     Value,
 }
 
-/// A record that was read and not applied.
+/// A record that was read, but not applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RejectedRecord {

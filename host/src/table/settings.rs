@@ -28,7 +28,7 @@ pub enum OnReject {
     Halt,
 }
 
-/// How long to wait before trying again what the host could not do.
+/// How long to wait before an operation that failed in the host is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The options of a table.

@@ -20,7 +20,7 @@ use crate::table::settings::Settings;
 use crate::table::status::{Conditions, GenerationConditions, Stats, Status};
 use crate::table::view::View;
 use crate::table::watch::{Hub, SharedHub};
-use crate::thread::run_aside;
+use crate::thread::run_in_background;
 
 /// What the handles of a table and its tasks share.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl Shared {
         drop(hub);
         self.published.send_replace(());
         // It may be the last owner of millions of rows.
-        run_aside(move || drop(before));
+        run_in_background(move || drop(before));
         true
     }
 

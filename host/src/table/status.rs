@@ -1,4 +1,4 @@
-//! Whether a table is complete, what it has read and holds, and what it noticed about the writers.
+//! The status of a table, its statistics, and the anomalies of writers that it noticed.
 
 mod anomaly;
 mod conditions;

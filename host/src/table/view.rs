@@ -1,9 +1,9 @@
 //! The contents of a table at one time: rows, notices on rejected records, expired entries,
 //! counters, and the position of each partition.
 //!
-//! A view is applied to, then cloned to be published. A clone shares everything that later batches
-//! do not change. Knows nothing of watchers, logging, codecs and partitioners: what applying a
-//! batch did is returned as [`Applied`].
+//! A generation applies records to its view, and publishes clones of it. A clone shares everything that
+//! later batches do not change. This module knows nothing of watchers, logging, codecs and partitioners:
+//! it returns what applying a batch did as [`Applied`].
 
 mod counters;
 mod deadlines;
@@ -34,7 +34,7 @@ use crate::table::status::WriterAnomaly;
 /// The contents of a table at one time.
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    /// The number of the generation that made it.
+    /// The number of the generation that created the view.
     pub(super) generation: u64,
     /// The topic, with the identity it had when the generation began.
     pub(super) topic: Arc<TopicDescription>,
@@ -44,7 +44,7 @@ pub(super) struct View {
     place: Place,
     rows: Rows,
     notices: RedBlackTreeMapSync<Arc<str>, RejectNotice>,
-    /// Entries whose time to live is over. They are not among the rows.
+    /// Entries whose time to live has passed. They are not among the rows.
     expired: RedBlackTreeMapSync<Arc<str>, Entry>,
     /// The bytes of keys, values and messages in `notices` and `expired`.
     aside_bytes: u64,
@@ -67,11 +67,11 @@ pub(super) struct Applied {
     pub(super) rejects: Vec<RejectedRecord>,
     /// Anomalies of a kind that the generation had not seen before, with their records.
     pub(super) first_anomalies: Vec<(WriterAnomaly, Partition, Offset)>,
-    /// The record that halts the table, if there was one. Records behind it were not applied.
+    /// The record that halts the table, if there was one. Records after it were not applied.
     pub(super) halted_by: Option<Box<RejectedRecord>>,
 }
 
-/// A view that is being applied to, with what is needed for that.
+/// The context of applying records to a view: options, deadlines, and the results so far.
 struct Application<'a> {
     options: ApplyOptions,
     deadlines: Option<&'a mut Deadlines>,
@@ -87,12 +87,12 @@ impl Application<'_> {
 }
 
 impl View {
-    /// An empty view for readers.
+    /// Creates an empty view for readers.
     pub(super) fn empty(generation: u64, topic: Arc<TopicDescription>, fingerprint: Arc<str>) -> Self {
         Self::new(Rows::sorted(), generation, topic, fingerprint)
     }
 
-    /// An empty view to load a topic into. Its rows can be found by key, but not listed before
+    /// Creates an empty view to load a topic into. Its rows can be found by key, but not listed before
     /// [`View::sort`].
     pub(super) fn unsorted(generation: u64, topic: Arc<TopicDescription>, fingerprint: Arc<str>) -> Self {
         Self::new(Rows::unsorted(), generation, topic, fingerprint)
@@ -298,7 +298,7 @@ impl View {
         true
     }
 
-    /// Counts what a record that replaces or deletes `old` says about the topic's writers.
+    /// Counts the anomalies of writers that a record shows by replacing or deleting `old`.
     fn compare(&mut self, old: &Entry, place: RecordPlace, applied: &mut Applied) {
         for anomaly in WriterAnomaly::of_replacement(old, place) {
             self.count(anomaly, place.partition, place.offset, applied);
@@ -348,8 +348,8 @@ impl View {
         notices.iter().for_each(|key| self.remove_notice(key));
     }
 
-    /// Hides the entries that have expired by `now`, and shows those again that have not expired
-    /// after all because the clock was set back.
+    /// Hides the entries that have expired by `now`. If the clock was set back, restores hidden entries that
+    /// have not expired by `now`.
     pub(super) fn expire(
         &mut self,
         now: i64,
@@ -386,7 +386,7 @@ impl View {
         }
     }
 
-    /// Removes the notice on a key and its expired entry: a newer record came.
+    /// Removes the notice on a key and its expired entry, because a newer record arrived.
     fn clear_aside(&mut self, key: &str) {
         if !self.notices.is_empty() {
             self.remove_notice(key);

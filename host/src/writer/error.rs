@@ -5,8 +5,7 @@ use crate::escape::name;
 use crate::log::{Ack, LogError};
 use crate::table::StaleReason;
 
-/// Why a write failed. Nothing was published, except with [`WriteError::Log`] and
-/// [`WriteError::NotVisible`].
+/// Why a write failed. Nothing was published, except with [`WriteError::Log`] and [`WriteError::NotVisible`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -15,7 +14,7 @@ pub enum WriteError {
     InvalidJson {
         /// The key.
         key: String,
-        /// What is wrong.
+        /// The error of the JSON parser.
         reason: String,
     },
     /// A codec rejected the key or the value.
@@ -23,22 +22,23 @@ pub enum WriteError {
     Rejected {
         /// The key.
         key: String,
-        /// What the codec was asked to do.
+        /// What was being done, as "encode the key".
         action: &'static str,
-        /// Why it refused.
+        /// Why the codec rejected it.
         reason: RejectReason,
     },
-    /// Readers would not see what was meant.
+    /// Readers would see another key, value or member than the one that was to be written.
     #[error("key `{}`: not published, because {reason}", name(key))]
     NotVerified {
         /// The key.
         key: String,
-        /// What they would see.
+        /// What readers would see.
         reason: String,
     },
     /// A member of a group was written without a group scheme.
     #[error(
-        "group `{}`, member `{}`: the table has no group scheme; name one (--group-scheme, or group_scheme in the configuration)",
+        "group `{}`, member `{}`: the table has no group scheme; set one (--group-scheme, or group_scheme in \
+         the configuration)",
         name(group),
         name(member)
     )]
@@ -51,7 +51,7 @@ pub enum WriteError {
     /// The host could not run a codec.
     #[error(transparent)]
     Codec(HostFailure),
-    /// No log accepts such a record.
+    /// The log accepts no such record.
     #[error("key `{}`: {source}", name(key))]
     InvalidRecord {
         /// The key.
@@ -61,11 +61,11 @@ pub enum WriteError {
     },
     /// The record is durable, but did not become visible in the table in time.
     #[error(
-        "written to partition {}, offset {}, and not visible in the table: {reason}",
+        "written to partition {}, offset {}, but not visible in the table: {reason}",
         ack.partition, ack.offset
     )]
     NotVisible {
-        /// Where the record is.
+        /// Partition and offset of the record.
         ack: Ack,
         /// Why.
         reason: Box<StaleReason>,

@@ -28,11 +28,11 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Opens a writer to a topic, through these codecs.
+    /// Opens a writer to a topic. Keys and values are encoded with these codecs.
     ///
     /// # Errors
     ///
-    /// [`LogError`] if the topic does not exist or the log cannot be asked.
+    /// [`LogError`] if the topic does not exist, or if the log does not answer.
     pub async fn open(log: Arc<dyn Log>, topic: &str, codecs: Codecs) -> Result<Self, LogError> {
         let topic = Arc::new(log.describe(topic).await?);
         let lane = Lane::new(&codecs, Purpose::Write);
@@ -40,15 +40,15 @@ impl Writer {
         Ok(Self(Publisher { log, topic, codecs, lane, verify, visible_in: None }))
     }
 
-    /// How values are verified before they are published; [`Verify::Equal`] by default.
+    /// Sets how values are verified before they are published; [`Verify::Equal`] by default.
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.0.verify = verify;
         self
     }
 
-    /// Makes each write wait, after it is durable, until it is visible in a table of the topic, for
-    /// `timeout` at most. Does not ask the log.
+    /// Makes each write wait, after it is durable, until it is visible in a table of the topic, for `timeout`
+    /// at most. This sends no requests to the log.
     #[must_use]
     pub fn visible_in(mut self, table: &Table, timeout: Duration) -> Self {
         self.0.visible_in = Some((table.clone(), timeout));
@@ -65,7 +65,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`WriteError`] with the reason why nothing was published, or with what happened to the record.
+    /// [`WriteError`], whose variants state whether the record was published.
     ///
     /// # Cancel safety
     ///
@@ -74,8 +74,7 @@ impl Writer {
         self.write(Write { target: Target::Key(key.into()), value: Some(value.into()) }).await
     }
 
-    /// Sets the value of a key to any value that serializes to JSON, and waits until the record is
-    /// durable.
+    /// Sets the value of a key to any value that serializes to JSON, and waits until the record is durable.
     ///
     /// # Errors
     ///
@@ -119,12 +118,12 @@ impl Writer {
     ///
     /// As [`Writer::set`].
     pub async fn write(&self, write: Write) -> Result<Ack, WriteError> {
-        // OK because there is an answer for each write.
-        self.set_many([write]).await.pop().expect("one answer for one write")
+        // OK because there is a result for each write.
+        self.set_many([write]).await.pop().expect("one result for one write")
     }
 
-    /// Writes many entries, in order, and waits until all records are durable: await the result. Each
-    /// write has its own result; one that fails does not stop the others. With [`SetMany::atomic`], all
+    /// Writes many entries, in order, once the result is awaited, and waits until all records are durable.
+    /// Each write has its own result; one that fails does not stop the others. With [`SetMany::atomic`], all
     /// are written, or none.
     pub fn set_many<W>(&self, writes: W) -> SetMany<'_, W::IntoIter>
     where

@@ -1,7 +1,7 @@
-//! From writes to records, checked. Runs on a codec worker.
+//! Encodes writes to records and verifies them. Runs on a codec worker.
 
 use crate::codec::{
-    CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, RejectReason, broken_contract, json_equal,
+    CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, RejectReason, contract_violation, json_equal,
 };
 use crate::escape::name;
 use crate::log::{Header, NewRecord};
@@ -9,25 +9,25 @@ use crate::packed::Packed;
 use crate::writer::error::WriteError;
 use crate::writer::write::{Target, Verify, Write};
 
-/// A write on its way, or why it goes no further.
-type Step<T> = Result<T, WriteError>;
+/// An intermediate result of one write, or why the write failed.
+type WriteResult<T> = Result<T, WriteError>;
 
-/// A value to be encoded: its write's index, its key, its JSON text.
+/// A value to be encoded: the index of its write, its key, and its JSON text.
 type Pending<'a> = (usize, &'a str, &'a str);
 
-/// The key and the record of each write, in order.
+/// Returns the key and the record of each write, in order.
 ///
 /// # Errors
 ///
-/// [`CodecFailure::Fault`] if a codec faulted: each write is to be prepared alone, and one that is
-/// alone is refused.
+/// [`CodecFailure::Fault`] if a codec faulted. The caller then prepares each write alone, and rejects those
+/// that fault again.
 pub(super) fn prepare(
     codecs: &Codecs,
     verify: Verify,
     writes: &[Write],
-) -> Result<Vec<Step<(String, NewRecord)>>, CodecFailure> {
+) -> Result<Vec<WriteResult<(String, NewRecord)>>, CodecFailure> {
     let codecs = CheckedCodecs(codecs);
-    let keys = keys(codecs, writes)?;
+    let keys = resolve_keys(codecs, writes)?;
     let raw_keys = encode_keys(codecs, &keys)?;
     let mut values = encode_values(codecs, verify, &keys, writes)?.into_iter();
     let records = keys.into_iter().zip(raw_keys).map(|(name, key)| {
@@ -41,21 +41,23 @@ pub(super) fn prepare(
     Ok(records.collect())
 }
 
-/// The key of each target, which the group scheme, if there is one, must know as
-/// its own.
-fn keys(codecs: CheckedCodecs<'_>, writes: &[Write]) -> Result<Vec<Step<String>>, CodecFailure> {
-    writes.iter().map(|write| key(codecs, write.target.clone())).collect()
+/// Returns the key of each target. With a group scheme, each must be a key of a group and a member.
+fn resolve_keys(
+    codecs: CheckedCodecs<'_>,
+    writes: &[Write],
+) -> Result<Vec<WriteResult<String>>, CodecFailure> {
+    writes.iter().map(|write| resolve_key(codecs, write.target.clone())).collect()
 }
 
-fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecFailure> {
+fn resolve_key(codecs: CheckedCodecs<'_>, target: Target) -> Result<WriteResult<String>, CodecFailure> {
     let (group, member) = match target {
         Target::Key(key) => {
             let Some(split) = codecs.split(&[&key]) else { return Ok(Ok(key)) };
-            return Ok(match only(split?) {
+            return Ok(match single(split?) {
                 Ok(Some(_)) => Ok(key),
                 Ok(None) => {
                     let reason =
-                        "the group scheme takes it for a foreign key: write a group and a member".to_owned();
+                        "it is a foreign key to the group scheme: write a group and a member".to_owned();
                     Err(WriteError::NotVerified { key, reason })
                 }
                 Err(reason) => Err(WriteError::Rejected { key, action: "split the key", reason }),
@@ -66,7 +68,7 @@ fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecF
     let Some(joined) = codecs.join(&group, &member) else {
         return Ok(Err(WriteError::NoScheme { group, member }));
     };
-    let key = match only(joined?) {
+    let key = match single(joined?) {
         Ok(key) => String::from(key),
         Err(reason) => {
             let key = format!("{group}/{member}");
@@ -74,19 +76,22 @@ fn key(codecs: CheckedCodecs<'_>, target: Target) -> Result<Step<String>, CodecF
         }
     };
     // OK because there is a scheme.
-    let back = match only(codecs.split(&[&key]).expect("a scheme")?) {
-        Ok(Some(back)) if *back.group == *group && *back.member == *member => return Ok(Ok(key)),
-        Ok(Some(back)) => format!("group `{}`, member `{}`", name(&back.group), name(&back.member)),
+    let seen = match single(codecs.split(&[&key]).expect("a scheme")?) {
+        Ok(Some(split)) if *split.group == *group && *split.member == *member => return Ok(Ok(key)),
+        Ok(Some(split)) => format!("group `{}`, member `{}`", name(&split.group), name(&split.member)),
         Ok(None) => "nothing: it is a foreign key".to_owned(),
         Err(reason) => reason.to_string(),
     };
     let (group, member) = (name(&group), name(&member));
-    let reason = format!("the key of group `{group}`, member `{member}` splits to {back}");
+    let reason = format!("the key of group `{group}`, member `{member}` splits to {seen}");
     Ok(Err(WriteError::NotVerified { key, reason }))
 }
 
-/// The bytes of each key, which must decode to the key again.
-fn encode_keys(codecs: CheckedCodecs<'_>, keys: &[Step<String>]) -> Result<Vec<Step<Vec<u8>>>, CodecFailure> {
+/// Encodes each key, and verifies that it decodes to the same key.
+fn encode_keys(
+    codecs: CheckedCodecs<'_>,
+    keys: &[WriteResult<String>],
+) -> Result<Vec<WriteResult<Vec<u8>>>, CodecFailure> {
     let texts: Vec<&str> = keys.iter().flatten().map(String::as_str).collect();
     let encoded = codecs.encode_keys(&texts)?;
     let raw = pack(encoded.iter().map(Result::unwrap_or_default).collect::<Vec<_>>())?;
@@ -95,32 +100,32 @@ fn encode_keys(codecs: CheckedCodecs<'_>, keys: &[Step<String>]) -> Result<Vec<S
     let checked = keys.iter().map(|key| {
         let key = key.clone()?;
         // OK because a codec answers for each key.
-        let (raw, back) = answers.next().expect("one answer for each key");
+        let (raw, decoded) = answers.next().expect("one answer for each key");
         let raw = match raw {
             Ok(raw) => raw,
-            Err(reason) => return Err(rejected(key, "encode the key", reason)),
+            Err(reason) => return Err(rejected_error(key, "encode the key", reason)),
         };
-        match back {
-            Ok(back) if back == key.as_bytes() => Ok(raw.to_vec()),
-            Ok(back) => {
-                let back = String::from_utf8_lossy(back);
-                let reason = format!("readers would see the key `{}`", name(&back));
+        match decoded {
+            Ok(decoded) if decoded == key.as_bytes() => Ok(raw.to_vec()),
+            Ok(decoded) => {
+                let decoded = String::from_utf8_lossy(decoded);
+                let reason = format!("readers would see the key `{}`", name(&decoded));
                 Err(WriteError::NotVerified { key, reason })
             }
-            Err(reason) => Err(rejected(key, "decode the key again", reason)),
+            Err(reason) => Err(rejected_error(key, "decode the key again", reason)),
         }
     });
     Ok(checked.collect())
 }
 
-/// The record's value for each key; `None` for a delete.
+/// Encodes and verifies the value of each write; `None` for a delete.
 fn encode_values(
     codecs: CheckedCodecs<'_>,
     verify: Verify,
-    keys: &[Step<String>],
+    keys: &[WriteResult<String>],
     writes: &[Write],
-) -> Result<Vec<Step<Option<Encoded>>>, CodecFailure> {
-    let mut steps: Vec<Step<Option<Encoded>>> = Vec::with_capacity(writes.len());
+) -> Result<Vec<WriteResult<Option<Encoded>>>, CodecFailure> {
+    let mut steps: Vec<WriteResult<Option<Encoded>>> = Vec::with_capacity(writes.len());
     let mut pending = Vec::new();
     for (index, (key, value)) in keys.iter().zip(writes.iter().map(|write| &write.value)).enumerate() {
         let mut step = Ok(None);
@@ -136,22 +141,21 @@ fn encode_values(
     }
     let texts: Vec<&str> = pending.iter().map(|&(_, _, value)| value).collect();
     let encoded = codecs.encode_values(&texts)?;
-    let refusals = refusals(codecs, verify, &pending, &encoded)?;
-    for (((index, key, _), encoded), refusal) in pending.iter().zip(encoded).zip(refusals) {
-        steps[*index] = match (encoded, refusal) {
+    let errors = verify_values(codecs, verify, &pending, &encoded)?;
+    for (((index, key, _), encoded), error) in pending.iter().zip(encoded).zip(errors) {
+        steps[*index] = match (encoded, error) {
             (Err(reason), _) => {
                 Err(WriteError::Rejected { key: (*key).to_owned(), action: "encode the value", reason })
             }
-            (Ok(_), Some(refusal)) => Err(refusal),
+            (Ok(_), Some(error)) => Err(error),
             (Ok(encoded), None) => Ok(Some(encoded)),
         };
     }
     Ok(steps)
 }
 
-/// Decodes what was encoded; a refusal for each value that readers would not get
-/// as it was meant.
-fn refusals(
+/// Decodes the encoded values again. Returns an error for each value that readers would see differently.
+fn verify_values(
     codecs: CheckedCodecs<'_>,
     verify: Verify,
     pending: &[Pending<'_>],
@@ -160,8 +164,8 @@ fn refusals(
     if verify == Verify::Off {
         return Ok(pending.iter().map(|_| None).collect());
     }
-    let nothing = Encoded::default();
-    let encoded: Vec<&Encoded> = encoded.iter().map(|encoded| encoded.as_ref().unwrap_or(&nothing)).collect();
+    let empty = Encoded::default();
+    let encoded: Vec<&Encoded> = encoded.iter().map(|encoded| encoded.as_ref().unwrap_or(&empty)).collect();
     let raw = pack(encoded.iter().map(|encoded| encoded.raw.as_slice()).collect::<Vec<_>>())?;
     let headers: Vec<&[Header]> = if codecs.wants_headers() {
         encoded.iter().map(|encoded| encoded.headers.as_slice()).collect()
@@ -169,39 +173,40 @@ fn refusals(
         Vec::new()
     };
     let mut decoded = codecs.decode_values(&raw, &headers)?;
-    decoded.check_json(broken_contract(None));
-    let refusal = |(&(_, key, value), decoded): (&Pending<'_>, Result<&[u8], &RejectReason>)| {
-        let back = match decoded {
-            // OK because what is no text was rejected.
-            Ok(back) => std::str::from_utf8(back).expect("UTF-8"),
-            Err(reason) => return Some(rejected(key.to_owned(), "decode the value again", reason)),
+    decoded.check_json(contract_violation(None));
+    let error = |(&(_, key, value), decoded): (&Pending<'_>, Result<&[u8], &RejectReason>)| {
+        let decoded = match decoded {
+            // OK because a value that is not UTF-8 was rejected.
+            Ok(decoded) => std::str::from_utf8(decoded).expect("UTF-8"),
+            Err(reason) => return Some(rejected_error(key.to_owned(), "decode the value again", reason)),
         };
-        if verify == Verify::Decodes || json_equal(value, back) {
+        if verify == Verify::Decodes || json_equal(value, decoded) {
             return None;
         }
-        // Values may be secrets: only where they begin to differ is said.
-        let same = back.bytes().zip(value.bytes()).take_while(|(back, value)| back == value).count();
+        // Values may be secrets: only the position of the difference is reported.
+        let same = decoded.bytes().zip(value.bytes()).take_while(|(decoded, value)| decoded == value).count();
         let reason = format!(
-            "readers would see another value: {} bytes of JSON instead of {}, which differ from byte {same} on",
-            back.len(),
+            "readers would see another value: {} bytes of JSON instead of {}, which differ from byte {same} \
+             on",
+            decoded.len(),
             value.len()
         );
         Some(WriteError::NotVerified { key: key.to_owned(), reason })
     };
-    Ok(pending.iter().zip(decoded.iter()).map(refusal).collect())
+    Ok(pending.iter().zip(decoded.iter()).map(error).collect())
 }
 
-fn rejected(key: String, action: &'static str, reason: &RejectReason) -> WriteError {
+fn rejected_error(key: String, action: &'static str, reason: &RejectReason) -> WriteError {
     WriteError::Rejected { key, action, reason: reason.clone() }
 }
 
 fn pack(items: Vec<&[u8]>) -> Result<Packed, CodecFailure> {
-    let too_much = || HostFailure { reason: "more than 4 GiB to be written at once".to_owned() };
-    Ok(Packed::checked(items).ok_or_else(too_much)?)
+    let too_large = || HostFailure { reason: "cannot write more than 4 GiB at once".to_owned() };
+    Ok(Packed::checked(items).ok_or_else(too_large)?)
 }
 
-/// The answer for one item.
-fn only<T>(mut answers: Vec<T>) -> T {
+/// Returns the only answer of a call with one item.
+fn single<T>(mut answers: Vec<T>) -> T {
     // OK because a scheme answers for each item.
     answers.pop().expect("one answer for one item")
 }
@@ -214,7 +219,7 @@ mod tests {
 
     fn check(codecs: &Codecs, target: Target, value: Option<&str>) -> Result<NewRecord, WriteError> {
         let write = Write { target, value: value.map(str::to_owned) };
-        only(prepare(codecs, Verify::Equal, &[write]).expect("built in")).map(|(_, record)| record)
+        single(prepare(codecs, Verify::Equal, &[write]).expect("built in")).map(|(_, record)| record)
     }
 
     fn key(key: &str) -> Target {
@@ -229,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_not_published() {
+    fn a_value_that_is_not_json_is_not_published() {
         assert!(matches!(
             check(&Codecs::default(), key("a"), Some("text")),
             Err(WriteError::InvalidJson { .. })
@@ -237,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_codec_cannot_write_is_not_published() {
+    fn a_key_or_value_that_its_codec_rejects_is_not_published() {
         let codecs = Codecs::new(Utf8, Utf8);
         assert!(matches!(check(&codecs, key("a"), Some("1")), Err(WriteError::Rejected { .. })));
         let codecs = Codecs::new(Bytes, Utf8);
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grouped_topic_takes_members_and_own_keys_only() {
+    fn with_a_group_scheme_only_keys_of_members_are_accepted() {
         let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
         let member = Target::Member { group: "äö".to_owned(), member: "x".to_owned() };
         assert_eq!(
@@ -258,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_write_does_not_keep_back_its_neighbours() {
+    fn one_bad_write_does_not_block_the_others() {
         let write = |key: &str, value: &str| Write {
             target: Target::Key(key.to_owned()),
             value: Some(value.to_owned()),

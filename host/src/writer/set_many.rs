@@ -1,4 +1,4 @@
-//! Many writes at once: each alone, or all atomically.
+//! Many writes in one call, independent of each other or atomic.
 
 use std::future::IntoFuture;
 use std::iter::Peekable;
@@ -15,12 +15,11 @@ use crate::writer::prepare::prepare;
 use crate::writer::publisher::Publisher;
 use crate::writer::write::{Target, Write};
 
-/// How many writes are encoded together, and how many bytes of values: the last value may exceed that.
+/// How many writes are encoded together, and how many bytes of values. The last value may exceed the limit.
 const CHUNK: usize = 1024;
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Writes that are to be awaited; see [`Writer::set_many`](crate::writer::Writer::set_many). Nothing is
-/// written before that.
+/// Writes that start when this is awaited; see [`Writer::set_many`](crate::writer::Writer::set_many).
 #[derive(Debug)]
 #[must_use = "nothing is written before it is awaited"]
 pub struct SetMany<'a, W: Iterator<Item = Write>> {
@@ -38,7 +37,7 @@ impl<'a, W: Iterator<Item = Write> + Send + 'a> IntoFuture for SetMany<'a, W> {
     ///
     /// If this is dropped before it returns, any number of the records may be written.
     fn into_future(self) -> Self::IntoFuture {
-        self.each().boxed()
+        self.write_each().boxed()
     }
 }
 
@@ -47,13 +46,13 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
         Self { publisher, writes: writes.peekable() }
     }
 
-    /// Writes all of them, or none: on a cluster in one transaction, in a directory as one batch of one
-    /// partition. Readers see the records one after the other, and cannot tell that they belong together.
+    /// Writes all records, or none: on a cluster in one transaction, in a directory as one batch of one
+    /// partition. Readers see the records one after the other, and do not see that they belong together.
     ///
     /// # Errors
     ///
-    /// The first reason why nothing was written; [`WriteError::Log`] with [`LogError::Undelivered`] if it
-    /// is unknown whether all or none were.
+    /// The first error, and nothing was written; [`WriteError::Log`] with [`LogError::Undelivered`] if it is
+    /// unknown whether all records were written, or none.
     ///
     /// # Cancel safety
     ///
@@ -77,14 +76,14 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
         }
     }
 
-    async fn each(mut self) -> Vec<Result<Ack, WriteError>> {
+    async fn write_each(mut self) -> Vec<Result<Ack, WriteError>> {
         let mut deliveries = Vec::new();
         while self.writes.peek().is_some() {
             for record in self.prepare_next().await {
                 deliveries.push(match record {
                     Ok((key, record)) => match self.publisher.log.send(&self.publisher.topic, record).await {
                         Ok(delivery) => Ok((key, delivery)),
-                        Err(error) => Err(failed(key, error)),
+                        Err(error) => Err(log_error(key, error)),
                     },
                     Err(error) => Err(error),
                 });
@@ -93,7 +92,7 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
         let mut answers = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             answers.push(match delivery {
-                Ok((key, delivery)) => delivery.await.map_err(|error| failed(key, error)),
+                Ok((key, delivery)) => delivery.await.map_err(|error| log_error(key, error)),
                 Err(error) => Err(error),
             });
         }
@@ -119,16 +118,16 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
             chunk.push(write);
         }
         let chunk: Arc<[Write]> = chunk.into();
-        match prepare_some(self.publisher, &chunk, 0..chunk.len()).await {
+        match prepare_range(self.publisher, &chunk, 0..chunk.len()).await {
             Ok(prepared) => prepared,
             Err(CodecFailure::Host(failure)) => vec![Err(WriteError::Codec(failure)); chunk.len()],
-            // One by one, so that only the writes at fault are refused.
+            // One by one, so that only writes that fault are rejected.
             Err(CodecFailure::Fault(_)) => {
                 let mut prepared = Vec::with_capacity(chunk.len());
                 for index in 0..chunk.len() {
-                    match prepare_some(self.publisher, &chunk, index..index + 1).await {
+                    match prepare_range(self.publisher, &chunk, index..index + 1).await {
                         Ok(one) => prepared.extend(one),
-                        Err(failure) => prepared.push(Err(refused(&chunk[index], failure))),
+                        Err(failure) => prepared.push(Err(codec_error(&chunk[index], failure))),
                     }
                 }
                 prepared
@@ -137,8 +136,8 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
     }
 }
 
-/// Prepares some of these writes on a codec worker.
-async fn prepare_some(
+/// Prepares a range of the writes on a codec worker.
+async fn prepare_range(
     publisher: &Publisher,
     writes: &Arc<[Write]>,
     range: Range<usize>,
@@ -147,22 +146,20 @@ async fn prepare_some(
     workers::run(&publisher.lane, move || prepare(&codecs, verify, &writes[range])).await?
 }
 
-/// The error of a write over which a codec failed.
-fn refused(write: &Write, failure: CodecFailure) -> WriteError {
+/// Returns the error of a write for which a codec faulted, or which the host could not encode.
+fn codec_error(write: &Write, failure: CodecFailure) -> WriteError {
     let key = match &write.target {
         Target::Key(key) => key.clone(),
         Target::Member { group, member } => format!("{group}/{member}"),
     };
     match failure {
         CodecFailure::Host(failure) => WriteError::Codec(failure),
-        CodecFailure::Fault(reason) => {
-            WriteError::Rejected { key, action: "encode it and decode it again", reason }
-        }
+        CodecFailure::Fault(reason) => WriteError::Rejected { key, action: "encode and verify it", reason },
     }
 }
 
-/// Why a record was not written: it can never be, or the log failed.
-fn failed(key: String, error: LogError) -> WriteError {
+/// Returns the error of a record that the log did not write: it refused the record, or it failed.
+fn log_error(key: String, error: LogError) -> WriteError {
     match error {
         source @ (LogError::InvalidRecord { .. } | LogError::UnknownPartition { .. }) => {
             WriteError::InvalidRecord { key, source }

@@ -1,4 +1,4 @@
-//! What is written, and how it is verified.
+//! Writes, and how they are verified.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Verify {
-    /// It must decode to equal JSON. The order of object members does not matter, and numbers are
-    /// compared by value.
+    /// It must decode to equal JSON. The order of object members does not matter, and numbers are compared by
+    /// value.
     #[default]
     Equal,
     /// It must decode to any value.

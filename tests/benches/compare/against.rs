@@ -1,6 +1,5 @@
-//! Two commits side by side: each cell is run by both programs in turns, one round at a time, and
-//! what got worse is named. What seems worse is measured once more, alone and more often, and that
-//! counts.
+//! Compares two commits: both programs run each cell in turns, one round at a time, and what got worse is
+//! reported. A cell that seems worse is measured again with more rounds, and only the second result counts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,35 +11,38 @@ use comfy_table::presets::{ASCII_MARKDOWN, UTF8_FULL_CONDENSED};
 use ktables_tests::kafka::target;
 use serde_json::Value;
 
-use crate::report::{Samples, median, shown};
+use crate::report::{Samples, format_samples, median};
 use crate::{Options, say};
 
-/// A median that is worse by this part may be noise.
+/// A median that is worse by this fraction may be noise.
 const TOLERANCE: f64 = 0.05;
 
-/// How often what seems worse is measured again.
-const ROUNDS_AGAIN: usize = 9;
+/// How many rounds measure a cell again that seems worse.
+const REPEAT_ROUNDS: usize = 9;
 
-/// What a run measured, by row and measure, and of what.
-struct Measured {
+/// The result of a program's round of a cell.
+struct RoundResult {
+    /// What the cell measures. Only equal texts are comparable.
     about: String,
+    /// By row and measure.
     samples: BTreeMap<(String, String), f64>,
 }
 
-/// The same of all rounds: here, and there.
-type Sampled = BTreeMap<(String, String), [Samples; 2]>;
+/// The samples of all rounds by row and measure: of this commit, and of the other one.
+type PairedSamples = BTreeMap<(String, String), [Samples; 2]>;
 
-/// How a measure is compared.
+/// Which values of a measure are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Better {
     Less,
     More,
-    /// Shown only: the slowest of some are a matter of luck.
+    /// Shown, but not compared: the slowest of a few is a matter of luck.
     Tail,
 }
 
-/// Which way a measure is better; `None` if it depends on what else was measured.
-fn better(row: &str, measure: &str) -> Option<Better> {
+/// Returns which values of a measure are better, or `None` if the measure does not depend on this project
+/// alone.
+fn better_values(row: &str, measure: &str) -> Option<Better> {
     let others = ["raw", "get: plain map", "Python", "GlobalKTable", "KCache"];
     if others.iter().any(|other| row.starts_with(other)) || measure.contains(", of ") {
         return None;
@@ -52,21 +54,23 @@ fn better(row: &str, measure: &str) -> Option<Better> {
     })
 }
 
-/// Compares all cells that both have with `other`, the same program of another commit.
+/// Compares all cells with `other`, the same program of another commit. Skips those that only one of them
+/// has.
 pub(crate) fn run(other: &Path, options: &Options) {
     let this = std::env::current_exe().unwrap();
-    // Each run of this program writes a report, in the place of an earlier one.
-    let reports = [report_of(&this), report_of(&this).with_extension("md")];
+    // Each run of this program overwrites the report of an earlier one, which is restored in the end.
+    let reports = [report_path(&this), report_path(&this).with_extension("md")];
     let earlier = reports.each_ref().map(|report| fs::read(report).ok());
     let (mut report, mut worse) = (String::new(), Vec::new());
-    for cell in cells(&this, options) {
-        let Some(mut sampled) = rounds(&[&this, other], &cell, options, options.rounds) else {
-            say(&format!("{cell}: the other has no such cell, or it measures something else"));
+    for cell in list_cells(&this, options) {
+        let Some(mut sampled) = run_rounds(&[&this, other], &cell, options, options.rounds) else {
+            say(&format!("{cell}: skipped, the other commit does not have it or measures something else"));
             continue;
         };
         if !worse_rows(&sampled).is_empty() {
-            say(&format!("{cell}: again, {ROUNDS_AGAIN} rounds: {}", worse_rows(&sampled).join("; ")));
-            sampled = rounds(&[&this, other], &cell, options, ROUNDS_AGAIN).unwrap();
+            let worse = worse_rows(&sampled).join("; ");
+            say(&format!("{cell}: measuring again, {REPEAT_ROUNDS} rounds, as this seems worse: {worse}"));
+            sampled = run_rounds(&[&this, other], &cell, options, REPEAT_ROUNDS).unwrap();
         }
         say(&format!("\n{cell}\n{}", table(&sampled, UTF8_FULL_CONDENSED)));
         report += &format!("## {cell}\n\n{}\n\n", table(&sampled, ASCII_MARKDOWN));
@@ -82,14 +86,14 @@ pub(crate) fn run(other: &Path, options: &Options) {
     fs::write(&file, report).unwrap();
     say(&format!("written: {}", file.display()));
     if worse.is_empty() {
-        return say("nothing is worse");
+        return say("nothing got worse");
     }
-    say(&format!("worse than there:\n{}", worse.join("\n")));
+    say(&format!("worse than in the other commit:\n{}", worse.join("\n")));
     std::process::exit(1);
 }
 
-/// The cells that are wanted.
-fn cells(this: &Path, options: &Options) -> Vec<String> {
+/// Returns the names of the selected cells.
+fn list_cells(this: &Path, options: &Options) -> Vec<String> {
     let mut list = Command::new(this);
     let listed = list.arg("--list").args(arguments(options, None)).output().unwrap();
     String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -101,13 +105,14 @@ fn arguments(options: &Options, cell: Option<&str>) -> Vec<String> {
     only.into_iter().flat_map(|name| ["--only".to_owned(), name]).chain(quick).collect()
 }
 
-/// Both programs in turns. `None` if one of them does not know the cell, or knows another.
-fn rounds(programs: &[&Path; 2], cell: &str, options: &Options, rounds: usize) -> Option<Sampled> {
-    let mut sampled = Sampled::new();
+/// Runs both programs in turns. Returns `None` if one of them does not have the cell, or measures something
+/// else in it.
+fn run_rounds(programs: &[&Path; 2], cell: &str, options: &Options, rounds: usize) -> Option<PairedSamples> {
+    let mut sampled = PairedSamples::new();
     let mut about: Option<String> = None;
     for round in 0..rounds {
         say(&format!("{cell}: round {} of {rounds}", round + 1));
-        // Who is first changes, too.
+        // The program that runs first changes in every round, too.
         for index in [round % 2, 1 - round % 2] {
             let measured = measure(programs[index], cell, options)?;
             if *about.get_or_insert(measured.about.clone()) != measured.about {
@@ -122,12 +127,12 @@ fn rounds(programs: &[&Path; 2], cell: &str, options: &Options, rounds: usize) -
     Some(sampled)
 }
 
-/// One round of a cell.
-fn measure(program: &Path, cell: &str, options: &Options) -> Option<Measured> {
+/// Runs one round of a cell.
+fn measure(program: &Path, cell: &str, options: &Options) -> Option<RoundResult> {
     let mut command = Command::new(program);
     command.args(arguments(options, Some(cell))).args(["--rounds", "1"]).stdout(Stdio::null());
     assert!(command.status().unwrap().success(), "{command:?}");
-    let report = fs::read_to_string(report_of(program)).unwrap();
+    let report = fs::read_to_string(report_path(program)).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();
     let cell = report["cells"].get(cell)?;
     let rows = cell["rows"].as_object()?;
@@ -139,27 +144,27 @@ fn measure(program: &Path, cell: &str, options: &Options) -> Option<Measured> {
             measured.insert((row.clone(), name.clone()), median(&samples));
         }
     }
-    Some(Measured { about: cell["about"].as_str()?.to_owned(), samples: measured })
+    Some(RoundResult { about: cell["about"].as_str()?.to_owned(), samples: measured })
 }
 
-/// The report that a program in `target/release/deps` writes.
-fn report_of(program: &Path) -> PathBuf {
+/// Returns the path of the report that a program in `target/release/deps` writes.
+fn report_path(program: &Path) -> PathBuf {
     program.ancestors().nth(3).unwrap().join("bench/report.json")
 }
 
-/// What is worse here, in words.
-fn worse_rows(sampled: &Sampled) -> Vec<String> {
+/// Describes the measures that are worse in this commit.
+fn worse_rows(sampled: &PairedSamples) -> Vec<String> {
     let worse = sampled.iter().filter(|((row, measure), [here, there])| {
-        better(row, measure).is_some_and(|better| is_worse(better, here, there))
+        better_values(row, measure).is_some_and(|better| is_worse(better, here, there))
     });
-    let told = |((row, measure), [here, there]): (&(String, String), &[Samples; 2])| {
-        format!("{row}, {measure}: {} against {}", shown(here), shown(there))
+    let describe = |((row, measure), [here, there]): (&(String, String), &[Samples; 2])| {
+        format!("{row}, {measure}: {} against {}", format_samples(here), format_samples(there))
     };
-    worse.map(told).collect()
+    worse.map(describe).collect()
 }
 
-/// Whether the samples of `here` are worse: the median by more than the tolerance, and the two ranges
-/// do not overlap.
+/// Returns true if the samples of `here` are worse: their median is worse by more than the tolerance, and the
+/// two ranges do not overlap.
 fn is_worse(better: Better, here: &Samples, there: &Samples) -> bool {
     let sorted = |samples: &Samples| {
         let mut sorted = samples.clone();
@@ -175,17 +180,17 @@ fn is_worse(better: Better, here: &Samples, there: &Samples) -> bool {
     }
 }
 
-fn table(sampled: &Sampled, style: comfy_table::TableStyle) -> Table {
+fn table(sampled: &PairedSamples, style: comfy_table::TableStyle) -> Table {
     let mut table = Table::new();
     table.load_style(style).set_header(["", "measure", "here", "there", ""]);
     for ((row, measure), [here, there]) in sampled {
-        let verdict = match better(row, measure) {
+        let verdict = match better_values(row, measure) {
             Some(better) if is_worse(better, here, there) => "worse",
             Some(Better::Less) if is_worse(Better::Less, there, here) => "better",
             Some(Better::More) if is_worse(Better::More, there, here) => "better",
             _ => "",
         };
-        table.add_row([row, measure, &shown(here), &shown(there), verdict]);
+        table.add_row([row, measure, &format_samples(here), &format_samples(there), verdict]);
     }
     table
 }

@@ -1,7 +1,6 @@
-//! What following costs on a real broker: how soon a record is visible, how long a
-//! barrier takes beside the request it cannot do without, how fast writes are, and what
-//! tables and clusters cost while nothing happens (each log here is a cluster of its own,
-//! as far as clients go).
+//! Measures what following costs on a real broker: how soon a record is visible, how long a barrier takes
+//! compared with the request that it consists of, how fast writes are, and what tables and clusters cost
+//! while nothing happens. Each log here counts as a cluster of its own, because it has its own clients.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -14,7 +13,7 @@ use ktables::log::{Log, NewRecord};
 use ktables::table::{Table, WatchEvent, WatchStart};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::BrokerOptions;
-use ktables_tests::{Between, PATIENCE, Proxy, kafka, unique};
+use ktables_tests::{Interceptor, Proxy, TIMEOUT, kafka, unique};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -24,16 +23,16 @@ use crate::contender::COMMAND;
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, data, process, replay, say};
 
-/// How many barriers, writes and records a round times one by one.
+/// How many barriers, writes and records are timed one by one in a round.
 const TIMED: usize = 200;
 
-/// The same of what takes a fraction of a second.
-const SLOW: usize = 20;
+/// How many are timed in a round of those that take a fraction of a second each.
+const TIMED_SLOW: usize = 20;
 
 /// How many writes are pipelined.
 const PIPELINED: usize = 100_000;
 
-/// For how long requests are counted.
+/// For how long the requests of idle tables are counted.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
@@ -54,19 +53,19 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     });
 }
 
-/// Barriers while nothing happens and while others write, and the end-offset request of
-/// a client that does nothing else, in turns.
+/// Times barriers while nothing happens and while others write, in turns with the end-offset request of a
+/// bare client.
 async fn barriers(options: &Options, address: &str) -> Cell {
     let mut cell = Cell::new("barrier", format!("one partition, {TIMED} of each a round, in turns"));
-    let (log, topic) = topic(address, 1).await;
+    let (log, topic) = create_topic(address, 1).await;
     let raw: BaseConsumer = ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
     let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
     let mut ends = TopicPartitionList::new();
     ends.add_partition_offset(&topic, 0, Offset::End).unwrap();
-    // One request, as a barrier needs it; what asks for the watermarks sends two.
-    let ask = || raw.offsets_for_times(ends.clone(), PATIENCE).unwrap();
-    ask();
-    assert!(table.barrier(PATIENCE).await.is_fresh());
+    // One request, as a barrier sends. Fetching the watermarks would send two.
+    let request_ends = || raw.offsets_for_times(ends.clone(), TIMEOUT).unwrap();
+    request_ends();
+    assert!(table.barrier(TIMEOUT).await.is_fresh());
     for _ in 0..options.rounds {
         for (ours, theirs, peers, churn) in [
             ("barrier", "raw end offsets", "Python ktables, barrier", false),
@@ -76,16 +75,16 @@ async fn barriers(options: &Options, address: &str) -> Cell {
             let (mut barriers, mut requests) = (Vec::new(), Vec::new());
             for _ in 0..TIMED {
                 let start = Instant::now();
-                assert!(table.barrier(PATIENCE).await.is_fresh());
+                assert!(table.barrier(TIMEOUT).await.is_fresh());
                 barriers.push(start.elapsed());
                 let start = Instant::now();
-                tokio::task::block_in_place(ask);
+                tokio::task::block_in_place(request_ends);
                 requests.push(start.elapsed());
             }
-            times(&mut cell, ours, barriers);
-            times(&mut cell, theirs, requests);
+            add_times(&mut cell, ours, barriers);
+            add_times(&mut cell, theirs, requests);
             if options.peers {
-                times(&mut cell, peers, tokio::task::block_in_place(|| python_barriers(address, &topic)));
+                add_times(&mut cell, peers, tokio::task::block_in_place(|| python_barriers(address, &topic)));
             }
             drop(writing);
         }
@@ -96,15 +95,15 @@ async fn barriers(options: &Options, address: &str) -> Cell {
     cell
 }
 
-/// How long barriers of Python's ktables take.
+/// Times barriers of Python's ktables.
 fn python_barriers(address: &str, topic: &str) -> Vec<Duration> {
     let mut python = replay::python("barrier.py");
-    let run = process::run(python.args([address, topic, &SLOW.to_string()]), process::Memory::Ignored);
-    let took = run.said["took"].as_array().unwrap().iter();
+    let run = process::run(python.args([address, topic, &TIMED_SLOW.to_string()]), process::Memory::Ignored);
+    let took = run.result["took"].as_array().unwrap().iter();
     took.map(|seconds| Duration::from_secs_f64(seconds.as_f64().unwrap())).collect()
 }
 
-/// Somebody who writes 10,000 records a second.
+/// A thread that writes 10,000 records a second until this is dropped.
 struct Churn {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -113,22 +112,22 @@ struct Churn {
 impl Churn {
     fn start(bootstrap: &str, topic: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (told, bootstrap, topic) = (stop.clone(), bootstrap.to_owned(), topic.to_owned());
+        let (is_stopped, bootstrap, topic) = (stop.clone(), bootstrap.to_owned(), topic.to_owned());
         let write = move || {
             let producer = producer(&bootstrap);
             for n in 0.. {
-                if told.load(Ordering::Relaxed) {
+                if is_stopped.load(Ordering::Relaxed) {
                     break;
                 }
                 let key = data::key(n % 1000);
-                // A full queue is enough churn.
+                // OK to ignore: while the queue is full, there is enough churn.
                 let _ = producer.send(BaseRecord::to(&topic).key(&key).payload("1"));
                 if n % 10 == 9 {
                     producer.poll(Duration::ZERO);
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            producer.flush(PATIENCE).unwrap();
+            producer.flush(TIMEOUT).unwrap();
         };
         Self { stop, thread: Some(std::thread::spawn(write)) }
     }
@@ -152,21 +151,22 @@ fn producer(bootstrap: &str) -> BaseProducer {
         .unwrap()
 }
 
-fn times(cell: &mut Cell, label: &str, mut times: Vec<Duration>) {
+/// Adds the median and the 99th percentile of these times to a cell.
+fn add_times(cell: &mut Cell, label: &str, mut times: Vec<Duration>) {
     times.sort();
     let millis = |part: usize| times[(times.len() - 1) * part / 1000].as_secs_f64() * 1000.0;
     cell.sample(label, "p50, ms", millis(500));
     cell.sample(label, "p99, ms", millis(990));
 }
 
-/// From the call that publishes a record to the moment a watcher of a table sees it, and
-/// to the moment a consumer in a process of its own has it.
+/// Times how long it takes from the call that publishes a record until a watcher of a table has the record,
+/// and until a consumer in another process has it.
 async fn visible(options: &Options, address: &str) -> Cell {
     let mut cell = Cell::new("visible", format!("{TIMED} records a round, one at a time, of 100 B"));
-    let (log, topic) = topic(address, 1).await;
+    let (log, topic) = create_topic(address, 1).await;
     let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
     let mut watcher = table.watch(WatchStart::Now);
-    // As a task of its own: in a program that is what a watcher is.
+    // Read in a task of its own, as programs do.
     let (changes, mut seen) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(event) = watcher.next().await {
@@ -189,7 +189,7 @@ async fn visible(options: &Options, address: &str) -> Cell {
     for _ in 0..options.rounds {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for n in 0..TIMED {
-            // Not in step with anything.
+            // Varies, so that the writes do not fall into step with anything periodic.
             tokio::time::sleep(Duration::from_micros(2000 + (n as u64 * 7919) % 3000)).await;
             let key = data::key(n);
             let start = process::now();
@@ -199,8 +199,8 @@ async fn visible(options: &Options, address: &str) -> Cell {
             let theirs_at: f64 = tokio::task::block_in_place(|| lines.next()).unwrap().parse().unwrap();
             theirs.push(Duration::from_secs_f64((theirs_at - start).max(0.0)));
         }
-        times(&mut cell, "ktables, by a watcher", ours);
-        times(&mut cell, "raw consumer, another process", theirs);
+        add_times(&mut cell, "ktables, by a watcher", ours);
+        add_times(&mut cell, "raw consumer, another process", theirs);
     }
     drop(raw.stdin.take());
     raw.wait().unwrap();
@@ -209,18 +209,18 @@ async fn visible(options: &Options, address: &str) -> Cell {
     cell
 }
 
-/// Writes one by one and pipelined, verified, and a producer that does nothing else.
+/// Times verified writes one by one and pipelined, and those of a bare producer.
 async fn writes(options: &Options, address: &str) -> Cell {
     let mut cell =
         Cell::new("write", format!("{TIMED} writes one by one, {PIPELINED} pipelined, of 100 B, acks=all"));
-    let (log, topic) = topic(address, 4).await;
+    let (log, topic) = create_topic(address, 4).await;
     let writer = Writer::open(log, &topic, Codecs::default()).await.unwrap();
     let value = data::json(1, 100);
     let keys: Vec<String> = (0..PIPELINED).map(data::key).collect();
     writer.set("warm", "1").await.unwrap();
     let raw = producer(address);
     raw.send(BaseRecord::to(&topic).key("warm").payload("1")).unwrap();
-    raw.flush(PATIENCE).unwrap();
+    raw.flush(TIMEOUT).unwrap();
     for _ in 0..options.rounds {
         let mut sets = Vec::new();
         for key in &keys[..TIMED] {
@@ -228,7 +228,7 @@ async fn writes(options: &Options, address: &str) -> Cell {
             writer.set(key, &value).await.unwrap();
             sets.push(start.elapsed());
         }
-        times(&mut cell, "ktables", sets);
+        add_times(&mut cell, "ktables", sets);
         let write = |key: &String| Write { target: Target::Key(key.clone()), value: Some(value.clone()) };
         let start = Instant::now();
         let answers = writer.set_many(keys.iter().map(write)).await;
@@ -241,7 +241,7 @@ async fn writes(options: &Options, address: &str) -> Cell {
                     raw.poll(Duration::from_millis(1));
                 }
             }
-            raw.flush(PATIENCE).unwrap();
+            raw.flush(TIMEOUT).unwrap();
         });
         cell.sample("raw producer", "pipelined, s", start.elapsed().as_secs_f64());
     }
@@ -249,39 +249,39 @@ async fn writes(options: &Options, address: &str) -> Cell {
     cell
 }
 
-/// What tables of one log, and of several, cost while nothing happens. All traffic goes
-/// through a proxy that counts connections and requests.
+/// Measures what tables of one log and of several cost while nothing happens. All traffic goes through a
+/// proxy, which counts connections and requests.
 async fn idle() -> Cell {
     let mut cell = Cell::new("idle", format!("for {} s, tables of 4 partitions", IDLE.as_secs()));
     let proxy = Proxy::listen().await;
     let address = proxy.address();
     let properties = vec![("advertised.listeners".to_owned(), format!("PLAINTEXT://{address}"))];
-    let broker = kafka::own(&BrokerOptions { properties, ..BrokerOptions::default() });
+    let broker = kafka::start_broker(&BrokerOptions { properties, ..BrokerOptions::default() });
     let counts = Arc::new(Counts::default());
     proxy.forward(broker.bootstrap(), counts.clone());
     let counts = &counts;
     let cpu = || process::cpu(std::process::id()).as_secs_f64();
     for (clusters, each) in [(1, 0), (1, 1), (1, 10), (1, 100), (2, 50), (4, 25)] {
         say(&format!("idle: {clusters} x {each} tables"));
-        settled(counts).await;
-        let threads = threads();
+        wait_until_connections_settle(counts).await;
+        let threads = count_threads();
         let mut tables = Vec::new();
         let mut logs = Vec::new();
         for _ in 0..clusters {
-            let (log, _) = topic(&address, 1).await;
+            let (log, _) = create_topic(&address, 1).await;
             for _ in 0..each {
-                let (_, name) = topic(&address, 4).await;
+                let (_, name) = create_topic(&address, 4).await;
                 tables.push(Table::builder(log.clone(), &name, Codecs::default()).start().await.unwrap());
             }
             logs.push(log);
         }
-        // The loading clients are gone when no connection goes any more.
-        settled(counts).await;
+        // The loading clients are gone once the number of connections no longer changes.
+        wait_until_connections_settle(counts).await;
         let (requests, cpu_before) = (counts.requests.load(Ordering::Relaxed), cpu());
         tokio::time::sleep(IDLE).await;
         let requests = counts.requests.load(Ordering::Relaxed) - requests;
         let label = format!("{clusters} clusters x {each} tables");
-        cell.sample(&label, "threads", self::threads().saturating_sub(threads) as f64);
+        cell.sample(&label, "threads", count_threads().saturating_sub(threads) as f64);
         cell.sample(&label, "connections", counts.open.load(Ordering::Relaxed) as f64);
         cell.sample(&label, "requests/s", requests as f64 / IDLE.as_secs_f64());
         cell.sample(&label, "CPU, % of a core", (cpu() - cpu_before) / IDLE.as_secs_f64() * 100.0);
@@ -289,20 +289,20 @@ async fn idle() -> Cell {
     cell
 }
 
-/// A log of its own, and a topic with a record in it.
-async fn topic(address: &str, partitions: i32) -> (Arc<dyn Log>, String) {
+/// Opens a new log, and creates a topic with one record.
+async fn create_topic(address: &str, partitions: i32) -> (Arc<dyn Log>, String) {
     let name = unique("bench");
     kafka::create(address, &name, partitions, &[]).await;
     let log = ktables::log::open(&format!("kafka://{address}")).unwrap();
-    let topic = kafka::seen(log.as_ref(), &name).await;
+    let topic = kafka::wait_for_topic(log.as_ref(), &name).await;
     let writer = ktables::log::open(&format!("kafka://{address}")).unwrap();
     let record = NewRecord { key: Some(b"k".to_vec()), value: Some(b"1".to_vec()), ..NewRecord::default() };
     writer.send(&topic, record).await.unwrap().await.unwrap();
     (log, name)
 }
 
-/// Waits until the number of connections has stayed the same for a while.
-async fn settled(counts: &Counts) {
+/// Waits until the number of connections has not changed for two seconds.
+async fn wait_until_connections_settle(counts: &Counts) {
     let (mut open, mut since) = (u64::MAX, Instant::now());
     while since.elapsed() < Duration::from_secs(2) {
         let now = counts.open.load(Ordering::Relaxed);
@@ -313,18 +313,19 @@ async fn settled(counts: &Counts) {
     }
 }
 
-fn threads() -> usize {
+/// Returns the number of threads of this process.
+fn count_threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
-/// What went through a proxy.
+/// Counts of what went through a proxy.
 #[derive(Debug, Default)]
 struct Counts {
     open: AtomicU64,
     requests: AtomicU64,
 }
 
-impl Between for Counts {
+impl Interceptor for Counts {
     fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }

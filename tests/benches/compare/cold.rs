@@ -1,4 +1,4 @@
-//! Fixed costs: a whole `ktables get`, and making codecs of a component.
+//! Measures fixed costs: a whole `ktables get`, loading components, and making codecs of them.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::process::{self, Memory};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, replay};
 
-/// How often each is done in a round.
+/// How often each is timed in a round.
 const TIMES: usize = 10;
 
-/// What is asked for one key.
+/// The topic from which `ktables get` reads one key.
 const TOPIC_OF_10K: Workload =
     Workload { name: "cold", records: 10_000, keys: 10_000, values: Values::Services, ..replay::SMALL };
 
@@ -31,8 +31,7 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     }
 }
 
-/// From the start of the command to its end, the compiled component in the cache, and the
-/// same of the client alone.
+/// Times the command from its start to its end, with the compiled component in the cache, and a bare client.
 fn cold(options: &Options, bootstrap: &str) -> Cell {
     let topic = produce(bootstrap, &TOPIC_OF_10K);
     let about =
@@ -49,13 +48,13 @@ fn cold(options: &Options, bootstrap: &str) -> Cell {
         assert_eq!(run.number("records"), TOPIC_OF_10K.records as f64);
         Duration::from_secs_f64(run.number("done") - run.started)
     };
-    // The compiled component is there from the second time on.
+    // The first run fills the cache.
     get();
     for _ in 0..options.rounds {
         let (mut ours, mut read, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..TIMES {
-            ours.push(timed(get));
-            theirs.push(timed(|| read.push(raw())));
+            ours.push(time(get));
+            theirs.push(time(|| read.push(raw())));
         }
         cell.sample("ktables get", "p50, ms", median(ours));
         cell.sample("raw librdkafka loop, to its last record", "p50, ms", median(read));
@@ -66,7 +65,7 @@ fn cold(options: &Options, bootstrap: &str) -> Cell {
     cell
 }
 
-/// Making codecs of a component.
+/// Times loading a component, and making a codec of it.
 fn component(options: &Options) -> Cell {
     let path = component_path("service-record");
     let size = std::fs::metadata(&path).unwrap().len();
@@ -76,7 +75,7 @@ fn component(options: &Options) -> Cell {
     let loaded = caching.load(&path, LoadOptions::default()).unwrap();
     for _ in 0..options.rounds {
         let mut measure = |label, work: &dyn Fn()| {
-            cell.sample(label, "p50, ms", median((0..TIMES).map(|_| timed(work)).collect()));
+            cell.sample(label, "p50, ms", median((0..TIMES).map(|_| time(work)).collect()));
         };
         measure("load, compiling", &|| drop(compiling.load(&path, LoadOptions::default()).unwrap()));
         measure("load, from the cache", &|| drop(caching.load(&path, LoadOptions::default()).unwrap()));
@@ -85,8 +84,8 @@ fn component(options: &Options) -> Cell {
     cell
 }
 
-/// Loading components that no cache knows: compiled by a child, which holds even if compiling does
-/// harm, and in this process.
+/// Times loading components that are not in a cache: compiled by a child process, which contains the damage
+/// that compiling may do, and compiled in this process.
 fn first_load(options: &Options) -> Cell {
     let mut cell = Cell::new("first-load", format!("the example components, {TIMES} times each a round"));
     let engine =
@@ -100,7 +99,7 @@ fn first_load(options: &Options) -> Cell {
             let mut times = [Vec::new(), Vec::new()];
             for _ in 0..TIMES {
                 for ((_, engine), times) in engines.iter().zip(&mut times) {
-                    times.push(timed(|| {
+                    times.push(time(|| {
                         engine.load_bytes(name, bytes.clone(), LoadOptions::default()).unwrap();
                     }));
                 }
@@ -117,13 +116,14 @@ fn first_load(options: &Options) -> Cell {
     cell
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
+/// Returns how long `work` takes.
+fn time(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
 }
 
-/// In milliseconds.
+/// Returns the median in milliseconds.
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times[times.len() / 2].as_secs_f64() * 1000.0

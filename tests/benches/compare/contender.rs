@@ -1,5 +1,5 @@
-//! Contenders of ours, each a process of its own: `contender KIND CODEC BOOTSTRAP TOPIC`,
-//! or one of those in [`engine`].
+//! The contenders in Rust. Each runs as a process of its own: `contender KIND CODEC BOOTSTRAP TOPIC`, or one
+//! of those in [`engine`], [`neighbours`] and [`warm`].
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -21,46 +21,46 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::process::now;
-use crate::{beside, engine, native, say, warm};
+use crate::{engine, native, neighbours, say, warm};
 
-/// How this program is told that it is a contender.
+/// The argument that makes this program a contender.
 pub(crate) const COMMAND: &str = "contender";
 
-/// No replay takes so long.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A timeout that no replay reaches.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 pub(crate) fn run(args: &[String]) {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     if let ["follow", bootstrap, topic] = args[..] {
         return follow(bootstrap, topic);
     }
-    // What was made lives until the input ends, and so long its memory can be read.
-    let mut made: Option<(Table, Runtime)> = None;
+    // The table lives until the input ends, so that the caller can read this process's memory until then.
+    let mut kept: Option<(Table, Runtime)> = None;
     let result = match args[..] {
         ["neighbour" | "disturb" | "watched", ..] => {
-            beside::contender(&args).unwrap_or_else(|| panic!("{args:?}"))
+            neighbours::run_as_contender(&args).unwrap_or_else(|| panic!("{args:?}"))
         }
         ["raw", how, bootstrap, topic] => raw(bootstrap, topic, how == "at-once"),
         [warm::WARM, folder, bootstrap, topic] => {
-            let (result, table, runtime) = warm::contend(folder, bootstrap, topic);
-            made = Some((table, runtime));
+            let (result, table, runtime) = warm::run_as_contender(folder, bootstrap, topic);
+            kept = Some((table, runtime));
             result
         }
         [kind, codec, bootstrap, topic] => {
             let (result, table, runtime) = table(kind, codec, bootstrap, topic);
-            made = Some((table, runtime));
+            kept = Some((table, runtime));
             result
         }
-        ref args => engine::contender(args).unwrap_or_else(|| panic!("{args:?}")),
+        ref args => engine::run_as_contender(args).unwrap_or_else(|| panic!("{args:?}")),
     };
     say(&result.to_string());
-    // Nothing comes, and nobody minds if it does.
+    // OK to ignore: this only waits until the caller closes the input.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    drop(made);
+    drop(kept);
 }
 
-/// A consumer that tells when each message came, in seconds since 1970, until its input
-/// ends. Its first line says that it is there.
+/// Follows a topic with a bare consumer, and prints when each message came, in seconds since 1970, until the
+/// standard input ends. The first line is `ready`.
 fn follow(bootstrap: &str, topic: &str) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -68,11 +68,11 @@ fn follow(bootstrap: &str, topic: &str) {
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let (_, end) = consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap();
+    let (_, end) = consumer.fetch_watermarks(topic, 0, TIMEOUT).unwrap();
     let mut places = TopicPartitionList::new();
     places.add_partition_offset(topic, 0, Offset::Offset(end)).unwrap();
     consumer.assign(&places).unwrap();
-    // Makes it fetch.
+    // The first poll starts fetching.
     let _ = consumer.poll(Duration::from_secs(1));
     say("ready");
     let input = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
@@ -83,8 +83,8 @@ fn follow(bootstrap: &str, topic: &str) {
     }
 }
 
-/// The client and nothing else: every message is taken and its bytes are counted; one
-/// by one as programs do, or by the hundred, which is as fast as the client gets.
+/// Replays a topic with the bare client, and counts messages and bytes. It polls one message at a time, as
+/// programs do, or takes many at once, which is as fast as the client gets.
 fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
     let mut config = ClientConfig::new();
     let settings = [
@@ -107,30 +107,30 @@ fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
         config.set(name, value);
     }
     let consumer: BaseConsumer = config.create().unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let mut places = TopicPartitionList::new();
     let partitions = metadata.topics()[0].partitions();
     for partition in partitions {
         places.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
     consumer.assign(&places).unwrap();
-    let mut seen = Seen { first: None, records: 0, bytes: 0, ends_left: partitions.len() };
-    let take = if at_once { by_the_hundred } else { one_by_one };
-    take(&consumer, &mut seen);
-    json!({"first": seen.first, "done": now(), "records": seen.records, "bytes": seen.bytes})
+    let mut totals = Totals { first: None, records: 0, bytes: 0, ends_left: partitions.len() };
+    let read = if at_once { read_in_bulk } else { read_one_by_one };
+    read(&consumer, &mut totals);
+    json!({"first": totals.first, "done": now(), "records": totals.records, "bytes": totals.bytes})
 }
 
-/// What a loop has seen.
+/// What a loop has read.
 #[derive(Debug)]
-struct Seen {
+struct Totals {
     first: Option<f64>,
     records: u64,
     bytes: usize,
-    /// Partitions whose end has not come.
+    /// Partitions whose end is not reached yet.
     ends_left: usize,
 }
 
-impl Seen {
+impl Totals {
     fn record(&mut self, bytes: usize) {
         self.first.get_or_insert_with(now);
         self.records += 1;
@@ -138,33 +138,34 @@ impl Seen {
     }
 }
 
-fn one_by_one(consumer: &BaseConsumer, seen: &mut Seen) {
-    while seen.ends_left > 0 {
-        match consumer.poll(PATIENCE) {
+fn read_one_by_one(consumer: &BaseConsumer, totals: &mut Totals) {
+    while totals.ends_left > 0 {
+        match consumer.poll(TIMEOUT) {
             Some(Ok(message)) => {
-                seen.record(message.key().map_or(0, <[u8]>::len) + message.payload().map_or(0, <[u8]>::len));
+                let key = message.key().map_or(0, <[u8]>::len);
+                totals.record(key + message.payload().map_or(0, <[u8]>::len));
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => seen.ends_left -= 1,
+            Some(Err(KafkaError::PartitionEOF(_))) => totals.ends_left -= 1,
             Some(Err(_)) | None => {}
         }
     }
 }
 
-/// The same by the call that hands out many messages.
+/// Reads with the call of librdkafka that returns many messages at once.
 #[allow(unsafe_code, reason = "calls into librdkafka, which rdkafka does not wrap")]
-fn by_the_hundred(consumer: &BaseConsumer, seen: &mut Seen) {
+fn read_in_bulk(consumer: &BaseConsumer, totals: &mut Totals) {
     let mut messages = [std::ptr::null_mut(); 512];
     // SAFETY: the client outlives its queue, and each message is freed once.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
-        while seen.ends_left > 0 {
+        while totals.ends_left > 0 {
             let taken = sys::rd_kafka_consume_batch_queue(queue, 1, messages.as_mut_ptr(), messages.len());
             for &message in &messages[..usize::try_from(taken).unwrap()] {
                 match (*message).err {
                     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                        seen.record((*message).key_len + (*message).len);
+                        totals.record((*message).key_len + (*message).len);
                     }
-                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => seen.ends_left -= 1,
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => totals.ends_left -= 1,
                     _ => {}
                 }
                 sys::rd_kafka_message_destroy(message);
@@ -174,7 +175,7 @@ fn by_the_hundred(consumer: &BaseConsumer, seen: &mut Seen) {
     }
 }
 
-/// A table of ours.
+/// Replays a topic into a table.
 fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
     let value: Arc<dyn ValueCodec> = match (kind, codec) {
         ("built-in", "json") => Arc::new(Json),
@@ -189,7 +190,7 @@ fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table
     let codecs = Codecs { key: Arc::new(Utf8), value: timed.clone(), scheme: None };
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let table = Table::builder(log, topic, codecs).catchup_timeout(PATIENCE);
+    let table = Table::builder(log, topic, codecs).catchup_timeout(TIMEOUT);
     let table = runtime.block_on(table.start()).unwrap();
     let done = now();
     let stats = table.stats();
@@ -201,8 +202,8 @@ fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table
     (result, table, runtime)
 }
 
-/// Remembers when it was first asked to decode: when the first batch was there, which is
-/// up to some milliseconds after its first record.
+/// A codec that records when it was first called. That is when the first batch is complete, which may be some
+/// milliseconds after its first record came.
 #[derive(Debug)]
 struct Timed {
     codec: Arc<dyn ValueCodec>,

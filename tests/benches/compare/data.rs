@@ -1,4 +1,4 @@
-//! The topics that are replayed.
+//! Creates the topics that contenders replay.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::native;
 
-/// What is in a topic.
+/// The contents of a topic.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
@@ -16,14 +16,14 @@ pub(crate) struct Workload {
     pub(crate) keys: usize,
     pub(crate) partitions: i32,
     pub(crate) values: Values,
-    /// How the producer compresses.
+    /// The producer's `compression.type`.
     pub(crate) compression: &'static str,
 }
 
-/// What the values are.
+/// The format of the values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Values {
-    /// JSON of so many bytes.
+    /// JSON of this many bytes.
     Json(usize),
     /// Binary service records.
     Services,
@@ -32,8 +32,8 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    /// As many different values as make no difference.
-    fn make(self) -> Vec<Vec<u8>> {
+    /// Returns enough different values that repeating them does not matter.
+    fn generate(self) -> Vec<Vec<u8>> {
         match self {
             Self::Json(size) => (0..1000).map(|n| json(n, size).into_bytes()).collect(),
             Self::Services => (0..1000).map(service).collect(),
@@ -46,7 +46,7 @@ impl Values {
     }
 }
 
-/// A JSON object of exactly this many bytes.
+/// Returns a JSON object of exactly this many bytes.
 pub(crate) fn json(n: usize, size: usize) -> String {
     let head =
         format!(r#"{{"id":{n},"up":true,"weight":0.{},"tags":["eu","zone-{}"],"host":""#, n % 100, n % 7);
@@ -63,14 +63,14 @@ fn service(n: usize) -> Vec<u8> {
     native::codec("service-record").encode_values(&[&json]).unwrap().remove(0).unwrap().raw
 }
 
-/// A key of 20 bytes. Consecutive numbers are far apart in the order of keys.
+/// Returns a key of 20 bytes. Keys of consecutive numbers are far apart in the order of keys.
 pub(crate) fn key(n: usize) -> String {
-    // An odd factor visits every number below a power of two once.
+    // Multiplying by an odd factor is a bijection modulo a power of two, so no two numbers share a key.
     let mixed = (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     format!("key-{mixed:016x}")
 }
 
-/// Creates a topic and fills it.
+/// Creates a topic and fills it. Returns its name.
 pub(crate) fn produce(bootstrap: &str, workload: &Workload) -> String {
     let name = unique(workload.name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -84,7 +84,7 @@ pub(crate) fn produce(bootstrap: &str, workload: &Workload) -> String {
         .set("queue.buffering.max.messages", "500000")
         .create()
         .unwrap();
-    let values = workload.values.make();
+    let values = workload.values.generate();
     for n in 0..workload.records {
         let key = key(n % workload.keys);
         let mut record = BaseRecord::to(&name).key(&key).payload(&values[n % values.len()]);

@@ -1,5 +1,5 @@
-//! What a table costs by itself, fed by a log in memory: reading it while it changes,
-//! keeping a moment of it, and its memory.
+//! Measures what a table costs by itself, with a log in memory: reads while it changes, snapshots that are
+//! held, and memory.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -13,31 +13,31 @@ use foldhash::fast::RandomState;
 use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::log::Ack;
 use ktables::table::{Entry, Table};
-use ktables_tests::FedLog;
+use ktables_tests::MemoryLog;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::contender::COMMAND;
-use crate::process::{self, Memory, settled};
+use crate::process::{self, Memory, settled_memory};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, data, say};
 
-/// No step takes so long.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A timeout that no step reaches.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How many reads are timed at a time.
+/// How many `get`s are timed in a run.
 const READS: usize = 500_000;
 
-/// The same of those that take longer, or all alike.
+/// How many reads are timed in a run of the kinds that take longer or hardly vary.
 const FEWER_READS: usize = 100_000;
 
-/// How many updates there are in a second while readers are timed.
-const UPDATES: usize = 50_000;
+/// Updates a second while reads are timed.
+const UPDATES_PER_SECOND: usize = 50_000;
 
-/// How many updates are timed with and without a snapshot.
+/// How many updates are timed with and without a held snapshot.
 const TIMED_UPDATES: usize = 100_000;
 
-/// How many keys tables have that are read, and whether a quick run does so too.
+/// The numbers of keys of the tables that are read, with their cells, and whether a quick run has the cell.
 const SIZES: [(usize, &str, bool); 3] =
     [(1_000, "engine-1k", false), (100_000, "engine-100k", false), (1_000_000, "engine-1M", true)];
 
@@ -52,9 +52,9 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     }
 }
 
-fn contend(args: &[&str]) -> Value {
+fn run_contender(args: &[&str]) -> Value {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    process::run(command.arg(COMMAND).args(args), Memory::Ignored).said
+    process::run(command.arg(COMMAND).args(args), Memory::Ignored).result
 }
 
 fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
@@ -66,8 +66,8 @@ fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
     let mut cell = Cell::new(name, about);
     for round in 0..options.rounds {
         say(&format!("{name}: round {} of {}", round + 1, options.rounds));
-        let said = ["reads", "reads-of-groups"].map(|kind| contend(&[kind, &keys.to_string()]));
-        for (label, measures) in said.iter().filter_map(Value::as_object).flatten() {
+        let results = ["reads", "reads-of-groups"].map(|kind| run_contender(&[kind, &keys.to_string()]));
+        for (label, measures) in results.iter().filter_map(Value::as_object).flatten() {
             for (measure, column) in
                 [("p50", "p50, ns"), ("p99", "p99, ns"), ("p999", "p99.9, ns"), ("mean", "mean, ns")]
             {
@@ -89,16 +89,16 @@ fn memory_cell() -> Cell {
     let mut cell = Cell::new("memory", about.to_owned());
     for kind in ["flat", "grouped"] {
         say(&format!("memory: {kind}"));
-        let said = contend(&["memory", kind, "1000000"]);
+        let result = run_contender(&["memory", kind, "1000000"]);
         for (measure, column) in [("loaded", "loaded, B/key"), ("overwritten", "overwritten, B/key")] {
-            cell.sample(kind, column, said[measure].as_f64().unwrap());
+            cell.sample(kind, column, result[measure].as_f64().unwrap());
         }
     }
     cell
 }
 
-/// What a contender of this file does.
-pub(crate) fn contender(args: &[&str]) -> Option<Value> {
+/// Runs a contender of this file. Returns `None` if the arguments name none.
+pub(crate) fn run_as_contender(args: &[&str]) -> Option<Value> {
     match args {
         ["reads", keys] => Some(reads(keys.parse().unwrap())),
         ["reads-of-groups", keys] => Some(reads_of_groups(keys.parse().unwrap())),
@@ -107,9 +107,9 @@ pub(crate) fn contender(args: &[&str]) -> Option<Value> {
     }
 }
 
-/// A table of so many keys, and what feeds it.
+/// A table and the log that feeds it.
 struct Fed {
-    log: Arc<FedLog>,
+    log: Arc<MemoryLog>,
     table: Table,
     runtime: Runtime,
     values: Vec<String>,
@@ -120,12 +120,12 @@ struct Fed {
 impl Fed {
     fn new(keys: usize, grouped: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let log = FedLog::new(keys);
+        let log = MemoryLog::new(keys);
         let key = if grouped { grouped_key } else { data::key };
         let values = (0..1000).map(|n| data::json(n, 100)).collect();
         let scheme = grouped.then(|| Arc::new(LengthPrefixed) as _);
         let codecs = Codecs { scheme, ..Codecs::default() };
-        let builder = Table::builder(log.clone(), "t", codecs).catchup_timeout(PATIENCE);
+        let builder = Table::builder(log.clone(), "t", codecs).catchup_timeout(TIMEOUT);
         let table = runtime.block_on(builder.open()).unwrap();
         let fed = Self { log, table, runtime, values, keys, key };
         fed.write(0..keys, 0);
@@ -133,7 +133,7 @@ impl Fed {
         fed
     }
 
-    /// Writes keys by number.
+    /// Writes a record for the key of each number. `seed` varies the values.
     fn write(&self, numbers: impl Iterator<Item = usize>, seed: usize) {
         let records: Vec<(String, &[u8])> = numbers
             .map(|n| ((self.key)(n), self.values[(n + seed) % self.values.len()].as_bytes()))
@@ -141,20 +141,21 @@ impl Fed {
         self.log.append(records.iter().map(|(key, value)| (key.as_str(), *value)));
     }
 
-    /// Waits until everything is applied.
+    /// Waits until everything that was written is applied.
     fn sync(&self) {
         let freshness = self
             .runtime
-            .block_on(self.table.wait_for(&[Ack { partition: 0, offset: self.log.end() - 1 }], PATIENCE));
+            .block_on(self.table.wait_for(&[Ack { partition: 0, offset: self.log.end() - 1 }], TIMEOUT));
         assert!(freshness.is_fresh(), "{freshness:?}");
     }
 }
 
-/// A key of 20 bytes in one of a thousand groups.
+/// Returns a key of 20 bytes in one of a thousand groups.
 fn grouped_key(n: usize) -> String {
     format!("6:g{:05}{:012x}", n % 1000, n)
 }
 
+/// Times reads of a table and of a plain map, and updates.
 fn reads(keys: usize) -> Value {
     let fed = Fed::new(keys, false);
     let names: Vec<String> = (0..keys).map(fed.key).collect();
@@ -163,20 +164,22 @@ fn reads(keys: usize) -> Value {
         snapshot.iter().map(|entry| (entry.key().into(), entry.clone())).collect();
     drop(snapshot);
     let mut result = serde_json::Map::new();
-    let mut of_plain = |label: &str, threads| {
-        let latencies = timed(&names, READS, threads, |key| plain.get(key).cloned());
+    let mut time_plain_map = |label: &str, threads| {
+        let latencies = time(&names, READS, threads, |key| plain.get(key).cloned());
         result.insert(label.to_owned(), latencies);
     };
-    of_plain("get: plain map", 1);
-    beside_updates(&fed, || {
-        of_plain("get: plain map, 50,000 updates/s of the table", 1);
-        of_plain("get: plain map, 50,000 updates/s of the table, 2 threads", 2);
+    time_plain_map("get: plain map", 1);
+    run_beside_updates(&fed, || {
+        time_plain_map("get: plain map, 50,000 updates/s of the table", 1);
+        time_plain_map("get: plain map, 50,000 updates/s of the table, 2 threads", 2);
     });
     drop(plain);
-    read(&fed, &mut result, "get", &names, READS, |table, key| drop(black_box(table.get(key))));
-    read(&fed, &mut result, "snapshot", &names, FEWER_READS, |table, _| drop(black_box(table.snapshot())));
-    read(&fed, &mut result, "prefix, 10 rows of it", &names, FEWER_READS, |table, key| {
-        black_box(total(table.snapshot().prefix(&key[..key.len() - 12])));
+    time_reads(&fed, &mut result, "get", &names, READS, |table, key| drop(black_box(table.get(key))));
+    time_reads(&fed, &mut result, "snapshot", &names, FEWER_READS, |table, _| {
+        drop(black_box(table.snapshot()));
+    });
+    time_reads(&fed, &mut result, "prefix, 10 rows of it", &names, FEWER_READS, |table, key| {
+        black_box(total_bytes(table.snapshot().prefix(&key[..key.len() - 12])));
     });
     fed.sync();
     for (label, held) in [("update", false), ("update: a snapshot held", true), ("update", false)] {
@@ -191,25 +194,24 @@ fn reads(keys: usize) -> Value {
     Value::Object(result)
 }
 
-/// The same for the members of a group.
+/// Times reads of the members of a group.
 fn reads_of_groups(keys: usize) -> Value {
     let fed = Fed::new(keys, true);
     let groups: Vec<String> = fed.table.snapshot().groups().map(str::to_owned).collect();
     let mut result = serde_json::Map::new();
-    read(&fed, &mut result, "members, 10 of a group", &groups, FEWER_READS, |table, group| {
-        black_box(total(table.snapshot().members(group)));
+    time_reads(&fed, &mut result, "members, 10 of a group", &groups, FEWER_READS, |table, group| {
+        black_box(total_bytes(table.snapshot().members(group)));
     });
     Value::Object(result)
 }
 
-/// The bytes of the first ten values.
-fn total<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
+/// Returns the bytes of the first ten values.
+fn total_bytes<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
     entries.take(10).map(|entry| entry.json().len()).sum()
 }
 
-/// Times a kind of read on one thread and on two, while nothing happens and while rows
-/// change.
-fn read(
+/// Times a kind of read on one thread and on two, while nothing happens and while rows change.
+fn time_reads(
     fed: &Fed,
     result: &mut serde_json::Map<String, Value>,
     kind: &str,
@@ -217,46 +219,46 @@ fn read(
     reads: usize,
     read: impl Fn(&Table, &str) + Sync,
 ) {
-    let mut time = |state: &str| {
+    let mut time_both = |state: &str| {
         for (threads, suffix) in [(1, ""), (2, ", 2 threads")] {
-            let latencies = timed(names, reads, threads, |name| read(&fed.table, name));
+            let latencies = time(names, reads, threads, |name| read(&fed.table, name));
             result.insert(format!("{kind}: {state}{suffix}"), latencies);
         }
     };
-    time("quiet");
-    beside_updates(fed, || time("50,000 updates/s"));
+    time_both("quiet");
+    run_beside_updates(fed, || time_both("50,000 updates/s"));
 }
 
-/// Does something while random rows change.
-fn beside_updates(fed: &Fed, work: impl FnOnce()) {
+/// Runs `work` while random rows change.
+fn run_beside_updates(fed: &Fed, work: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| update(fed, &stop));
+        scope.spawn(|| keep_updating(fed, &stop));
         work();
         stop.store(true, Ordering::Relaxed);
     });
 }
 
-/// Updates random keys at an even rate until told to stop.
-fn update(fed: &Fed, stop: &AtomicBool) {
+/// Updates random keys at an even rate until `stop` is set.
+fn keep_updating(fed: &Fed, stop: &AtomicBool) {
     let keys = fed.keys;
     let start = Instant::now();
     let mut written = 0;
     while !stop.load(Ordering::Relaxed) {
-        let due = (start.elapsed().as_secs_f64() * UPDATES as f64) as usize;
+        let due = (start.elapsed().as_secs_f64() * UPDATES_PER_SECOND as f64) as usize;
         fed.write((written..due).map(|n| random(n) % keys), due);
         written = due;
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// How long each of many reads takes, in nanoseconds, on each of so many threads at once.
-fn timed<T>(names: &[String], reads: usize, threads: usize, read: impl Fn(&str) -> T + Sync) -> Value {
-    let one = |thread: usize| {
+/// Times many reads, one by one, on this number of threads at once. Returns percentiles in nanoseconds.
+fn time<T>(names: &[String], reads: usize, threads: usize, read: impl Fn(&str) -> T + Sync) -> Value {
+    let time_on_thread = |thread: usize| {
         let mut latencies = Vec::with_capacity(reads);
         for n in 0..reads {
             let name = &names[random(n + thread * reads) % names.len()];
-            // The name itself is not what is measured.
+            // Loads the name into the cache, because only the read is to be measured.
             black_box(name.as_bytes()[0]);
             let start = Instant::now();
             black_box(read(name));
@@ -264,9 +266,10 @@ fn timed<T>(names: &[String], reads: usize, threads: usize, read: impl Fn(&str) 
         }
         latencies
     };
-    let one = &one;
+    let time_on_thread = &time_on_thread;
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        let threads: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || time_on_thread(thread))).collect();
         percentiles(threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect())
     })
 }
@@ -278,16 +281,17 @@ fn percentiles(mut latencies: Vec<u32>) -> Value {
     json!({"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "mean": mean})
 }
 
-/// Numbers without an order.
+/// Returns a pseudo-random number for each `n`.
 fn random(n: usize) -> usize {
     ((n as u64).wrapping_mul(0xD129_0D3E_3A5C_8B05).rotate_left(23).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16)
         as usize
 }
 
+/// Measures the memory of a table for each key.
 fn memory_of(kind: &str, keys: usize) -> Value {
-    // What the process takes by itself: a table of one key.
+    // The baseline is the process after a table of one key.
     drop(Fed::new(1, kind == "grouped"));
-    let empty = settled(std::process::id());
+    let empty = settled_memory(std::process::id());
     let fed = Fed::new(1, kind == "grouped");
     for start in (0..keys).step_by(1000) {
         fed.write(start..(start + 1000).min(keys), 0);
@@ -295,10 +299,10 @@ fn memory_of(kind: &str, keys: usize) -> Value {
     fed.sync();
     let payload = fed.table.stats().payload_bytes as f64;
     let per_key = |resident: u64| (resident.saturating_sub(empty) as f64 - payload) / keys as f64;
-    let loaded = per_key(settled(std::process::id()));
+    let loaded = per_key(settled_memory(std::process::id()));
     for start in (0..10 * keys).step_by(1000) {
         fed.write((start..start + 1000).map(|n| random(n) % keys), start);
     }
     fed.sync();
-    json!({"loaded": loaded, "overwritten": per_key(settled(std::process::id()))})
+    json!({"loaded": loaded, "overwritten": per_key(settled_memory(std::process::id()))})
 }

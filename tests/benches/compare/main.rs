@@ -1,18 +1,17 @@
-//! The project measured beside its peers, in one run on one real broker: `cargo xtask
-//! bench`. Contenders are processes of their own, which take turns round by round; what
-//! is compared is compared pair by pair within a round, because the machine's mood
-//! changes from one to the next.
+//! Compares the project with its peers, in one run on one real broker: `cargo xtask bench`. Contenders are
+//! processes of their own, which take turns in each round. Ratios are taken pair by pair within a round,
+//! because the speed of the machine changes from round to round.
 
 #![allow(clippy::unwrap_used, reason = "in a bench, a panic is the report")]
 
 mod against;
-mod beside;
 mod cluster;
 mod cold;
 mod contender;
 mod data;
 mod engine;
 mod native;
+mod neighbours;
 mod process;
 mod profile;
 mod replay;
@@ -31,29 +30,29 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How a run was asked for.
+/// The options of a run.
 #[derive(Debug, Clone)]
 struct Options {
-    /// Fewer records and fewer rounds.
+    /// Runs fewer cells, records and rounds.
     quick: bool,
-    /// Contenders that are not ours, too.
+    /// Runs the peers, too: Python's ktables, GlobalKTable and KCache.
     peers: bool,
-    /// Only cells whose name begins with one of these.
+    /// Runs only cells whose name begins with one of these. All if it is empty.
     only: Vec<String>,
     rounds: usize,
-    /// The same program of another commit, to be compared with.
+    /// The same program of another commit, to compare this one with.
     against: Option<PathBuf>,
-    /// Only say which cells there are.
+    /// Only prints the names of the cells.
     list: bool,
 }
 
-/// What `cargo bench` tells every bench.
+/// The argument that `cargo bench` passes to every bench.
 const ADDED_BY_CARGO: &str = "--bench";
 
 /// How often each contender runs.
 const ROUNDS: usize = 5;
 
-/// The same in a quick run.
+/// How often each contender runs in a quick run.
 const QUICK_ROUNDS: usize = 3;
 
 impl Options {
@@ -63,7 +62,7 @@ impl Options {
         let mut rounds = None;
         let mut args = args.filter(|arg| arg != ADDED_BY_CARGO);
         while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} wants a value"));
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
                 "--quick" => options.quick = true,
                 "--peers" => options.peers = true,
@@ -73,16 +72,16 @@ impl Options {
                 "--rounds" => rounds = Some(value()?.parse().map_err(|error| format!("--rounds: {error}"))?),
                 _ => {
                     let known = "--quick, --peers, --only NAME, --rounds N, --against PROGRAM, --list";
-                    return Err(format!("`{arg}` is none of {known}"));
+                    return Err(format!("unknown argument `{arg}`: use {known}"));
                 }
             }
         }
-        let usual = if options.quick { QUICK_ROUNDS } else { ROUNDS };
-        options.rounds = rounds.unwrap_or(usual);
+        let default = if options.quick { QUICK_ROUNDS } else { ROUNDS };
+        options.rounds = rounds.unwrap_or(default);
         Ok(options)
     }
 
-    /// Whether a cell is wanted.
+    /// Returns true if a cell is to be run. With `--list`, prints its name instead.
     fn wants(&self, cell: &str) -> bool {
         let wanted = self.only.is_empty() || self.only.iter().any(|name| cell.starts_with(name.as_str()));
         if self.list && wanted {
@@ -98,7 +97,7 @@ fn main() {
         return contender::run(&args.collect::<Vec<_>>());
     }
     if args.next_if(|arg| arg == profile::PROFILE).is_some() {
-        let broker = kafka::own(&BrokerOptions::default());
+        let broker = kafka::start_broker(&BrokerOptions::default());
         let args: Vec<_> = args.filter(|arg| arg != ADDED_BY_CARGO).collect();
         return profile::run(&args, &broker.bootstrap());
     }
@@ -109,11 +108,11 @@ fn main() {
     if let Some(other) = &options.against {
         return against::run(other, &options);
     }
-    let broker = (!options.list).then(|| kafka::own(&BrokerOptions::default()));
+    let broker = (!options.list).then(|| kafka::start_broker(&BrokerOptions::default()));
     let bootstrap = broker.as_ref().map_or_else(String::new, ktables_broker::Broker::bootstrap);
     let mut report = Report::new(&options);
     engine::run(&options, &mut report);
-    beside::run(&options, &bootstrap, &mut report);
+    neighbours::run(&options, &bootstrap, &mut report);
     cluster::run(&options, &bootstrap, &mut report);
     cold::run(&options, &bootstrap, &mut report);
     warm::run(&options, &bootstrap, &mut report);
@@ -123,8 +122,8 @@ fn main() {
     }
 }
 
-/// Tells something to whoever waits.
+/// Prints a line to standard output.
 fn say(line: &str) {
-    // A bench without an output has nobody to tell.
+    // OK to ignore: without a standard output, there is nowhere to report it.
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,5 +1,5 @@
-//! A guest's code compiled into this process, behind the trait that components stand
-//! behind too: what it costs without the sandbox.
+//! A guest's code compiled into this process, behind the same trait as components. It shows what the code
+//! costs without the sandbox.
 
 use std::sync::Arc;
 
@@ -20,21 +20,21 @@ impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec fo
     fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::new();
         for raw in raw.iter() {
-            answers.push(self.0.decode(raw, &[]).as_deref().map_err(|error| rejection(error.clone())));
+            answers.push(self.0.decode(raw, &[]).as_deref().map_err(|error| reject_reason(error.clone())));
         }
         Ok(answers)
     }
 
     fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
         let encoded = |value: &&str| {
-            let encoded = self.0.encode(value).map_err(rejection)?;
+            let encoded = self.0.encode(value).map_err(reject_reason)?;
             Ok(Encoded { raw: encoded.raw, headers: Vec::new() })
         };
         Ok(values.iter().map(encoded).collect())
     }
 }
 
-/// The codec of a name, compiled into this process.
+/// Returns the codec with this name, compiled into this process.
 pub(crate) fn codec(name: &str) -> Arc<dyn ValueCodec> {
     match name {
         "copy" => Arc::new(Native(mirror::Mirror::Copy)),
@@ -45,7 +45,7 @@ pub(crate) fn codec(name: &str) -> Arc<dyn ValueCodec> {
     }
 }
 
-fn rejection(error: CodecError) -> RejectReason {
+fn reject_reason(error: CodecError) -> RejectReason {
     let (CodecError::Malformed(message)
     | CodecError::Invalid(message)
     | CodecError::Unsupported(message)

@@ -1,5 +1,5 @@
-//! Where a replay spends its time: `cargo xtask profile`. The contender runs under perf;
-//! its stacks are left for the flame graph that is drawn of them.
+//! Samples where a replay spends its time: `cargo xtask profile`. The contender runs under perf, and `xtask`
+//! draws a flame graph of the recorded stacks.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,13 +10,13 @@ use crate::contender::COMMAND;
 use crate::replay::{SMALL, ours};
 use crate::{data, say};
 
-/// How this program is told to profile.
+/// The argument that makes this program profile.
 pub(crate) const PROFILE: &str = "profile";
 
-/// Samples a second of each thread: not a multiple of what else happens every second.
+/// Samples per second and thread. An odd number, so that sampling does not fall into step with periodic work.
 const FREQUENCY: &str = "1499";
 
-/// Replays a topic under perf; the contender's codec is `component json`, if not said.
+/// Replays a topic under perf. `args` are the contender's kind and codec, `component json` by default.
 pub(crate) fn run(args: &[String], bootstrap: &str) {
     let (kind, codec) = match args {
         [kind, codec] => (kind.as_str(), codec.as_str()),
@@ -31,13 +31,13 @@ pub(crate) fn run(args: &[String], bootstrap: &str) {
     record.arg(&recorded).arg("--").arg(std::env::current_exe().unwrap());
     record.args([COMMAND, kind, codec, bootstrap, &topic]);
     let status = record.stdin(Stdio::null()).status();
-    assert!(status.is_ok_and(|status| status.success()), "perf is missing, or may not be used here");
+    assert!(status.is_ok_and(|status| status.success()), "perf is missing, or this user may not use it");
     let report = |by: &str| report(&recorded, by);
     say(&format!("\nby thread\n{}\nby function\n{}", report("comm"), report("comm,symbol")));
     say(&format!("recorded: {}", recorded.display()));
 }
 
-/// The heads of a report.
+/// Returns the first lines of perf's report.
 fn report(recorded: &Path, by: &str) -> String {
     let mut report = Command::new("perf");
     report.args(["report", "--no-children", "--call-graph", "none", "--input"]).arg(recorded);

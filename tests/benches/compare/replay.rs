@@ -1,5 +1,5 @@
-//! Replaying a topic to its end: everything decoded, from the start of a process and
-//! from the first record it got.
+//! Times the replay of a topic to its end with everything decoded, both from the start of the process and
+//! from its first record.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::process::{self, Memory, Run};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
 
-/// Whoever replays.
+/// A program that replays a topic.
 #[derive(Debug, Clone, Copy)]
 struct Contender {
     label: &'static str,
@@ -21,10 +21,10 @@ struct Contender {
     codec: &'static str,
 }
 
-/// What all others are compared with.
+/// The contender that all others are compared with.
 const RAW: Contender = Contender { label: "raw librdkafka loop, 512 at once", kind: "raw", codec: "at-once" };
 
-/// As programs read that use rdkafka.
+/// A loop that polls, as programs with rdkafka do.
 const POLL: Contender =
     Contender { label: "raw librdkafka loop, one by one", kind: "raw", codec: "one-by-one" };
 
@@ -38,7 +38,7 @@ const JSON: [Contender; 7] = [
     Contender { label: "ktables, native copy", kind: "native", codec: "copy" },
 ];
 
-/// Who else does it.
+/// The peers.
 const PEERS: [Contender; 5] = [
     Contender { label: "Python ktables, json.loads", kind: "python", codec: "json" },
     Contender { label: "Python ktables, pydantic", kind: "python", codec: "pydantic" },
@@ -70,7 +70,7 @@ pub(crate) const SMALL: Workload = Workload {
     compression: "none",
 };
 
-/// The topics, who replays them, and whether a quick run does, too.
+/// The topics, their contenders, and whether a quick run has the cell.
 const WORKLOADS: [(Workload, &[Contender], bool); 9] = [
     (SMALL, &JSON, true),
     (Workload { name: "replay-1KB", records: 200_000, values: Values::Json(1000), ..SMALL }, &JSON, false),
@@ -93,7 +93,7 @@ const WORKLOADS: [(Workload, &[Contender], bool); 9] = [
     (Workload { name: "replay-10k", records: 10_000, keys: 10_000, ..SMALL }, &OURS, true),
 ];
 
-/// The contender that counts: kind and codec.
+/// Returns the main contender of this project: its kind and codec.
 pub(crate) fn ours() -> (&'static str, &'static str) {
     (OURS[1].kind, OURS[1].codec)
 }
@@ -116,15 +116,15 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
             workload.records, workload.values, workload.keys, workload.partitions, workload.compression
         ),
     );
-    // Of a large table it matters, and of a small one the process itself is most.
+    // Measured for large tables only: with a small one, the process itself takes most of the memory.
     let kept = if workload.keys > 1_000_000 { Memory::Measured } else { Memory::Ignored };
     for round in 0..options.rounds {
         say(&format!("{}: round {} of {}", workload.name, round + 1, options.rounds));
         let peers = options.peers && workload.name == SMALL.name;
         for contender in contenders.iter().chain(if peers { &PEERS[..] } else { &[] }) {
-            let run = contend(contender, bootstrap, &topic, kept);
+            let run = run_contender(contender, bootstrap, &topic, kept);
             assert_eq!(run.number("records"), workload.records as f64, "{}", contender.label);
-            record(&mut cell, contender.label, workload, &run);
+            add_samples(&mut cell, contender.label, workload, &run);
         }
     }
     cell.ratio("speed, from start, of raw's", "from start, s", RAW.label, Ratio::Speed);
@@ -132,7 +132,8 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
     cell
 }
 
-fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Memory) -> Run {
+/// Runs a contender's process.
+fn run_contender(contender: &Contender, bootstrap: &str, topic: &str, kept: Memory) -> Run {
     let mut command = match contender.kind {
         "python" => {
             let mut python = python("replay.py");
@@ -155,14 +156,14 @@ fn contend(contender: &Contender, bootstrap: &str, topic: &str, kept: Memory) ->
     process::run(command.args([bootstrap, topic]), kept)
 }
 
-/// A script of the peers'.
+/// Returns a command that runs a Python script of the peers.
 pub(crate) fn python(script: &str) -> Command {
     let mut python = Command::new(peers().join("python/bin/python"));
     python.arg(root().join("tests/benches/peers").join(script));
     python
 }
 
-/// Where `cargo xtask bench --peers` installs them.
+/// Returns the folder in which `cargo xtask bench --peers` installs the peers.
 fn peers() -> PathBuf {
     target().join("tools/peers")
 }
@@ -171,7 +172,7 @@ fn java() -> PathBuf {
     std::env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| PathBuf::from(home).join("bin/java"))
 }
 
-fn record(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {
+fn add_samples(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {
     let (first, done) = (run.number("first"), run.number("done"));
     let millions = workload.records as f64 / 1e6;
     cell.sample(label, "from start, s", done - run.started);

@@ -1,4 +1,4 @@
-//! What was measured: a table on the terminal as soon as a cell is done, JSON and
+//! Reports what was measured: a table on the terminal as soon as a cell is done, and files with JSON and
 //! Markdown at the end.
 
 use std::collections::BTreeMap;
@@ -12,24 +12,24 @@ use serde_json::{Value, json};
 
 use crate::{Options, say};
 
-/// Samples, one a round.
+/// The samples of a measure, one per round.
 pub(crate) type Samples = Vec<f64>;
 
-/// How a ratio is read.
+/// The meaning of a ratio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ratio {
-    /// The measure is a time: twice as fast is 2.
+    /// The measure is a time. Twice as fast is 2.
     Speed,
     /// Twice as much is 2.
     Amount,
 }
 
-/// One comparison.
+/// A comparison: rows with measures, which have samples.
 #[derive(Debug)]
 pub(crate) struct Cell {
     name: &'static str,
     about: String,
-    /// In the order in which they came.
+    /// The rows, in the order in which their first samples came.
     rows: Vec<(String, Vec<(&'static str, Samples)>)>,
 }
 
@@ -38,18 +38,18 @@ impl Cell {
         Self { name, about, rows: Vec::new() }
     }
 
-    /// One more sample of something.
+    /// Adds a sample of a row's measure.
     pub(crate) fn sample(&mut self, label: &str, measure: &'static str, value: f64) {
         let row = entry(&mut self.rows, label.to_owned());
         entry(row, measure).push(value);
     }
 
-    /// A measure of all rows beside a reference's, round by round.
+    /// Adds the ratio of a measure to the reference row's, for all rows and round by round.
     pub(crate) fn ratio(&mut self, name: &'static str, measure: &'static str, reference: &str, kind: Ratio) {
         self.ratio_of("", name, measure, reference, kind);
     }
 
-    /// The same of rows whose labels begin so.
+    /// Adds the ratio for the rows whose labels begin with `rows`.
     pub(crate) fn ratio_of(
         &mut self,
         rows: &str,
@@ -78,7 +78,7 @@ impl Cell {
         samples.map_or(&[], |(_, samples)| samples)
     }
 
-    /// The medians, with the least and the most where they differ.
+    /// Returns a table of the medians, with the least and the greatest sample.
     fn table(&self, style: TableStyle) -> Table {
         let mut measures: Vec<&str> = Vec::new();
         for (name, _) in self.rows.iter().flat_map(|(_, row)| row) {
@@ -89,7 +89,7 @@ impl Cell {
         let mut table = Table::new();
         table.load_style(style).set_header([&[""], &measures[..]].concat());
         for (label, _) in &self.rows {
-            let cells = measures.iter().map(|measure| shown(self.samples(label, measure)));
+            let cells = measures.iter().map(|measure| format_samples(self.samples(label, measure)));
             table.add_row([label.clone()].into_iter().chain(cells));
         }
         table
@@ -105,7 +105,7 @@ impl Cell {
     }
 }
 
-/// The value of a name, made if it is not there.
+/// Returns the value of a name. Inserts a default if it is missing.
 fn entry<N: PartialEq, T: Default>(list: &mut Vec<(N, T)>, name: N) -> &mut T {
     let index = list.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
         list.push((name, T::default()));
@@ -114,25 +114,28 @@ fn entry<N: PartialEq, T: Default>(list: &mut Vec<(N, T)>, name: N) -> &mut T {
     &mut list[index].1
 }
 
-/// A median, and between what.
-pub(crate) fn shown(samples: &[f64]) -> String {
+/// Formats the median, and the least and the greatest sample.
+pub(crate) fn format_samples(samples: &[f64]) -> String {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     match &sorted[..] {
         [] => "-".to_owned(),
-        [only] => number(*only),
-        [least, .., most] => format!("{} ({}-{})", number(median(&sorted)), number(*least), number(*most)),
+        [only] => format_number(*only),
+        [least, .., most] => {
+            let (median, least, most) = (median(&sorted), *least, *most);
+            format!("{} ({}-{})", format_number(median), format_number(least), format_number(most))
+        }
     }
 }
 
-/// The middle of sorted samples.
+/// Returns the median of sorted samples.
 pub(crate) fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }
 
-/// Three digits, or all before the point.
-fn number(value: f64) -> String {
+/// Formats a number with three digits, or all digits before the point.
+fn format_number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         100.0.. => format!("{value:.0}"),
@@ -142,7 +145,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// What all of it ran on.
+/// Describes the machine and the versions.
 fn machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let line = |text: &str, name: &str| {
@@ -161,15 +164,15 @@ fn machine() -> Value {
     })
 }
 
-/// The machine and the run, for people.
-fn described(machine: &Value, options: &Options) -> String {
+/// Describes the run, for people.
+fn describe_run(machine: &Value, options: &Options) -> String {
     let facts = machine.as_object().into_iter().flatten();
     let facts = facts.map(|(name, value)| format!("{name} {}", value.to_string().trim_matches('"')));
     let facts = facts.collect::<Vec<_>>().join(", ");
     format!("{} rounds; medians, with least and most. {facts}.", options.rounds)
 }
 
-/// All comparisons of a run.
+/// The cells of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
     options: Options,
@@ -181,22 +184,22 @@ impl Report {
         Self { options: options.clone(), cells: Vec::new() }
     }
 
-    /// Shows a comparison, and keeps it.
+    /// Prints a cell, and keeps it for the report.
     pub(crate) fn add(&mut self, cell: Cell) {
         say(&format!("\n{}: {}\n{}\n", cell.name, cell.about, cell.table(UTF8_FULL_CONDENSED)));
         self.cells.push(cell);
     }
 
-    /// Writes the files.
+    /// Writes the report as JSON and as Markdown.
     pub(crate) fn write(&self) {
         let folder = target().join("bench");
         fs::create_dir_all(&folder).unwrap();
         let cells: BTreeMap<_, _> = self.cells.iter().map(|cell| (cell.name, cell.json())).collect();
         let json = json!({"machine": machine(), "rounds": self.options.rounds, "quick": self.options.quick, "cells": cells});
         fs::write(folder.join("report.json"), format!("{json:#}\n")).unwrap();
-        let mut markdown = format!("{}\n\n", described(&machine(), &self.options));
+        let mut markdown = format!("{}\n\n", describe_run(&machine(), &self.options));
         for cell in &self.cells {
-            // Writing to a string does not fail.
+            // OK to ignore: writing to a string cannot fail.
             let _ =
                 writeln!(markdown, "## {}\n\n{}\n\n{}\n", cell.name, cell.about, cell.table(ASCII_MARKDOWN));
         }

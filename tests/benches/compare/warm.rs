@@ -1,5 +1,5 @@
-//! Starting again: a table that begins with its checkpoint beside one that replays its
-//! topic, and what it costs to keep one.
+//! Compares the start of a table from its checkpoint with a full replay, and measures what writing a
+//! checkpoint costs.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,17 +20,17 @@ use crate::{Options, say};
 
 const WORKLOAD: Workload = Workload { name: "warm", records: 5_000_000, keys: 1_000_000, ..SMALL };
 
-/// No start takes so long.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A timeout that no start reaches.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long a checkpoint must have stayed the same to be compacted.
-const SETTLED: Duration = Duration::from_secs(3);
+/// How long the size of a checkpoint must not have changed until its compaction counts as finished.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
 
-/// How a contender is called: what it does is its first argument.
+/// The first argument of this file's contender.
 pub(crate) const WARM: &str = "warm";
 
 const REPLAY: &str = "full replay";
-const KEEPING: &str = "full replay, a checkpoint written";
+const WRITING: &str = "full replay, a checkpoint written";
 const START: &str = "start from the checkpoint";
 const BROKEN: &str = "start from a broken checkpoint";
 
@@ -51,15 +51,15 @@ fn cell(options: &Options, bootstrap: &str) -> Cell {
         say(&format!("{}: round {} of {}", WORKLOAD.name, round + 1, options.rounds));
         let folder = tempfile::TempDir::new().unwrap();
         let mut entries = Vec::new();
-        for label in [REPLAY, KEEPING, START, BROKEN] {
+        for label in [REPLAY, WRITING, START, BROKEN] {
             if label == BROKEN {
                 damage(folder.path());
             }
-            let place = if label == REPLAY { "none" } else { folder.path().to_str().unwrap() };
+            let checkpoint = if label == REPLAY { "none" } else { folder.path().to_str().unwrap() };
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args([COMMAND, WARM, place, bootstrap, &topic]);
+            command.args([COMMAND, WARM, checkpoint, bootstrap, &topic]);
             let run = process::run(&mut command, Memory::Ignored);
-            assert_eq!(run.number("loaded") > 0.0, label == START, "{label}: {}", run.said);
+            assert_eq!(run.number("loaded") > 0.0, label == START, "{label}: {}", run.result);
             entries.push(run.number("entries"));
             cell.sample(label, "from start, s", run.number("done") - run.started);
             cell.sample(label, "CPU, s", run.number("cpu"));
@@ -72,7 +72,7 @@ fn cell(options: &Options, bootstrap: &str) -> Cell {
     cell
 }
 
-/// Breaks one byte in the midst of the largest file.
+/// Changes a byte in the middle of the largest file.
 fn damage(folder: &Path) {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let largest = files.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
@@ -82,13 +82,13 @@ fn damage(folder: &Path) {
     std::fs::write(largest, bytes).unwrap();
 }
 
-/// A table with a checkpoint or none, and what it says when it is complete.
-pub(crate) fn contend(folder: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
+/// Starts a table, with a checkpoint unless `folder` is `none`, and returns its figures when it is complete.
+pub(crate) fn run_as_contender(folder: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
     let value = component("mirror").value_codec(TOPIC, &json!({"mode": "json"}).to_string()).unwrap();
     let codecs = Codecs { key: std::sync::Arc::new(Utf8), value, scheme: None };
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let mut builder = Table::builder(log, topic, codecs).catchup_timeout(PATIENCE);
+    let mut builder = Table::builder(log, topic, codecs).catchup_timeout(TIMEOUT);
     if folder != "none" {
         builder = builder.checkpoint(folder);
     }
@@ -96,16 +96,17 @@ pub(crate) fn contend(folder: &str, bootstrap: &str, topic: &str) -> (Value, Tab
     let (done, cpu) = (now(), process::cpu(std::process::id()).as_secs_f64());
     let stats = table.stats();
     let loaded = stats.checkpoint.map_or(0, |checkpoint| checkpoint.loaded);
-    let said = json!({"done": done, "cpu": cpu, "entries": stats.entries, "loaded": loaded});
-    // The next one begins with what the compaction leaves, as after some seconds of a life.
+    let result = json!({"done": done, "cpu": cpu, "entries": stats.entries, "loaded": loaded});
+    // Waits for the compaction, so that the next start finds a checkpoint as it is some seconds after the
+    // table was complete.
     let bytes = || table.stats().checkpoint.map(|checkpoint| checkpoint.bytes);
     let (mut before, mut since) = (bytes(), Instant::now());
-    while since.elapsed() < SETTLED && folder != "none" {
+    while since.elapsed() < SETTLE_TIME && folder != "none" {
         std::thread::sleep(Duration::from_millis(100));
         if bytes() != before {
             (before, since) = (bytes(), Instant::now());
         }
     }
     runtime.block_on(table.stop());
-    (said, table, runtime)
+    (result, table, runtime)
 }

@@ -30,9 +30,10 @@ import org.apache.kafka.streams.state.Stores;
 /**
  * Replays a topic with a Java peer: {@code Replay memory|rocksdb|kcache BOOTSTRAP TOPIC}.
  *
- * <p>Prints one JSON object when everything is there, and waits for the end of its input: when
- * loading began and when all was there (seconds since 1970), how many records there were, how many
- * entries there are. A GlobalKTable restores bytes; what it holds is decoded once, at the end.
+ * <p>Prints one JSON object when the table is complete, and then waits for the end of its input. The
+ * object has the times when loading began and when the table was complete (seconds since 1970), the
+ * number of records and the number of entries. A GlobalKTable restores bytes; its entries are decoded
+ * once, at the end.
  */
 public final class Replay {
     private static final ObjectMapper MAPPER = new ObjectMapper();

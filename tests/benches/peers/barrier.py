@@ -2,7 +2,7 @@
 
     barrier.py BOOTSTRAP TOPIC TIMES
 
-Prints one JSON object, how long each took in seconds, and waits for the end of its input.
+Prints one JSON object with the duration of each in seconds, and then waits for the end of its input.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ async def barriers(bootstrap, topic, times):
         for _ in range(int(times)):
             start = time.perf_counter()
             if not await table.barrier(60):
-                sys.exit("the barrier was not reached")
+                sys.exit("the barrier timed out after 60 s")
             took.append(time.perf_counter() - start)
     print(json.dumps({"took": took}), flush=True)
     sys.stdin.read()

@@ -2,9 +2,9 @@
 
     replay.py json|pydantic BOOTSTRAP TOPIC
 
-Prints one JSON object when the table is complete, and waits for the end of its input: when the
-first value was decoded and when the table was complete (seconds since 1970), how many records
-there were, how many entries there are.
+Prints one JSON object when the table is complete, and then waits for the end of its input. The object
+has the times when the first value was decoded and when the table was complete (seconds since 1970), the
+number of records and the number of entries.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def decoder(kind):
 
 
 class Timed:
-    """Remembers when it was first called, and how often."""
+    """A decoder that records when it was first called, and how often."""
 
     def __init__(self, decode):
         self.decode = decode
@@ -53,9 +53,9 @@ async def replay(kind, bootstrap, topic):
     async with table:
         done = time.time()
         if table.status != "caught_up":
-            sys.exit(f"the table is {table.status}: {table.stats}")
-        said = {"first": decode.first, "done": done, "records": decode.records, "entries": len(table)}
-        print(json.dumps(said), flush=True)
+            sys.exit(f"the table did not catch up, it is {table.status}: {table.stats}")
+        result = {"first": decode.first, "done": done, "records": decode.records, "entries": len(table)}
+        print(json.dumps(result), flush=True)
         sys.stdin.read()
 
 

@@ -1,59 +1,59 @@
-//! A broker and what can be done to it.
+//! A broker that tests start, kill, pause and restart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::folder::{self, ADDRESS_FILE, DATA, LOG_FILE};
+use crate::folder::{self, ADDRESS_FILE, DATA_FOLDER, LOG_FILE};
 use crate::guardian::Guardian;
-use crate::install::{Installation, write};
+use crate::install::{Installation, write_file};
 use crate::java::tail;
 use crate::jvm::Jvm;
 use crate::options::BrokerOptions;
 use crate::ports::{Ports, SecuredPorts, address};
-use crate::probe::answers;
+use crate::probe::is_answering;
 use crate::properties::{self, Node};
 
-/// How long a broker may take to answer, or to stop: it takes 1 to 4 seconds, and a
-/// multiple on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a broker may take to start or to stop. It takes 1 to 4 seconds, and a multiple of that on a busy
+/// machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a broker that starts is asked.
+/// How often a starting broker is probed.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the answer to one probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A broker of the caller's own: killed, and its folder removed, when it is dropped and
-/// when the caller ends in whatever way.
+/// A broker that belongs to the caller. It is killed and its folder removed when this is dropped, and when
+/// the caller's process ends in whatever way.
 #[derive(Debug)]
 pub struct Broker {
     installation: Installation,
     folder: PathBuf,
     ports: Ports,
-    /// None while it is down.
+    /// `None` while the broker is down.
     jvm: Option<Jvm>,
-    /// None once the broker is somebody else's.
+    /// `None` once the broker is detached.
     guardian: Option<Guardian>,
 }
 
 impl Broker {
-    /// Starts a broker below a target folder, where Kafka is installed if it is not,
-    /// and waits until it answers.
+    /// Starts a broker with its folder below a target folder, and waits until it answers. Installs Kafka
+    /// there if it is missing.
     ///
     /// # Errors
     ///
-    /// If it cannot be started; with the end of its log if it has one.
+    /// If the broker cannot be started. The error has the end of the broker's log, if there is one.
     pub fn start(target: &Path, options: &BrokerOptions) -> Result<Self, String> {
         let ports = Ports::free(options.secured)?;
         let name = options.name.clone().unwrap_or_else(folder::unique_name);
-        let node = Node::alone(&ports);
+        let node = Node::single(&ports);
         let mut broker = Self::prepare(target, options, &name, &folder::cluster_id(&name), &node, ports)?;
         broker.launch()?;
         Ok(broker)
     }
 
-    /// A broker that is configured and not started.
+    /// Configures a broker without starting it.
     pub(crate) fn prepare(
         target: &Path,
         options: &BrokerOptions,
@@ -62,24 +62,25 @@ impl Broker {
         node: &Node,
         ports: Ports,
     ) -> Result<Self, String> {
-        let installation = Installation::whole(target)?;
+        let installation = Installation::ensure(target)?;
         let folder = folder::claim(target, name)?;
-        let guardian = Some(Guardian::of(&folder)?);
-        let server = properties::server(node, &ports, &folder.join(DATA), &installation, &options.properties);
+        let guardian = Some(Guardian::start(&folder)?);
+        let data = folder.join(DATA_FOLDER);
+        let server = properties::server(node, &ports, &data, &installation, &options.properties);
         let broker = Self { installation, folder, ports, jvm: None, guardian };
-        // From here on, what fails is cleaned up by dropping the broker.
-        folder::fill(&broker.folder, &broker.installation, cluster, node.id, &server)?;
-        write(&broker.folder.join(ADDRESS_FILE), broker.bootstrap().as_bytes())?;
+        // If a step fails from here on, dropping the broker cleans up.
+        folder::write_files(&broker.folder, &broker.installation, cluster, node.id, &server)?;
+        write_file(&broker.folder.join(ADDRESS_FILE), broker.bootstrap().as_bytes())?;
         Ok(broker)
     }
 
-    /// Host and port of the listener without encryption and authentication.
+    /// Returns host and port of the listener without encryption and authentication.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         address(self.ports.plaintext)
     }
 
-    /// Host and port of the listener SASL_PLAINTEXT.
+    /// Returns host and port of the SASL_PLAINTEXT listener.
     ///
     /// # Panics
     ///
@@ -89,7 +90,7 @@ impl Broker {
         address(self.secured().sasl)
     }
 
-    /// Host and port of the listener SSL, which asks for no client certificate.
+    /// Returns host and port of the SSL listener, which requires no client certificate.
     ///
     /// # Panics
     ///
@@ -99,7 +100,7 @@ impl Broker {
         address(self.secured().tls)
     }
 
-    /// Host and port of the listener SASL_SSL.
+    /// Returns host and port of the SASL_SSL listener.
     ///
     /// # Panics
     ///
@@ -109,43 +110,43 @@ impl Broker {
         address(self.secured().sasl_tls)
     }
 
-    /// The certificate that a client of the TLS listeners has to trust.
+    /// Returns the path of the certificate that clients of the TLS listeners have to trust.
     #[must_use]
     pub fn ca_pem(&self) -> PathBuf {
         self.installation.ca_pem()
     }
 
-    /// The broker's folder: its data are in `data`, its output in `broker.log`.
+    /// Returns the broker's folder, with its data in `data` and its output in `broker.log`.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Kills it (SIGKILL); its folder stays. Nothing if it is down.
+    /// Kills the broker (SIGKILL). Its folder stays. Does nothing if the broker is down.
     ///
     /// # Errors
     ///
-    /// If it cannot be killed.
+    /// If the process cannot be killed.
     pub fn kill(&mut self) -> Result<(), String> {
         self.jvm.take().map_or(Ok(()), Jvm::kill)
     }
 
-    /// Stops it (SIGTERM), and waits until it has ended; its folder stays. Nothing if
-    /// it is down.
+    /// Stops the broker (SIGTERM), and waits until it has ended. Its folder stays. Does nothing if the broker
+    /// is down.
     ///
     /// # Errors
     ///
-    /// If it does not end in time, as one that is paused; it is killed then.
+    /// If the broker does not end in time, for example because it is paused. It is killed then.
     pub fn stop(&mut self) -> Result<(), String> {
         let Some(jvm) = self.jvm.take() else { return Ok(()) };
         jvm.signal("TERM")?;
-        jvm.wait(PATIENCE).map_err(|jvm| {
-            let killed = jvm.kill().err().unwrap_or_else(|| "it was killed".to_owned());
-            format!("Kafka did not stop within {PATIENCE:?}: {killed}")
+        jvm.wait(TIMEOUT).map_err(|jvm| {
+            let outcome = jvm.kill().err().unwrap_or_else(|| "it was killed".to_owned());
+            format!("Kafka did not stop within {TIMEOUT:?}: {outcome}")
         })
     }
 
-    /// Suspends it (SIGSTOP): connections stay open, and nothing is answered.
+    /// Suspends the broker (SIGSTOP). Its connections stay open, and it answers nothing.
     ///
     /// # Errors
     ///
@@ -154,7 +155,7 @@ impl Broker {
         self.signal("STOP")
     }
 
-    /// Lets it go on after [`Broker::pause`].
+    /// Resumes the broker after [`Broker::pause`].
     ///
     /// # Errors
     ///
@@ -163,31 +164,32 @@ impl Broker {
         self.signal("CONT")
     }
 
-    /// Starts it again on the same ports with the same data, after stopping it if it
-    /// is not down, and waits until it answers. After [`Broker::kill`] this takes 2 s
-    /// longer than else: so long the controller keeps the old session.
+    /// Starts the broker again on the same ports with the same data, and waits until it answers. Stops it
+    /// first if it is up. After [`Broker::kill`] this takes 2 s longer than usual, because the controller
+    /// keeps the old session so long.
     ///
     /// # Errors
     ///
-    /// If it cannot be stopped or started.
+    /// If the broker cannot be stopped or started.
     pub fn restart(&mut self) -> Result<(), String> {
         self.stop()?;
         self.launch()
     }
 
-    /// Lets it go on after the end of this process, until another process has ended
-    /// or [`Detached::end`](crate::Detached::end) ends it. `name` was given in the options.
+    /// Lets the broker outlive this process. It runs until the process with this id has ended, or until
+    /// [`DetachedBroker::stop`](crate::DetachedBroker::stop) stops it. The options must have named the
+    /// broker.
     ///
     /// # Errors
     ///
-    /// If that cannot be arranged; it is ended then.
+    /// If `sh` cannot be run. The broker is killed then.
     pub fn detach(mut self, process: u32) -> Result<(), String> {
         let Some(guardian) = self.guardian.take() else { return Ok(()) };
-        guardian.follow(process, &self.folder)
+        guardian.watch(process, &self.folder)
     }
 
     fn secured(&self) -> &SecuredPorts {
-        // OK because the panic is documented: only tests ask.
+        // OK because the panic is documented, and only tests call this.
         self.ports.secured.as_ref().expect("a broker started with `secured`")
     }
 
@@ -195,56 +197,56 @@ impl Broker {
         self.jvm.as_ref().ok_or("the broker is down")?.signal(name)
     }
 
-    /// Starts the process and waits until it answers.
+    /// Starts the broker's process, and waits until it answers.
     fn launch(&mut self) -> Result<(), String> {
-        self.begin()?;
-        self.await_ready()
+        self.start_process()?;
+        self.wait_until_ready()
     }
 
-    /// Starts the process.
-    pub(crate) fn begin(&mut self) -> Result<(), String> {
+    /// Starts the broker's process without waiting for it.
+    pub(crate) fn start_process(&mut self) -> Result<(), String> {
         self.jvm = Some(Jvm::start(&self.installation, &self.folder)?);
         Ok(())
     }
 
-    /// Waits until the process answers.
-    pub(crate) fn await_ready(&mut self) -> Result<(), String> {
+    /// Waits until the process that was started answers. Kills it if it does not.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<(), String> {
         let Some(mut jvm) = self.jvm.take() else { return Err("the broker is down".to_owned()) };
-        let ready = self.wait_ready(&mut jvm);
+        let ready = self.probe_until_ready(&mut jvm);
         self.jvm = Some(jvm);
         ready.map_err(|error| {
             let log = fs::read(self.folder.join(LOG_FILE)).unwrap_or_default();
-            // What is said about the start is worth more than what is said about this.
+            // OK to ignore: the error of the start matters more than an error here.
             let _ = self.kill();
             format!("{error}; the end of its log:\n{}", tail(&String::from_utf8_lossy(&log)))
         })
     }
 
-    /// Whether its process was started and not ended by us.
+    /// Returns true if the broker was started, and neither stopped nor killed by this owner.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.jvm.is_some()
     }
 
-    fn wait_ready(&self, jvm: &mut Jvm) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+    fn probe_until_ready(&self, jvm: &mut Jvm) -> Result<(), String> {
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
-            if let Some(status) = jvm.ended() {
+            if let Some(status) = jvm.exit_status() {
                 return Err(format!("Kafka ended while it was starting ({status})"));
             }
-            if answers(&self.bootstrap(), ANSWER) {
+            if is_answering(&self.bootstrap(), PROBE_TIMEOUT) {
                 return Ok(());
             }
             std::thread::sleep(INTERVAL);
         }
-        Err(format!("Kafka did not answer within {PATIENCE:?}"))
+        Err(format!("Kafka did not answer within {TIMEOUT:?}"))
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(guardian) = self.guardian.take() {
-            // What cannot be killed here, the guardian tries to.
+            // OK to ignore: if this fails, the guardian tries to kill the process.
             let _ = self.kill();
             guardian.finish();
         }

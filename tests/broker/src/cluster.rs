@@ -1,4 +1,4 @@
-//! Several brokers that are one cluster: each is broker and controller, and has everything.
+//! A cluster of several nodes. Each is broker and controller, and holds a replica of every partition.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use crate::options::BrokerOptions;
 use crate::ports::Ports;
 use crate::properties::Node;
 
-/// A cluster of the caller's own. As long as most of its nodes are up, it answers.
+/// A cluster that belongs to the caller. It works as long as most of its nodes are up.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Broker>,
 }
 
 impl Cluster {
-    /// Starts so many brokers below a target folder, and waits until each answers.
+    /// Starts this number of brokers with their folders below a target folder, and waits until each answers.
     ///
     /// # Errors
     ///
@@ -35,22 +35,22 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The addresses of all nodes, as clients want them.
+    /// Returns the addresses of all nodes, separated by commas, as clients expect them.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
     }
 
-    /// A node, by the number that Kafka knows it by, from 1.
+    /// Returns the node with this Kafka node id. Ids start at 1.
     ///
     /// # Panics
     ///
-    /// If there is none of this number.
+    /// If the cluster has no such node.
     pub fn node(&mut self, number: usize) -> &mut Broker {
         &mut self.nodes[number - 1]
     }
 
-    /// All nodes.
+    /// Returns all nodes.
     pub fn nodes(&mut self) -> impl Iterator<Item = &mut Broker> {
         self.nodes.iter_mut()
     }
@@ -61,15 +61,15 @@ impl Cluster {
     ///
     /// If one does not start.
     pub fn heal(&mut self) -> Result<(), String> {
-        let mut begun = Vec::new();
+        let mut starting = Vec::new();
         for node in self.nodes.iter_mut().filter(|node| !node.is_up()) {
-            node.begin()?;
-            begun.push(node);
+            node.start_process()?;
+            starting.push(node);
         }
-        begun.into_iter().try_for_each(Broker::await_ready)
+        starting.into_iter().try_for_each(Broker::wait_until_ready)
     }
 
-    /// The nodes, each to be detached.
+    /// Returns the nodes, for example to detach each.
     #[must_use]
     pub fn into_nodes(self) -> Vec<Broker> {
         self.nodes

@@ -1,4 +1,4 @@
-//! A broker that outlives whoever started it.
+//! A broker that outlives the process that started it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,44 +6,44 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::folder::{ADDRESS_FILE, PID_FILE};
-use crate::install::{brokers, cannot, remove};
-use crate::probe::answers;
+use crate::install::{brokers_folder, io_error, remove_folder};
+use crate::probe::is_answering;
 
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the answer to one probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a broker's keepers may take to see that they should end it: they look
-/// every second.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a broker's guardian may take to kill it. The guardian's watcher checks once a second.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the folder is looked at.
+/// How often the folder is checked.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A broker that [`Broker::detach`](crate::Broker::detach) left to itself.
+/// A running broker that [`Broker::detach`](crate::Broker::detach) detached from its owner.
 #[derive(Debug)]
-pub struct Detached {
+pub struct DetachedBroker {
     folder: PathBuf,
     address: String,
     process: String,
 }
 
-impl Detached {
-    /// The broker of this name, if it answers.
+impl DetachedBroker {
+    /// Finds the broker with this name. Returns `None` if there is none or it does not answer.
     #[must_use]
     pub fn find(target: &Path, name: &str) -> Option<Self> {
-        let folder = brokers(target).join(name);
+        let folder = brokers_folder(target).join(name);
         let address = fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?;
         let process = fs::read_to_string(folder.join(PID_FILE)).ok()?.trim().to_owned();
-        answers(&address, ANSWER).then_some(Self { folder, address, process })
+        is_answering(&address, PROBE_TIMEOUT).then_some(Self { folder, address, process })
     }
 
-    /// Ends the broker of this name and removes its folder; whether there was one.
+    /// Stops the broker with this name, and removes its folder. Returns false if there is no such folder.
     ///
     /// # Errors
     ///
-    /// If it does not end, because its keepers were killed.
-    pub fn end(target: &Path, name: &str) -> Result<bool, String> {
-        let folder = brokers(target).join(name);
+    /// If the broker does not end, for example because its guardian was killed, or its folder cannot be
+    /// removed.
+    pub fn stop(target: &Path, name: &str) -> Result<bool, String> {
+        let folder = brokers_folder(target).join(name);
         if !folder.exists() {
             return Ok(false);
         }
@@ -51,30 +51,32 @@ impl Detached {
         let address = folder.join(ADDRESS_FILE);
         match fs::remove_file(&address) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(cannot("remove", &address, &error));
+                return Err(io_error("remove", &address, &error));
             }
             _ => wait_until_gone(&folder),
         }
-        match running.filter(|running| answers(&running.address, ANSWER)) {
-            Some(running) => Err(format!("nobody is left who ends process {}: kill it", running.process)),
-            // Of a machine that went down, for example.
-            None => remove(&folder).map(|()| true),
+        match running.filter(|running| is_answering(&running.address, PROBE_TIMEOUT)) {
+            Some(running) => {
+                Err(format!("process {} did not end, its guardian is gone: kill it", running.process))
+            }
+            // The folder may still be there, for example after the machine was shut down.
+            None => remove_folder(&folder).map(|()| true),
         }
     }
 
-    /// Host and port of the listener without encryption and authentication.
+    /// Returns host and port of the listener without encryption and authentication.
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.address
     }
 
-    /// The process id, as text.
+    /// Returns the process id, as text.
     #[must_use]
     pub fn process(&self) -> &str {
         &self.process
     }
 
-    /// The folder.
+    /// Returns the broker's folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -82,7 +84,7 @@ impl Detached {
 }
 
 fn wait_until_gone(folder: &Path) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while folder.exists() && Instant::now() < deadline {
         std::thread::sleep(INTERVAL);
     }

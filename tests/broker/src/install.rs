@@ -1,48 +1,49 @@
-//! Kafka's jars, and what every broker starts from: an identity for TLS and formatted
-//! storage. Made once, below the target folder.
+//! Installs Kafka below the target folder, once: its jars, and what every broker starts from, which are a TLS
+//! identity and formatted storage.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::java::{FAST_START, jdk, requirements, run};
+use crate::java::{FAST_START, check_requirements, jdk, run};
 use crate::options::USERS;
 use crate::ports::Ports;
 use crate::properties::{self, Node};
 
-/// What Maven fetches; lies in the installation too, which says what that was made of.
+/// The dependencies that Maven fetches. A copy lies in the installation, and shows which version of it was
+/// installed.
 const POM: &str = include_str!("../../pom.xml");
 
-/// The password of the key store, whose key protects nothing.
+/// The password of the key store. The key in it protects nothing.
 pub(crate) const KEYSTORE_PASSWORD: &str = "changeit";
 
-/// How long the certificate lasts: longer than any target folder.
+/// How long the certificate is valid: longer than any target folder lives.
 const CERTIFICATE_DAYS: &str = "3650";
 
-/// The version of Apache Kafka.
+/// Returns the version of Apache Kafka that is installed.
 #[must_use]
 pub fn version() -> &'static str {
     between(POM, "<kafka.version>", "</kafka.version>").unwrap_or("unknown")
 }
 
-/// Whether [`install`] has nothing to do.
+/// Returns true if [`install`] has nothing to do.
 #[must_use]
 pub fn is_installed(target: &Path) -> bool {
     Installation::below(target).is_current()
 }
 
-/// Installs Kafka below the target folder, if it is not there.
+/// Installs Kafka below the target folder, unless it is there.
 ///
 /// # Errors
 ///
-/// If Java or Maven are missing, or fail.
+/// If Java or Maven is missing or fails.
 pub fn install(target: &Path) -> Result<(), String> {
-    Installation::whole(target).map(drop)
+    Installation::ensure(target).map(drop)
 }
 
-/// A command that runs Java with Kafka, its clients and jackson on the class path:
-/// a main class of theirs, or a single source file. They must be installed.
+/// Returns a command that runs Java with Kafka, its clients and jackson on the class path. The caller adds a
+/// main class of theirs, or a single source file. Kafka must be installed.
 #[must_use]
 pub fn java(target: &Path) -> Command {
     Installation::below(target).java()
@@ -56,19 +57,20 @@ pub(crate) struct Installation {
 
 impl Installation {
     fn below(target: &Path) -> Self {
-        Self { folder: brokers(target).join(format!("lib-{}", version())) }
+        Self { folder: brokers_folder(target).join(format!("lib-{}", version())) }
     }
 
-    /// The installation, made if it is not there. Threads and processes that need it
-    /// at the same time wait for the first of them.
-    pub(crate) fn whole(target: &Path) -> Result<Self, String> {
+    /// Returns the installation, and creates it if it is missing. If threads or processes need it at the same
+    /// time, the first one creates it and the others wait.
+    pub(crate) fn ensure(target: &Path) -> Result<Self, String> {
         let installation = Self::below(target);
-        fs::create_dir_all(brokers(target)).map_err(|error| cannot("create", &brokers(target), &error))?;
-        let path = brokers(target).join("install.lock");
-        let lock = File::create(&path).map_err(|error| cannot("create", &path, &error))?;
-        lock.lock().map_err(|error| cannot("lock", &path, &error))?;
+        let brokers = brokers_folder(target);
+        fs::create_dir_all(&brokers).map_err(|error| io_error("create", &brokers, &error))?;
+        let path = brokers.join("install.lock");
+        let lock = File::create(&path).map_err(|error| io_error("create", &path, &error))?;
+        lock.lock().map_err(|error| io_error("lock", &path, &error))?;
         if !installation.is_current() {
-            installation.make()?;
+            installation.create()?;
         }
         Ok(installation)
     }
@@ -77,18 +79,19 @@ impl Installation {
         fs::read_to_string(self.folder.join("pom.xml")).is_ok_and(|pom| pom == POM)
     }
 
-    /// Makes it beside its place, so that what was interrupted is not taken for whole.
-    fn make(&self) -> Result<(), String> {
-        requirements()?;
+    /// Creates the installation in another folder and renames that in the end, so that an interrupted one is
+    /// not taken for complete.
+    fn create(&self) -> Result<(), String> {
+        check_requirements()?;
         let partial = Self { folder: PathBuf::from(format!("{}.partial", self.folder.display())) };
         for old in [&partial, self] {
-            remove(&old.folder)?;
+            remove_folder(&old.folder)?;
         }
-        write(&partial.folder.join("pom.xml"), POM.as_bytes())?;
+        write_file(&partial.folder.join("pom.xml"), POM.as_bytes())?;
         partial.copy_jars()?;
-        partial.certify()?;
-        partial.format()?;
-        fs::rename(&partial.folder, &self.folder).map_err(|error| cannot("create", &self.folder, &error))
+        partial.create_certificate()?;
+        partial.format_storage()?;
+        fs::rename(&partial.folder, &self.folder).map_err(|error| io_error("create", &self.folder, &error))
     }
 
     fn copy_jars(&self) -> Result<(), String> {
@@ -98,8 +101,8 @@ impl Installation {
         run(mvn.arg(format!("-DoutputDirectory={}", self.folder.display()))).map(drop)
     }
 
-    /// A key and its self-signed certificate, which clients are told to trust.
-    fn certify(&self) -> Result<(), String> {
+    /// Creates a key and its self-signed certificate, which clients are configured to trust.
+    fn create_certificate(&self) -> Result<(), String> {
         let keytool = |arguments: &[&str]| {
             let mut keytool = jdk("keytool");
             keytool.args(arguments).args(["-alias", "broker", "-storepass", KEYSTORE_PASSWORD]);
@@ -112,13 +115,13 @@ impl Installation {
         run(keytool(&["-exportcert", "-rfc"]).arg("-file").arg(self.ca_pem())).map(drop)
     }
 
-    /// Formats storage with Kafka's own tool: as every new cluster, it has the newest
-    /// version of each feature. Each broker gets a copy, which saves it a JVM's start.
-    fn format(&self) -> Result<(), String> {
+    /// Formats storage with Kafka's own tool. As in every new cluster, it has the newest version of each
+    /// feature. Each broker gets a copy, which saves the start of a JVM.
+    fn format_storage(&self) -> Result<(), String> {
         let config = self.folder.join("format.properties");
-        let ports = Ports::unused();
-        let text = properties::basic(&Node::alone(&ports), &ports, &self.storage());
-        write(&config, text.as_bytes())?;
+        let ports = Ports::placeholder();
+        let text = properties::basic(&Node::single(&ports), &ports, &self.storage());
+        write_file(&config, text.as_bytes())?;
         let mut tool = self.java();
         tool.args(["kafka.tools.StorageTool", "format", "--cluster-id", "unnamed", "--config"]).arg(config);
         for user in USERS {
@@ -128,59 +131,59 @@ impl Installation {
         run(&mut tool).map(drop)
     }
 
-    /// Java with the jars on its class path.
+    /// Returns a command that runs Java with the jars on its class path.
     pub(crate) fn java(&self) -> Command {
         let mut java = jdk("java");
-        // An option of the same name that comes later wins.
+        // Callers may override an option by adding it again: the last one wins.
         java.args(FAST_START).arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
         java.arg("-cp").arg(self.folder.join("*"));
         java
     }
 
-    /// Formatted storage, to be copied.
+    /// Returns the folder with formatted storage, which every broker copies.
     pub(crate) fn storage(&self) -> PathBuf {
         self.folder.join("storage")
     }
 
-    /// The broker's key and certificate.
+    /// Returns the key store with the brokers' key and certificate.
     pub(crate) fn keystore(&self) -> PathBuf {
         self.folder.join("broker.p12")
     }
 
-    /// What a client trusts.
+    /// Returns the certificate that clients have to trust.
     pub(crate) fn ca_pem(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 }
 
-/// Where brokers live.
-pub(crate) fn brokers(target: &Path) -> PathBuf {
-    // Java and Maven run in folders of their own.
+/// Returns the folder with the installation and the brokers' folders.
+pub(crate) fn brokers_folder(target: &Path) -> PathBuf {
+    // Absolute, because Java and Maven run in other folders.
     std::path::absolute(target).unwrap_or_else(|_| target.to_owned()).join("kafka")
 }
 
-/// Writes a file, and creates the folder that it lies in.
-pub(crate) fn write(path: &Path, text: &[u8]) -> Result<(), String> {
+/// Writes a file. Creates its folder if it is missing.
+pub(crate) fn write_file(path: &Path, text: &[u8]) -> Result<(), String> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(path, text))
-        .map_err(|error| cannot("write", path, &error))
+        .map_err(|error| io_error("write", path, &error))
 }
 
-/// Removes a folder that need not be there.
-pub(crate) fn remove(folder: &Path) -> Result<(), String> {
+/// Removes a folder, if it exists.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), String> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot("remove", folder, &error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", folder, &error)),
         _ => Ok(()),
     }
 }
 
-/// An error in words.
-pub(crate) fn cannot(verb: &str, path: &Path, error: &io::Error) -> String {
+/// Describes what could not be done to a path, and why.
+pub(crate) fn io_error(verb: &str, path: &Path, error: &io::Error) -> String {
     format!("cannot {verb} {}: {error}", path.display())
 }
 
-/// What stands between two marks.
+/// Returns the text between the first `start` and the `end` after it.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     Some(text.split_once(start)?.1.split_once(end)?.0)
 }
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_poms() {
+    fn the_version_comes_from_the_pom() {
         assert!(version().starts_with("4."), "{}", version());
         assert_eq!(between("a<v>4.1</v>b", "<v>", "</v>"), Some("4.1"));
         assert_eq!(between("a<v>4.1", "<v>", "</v>"), None);

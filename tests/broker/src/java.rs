@@ -1,4 +1,4 @@
-//! The Java on this machine: where it is, whether it is good enough, running it.
+//! Finds the Java on this machine, checks its version, and runs it.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -7,29 +7,30 @@ use std::process::{Command, Output};
 /// The oldest Java that Kafka's broker runs on since 4.0.
 const OLDEST: u32 = 17;
 
-/// Flags that make short-lived processes start fast: of a broker's start, more is
-/// compilation than work.
+/// Flags that make short-lived processes start fast. Most of a broker's start is JIT compilation otherwise.
 pub(crate) const FAST_START: [&str; 3] = ["-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:+UseSerialGC"];
 
-/// How much of a failed program's output an error shows.
+/// How many lines of a failed program's output an error shows.
 const TAIL: usize = 30;
 
-/// Whether what is needed to install and run a broker is on the machine: a JDK, whose
-/// compiler runs the tests' Java sources, and Maven.
+/// Checks that the machine has what is needed to install and run a broker: a JDK, whose compiler the tests'
+/// Java sources need, and Maven.
 ///
 /// # Errors
 ///
-/// What is missing and what to install.
-pub fn requirements() -> Result<(), String> {
+/// If something is missing. The error says what to install.
+pub fn check_requirements() -> Result<(), String> {
     let advice = format!(
         "install a JDK of version {OLDEST} or later (Debian: apt-get install openjdk-17-jdk-headless), \
          and have `java` on the PATH or JAVA_HOME set"
     );
     let modules = run(jdk("java").arg("--list-modules"))
-        .map_err(|error| format!("there is no Java of version {OLDEST} or later ({error}): {advice}"))?;
+        .map_err(|error| format!("Java {OLDEST} or later is missing ({error}): {advice}"))?;
     match compiler_version(&modules) {
-        None => return Err(format!("this Java has no compiler: {advice}")),
-        Some(version) if version < OLDEST => return Err(format!("this Java is version {version}: {advice}")),
+        None => return Err(format!("the installed Java has no compiler: {advice}")),
+        Some(version) if version < OLDEST => {
+            return Err(format!("the installed Java has version {version}: {advice}"));
+        }
         Some(_) => {}
     }
     run(Command::new("mvn").arg("--version"))
@@ -37,13 +38,14 @@ pub fn requirements() -> Result<(), String> {
     Ok(())
 }
 
-/// A program of the JDK: the one that JAVA_HOME names, as Maven does, else on the PATH.
+/// Returns a command that runs a program of the JDK: of the one in JAVA_HOME, as Maven does, or else on the
+/// PATH.
 pub(crate) fn jdk(program: &str) -> Command {
     let home = std::env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin").join(program));
     Command::new(home.filter(|path| path.exists()).unwrap_or_else(|| program.into()))
 }
 
-/// Runs to the end; what it wrote to its standard output.
+/// Runs a command to its end. Returns what it wrote to standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| match error.kind() {
@@ -53,22 +55,22 @@ pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(format!("{program} failed ({}):\n{}", output.status, said(&output)))
+    Err(format!("{program} failed ({}):\n{}", output.status, output_tail(&output)))
 }
 
-/// The end of what a program said.
-fn said(output: &Output) -> String {
+/// Returns the last lines of what a program wrote.
+fn output_tail(output: &Output) -> String {
     let both = [&*output.stdout, &*output.stderr].concat();
     tail(&String::from_utf8_lossy(&both))
 }
 
-/// The last lines of a text.
+/// Returns the last [`TAIL`] lines of a text.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
-/// The version of the compiler in a JDK's list of modules.
+/// Returns the version of the compiler in a JDK's list of modules, or `None` if there is no compiler.
 fn compiler_version(modules: &str) -> Option<u32> {
     let version = modules.lines().find_map(|line| line.strip_prefix("jdk.compiler@"))?;
     version.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_compilers_version_is_its_first_number() {
+    fn the_compiler_version_is_the_first_number() {
         let check = |modules: &str, expected| assert_eq!(compiler_version(modules), expected, "{modules}");
         check("java.base@17.0.15\njdk.compiler@17.0.15\n", Some(17));
         check("jdk.compiler@25-ea\n", Some(25));
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_the_last_lines() {
+    fn tail_returns_the_last_lines() {
         let lines: Vec<String> = (0..100).map(|line| line.to_string()).collect();
         let tail = tail(&lines.join("\n"));
         assert!(tail.starts_with("70\n") && tail.ends_with("\n99"), "{tail}");

@@ -1,13 +1,14 @@
-//! A real Apache Kafka for tests and for `cargo xtask kafka`: one node that is broker
-//! and controller, or several, on loopback only.
+//! A real Apache Kafka for tests and for `cargo xtask kafka`, on loopback only: one node that is broker and
+//! controller, or several.
 //!
-//! What it does not do: no client; readiness is a request written by hand, so that this
-//! crate needs nothing but the standard library.
+//! It contains no Kafka client: the one request that checks whether a broker is ready is written by hand. So
+//! this crate depends on the standard library alone.
 //!
 //! Invariants:
-//! - A [`Broker`] that was started answers, and creates a topic when it is asked to.
-//! - When its owner ends, however it ends, process and folder are gone soon after.
-//! - Everything lies below `target/kafka`; an installation there is whole or absent.
+//! - A [`Broker`] that was started answers requests, and can create topics.
+//! - When the owner of a broker ends, in whatever way, the broker's process and folder are removed soon
+//!   after.
+//! - Everything lies below `target/kafka`. An installation there is complete or absent.
 
 mod broker;
 mod cluster;
@@ -24,7 +25,7 @@ mod properties;
 
 pub use broker::Broker;
 pub use cluster::Cluster;
-pub use detached::Detached;
+pub use detached::DetachedBroker;
 pub use install::{install, is_installed, java, version};
-pub use java::requirements;
+pub use java::check_requirements;
 pub use options::{ADMIN, ALICE, BrokerOptions, User};

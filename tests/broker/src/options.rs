@@ -1,19 +1,19 @@
-//! What a caller chooses about a broker.
+//! The options of a broker, and its users.
 
-/// How a broker is set up.
+/// The options of a broker.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerOptions {
-    /// Its folder's name below `target/kafka`; a unique one by default.
+    /// The name of the broker's folder below `target/kafka`. By default, a unique name.
     pub name: Option<String>,
-    /// Server properties of the test's own; they win over those of this crate.
+    /// Further server properties. They override those that this crate sets.
     pub properties: Vec<(String, String)>,
-    /// Whether there are also listeners with SASL, TLS and both, and an authorizer
-    /// that allows nothing to [`ALICE`] and everything to [`ADMIN`] and to whoever
-    /// comes without a name (over `bootstrap()` and `tls_bootstrap()`).
+    /// Whether the broker also has listeners with SASL, with TLS and with both, and an authorizer. The
+    /// authorizer allows nothing to [`ALICE`], and everything to [`ADMIN`] and to anonymous clients
+    /// (`bootstrap()`, `tls_bootstrap()`).
     pub secured: bool,
 }
 
-/// Somebody whom a secured broker knows, by PLAIN and by SCRAM-SHA-512.
+/// A user of a secured broker, who can log in with PLAIN and SCRAM-SHA-512.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
     /// The name.
@@ -22,10 +22,10 @@ pub struct User {
     pub password: &'static str,
 }
 
-/// May do nothing until an ACL allows it.
+/// A user without any right, until an ACL grants one.
 pub const ALICE: User = User { name: "alice", password: "alice-secret" };
 
-/// May do everything.
+/// A user with all rights.
 pub const ADMIN: User = User { name: "admin", password: "admin-secret" };
 
 /// All users.

@@ -1,18 +1,17 @@
-//! Ports of a broker's own.
+//! Picks free ports for brokers.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The first port that is tried. The range ends below 32768, where those begin that
-/// Linux gives to outgoing connections and to listeners on port 0. From there, a
-/// stranger could take the port of a broker that is down, and a client that tries
-/// again and again to reach it would in the end connect to itself.
+/// The first port of the range. The range ends below 32768, where the ports begin that Linux gives to
+/// outgoing connections and to listeners on port 0. Otherwise another program could take the port of a broker
+/// that is down, and a client that keeps trying to reach the broker would eventually connect to itself.
 const FIRST: u32 = 20_000;
 
-/// How many there are.
+/// The number of ports in the range.
 const COUNT: u32 = 12_000;
 
-/// How far apart the ports of two processes begin that start one after the other.
+/// How far apart the first ports of two processes with consecutive ids are.
 const STRIDE: u32 = 40;
 
 /// The ports of a broker.
@@ -32,14 +31,14 @@ pub(crate) struct SecuredPorts {
 }
 
 impl Ports {
-    /// Ports that nobody listens on.
+    /// Picks ports on which nothing listens.
     pub(crate) fn free(secured: bool) -> Result<Self, String> {
         let secured = secured.then(SecuredPorts::free).transpose()?;
         Ok(Self { plaintext: free_port()?, controller: free_port()?, secured })
     }
 
-    /// For a configuration that nothing listens by.
-    pub(crate) fn unused() -> Self {
+    /// Returns placeholder ports, for a configuration with which no broker is started.
+    pub(crate) fn placeholder() -> Self {
         Self { plaintext: 1, controller: 2, secured: None }
     }
 }
@@ -50,13 +49,13 @@ impl SecuredPorts {
     }
 }
 
-/// The address of a port.
+/// Returns the address of a port on loopback.
 pub(crate) fn address(port: u16) -> String {
     format!("{}:{port}", Ipv4Addr::LOCALHOST)
 }
 
-/// A port that nobody listens on and that this process has not handed out yet: the
-/// broker takes it only a second later.
+/// Picks a port on which nothing listens, and which this process has not handed out before, because the
+/// broker that gets it starts to listen only a second later.
 fn free_port() -> Result<u16, String> {
     static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(STRIDE);
@@ -69,7 +68,7 @@ fn free_port() -> Result<u16, String> {
             return Ok(port);
         }
     }
-    Err(format!("all ports from {FIRST} to {} are taken", FIRST + COUNT - 1))
+    Err(format!("cannot find a free port: all from {FIRST} to {} are in use", FIRST + COUNT - 1))
 }
 
 #[cfg(test)]
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_handed_out_once_and_below_the_range_for_connections() {
+    fn each_port_is_handed_out_once_and_lies_below_the_ephemeral_range() {
         let ports: Vec<u16> = (0..100).map(|_| free_port().unwrap()).collect();
         assert!(ports.iter().all(|port| (20_000..32_768).contains(port)), "{ports:?}");
         let distinct: std::collections::HashSet<&u16> = ports.iter().collect();

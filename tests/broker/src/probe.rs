@@ -1,47 +1,48 @@
-//! Whether a broker answers: the smallest request of Kafka's protocol, and its answer.
+//! Checks whether a broker answers, with the smallest request of Kafka's protocol.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// ApiVersions, version 0.
+/// The key of the request ApiVersions, which is sent in version 0.
 const API_KEY: i16 = 18;
 
-/// Told by the client, and answered.
-const CORRELATION: i32 = 0x6b74;
+/// The correlation id of the request, which the response repeats.
+const CORRELATION_ID: i32 = 0x6b74;
 
-/// More than an answer of any broker.
-const LARGEST: usize = 1 << 16;
+/// The largest response that is accepted, in bytes. That of a broker is smaller.
+const MAX_RESPONSE: usize = 1 << 16;
 
-/// Whether a broker at this address answers in time.
+/// Returns true if a broker at this address answers in time.
 ///
-/// Kafka opens its listeners to requests when its controller has let the broker in:
-/// one that answers also leads its partitions, and creates topics.
-pub(crate) fn answers(address: &str, timeout: Duration) -> bool {
-    address.parse().is_ok_and(|address| ask(address, timeout).is_ok_and(|answer| accepted(&answer)))
+/// Kafka serves requests only after the controller has registered and unfenced the broker. So a broker that
+/// answers also leads its partitions, and can create topics.
+pub(crate) fn is_answering(address: &str, timeout: Duration) -> bool {
+    address.parse().is_ok_and(|address| request(address, timeout).is_ok_and(|response| is_success(&response)))
 }
 
-fn ask(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u8>> {
+/// Sends the request. Returns the response without its length.
+fn request(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
-    stream.write_all(&request())?;
+    stream.write_all(&encode_request())?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length > LARGEST {
-        return Err(io::Error::other("not Kafka's protocol"));
+    if length > MAX_RESPONSE {
+        return Err(io::Error::other("the response is not of Kafka's protocol: it is too long"));
     }
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer)?;
-    Ok(answer)
+    let mut response = vec![0; length];
+    stream.read_exact(&mut response)?;
+    Ok(response)
 }
 
-/// The request with its length before it.
-fn request() -> Vec<u8> {
+/// Returns the request, with its length first.
+fn encode_request() -> Vec<u8> {
     let mut header = Vec::new();
     header.extend(API_KEY.to_be_bytes());
     header.extend(0_i16.to_be_bytes());
-    header.extend(CORRELATION.to_be_bytes());
+    header.extend(CORRELATION_ID.to_be_bytes());
     // No client id.
     header.extend((-1_i16).to_be_bytes());
     // OK because the header is 10 bytes long.
@@ -49,9 +50,9 @@ fn request() -> Vec<u8> {
     [&length.to_be_bytes()[..], &header].concat()
 }
 
-/// Whether this answers the request, without an error.
-fn accepted(answer: &[u8]) -> bool {
-    answer.starts_with(&[&CORRELATION.to_be_bytes()[..], &0_i16.to_be_bytes()].concat())
+/// Returns true if the response has the request's correlation id and no error code.
+fn is_success(response: &[u8]) -> bool {
+    response.starts_with(&[&CORRELATION_ID.to_be_bytes()[..], &0_i16.to_be_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -59,15 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_is_kafkas() {
-        assert_eq!(request(), [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0x6b, 0x74, 0xff, 0xff]);
+    fn the_request_has_kafkas_wire_format() {
+        assert_eq!(encode_request(), [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0x6b, 0x74, 0xff, 0xff]);
     }
 
     #[test]
-    fn an_answer_repeats_the_correlation_and_has_no_error() {
-        assert!(accepted(&[0, 0, 0x6b, 0x74, 0, 0, 0, 0, 0, 0]));
-        assert!(!accepted(&[0, 0, 0x6b, 0x74, 0, 35]), "UNSUPPORTED_VERSION");
-        assert!(!accepted(&[0, 0, 0, 1, 0, 0]), "of another request");
-        assert!(!accepted(b"HTTP"), "too short");
+    fn a_successful_response_repeats_the_correlation_id_and_has_no_error() {
+        assert!(is_success(&[0, 0, 0x6b, 0x74, 0, 0, 0, 0, 0, 0]));
+        assert!(!is_success(&[0, 0, 0x6b, 0x74, 0, 35]), "UNSUPPORTED_VERSION");
+        assert!(!is_success(&[0, 0, 0, 1, 0, 0]), "the response to another request");
+        assert!(!is_success(b"HTTP"), "too short");
     }
 }

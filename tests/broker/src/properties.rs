@@ -1,4 +1,4 @@
-//! A broker's configuration.
+//! Generates the server properties of a broker.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::install::{Installation, KEYSTORE_PASSWORD};
 use crate::options::{ADMIN, USERS};
 use crate::ports::{Ports, SecuredPorts, address};
 
-/// What a node needs, and what makes tests fast.
+/// Properties of every node: required ones, and some that make tests fast.
 const COMMON: &str = "\
 process.roles=broker,controller
 controller.listener.names=CONTROLLER
@@ -16,20 +16,20 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,\
 SASL:SASL_PLAINTEXT,TLS:SSL,SASL_TLS:SASL_SSL
 auto.create.topics.enable=false
 num.partitions=3
-# One partition of each internal topic is made faster than 50.
+# One partition of each internal topic is created faster than 50.
 offsets.topic.num.partitions=1
 transaction.state.log.num.partitions=1
 share.coordinator.state.topic.num.partitions=1
 # Tests hold transactions open for as long as they like: a day.
 transaction.max.timeout.ms=86400000
-# A group is complete when its first member is there.
+# A group does not wait for more members after its first one.
 group.initial.rebalance.delay.ms=0
 # A topic is created in 20 ms, not in 45.
 controller.quorum.append.linger.ms=0
-# After kill -9, a broker is let in again when its old session has ended: 9 s by default.
+# After kill -9, a broker is registered again when its old session has expired: after 9 s by default.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=200
-# Compaction and retention happen while a test waits.
+# Compaction and retention run soon, because tests wait for them.
 log.initial.task.delay.ms=100
 log.cleaner.backoff.ms=100
 log.cleaner.min.cleanable.ratio=0.01
@@ -38,18 +38,18 @@ log.retention.check.interval.ms=100
 log.cleaner.dedupe.buffer.size=16777216
 ";
 
-/// Which node of which.
+/// A node, and the controllers of its cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
-    /// From 1.
+    /// The node id. Ids start at 1.
     pub(crate) id: usize,
-    /// The controllers' ports of all nodes, in order.
+    /// The controller ports of all nodes, in the order of their ids.
     pub(crate) controllers: Vec<u16>,
 }
 
 impl Node {
-    /// The only one.
-    pub(crate) fn alone(ports: &Ports) -> Self {
+    /// Returns the only node of a cluster.
+    pub(crate) fn single(ports: &Ports) -> Self {
         Self { id: 1, controllers: vec![ports.controller] }
     }
 
@@ -58,7 +58,7 @@ impl Node {
         let voters = (1..).zip(&self.controllers).map(|(id, &port)| format!("{id}@{}", address(port)));
         let voters = voters.collect::<Vec<_>>().join(",");
         let in_sync = nodes.div_ceil(2);
-        // Of many nodes each has everything, and most must.
+        // Every node has a replica of everything, and most of them must be in sync.
         let internal = ["transaction.state.log", "share.coordinator.state.topic"]
             .map(|topic| format!("{topic}.replication.factor={nodes}\n{topic}.min.isr={in_sync}\n"));
         format!(
@@ -70,12 +70,12 @@ impl Node {
     }
 }
 
-/// The configuration of a broker that whoever reaches it may use.
+/// Returns the configuration of a broker without authentication.
 pub(crate) fn basic(node: &Node, ports: &Ports, storage: &Path) -> String {
     format!("{COMMON}{}log.dirs={}\nlisteners={}\n", node.properties(), storage.display(), listeners(ports))
 }
 
-/// The configuration of a broker, the caller's own properties last: the last wins.
+/// Returns the configuration of a broker. The caller's own properties come last, because the last one wins.
 pub(crate) fn server(
     node: &Node,
     ports: &Ports,
@@ -103,7 +103,7 @@ fn listeners(ports: &Ports) -> String {
     listeners.collect::<Vec<_>>().join(",")
 }
 
-/// Who may come in, and who may do what.
+/// Returns the properties for authentication and authorization.
 fn security(installation: &Installation) -> String {
     let sasl: String = ["sasl", "sasl_tls"].map(sasl).concat();
     format!(
@@ -119,8 +119,8 @@ fn security(installation: &Installation) -> String {
     )
 }
 
-/// The mechanisms of a listener. The users of SCRAM are in the formatted storage; of
-/// OAUTHBEARER's tokens, signatures are not asked for.
+/// Returns the SASL mechanisms of a listener. SCRAM's users are in the formatted storage. The signatures of
+/// OAUTHBEARER's tokens are not checked.
 fn sasl(listener: &str) -> String {
     let modules = "org.apache.kafka.common.security";
     let users: String =
@@ -138,8 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secured_broker_has_listeners_of_every_kind() {
-        let mut ports = Ports::unused();
+    fn a_secured_broker_has_a_listener_of_every_kind() {
+        let mut ports = Ports::placeholder();
         assert_eq!(listeners(&ports), "PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2");
         ports.secured = Some(SecuredPorts { sasl: 3, tls: 4, sasl_tls: 5 });
         assert_eq!(
@@ -162,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_a_property() {
-        let ports = Ports::unused();
-        let text = basic(&Node::alone(&ports), &ports, Path::new("data"));
+    fn every_line_is_a_property_or_a_comment() {
+        let ports = Ports::placeholder();
+        let text = basic(&Node::single(&ports), &ports, Path::new("data"));
         for line in text.lines() {
             assert!(line.starts_with("# ") || line.split_once('=').is_some(), "{line}");
         }

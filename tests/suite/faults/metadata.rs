@@ -1,5 +1,5 @@
-//! A cluster that names no brokers for a while, as one does that has fenced all it had: clients
-//! that believe it know nobody to ask any more.
+//! Tests a cluster whose metadata responses name no brokers for a while, as after all brokers were fenced.
+//! A client that believes such a response has no broker left to ask. Also tests a producer without answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,27 +11,28 @@ use ktables::codec::Codecs;
 use ktables::log::{LogError, LogOptions};
 use ktables::table::Table;
 use ktables_broker::BrokerOptions;
-use ktables_tests::{Between, FaultTally, PATIENCE, Proxy, Scratch, eventually_async, kafka, record};
+use ktables_tests::{FaultTally, Interceptor, Proxy, Scratch, TIMEOUT, eventually_async, kafka, record};
 
 use super::status;
 
-/// How long the cluster may be silent before tables say so.
+/// How long the cluster may be silent before tables are degraded.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
-/// How soon a table is up to date after brokers are named again.
-const PROMISE: Duration = Duration::from_secs(2 * 2 + 5);
+/// How soon a table should be caught up after brokers are named again.
+const RECOVERY_TIME: Duration = Duration::from_secs(2 * 2 + 5);
 
-/// Removes the brokers from metadata responses while it is on.
+/// Removes the brokers from metadata responses while it is enabled.
 #[derive(Debug, Default)]
-struct Nobody {
-    is_on: AtomicBool,
-    told: AtomicU64,
+struct BrokerRemover {
+    is_enabled: AtomicBool,
+    /// The number of changed responses.
+    changed: AtomicU64,
 }
 
-impl Between for Nobody {
+impl Interceptor for BrokerRemover {
     fn answer(&self, request: &[u8], answer: Vec<u8>) -> Vec<u8> {
         let (key, version) = (&request[..2], i16::from_be_bytes([request[2], request[3]]));
-        if !self.is_on.load(Ordering::Relaxed) || key != (ApiKey::Metadata as i16).to_be_bytes() {
+        if !self.is_enabled.load(Ordering::Relaxed) || key != (ApiKey::Metadata as i16).to_be_bytes() {
             return answer;
         }
         let mut rest = &answer[..];
@@ -45,74 +46,79 @@ impl Between for Nobody {
         let mut changed = Vec::new();
         header.encode(&mut changed, header_version).unwrap();
         metadata.encode(&mut changed, version).unwrap();
-        self.told.fetch_add(1, Ordering::Relaxed);
+        self.changed.fetch_add(1, Ordering::Relaxed);
         changed
     }
 }
 
-/// Kafka's code for a partition that nobody leads.
+/// Kafka's error code for a partition without a leader.
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_names_no_brokers_for_a_while() {
-    let (proxy, nobody) = (Proxy::listen().await, Arc::new(Nobody::default()));
+async fn a_table_recovers_after_metadata_that_names_no_brokers() {
+    let (proxy, remover) = (Proxy::listen().await, Arc::new(BrokerRemover::default()));
     let properties = vec![("advertised.listeners".to_owned(), format!("PLAINTEXT://{}", proxy.address()))];
-    let broker = kafka::own(&BrokerOptions { properties, ..BrokerOptions::default() });
-    proxy.forward(broker.bootstrap(), nobody.clone());
+    let broker = kafka::start_broker(&BrokerOptions { properties, ..BrokerOptions::default() });
+    proxy.forward(broker.bootstrap(), remover.clone());
     let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
-    let scratch = Scratch::at(&proxy.address(), options, 2).await;
+    let scratch = Scratch::on_cluster(&proxy.address(), options, 2).await;
     scratch.put("a", Some(b"1")).await;
     let table = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default())
-        .catchup_timeout(PATIENCE)
+        .catchup_timeout(TIMEOUT)
         .start()
         .await
         .unwrap();
     for round in 0..3_u64 {
-        nobody.is_on.store(true, Ordering::Relaxed);
-        let told = nobody.told.load(Ordering::Relaxed);
-        // Who loses a connection asks whom to connect to.
-        proxy.cut();
-        eventually_async("clients are told", || (nobody.told.load(Ordering::Relaxed) > told).then_some(()))
-            .await;
+        remover.is_enabled.store(true, Ordering::Relaxed);
+        let before = remover.changed.load(Ordering::Relaxed);
+        // A client that loses its connection requests metadata.
+        proxy.disconnect_all();
+        eventually_async("a client received metadata without brokers", || {
+            (remover.changed.load(Ordering::Relaxed) > before).then_some(())
+        })
+        .await;
         status(&table, "degraded").await;
         assert_eq!(table.get("a").map(|entry| entry.json().to_owned()), Some((round + 1).to_string()));
-        nobody.is_on.store(false, Ordering::Relaxed);
+        remover.is_enabled.store(false, Ordering::Relaxed);
         let named = Instant::now();
         let value = (round + 2).to_string();
-        ktables_tests::eventually_ok("it takes records again", async || {
+        ktables_tests::eventually_ok("the broker accepts records again", async || {
             match scratch.log.send(&scratch.topic, record("a", Some(value.as_bytes()))).await {
                 Ok(delivery) => delivery.await,
                 Err(error) => Err(error),
             }
         })
         .await;
-        eventually_async("the table follows on", || table.get("a").filter(|entry| entry.json() == value))
-            .await;
+        eventually_async("the table has the new record", || {
+            table.get("a").filter(|entry| entry.json() == value)
+        })
+        .await;
         status(&table, "caught_up").await;
         let took = named.elapsed();
-        assert!(took < 3 * PROMISE, "it took {took:?}");
+        assert!(took < 3 * RECOVERY_TIME, "recovery took {took:?}");
     }
-    FaultTally { faults: 3, acknowledged: 3, ..FaultTally::default() }.tell();
+    FaultTally { faults: 3, acknowledged: 3, ..FaultTally::default() }.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_writes_gets_no_answer_while_nobody_reads() {
-    a_client_that_writes_gets_no_answer(false).await;
+async fn a_producer_without_answers_is_given_up_while_no_table_reads() {
+    check_that_a_silent_producer_is_given_up(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_writes_gets_no_answer_while_others_read() {
-    a_client_that_writes_gets_no_answer(true).await;
+async fn a_producer_without_answers_is_given_up_while_a_table_reads() {
+    check_that_a_silent_producer_is_given_up(true).await;
 }
 
-async fn a_client_that_writes_gets_no_answer(is_read: bool) {
+/// Stops the answers to a producer only, and checks that its record is given up and later writes succeed.
+async fn check_that_a_silent_producer_is_given_up(is_read: bool) {
     let proxy = Proxy::listen().await;
     let properties = vec![("advertised.listeners".to_owned(), format!("PLAINTEXT://{}", proxy.address()))];
-    let broker = kafka::own(&BrokerOptions { properties, ..BrokerOptions::default() });
-    proxy.forward(broker.bootstrap(), Arc::new(Nobody::default()));
+    let broker = kafka::start_broker(&BrokerOptions { properties, ..BrokerOptions::default() });
+    proxy.forward(broker.bootstrap(), Arc::new(BrokerRemover::default()));
     let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
-    // What asks and reads is connected; what is connected from now on writes.
-    let scratch = Scratch::at(&proxy.address(), options, 1).await;
+    // The clients that request and read are connected by now. Later connections belong to the producer.
+    let scratch = Scratch::on_cluster(&proxy.address(), options, 1).await;
     let table = match is_read {
         true => Some(scratch.table(Codecs::default()).await),
         false => None,
@@ -122,13 +128,16 @@ async fn a_client_that_writes_gets_no_answer(is_read: bool) {
     proxy.hold_from(before);
     let held = Instant::now();
     let delivery = scratch.log.send(&scratch.topic, record("a", Some(b"2"))).await.unwrap();
-    let outcome = tokio::time::timeout(PATIENCE, delivery).await.expect("it is given up");
+    let outcome = tokio::time::timeout(TIMEOUT, delivery).await.expect("the record is given up");
     assert!(matches!(outcome, Err(LogError::Undelivered { .. })), "{outcome:?}");
-    assert!(held.elapsed() < 3 * PROMISE, "it took {:?}", held.elapsed());
+    assert!(held.elapsed() < 3 * RECOVERY_TIME, "giving up took {:?}", held.elapsed());
     proxy.release();
     scratch.put("a", Some(b"3")).await;
     if let Some(table) = table {
-        eventually_async("the table follows on", || table.get("a").filter(|entry| entry.json() == "3")).await;
+        eventually_async("the table has the new record", || {
+            table.get("a").filter(|entry| entry.json() == "3")
+        })
+        .await;
     }
-    FaultTally { faults: 1, acknowledged: 2, ..FaultTally::default() }.tell();
+    FaultTally { faults: 1, acknowledged: 2, ..FaultTally::default() }.report();
 }

@@ -1,4 +1,4 @@
-//! A cluster of three nodes, of which some die, sleep or come back without what they had.
+//! Tests a cluster of three nodes, some of which are killed, paused, or restarted without their last records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use ktables::codec::Codecs;
 use ktables::table::Table;
 use ktables_broker::{BrokerOptions, Cluster};
-use ktables_tests::{Held, PATIENCE, Witness, kafka, record, unique};
+use ktables_tests::{HeldCodec, TIMEOUT, Witness, kafka, record, unique};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// The cluster of these tests, one at a time, all of its nodes up.
+/// Locks the cluster that these tests share, with all of its nodes running.
 async fn cluster() -> MutexGuard<'static, Option<Cluster>> {
     static CLUSTER: Mutex<Option<Cluster>> = Mutex::const_new(None);
     let mut guard = CLUSTER.lock().await;
@@ -20,7 +20,7 @@ async fn cluster() -> MutexGuard<'static, Option<Cluster>> {
     guard
 }
 
-/// A topic that survives the loss of a node.
+/// Creates a topic that survives the loss of a node: its partitions have three replicas.
 async fn topic(bootstrap: &str) -> String {
     let name = unique("replicated");
     kafka::create_on(bootstrap, &name, &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &[]).await;
@@ -36,17 +36,17 @@ async fn a_leader_is_killed_while_a_table_follows_and_others_write() {
     let mut guard = cluster().await;
     let cluster = guard.as_mut().unwrap();
     let name = topic(&cluster.bootstrap()).await;
-    let witness = Witness::of(&cluster.bootstrap(), &[], &name).await;
-    witness.more_acknowledged(100).await;
+    let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
+    witness.wait_for_writes(100).await;
     for partition in 0..2 {
         let leader = blocking(|| kafka::leader(&cluster.bootstrap(), &name, partition));
         cluster.node(leader).kill().unwrap();
-        // The others go on: what is acknowledged now is seen without it.
-        witness.more_acknowledged(300).await;
+        // The other nodes take over: writes are acknowledged without the killed one.
+        witness.wait_for_writes(300).await;
         blocking(|| cluster.heal()).unwrap();
-        witness.more_acknowledged(100).await;
+        witness.wait_for_writes(100).await;
     }
-    witness.finish(2).await.tell();
+    witness.finish(2).await.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn a_leader_is_killed_while_a_table_loads() {
     let name = topic(&cluster.bootstrap()).await;
     let small =
         [("fetch.message.max.bytes", "10000"), ("queued.max.messages.kbytes", "64"), ("batch.size", "10000")];
-    let witness = Witness::of(&cluster.bootstrap(), &small, &name).await;
+    let witness = Witness::start(&cluster.bootstrap(), &small, &name).await;
     let url = format!("kafka://{}", cluster.bootstrap());
     let options = ktables::log::LogOptions {
         properties: small.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
@@ -69,24 +69,24 @@ async fn a_leader_is_killed_while_a_table_loads() {
         let filler = record(&format!("filler-{}", number % 5000), Some(value.as_bytes()));
         drop(log.send(&described, filler).await.unwrap());
     }
-    assert_eq!(log.close(PATIENCE).await, []);
-    let codec = Arc::new(Held::default());
+    assert_eq!(log.close(TIMEOUT).await, []);
+    let codec = Arc::new(HeldCodec::default());
     codec.hold();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
-    let loading = Table::builder(log.clone(), &name, codecs).catchup_timeout(PATIENCE).open().await.unwrap();
+    let loading = Table::builder(log.clone(), &name, codecs).catchup_timeout(TIMEOUT).open().await.unwrap();
     let leader = blocking(|| kafka::leader(&cluster.bootstrap(), &name, 0));
     cluster.node(leader).kill().unwrap();
     codec.release();
     loading.ready().await.unwrap();
-    witness.more_acknowledged(100).await;
+    witness.wait_for_writes(100).await;
     blocking(|| cluster.heal()).unwrap();
-    ktables_tests::eventually_async("the table that loaded is fresh", || {
+    ktables_tests::eventually_async("the loading table has all records", || {
         (loading.len() >= 5000).then_some(())
     })
     .await;
-    assert!(loading.barrier(PATIENCE).await.is_fresh());
+    assert!(loading.barrier(TIMEOUT).await.is_fresh());
     drop(loading);
-    witness.finish(1).await.tell();
+    witness.finish(1).await.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,32 +94,32 @@ async fn all_nodes_are_stopped_and_started() {
     let mut guard = cluster().await;
     let cluster = guard.as_mut().unwrap();
     let name = topic(&cluster.bootstrap()).await;
-    let witness = Witness::of(&cluster.bootstrap(), &[], &name).await;
-    witness.more_acknowledged(100).await;
+    let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
+    witness.wait_for_writes(100).await;
     blocking(|| cluster.nodes().for_each(|node| node.kill().unwrap()));
-    witness.told("unreachable since 20").await;
+    witness.wait_for_status("unreachable since 20").await;
     assert!(!witness.table.barrier(Duration::from_millis(500)).await.is_fresh());
     witness.forget_statuses();
     blocking(|| cluster.heal()).unwrap();
-    witness.told("caught_up").await;
-    witness.more_acknowledged(100).await;
-    witness.finish(1).await.tell();
+    witness.wait_for_status("caught_up").await;
+    witness.wait_for_writes(100).await;
+    witness.finish(1).await.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_sleeps_for_twenty_seconds() {
+async fn a_node_is_paused_for_twenty_seconds() {
     let mut guard = cluster().await;
     let cluster = guard.as_mut().unwrap();
     let name = topic(&cluster.bootstrap()).await;
-    let witness = Witness::of(&cluster.bootstrap(), &[], &name).await;
-    witness.more_acknowledged(100).await;
+    let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
+    witness.wait_for_writes(100).await;
     let leader = blocking(|| kafka::leader(&cluster.bootstrap(), &name, 0));
     cluster.node(leader).pause().unwrap();
-    // As long as this is the fault itself; others take over meanwhile.
+    // The pause is the fault, so its length is fixed. Other nodes take over meanwhile.
     tokio::time::sleep(Duration::from_secs(20)).await;
     cluster.node(leader).resume().unwrap();
-    witness.more_acknowledged(200).await;
-    witness.finish(1).await.tell();
+    witness.wait_for_writes(200).await;
+    witness.finish(1).await.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,69 +129,69 @@ async fn a_leader_that_missed_the_last_records_is_elected_and_the_log_truncated(
     let name = unique("unclean");
     let settings = [("min.insync.replicas", "1"), ("unclean.leader.election.enable", "true")];
     kafka::create_on(&cluster.bootstrap(), &name, &[&[1, 2]], &settings).await;
-    let witness = Witness::of(&cluster.bootstrap(), &[], &name).await;
-    witness.more_acknowledged(200).await;
-    witness.hold().await;
-    // One node alone has what comes now, and dies with it.
+    let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
+    witness.wait_for_writes(200).await;
+    witness.pause_writes().await;
+    // Only node 1 has the records that follow, and it is killed later.
     cluster.node(2).kill().unwrap();
-    witness.go_on();
-    witness.more_acknowledged(500).await;
-    witness.hold().await;
-    assert!(witness.table.barrier(PATIENCE).await.is_fresh());
+    witness.resume_writes();
+    witness.wait_for_writes(500).await;
+    witness.pause_writes().await;
+    assert!(witness.table.barrier(TIMEOUT).await.is_fresh());
     cluster.node(1).kill().unwrap();
-    // The cluster was told that this may be lost.
-    witness.forget();
+    // The topic allows unclean leader elections, so these records may be lost.
+    witness.forget_writes();
     blocking(|| cluster.node(2).restart()).unwrap();
     blocking(|| {
         ktables_tests::eventually("the other node leads", || {
             (kafka::leader(&cluster.bootstrap(), &name, 0) == 2).then_some(())
         })
     });
-    witness.go_on();
-    witness.more_acknowledged(100).await;
+    witness.resume_writes();
+    witness.wait_for_writes(100).await;
     blocking(|| cluster.heal()).unwrap();
-    witness.more_acknowledged(100).await;
+    witness.wait_for_writes(100).await;
     ktables_tests::eventually_async("another generation took over", || {
         (witness.generations() > 0).then_some(())
     })
     .await;
-    let told = witness.told("loading the topic again").await;
-    assert!(told.contains("truncated") || told.contains("not there any more"), "{told}");
-    witness.finish(1).await.tell();
+    let status = witness.wait_for_status("loading the topic again").await;
+    assert!(status.contains("truncated") || status.contains("does not exist any more"), "{status}");
+    witness.finish(1).await.report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_without_a_leader_is_told_and_forgiven() {
+async fn a_partition_without_a_leader_is_reported_until_it_has_one() {
     let mut guard = cluster().await;
     let cluster = guard.as_mut().unwrap();
     let name = unique("alone");
     kafka::create_on(&cluster.bootstrap(), &name, &[&[1], &[2]], &[("min.insync.replicas", "1")]).await;
-    let witness = Witness::of(&cluster.bootstrap(), &[], &name).await;
-    witness.more_acknowledged(100).await;
-    witness.hold().await;
+    let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
+    witness.wait_for_writes(100).await;
+    witness.pause_writes().await;
     cluster.node(2).kill().unwrap();
-    // For a moment nobody may tell of the other one, either.
-    ktables_tests::eventually_async("the partition without a leader is told, and no other", || {
+    // For a moment, no broker may answer for partition 0, either.
+    ktables_tests::eventually_async("the status reports only the partition without a leader", || {
         let reason = witness.table.status().reason()?;
-        (reason.starts_with("partition 1 ") && reason.ends_with("no leader answers for it")).then_some(())
+        (reason.starts_with("partition 1 ") && reason.ends_with("no leader answers")).then_some(())
     })
     .await;
     assert!(!witness.table.barrier(Duration::from_secs(1)).await.is_fresh());
-    // A table that starts meanwhile says the same, after its patience.
+    // A table that starts meanwhile is degraded, too, after its catch-up timeout.
     let log = ktables::log::open(&format!("kafka://{}", cluster.bootstrap())).unwrap();
     let starting = Table::builder(log, &name, Codecs::default()).catchup_timeout(Duration::from_secs(1));
     let starting = starting.start().await.unwrap();
     assert_eq!(starting.status().name(), "degraded", "{}", starting.status());
     witness.forget_statuses();
     blocking(|| cluster.heal()).unwrap();
-    witness.told("caught_up").await;
-    witness.go_on();
-    witness.more_acknowledged(100).await;
+    witness.wait_for_status("caught_up").await;
+    witness.resume_writes();
+    witness.wait_for_writes(100).await;
     ktables_tests::eventually_async("the other table is complete", || {
         (starting.status().name() == "caught_up").then_some(())
     })
     .await;
-    assert!(starting.barrier(PATIENCE).await.is_fresh());
+    assert!(starting.barrier(TIMEOUT).await.is_fresh());
     drop(starting);
-    witness.finish(1).await.tell();
+    witness.finish(1).await.report();
 }

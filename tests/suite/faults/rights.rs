@@ -1,15 +1,17 @@
-//! Rights that are taken away and given back, over TLS and SASL/SCRAM.
+//! Tests that rights are revoked and granted again, over TLS and SASL/SCRAM.
 
 use ktables::codec::Codecs;
 use ktables::log::LogError;
 use ktables::table::{Status, Table, TableError};
 use ktables::writer::{WriteError, Writer};
 use ktables_broker::ALICE;
-use ktables_tests::{PATIENCE, Witness, eventually_async, eventually_ok, kafka, places, tools, unique};
+use ktables_tests::{
+    TIMEOUT, Witness, eventually_async, eventually_ok, kafka, record_offsets, tools, unique,
+};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rights_are_taken_away_and_given_back() {
-    let broker = kafka::secured();
+async fn rights_are_revoked_and_granted_again() {
+    let broker = kafka::secured_broker();
     let name = unique("rights");
     kafka::create(&broker.bootstrap(), &name, 2, &[]).await;
     let grant = |operations: &[&str]| {
@@ -27,10 +29,10 @@ async fn rights_are_taken_away_and_given_back() {
         ("sasl.password", ALICE.password),
         ("ssl.ca.location", ca.as_str()),
     ];
-    let witness = Witness::of(&broker.sasl_tls_bootstrap(), &properties, &name).await;
-    witness.more_acknowledged(100).await;
+    let witness = Witness::start(&broker.sasl_tls_bootstrap(), &properties, &name).await;
+    witness.wait_for_writes(100).await;
 
-    // Without WRITE nothing is written, and the table goes on.
+    // Without WRITE, writes fail, and the table continues.
     revoke(&["WRITE"]);
     let options = ktables::log::LogOptions {
         properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
@@ -42,21 +44,21 @@ async fn rights_are_taken_away_and_given_back() {
     let denied = eventually_ok("writing is denied", || async {
         match writer.set("denied", "1").await {
             Err(error) => Ok(error),
-            Ok(_) => Err("it was written"),
+            Ok(_) => Err("the record was written"),
         }
     })
     .await;
     assert!(matches!(&denied, WriteError::Log(LogError::Denied { .. })), "{denied}");
     assert!(denied.to_string().contains("WRITE"), "{denied}");
-    assert!(witness.table.barrier(PATIENCE).await.is_fresh());
+    assert!(witness.table.barrier(TIMEOUT).await.is_fresh());
     grant(&["WRITE"]);
-    witness.more_acknowledged(100).await;
+    witness.wait_for_writes(100).await;
 
-    // Without READ a table fails, loudly, and keeps what it has.
-    witness.hold().await;
-    assert!(witness.table.barrier(PATIENCE).await.is_fresh());
+    // Without READ, a table fails with an error, and keeps its contents.
+    witness.pause_writes().await;
+    assert!(witness.table.barrier(TIMEOUT).await.is_fresh());
     let following = Table::builder(log.clone(), &name, Codecs::default()).start().await.unwrap();
-    let before = places(&following);
+    let before = record_offsets(&following);
     revoke(&["READ", "WRITE"]);
     let status = eventually_async("the table fails", || {
         let status = following.status();
@@ -66,17 +68,17 @@ async fn rights_are_taken_away_and_given_back() {
     let Status::Failed(error) = &status else { panic!("{status}") };
     assert!(matches!(&**error, TableError::Log(LogError::Denied { .. })), "{error}");
     assert!(error.to_string().contains("READ"), "{error}");
-    assert_eq!(places(&following), before);
-    assert!(!following.barrier(PATIENCE).await.is_fresh());
+    assert_eq!(record_offsets(&following), before);
+    assert!(!following.barrier(TIMEOUT).await.is_fresh());
     assert!(Table::builder(log.clone(), &name, Codecs::default()).start().await.is_err());
 
-    // With its rights another one starts where nothing was lost.
+    // With its rights granted again, another table has the same contents.
     grant(&["READ", "WRITE"]);
-    let again = eventually_ok("the right is there again", || {
+    let again = eventually_ok("a table can start again", || {
         Table::builder(log.clone(), &name, Codecs::default()).start()
     })
     .await;
-    assert!(again.barrier(PATIENCE).await.is_fresh());
-    assert_eq!(places(&again), before);
-    witness.judge(&again, 2).await.tell();
+    assert!(again.barrier(TIMEOUT).await.is_fresh());
+    assert_eq!(record_offsets(&again), before);
+    witness.compare_with(&again, 2).await.report();
 }

@@ -7,40 +7,42 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::codec::workers::purpose::Purpose;
-use crate::codec::workers::slow_calls::with_purpose;
+use crate::codec::workers::slow_calls::run_with_purpose;
 use crate::codec::{Codecs, HostFailure};
 use crate::sync::{lock, wait, wait_timeout};
 use crate::thread;
 
-/// The most threads: enough that dozens of components may loop at once beside one that does not.
+/// The maximum number of threads: enough that a well-behaved component still runs while dozens of others
+/// loop.
 const MAX_THREADS: usize = 64;
 
-/// A job that runs for longer is slow.
+/// A job that runs for longer than this is slow.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// How long an idle thread waits for work before it ends.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long a thread waits for a job before it ends.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Where jobs queue: by codec and purpose, and within that by table or writer.
+/// The handle with which a table or a writer queues its jobs. Jobs queue by codec and purpose, and within
+/// that by table or writer.
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     /// `None` if all codecs are built in.
-    guest: Option<Key>,
+    guest: Option<LaneKey>,
     /// Identifies the table or the writer.
-    turn: u64,
+    owner: u64,
 }
 
 /// The name of a codec, and the purpose.
-type Key = (Arc<str>, Purpose);
+type LaneKey = (Arc<str>, Purpose);
 
 impl Lane {
     /// Creates the lane of a table or a writer with these codecs.
     pub(crate) fn new(codecs: &Codecs, purpose: Purpose) -> Self {
-        static TURNS: AtomicU64 = AtomicU64::new(0);
-        let guest = codecs.guest().map(|name| (Arc::from(name), purpose));
-        Self { guest, turn: TURNS.fetch_add(1, Ordering::Relaxed) }
+        static NEXT_OWNER: AtomicU64 = AtomicU64::new(0);
+        let guest = codecs.guest_name().map(|name| (Arc::from(name), purpose));
+        Self { guest, owner: NEXT_OWNER.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Whether all codecs are built in.
@@ -49,25 +51,25 @@ impl Lane {
     }
 }
 
-/// The jobs of one table in one lane.
+/// The waiting jobs of one table or writer in one lane.
 struct Queue {
-    lane: Key,
-    turn: u64,
+    lane: LaneKey,
+    owner: u64,
     jobs: VecDeque<Job>,
 }
 
-/// The state of a lane whose jobs are running, or whose last job was slow.
+/// The state of a lane that has running jobs, or whose last job was slow.
 #[derive(Debug, Default)]
-struct Activity {
+struct LaneState {
     /// When each running job began.
     began: Vec<Instant>,
     /// Whether the last job was slow.
     is_slow: bool,
 }
 
-impl Activity {
-    /// Whether another job of the lane may begin.
-    fn admits(&self, now: Instant) -> bool {
+impl LaneState {
+    /// Whether the lane may start another job.
+    fn can_start_job(&self, now: Instant) -> bool {
         self.began.is_empty() || !self.is_slow && !self.began.iter().any(|&began| is_slow(began, now))
     }
 }
@@ -76,32 +78,33 @@ fn is_slow(began: Instant, now: Instant) -> bool {
     now.saturating_duration_since(began) > TICK
 }
 
-/// The queues, in the order of their turns, and the threads.
+/// The queues that have jobs, with the next one first, the lanes, and the number of threads.
 #[derive(Default)]
 struct State {
     queues: VecDeque<Queue>,
-    lanes: HashMap<Key, Activity>,
+    lanes: HashMap<LaneKey, LaneState>,
     threads: usize,
-    idle: usize,
+    idle_threads: usize,
 }
 
 impl State {
-    /// The number of running jobs that are not slow.
-    fn quick(&self, now: Instant) -> usize {
+    /// Returns the number of running jobs that are not slow.
+    fn quick_jobs(&self, now: Instant) -> usize {
         self.lanes.values().flat_map(|lane| &lane.began).filter(|&&began| !is_slow(began, now)).count()
     }
 
-    /// The index of the queue whose turn it is.
-    fn next(&self, now: Instant) -> Option<usize> {
-        self.queues.iter().position(|queue| self.lanes.get(&queue.lane).is_none_or(|lane| lane.admits(now)))
+    /// Returns the index of the first queue whose lane may start a job.
+    fn next_queue(&self, now: Instant) -> Option<usize> {
+        let can_start = |lane: &LaneKey| self.lanes.get(lane).is_none_or(|lane| lane.can_start_job(now));
+        self.queues.iter().position(|queue| can_start(&queue.lane))
     }
 
-    /// Takes the job whose turn it is, if another job may run.
-    fn take(&mut self, now: Instant, cores: usize) -> Option<(Key, Job)> {
-        if self.quick(now) >= cores {
+    /// Takes the next job, if another job may run. Moves its queue to the end.
+    fn take_job(&mut self, now: Instant, cores: usize) -> Option<(LaneKey, Job)> {
+        if self.quick_jobs(now) >= cores {
             return None;
         }
-        let mut queue = self.queues.remove(self.next(now)?)?;
+        let mut queue = self.queues.remove(self.next_queue(now)?)?;
         let job = queue.jobs.pop_front()?;
         let lane = queue.lane.clone();
         if !queue.jobs.is_empty() {
@@ -112,26 +115,26 @@ impl State {
     }
 
     /// Records that a job of a lane, which began at this time, has ended.
-    fn end(&mut self, lane: &Key, began: Instant, now: Instant) {
-        let Some(activity) = self.lanes.get_mut(lane) else { return };
-        if let Some(index) = activity.began.iter().position(|&other| other == began) {
-            activity.began.swap_remove(index);
+    fn finish_job(&mut self, lane: &LaneKey, began: Instant, now: Instant) {
+        let Some(state) = self.lanes.get_mut(lane) else { return };
+        if let Some(index) = state.began.iter().position(|&other| other == began) {
+            state.began.swap_remove(index);
         }
-        activity.is_slow = is_slow(began, now);
-        let is_used = activity.is_slow && self.queues.iter().any(|queue| queue.lane == *lane);
-        if activity.began.is_empty() && !is_used {
+        state.is_slow = is_slow(began, now);
+        let is_needed = state.is_slow && self.queues.iter().any(|queue| queue.lane == *lane);
+        if state.began.is_empty() && !is_needed {
             self.lanes.remove(lane);
         }
     }
 }
 
 struct Pool {
-    /// A std lock: held to add or take a job.
+    /// A std lock, because it is only held to add or take a job.
     state: Mutex<State>,
-    /// Notified when there may be a job for a worker.
-    work: Condvar,
-    /// Notified when the supervisor may have to act.
-    check: Condvar,
+    /// Wakes an idle worker, because a job may be ready to run.
+    job_ready: Condvar,
+    /// Wakes the supervisor, because a job may need another thread.
+    supervisor_wakeup: Condvar,
     cores: usize,
 }
 
@@ -143,20 +146,20 @@ pub(super) fn submit(lane: &Lane, job: Job) -> Result<(), HostFailure> {
         return Ok(());
     };
     let mut state = pool.lock();
-    match state.queues.iter_mut().find(|queue| queue.turn == lane.turn && queue.lane == *key) {
+    match state.queues.iter_mut().find(|queue| queue.owner == lane.owner && queue.lane == *key) {
         Some(queue) => queue.jobs.push_back(job),
         None => {
-            let queue = Queue { lane: key.clone(), turn: lane.turn, jobs: VecDeque::from([job]) };
+            let queue = Queue { lane: key.clone(), owner: lane.owner, jobs: VecDeque::from([job]) };
             state.queues.push_back(queue);
         }
     }
-    let is_idle = state.idle > 0;
+    let has_idle_thread = state.idle_threads > 0;
     drop(state);
-    if is_idle {
-        pool.work.notify_one();
+    if has_idle_thread {
+        pool.job_ready.notify_one();
     }
-    // The idle thread may not be allowed to take the job.
-    pool.check.notify_one();
+    // The job may have to wait although a thread is idle, until the supervisor finds that it may start.
+    pool.supervisor_wakeup.notify_one();
     Ok(())
 }
 
@@ -165,14 +168,15 @@ fn pool() -> Result<&'static Pool, HostFailure> {
     static POOL: OnceLock<Result<Pool, HostFailure>> = OnceLock::new();
     let start = || {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Pool { state: Mutex::default(), work: Condvar::new(), check: Condvar::new(), cores })
+        let (job_ready, supervisor_wakeup) = (Condvar::new(), Condvar::new());
+        Ok(Pool { state: Mutex::default(), job_ready, supervisor_wakeup, cores })
     };
     let pool = POOL.get_or_init(start).as_ref().map_err(Clone::clone)?;
     static SUPERVISED: OnceLock<Result<(), HostFailure>> = OnceLock::new();
     let supervise = || {
         thread::spawn("ktables-codecs", move || pool.supervise())
             .map(drop)
-            .map_err(|error| HostFailure { reason: format!("cannot start worker threads: {error}") })
+            .map_err(|error| HostFailure { reason: format!("cannot start codec worker threads: {error}") })
     };
     SUPERVISED.get_or_init(supervise).clone().map(|()| pool)
 }
@@ -182,46 +186,47 @@ impl Pool {
         lock(&self.state)
     }
 
-    /// Adds threads while jobs wait that no thread can take, because running jobs turned slow.
+    /// Adds threads for jobs that may run, but find no idle thread because running jobs became slow.
     fn supervise(&'static self) {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            let waits = !state.queues.is_empty();
-            let can_run = waits && state.quick(now) < self.cores && state.next(now).is_some();
-            if can_run && state.idle > 0 {
-                self.work.notify_one();
+            let has_jobs = !state.queues.is_empty();
+            let can_run = has_jobs && state.quick_jobs(now) < self.cores && state.next_queue(now).is_some();
+            if can_run && state.idle_threads > 0 {
+                self.job_ready.notify_one();
             } else if can_run && state.threads < MAX_THREADS {
                 state.threads += 1;
-                if let Err(error) = thread::spawn("ktables-codec", move || self.work()) {
+                if let Err(error) = thread::spawn("ktables-codec", move || self.run_jobs()) {
                     state.threads -= 1;
-                    tracing::error!("cannot start a thread for codecs: {error}");
+                    tracing::error!("cannot start a codec worker thread: {error}; trying again");
                 }
             }
-            state = if waits { wait_timeout(&self.check, state, TICK).0 } else { wait(&self.check, state) };
+            let wakeup = &self.supervisor_wakeup;
+            state = if has_jobs { wait_timeout(wakeup, state, TICK).0 } else { wait(wakeup, state) };
         }
     }
 
-    /// Runs jobs until the thread is not needed any more.
-    fn work(&'static self) {
+    /// Runs jobs until the thread is no longer needed.
+    fn run_jobs(&'static self) {
         let mut state = self.lock();
         loop {
             let began = Instant::now();
-            if let Some((lane, job)) = state.take(began, self.cores) {
+            if let Some((lane, job)) = state.take_job(began, self.cores) {
                 if !state.queues.is_empty() {
-                    self.check.notify_one();
+                    self.supervisor_wakeup.notify_one();
                 }
                 drop(state);
-                // The panic was printed, and the caller notices that there is no answer.
-                let _ = catch_unwind(AssertUnwindSafe(|| with_purpose(lane.1, job)));
+                // OK to ignore: the panic was printed, and the caller notices that it receives no result.
+                let _ = catch_unwind(AssertUnwindSafe(|| run_with_purpose(lane.1, job)));
                 state = self.lock();
-                state.end(&lane, began, Instant::now());
+                state.finish_job(&lane, began, Instant::now());
                 continue;
             }
-            state.idle += 1;
-            let (guard, is_notified) = wait_timeout(&self.work, state, LINGER);
+            state.idle_threads += 1;
+            let (guard, is_notified) = wait_timeout(&self.job_ready, state, IDLE_TIMEOUT);
             state = guard;
-            state.idle -= 1;
+            state.idle_threads -= 1;
             if !is_notified && state.threads > self.cores && state.queues.is_empty() {
                 state.threads -= 1;
                 return;
@@ -234,64 +239,65 @@ impl Pool {
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> Key {
+    fn key(name: &str) -> LaneKey {
         (Arc::from(name), Purpose::Read)
     }
 
+    /// A state with queues, given as lane, owner and number of jobs.
     fn state(queues: &[(&str, u64, usize)]) -> State {
-        let queue = |&(lane, turn, jobs): &(&str, u64, usize)| Queue {
+        let queue = |&(lane, owner, jobs): &(&str, u64, usize)| Queue {
             lane: key(lane),
-            turn,
+            owner,
             jobs: (0..jobs).map(|_| Box::new(|| {}) as Job).collect(),
         };
         State { queues: queues.iter().map(queue).collect(), ..State::default() }
     }
 
-    /// The lanes whose jobs are taken one after the other, all of them quick.
-    fn order(state: &mut State, now: Instant) -> String {
-        let mut order = String::new();
-        while let Some((lane, _)) = state.take(now, 1) {
-            order.push_str(&lane.0);
-            state.end(&lane, now, now);
+    /// Runs all jobs, one after the other and all of them quick. Returns the names of their lanes.
+    fn run_all(state: &mut State, now: Instant) -> String {
+        let mut lanes = String::new();
+        while let Some((lane, _)) = state.take_job(now, 1) {
+            lanes.push_str(&lane.0);
+            state.finish_job(&lane, now, now);
         }
-        order
+        lanes
     }
 
     #[test]
     fn tables_and_lanes_take_turns() {
         let mut state = state(&[("a", 1, 3), ("a", 2, 1), ("b", 3, 2)]);
-        assert_eq!(order(&mut state, Instant::now()), "aababa");
+        assert_eq!(run_all(&mut state, Instant::now()), "aababa");
     }
 
     #[test]
-    fn a_slow_job_holds_up_its_own_lane_only() {
+    fn a_slow_job_delays_only_its_own_lane() {
         let start = Instant::now();
         let mut state = state(&[("slow", 1, 3), ("quick", 2, 2)]);
-        assert_eq!(&*state.take(start, 2).unwrap().0.0, "slow");
+        assert_eq!(&*state.take_job(start, 2).unwrap().0.0, "slow");
         let later = start + 2 * TICK;
-        assert_eq!(state.quick(later), 0);
-        assert_eq!(&*state.take(later, 1).unwrap().0.0, "quick");
-        // One quick job runs already, and the lane of the slow one is held up.
-        assert!(state.take(later, 1).is_none());
-        state.end(&key("quick"), later, later);
-        assert_eq!(&*state.take(later, 1).unwrap().0.0, "quick");
-        state.end(&key("quick"), later, later);
-        assert!(state.take(later, 1).is_none());
-        // When it has ended, the lane goes on with one job at a time.
-        state.end(&key("slow"), start, later);
-        assert_eq!(&*state.take(later, 2).unwrap().0.0, "slow");
-        assert!(state.take(later, 2).is_none());
-        // One that is quick again shows that more may run at once.
-        state.end(&key("slow"), later, later);
-        assert!(state.take(later, 2).is_some());
+        assert_eq!(state.quick_jobs(later), 0);
+        assert_eq!(&*state.take_job(later, 1).unwrap().0.0, "quick");
+        // A quick job is already running, and the other lane waits for its slow job.
+        assert!(state.take_job(later, 1).is_none());
+        state.finish_job(&key("quick"), later, later);
+        assert_eq!(&*state.take_job(later, 1).unwrap().0.0, "quick");
+        state.finish_job(&key("quick"), later, later);
+        assert!(state.take_job(later, 1).is_none());
+        // After the slow job has ended, its lane runs one job at a time.
+        state.finish_job(&key("slow"), start, later);
+        assert_eq!(&*state.take_job(later, 2).unwrap().0.0, "slow");
+        assert!(state.take_job(later, 2).is_none());
+        // After a quick job, the lane may run several jobs at once again.
+        state.finish_job(&key("slow"), later, later);
+        assert!(state.take_job(later, 2).is_some());
     }
 
     #[test]
-    fn a_lane_without_jobs_uses_no_memory() {
+    fn a_lane_without_jobs_is_removed() {
         let now = Instant::now();
         let mut state = state(&[("a", 1, 1)]);
-        assert!(state.take(now, 1).is_some());
-        state.end(&key("a"), now, now + 5 * TICK);
+        assert!(state.take_job(now, 1).is_some());
+        state.finish_job(&key("a"), now, now + 5 * TICK);
         assert!(state.lanes.is_empty() && state.queues.is_empty());
     }
 }

@@ -1,10 +1,11 @@
-//! What a job is for.
+//! The purpose of a job.
 
-/// What a job is for. Jobs of writers do not wait for jobs of tables.
+/// The purpose of a job. Each purpose has lanes of its own, so jobs of writers do not wait for jobs of
+/// tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// Decoding records for a table.
     Read,
-    /// Encoding and checking writes.
+    /// Encoding and verifying writes.
     Write,
 }

@@ -1,4 +1,4 @@
-//! Running jobs on the workers.
+//! Runs jobs on the worker threads.
 
 use std::sync::OnceLock;
 
@@ -9,19 +9,20 @@ use crate::codec::HostFailure;
 use crate::codec::workers::fair_pool::{self, Lane};
 use crate::thread;
 
-/// Runs work of the host on the host pool.
+/// Runs work of the host on the host pool, and waits for its result.
 pub(crate) async fn run_host<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, HostFailure> {
-    let (answer, result) = oneshot::channel();
+    let (sender, result) = oneshot::channel();
     host_pool()?.spawn(move || {
-        // The caller may have stopped waiting.
-        let _ = answer.send(work());
+        // OK to ignore: the caller may have stopped waiting.
+        let _ = sender.send(work());
     });
-    result.await.map_err(|_| panicked())
+    result.await.map_err(|_| worker_panicked())
 }
 
-/// Runs work in a lane: on the fair pool, or on the host pool if all codecs are built in.
+/// Runs work in a lane, and waits for its result. It runs on the fair pool, or on the host pool if all codecs
+/// are built in.
 pub(crate) async fn run<T: Send + 'static>(
     lane: &Lane,
     work: impl FnOnce() -> T + Send + 'static,
@@ -29,19 +30,19 @@ pub(crate) async fn run<T: Send + 'static>(
     if lane.is_host() {
         return run_host(work).await;
     }
-    let (answer, result) = oneshot::channel();
+    let (sender, result) = oneshot::channel();
     let job = move || {
-        // A job whose caller has stopped waiting is not begun.
-        if !answer.is_closed() {
-            let _ = answer.send(work());
+        // A job does not start if its caller has stopped waiting.
+        if !sender.is_closed() {
+            let _ = sender.send(work());
         }
     };
     fair_pool::submit(lane, Box::new(job))?;
-    result.await.map_err(|_| panicked())
+    result.await.map_err(|_| worker_panicked())
 }
 
-fn panicked() -> HostFailure {
-    HostFailure { reason: "a worker thread panicked; this is a defect of ktables".to_owned() }
+fn worker_panicked() -> HostFailure {
+    HostFailure { reason: "a worker thread panicked: please report this defect of ktables".to_owned() }
 }
 
 fn host_pool() -> Result<&'static ThreadPool, HostFailure> {
@@ -50,10 +51,10 @@ fn host_pool() -> Result<&'static ThreadPool, HostFailure> {
         rayon::ThreadPoolBuilder::new()
             .stack_size(thread::STACK_BYTES)
             .thread_name(|index| format!("ktables-host-{index}"))
-            // The panic was printed, and `run` reports that there is no answer.
+            // OK because the panic was printed, and `run` returns an error when it receives no result.
             .panic_handler(|_| {})
             .build()
-            .map_err(|error| HostFailure { reason: format!("cannot start worker threads: {error}") })
+            .map_err(|error| HostFailure { reason: format!("cannot start host worker threads: {error}") })
     };
     POOL.get_or_init(start).as_ref().map_err(Clone::clone)
 }

@@ -1,4 +1,4 @@
-//! Slow calls of a component: one at a time for each purpose.
+//! Limits the slow calls of a component to one at a time for each purpose.
 
 use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex};
@@ -7,31 +7,32 @@ use crate::codec::workers::purpose::Purpose;
 use crate::sync::{lock, wait};
 
 thread_local! {
-    /// The purpose of the job that this thread runs.
+    /// The purpose of the job that this thread is running.
     static PURPOSE: Cell<Option<Purpose>> = const { Cell::new(None) };
 }
 
-/// Runs a job for this purpose.
-pub(super) fn with_purpose(purpose: Purpose, job: impl FnOnce()) {
+/// Runs a job that has this purpose.
+pub(super) fn run_with_purpose(purpose: Purpose, job: impl FnOnce()) {
     let before = PURPOSE.replace(Some(purpose));
     job();
     PURPOSE.set(before);
 }
 
-/// The slow calls of one component. A call is slow when it has run for longer than a tick.
+/// The slow calls of one component: one permit for each purpose. A call is slow after it has been running for
+/// longer than a tick.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SlowCalls(Arc<[Permit; 2]>);
 
-/// The permit for one slow call. A std lock: held to read or set it.
+/// The permit for one slow call. The lock is a std lock, because it is only held to read or set the flag.
 #[derive(Debug, Default)]
 struct Permit {
     is_taken: Mutex<bool>,
-    freed: Condvar,
+    released: Condvar,
 }
 
 impl SlowCalls {
-    /// Waits until no other call of the component is slow for the purpose of this thread's job. Returns
-    /// at once on a thread that runs no job.
+    /// Waits until no other slow call of the component has the purpose of this thread's job, and takes the
+    /// permit. Returns at once on a thread that runs no job.
     pub(crate) fn enter(&self) -> SlowCall {
         let Some(purpose) = PURPOSE.get() else { return SlowCall(None) };
         let index = match purpose {
@@ -41,7 +42,7 @@ impl SlowCalls {
         let permit = &self.0[index];
         let mut is_taken = lock(&permit.is_taken);
         while *is_taken {
-            is_taken = wait(&permit.freed, is_taken);
+            is_taken = wait(&permit.released, is_taken);
         }
         *is_taken = true;
         drop(is_taken);
@@ -49,7 +50,7 @@ impl SlowCalls {
     }
 }
 
-/// A slow call, while this lives.
+/// A running slow call. Dropping it releases the permit.
 #[derive(Debug)]
 pub(crate) struct SlowCall(Option<(Arc<[Permit; 2]>, usize)>);
 
@@ -57,7 +58,7 @@ impl Drop for SlowCall {
     fn drop(&mut self) {
         if let Some((permits, index)) = &self.0 {
             *lock(&permits[*index].is_taken) = false;
-            permits[*index].freed.notify_one();
+            permits[*index].released.notify_one();
         }
     }
 }

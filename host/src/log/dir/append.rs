@@ -1,5 +1,4 @@
-//! Appending to one partition: under its lock, behind the last whole batch,
-//! synced.
+//! Appending to one partition: takes its lock, writes after the last whole batch, and syncs.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -12,31 +11,32 @@ use crate::log::dir::cursor::{Cursor, segment_path};
 use crate::log::dir::topic;
 use crate::log::{LogError, NewRecord, Offset, Partition, TopicDescription, batch};
 
-/// A segment is closed when it reaches this: small enough to check whole when a
-/// process starts to append, large enough that a topic has few files.
+/// The largest size of a segment. It is small enough that a process can check a whole segment when it begins
+/// to append, and large enough that a topic has few files.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The name of the file that appenders lock.
 const LOCK: &str = "lock";
 
-/// How long another process may hold a partition's lock.
-pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long an append waits while another process holds the lock of the partition.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often to try to lock: at first, and at last.
-const LOCK_EVERY: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(10));
+/// The first and the longest pause between two attempts to lock.
+const LOCK_PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(10));
 
-/// Appends to one partition, beside other processes that do.
+/// Appends to one partition, to which other processes may append, too.
 #[derive(Debug)]
 pub(super) struct Appender {
     log: String,
     topic: String,
     path: PathBuf,
-    /// The partition's folder: locked and synced.
+    /// The folder of the partition. It is locked for an append, and synced after a file was created in it.
     folder: File,
-    /// A file in it that is locked, too. It may be removed while it is, so alone it is not enough.
+    /// The lock file in the folder. It is locked for an append, too. Alone it is not enough, because somebody
+    /// may remove it while it is locked.
     lock: File,
     end: Cursor,
-    /// What was found at the end of the last append does not count any more.
+    /// Whether the state of this appender may be wrong, so that it must be opened again.
     pub(super) is_stale: bool,
 }
 
@@ -55,33 +55,34 @@ impl Appender {
         Ok(Self { log, topic, path, folder, lock, end, is_stale: false })
     }
 
-    /// Writes the records as one batch and syncs it; returns the first one's offset.
+    /// Writes the records as one batch and syncs it. Returns the offset of the first record. Waits for the
+    /// lock of the partition as long as `keep_waiting` returns true.
     ///
     /// # Errors
     ///
-    /// [`LogError::Undelivered`] if it is not known whether they are durable,
-    /// [`LogError::Locked`] if somebody else holds the lock and is not to be waited for any more.
+    /// [`LogError::Undelivered`] if it is unknown whether the records are durable, [`LogError::Locked`] if
+    /// somebody else still holds the lock when the wait ends.
     pub(super) fn append(
         &mut self,
         records: &[NewRecord],
-        wait: &dyn Fn() -> bool,
+        keep_waiting: &dyn Fn() -> bool,
     ) -> Result<Offset, LogError> {
-        self.lock(&self.folder, wait)?;
-        let result = self.append_in_folder(records, wait);
-        // Records that are durable stay so if this fails; the next append finds out.
+        self.lock(&self.folder, keep_waiting)?;
+        let result = self.append_under_folder_lock(records, keep_waiting);
+        // If this fails, records that are durable stay durable. The next append opens the files again.
         self.is_stale |= self.folder.unlock().is_err();
         result
     }
 
-    /// Locks a file as soon as nobody else has locked it. No wait for a lock has a deadline, so it
-    /// is tried again and again.
-    fn lock(&self, file: &File, wait: &dyn Fn() -> bool) -> Result<(), LogError> {
-        let (mut pause, longest) = LOCK_EVERY;
+    /// Locks a file as soon as nobody else holds its lock. The operating system cannot wait for a lock with a
+    /// timeout, so this tries again and again.
+    fn lock(&self, file: &File, keep_waiting: &dyn Fn() -> bool) -> Result<(), LogError> {
+        let (mut pause, longest) = LOCK_PAUSES;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(()),
                 Err(TryLockError::Error(error)) => return Err(LogError::io("lock", &self.path)(error)),
-                Err(TryLockError::WouldBlock) if wait() => std::thread::sleep(pause),
+                Err(TryLockError::WouldBlock) if keep_waiting() => std::thread::sleep(pause),
                 Err(TryLockError::WouldBlock) => {
                     let (topic, path) = (self.topic.clone(), self.path.clone());
                     return Err(LogError::Locked { topic, partition: self.end.partition(), path });
@@ -91,36 +92,36 @@ impl Appender {
         }
     }
 
-    fn append_in_folder(
+    fn append_under_folder_lock(
         &mut self,
         records: &[NewRecord],
-        wait: &dyn Fn() -> bool,
+        keep_waiting: &dyn Fn() -> bool,
     ) -> Result<Offset, LogError> {
-        self.lock(&self.lock, wait)?;
-        // Somebody may have removed the file: then others lock another one.
-        while !self.is_lock_there()? {
+        self.lock(&self.lock, keep_waiting)?;
+        // Somebody may have removed the lock file. Others then lock a new one.
+        while !self.is_lock_current()? {
             self.lock = open_lock(&self.path)?;
-            self.lock(&self.lock, wait)?;
+            self.lock(&self.lock, keep_waiting)?;
         }
-        // The lock counts only if it lies in the folder of the topic that is there now.
-        let result = self.end.check_identity().and_then(|()| self.append_locked(records));
+        // The lock protects the topic only if it lies in the folder of the current topic of this name.
+        let result = self.end.check_identity().and_then(|()| self.append_under_both_locks(records));
         self.is_stale |= self.lock.unlock().is_err();
         result
     }
 
-    /// Whether the lock's path still names the file that is locked.
-    fn is_lock_there(&self) -> Result<bool, LogError> {
+    /// Whether the path of the lock file still leads to the file that is locked.
+    fn is_lock_current(&self) -> Result<bool, LogError> {
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let held = self.lock.metadata().map_err(LogError::io("look at the lock of", &self.path))?;
+        let held = self.lock.metadata().map_err(LogError::io("check the lock file in", &self.path))?;
         match fs::metadata(self.path.join(LOCK)) {
-            Ok(there) => Ok(identity(there) == identity(held)),
+            Ok(current) => Ok(identity(current) == identity(held)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(LogError::io("look at the lock of", &self.path)(error)),
+            Err(error) => Err(LogError::io("check the lock file in", &self.path)(error)),
         }
     }
 
-    fn append_locked(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
-        // Others may have appended, or died while they did.
+    fn append_under_both_locks(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
+        // Other processes may have appended meanwhile, or died while they appended.
         while self.end.next_batch()?.is_some() {}
         self.cut_torn_tail()?;
         let base = self.end.next_offset();
@@ -128,31 +129,31 @@ impl Appender {
         let path = self.segment_to_append(bytes.len());
         let file = open_regular(OpenOptions::new().create(true).append(true), &path);
         let mut file = file.map_err(LogError::io("open", &path))?;
-        let before = file.metadata().map_err(LogError::io("look at", &path))?.len();
+        let before = file.metadata().map_err(LogError::io("read the metadata of", &path))?.len();
         if path == self.end.path() && before != self.end.position() {
             let (topic, partition) = (self.topic.clone(), self.end.partition());
-            let reason = "its segment changed under the lock".to_owned();
+            let reason = "the segment changed although this process holds its lock".to_owned();
             return Err(LogError::Replaced { topic, partition, reason });
         }
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
-            // What is cut was not written.
+            // If the file can be cut back to its old length, nothing was written.
             return Err(match file.set_len(before) {
                 Ok(()) => LogError::io("append to", &path)(error),
-                Err(_) => self.unknown(&error),
+                Err(_) => self.undelivered(&error),
             });
         }
         if before == 0
             && let Err(error) = self.folder.sync_all()
         {
-            return Err(self.unknown(&error));
+            return Err(self.undelivered(&error));
         }
-        // From here on the records are durable, whatever else fails.
+        // The records are durable now, even if reading them back fails.
         loop {
             match self.end.next_batch() {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(topic = self.topic, "behind records that were written: {error}");
+                    tracing::debug!(topic = self.topic, "could not read back appended records: {error}");
                     self.is_stale = true;
                     break;
                 }
@@ -161,14 +162,13 @@ impl Appender {
         Ok(base)
     }
 
-    /// The records may be written or not.
-    fn unknown(&self, error: &io::Error) -> LogError {
+    /// Returns the error for records that may have been written or not.
+    fn undelivered(&self, error: &io::Error) -> LogError {
         let (log, topic) = (self.log.clone(), self.topic.clone());
         LogError::Undelivered { log, topic, reason: error.to_string() }
     }
 
-    /// The segment for the next batch: a new one when the last would grow past
-    /// its size.
+    /// Returns the path of the segment for the next batch: a new one if the last one would exceed its size.
     fn segment_to_append(&self, len: usize) -> PathBuf {
         let position = self.end.position();
         if position > 0 && position + len as u64 > SEGMENT_BYTES {
@@ -178,6 +178,7 @@ impl Appender {
         }
     }
 
+    /// Cuts the torn tail of a write that never finished, if there is one.
     fn cut_torn_tail(&mut self) -> Result<(), LogError> {
         let Some(torn) = self.end.torn_tail()? else { return Ok(()) };
         let path = self.end.path();
@@ -186,25 +187,25 @@ impl Appender {
             partition = self.end.partition(),
             offset = self.end.next_offset(),
             path = %path.display(),
-            "cut {torn} bytes of a write that never finished; no acknowledged record was in them"
+            "cut {torn} bytes of an unfinished write off the segment; no acknowledged record is lost"
         );
         let file = open_regular(OpenOptions::new().write(true), path).map_err(LogError::io("open", path))?;
         file.set_len(self.end.position()).map_err(LogError::io("cut", path))?;
         file.sync_data().map_err(LogError::io("sync", path))?;
-        self.end.forget();
+        self.end.discard_buffer();
         Ok(())
     }
 }
 
-/// Opens the file in a partition's folder that appenders lock.
+/// Opens the lock file in the folder of a partition. Creates it if it does not exist.
 fn open_lock(folder: &Path) -> Result<File, LogError> {
     let path = folder.join(LOCK);
     let lock = open_regular(OpenOptions::new().create(true).truncate(false).write(true), &path);
     lock.map_err(LogError::io("open", &path))
 }
 
-/// Milliseconds since 1970.
+/// The current time, in milliseconds since 1970.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

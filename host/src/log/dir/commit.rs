@@ -1,6 +1,6 @@
-//! Group commit: one thread for each topic appends for all writers of a process. What is
-//! queued while it syncs goes into its next append. A topic that somebody else has locked holds
-//! up no other.
+//! Group commit: one thread for each topic appends for all writers of a process. Records that are queued
+//! while it syncs go into its next append. Each topic has its own thread, so a topic that another process has
+//! locked does not delay the others.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -12,115 +12,118 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::log::dir::append::{Appender, LOCK_PATIENCE};
+use crate::log::dir::append::{Appender, LOCK_TIMEOUT};
 use crate::log::dir::topic;
 use crate::log::{
     Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, Unacknowledged, murmur,
 };
 use crate::sync::lock;
 
-/// How many records of a topic may wait to be written; more wait in `send`.
+/// The length of the queue of a topic, in jobs. While it is full, `send` waits.
 const QUEUE: usize = 2 * 1024;
 
-/// How many KiB of records of a topic may wait; more wait in `send`.
+/// The size of all queued records of a topic, in KiB. While it is reached, `send` waits.
 const QUEUE_KIB: u32 = 32 * 1024;
 
-/// How long to wait for what is given up to be listed.
-const GIVING_UP: Duration = Duration::from_secs(2);
+/// How long `close` waits until the thread has listed the records that it gave up.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most records of one append: as many as a reader takes at once.
+/// The largest number of records in one append: as many as a reader takes in one batch.
 const APPEND_RECORDS: usize = 1024;
 
-/// The most bytes of one record's key, value and headers, as Kafka's default
-/// `message.max.bytes`, and of one append (but for a last record).
+/// The largest size of one record (key, value and headers), in bytes: Kafka's default `message.max.bytes`. An
+/// append is closed when it reaches this size, too.
 const RECORD_BYTES: usize = 1024 * 1024;
 
-/// The most bytes of records that are written as one: some times what one may have.
+/// The largest size of records that are written atomically, in bytes: a few times that of one record.
 const ATOMIC_BYTES: usize = 16 * RECORD_BYTES;
 
-/// A record on its way to a partition.
+/// A queued record.
 #[derive(Debug)]
-struct Pending {
-    place: Place,
+struct PendingRecord {
+    destination: Destination,
     record: NewRecord,
     answer: oneshot::Sender<Result<Ack, LogError>>,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Records on their way to a partition, as one.
+/// Queued records that are written atomically.
 #[derive(Debug)]
-struct PendingAll {
-    place: Place,
+struct PendingBatch {
+    destination: Destination,
     records: Vec<NewRecord>,
     answer: oneshot::Sender<Result<Offset, LogError>>,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// What the thread is asked to do, in order.
+/// A job of the thread. It does them in order.
 #[derive(Debug)]
 enum Job {
-    Write(Pending),
-    WriteAll(PendingAll),
-    /// Say when everything before is done.
+    Write(PendingRecord),
+    WriteAtomically(PendingBatch),
+    /// Reports that all jobs before are done.
     Flush(oneshot::Sender<()>),
 }
 
-/// A partition of a topic.
+/// The partition that a record is written to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Place {
+struct Destination {
     topic: String,
     partition: Partition,
-    /// How many the topic had when the partition was chosen.
+    /// The number of partitions of the topic when this one was chosen.
     partitions: Partition,
 }
 
-/// The sending end of a topic's queue. The thread ends when it is dropped, after all that was
-/// queued is written.
+/// The sending end of the queue of a topic. When all clones are dropped, the thread writes the rest of the
+/// queue, and ends.
 #[derive(Debug, Clone)]
 struct Queue {
     jobs: mpsc::Sender<Job>,
-    room: Arc<Semaphore>,
-    giving_up: Arc<GivingUp>,
+    /// One permit for each KiB that may still be queued.
+    free_kib: Arc<Semaphore>,
+    closing: Arc<Closing>,
 }
 
-/// Whether what is queued is to be given up, and what was.
+/// The state of closing a queue.
 #[derive(Debug, Default)]
-struct GivingUp {
-    is_on: AtomicBool,
-    /// A std lock: held to add or to take.
+struct Closing {
+    /// Whether the thread gives up queued records instead of writing them.
+    is_giving_up: AtomicBool,
+    /// The records that it gave up. A std lock: held to add or to take records.
     given_up: Mutex<Vec<Unacknowledged>>,
 }
 
-impl GivingUp {
+impl Closing {
     fn given_up(&self) -> std::sync::MutexGuard<'_, Vec<Unacknowledged>> {
         lock(&self.given_up)
     }
 }
 
 impl Queue {
+    /// Starts the thread of a topic.
     fn start(root: &Path, url: &str) -> Result<Self, LogError> {
         let (jobs, pending) = mpsc::channel(QUEUE);
-        let giving_up = Arc::<GivingUp>::default();
+        let closing = Arc::<Closing>::default();
         let (path, url) = (root.to_owned(), url.to_owned());
-        let thread = Thread { root: path, url, giving_up: giving_up.clone(), appenders: HashMap::new() };
+        let thread = CommitThread { root: path, url, closing: closing.clone(), appenders: HashMap::new() };
         crate::thread::spawn("ktables-commit", move || thread.run(pending))
-            .map_err(LogError::io("start a thread to write", root))?;
-        let room = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        Ok(Self { jobs, room, giving_up })
+            .map_err(LogError::io("start a thread that writes to", root))?;
+        let free_kib = Arc::new(Semaphore::new(QUEUE_KIB as usize));
+        Ok(Self { jobs, free_kib, closing })
     }
 
-    /// Waits until there is room for so many bytes.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LogError> {
+    /// Waits until records of this size, in bytes, can be queued, and reserves the space.
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, LogError> {
         let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
-        self.room.clone().acquire_many_owned(kib).await.map_err(|_| LogError::Closed)
+        self.free_kib.clone().acquire_many_owned(kib).await.map_err(|_| LogError::Closed)
     }
 
     async fn push(&self, job: Job) -> Result<(), LogError> {
         self.jobs.send(job).await.map_err(|_| LogError::Closed)
     }
 
-    /// Whether everything that was queued is written, or cannot be, within this time.
-    async fn flush(&self, patience: Duration) -> bool {
+    /// Waits until every queued record is written or refused; false if that takes longer than `timeout`.
+    async fn flush(&self, timeout: Duration) -> bool {
         let (done, flushed) = oneshot::channel();
         let flush = async {
             // The thread ends only when the queue is dropped.
@@ -128,39 +131,41 @@ impl Queue {
                 let _ = flushed.await;
             }
         };
-        tokio::time::timeout(patience, flush).await.is_ok()
+        tokio::time::timeout(timeout, flush).await.is_ok()
     }
 
-    /// Waits until everything is written; gives up what is not after this time.
-    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        if !self.flush(patience).await {
-            self.giving_up.is_on.store(true, Ordering::Release);
-            // What a disk does not get done is given up as soon as it is its turn.
-            if self.flush(GIVING_UP).await {
-                self.giving_up.is_on.store(false, Ordering::Release);
+    /// Waits until every queued record is written, for `timeout` at most. Then gives up the rest, and returns
+    /// it.
+    async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        if !self.flush(timeout).await {
+            self.closing.is_giving_up.store(true, Ordering::Release);
+            // If the disk is too slow for this, the thread goes on giving up records as it reaches them.
+            if self.flush(GIVE_UP_TIMEOUT).await {
+                self.closing.is_giving_up.store(false, Ordering::Release);
             }
         }
-        std::mem::take(&mut *self.giving_up.given_up())
+        std::mem::take(&mut *self.closing.given_up())
     }
 }
 
-/// What appends to the topics of a directory.
+/// Writes to the topics of a directory.
 #[derive(Debug)]
 pub(super) struct Committer {
     root: PathBuf,
     url: String,
-    /// By topic. A std lock: held to look, or to start a thread.
+    /// The queues by topic. A std lock: held to find a queue, or to start its thread.
     queues: Mutex<HashMap<String, Queue>>,
-    /// Keyless records go round the partitions.
-    keyless: AtomicU32,
+    /// Counts records without a key, which are spread over the partitions in turn.
+    keyless_count: AtomicU32,
 }
 
 impl Committer {
     pub(super) fn new(root: &Path, url: &str) -> Self {
         let (root, url) = (root.to_owned(), url.to_owned());
-        Self { root, url, queues: Mutex::default(), keyless: AtomicU32::new(0) }
+        Self { root, url, queues: Mutex::default(), keyless_count: AtomicU32::new(0) }
     }
 
+    /// Returns the queue of a topic. Starts its thread if there is none yet.
     fn queue(&self, topic: &str) -> Result<Queue, LogError> {
         let mut queues = self.queues();
         if let Some(queue) = queues.get(topic) {
@@ -174,81 +179,87 @@ impl Committer {
         lock(&self.queues)
     }
 
-    /// Whether everything that was queued is written, or cannot be, within this time.
-    pub(super) async fn flush(&self, patience: Duration) -> bool {
+    /// Waits until every queued record is written or refused; false if that takes longer than `timeout`.
+    pub(super) async fn flush(&self, timeout: Duration) -> bool {
         let queues: Vec<Queue> = self.queues().values().cloned().collect();
-        join_all(queues.iter().map(|queue| queue.flush(patience))).await.into_iter().all(|done| done)
+        join_all(queues.iter().map(|queue| queue.flush(timeout))).await.into_iter().all(|done| done)
     }
 
-    /// Waits until everything is written; gives up what is not after this time.
-    pub(super) async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
+    /// Waits until every queued record is written, for `timeout` at most. Then gives up the rest, and returns
+    /// it.
+    pub(super) async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
         let queues: Vec<Queue> = self.queues().values().cloned().collect();
-        join_all(queues.iter().map(|queue| queue.close(patience))).await.concat()
+        join_all(queues.iter().map(|queue| queue.close(timeout))).await.concat()
     }
 
+    /// Queues a record. Waits while the queue is full.
     pub(super) async fn send(
         &self,
         topic: &TopicDescription,
         record: NewRecord,
     ) -> Result<Delivery, LogError> {
-        self.check(topic, &record)?;
-        let partition = self.partition(topic, &record)?;
-        let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
+        self.check_size(topic, &record)?;
+        let partition = self.choose_partition(topic, &record)?;
+        let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let queue = self.queue(&topic.name)?;
-        let room = queue.room(record.byte_len()).await?;
+        let permit = queue.reserve(record.byte_len()).await?;
         let (answer, delivery) = oneshot::channel();
-        queue.push(Job::Write(Pending { place, record, answer, _room: room })).await?;
+        queue.push(Job::Write(PendingRecord { destination, record, answer, _permit: permit })).await?;
         Ok(Delivery::new(delivery))
     }
 
-    /// Writes records as one batch, which must belong to one partition.
+    /// Writes records as one batch. All must belong to one partition.
     pub(super) async fn send_atomically(
         &self,
         topic: &TopicDescription,
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
         let Some(first) = records.first() else { return Ok(Vec::new()) };
-        let partition = self.partition(topic, first)?;
+        let partition = self.choose_partition(topic, first)?;
         let mut bytes = 0;
         for record in &records {
-            self.check(topic, record)?;
+            self.check_size(topic, record)?;
             bytes += record.byte_len();
-            let other = self.partition(topic, record)?;
+            let other = self.choose_partition(topic, record)?;
             if other != partition {
                 let reason = format!(
-                    "it belongs to partition {other}, and another to {partition}: a directory writes as one \
-                     what belongs to one partition"
+                    "it belongs to partition {other}, and another record to partition {partition}: a \
+                     directory can write records atomically only to one partition"
                 );
                 return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
             }
         }
         if bytes > ATOMIC_BYTES {
             let reason = format!(
-                "with the others it has {bytes} bytes, and at most {ATOMIC_BYTES} are written as one"
+                "together with the others it has {bytes} bytes, and at most {ATOMIC_BYTES} can be written \
+                 atomically"
             );
             return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
         }
         let count = records.len() as Offset;
-        let place = Place { topic: topic.name.clone(), partition, partitions: topic.partitions };
+        let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let queue = self.queue(&topic.name)?;
-        let room = queue.room(bytes).await?;
-        let (answer, answered) = oneshot::channel();
-        queue.push(Job::WriteAll(PendingAll { place, records, answer, _room: room })).await?;
-        let base = answered.await.unwrap_or(Err(LogError::Closed))?;
+        let permit = queue.reserve(bytes).await?;
+        let (answer, result) = oneshot::channel();
+        let pending = PendingBatch { destination, records, answer, _permit: permit };
+        queue.push(Job::WriteAtomically(pending)).await?;
+        let base = result.await.unwrap_or(Err(LogError::Closed))?;
         Ok((base..base + count).map(|offset| Ack { partition, offset }).collect())
     }
 
-    /// Fails if no directory can keep the record.
-    fn check(&self, topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
+    /// Fails if the record is too large for a directory.
+    fn check_size(&self, topic: &TopicDescription, record: &NewRecord) -> Result<(), LogError> {
         let bytes = record.byte_len();
         if bytes <= RECORD_BYTES {
             return Ok(());
         }
-        let reason = format!("it has {bytes} bytes, at most {RECORD_BYTES} are allowed");
+        let reason = format!("it has {bytes} bytes, and at most {RECORD_BYTES} are allowed");
         Err(LogError::InvalidRecord { topic: topic.name.clone(), reason })
     }
 
-    fn partition(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Partition, LogError> {
+    /// Returns the partition of a record: the one that it names, that of its key, or for a record without a
+    /// key the next one in turn.
+    fn choose_partition(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Partition, LogError> {
         let partitions = topic.partitions;
         match (record.partition, &record.key) {
             (Some(partition), _) if (0..partitions).contains(&partition) => Ok(partition),
@@ -257,118 +268,121 @@ impl Committer {
             }
             (None, Some(key)) => Ok(murmur::partition_for(key, partitions)),
             (None, None) => {
-                let turn = self.keyless.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
-                // OK because the sign bit is clear.
-                Ok(i32::try_from(turn).expect("31 bits fit") % partitions)
+                let count = self.keyless_count.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+                // OK because the sign bit is cleared.
+                Ok(i32::try_from(count).expect("31 bits fit into an i32") % partitions)
             }
         }
     }
 }
 
+/// The work of the thread of a topic.
 #[derive(Debug)]
-struct Thread {
+struct CommitThread {
     root: PathBuf,
     url: String,
-    giving_up: Arc<GivingUp>,
-    appenders: HashMap<Place, Appender>,
+    closing: Arc<Closing>,
+    appenders: HashMap<Destination, Appender>,
 }
 
-impl Thread {
+impl CommitThread {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(job) = queue.blocking_recv() {
             let (mut group, mut bytes, mut next) = (Vec::new(), 0, Some(job));
             while let Some(Job::Write(pending)) = next {
                 bytes += pending.record.byte_len();
                 group.push(pending);
-                let full = group.len() >= APPEND_RECORDS || bytes >= RECORD_BYTES;
-                next = if full { None } else { queue.try_recv().ok() };
+                let is_full = group.len() >= APPEND_RECORDS || bytes >= RECORD_BYTES;
+                next = if is_full { None } else { queue.try_recv().ok() };
             }
             self.commit(group);
-            // Nobody may be waiting any more.
+            // OK to ignore the results of `send`: the caller may have stopped waiting.
             match next {
                 Some(Job::Flush(done)) => drop(done.send(())),
-                Some(Job::WriteAll(PendingAll { place, records, answer, _room })) => {
-                    drop(answer.send(self.append(&place, &records)));
+                Some(Job::WriteAtomically(PendingBatch { destination, records, answer, _permit })) => {
+                    drop(answer.send(self.append(&destination, &records)));
                 }
                 Some(Job::Write(_)) | None => {}
             }
         }
     }
 
-    /// One append for each partition in the group; the order of a partition's
-    /// records is kept.
-    fn commit(&mut self, group: Vec<Pending>) {
-        let mut places: BTreeMap<Place, (Vec<NewRecord>, Vec<_>)> = BTreeMap::new();
-        for Pending { place, record, answer, _room } in group {
-            let (records, answers) = places.entry(place).or_default();
+    /// Appends a group of records, with one append for each partition. Keeps the order of the records of a
+    /// partition.
+    fn commit(&mut self, group: Vec<PendingRecord>) {
+        let mut by_destination: BTreeMap<Destination, (Vec<NewRecord>, Vec<_>)> = BTreeMap::new();
+        for PendingRecord { destination, record, answer, _permit } in group {
+            let (records, answers) = by_destination.entry(destination).or_default();
             records.push(record);
             answers.push(answer);
         }
-        for (place, (records, answers)) in places {
-            let result = self.append(&place, &records);
+        for (destination, (records, answers)) in by_destination {
+            let result = self.append(&destination, &records);
             for (index, answer) in (0..).zip(answers) {
-                let ack = |base: Offset| Ack { partition: place.partition, offset: base + index };
-                // Nobody may be waiting any more.
+                let ack = |base: Offset| Ack { partition: destination.partition, offset: base + index };
+                // OK to ignore: the caller may have stopped waiting.
                 let _ = answer.send(result.clone().map(ack));
             }
         }
     }
 
-    /// Appends, to the topic that has the name now.
-    fn append(&mut self, place: &Place, records: &[NewRecord]) -> Result<Offset, LogError> {
-        let giving_up = self.giving_up.clone();
-        let until = Instant::now() + LOCK_PATIENCE;
-        let wait = || !giving_up.is_on.load(Ordering::Acquire) && Instant::now() < until;
-        let mut result = match giving_up.is_on.load(Ordering::Acquire) {
+    /// Appends to the current topic of this name, or gives the records up while the queue is being closed.
+    fn append(&mut self, destination: &Destination, records: &[NewRecord]) -> Result<Offset, LogError> {
+        let closing = self.closing.clone();
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let keep_waiting = || !closing.is_giving_up.load(Ordering::Acquire) && Instant::now() < deadline;
+        let mut result = match closing.is_giving_up.load(Ordering::Acquire) {
             true => Err(LogError::Closed),
-            false => self.append_waiting(place, records, &wait),
+            false => self.append_with_retry(destination, records, &keep_waiting),
         };
         let is_unwritten = matches!(result, Err(LogError::Locked { .. } | LogError::Closed));
-        if is_unwritten && giving_up.is_on.load(Ordering::Acquire) {
-            let (log, topic) = (self.url.clone(), place.topic.clone());
-            let lost = records.iter().map(|record| {
+        if is_unwritten && closing.is_giving_up.load(Ordering::Acquire) {
+            let (log, topic) = (self.url.clone(), destination.topic.clone());
+            let given_up = records.iter().map(|record| {
                 let (topic, key) = (topic.clone(), record.key.clone());
-                Unacknowledged { topic, partition: place.partition, key }
+                Unacknowledged { topic, partition: destination.partition, key }
             });
-            giving_up.given_up().extend(lost);
-            let reason = "it was given up before it was its turn".to_owned();
+            closing.given_up().extend(given_up);
+            let reason = "the log was closed before the record was written".to_owned();
             result = Err(LogError::Undelivered { log, topic, reason });
         }
         result
     }
 
-    fn append_waiting(
+    /// Appends. If the topic was replaced since its files were opened, opens them again and tries once more.
+    fn append_with_retry(
         &mut self,
-        place: &Place,
+        destination: &Destination,
         records: &[NewRecord],
-        wait: &dyn Fn() -> bool,
+        keep_waiting: &dyn Fn() -> bool,
     ) -> Result<Offset, LogError> {
-        let mut result = self.appender(place)?.append(records, wait);
+        let mut result = self.appender(destination)?.append(records, keep_waiting);
         if let Err(LogError::Replaced { .. }) = result {
-            self.appenders.remove(place);
-            result = self.appender(place)?.append(records, wait);
+            self.appenders.remove(destination);
+            result = self.appender(destination)?.append(records, keep_waiting);
         }
-        if result.is_err() || self.appenders.get(place).is_some_and(|appender| appender.is_stale) {
-            // Start afresh from the files next time.
-            self.appenders.remove(place);
+        if result.is_err() || self.appenders.get(destination).is_some_and(|appender| appender.is_stale) {
+            // The next append opens the files again.
+            self.appenders.remove(destination);
         }
         result
     }
 
-    fn appender(&mut self, place: &Place) -> Result<&mut Appender, LogError> {
-        match self.appenders.entry(place.clone()) {
+    /// Returns the appender of a partition. Opens it if there is none.
+    fn appender(&mut self, destination: &Destination) -> Result<&mut Appender, LogError> {
+        match self.appenders.entry(destination.clone()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let topic = topic::describe(&self.root, &self.url, &place.topic)?;
-                if topic.partitions != place.partitions {
+                let topic = topic::describe(&self.root, &self.url, &destination.topic)?;
+                if topic.partitions != destination.partitions {
                     let reason = format!(
-                        "the topic was created again, with {} partitions instead of {}: open it again to write",
-                        topic.partitions, place.partitions
+                        "the topic was re-created with {} partitions instead of {}: open the writer again",
+                        topic.partitions, destination.partitions
                     );
-                    let (topic, partition) = (topic.name, place.partition);
+                    let (topic, partition) = (topic.name, destination.partition);
                     return Err(LogError::Replaced { topic, partition, reason });
                 }
-                Ok(entry.insert(Appender::open(&self.root, &self.url, &topic, place.partition)?))
+                Ok(entry.insert(Appender::open(&self.root, &self.url, &topic, destination.partition)?))
             }
         }
     }

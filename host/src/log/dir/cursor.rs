@@ -1,5 +1,5 @@
-//! A position in a partition's segments that moves over whole batches: the
-//! reader's, the appender's, and the end-offset counter's.
+//! A cursor moves over the whole batches in the segments of a partition. Readers, appenders and the lookup of
+//! end offsets use it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,36 +10,37 @@ use crate::file::open_regular;
 use crate::log::dir::topic;
 use crate::log::{LogError, Offset, Partition, TopicDescription, batch};
 
-/// How much of a segment is read at once.
+/// The size of one read of a segment, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
-/// More than a segment and a write behind it: what is longer is no log's.
+/// The largest number of bytes after the position that are checked for a torn tail: more than a segment and a
+/// write after it, so a longer rest is not part of a log.
 const MAX_REST: usize = 128 * 1024 * 1024;
 
-/// A position behind a whole batch.
+/// A position in the segments of a partition: at the beginning of a segment, or after a whole batch.
 #[derive(Debug)]
 pub(super) struct Cursor {
     topic: String,
     partition: Partition,
     folder: PathBuf,
     root: PathBuf,
-    /// The topic's identity: another one of its name has another.
+    /// The identity of the topic: a re-created topic of the same name has another.
     id: String,
     path: PathBuf,
-    /// `None` until the partition's first segment exists.
+    /// The open segment; `None` until the first segment of the partition exists.
     file: Option<File>,
-    /// Where the next batch begins in the file.
+    /// The position in the file where the next batch begins, in bytes.
     position: u64,
-    /// The offset the next batch begins with.
+    /// The base offset of the next batch.
     next: Offset,
-    /// Bytes of the file from `position - consumed` on.
+    /// Bytes that were read ahead: those of the file from `position - consumed` on.
     buffer: Vec<u8>,
-    /// How much of the buffer lies before `position`.
+    /// The number of bytes in the buffer that lie before `position`.
     consumed: usize,
 }
 
 impl Cursor {
-    /// At the begin of the last segment.
+    /// Opens a cursor at the beginning of the last segment.
     pub(super) fn open_last(
         root: &Path,
         topic: &TopicDescription,
@@ -48,7 +49,7 @@ impl Cursor {
         Self::open_at(root, topic, partition, Offset::MAX)
     }
 
-    /// At the begin of the segment that holds this offset, or will.
+    /// Opens a cursor at the beginning of the segment that holds this offset, or will hold it.
     pub(super) fn open_at(
         root: &Path,
         topic: &TopicDescription,
@@ -74,43 +75,42 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// The offset behind everything that was passed.
+    /// The offset after the last batch that the cursor has passed.
     pub(super) fn next_offset(&self) -> Offset {
         self.next
     }
 
-    /// Where the next batch begins in the segment.
+    /// The position in the segment where the next batch begins, in bytes.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// The segment's path.
+    /// The path of the segment.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The partition it is in.
+    /// The partition.
     pub(super) fn partition(&self) -> Partition {
         self.partition
     }
 
-    /// Passes the next whole batch and returns its bytes, or `None` if there is
-    /// none yet.
+    /// Moves over the next whole batch, and returns its bytes; `None` if there is none yet.
     pub(super) fn next_batch(&mut self) -> Result<Option<&[u8]>, LogError> {
-        let mut wanted = 1;
+        let mut needed = 1;
         loop {
-            if self.buffered() < wanted && !self.fill(wanted)? {
-                let more = match self.buffered() {
-                    0 => self.roll()?,
-                    _ => self.look_again("the rest of a batch is missing")?,
+            if self.buffered() < needed && !self.fill_buffer(needed)? {
+                let has_more = match self.buffered() {
+                    0 => self.open_next_segment()?,
+                    _ => self.recheck("the rest of a batch is missing")?,
                 };
-                if !more {
+                if !has_more {
                     return Ok(None);
                 }
-                wanted = 1;
+                needed = 1;
                 continue;
             }
-            match batch::frame(&self.buffer[self.consumed..], self.next) {
+            match batch::parse_frame(&self.buffer[self.consumed..], self.next) {
                 batch::Frame::Whole { len, next } => {
                     let start = self.consumed;
                     self.consumed += len;
@@ -118,77 +118,94 @@ impl Cursor {
                     self.next = next;
                     return Ok(Some(&self.buffer[start..start + len]));
                 }
-                batch::Frame::Partial { len } => wanted = len,
+                batch::Frame::Partial { len } => needed = len,
                 batch::Frame::Bad(reason) => {
-                    if !self.look_again(&reason)? {
+                    if !self.recheck(&reason)? {
                         return Ok(None);
                     }
-                    wanted = 1;
+                    needed = 1;
                 }
             }
         }
     }
 
-    /// Reads what stands behind the position anew: it may have been a torn tail
-    /// that was cut and replaced since it was read ahead. True if a whole batch is
-    /// there after all, false if what is there is torn: readers wait for an
-    /// appender to cut it.
-    fn look_again(&mut self, reason: &str) -> Result<bool, LogError> {
-        self.forget();
-        let rest = self.rest()?;
-        let whole = matches!(batch::frame(&rest, self.next), batch::Frame::Whole { .. });
-        if whole || rest.is_empty() || self.is_torn(&rest) {
-            Ok(whole)
+    /// Reads the bytes after the position again, because those in the buffer may be a torn tail that was cut
+    /// and replaced meanwhile. Returns true if they begin with a whole batch now. Returns false if they are a
+    /// torn tail, or if there are none; readers wait until an appender cuts a torn tail.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] with this reason if they are damaged.
+    fn recheck(&mut self, reason: &str) -> Result<bool, LogError> {
+        self.discard_buffer();
+        let rest = self.read_rest()?;
+        let is_whole = matches!(batch::parse_frame(&rest, self.next), batch::Frame::Whole { .. });
+        if is_whole || rest.is_empty() || self.is_torn(&rest) {
+            Ok(is_whole)
         } else {
             Err(self.corrupt(reason.to_owned()))
         }
     }
 
+    /// The number of bytes in the buffer after the position.
     fn buffered(&self) -> usize {
         self.buffer.len() - self.consumed
     }
 
-    /// What stands behind the position: nothing, or a torn tail of this many
-    /// bytes. For the appender, which holds the lock.
+    /// Returns the size of the torn tail after the position, in bytes; `None` if nothing follows the
+    /// position. Only for the appender, which holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] if the bytes are not a torn tail.
     pub(super) fn torn_tail(&mut self) -> Result<Option<usize>, LogError> {
-        let rest = self.rest()?;
+        let rest = self.read_rest()?;
         if rest.is_empty() {
             Ok(None)
         } else if self.is_torn(&rest) {
             Ok(Some(rest.len()))
         } else {
-            Err(self.corrupt("the end of a batch is missing, and whole batches follow".to_owned()))
+            Err(self.corrupt("a batch is incomplete or damaged, and whole batches follow".to_owned()))
         }
     }
 
-    /// Forgets what was read ahead; the file was changed behind the position.
-    pub(super) fn forget(&mut self) {
+    /// Discards the bytes that were read ahead, because the file was changed after the position.
+    pub(super) fn discard_buffer(&mut self) {
         self.buffer.clear();
         self.consumed = 0;
     }
 
-    /// Fails if what was read no longer stands: the topic's files were replaced.
+    /// Checks that the batches that the cursor has passed still exist.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Replaced`] if the topic was deleted or re-created, or its files were truncated or
+    /// replaced.
     pub(super) fn check_identity(&self) -> Result<(), LogError> {
         let replaced = |reason: &str| {
             let (topic, partition) = (self.topic.clone(), self.partition);
             Err(LogError::Replaced { topic, partition, reason: reason.to_owned() })
         };
-        // Not by inode, which a file system gives to the next folder made.
+        // The inode of the folder is not compared, because a file system may reuse it for the next folder.
         match topic::identity(&self.root, &self.topic)? {
             None => return replaced("the topic was deleted"),
-            Some(now) if now != self.id => return replaced("the topic was deleted and created again"),
+            Some(current) if current != self.id => {
+                return replaced("the topic was deleted and created again");
+            }
             Some(_) => {}
         }
         let Some(file) = &self.file else { return Ok(()) };
-        let here = file.metadata().map_err(LogError::io("look at", &self.path))?;
+        let open = file.metadata().map_err(LogError::io("read the metadata of", &self.path))?;
         match metadata(&self.path)? {
-            Some(now) if now.ino() == here.ino() && now.len() >= self.position => Ok(()),
-            Some(now) if now.ino() == here.ino() => replaced("the log was truncated below what was read"),
+            Some(current) if current.ino() == open.ino() && current.len() >= self.position => Ok(()),
+            Some(current) if current.ino() == open.ino() => {
+                replaced("the log was truncated: records that were read are gone")
+            }
             _ => replaced("a segment was deleted or replaced"),
         }
     }
 
-    /// The batch behind the position is damaged.
+    /// Returns the error for a damaged batch after the position.
     pub(super) fn corrupt(&self, reason: String) -> LogError {
         LogError::Corrupt {
             topic: self.topic.clone(),
@@ -200,31 +217,31 @@ impl Cursor {
         }
     }
 
-    /// Whether these last bytes are what a write that never finished leaves: a
-    /// batch cut short, or blocks that were never filled.
+    /// Whether these bytes at the end of the file are the torn tail of a write that never finished: an
+    /// incomplete batch, or blocks of zeros that were allocated and never written.
     fn is_torn(&self, rest: &[u8]) -> bool {
-        match batch::frame(rest, self.next) {
+        match batch::parse_frame(rest, self.next) {
             batch::Frame::Whole { .. } => false,
-            // What lies within the frames of its records is its own, whatever it looks like.
-            batch::Frame::Partial { .. } => batch::end_of_frames(rest)
+            // Bytes within its records may look like a batch: a value may hold anything.
+            batch::Frame::Partial { .. } => batch::end_of_records(rest)
                 .and_then(|end| rest.get(end..))
-                .is_none_or(|behind| !batch::contains_whole_batch(behind, self.next)),
+                .is_none_or(|after| !batch::contains_whole_batch(after, self.next)),
             batch::Frame::Bad(_) => {
-                let claimed =
+                let length =
                     rest.get(8..12).map_or(0, |len| i32::from_be_bytes([len[0], len[1], len[2], len[3]]));
-                let ends_file = usize::try_from(claimed).is_ok_and(|len| len + batch::PREFIX == rest.len());
+                let ends_file = usize::try_from(length).is_ok_and(|len| len + batch::PREFIX == rest.len());
                 ends_file || rest.iter().all(|&byte| byte == 0)
             }
         }
     }
 
-    /// All bytes of the segment from the position on.
-    fn rest(&mut self) -> Result<Vec<u8>, LogError> {
+    /// Reads all bytes of the segment from the position on.
+    fn read_rest(&mut self) -> Result<Vec<u8>, LogError> {
         let Some(file) = &self.file else { return Ok(Vec::new()) };
-        let len = file.metadata().map_err(LogError::io("look at", &self.path))?.len();
+        let len = file.metadata().map_err(LogError::io("read the metadata of", &self.path))?.len();
         let len = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
         if len > MAX_REST {
-            return Err(self.corrupt(format!("{len} bytes follow that are no batch")));
+            return Err(self.corrupt(format!("{len} bytes follow that are not a batch")));
         }
         let mut rest = vec![0; len];
         let read = read_at(file, &mut rest, self.position).map_err(LogError::io("read", &self.path))?;
@@ -232,29 +249,29 @@ impl Cursor {
         Ok(rest)
     }
 
-    /// Reads on until the buffer holds `wanted` bytes from the position on; false
-    /// if the file does not have them.
-    fn fill(&mut self, wanted: usize) -> Result<bool, LogError> {
+    /// Reads ahead until the buffer holds at least `needed` bytes from the position on; false if the file has
+    /// fewer.
+    fn fill_buffer(&mut self, needed: usize) -> Result<bool, LogError> {
         self.open_file()?;
         let Some(file) = &self.file else { return Ok(false) };
         self.buffer.drain(..self.consumed);
         self.consumed = 0;
         let held = self.buffer.len();
-        let len = file.metadata().map_err(LogError::io("look at", &self.path))?.len();
-        let there = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        // A claimed length is believed no further than the file reaches.
-        if there < wanted {
+        let len = file.metadata().map_err(LogError::io("read the metadata of", &self.path))?.len();
+        let available = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        // The length field of a batch may be damaged, so it is not trusted beyond the end of the file.
+        if available < needed {
             return Ok(false);
         }
-        self.buffer.resize(there.min(wanted.max(READ_BYTES)).max(held), 0);
+        self.buffer.resize(available.min(needed.max(READ_BYTES)).max(held), 0);
         let read = read_at(file, &mut self.buffer[held..], self.position + held as u64)
             .map_err(LogError::io("read", &self.path))?;
         self.buffer.truncate(held + read);
-        Ok(self.buffer.len() >= wanted)
+        Ok(self.buffer.len() >= needed)
     }
 
-    /// Goes on to the next segment, if there is one.
-    fn roll(&mut self) -> Result<bool, LogError> {
+    /// Moves to the next segment; false if there is none.
+    fn open_next_segment(&mut self) -> Result<bool, LogError> {
         let next = segment_path(&self.folder, self.next);
         if self.file.is_none() || next == self.path || !next.exists() {
             return Ok(false);
@@ -262,11 +279,12 @@ impl Cursor {
         self.path = next;
         self.file = None;
         self.position = 0;
-        self.forget();
+        self.discard_buffer();
         self.open_file()?;
         Ok(self.file.is_some())
     }
 
+    /// Opens the segment if it is not open yet and exists.
     fn open_file(&mut self) -> Result<(), LogError> {
         if self.file.is_none() {
             self.file = match open_regular(OpenOptions::new().read(true), &self.path) {
@@ -279,21 +297,21 @@ impl Cursor {
     }
 }
 
-/// The path of the segment that begins with this offset; Kafka's name for it.
+/// Returns the path of the segment that begins with this offset. The name is the same as in Kafka.
 pub(super) fn segment_path(folder: &Path, base: Offset) -> PathBuf {
     folder.join(format!("{base:020}.log"))
 }
 
-/// What is known of a file, if there is one.
+/// Returns the metadata of a file; `None` if it does not exist.
 fn metadata(path: &Path) -> Result<Option<fs::Metadata>, LogError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(LogError::io("look at", path)(error)),
+        Err(error) => Err(LogError::io("read the metadata of", path)(error)),
     }
 }
 
-/// The first offsets of the segments in a partition's folder.
+/// Returns the base offsets of the segments in the folder of a partition.
 fn segments(folder: &Path) -> Result<Vec<Offset>, LogError> {
     let entries = fs::read_dir(folder).map_err(LogError::io("list", folder))?;
     let base = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok();
@@ -303,7 +321,7 @@ fn segments(folder: &Path) -> Result<Vec<Offset>, LogError> {
         .map_err(LogError::io("list", folder))
 }
 
-/// Fills the buffer from a place in the file, as far as the file reaches.
+/// Fills the buffer from a position in the file, as far as the file reaches. Returns the number of bytes.
 fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {

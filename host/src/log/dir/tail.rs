@@ -1,4 +1,4 @@
-//! A partition as an ordered stream: what is there, then what comes.
+//! Reads a partition as an ordered stream: first the records that it holds, then those that are appended.
 
 use tokio::sync::{mpsc, watch};
 
@@ -6,12 +6,11 @@ use crate::log::dir::DirLog;
 use crate::log::dir::cursor::Cursor;
 use crate::log::{Headers, LogError, Offset, OffsetRange, PartitionStream, RecordBatch, StreamItem, batch};
 
-/// How many items wait between a reader and its table: enough that decoding
-/// never waits for the disk.
+/// The number of items that are read ahead of the table: enough that decoding never waits for the disk.
 const STREAM_ITEMS: usize = 4;
 
-/// The stream of a partition from the start of a range on.
-pub(super) fn stream(
+/// Starts a task that reads a partition from the start of a range on, and returns its stream.
+pub(super) fn start_stream(
     cursor: Cursor,
     range: OffsetRange,
     headers: Headers,
@@ -19,15 +18,16 @@ pub(super) fn stream(
 ) -> PartitionStream {
     let (items, stream) = mpsc::channel(STREAM_ITEMS);
     tokio::spawn(async move {
-        // No receiver is left: nobody wants to know.
+        // Without an error, the stream was dropped.
         if let Err(Some(error)) = follow(cursor, range.start, headers, changes, &items).await {
+            // OK to ignore: the stream may be dropped meanwhile.
             let _ = items.send(Err(error)).await;
         }
     });
     PartitionStream::new(range, stream)
 }
 
-/// Sends until the log fails (`Some`) or the stream is dropped (`None`).
+/// Sends records and positions until the log fails (`Some`) or the stream is dropped (`None`).
 async fn follow(
     mut cursor: Cursor,
     from: Offset,
@@ -36,14 +36,14 @@ async fn follow(
     items: &mpsc::Sender<Result<StreamItem, LogError>>,
 ) -> Result<(), Option<LogError>> {
     loop {
-        // Seen before the read, so that a change during it wakes the wait below.
+        // Before the read, so that a change during the read ends the wait below.
         changes.mark_unchanged();
-        let (back, batch) = DirLog::blocking(move || {
+        let (returned, batch) = DirLog::blocking(move || {
             let batch = read_batch(&mut cursor, from, headers)?;
             Ok((cursor, batch))
         })
         .await?;
-        cursor = back;
+        cursor = returned;
         if !batch.is_empty() {
             items.send(Ok(StreamItem::Records(Box::new(batch)))).await.map_err(|_| None)?;
             continue;
@@ -56,7 +56,7 @@ async fn follow(
     }
 }
 
-/// The records that follow, as many as make a batch; none at the end of the log.
+/// Reads the next records, until they fill a batch. Returns an empty batch at the end of the log.
 fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<RecordBatch, LogError> {
     let mut records = RecordBatch::new(cursor.partition());
     while !records.is_full() {
@@ -64,11 +64,11 @@ fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<Rec
             Ok(Some(bytes)) => bytes,
             Ok(None) => break,
             Err(error) if records.is_empty() => return Err(error),
-            // What is intact comes first; the error comes again.
+            // The records before the damage are returned first. The next call fails with the same error.
             Err(_) => break,
         };
-        let read = batch::read_into(bytes, from, headers, &mut records);
-        read.map_err(|reason| cursor.corrupt(reason))?;
+        let result = batch::read_into(bytes, from, headers, &mut records);
+        result.map_err(|reason| cursor.corrupt(reason))?;
     }
     if records.is_empty() {
         cursor.check_identity()?;

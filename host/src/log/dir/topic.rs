@@ -1,4 +1,4 @@
-//! A topic's folder: its name, its identity, its partitions.
+//! The folder of a topic: its name, the identity of the topic, and its partitions.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::file::read_bounded;
 use crate::log::{LogError, NewTopic, Partition, TopicDescription};
 
-/// The most partitions a topic may have here: each is a folder with open files.
+/// The largest number of partitions of a topic in a directory: each one is a folder with open files.
 const MAX_PARTITIONS: Partition = 256;
 
-/// The largest `topic.json`: it has an identity and a number.
+/// The largest size of `topic.json`, in bytes. It holds only an identity and a number.
 const MAX_MANIFEST_BYTES: usize = 64 * 1024;
 
-/// The longest name Kafka allows.
+/// The largest length of a topic name in Kafka.
 const MAX_NAME: usize = 249;
 
-/// What `topic.json` holds.
+/// The contents of `topic.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -26,28 +26,32 @@ struct Manifest {
     partitions: Partition,
 }
 
+/// Returns the folder of a topic.
 pub(super) fn folder(root: &Path, topic: &str) -> PathBuf {
     root.join(topic)
 }
 
+/// Returns the folder of a partition.
 pub(super) fn partition_folder(root: &Path, topic: &str, partition: Partition) -> PathBuf {
     folder(root, topic).join(partition.to_string())
 }
 
+/// Reads the description of a topic.
 pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescription, LogError> {
     check_name(topic)?;
     let unknown = || LogError::UnknownTopic { log: url.to_owned(), topic: topic.to_owned() };
-    let manifest = manifest(root, topic)?.ok_or_else(unknown)?;
+    let manifest = read_manifest(root, topic)?.ok_or_else(unknown)?;
     check_partitions(topic, manifest.partitions)?;
     Ok(TopicDescription { name: topic.to_owned(), id: manifest.id, partitions: manifest.partitions })
 }
 
-/// The identity of the topic that has this name now.
+/// Returns the identity of the current topic of this name; `None` if there is none.
 pub(super) fn identity(root: &Path, topic: &str) -> Result<Option<String>, LogError> {
-    Ok(manifest(root, topic)?.map(|manifest| manifest.id))
+    Ok(read_manifest(root, topic)?.map(|manifest| manifest.id))
 }
 
-fn manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError> {
+/// Reads `topic.json`; `None` if it does not exist.
+fn read_manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError> {
     let path = folder(root, topic).join("topic.json");
     let text = match read_bounded(&path, MAX_MANIFEST_BYTES) {
         Ok(text) => text,
@@ -56,12 +60,12 @@ fn manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError> {
     };
     serde_json::from_slice(&text).map(Some).map_err(|error| LogError::InvalidTopic {
         topic: topic.to_owned(),
-        reason: format!("{}: {error}", path.display()),
+        reason: format!("{} is malformed: {error}", path.display()),
     })
 }
 
-/// Makes the folder beside its place and renames it, so that nobody sees half a
-/// topic and of two creators one wins.
+/// Creates a topic. Its folder is written under a temporary name and then renamed, so that nobody sees an
+/// incomplete topic, and only one of two concurrent creators succeeds.
 pub(super) fn create(
     root: &Path,
     url: &str,
@@ -72,45 +76,45 @@ pub(super) fn create(
     let partitions = settings.partitions.unwrap_or(1);
     check_partitions(topic, partitions)?;
     if settings.replication_factor.is_some_and(|replicas| replicas != 1) {
-        let reason = "a directory keeps one replica".to_owned();
+        let reason = "a directory keeps one replica: leave the replication factor out".to_owned();
         return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
     }
     let id = uuid::Uuid::new_v4().to_string();
-    if let Some((name, value)) = settings.settings.iter().find(|&(name, value)| !is_kept(name, value)) {
-        let reason = format!("a directory has no setting `{name}={value}`: it deletes nothing");
+    if let Some((name, value)) = settings.settings.iter().find(|&(name, value)| !is_supported(name, value)) {
+        let reason = format!("a directory does not support `{name}={value}`: it never deletes records");
         return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
     }
-    // A name no topic can have: `~` is not allowed in one.
+    // No topic can have this name, because `~` is not allowed.
     let draft = root.join(format!("~{id}"));
     let written = write_draft(&draft, &Manifest { id, partitions });
-    let place = folder(root, topic);
-    let renamed = written.map(|()| fs::rename(&draft, &place));
+    let path = folder(root, topic);
+    let renamed = written.map(|()| fs::rename(&draft, &path));
     if !matches!(renamed, Ok(Ok(()))) {
-        // Best effort: a draft left behind is in nobody's way.
+        // OK to ignore: a draft that is left over disturbs nobody.
         let _ = fs::remove_dir_all(&draft);
     }
     if let Err(error) = renamed? {
-        return Err(match (place.exists(), place.join("topic.json").exists()) {
+        return Err(match (path.exists(), path.join("topic.json").exists()) {
             (true, true) => LogError::TopicExists { log: url.to_owned(), topic: topic.to_owned() },
             (true, false) => LogError::InvalidTopic {
                 topic: topic.to_owned(),
-                reason: format!("{} is there and is no topic: it has no topic.json", place.display()),
+                reason: format!("{} exists but is not a topic: it has no topic.json", path.display()),
             },
-            (false, _) => LogError::io("create", &place)(error),
+            (false, _) => LogError::io("create", &path)(error),
         });
     }
     sync_folder(root)?;
     describe(root, url, topic)
 }
 
-/// Writes the folder of a topic.
+/// Writes the folder of a new topic, and syncs it.
 fn write_draft(draft: &Path, manifest: &Manifest) -> Result<(), LogError> {
     for partition in 0..manifest.partitions {
         let folder = draft.join(partition.to_string());
         fs::create_dir_all(&folder).map_err(LogError::io("create", &folder))?;
     }
     let path = draft.join("topic.json");
-    // OK because a manifest is a string and a number.
+    // OK because a manifest is a string and a number, which always serialize.
     let manifest = serde_json::to_vec(manifest).expect("serializes");
     let written =
         fs::File::create(&path).and_then(|mut file| file.write_all(&manifest).and_then(|()| file.sync_all()));
@@ -118,35 +122,37 @@ fn write_draft(draft: &Path, manifest: &Manifest) -> Result<(), LogError> {
     sync_folder(draft)
 }
 
-/// Whether a directory does as this setting says.
-fn is_kept(name: &str, value: &str) -> bool {
+/// Whether a directory supports this setting.
+fn is_supported(name: &str, value: &str) -> bool {
     (name, value) == ("cleanup.policy", "compact")
 }
 
-/// Makes a new name in a folder survive a crash of the machine.
+/// Syncs a folder, so that names that were created in it survive a crash of the machine.
 pub(super) fn sync_folder(path: &Path) -> Result<(), LogError> {
     fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(LogError::io("sync", path))
 }
 
+/// Checks the number of partitions.
 fn check_partitions(topic: &str, partitions: Partition) -> Result<(), LogError> {
     if (1..=MAX_PARTITIONS).contains(&partitions) {
         return Ok(());
     }
-    let reason = format!("partitions must be 1 to {MAX_PARTITIONS}, not {partitions}");
+    let reason = format!("the number of partitions must be from 1 to {MAX_PARTITIONS}, not {partitions}");
     Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
 }
 
-/// Kafka's rules; they also keep a name from leaving the log's folder.
+/// Checks a topic name by Kafka's rules. They also ensure that the folder of the topic lies within the folder
+/// of the log.
 fn check_name(topic: &str) -> Result<(), LogError> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let reason = if topic.is_empty() {
         "a topic needs a name".to_owned()
     } else if topic.len() > MAX_NAME {
-        format!("a name has at most {MAX_NAME} characters, this one has {}", topic.len())
+        format!("a topic name has at most {MAX_NAME} characters, this one has {}", topic.len())
     } else if matches!(topic, "." | "..") {
-        "`.` and `..` are no names".to_owned()
-    } else if let Some(c) = topic.chars().find(|&c| !legal(c)) {
-        format!("`{c}` is not allowed in a name: only ASCII letters, digits, `.`, `_` and `-` are")
+        "`.` and `..` are not valid topic names".to_owned()
+    } else if let Some(c) = topic.chars().find(|&c| !is_legal(c)) {
+        format!("a topic name has only ASCII letters, digits, `.`, `_` and `-`, but this one has `{c}`")
     } else {
         return Ok(());
     };

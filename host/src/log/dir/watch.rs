@@ -1,4 +1,4 @@
-//! File notifications: what wakes a reader at the end of a log.
+//! File notifications, which wake readers that wait at the end of a log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,69 +10,71 @@ use tokio::sync::watch;
 use crate::log::LogError;
 use crate::sync::lock;
 
-/// Counts changes below the topics that are read. One watcher serves them all: a
-/// reader woken for another's change sees that nothing is there for it. A clone is a handle.
+/// Counts the changes of files in the folders of all topics that are read. One watcher serves all readers: a
+/// reader that is woken by a change of another topic finds no new records, and waits again. A clone is a
+/// handle to the same watcher.
 #[derive(Debug, Clone)]
 pub(super) struct Notifications {
     changes: watch::Sender<u64>,
-    /// Made when the first topic is read. A std lock: held while a folder is
+    /// The watcher, which is created when the first topic is read. A std lock: held while a folder is
     /// registered.
-    watched: Arc<Mutex<Option<Watched>>>,
+    watcher: Arc<Mutex<Option<FolderWatcher>>>,
 }
 
-/// A watcher, and what it watches.
+/// A file watcher, and the folders that it watches.
 #[derive(Debug)]
-struct Watched {
+struct FolderWatcher {
     watcher: RecommendedWatcher,
-    /// Topics' folders, with the identity of the topic in each.
+    /// The folders of topics, with the identity of the topic in each.
     folders: BTreeMap<PathBuf, String>,
 }
 
 impl Default for Notifications {
     fn default() -> Self {
-        Self { changes: watch::channel(0).0, watched: Arc::default() }
+        Self { changes: watch::channel(0).0, watcher: Arc::default() }
     }
 }
 
 impl Notifications {
-    /// Watches a topic's folder too; the receiver changes when a file there does.
+    /// Watches the folder of a topic, in addition to those of others. The receiver changes whenever a file in
+    /// one of the folders changes.
     ///
-    /// A folder that was deleted and created again needs a new watcher: the old
-    /// one forgets it by its path when it hears of the deletion, which may be after
-    /// it was told to watch the new one.
+    /// A folder that was deleted and created again needs a new watcher. The old one removes the folder by its
+    /// path when it receives the notification of the deletion, which may be after the new folder was added.
     pub(super) fn watch(&self, folder: &Path, topic_id: &str) -> Result<watch::Receiver<u64>, LogError> {
         let failed =
             |error: notify::Error| LogError::Watch { path: folder.to_owned(), reason: error.to_string() };
-        let mut watched = lock(&self.watched);
-        let known = watched.as_ref().and_then(|watched| watched.folders.get(folder));
+        let mut current = lock(&self.watcher);
+        let known = current.as_ref().and_then(|current| current.folders.get(folder));
         if known.is_some_and(|known| known == topic_id) {
             return Ok(self.changes.subscribe());
         }
         let is_new = known.is_none();
-        let mut folders = watched.as_ref().map(|watched| watched.folders.clone()).unwrap_or_default();
+        let mut folders = current.as_ref().map(|current| current.folders.clone()).unwrap_or_default();
         folders.insert(folder.to_owned(), topic_id.to_owned());
-        match watched.as_mut() {
-            Some(watched) if is_new => {
-                watched.watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
-                watched.folders = folders;
+        match current.as_mut() {
+            Some(current) if is_new => {
+                current.watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
+                current.folders = folders;
             }
             _ => {
-                let mut watcher = self.start().map_err(failed)?;
+                let mut watcher = self.create_watcher().map_err(failed)?;
                 watcher.watch(folder, RecursiveMode::Recursive).map_err(failed)?;
-                // Of the others, some may be gone; who reads them has heard of it.
+                // Other folders may have been deleted meanwhile. Their readers notice that themselves.
                 folders.retain(|other, _| {
                     other == folder || watcher.watch(other, RecursiveMode::Recursive).is_ok()
                 });
-                *watched = Some(Watched { watcher, folders });
+                *current = Some(FolderWatcher { watcher, folders });
             }
         }
         Ok(self.changes.subscribe())
     }
 
-    fn start(&self) -> notify::Result<RecommendedWatcher> {
+    /// Creates a watcher that counts changes.
+    fn create_watcher(&self) -> notify::Result<RecommendedWatcher> {
         let changes = self.changes.clone();
         notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading is no change. An error may hide one, so it counts.
+            // Reading a file is not a change. An error counts as one, because it may hide one.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
                 changes.send_modify(|count| *count += 1);
             }

@@ -1,4 +1,4 @@
-//! librdkafka's configuration for each kind of client: what the user gave, and what
+//! Builds librdkafka's configuration for each kind of client from the user's properties and from what
 //! tables need.
 
 use std::time::Duration;
@@ -9,23 +9,24 @@ use rdkafka::error::KafkaError;
 use crate::log::kafka::ffi::client::{Client, Kind};
 use crate::log::{Acks, Isolation, LogError, LogOptions};
 
-/// Properties that would break replay or ordering, and what is meant instead.
-const REFUSED: [(&[&str], &str); 10] = [
-    (&["bootstrap.servers", "metadata.broker.list"], "the brokers stand in the URL: kafka://HOST:PORT,…"),
-    (&["isolation.level"], "write isolation = \"read_committed\" or \"read_uncommitted\""),
-    (&["enable.idempotence"], "write idempotence = true or false"),
-    (&["acks", "request.required.acks"], "write acks = \"all\" or \"leader\""),
+/// Properties that users cannot set, because they would break replay or ordering, and the reason or the
+/// alternative that the error names.
+const RESERVED: [(&[&str], &str); 10] = [
+    (&["bootstrap.servers", "metadata.broker.list"], "write the brokers in the URL: kafka://HOST:PORT,…"),
+    (&["isolation.level"], "set isolation = \"read_committed\" or \"read_uncommitted\""),
+    (&["enable.idempotence"], "set idempotence = true or false"),
+    (&["acks", "request.required.acks"], "set acks = \"all\" or \"leader\""),
     (
         &["max.in.flight.requests.per.connection", "max.in.flight"],
-        "it follows from `idempotence`, so that records stay in order",
+        "ktables derives it from `idempotence`, to keep records in order",
     ),
     (
         &["partitioner", "partitioner_cb"],
-        "records go where Java's client puts them (murmur2), so that all writers agree",
+        "ktables chooses partitions as Java's client does (murmur2), so that all writers agree",
     ),
     (
         &["auto.offset.reset", "enable.partition.eof", "offset.store.method"],
-        "a table reads its whole topic from its first offset",
+        "a table reads its whole topic from the first offset",
     ),
     (
         &["enable.auto.commit", "enable.auto.offset.store", "auto.commit.enable", "auto.commit.interval.ms"],
@@ -39,7 +40,7 @@ const REFUSED: [(&[&str], &str); 10] = [
             "group.remote.assignor",
             "partition.assignment.strategy",
         ],
-        "a table is in no consumer group: every process reads all partitions",
+        "a table uses no consumer group: every process reads all partitions",
     ),
     (
         &[
@@ -49,54 +50,55 @@ const REFUSED: [(&[&str], &str); 10] = [
             "log.queue",
             "delivery.report.only.error",
         ],
-        "it is not for tables; topics are made by `ktables topic ensure`",
+        "ktables does not support it; create topics with `ktables topic ensure`",
     ),
 ];
 
-/// Properties that librdkafka knows by two names: the other, and the one that is used here.
+/// Properties that librdkafka knows by two names: the alias, and the name that is used here.
 const ALIASES: [(&str, &str); 3] = [
     ("message.timeout.ms", "delivery.timeout.ms"),
     ("queue.buffering.max.ms", "linger.ms"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
 ];
 
-/// How long a client asks brokers that do not answer before it begins anew, at most.
-const REBOOTSTRAP: Duration = Duration::from_secs(5);
+/// The longest time that a client spends on brokers that do not answer before it returns to the brokers
+/// of the URL.
+const MAX_REBOOTSTRAP_DELAY: Duration = Duration::from_secs(5);
 
-/// How long a transaction may be open, should its writer die: the default of clients, in
-/// milliseconds.
-const TRANSACTION_MILLIS: &str = "60000";
+/// The transaction timeout in milliseconds: how long a transaction may stay open after its writer died. It
+/// is the default of Kafka's clients.
+const TRANSACTION_TIMEOUT_MILLIS: &str = "60000";
 
-/// How large batches may be.
+/// The limit of batch sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum BatchSize {
-    /// As large as clients make them.
+    /// librdkafka's limit, or the user's `batch.size`.
     Default,
-    /// At most this many bytes, except for a single record that is larger.
+    /// At most this many bytes. A larger record gets a batch of its own.
     AtMost(u64),
-    /// A batch for each record: batches were refused, and the topic does not tell what it takes.
+    /// One record in each batch: the broker refused batches, and the topic's `max.message.bytes` is unknown.
     OneRecord,
 }
 
-/// What a client is for.
+/// The purpose of a client, which decides its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
-    /// To ask.
+    /// Requests topics and offsets.
     Control,
-    /// To load a topic: everything as fast as it comes.
+    /// Loads a topic as fast as possible.
     Load {
-        /// The memory it may fill, in KiB.
+        /// The limit of its queue of fetched records, in KiB.
         queue: u32,
     },
-    /// To follow all topics that are loaded: quiet and small.
+    /// Follows all loaded topics, with few requests and a small queue.
     Tail,
-    /// To write, in batches of this size.
+    /// Writes in batches of this size.
     Produce(BatchSize),
-    /// To write in transactions, in batches of this size.
+    /// Writes in transactions, in batches of this size.
     Transact(BatchSize),
 }
 
-/// How the clients of a cluster are configured.
+/// The configuration of all clients of a cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Configs {
     bootstrap: String,
@@ -104,34 +106,41 @@ pub(super) struct Configs {
 }
 
 impl Configs {
-    /// Checks all that can be checked before anything is connected.
+    /// Checks the options as far as possible without a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Property`] if an option is not valid, or if the user must not set it.
     pub(super) fn new(bootstrap: &str, mut options: LogOptions) -> Result<Self, LogError> {
         options.validate()?;
         for (alias, name) in ALIASES {
             if let Some(value) = options.properties.remove(alias)
                 && options.properties.insert(name.to_owned(), value).is_some()
             {
-                let reason = format!("it is another name of `{name}`: write one of them");
+                let reason = format!("it is an alias of `{name}`: set only one of them");
                 return Err(LogError::Property { name: alias.to_owned(), reason });
             }
         }
         let refused: Vec<(&str, &str)> =
-            options.properties.keys().filter_map(|name| Some((name.as_str(), refusal(name)?))).collect();
+            options.properties.keys().filter_map(|name| Some((&**name, refusal_reason(name)?))).collect();
         if !refused.is_empty() {
             let (names, reasons): (Vec<&str>, Vec<&str>) = refused.into_iter().unzip();
             return Err(LogError::Property { name: names.join("`, `"), reason: reasons.join("; ") });
         }
         let configs = Self { bootstrap: bootstrap.to_owned(), options };
         if configs.protocol() != "plaintext" {
-            // Before librdkafka does it: this way OpenSSL does not take itself apart at the end
-            // of the process, while clients' threads still use it.
+            // Initialized before librdkafka does it: this way, OpenSSL does not tear itself down when the
+            // process ends, while threads of clients still use it.
             openssl_sys::init();
         }
-        configs.config(Purpose::Produce(BatchSize::Default)).create_native_config().map_err(property)?;
+        configs
+            .config(Purpose::Produce(BatchSize::Default))
+            .create_native_config()
+            .map_err(property_error)?;
         Ok(configs)
     }
 
-    /// A client.
+    /// Starts a client. It connects in the background.
     pub(super) fn start(&self, purpose: Purpose) -> Result<Client, LogError> {
         let kind = match purpose {
             Purpose::Control | Purpose::Produce(_) | Purpose::Transact(_) => Kind::Producer,
@@ -162,26 +171,26 @@ impl Configs {
         self.options
             .properties
             .get("security.protocol")
-            .map_or("plaintext".to_owned(), |it| it.to_lowercase())
+            .map_or("plaintext".to_owned(), |protocol| protocol.to_lowercase())
     }
 
+    /// The configuration that all clients share. The user's properties override `defaults`.
     fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "ktables");
-        // Half of this is for how long librdkafka, which leaves its first connection once
-        // it knows the broker by name, holds back the second: by default 50 ms of each
-        // command.
+        // librdkafka leaves its first connection when it knows the broker by name, and delays the second
+        // one for half of this time. With the default, that costs each command 50 ms.
         config.set("reconnect.backoff.ms", "20");
-        // After a broker is back, a second is long enough to wait.
+        // Clients reconnect at most a second after a broker is back.
         config.set("reconnect.backoff.max.ms", "1000");
-        // A client that was told of no brokers at all, as happens while a broker joins its
-        // cluster, begins anew with those of the URL. The default is five minutes.
-        let patience = (self.options.stale_after / 2).clamp(Duration::from_secs(1), REBOOTSTRAP);
-        config.set("metadata.recovery.rebootstrap.trigger.ms", patience.as_millis().to_string());
+        // A metadata response may name no brokers at all, for example while a broker joins its cluster.
+        // The client then returns to the brokers of the URL. The default is five minutes.
+        let delay = (self.options.stale_after / 2).clamp(Duration::from_secs(1), MAX_REBOOTSTRAP_DELAY);
+        config.set("metadata.recovery.rebootstrap.trigger.ms", delay.as_millis().to_string());
         config.set("enable.metrics.push", "false");
         config.set("socket.keepalive.enable", "true");
         if self.protocol().contains("ssl") {
-            // OpenSSL is linked in, so it does not know the system's certificates.
+            // OpenSSL is linked statically, so it does not know where the system's certificates are.
             config.set("ssl.ca.location", "probe");
         }
         for (name, value) in defaults {
@@ -192,14 +201,14 @@ impl Configs {
         }
         config.set("bootstrap.servers", &self.bootstrap);
         config.set("allow.auto.create.topics", "false");
-        // Everything librdkafka says comes as an event, and its subscribers choose.
+        // Our log callback receives all log lines of librdkafka, and the subscriber filters them.
         config.set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
         config
     }
 
     fn producer(&self, batch: BatchSize) -> ClientConfig {
-        // A single write should not wait for others; many fill batches anyway while
-        // requests are on their way. Two minutes are what Java's client waits.
+        // A single write should not wait for others, and many writes fill batches anyway while requests are
+        // in flight. Java's client waits for two minutes, too.
         let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", "120000")]);
         match batch {
             BatchSize::Default => {}
@@ -215,7 +224,7 @@ impl Configs {
                 Acks::Leader => "1",
             },
         );
-        // Without idempotence a record that is sent again must not overtake.
+        // Without idempotence, a record that is retried must not be overtaken by later ones.
         config.set("max.in.flight.requests.per.connection", if self.options.idempotence { "5" } else { "1" });
         config
     }
@@ -223,13 +232,14 @@ impl Configs {
     fn transactional(&self, batch: BatchSize) -> ClientConfig {
         let mut config = self.producer(batch);
         config.set("transactional.id", format!("ktables-{}", uuid::Uuid::new_v4()));
-        // A record may be tried for as long as its transaction may be open.
+        // A record may be retried for as long as its transaction may be open.
         let properties = &self.options.properties;
-        let patience = properties.get("delivery.timeout.ms").map_or(TRANSACTION_MILLIS, String::as_str);
-        config.set("transaction.timeout.ms", patience);
-        config.set("delivery.timeout.ms", patience);
+        let timeout = properties.get("delivery.timeout.ms");
+        let timeout = timeout.map_or(TRANSACTION_TIMEOUT_MILLIS, String::as_str);
+        config.set("transaction.timeout.ms", timeout);
+        config.set("delivery.timeout.ms", timeout);
         if !properties.contains_key("linger.ms") {
-            // Records of one transaction come at once.
+            // All records of a transaction are queued at once, so a short wait fills batches.
             config.set("linger.ms", "5");
         }
         config
@@ -238,14 +248,14 @@ impl Configs {
     fn loader(&self, queue: u32) -> ClientConfig {
         self.consumer(&[
             ("queued.max.messages.kbytes", &queue.to_string()),
-            // What it keeps of a message besides is some hundred bytes, which it does not
-            // count: a message for each KiB.
+            // librdkafka does not count its own overhead, some hundred bytes for each message. One message
+            // for each KiB of the queue bounds it.
             ("queued.min.messages", &queue.to_string()),
             ("fetch.message.max.bytes", "8388608"),
             ("fetch.max.bytes", "52428800"),
-            // The default of a second stalls.
+            // The default of one second stalls a load whenever the queue is full.
             ("fetch.queue.backoff.ms", "5"),
-            // Data wakes the broker; only the news of the end waits for this.
+            // The broker answers as soon as it has data. Only the end-of-partition event waits for this.
             ("fetch.wait.max.ms", "10"),
         ])
     }
@@ -262,7 +272,7 @@ impl Configs {
     fn consumer(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config =
             self.base(&[defaults, &[("check.crcs", "true"), ("fetch.error.backoff.ms", "50")]].concat());
-        // librdkafka wants a group where there is none.
+        // librdkafka requires a group id, although no consumer group is used.
         config.set("group.id", format!("ktables-{}", uuid::Uuid::new_v4()));
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
@@ -278,13 +288,13 @@ impl Configs {
         config
     }
 
-    /// The largest record that a client takes, in bytes.
+    /// The largest record that a client accepts, in bytes.
     pub(super) fn max_message_bytes(&self) -> u64 {
         self.number("message.max.bytes").unwrap_or(1_000_000)
     }
 
-    /// How large batches may be for a topic that takes so many bytes at once.
-    pub(super) fn batch_of(&self, max_message_bytes: u64) -> BatchSize {
+    /// The batch size for a topic whose `max.message.bytes`, which limits batches, is this.
+    pub(super) fn batch_size_for(&self, max_message_bytes: u64) -> BatchSize {
         let default = self.number("batch.size").unwrap_or(1_000_000);
         if default <= max_message_bytes {
             BatchSize::Default
@@ -293,6 +303,7 @@ impl Configs {
         }
     }
 
+    /// Returns a property of the user's as a number, or `None` if it is not set.
     fn number(&self, property: &str) -> Option<u64> {
         self.options.properties.get(property).and_then(|value| value.parse().ok())
     }
@@ -302,21 +313,21 @@ impl Configs {
     }
 }
 
-/// Why a property is not the user's to set, if so.
-fn refusal(name: &str) -> Option<&'static str> {
-    REFUSED.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
+/// Returns why the user must not set a property, or `None` if it is allowed.
+fn refusal_reason(name: &str) -> Option<&'static str> {
+    RESERVED.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
 }
 
-/// What is wrong with a property. librdkafka's own words quote the value, which may
-/// be a secret.
-fn property(error: KafkaError) -> LogError {
+/// Converts an error about a property. librdkafka's own text is left out, because it quotes the value,
+/// which may be a secret.
+fn property_error(error: KafkaError) -> LogError {
     use rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
     match error {
         KafkaError::ClientConfig(RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
             LogError::Property { name, reason: "librdkafka has no such property".to_owned() }
         }
         KafkaError::ClientConfig(_, _, name, _) => {
-            LogError::Property { name, reason: "librdkafka does not take this value".to_owned() }
+            LogError::Property { name, reason: "librdkafka rejects this value".to_owned() }
         }
         error => LogError::Property { name: "properties".to_owned(), reason: error.to_string() },
     }
@@ -327,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_property_counts_by_each_of_its_names() {
+    fn a_property_can_be_set_by_its_name_or_its_alias_but_not_by_both() {
         let configs = |properties: &[(&str, &str)]| {
             let properties =
                 properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -347,16 +358,16 @@ mod tests {
         }
     }
 
-    /// A property that a client gets whatever the user says must not be the user's to say.
+    /// The list of reserved properties is complete: it names each property whose value ktables overrides.
     #[test]
-    fn what_is_set_in_any_case_is_refused_by_name() {
+    fn properties_that_ktables_overrides_are_refused() {
         let configs = |properties: &[(&str, &str)]| {
             let properties =
                 properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let options = LogOptions { properties, ..LogOptions::default() };
             Configs { bootstrap: "a:1".to_owned(), options }
         };
-        // A property that is set only with TLS is among them.
+        // With TLS, because one property is set only then.
         let tls = ("security.protocol", "ssl");
         let purposes = [
             Purpose::Control,
@@ -371,7 +382,7 @@ mod tests {
             for name in ours.config_map().keys() {
                 let theirs = configs(&[tls, (name, "theirs")]).config(purpose);
                 let is_overridden = theirs.get(name) != Some("theirs");
-                assert!(!is_overridden || refusal(name).is_some(), "{name} for {purpose:?}");
+                assert!(!is_overridden || refusal_reason(name).is_some(), "{name} for {purpose:?}");
             }
         }
     }

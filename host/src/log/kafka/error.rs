@@ -1,30 +1,29 @@
-//! librdkafka's codes, sorted by what they mean to a table: wait (transient), give
-//! up on a topic, or give up on a client.
+//! Classifies librdkafka's error codes by what a table does about them, and converts them to errors.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::log::LogError;
 
-/// What a code means.
+/// What an error code means to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// It passes: librdkafka goes on trying.
+    /// librdkafka keeps retrying: wait.
     Transient,
-    /// The cluster does not accept who we say we are. It may pass, if somebody mends
-    /// it.
+    /// The cluster refuses the credentials, until somebody repairs them.
     Authentication,
-    /// No right to this topic.
+    /// A right is missing.
     Denied,
-    /// There is no such topic or partition now.
+    /// The topic or the partition does not exist now.
     Missing,
-    /// What was to be read is not there any more.
+    /// The records at the requested offset no longer exist.
     Gone,
-    /// What was read is damaged.
+    /// A fetched batch is damaged or cannot be decompressed.
     Damaged,
-    /// Something else, in the broker's own words.
+    /// The broker refused for another reason.
     Refused,
 }
 
+/// Returns the class of an error code.
 pub(super) fn classify(code: Code) -> ErrorClass {
     match code {
         Code::Authentication
@@ -77,8 +76,8 @@ pub(super) fn classify(code: Code) -> ErrorClass {
     }
 }
 
-/// The error of a request about a topic.
-pub(super) fn about_topic(
+/// Converts an error code to the error of a request about a topic.
+pub(super) fn topic_error(
     log: &str,
     topic: &str,
     action: &'static str,

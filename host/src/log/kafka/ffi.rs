@@ -1,4 +1,5 @@
-//! Calls into librdkafka that rdkafka does not wrap: clients, events, admin requests.
+//! Calls librdkafka directly where the rdkafka crate has no suitable wrapper: clients, events, admin
+//! requests.
 
 pub(super) mod admin;
 pub(super) mod client;

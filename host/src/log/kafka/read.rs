@@ -1,4 +1,4 @@
-//! Reading: loading clients, the tail client, and the feeds that they fill.
+//! Reading topics: loading clients, tail clients, and the feeds that they fill.
 
 pub(super) mod feed;
 pub(super) mod loader;

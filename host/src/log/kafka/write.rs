@@ -1,6 +1,6 @@
-//! Writing: producers, transactions, and what is known of the topics written to.
+//! Writing: producers, transactions, and the limits of the topics that are written to.
 
+pub(super) mod cluster_writer;
 pub(super) mod producer;
 pub(super) mod target;
 pub(super) mod transaction;
-pub(super) mod writing;

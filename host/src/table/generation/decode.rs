@@ -1,8 +1,8 @@
 //! Decodes a batch of records. Runs on a codec worker, and knows of no table.
 
 use crate::codec::{
-    CheckedCodecs, CodecFailure, Codecs, GroupKey, PackedAnswers, RejectKind, RejectReason, broken_contract,
-    checked_text,
+    CheckedCodecs, CodecFailure, Codecs, GroupKey, PackedAnswers, RejectKind, RejectReason, checked_text,
+    contract_violation,
 };
 use crate::log::{Header, Record, RecordBatch, key_hash};
 use crate::table::decoded::{Decoded, Outcome};
@@ -36,7 +36,7 @@ pub(in crate::table) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<D
     let mut answers = reject_if_alone(batch, codecs.decode_keys(&raw), |reason| {
         PackedAnswers::from_iter([Err::<&[u8], _>(reason)])
     })?;
-    answers.check_text(broken_contract(None));
+    answers.check_text(contract_violation(None));
     let mut answers = answers.iter();
     for index in indices {
         // OK because there is an answer for each key.
@@ -92,7 +92,7 @@ fn decode_values(
     let mut answers = reject_if_alone(batch, codecs.decode_values(&raw, &headers), |reason| {
         PackedAnswers::from_iter([Err::<&[u8], _>(reason)])
     })?;
-    answers.check_json(broken_contract(None));
+    answers.check_json(contract_violation(None));
     let mut values = answers.iter();
     let mut entries = EntryMaker::default();
     let outcome = |(index, key): (usize, Key<'_>)| {

@@ -21,7 +21,7 @@ use crate::table::settings::OnReject;
 use crate::table::shared::Shared;
 use crate::table::view::View;
 use crate::table::watch::WatchToken;
-use crate::thread::long;
+use crate::thread::run_long;
 
 /// How many records, and how many bytes of decoded records, are read for one watcher. One that needs
 /// more starts again: its entries are not much more.
@@ -79,7 +79,7 @@ pub(in crate::table) async fn replay(
     let read = read(shared, state, token, &mut replayed);
     tokio::time::timeout(TIMEOUT, read).await.ok()??;
     let ttl = shared.settings.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-    long(|| replayed.finish(ttl, seen.expired_until))
+    run_long(|| replayed.finish(ttl, seen.expired_until))
 }
 
 async fn read(

@@ -8,7 +8,7 @@ use crate::table::error::TableError;
 use crate::table::status::table_status::Status;
 use crate::table::view::View;
 
-/// How many lagging partitions a status lists; of the others it gives the number.
+/// How many lagging partitions a status lists. It only counts the others.
 const LAGS_LISTED: usize = 4;
 
 /// Everything that a table's status is computed from.
@@ -33,7 +33,7 @@ pub(in crate::table) struct Conditions {
 pub(in crate::table) struct GenerationConditions {
     /// Whether it has applied everything that the topic held when it began.
     pub(in crate::table) is_complete: bool,
-    /// Loading takes longer than the catch-up timeout: how far it is.
+    /// The progress of loading, if it takes longer than the catch-up timeout.
     pub(in crate::table) late: Option<Arc<str>>,
     /// Partitions that lag.
     pub(in crate::table) lags: Vec<Lag>,
@@ -66,7 +66,7 @@ impl Conditions {
             return Status::Degraded(reason.clone());
         }
         let GenerationConditions { is_complete, late, lags, undecoded, .. } = &self.generation;
-        // Until the catch-up timeout, other problems have time to pass.
+        // Until the catch-up timeout, other problems may pass by themselves.
         if !is_complete && late.is_none() && undecoded.is_empty() {
             return Status::Loading;
         }
@@ -82,14 +82,14 @@ impl Conditions {
             return Status::CaughtUp;
         }
         let late = late.iter().filter(|_| !is_complete).map(ToString::to_string);
-        // While it loads, slow decoding is no news.
+        // While the table loads, slow decoding is expected.
         let lags = lags.iter().filter(|lag| *is_complete || lag.cause != LagCause::Slow);
-        Status::Degraded(late.chain(list(lags)).collect::<Vec<_>>().join("; ").into())
+        Status::Degraded(late.chain(describe_lags(lags)).collect::<Vec<_>>().join("; ").into())
     }
 }
 
 /// Describes the first lagging partitions, and counts the others.
-fn list<'a>(lags: impl Iterator<Item = &'a Lag>) -> Vec<String> {
+fn describe_lags<'a>(lags: impl Iterator<Item = &'a Lag>) -> Vec<String> {
     let mut listed: Vec<String> = lags.map(ToString::to_string).collect();
     let more = listed.len().saturating_sub(LAGS_LISTED);
     listed.truncate(LAGS_LISTED);

@@ -1,4 +1,4 @@
-//! What a table has read and holds, in numbers.
+//! Statistics: what a table has read and what it holds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,27 +24,27 @@ pub struct PartitionProgress {
     pub target: Offset,
 }
 
-/// How far the loading of a generation is, in offsets. Offsets that compaction and transactions
-/// left empty count, too.
+/// The progress of loading a generation, in offsets. Offsets that compaction and transactions left empty
+/// count, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadProgress {
     /// Offsets that were applied.
     pub done: u64,
-    /// Offsets that there were when loading began.
+    /// Offsets that were to be applied when loading began.
     pub total: u64,
     /// The time since loading began.
     pub elapsed: Duration,
 }
 
 impl LoadProgress {
-    /// The part that is done, from 0 to 1.
+    /// Returns the part that is done, from 0 to 1.
     #[must_use]
     pub fn fraction(&self) -> f64 {
         if self.total == 0 { 1.0 } else { self.done as f64 / self.total as f64 }
     }
 
-    /// The estimated time until loading is done; `None` before anything was applied.
+    /// Returns the estimated time until loading is done; `None` before anything was applied.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let fraction = self.fraction();
@@ -78,8 +78,8 @@ pub struct CheckpointStats {
     pub failed: Option<Arc<str>>,
 }
 
-/// What a table has read since the generation that it serves began, and what it holds. While no
-/// generation is served, these are the numbers of the one that is loaded.
+/// What a table has read since the served generation began, and what it holds. While no generation is
+/// served, these are the numbers of the one that is being loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -113,10 +113,10 @@ pub struct Stats {
     pub other_partitioner: AnomalyCount,
     /// The bytes of all keys and values in the table.
     pub payload_bytes: u64,
-    /// How far the loading of a generation is, be it the first or one that will replace the served
-    /// one; `None` if none is being loaded.
+    /// The progress of the generation that is being loaded, either the first one or one that will replace
+    /// the served one; `None` if none is being loaded.
     pub loading: Option<LoadProgress>,
-    /// How long loading took; `None` while it goes on.
+    /// How long loading took; `None` until it is done.
     pub catch_up: Option<Duration>,
     /// How many of the records were read while loading.
     pub replayed: u64,

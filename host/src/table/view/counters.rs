@@ -1,4 +1,4 @@
-//! Counts that are published together with what they count.
+//! Counters that are published together with the contents of a view.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! When entries expire: by the timestamps of their records, their time to live, and a clock.
+//! The times at which entries expire: the timestamps of their records plus the time to live.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::table::entry::Entry;
 
-/// How many superfluous deadlines are tolerated, besides one for each entry.
-const CROWD: usize = 1024;
+/// How many superfluous deadlines are tolerated, besides two for each entry.
+const MAX_SUPERFLUOUS: usize = 1024;
 
 /// The deadlines of a table's entries.
 #[derive(Debug)]
@@ -61,9 +61,9 @@ impl Deadlines {
         }
     }
 
-    /// Whether most deadlines are of entries that no longer exist, in a table of `entries` entries.
+    /// Whether most deadlines belong to entries that no longer exist, in a table of `entries` entries.
     pub(in crate::table) fn is_crowded(&self, entries: usize) -> bool {
-        self.heap.len() > 2 * entries + CROWD
+        self.heap.len() > 2 * entries + MAX_SUPERFLUOUS
     }
 
     /// Replaces all deadlines by those of the existing entries.
@@ -92,7 +92,8 @@ impl Deadlines {
         self.deadline_of(entry).is_some_and(|time| time <= self.now)
     }
 
-    /// Takes the entries whose deadlines are over. Some of them were replaced or deleted since.
+    /// Removes and returns the entries whose deadlines have passed. Some of them were replaced or deleted
+    /// since.
     pub(in crate::table) fn take_due(&mut self) -> Vec<Entry> {
         let mut due = Vec::new();
         while self.next().is_some_and(|time| time <= self.now)
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_come_and_go_leave_few_deadlines() {
+    fn keys_that_are_deleted_and_written_again_leave_few_deadlines() {
         let topic = TopicDescription { name: "t".to_owned(), id: "1".to_owned(), partitions: 1 };
         let mut view = View::empty(1, topic.into(), "f".into());
         view.add_partition(OffsetRange { partition: 0, start: 0, end: 0 });
@@ -134,14 +135,14 @@ mod tests {
         let decoded = Decoded::new(0, 10_001, None, outcomes.collect());
         let options = ApplyOptions { on_reject: OnReject::Keep, collect_effects: false };
         view.apply(decoded, options, Some(&mut deadlines), &mut Applied::default());
-        assert!(deadlines.heap.len() <= CROWD + 2, "{} deadlines", deadlines.heap.len());
-        // The entry that is left still expires.
+        assert!(deadlines.heap.len() <= MAX_SUPERFLUOUS + 2, "{} deadlines", deadlines.heap.len());
+        // The last entry still expires.
         deadlines.set_clock(10_100);
         assert!(deadlines.take_due().iter().any(|entry| entry.offset() == 10_000));
     }
 
     #[test]
-    fn heartbeats_of_a_key_have_one_deadline() {
+    fn a_key_that_is_written_often_has_one_deadline() {
         let mut deadlines = Deadlines::new(Duration::from_millis(100));
         deadlines.add(None, &entry(0));
         for beat in 1..50 {

@@ -1,9 +1,9 @@
 //! The rows of a view: found by key in one step, and listed in the order of keys, and in a grouped table
 //! in the order of groups and members.
 //!
-//! A row has a number. An [`Index`], which all views of a generation share, leads from keys to numbers.
-//! Pages lead from numbers to rows ([`Paged`]); views share the pages that do not differ. The
-//! [`Order`]s hold numbers. So a new value for a known key touches one page, and nothing else.
+//! Each row has a number. An [`Index`], which all views of a generation share, maps keys to numbers. Pages
+//! map numbers to rows ([`Paged`]); views share the pages that do not differ. The [`Order`]s hold numbers.
+//! So a new value for a known key changes one page, and nothing else.
 //!
 //! While a topic is loaded, the rows are not sorted. [`Rows::sort`] sorts them all at once, and from then
 //! on they stay sorted.
@@ -22,14 +22,14 @@ use rpds::StackSync;
 
 use crate::table::entry::Entry;
 use crate::table::key_hash::KeyHash;
-use crate::thread::long;
+use crate::thread::run_long;
 use index::Index;
 use order::{Order, Slot};
 use orders::{Orders, pair};
 use paged::{Paged, Pair};
-use sort::{Ranked, sort_by_group, sort_by_key};
+use sort::{RankedRow, sort_by_group, sort_by_key};
 
-/// How many rows a page has, roughly.
+/// The approximate number of rows of a page.
 const ROWS_PER_PAGE: usize = 32;
 
 /// An index of this many rows takes longer to rebuild than a task may hold its runtime thread:
@@ -41,14 +41,14 @@ const LARGE_INDEX: usize = 4096;
 pub(in crate::table) struct Rows {
     rows: Paged<Entry>,
     index: Index,
-    /// Numbers that no row has now.
+    /// Numbers that no row has at present.
     free: StackSync<u32>,
     len: usize,
     orders: Option<Orders>,
 }
 
 impl Rows {
-    /// No rows, to load a topic into.
+    /// Creates an empty collection to load a topic into.
     pub(in crate::table) fn unsorted() -> Self {
         Self {
             rows: Paged::default(),
@@ -59,7 +59,7 @@ impl Rows {
         }
     }
 
-    /// No rows, for readers.
+    /// Creates an empty collection for readers.
     pub(in crate::table) fn sorted() -> Self {
         Self { orders: Some(Orders::default()), ..Self::unsorted() }
     }
@@ -72,7 +72,7 @@ impl Rows {
     /// Sorts the rows, if they are not. From then on they stay sorted.
     pub(in crate::table) fn sort(&mut self) {
         if self.orders.is_none() {
-            let order = |ranked: Vec<Ranked>| Order::of(ranked.into_iter().map(|(_, row)| row));
+            let order = |rows: Vec<RankedRow>| Order::from_sorted(rows.into_iter().map(|(_, row)| row));
             let by_key = order(sort_by_key(&self.rows));
             let (by_group, groups) = sort_by_group(&self.rows);
             self.orders = Some(Orders { by_key, by_group: order(by_group), groups });
@@ -87,15 +87,15 @@ impl Rows {
         self.index.find(KeyHash::of(key), |number| self.row(number).filter(|row| row.has_key(key)))
     }
 
-    /// Brings the rows that will be written next into the processor's cache. In a row, these lookups
-    /// wait for memory together; each write would wait alone.
+    /// Brings the rows that will be written next into the processor's cache. One after the other, these
+    /// lookups wait for memory at the same time; without them, each write would wait on its own.
     pub(in crate::table) fn prefetch<'a>(&self, rows: impl Iterator<Item = (&'a Entry, KeyHash)>) {
         for (row, hash) in rows {
             black_box(self.find(row.key(), hash));
         }
     }
 
-    /// Adds a row, or replaces the row of its key, which is returned.
+    /// Adds a row, or replaces the row of its key. Returns the replaced row.
     pub(in crate::table) fn set(&mut self, row: Entry, hash: KeyHash) -> Option<Entry> {
         match self.find(row.key(), hash) {
             Some(number) => self.overwrite(number, row),
@@ -106,7 +106,7 @@ impl Rows {
         }
     }
 
-    /// Removes the row of a key, which is returned.
+    /// Removes the row of a key, and returns it.
     pub(in crate::table) fn remove(&mut self, key: &str, hash: KeyHash) -> Option<Entry> {
         let number = self.find(key, hash)?;
         if let Some(orders) = &mut self.orders {
@@ -117,18 +117,18 @@ impl Rows {
         self.rows.replace(number as usize, None)
     }
 
-    /// All rows, in no particular order.
+    /// Returns all rows, in no particular order.
     pub(in crate::table) fn all(&self) -> impl Iterator<Item = &Entry> {
         self.rows.iter().map(|(_, row)| row)
     }
 
-    /// All rows, by key; none if they are not sorted.
+    /// Returns all rows, by key; none if they are not sorted.
     pub(in crate::table) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.range(Bound::Unbounded, Bound::Unbounded)
     }
 
-    /// The rows that differ from those of another view, here and there: of some pages, from `page` on.
-    /// Returns the page to continue with. Skips pages that both views share.
+    /// Returns the rows that differ between this view and another one, in pairs, and the page to continue
+    /// with. Begins at `page`, stops after pages of about `rows` rows, and skips pages that both views share.
     pub(in crate::table) fn differing<'a>(
         &'a self,
         other: &'a Self,
@@ -142,7 +142,7 @@ impl Rows {
         (differing, next)
     }
 
-    /// The rows from one bound to another, by key.
+    /// Returns the rows from one bound to another, by key.
     pub(in crate::table) fn range<'a>(
         &'a self,
         start: Bound<&str>,
@@ -169,19 +169,19 @@ impl Rows {
         (self.pair(row) == (group, member)).then(|| self.row(row)).flatten()
     }
 
-    /// The members of a group, in order.
+    /// Returns the members of a group, in order.
     pub(in crate::table) fn members(&self, group: &str) -> impl Iterator<Item = &Entry> {
         self.members_after(group, None)
     }
 
-    /// The members of a group after an entry of the group, in order.
+    /// Returns the members of a group that follow an entry of the group, in order.
     pub(in crate::table) fn members_after<'a>(
         &'a self,
         group: &str,
         last: Option<&Entry>,
     ) -> impl Iterator<Item = &'a Entry> {
         let members = self.orders.as_ref().map(|Orders { by_group, .. }| {
-            let (first, end) = self.group(by_group, group);
+            let (first, end) = self.group_bounds(by_group, group);
             let start = last.map_or(first, |last| {
                 let last = (last.pair().unwrap_or_default(), last.key());
                 by_group.seek(|row| (self.pair(row), self.key(row)).cmp(&last).then(Ordering::Less))
@@ -193,7 +193,7 @@ impl Rows {
 
     pub(in crate::table) fn member_count(&self, group: &str) -> usize {
         self.orders.as_ref().map_or(0, |orders| {
-            let (first, end) = self.group(&orders.by_group, group);
+            let (first, end) = self.group_bounds(&orders.by_group, group);
             orders.by_group.distance(first, end)
         })
     }
@@ -202,16 +202,16 @@ impl Rows {
         self.orders.as_ref().map_or(0, |orders| orders.groups)
     }
 
-    /// The names of all groups, in order.
+    /// Returns the names of all groups, in order.
     pub(in crate::table) fn groups(&self) -> impl Iterator<Item = &str> {
         let order = self.orders.as_ref().map(|orders| &orders.by_group);
-        let group_at = move |place| Some(self.pair(order?.at(place)?).0);
+        let group_at = move |slot| Some(self.pair(order?.at(slot)?).0);
         let first = order.and_then(|order| group_at(order.seek(|_| Ordering::Greater)));
-        std::iter::successors(first, move |group| group_at(self.group(order?, group).1))
+        std::iter::successors(first, move |group| group_at(self.group_bounds(order?, group).1))
     }
 
-    /// The first slot of a group, and the one after its last.
-    fn group(&self, order: &Order, group: &str) -> (Slot, Slot) {
+    /// Returns the first slot of a group, and the slot after its last one.
+    fn group_bounds(&self, order: &Order, group: &str) -> (Slot, Slot) {
         let first = order.seek(|row| self.pair(row).0.cmp(group));
         (first, order.seek(|row| self.pair(row).0.cmp(group).then(Ordering::Less)))
     }
@@ -240,12 +240,12 @@ impl Rows {
         self.rows.replace(number as usize, Some(row))
     }
 
-    /// The same in a grouped table. A group scheme should always give a key the same group; if it does
-    /// not, the row moves to its new group.
+    /// Replaces the row with this number in a grouped table. A group scheme should always give a key the same
+    /// group; if it does not, the row moves to its new group.
     #[inline(never)]
     fn overwrite_in_groups(&mut self, number: u32, row: Entry) -> Option<Entry> {
-        let moves = self.row(number).is_some_and(|old| old.pair() != row.pair());
-        let mut orders = self.orders.as_mut().filter(|_| moves);
+        let changes_group = self.row(number).is_some_and(|old| old.pair() != row.pair());
+        let mut orders = self.orders.as_mut().filter(|_| changes_group);
         if let Some(orders) = &mut orders {
             orders.leave_group(&self.rows, number);
         }
@@ -269,9 +269,9 @@ impl Rows {
             // OK because 2^32 rows do not fit into any memory.
             None => u32::try_from(self.rows.push(row)).expect("fewer than 2^32 rows"),
         };
-        let crowded = self.index.insert(hash, number);
+        let is_crowded = self.index.insert(hash, number);
         self.len += 1;
-        if crowded && self.index.used() > self.len {
+        if is_crowded && self.index.used() > self.len {
             self.rebuild_index();
         }
         if let Some(orders) = &mut self.orders {
@@ -281,14 +281,14 @@ impl Rows {
 
     /// Rebuilds the index with room for half as many rows again, without the cells of removed rows.
     fn rebuild_index(&mut self) {
-        let all_live = self.index.used() == self.len;
+        let are_all_live = self.index.used() == self.len;
         let (rows, index) = (&self.rows, &self.index);
         let rebuild = || {
-            index.rebuilt(self.len + self.len / 2 + 8, |hash, number| {
-                all_live || rows.get(number as usize).is_some_and(|row| KeyHash::of(row.key()) == hash)
+            index.rebuild(self.len + self.len / 2 + 8, |hash, number| {
+                are_all_live || rows.get(number as usize).is_some_and(|row| KeyHash::of(row.key()) == hash)
             })
         };
-        self.index = if index.used() < LARGE_INDEX { rebuild() } else { long(rebuild) };
+        self.index = if index.used() < LARGE_INDEX { rebuild() } else { run_long(rebuild) };
     }
 }
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_whose_group_changes_moves() {
+    fn a_row_whose_group_changes_moves_to_the_new_group() {
         let mut rows = Rows::sorted();
         for pair in [Some(("a", "x")), Some(("b", "x")), None, Some(("b", "y"))] {
             let (entry, hash) = row("k", pair);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_come_and_go_are_found_and_take_no_more_room() {
+    fn keys_that_are_removed_and_added_again_are_found_and_do_not_grow_the_index() {
         let mut rows = Rows::sorted();
         let keys: Vec<String> = (0..100).map(|n| format!("key-{n}")).collect();
         for round in 0..200 {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_row_that_makes_a_large_index_grow_does_not_hold_up_the_runtime() {
+    fn a_row_that_makes_a_large_index_grow_does_not_block_the_runtime() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let growing = runtime.spawn(async {
             let mut rows = Rows::unsorted();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_comes_and_goes_among_others_is_found_as_soon() {
+    fn a_key_that_is_often_removed_and_added_among_others_is_found_in_few_steps() {
         let mut rows = Rows::sorted();
         let set = |rows: &mut Rows, key: &str| {
             let (entry, hash) = row(key, None);
@@ -373,37 +373,37 @@ mod tests {
         };
         (0..10_000).for_each(|n| set(&mut rows, &format!("key-{n}")));
         for n in 0..2_000 {
-            // The number that the one leaves goes to the other.
+            // Each of the two keys gets the number of the other one.
             for gone in ["leader".to_owned(), format!("key-{n}")] {
                 rows.remove(&gone, KeyHash::of(&gone));
             }
             set(&mut rows, "leader");
             set(&mut rows, &format!("key-{}", 10_000 + n));
         }
-        let looked_at = Cell::new(0);
+        let visited = Cell::new(0);
         let count = |_| {
-            looked_at.set(looked_at.get() + 1);
+            visited.set(visited.get() + 1);
             None::<()>
         };
         assert_eq!(rows.index.find(KeyHash::of("leader"), count), None);
-        assert!(looked_at.get() < 50, "{}", looked_at.get());
+        assert!(visited.get() < 50, "{}", visited.get());
     }
 
     #[test]
-    fn readers_find_the_rows_of_their_view_while_keys_come_and_go() {
-        const STAY: usize = 50;
-        const COME_AND_GO: usize = 50;
-        let keys: Vec<String> = (0..STAY + COME_AND_GO).map(|n| format!("key-{n}")).collect();
+    fn readers_find_the_rows_of_their_view_while_keys_are_removed_and_added() {
+        const STABLE_KEYS: usize = 50;
+        const CHANGING_KEYS: usize = 50;
+        let keys: Vec<String> = (0..STABLE_KEYS + CHANGING_KEYS).map(|n| format!("key-{n}")).collect();
         let mut rows = Rows::sorted();
         let set = |rows: &mut Rows, key: &str| {
             let (entry, hash) = row(key, None);
             drop(rows.set(entry, hash));
         };
-        keys[..STAY].iter().for_each(|key| set(&mut rows, key));
+        keys[..STABLE_KEYS].iter().for_each(|key| set(&mut rows, key));
         let published = ArcSwap::from_pointee(rows.clone());
-        let is_over = AtomicBool::new(false);
+        let is_done = AtomicBool::new(false);
         let read = || {
-            while !is_over.load(Ordering::Relaxed) {
+            while !is_done.load(Ordering::Relaxed) {
                 let view = published.load_full();
                 let found: Vec<&str> = keys
                     .iter()
@@ -411,25 +411,25 @@ mod tests {
                     .map(Entry::key)
                     .collect();
                 assert_eq!(found.len(), view.len());
-                assert!(keys[..STAY].iter().zip(&found).all(|(key, found)| key == found));
+                assert!(keys[..STABLE_KEYS].iter().zip(&found).all(|(key, found)| key == found));
             }
         };
         std::thread::scope(|scope| {
             (0..2).for_each(|_| drop(scope.spawn(read)));
             for n in 0..20_000 {
-                let key = &keys[STAY + n * 7 % COME_AND_GO];
+                let key = &keys[STABLE_KEYS + n * 7 % CHANGING_KEYS];
                 match rows.get(key).is_some() {
                     true => drop(rows.remove(key, KeyHash::of(key))),
                     false => set(&mut rows, key),
                 }
                 published.store(Arc::new(rows.clone()));
             }
-            is_over.store(true, Ordering::Relaxed);
+            is_done.store(true, Ordering::Relaxed);
         });
     }
 
     #[test]
-    fn two_keys_of_one_pair_are_two_rows() {
+    fn two_keys_with_the_same_group_and_member_are_two_rows() {
         let mut rows = Rows::sorted();
         for key in ["k1", "k2", "k3"] {
             let (entry, hash) = row(key, Some(("g", "m")));

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::codec::{PackedAnswers, RejectKind, RejectReason, broken_contract};
+use crate::codec::{PackedAnswers, RejectKind, RejectReason, contract_violation};
 use crate::packed::Packed;
 use crate::wasm::bindings::v0_1::ktables::codec::types;
 use crate::wasm::fault::{CallError, Fault};
@@ -72,7 +72,7 @@ impl Instance {
 
     /// Rejects answers that are not JSON; an instance that gave one is broken.
     pub(super) fn json(&mut self, mut answers: PackedAnswers<'static>) -> PackedAnswers<'static> {
-        let reject = broken_contract(Some(&self.id));
+        let reject = contract_violation(Some(&self.id));
         let broken = Cell::new(false);
         answers.check_json(|kind, reason| {
             broken.set(true);
@@ -100,7 +100,7 @@ impl Instance {
         }
         std::str::from_utf8(item).map(drop).map_err(|error| {
             self.is_broken = true;
-            let reject = broken_contract(Some(&self.id));
+            let reject = contract_violation(Some(&self.id));
             reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}"))
         })
     }

@@ -1,8 +1,8 @@
-//! Misbehaves on request: a value `poison:…` does what it says, any other comes
-//! back as it is. Written against the bare bindings, because the SDK does not let
-//! a codec break the contract. Exports the batch form only.
+//! A guest that misbehaves on request: a value `poison:…` requests an answer or a fault, and any other value
+//! is returned unchanged. It uses the generated bindings, because the SDK does not let a codec break the
+//! contract. It exports the batch form only.
 
-pub mod deed;
+pub mod answer;
 
 #[cfg(target_family = "wasm")]
 mod guest {
@@ -15,7 +15,7 @@ mod guest {
         reason = "generated code; the ABI is unsafe by nature"
     )]
 
-    use crate::deed::{Deed, TOO_MUCH, deed};
+    use crate::answer::{Answer, TOO_LARGE_BYTES, choose_answer};
 
     wit_bindgen::generate!({
         world: "ktables:codec/value-codec-batch-guest@0.1.0",
@@ -35,16 +35,17 @@ mod guest {
             for (index, end) in (0..).zip(&raw.ends) {
                 let item = &raw.bytes[start..*end as usize];
                 start = *end as usize;
-                match deed(item) {
-                    Deed::Answer => {
-                        errors.push(SlotError { index, error: CodecError::Invalid("asked to".into()) })
+                match choose_answer(item) {
+                    Answer::Error => {
+                        let error = CodecError::Invalid("the value requests an error".into());
+                        errors.push(SlotError { index, error });
                     }
-                    Deed::Utf8 => bytes.extend(b"\"\xff\""),
-                    Deed::Json => bytes.extend(b"{"),
-                    Deed::Output => bytes.resize(bytes.len() + TOO_MUCH, b'1'),
-                    Deed::Items => ends.push(bytes.len() as u32),
-                    Deed::Ends => ends.push(u32::MAX),
-                    Deed::Behave => bytes.extend(item),
+                    Answer::InvalidUtf8 => bytes.extend(b"\"\xff\""),
+                    Answer::InvalidJson => bytes.extend(b"{"),
+                    Answer::TooLarge => bytes.resize(bytes.len() + TOO_LARGE_BYTES, b'1'),
+                    Answer::ExtraItem => ends.push(bytes.len() as u32),
+                    Answer::InvalidEnds => ends.push(u32::MAX),
+                    Answer::Unchanged => bytes.extend(item),
                 }
                 ends.push(bytes.len() as u32);
             }

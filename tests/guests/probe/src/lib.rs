@@ -1,6 +1,6 @@
-//! Made with the SDK, by configuration `{"mode": …}`: `copy` gives values back as
-//! they are, `json` checks that they are JSON, `headers` tells the names of the
-//! headers it got, `refuse` does not accept its configuration, `log` talks.
+//! A guest that uses the SDK. The configuration is `{"mode": …}`: `copy` returns values unchanged, `json`
+//! checks that they are JSON, `headers` returns the names of the headers, and `log` logs each value. It
+//! refuses any other mode.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use serde_json::value::RawValue;
 /// The codec.
 #[derive(Debug)]
 pub enum Probe {
-    /// Values come back as they are.
+    /// Returns values unchanged.
     Copy,
-    /// Values are checked.
+    /// Checks that values are JSON.
     Json,
-    /// The names of the headers.
+    /// Returns the names of the headers instead of the value.
     Headers,
-    /// Every value is logged.
+    /// Logs each value, and returns it unchanged.
     Log,
 }
 
@@ -35,9 +35,7 @@ impl Plugin for Probe {
             Some("json") => Ok(Self::Json),
             Some("headers") => Ok(Self::Headers),
             Some("log") => Ok(Self::Log),
-            mode => {
-                Err(format!("mode {mode:?} of topic {} is none of copy, json, headers, log", context.topic))
-            }
+            mode => Err(format!("topic {}: mode {mode:?} is not copy, json, headers or log", context.topic)),
         }
     }
 }

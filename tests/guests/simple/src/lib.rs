@@ -1,10 +1,10 @@
-//! The simple form only, as a hand-written guest may have it: values and keys like
-//! `hostile`'s, or JSON that is checked (configuration `{"mode":"json"}`); a key
-//! codec that folds case, so that keys with capitals are not canonical; a group
-//! scheme that takes some keys for others.
+//! A guest that exports the simple form only, as a hand-written guest may. Values and keys can request the
+//! same answers and faults as those of `hostile`, and the configuration `{"mode":"json"}` makes it check that
+//! values are JSON. The key codec folds case, so keys with capitals are not canonical. The group scheme joins
+//! some keys to other keys.
 
-#[path = "../../hostile/src/deed.rs"]
-pub mod deed;
+#[path = "../../hostile/src/answer.rs"]
+pub mod answer;
 
 #[cfg(target_family = "wasm")]
 mod guest {
@@ -17,7 +17,7 @@ mod guest {
         reason = "generated code; the ABI is unsafe by nature"
     )]
 
-    use crate::deed::{Deed, TOO_MUCH, deed};
+    use crate::answer::{Answer, TOO_LARGE_BYTES, choose_answer};
 
     wit_bindgen::generate!({
         inline: "
@@ -49,14 +49,14 @@ mod guest {
         }
 
         fn configure(context: plugin::Context) -> Result<(), String> {
-            let checks = context.config.contains("json");
-            CHECKS_JSON.set(checks).map_err(|_| "configured twice".into())
+            let checks_json = context.config.contains("json");
+            CHECKS_JSON.set(checks_json).map_err(|_| "the host called `configure` twice".into())
         }
     }
 
-    /// Text without a check, so that the host's is tried.
-    fn text(bytes: Vec<u8>) -> String {
-        // SAFETY: only the host looks at it, and it lifts bytes.
+    /// Converts bytes to text without a check, so that the check of the host is tested.
+    fn unchecked_text(bytes: Vec<u8>) -> String {
+        // SAFETY: only the host reads the text, and it reads it as bytes.
         unsafe { String::from_utf8_unchecked(bytes) }
     }
 
@@ -67,12 +67,12 @@ mod guest {
             {
                 return Err(CodecError::Malformed(error.to_string()));
             }
-            match deed(&raw) {
-                Deed::Answer => Err(CodecError::Invalid("asked to".into())),
-                Deed::Utf8 => Ok(text(b"\"\xff\"".to_vec())),
-                Deed::Json => Ok("{".into()),
-                Deed::Output => Ok(text(vec![b'1'; TOO_MUCH])),
-                Deed::Items | Deed::Ends | Deed::Behave => Ok(text(raw)),
+            match choose_answer(&raw) {
+                Answer::Error => Err(CodecError::Invalid("the value requests an error".into())),
+                Answer::InvalidUtf8 => Ok(unchecked_text(b"\"\xff\"".to_vec())),
+                Answer::InvalidJson => Ok("{".into()),
+                Answer::TooLarge => Ok(unchecked_text(vec![b'1'; TOO_LARGE_BYTES])),
+                Answer::ExtraItem | Answer::InvalidEnds | Answer::Unchanged => Ok(unchecked_text(raw)),
             }
         }
 
@@ -83,11 +83,11 @@ mod guest {
 
     impl key_codec::Guest for Simple {
         fn decode(raw: Vec<u8>) -> Result<String, CodecError> {
-            match deed(&raw) {
-                Deed::Answer => Err(CodecError::Invalid("asked to".into())),
-                Deed::Utf8 => Ok(text(b"\xff".to_vec())),
-                Deed::Output => Ok(text(vec![b'k'; TOO_MUCH])),
-                _ => Ok(text(raw.to_ascii_lowercase())),
+            match choose_answer(&raw) {
+                Answer::Error => Err(CodecError::Invalid("the key requests an error".into())),
+                Answer::InvalidUtf8 => Ok(unchecked_text(b"\xff".to_vec())),
+                Answer::TooLarge => Ok(unchecked_text(vec![b'k'; TOO_LARGE_BYTES])),
+                _ => Ok(unchecked_text(raw.to_ascii_lowercase())),
             }
         }
 
@@ -96,16 +96,22 @@ mod guest {
         }
     }
 
-    /// A group that has no keys.
+    /// A group whose pairs cannot be joined.
     const REFUSED: &str = "refused";
 
-    /// Takes every key for a member, and gives most back wrong.
+    /// Splits keys `GROUP.MEMBER`, and removes each `!` before the member. Joining does not return such a
+    /// key, so the host must treat it as foreign.
     impl group_scheme::Guest for Simple {
         fn split(key: String) -> Option<GroupKey> {
-            let (group, member) = match deed(key.as_bytes()) {
-                Deed::Behave => key.split_once('.')?,
-                Deed::Utf8 => return Some(GroupKey { group: text(b"\xff".to_vec()), member: key }),
-                Deed::Output => return Some(GroupKey { group: text(vec![b'g'; TOO_MUCH]), member: key }),
+            let (group, member) = match choose_answer(key.as_bytes()) {
+                Answer::Unchanged => key.split_once('.')?,
+                Answer::InvalidUtf8 => {
+                    return Some(GroupKey { group: unchecked_text(b"\xff".to_vec()), member: key });
+                }
+                Answer::TooLarge => {
+                    let group = unchecked_text(vec![b'g'; TOO_LARGE_BYTES]);
+                    return Some(GroupKey { group, member: key });
+                }
                 _ => (REFUSED, &*key),
             };
             Some(GroupKey { group: group.into(), member: member.trim_start_matches('!').into() })
@@ -113,7 +119,7 @@ mod guest {
 
         fn join(group: String, member: String) -> Result<String, CodecError> {
             if group == REFUSED {
-                return Err(CodecError::Invalid("asked to".into()));
+                return Err(CodecError::Invalid("the key requests an error".into()));
             }
             Ok(format!("{group}.{member}"))
         }

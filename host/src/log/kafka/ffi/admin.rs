@@ -1,7 +1,7 @@
-//! Questions to the cluster and their answers, in librdkafka's admin interface.
+//! Requests to the cluster and their replies, through librdkafka's admin API.
 //!
-//! A question goes out at once; its answer comes through the client's queue, whose
-//! poller hands it to [`answer`].
+//! A request is sent at once. Its reply comes through the client's queue, and the thread that polls the
+//! queue passes it to [`deliver_reply`].
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_void};
@@ -24,64 +24,64 @@ use sys::rd_kafka_IsolationLevel_t::{
 use sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
 use sys::rd_kafka_admin_op_t as Operation;
 
-/// Which end of a partition.
+/// The offset of a partition that [`list_offsets`] requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::log::kafka) enum End {
-    /// The offset of its first record.
+pub(in crate::log::kafka) enum OffsetKind {
+    /// The log start offset: that of the first record.
     First,
-    /// The offset its next record will get: the high watermark.
-    Last,
-    /// The last stable offset: that of the first record of an open transaction, or the
-    /// high watermark if there is none.
-    Stable,
+    /// The end offset: the high watermark, which the next record gets.
+    End,
+    /// The last stable offset: that of the first record of an open transaction, or the high watermark if
+    /// no transaction is open.
+    LastStable,
 }
 
-/// The identity of topics in clusters that give them none.
-const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+/// The zero UUID in base64, which clusters without topic ids return.
+const ZERO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// What the cluster knows of a topic.
+/// A cluster's description of a topic.
 #[derive(Debug, Clone)]
-pub(in crate::log::kafka) struct Described {
+pub(in crate::log::kafka) struct DescribedTopic {
     pub(in crate::log::kafka) name: String,
+    /// The topic id in base64; empty if the cluster has none.
     pub(in crate::log::kafka) id: String,
     pub(in crate::log::kafka) partitions: Partition,
-    /// Those without a leader, at this moment.
+    /// The partitions that had no leader at the time of the reply.
     pub(in crate::log::kafka) leaderless: Vec<Partition>,
 }
 
-/// What was answered for one of the things asked for.
+/// The result for one item of a request, such as one topic.
 pub(in crate::log::kafka) type Answer<T> = Result<T, (RDKafkaErrorCode, String)>;
 
-/// The way an answer comes back.
-pub(in crate::log::kafka) type Pending = oneshot::Receiver<Reply>;
+/// Receives the reply to a request.
+pub(in crate::log::kafka) type PendingReply = oneshot::Receiver<Reply>;
 
-/// Hands a reply to whoever asked.
-#[allow(unsafe_code, reason = "takes back what was lent to librdkafka")]
-pub(in crate::log::kafka) fn answer(reply: Reply) {
+/// Passes a reply to the caller that sent the request.
+#[allow(unsafe_code, reason = "takes back the box that the request lent to librdkafka")]
+pub(in crate::log::kafka) fn deliver_reply(reply: Reply) {
     let opaque = reply.opaque();
     if !opaque.is_null() {
-        // SAFETY: each request lends one box, and has one reply.
-        let asker = unsafe { Box::from_raw(opaque.cast::<oneshot::Sender<Reply>>()) };
-        // Whoever asked may have lost patience.
-        let _ = asker.send(reply);
+        // SAFETY: each request lends one box to librdkafka, and has one reply.
+        let sender = unsafe { Box::from_raw(opaque.cast::<oneshot::Sender<Reply>>()) };
+        // The caller may have timed out.
+        let _ = sender.send(reply);
     }
 }
 
-/// The options of a request, with the way back for its answer.
-struct Options(*mut sys::rd_kafka_AdminOptions_t);
+/// The options of a request, which carry the sender of its reply.
+struct RequestOptions(*mut sys::rd_kafka_AdminOptions_t);
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-impl Options {
-    fn new(client: &Client, operation: Operation, timeout: Duration) -> (Self, Pending) {
+impl RequestOptions {
+    fn new(client: &Client, operation: Operation, timeout: Duration) -> (Self, PendingReply) {
         let (sender, pending) = oneshot::channel::<Reply>();
         let opaque: *mut c_void = Box::into_raw(Box::new(sender)).cast();
         let millis = millis(timeout);
-        // SAFETY: the client is alive; the options are freed in `drop`, and the
-        // opaque in `answer`.
+        // SAFETY: the client is alive; the options are freed in `drop`, and the opaque in `deliver_reply`.
         let options = unsafe {
             let options = sys::rd_kafka_AdminOptions_new(client.rk(), operation);
             sys::rd_kafka_AdminOptions_set_opaque(options, opaque);
-            // Refused for times longer than an hour, which are the default then.
+            // librdkafka refuses a timeout of more than an hour, and keeps its default then.
             sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
             options
         };
@@ -90,23 +90,24 @@ impl Options {
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-impl Drop for Options {
+impl Drop for RequestOptions {
     fn drop(&mut self) {
-        // SAFETY: made by `new`; a request keeps a copy.
+        // SAFETY: created by `new`; a request has a copy.
         unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
     }
 }
 
-/// Asks for identity and partitions of topics.
+/// Requests identity and partitions of topics.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(in crate::log::kafka) fn describe_topics(
     client: &Client,
     names: &[CString],
     timeout: Duration,
-) -> Pending {
-    let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout);
+) -> PendingReply {
+    let (options, pending) =
+        RequestOptions::new(client, Operation::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout);
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-    // SAFETY: everything lives through the call, which copies it.
+    // SAFETY: all arguments live until the end of the calls, which copy them.
     unsafe {
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         sys::rd_kafka_DescribeTopics(client.rk(), topics, options.0, client.queue());
@@ -115,10 +116,10 @@ pub(in crate::log::kafka) fn describe_topics(
     pending
 }
 
-/// The answer to [`describe_topics`], a topic each.
+/// Returns the topics in the reply to [`describe_topics`], with a result for each.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn described(reply: &Reply) -> Vec<(String, Answer<Described>)> {
-    // SAFETY: what the reply points to lives as long as it does.
+pub(in crate::log::kafka) fn parse_topics(reply: &Reply) -> Vec<(String, Answer<DescribedTopic>)> {
+    // SAFETY: everything in the reply lives as long as the reply.
     unsafe {
         let result = sys::rd_kafka_event_DescribeTopics_result(reply.as_ptr());
         if result.is_null() {
@@ -126,19 +127,21 @@ pub(in crate::log::kafka) fn described(reply: &Reply) -> Vec<(String, Answer<Des
         }
         let mut count = 0;
         let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        list(topics, count)
+        as_slice(topics, count)
             .iter()
-            .map(|&topic| (text(sys::rd_kafka_TopicDescription_name(topic)), one(topic)))
+            .map(|&topic| (text(sys::rd_kafka_TopicDescription_name(topic)), parse_topic(topic)))
             .collect()
     }
 }
 
+/// Reads the description of one topic.
+///
 /// # Safety
 ///
 /// The description must be alive.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-unsafe fn one(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<Described> {
-    // SAFETY: all of it lives as long as the description.
+unsafe fn parse_topic(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<DescribedTopic> {
+    // SAFETY: everything in the description lives as long as the description.
     unsafe {
         let error = sys::rd_kafka_TopicDescription_error(topic);
         let code = sys::rd_kafka_error_code(error);
@@ -147,61 +150,61 @@ unsafe fn one(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<Describe
         }
         let mut count = 0;
         let partitions = sys::rd_kafka_TopicDescription_partitions(topic, &mut count);
-        let leaderless = list(partitions, count)
+        let leaderless = as_slice(partitions, count)
             .iter()
             .filter(|&&partition| sys::rd_kafka_TopicPartitionInfo_leader(partition).is_null())
             .map(|&partition| sys::rd_kafka_TopicPartitionInfo_partition(partition))
             .collect();
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
-        Ok(Described {
+        Ok(DescribedTopic {
             name: text(sys::rd_kafka_TopicDescription_name(topic)),
-            id: Some(text(sys::rd_kafka_Uuid_base64str(id))).filter(|id| id != NO_ID).unwrap_or_default(),
-            // OK because a topic's partitions are numbered by 32 bits.
+            id: Some(text(sys::rd_kafka_Uuid_base64str(id))).filter(|id| id != ZERO_ID).unwrap_or_default(),
+            // OK because partition numbers have 32 bits.
             partitions: Partition::try_from(count).expect("few enough"),
             leaderless,
         })
     }
 }
 
-/// Asks for an end of partitions of topics. Only the high watermark tells where
-/// everything ends that was acknowledged: under `read_committed` the answer is the last
-/// stable offset.
+/// Requests one offset of each of these partitions. End offsets are requested with `read_uncommitted`: with
+/// `read_committed`, brokers answer with the last stable offset, which misses records that were
+/// acknowledged after the start of an open transaction.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(in crate::log::kafka) fn list_offsets<'a>(
     client: &Client,
     partitions: impl IntoIterator<Item = (&'a str, Partition)>,
-    end: End,
+    kind: OffsetKind,
     timeout: Duration,
-) -> Pending {
-    let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout);
-    let offset = match end {
-        End::First => rdkafka::Offset::Beginning,
-        End::Last | End::Stable => rdkafka::Offset::End,
+) -> PendingReply {
+    let (options, pending) = RequestOptions::new(client, Operation::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout);
+    let offset = match kind {
+        OffsetKind::First => rdkafka::Offset::Beginning,
+        OffsetKind::End | OffsetKind::LastStable => rdkafka::Offset::End,
     };
-    let isolation = match end {
-        End::First | End::Last => RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
-        End::Stable => RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+    let isolation = match kind {
+        OffsetKind::First | OffsetKind::End => RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        OffsetKind::LastStable => RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
     };
-    let mut places = rdkafka::TopicPartitionList::new();
+    let mut list = rdkafka::TopicPartitionList::new();
     for (topic, partition) in partitions {
-        // OK because these are valid offsets.
-        places.add_partition_offset(topic, partition, offset).expect("a valid offset");
+        // OK because `Beginning` and `End` are valid offsets.
+        list.add_partition_offset(topic, partition, offset).expect("a valid offset");
     }
-    // SAFETY: everything lives through the call, which copies it.
+    // SAFETY: all arguments live until the end of the calls, which copy them.
     unsafe {
         sys::rd_kafka_AdminOptions_set_isolation_level(options.0, isolation);
-        sys::rd_kafka_ListOffsets(client.rk(), places.ptr(), options.0, client.queue());
+        sys::rd_kafka_ListOffsets(client.rk(), list.ptr(), options.0, client.queue());
     }
     pending
 }
 
-/// An offset in the answer to [`list_offsets`], and the partition it is of.
-pub(in crate::log::kafka) type Listed = (String, Partition, Result<Offset, RDKafkaErrorCode>);
+/// The offset of one partition in the reply to [`list_offsets`].
+pub(in crate::log::kafka) type ListedOffset = (String, Partition, Result<Offset, RDKafkaErrorCode>);
 
-/// The answer to [`list_offsets`], a partition each.
+/// Returns the offsets in the reply to [`list_offsets`], one for each partition.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn listed(reply: &Reply) -> Vec<Listed> {
-    // SAFETY: what the reply points to lives as long as it does.
+pub(in crate::log::kafka) fn parse_offsets(reply: &Reply) -> Vec<ListedOffset> {
+    // SAFETY: everything in the reply lives as long as the reply.
     unsafe {
         let result = sys::rd_kafka_event_ListOffsets_result(reply.as_ptr());
         if result.is_null() {
@@ -209,43 +212,44 @@ pub(in crate::log::kafka) fn listed(reply: &Reply) -> Vec<Listed> {
         }
         let mut count = 0;
         let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
-        let place = |&info: &*const _| {
-            let place = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
-            let offset = match place.offset {
-                _ if place.err.is_error() => Err(place.err.into()),
-                // No error, and no answer: nobody leads the partition just now.
+        let listed = |&info: &*const _| {
+            let partition = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
+            let offset = match partition.offset {
+                _ if partition.err.is_error() => Err(partition.err.into()),
+                // For a partition without a leader, librdkafka returns -1001 and no error.
                 ..0 => Err(RDKafkaErrorCode::LeaderNotAvailable),
                 offset => Ok(offset),
             };
-            (text(place.topic), place.partition, offset)
+            (text(partition.topic), partition.partition, offset)
         };
-        list(infos, count).iter().map(place).collect()
+        as_slice(infos, count).iter().map(listed).collect()
     }
 }
 
-/// First and end offsets together.
-pub(in crate::log::kafka) fn ranges(
+/// Combines first and end offsets to ranges, ordered by partition. Partitions without both are left out.
+pub(in crate::log::kafka) fn join_ranges(
     first: &[(Partition, Offset)],
-    last: &[(Partition, Offset)],
+    end: &[(Partition, Offset)],
 ) -> Vec<OffsetRange> {
-    let end = |partition| last.iter().find(|place| place.0 == partition).map(|place| place.1);
+    let end_of = |partition| end.iter().find(|listed| listed.0 == partition).map(|listed| listed.1);
     let range = |&(partition, start): &(Partition, Offset)| {
-        end(partition).map(|end| OffsetRange { partition, start, end })
+        end_of(partition).map(|end| OffsetRange { partition, start, end })
     };
     let mut ranges: Vec<OffsetRange> = first.iter().filter_map(range).collect();
     ranges.sort_by_key(|range| range.partition);
     ranges
 }
 
-/// Asks for a topic's configuration.
+/// Requests the settings of a topic.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(in crate::log::kafka) fn describe_configuration(
     client: &Client,
     topic: &CString,
     timeout: Duration,
-) -> Pending {
-    let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout);
-    // SAFETY: everything lives through the call, which copies it.
+) -> PendingReply {
+    let (options, pending) =
+        RequestOptions::new(client, Operation::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout);
+    // SAFETY: all arguments live until the end of the calls, which copy them.
     unsafe {
         let resource = sys::rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr());
         sys::rd_kafka_DescribeConfigs(client.rk(), &mut { resource }, 1, options.0, client.queue());
@@ -254,10 +258,10 @@ pub(in crate::log::kafka) fn describe_configuration(
     pending
 }
 
-/// The settings in the answer to [`describe_configuration`].
+/// Returns the settings in the reply to [`describe_configuration`], by name.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn settings(reply: &Reply) -> Answer<HashMap<String, String>> {
-    // SAFETY: what the reply points to lives as long as it does.
+pub(in crate::log::kafka) fn parse_settings(reply: &Reply) -> Answer<HashMap<String, String>> {
+    // SAFETY: everything in the reply lives as long as the reply.
     unsafe {
         let result = sys::rd_kafka_event_DescribeConfigs_result(reply.as_ptr());
         if result.is_null() {
@@ -265,9 +269,9 @@ pub(in crate::log::kafka) fn settings(reply: &Reply) -> Answer<HashMap<String, S
         }
         let mut count = 0;
         let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
-        let Some(&resource) = list(resources, count).first() else { return Ok(HashMap::new()) };
+        let Some(&resource) = as_slice(resources, count).first() else { return Ok(HashMap::new()) };
         resource_error(resource)?;
-        let entries = list(sys::rd_kafka_ConfigResource_configs(resource, &mut count), count);
+        let entries = as_slice(sys::rd_kafka_ConfigResource_configs(resource, &mut count), count);
         let setting = |&entry: &_| {
             (text(sys::rd_kafka_ConfigEntry_name(entry)), text(sys::rd_kafka_ConfigEntry_value(entry)))
         };
@@ -275,7 +279,11 @@ pub(in crate::log::kafka) fn settings(reply: &Reply) -> Answer<HashMap<String, S
     }
 }
 
-/// Asks to change one setting of a topic, and no other.
+/// Requests to change one setting of a topic. All other settings stay as they are.
+///
+/// # Errors
+///
+/// A text about a name or a value that cannot be sent.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(in crate::log::kafka) fn alter_configuration(
     client: &Client,
@@ -283,10 +291,10 @@ pub(in crate::log::kafka) fn alter_configuration(
     name: &str,
     value: &str,
     timeout: Duration,
-) -> Result<Pending, String> {
-    let c_text = |text: &str| CString::new(text).map_err(|_| format!("`{name}` has no NUL in it"));
+) -> Result<PendingReply, String> {
+    let c_text = |text: &str| CString::new(text).map_err(|_| format!("setting `{name}` contains a NUL byte"));
     let (name, value) = (c_text(name)?, c_text(value)?);
-    // SAFETY: everything lives through the calls, which copy it.
+    // SAFETY: all arguments live until the end of the calls, which copy them.
     unsafe {
         let resource = sys::rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr());
         let set = sys::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET;
@@ -301,17 +309,17 @@ pub(in crate::log::kafka) fn alter_configuration(
             return Err(code.to_string());
         }
         let operation = Operation::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS;
-        let (options, pending) = Options::new(client, operation, timeout);
+        let (options, pending) = RequestOptions::new(client, operation, timeout);
         sys::rd_kafka_IncrementalAlterConfigs(client.rk(), &mut { resource }, 1, options.0, client.queue());
         sys::rd_kafka_ConfigResource_destroy(resource);
         Ok(pending)
     }
 }
 
-/// The answer to [`alter_configuration`].
+/// Returns the result in the reply to [`alter_configuration`].
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn altered(reply: &Reply) -> Answer<()> {
-    // SAFETY: what the reply points to lives as long as it does.
+pub(in crate::log::kafka) fn parse_alteration(reply: &Reply) -> Answer<()> {
+    // SAFETY: everything in the reply lives as long as the reply.
     unsafe {
         let result = sys::rd_kafka_event_IncrementalAlterConfigs_result(reply.as_ptr());
         let mut count = 0;
@@ -319,24 +327,27 @@ pub(in crate::log::kafka) fn altered(reply: &Reply) -> Answer<()> {
             true => &[],
             false => {
                 let resources = sys::rd_kafka_IncrementalAlterConfigs_result_resources(result, &mut count);
-                list(resources, count)
+                as_slice(resources, count)
             }
         };
         match resources.first() {
             Some(&resource) => resource_error(resource),
             None => {
-                Err((RDKafkaErrorCode::BadMessage, "the answer does not say whether it was done".to_owned()))
+                let reason = "the broker did not confirm the change: check the topic's settings".to_owned();
+                Err((RDKafkaErrorCode::BadMessage, reason))
             }
         }
     }
 }
 
+/// Returns the error of a resource, if it has one.
+///
 /// # Safety
 ///
 /// The resource must be alive.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 unsafe fn resource_error(resource: *const sys::rd_kafka_ConfigResource_t) -> Answer<()> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller ensures that the resource is alive.
     unsafe {
         let code = sys::rd_kafka_ConfigResource_error(resource);
         if code.is_error() {
@@ -346,25 +357,29 @@ unsafe fn resource_error(resource: *const sys::rd_kafka_ConfigResource_t) -> Ans
     Ok(())
 }
 
-/// Asks for a topic to be made, compacted if its settings do not say otherwise.
+/// Requests to create a topic. It is compacted unless its settings contain another `cleanup.policy`.
+///
+/// # Errors
+///
+/// A text about a name, a setting or a number that cannot be sent.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(in crate::log::kafka) fn create_topic(
     client: &Client,
     name: &CString,
     settings: &NewTopic,
     timeout: Duration,
-) -> Result<Pending, String> {
-    let c_text = |text: &str| CString::new(text).map_err(|_| format!("setting `{text}` has no NUL in it"));
+) -> Result<PendingReply, String> {
+    let c_text = |text: &str| CString::new(text).map_err(|_| format!("setting `{text}` contains a NUL byte"));
     let mut texts = vec![(c"cleanup.policy".to_owned(), c"compact".to_owned())];
     for (name, value) in &settings.settings {
         texts.push((c_text(name)?, c_text(value)?));
     }
     let mut reason: [c_char; 512] = [0; 512];
-    // The broker's own default.
+    // -1 means the broker's default.
     let (partitions, replicas) =
         (settings.partitions.unwrap_or(-1), settings.replication_factor.map_or(-1, i32::from));
-    // SAFETY: everything lives through the calls, which copy it; the reason is a text
-    // where there is no topic.
+    // SAFETY: all arguments live until the end of the calls, which copy them; `reason` is a C string if no
+    // topic is returned.
     unsafe {
         let topic = sys::rd_kafka_NewTopic_new(
             name.as_ptr(),
@@ -376,7 +391,8 @@ pub(in crate::log::kafka) fn create_topic(
         if topic.is_null() {
             return Err(text(reason.as_ptr()));
         }
-        let (options, pending) = Options::new(client, Operation::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout);
+        let (options, pending) =
+            RequestOptions::new(client, Operation::RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout);
         for (name, value) in &texts {
             sys::rd_kafka_NewTopic_set_config(topic, name.as_ptr(), value.as_ptr());
         }
@@ -386,10 +402,10 @@ pub(in crate::log::kafka) fn create_topic(
     }
 }
 
-/// The answer to [`create_topic`].
+/// Returns the result in the reply to [`create_topic`].
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn created(reply: &Reply) -> Answer<()> {
-    // SAFETY: what the reply points to lives as long as it does.
+pub(in crate::log::kafka) fn parse_creation(reply: &Reply) -> Answer<()> {
+    // SAFETY: everything in the reply lives as long as the reply.
     unsafe {
         let result = sys::rd_kafka_event_CreateTopics_result(reply.as_ptr());
         if result.is_null() {
@@ -397,7 +413,7 @@ pub(in crate::log::kafka) fn created(reply: &Reply) -> Answer<()> {
         }
         let mut count = 0;
         let topics = sys::rd_kafka_CreateTopics_result_topics(result, &mut count);
-        for &topic in list(topics, count) {
+        for &topic in as_slice(topics, count) {
             let code = sys::rd_kafka_topic_result_error(topic);
             if code.is_error() {
                 return Err((code.into(), text(sys::rd_kafka_topic_result_error_string(topic))));
@@ -407,16 +423,16 @@ pub(in crate::log::kafka) fn created(reply: &Reply) -> Answer<()> {
     }
 }
 
-/// An array of librdkafka's, which may be null where it is empty.
+/// Views a C array as a slice. The pointer of an empty array may be null.
 ///
 /// # Safety
 ///
-/// If not null, it must have that many items, and live as long as `'a`.
+/// If `items` is not null, it must point to `count` items that live as long as `'a`.
 #[allow(unsafe_code, reason = "reads C arrays")]
-unsafe fn list<'a, T>(items: *const T, count: usize) -> &'a [T] {
+unsafe fn as_slice<'a, T>(items: *const T, count: usize) -> &'a [T] {
     if items.is_null() {
         return &[];
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller ensures length and lifetime.
     unsafe { slice::from_raw_parts(items, count) }
 }

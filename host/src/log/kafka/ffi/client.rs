@@ -1,9 +1,8 @@
-//! A client of librdkafka, reduced to what this log uses: one queue, from which
-//! one thread takes typed [`Event`]s.
+//! A client of librdkafka, reduced to what this log uses: one queue, from which one thread takes typed
+//! [`Event`]s.
 //!
-//! With [`event`](super::event) and [`admin`](super::admin) this is all of the
-//! code that calls C. The client may be used from any thread; events are for
-//! whoever polls.
+//! Most code that calls C is here, in [`event`](super::event) and in [`admin`](super::admin). The client may
+//! be used from any thread. Only one thread polls it, and that thread receives its events.
 
 use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
@@ -20,25 +19,26 @@ use crate::log::kafka::ffi::event::{Event, on_log, text};
 use crate::log::kafka::ffi::token::Token;
 use crate::log::{Offset, Partition};
 
-/// How many messages are taken at once: their pointers fit a page of memory.
-pub(in crate::log::kafka) const RECORDS_AT_ONCE: usize = 512;
+/// The most messages that [`Client::poll_records`] takes: their pointers fit a page of memory (4 KiB).
+pub(in crate::log::kafka) const MAX_RECORDS_PER_POLL: usize = 512;
 
-/// What a client can do. Either can ask.
+/// The kind of a client. Both kinds can send admin requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log::kafka) enum Kind {
     Consumer,
     Producer,
 }
 
-/// A client and its queue.
+/// A client of librdkafka and its queue of events.
 pub(in crate::log::kafka) struct Client {
     native: Native,
     queue: NonNull<RDKafkaQueue>,
+    /// The file of the OAuth token, if clients authenticate with one.
     token_file: Option<PathBuf>,
 }
 
-// SAFETY: librdkafka's handles and queues may be used from several threads at once
-// (its introduction, "Threads and callbacks").
+// SAFETY: librdkafka's handles and queues may be used from several threads at once (its INTRODUCTION.md,
+// "Threads and callbacks").
 #[allow(unsafe_code, reason = "the queue is a raw pointer of a thread-safe library")]
 unsafe impl Send for Client {}
 // SAFETY: as above.
@@ -53,7 +53,11 @@ impl std::fmt::Debug for Client {
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Client {
-    /// A client of its own threads. Nothing is connected yet.
+    /// Creates a client, which starts its own threads and connects in the background.
+    ///
+    /// # Errors
+    ///
+    /// If librdkafka rejects the configuration or cannot start its threads.
     pub(in crate::log::kafka) fn new(
         kind: Kind,
         config: &ClientConfig,
@@ -64,7 +68,7 @@ impl Client {
         if token_file.is_some() {
             events |= sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
         }
-        // SAFETY: the configuration lives until the client takes it.
+        // SAFETY: the configuration is alive until the client takes it.
         unsafe {
             sys::rd_kafka_conf_set_events(native_config.ptr(), events);
             sys::rd_kafka_conf_set_log_cb(native_config.ptr(), Some(on_log));
@@ -75,8 +79,8 @@ impl Client {
         };
         let native = Native::new(config, native_config, type_, DefaultClientContext)?;
         let rk = native.native_ptr();
-        // SAFETY: the client is alive, and a queue that it hands out is ours to
-        // give back, which `drop` does before the client goes.
+        // SAFETY: the client is alive. The caller owns the returned queue; `drop` destroys it before the
+        // client.
         let queue = unsafe {
             if kind == Kind::Consumer {
                 sys::rd_kafka_poll_set_consumer(rk);
@@ -86,69 +90,71 @@ impl Client {
             }
         };
         let queue =
-            NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("it has no queue".to_owned()))?;
+            NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("no event queue".to_owned()))?;
         Ok(Self { native, queue, token_file })
     }
 
+    /// The handle of librdkafka's client.
     pub(in crate::log::kafka) fn rk(&self) -> *mut RDKafka {
         self.native.native_ptr()
     }
 
+    /// The handle of the queue, to which replies of requests are sent.
     pub(in crate::log::kafka) fn queue(&self) -> *mut RDKafkaQueue {
         self.queue.as_ptr()
     }
 
-    /// The next event, or nothing within this time, or nothing because of
-    /// [`Client::wake`].
+    /// Waits for the next event. Returns `None` after the timeout, after [`Client::wake`], and after a log
+    /// line. Answers requests for OAuth tokens.
     pub(in crate::log::kafka) fn poll(&self, timeout: Duration) -> Option<Event> {
         let millis = millis(timeout);
-        // SAFETY: the queue lives as long as `self`; the event is `Event`'s to free.
+        // SAFETY: the queue lives as long as `self`; `Event` owns the event and frees it.
         let event = unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis)) };
-        if let (Some(Event::TokenWanted), Some(file)) = (&event, &self.token_file) {
-            self.give_token(file);
+        if let (Some(Event::TokenRequested), Some(file)) = (&event, &self.token_file) {
+            self.set_token(file);
         }
         event
     }
 
-    /// Hands over what is at hand of records and of news about partitions, up to
-    /// [`RECORDS_AT_ONCE`], and tells how many. Takes a fraction of the time of as many
-    /// calls of [`Client::poll`], which all else is for: here, other errors go to the log
-    /// only, and after the news of a partition's end librdkafka counts its position wrong
-    /// (up to 2.13.1).
+    /// Passes available records and events of partitions to `each`, up to [`MAX_RECORDS_PER_POLL`], and
+    /// returns their number. Does not wait. Takes a fraction of the time of as many calls of
+    /// [`Client::poll`], which is needed for all other events: here, librdkafka only logs other errors, and
+    /// after an end-of-partition event it counts its position wrong (up to 2.13.1).
     pub(in crate::log::kafka) fn poll_records(&self, mut each: impl FnMut(Event)) -> usize {
-        let mut messages = [ptr::null_mut(); RECORDS_AT_ONCE];
-        let (queue, room) = (self.queue.as_ptr(), messages.len());
-        // SAFETY: the queue lives as long as `self`; so many messages fit.
-        let taken = unsafe { sys::rd_kafka_consume_batch_queue(queue, 0, messages.as_mut_ptr(), room) };
+        let mut messages = [ptr::null_mut(); MAX_RECORDS_PER_POLL];
+        let (queue, capacity) = (self.queue.as_ptr(), messages.len());
+        // SAFETY: the queue lives as long as `self`; the array has this capacity.
+        let taken = unsafe { sys::rd_kafka_consume_batch_queue(queue, 0, messages.as_mut_ptr(), capacity) };
         let taken = usize::try_from(taken).unwrap_or(0);
         for message in messages[..taken].iter().copied().filter_map(NonNull::new) {
-            // SAFETY: each message is handed out once.
-            each(unsafe { Event::of_message(message) });
+            // SAFETY: librdkafka returns each message once, so nobody else has it.
+            each(unsafe { Event::from_message(message) });
         }
         taken
     }
 
-    /// Whether [`Client::poll_records`] can be used: it takes no questions for tokens.
-    pub(in crate::log::kafka) fn polls_records(&self) -> bool {
+    /// Whether [`Client::poll_records`] may be used. Clients with OAuth tokens must not use it, because it
+    /// does not deliver requests for tokens.
+    pub(in crate::log::kafka) fn can_poll_records(&self) -> bool {
         self.token_file.is_none()
     }
 
-    /// Answers the question for a token.
-    fn give_token(&self, file: &Path) {
-        let refuse = |reason: String| {
-            // OK because a NUL in the reason was replaced.
+    /// Gives librdkafka the token in this file, or the reason why there is none.
+    fn set_token(&self, file: &Path) {
+        let fail = |reason: String| {
+            // OK because each NUL in the reason was replaced.
             let reason = CString::new(reason.replace('\0', " ")).expect("no NUL");
             // SAFETY: the client is alive; the reason is copied.
             unsafe { sys::rd_kafka_oauthbearer_set_token_failure(self.rk(), reason.as_ptr()) };
         };
         let token = match Token::read(file) {
             Ok(token) => token,
-            Err(reason) => return refuse(reason),
+            Err(reason) => return fail(reason),
         };
         let mut reason: [c_char; 512] = [0; 512];
-        // SAFETY: everything lives through the call, which copies it; the reason is a
-        // text if there is an error.
-        let refused = unsafe {
+        // SAFETY: all arguments live until the end of the call, which copies them; `reason` is a C string
+        // if an error is returned.
+        let error = unsafe {
             let code = sys::rd_kafka_oauthbearer_set_token(
                 self.rk(),
                 token.text.as_ptr(),
@@ -161,77 +167,82 @@ impl Client {
             );
             code.is_error().then(|| text(reason.as_ptr()))
         };
-        if let Some(reason) = refused {
-            refuse(format!("{}: {reason}", file.display()));
+        if let Some(reason) = error {
+            fail(format!("{}: {reason}", file.display()));
         }
     }
 
-    /// Why the client is of no use any more, if so.
+    /// Returns the fatal error of the client, if it has one. The client cannot be used after it.
     pub(in crate::log::kafka) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         let mut reason: [c_char; 512] = [0; 512];
-        // SAFETY: the client is alive; the reason is a text if there is an error.
+        // SAFETY: the client is alive; `reason` is a C string if an error is returned.
         unsafe {
             let code = sys::rd_kafka_fatal_error(self.rk(), reason.as_mut_ptr(), reason.len());
             code.is_error().then(|| (code.into(), text(reason.as_ptr())))
         }
     }
 
-    /// Makes a poll that is under way, or the next one, return at once.
+    /// Makes the current [`Client::poll`], or the next one, return at once.
     pub(in crate::log::kafka) fn wake(&self) {
         // SAFETY: the queue lives as long as `self`.
         unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
     }
 
-    /// Adds partitions to those that are read, each from an offset.
-    pub(in crate::log::kafka) fn assign(&self, places: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+    /// Adds partitions to the assignment, each with the offset where reading begins.
+    pub(in crate::log::kafka) fn assign(
+        &self,
+        partitions: &TopicPartitionList,
+    ) -> Result<(), RDKafkaErrorCode> {
         // SAFETY: client and list are alive; the list is copied.
-        let error = unsafe { sys::rd_kafka_incremental_assign(self.rk(), places.ptr()) };
+        let error = unsafe { sys::rd_kafka_incremental_assign(self.rk(), partitions.ptr()) };
         take_error(error)
     }
 
-    /// Takes partitions away from those that are read.
+    /// Removes partitions from the assignment.
     pub(in crate::log::kafka) fn unassign(
         &self,
-        places: &TopicPartitionList,
+        partitions: &TopicPartitionList,
     ) -> Result<(), RDKafkaErrorCode> {
         // SAFETY: as in `assign`.
-        let error = unsafe { sys::rd_kafka_incremental_unassign(self.rk(), places.ptr()) };
+        let error = unsafe { sys::rd_kafka_incremental_unassign(self.rk(), partitions.ptr()) };
         take_error(error)
     }
 
-    /// Fetches no more of these partitions, for now.
-    pub(in crate::log::kafka) fn pause(&self, places: &TopicPartitionList) {
-        // SAFETY: client and list are alive. Fails for partitions that are not
-        // assigned, of which nothing is fetched anyway.
-        unsafe { sys::rd_kafka_pause_partitions(self.rk(), places.ptr()) };
+    /// Stops fetching these partitions until [`Client::resume`].
+    pub(in crate::log::kafka) fn pause(&self, partitions: &TopicPartitionList) {
+        // SAFETY: client and list are alive. The call fails for partitions that are not assigned, which are
+        // not fetched anyway.
+        unsafe { sys::rd_kafka_pause_partitions(self.rk(), partitions.ptr()) };
     }
 
-    /// Goes on behind the last record that was taken from the queue.
-    pub(in crate::log::kafka) fn resume(&self, places: &TopicPartitionList) {
+    /// Resumes fetching these partitions after the last record that was taken from the queue.
+    pub(in crate::log::kafka) fn resume(&self, partitions: &TopicPartitionList) {
         // SAFETY: as in `pause`.
-        unsafe { sys::rd_kafka_resume_partitions(self.rk(), places.ptr()) };
+        unsafe { sys::rd_kafka_resume_partitions(self.rk(), partitions.ptr()) };
     }
 
-    /// For each place the offset behind what was taken from the queue, control
-    /// records counted.
+    /// Returns the position of each of these partitions: the offset after what was taken from the queue,
+    /// including control records. Partitions without a known position are left out.
     pub(in crate::log::kafka) fn positions(
         &self,
-        places: &TopicPartitionList,
+        partitions: &TopicPartitionList,
     ) -> Vec<(String, Partition, Offset)> {
         // SAFETY: client and list are alive; the offsets are written into the list.
-        unsafe { sys::rd_kafka_position(self.rk(), places.ptr()) };
-        let places = places.elements();
-        let known = places.iter().filter_map(|place| match place.offset() {
-            rdkafka::Offset::Offset(offset) => Some((place.topic().to_owned(), place.partition(), offset)),
+        unsafe { sys::rd_kafka_position(self.rk(), partitions.ptr()) };
+        let elements = partitions.elements();
+        let known = elements.iter().filter_map(|element| match element.offset() {
+            rdkafka::Offset::Offset(offset) => {
+                Some((element.topic().to_owned(), element.partition(), offset))
+            }
             _ => None,
         });
         known.collect()
     }
 
-    /// Waits until a broker answers.
+    /// Requests metadata, and blocks until a broker answers or the timeout is over.
     pub(in crate::log::kafka) fn probe(&self, timeout: Duration) -> Result<(), RDKafkaErrorCode> {
         let mut metadata = std::ptr::null();
-        // SAFETY: the client is alive; what it answers is freed, once.
+        // SAFETY: the client is alive; the metadata is freed once.
         unsafe {
             let code =
                 sys::rd_kafka_metadata(self.rk(), 0, std::ptr::null_mut(), &mut metadata, millis(timeout));
@@ -243,7 +254,7 @@ impl Client {
         Ok(())
     }
 
-    /// Makes the client learn of a topic's partitions.
+    /// Makes the client fetch the metadata of a topic, such as its partitions. Blocks.
     pub(in crate::log::kafka) fn refresh_metadata(
         &self,
         topic: &str,
@@ -256,18 +267,18 @@ impl Client {
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Drop for Client {
     fn drop(&mut self) {
-        // SAFETY: the only reference that is ours; the client itself goes after it.
+        // SAFETY: `self` owns this reference to the queue, and the client is destroyed after it.
         unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
     }
 }
 
-/// The code of an error object, which is freed.
+/// Returns the code of an error object, and frees the object. Null means success.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 pub(in crate::log::kafka) fn take_error(error: *mut sys::rd_kafka_error_t) -> Result<(), RDKafkaErrorCode> {
     if error.is_null() {
         return Ok(());
     }
-    // SAFETY: an error object is the caller's to free, once.
+    // SAFETY: the caller of librdkafka owns the error object, which is freed once here.
     unsafe {
         let code = sys::rd_kafka_error_code(error);
         sys::rd_kafka_error_destroy(error);
@@ -275,22 +286,22 @@ pub(in crate::log::kafka) fn take_error(error: *mut sys::rd_kafka_error_t) -> Re
     }
 }
 
-/// As librdkafka counts time.
+/// Converts a duration to librdkafka's milliseconds. Longer durations become the longest.
 pub(in crate::log::kafka) fn millis(time: Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// A list of places where reading begins or goes on, each with the leader epoch of what
-/// was read before it, or -1.
+/// Returns a list of partitions for [`Client::assign`], each with the offset where reading begins, and with
+/// the leader epoch of the record before it, or -1.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn places_in_epochs<'a>(
-    places_in_epochs: impl IntoIterator<Item = (&'a str, Partition, Offset, i32)>,
+pub(in crate::log::kafka) fn partition_list_with_epochs<'a>(
+    partitions: impl IntoIterator<Item = (&'a str, Partition, Offset, i32)>,
 ) -> TopicPartitionList {
-    let (rest, epochs): (Vec<_>, Vec<_>) = places_in_epochs
+    let (offsets, epochs): (Vec<_>, Vec<_>) = partitions
         .into_iter()
         .map(|(topic, partition, offset, epoch)| ((topic, partition, offset), epoch))
         .unzip();
-    let list = places(rest);
+    let list = partition_list(offsets);
     for (index, epoch) in epochs.into_iter().enumerate() {
         // SAFETY: the list has an element for each epoch.
         unsafe {
@@ -301,12 +312,12 @@ pub(in crate::log::kafka) fn places_in_epochs<'a>(
     list
 }
 
-/// A list of places for the calls above.
-pub(in crate::log::kafka) fn places<'a>(
-    places: impl IntoIterator<Item = (&'a str, Partition, Offset)>,
+/// Returns a list of partitions and offsets, as methods of [`Client`] take it.
+pub(in crate::log::kafka) fn partition_list<'a>(
+    partitions: impl IntoIterator<Item = (&'a str, Partition, Offset)>,
 ) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    for (topic, partition, offset) in places {
+    for (topic, partition, offset) in partitions {
         // OK because offsets of records are valid offsets.
         list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(offset)).expect("a valid offset");
     }

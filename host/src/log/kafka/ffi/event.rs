@@ -1,8 +1,7 @@
-//! What comes out of a client's queue.
+//! The events in a client's queue.
 //!
-//! `rdkafka` has safe wrappers for most events, but they lose the topic and the
-//! offset of an end of a partition and the place of an error, and both are needed
-//! here; so events are read from librdkafka itself.
+//! `rdkafka` has safe wrappers for most events, but they lose topic and offset of an end-of-partition event,
+//! and the partition of an error. Both are needed here, so events are read from librdkafka directly.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
@@ -14,26 +13,26 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaEvent, RDKafkaMessage, RDKafkaResp
 
 use crate::log::{Header, Offset, Partition};
 
-/// One thing that a client has to say.
+/// An event of a client.
 #[derive(Debug)]
 pub(in crate::log::kafka) enum Event {
     /// A record was fetched.
-    Record(Fetched),
-    /// All of a partition below this offset was handed out.
-    End(Place),
-    /// Something failed.
+    Record(FetchedRecord),
+    /// Everything before this offset was delivered, and the partition ends there at present.
+    PartitionEnd(PartitionOffset),
+    /// An error that belongs to no request.
     Failure(Failure),
-    /// Records were acknowledged, or given up.
+    /// Queued records were acknowledged or failed.
     Deliveries(Deliveries),
-    /// The answer to a request.
+    /// The reply to an admin request.
     Reply(Reply),
-    /// Another OAuth token is needed.
-    TokenWanted,
+    /// librdkafka needs an OAuth token.
+    TokenRequested,
 }
 
-/// A partition's offset.
+/// An offset in a partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::log::kafka) struct Place {
+pub(in crate::log::kafka) struct PartitionOffset {
     pub(in crate::log::kafka) topic: String,
     pub(in crate::log::kafka) partition: Partition,
     pub(in crate::log::kafka) offset: Offset,
@@ -44,15 +43,15 @@ pub(in crate::log::kafka) struct Place {
 pub(in crate::log::kafka) struct Failure {
     pub(in crate::log::kafka) code: RDKafkaErrorCode,
     pub(in crate::log::kafka) reason: String,
-    /// The client is of no use any more.
+    /// Whether the client cannot be used any more.
     pub(in crate::log::kafka) fatal: bool,
-    /// Where, if it is about a partition.
-    pub(in crate::log::kafka) place: Option<Place>,
+    /// The partition that failed, if the error is about one.
+    pub(in crate::log::kafka) place: Option<PartitionOffset>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // librdkafka adds how long a connection was in which state.
+        // The text ends with how long the connection was in its state, which says nothing to users.
         f.write_str(self.reason.split(" (after ").next().unwrap_or(&self.reason))
     }
 }
@@ -61,7 +60,7 @@ impl fmt::Display for Failure {
 #[derive(Debug)]
 struct Native(NonNull<RDKafkaEvent>);
 
-// SAFETY: whoever has an event is the only one that has it.
+// SAFETY: an event has one owner.
 #[allow(unsafe_code, reason = "a raw pointer with one owner")]
 unsafe impl Send for Native {}
 
@@ -74,28 +73,29 @@ impl Native {
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Drop for Native {
     fn drop(&mut self) {
-        // SAFETY: it was handed out to be freed once.
+        // SAFETY: `self` owns the event, which is freed once.
         unsafe { sys::rd_kafka_event_destroy(self.as_ptr()) }
     }
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Event {
-    /// Reads an event. Nothing comes of log lines but a line in the log.
+    /// Reads an event of librdkafka and takes its ownership. Returns `None` if it is null, or a log line,
+    /// which is logged.
     ///
     /// # Safety
     ///
-    /// The event must be null or one that nobody else has.
+    /// The event must be null, or alive and without another owner.
     pub(in crate::log::kafka) unsafe fn new(event: *mut RDKafkaEvent) -> Option<Self> {
         let event = Native(NonNull::new(event)?);
         // SAFETY: the event is alive, here and below.
         match unsafe { sys::rd_kafka_event_type(event.as_ptr()) } {
-            sys::RD_KAFKA_EVENT_FETCH => Fetched::new(event).map(Self::Record),
-            sys::RD_KAFKA_EVENT_ERROR => Some(failure(&event)),
+            sys::RD_KAFKA_EVENT_FETCH => FetchedRecord::new(event).map(Self::Record),
+            sys::RD_KAFKA_EVENT_ERROR => Some(read_error(&event)),
             sys::RD_KAFKA_EVENT_DR => Some(Self::Deliveries(Deliveries(event))),
-            sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => Some(Self::TokenWanted),
+            sys::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => Some(Self::TokenRequested),
             sys::RD_KAFKA_EVENT_LOG => {
-                log(&event);
+                log_event(&event);
                 None
             }
             _ => Some(Self::Reply(Reply(event))),
@@ -105,27 +105,27 @@ impl Event {
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Event {
-    /// Reads a message that came without an event: a record, or what is wrong with a
-    /// partition.
+    /// Reads a message that came without an event, and takes its ownership: a record, or an error or the
+    /// end of a partition.
     ///
     /// # Safety
     ///
-    /// The message must be one that nobody else has.
-    pub(in crate::log::kafka) unsafe fn of_message(message: NonNull<RDKafkaMessage>) -> Self {
+    /// The message must be alive and without another owner.
+    pub(in crate::log::kafka) unsafe fn from_message(message: NonNull<RDKafkaMessage>) -> Self {
         let owner = NativeMessage(message);
-        // SAFETY: the message is alive, and its texts with it.
+        // SAFETY: the message is alive as long as `owner`, and so are its texts.
         let read = unsafe { message.as_ref() };
         if read.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Self::Record(Fetched { message, _owner: Owner::Itself(owner) });
+            return Self::Record(FetchedRecord { message, _owner: Owner::Message(owner) });
         }
         // SAFETY: as above.
         let (topic, reason) = unsafe {
             let name = if read.rkt.is_null() { ptr::null() } else { sys::rd_kafka_topic_name(read.rkt) };
             (text(name), text(sys::rd_kafka_message_errstr(message.as_ptr())))
         };
-        let place = Place { topic, partition: read.partition, offset: read.offset };
+        let place = PartitionOffset { topic, partition: read.partition, offset: read.offset };
         match read.err.into() {
-            RDKafkaErrorCode::PartitionEOF => Self::End(place),
+            RDKafkaErrorCode::PartitionEOF => Self::PartitionEnd(place),
             code => Self::Failure(Failure {
                 code,
                 reason,
@@ -136,19 +136,20 @@ impl Event {
     }
 }
 
+/// Reads an error event.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn failure(event: &Native) -> Event {
-    // SAFETY: the event is alive and an error event; the place is ours to free.
+fn read_error(event: &Native) -> Event {
+    // SAFETY: the event is alive and an error event; the caller owns the partition and frees it once.
     unsafe {
         let code: RDKafkaErrorCode = sys::rd_kafka_event_error(event.as_ptr()).into();
         let place = NonNull::new(sys::rd_kafka_event_topic_partition(event.as_ptr())).map(|place| {
             let read = place.as_ref();
             let (topic, partition, offset) = (text(read.topic), read.partition, read.offset);
             sys::rd_kafka_topic_partition_destroy(place.as_ptr());
-            Place { topic, partition, offset }
+            PartitionOffset { topic, partition, offset }
         });
         match (code, place) {
-            (RDKafkaErrorCode::PartitionEOF, Some(place)) => Event::End(place),
+            (RDKafkaErrorCode::PartitionEOF, Some(place)) => Event::PartitionEnd(place),
             (code, place) => Event::Failure(Failure {
                 code,
                 reason: text(sys::rd_kafka_event_error_string(event.as_ptr())),
@@ -159,10 +160,9 @@ fn failure(event: &Native) -> Event {
     }
 }
 
-/// What librdkafka says to whoever reads logs: what it means to a table or a write
-/// is said there.
+/// Logs a log line of librdkafka. What it means for a table or a write is reported by other events.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn log(event: &Native) {
+fn log_event(event: &Native) {
     let (mut facility, mut line, mut level) = (std::ptr::null(), std::ptr::null(), 0);
     // SAFETY: the event is alive; the texts live as long as it does.
     let (facility, line) = unsafe {
@@ -171,11 +171,11 @@ fn log(event: &Native) {
         }
         (text(facility), text(line))
     };
-    say(level, &facility, &line);
+    write_line(level, &facility, &line);
 }
 
-/// The same from a client that polls records without events: librdkafka would write to
-/// the standard error.
+/// Logs a log line of librdkafka, as a callback. Without it, a client that polls records without events
+/// would write to standard error.
 ///
 /// # Safety
 ///
@@ -187,13 +187,13 @@ pub(in crate::log::kafka) unsafe extern "C" fn on_log(
     facility: *const c_char,
     line: *const c_char,
 ) {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller ensures that both are C strings or null.
     let (facility, line) = unsafe { (text(facility), text(line)) };
-    say(level, &facility, &line);
+    write_line(level, &facility, &line);
 }
 
-/// Levels are syslog's: up to 4 are warnings and worse.
-fn say(level: c_int, facility: &str, line: &str) {
+/// Logs a line under the target `librdkafka`. Levels are those of syslog: up to 4 are warnings and worse.
+fn write_line(level: c_int, facility: &str, line: &str) {
     if level <= 4 {
         tracing::info!(target: "librdkafka", "{facility}: {line}");
     } else {
@@ -203,16 +203,16 @@ fn say(level: c_int, facility: &str, line: &str) {
 
 /// A record in librdkafka's memory.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Fetched {
+pub(in crate::log::kafka) struct FetchedRecord {
     message: NonNull<RDKafkaMessage>,
     _owner: Owner,
 }
 
-/// What a message is freed with.
+/// The owner of a message, which frees it.
 #[derive(Debug)]
 enum Owner {
     Event(#[allow(dead_code, reason = "freed when it is dropped")] Native),
-    Itself(#[allow(dead_code, reason = "freed when it is dropped")] NativeMessage),
+    Message(#[allow(dead_code, reason = "freed when it is dropped")] NativeMessage),
 }
 
 /// A message of librdkafka that came without an event, freed when it is dropped.
@@ -222,13 +222,13 @@ struct NativeMessage(NonNull<RDKafkaMessage>);
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Drop for NativeMessage {
     fn drop(&mut self) {
-        // SAFETY: it was handed out to be freed once.
+        // SAFETY: `self` owns the message, which is freed once.
         unsafe { sys::rd_kafka_message_destroy(self.0.as_ptr()) }
     }
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-impl Fetched {
+impl FetchedRecord {
     fn new(event: Native) -> Option<Self> {
         // SAFETY: the event is alive; the message lives as long as it does.
         let message = unsafe { sys::rd_kafka_event_message_next(event.as_ptr()) };
@@ -236,12 +236,12 @@ impl Fetched {
     }
 
     fn message(&self) -> &RDKafkaMessage {
-        // SAFETY: it lives as long as the event.
+        // SAFETY: the message lives as long as `_owner`.
         unsafe { self.message.as_ref() }
     }
 
-    /// Tells partitions apart without reading their topic's name: the same for all
-    /// records of a partition while the client reads it.
+    /// An identity of the partition that needs no copy of the topic's name. It is the same for all records
+    /// of a partition while the client reads it.
     pub(in crate::log::kafka) fn source(&self) -> (usize, Partition) {
         (self.message().rkt.addr(), self.message().partition)
     }
@@ -259,7 +259,7 @@ impl Fetched {
         self.message().offset
     }
 
-    /// The epoch of the leader that wrote it, or -1.
+    /// The epoch of the leader that appended the record, or -1 if it is unknown.
     pub(in crate::log::kafka) fn leader_epoch(&self) -> i32 {
         // SAFETY: the message is alive.
         unsafe { sys::rd_kafka_message_leader_epoch(self.message.as_ptr()) }
@@ -275,32 +275,35 @@ impl Fetched {
         unsafe { bytes(self.message().payload.cast(), self.message().len) }
     }
 
-    /// Milliseconds since 1970, or -1.
+    /// Milliseconds since 1970, or -1 if the record has no timestamp.
     pub(in crate::log::kafka) fn timestamp(&self) -> i64 {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is alive.
         unsafe { sys::rd_kafka_message_timestamp(self.message.as_ptr(), &mut kind) }
     }
 
+    /// Copies the headers. The call costs time even if there are none.
     pub(in crate::log::kafka) fn headers(&self) -> Vec<Header> {
         let mut headers = std::ptr::null_mut();
-        // SAFETY: the message is alive, and so are the headers with it.
+        // SAFETY: the message is alive, and the headers live as long as it does.
         unsafe {
             if sys::rd_kafka_message_headers(self.message.as_ptr(), &mut headers)
                 != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
             {
                 return Vec::new();
             }
-            (0..sys::rd_kafka_header_cnt(headers)).filter_map(|index| header(headers, index)).collect()
+            (0..sys::rd_kafka_header_cnt(headers)).filter_map(|index| read_header(headers, index)).collect()
         }
     }
 }
 
+/// Copies the header at an index.
+///
 /// # Safety
 ///
 /// The headers must be alive.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-unsafe fn header(headers: *const sys::rd_kafka_headers_t, index: usize) -> Option<Header> {
+unsafe fn read_header(headers: *const sys::rd_kafka_headers_t, index: usize) -> Option<Header> {
     let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
     // SAFETY: the headers are alive; name and value live as long as they do.
     unsafe {
@@ -310,33 +313,34 @@ unsafe fn header(headers: *const sys::rd_kafka_headers_t, index: usize) -> Optio
     }
 }
 
-/// Reports on records that were queued for writing.
+/// A batch of delivery reports of queued records.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Deliveries(Native);
 
-/// What became of one record.
+/// The delivery report of one record.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Delivered {
+pub(in crate::log::kafka) struct DeliveryReport {
+    /// `None` if the record was acknowledged.
     pub(in crate::log::kafka) error: Option<RDKafkaErrorCode>,
     pub(in crate::log::kafka) partition: Partition,
     pub(in crate::log::kafka) offset: Offset,
-    /// Its key, if it failed.
+    /// The record's key, if its delivery failed.
     pub(in crate::log::kafka) key: Option<Vec<u8>>,
-    /// The bytes of its key and its value.
+    /// The number of bytes of key and value.
     pub(in crate::log::kafka) len: usize,
-    /// What was queued with the record.
+    /// The pointer that was queued with the record.
     pub(in crate::log::kafka) opaque: *mut std::ffi::c_void,
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl Deliveries {
-    /// Calls `each` for every record.
-    pub(in crate::log::kafka) fn for_each(self, mut each: impl FnMut(Delivered)) {
+    /// Calls `each` with the report of every record.
+    pub(in crate::log::kafka) fn for_each(self, mut each: impl FnMut(DeliveryReport)) {
         // SAFETY: the event is alive; each message lives as long as it does.
         unsafe {
             while let Some(message) = sys::rd_kafka_event_message_next(self.0.as_ptr()).as_ref() {
                 let failed = message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-                each(Delivered {
+                each(DeliveryReport {
                     error: failed.then(|| message.err.into()),
                     key: if failed {
                         bytes(message.key.cast(), message.key_len).map(<[u8]>::to_vec)
@@ -353,7 +357,7 @@ impl Deliveries {
     }
 }
 
-/// The answer to a request; [`admin`](super::admin) knows what is in it.
+/// The reply to an admin request, whose content [`admin`](super::admin) reads.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Reply(Native);
 
@@ -363,13 +367,13 @@ impl Reply {
         self.0.as_ptr()
     }
 
-    /// What was handed in with the request.
+    /// The pointer that was sent with the request.
     pub(in crate::log::kafka) fn opaque(&self) -> *mut std::ffi::c_void {
         // SAFETY: the event is alive.
         unsafe { sys::rd_kafka_event_opaque(self.as_ptr()) }
     }
 
-    /// Why the whole request failed.
+    /// Returns the error if the whole request failed.
     pub(in crate::log::kafka) fn error(&self) -> Option<(RDKafkaErrorCode, String)> {
         // SAFETY: the event is alive, and the text with it.
         unsafe {
@@ -380,6 +384,8 @@ impl Reply {
     }
 }
 
+/// Copies a C string. Null becomes the empty string, and invalid UTF-8 is replaced.
+///
 /// # Safety
 ///
 /// The text must be null or end with a NUL.
@@ -388,17 +394,17 @@ pub(in crate::log::kafka) unsafe fn text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: it is a C string, as the caller says.
+    // SAFETY: the caller ensures that it is a C string.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// Null and empty differ.
+/// Views a C buffer as a slice. Null becomes `None`; an empty buffer does not.
 ///
 /// # Safety
 ///
 /// The pointer must be null or point to that many bytes that live as long as `'a`.
 #[allow(unsafe_code, reason = "reads C buffers")]
 unsafe fn bytes<'a>(pointer: *const u8, len: usize) -> Option<&'a [u8]> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller ensures length and lifetime.
     (!pointer.is_null()).then(|| unsafe { slice::from_raw_parts(pointer, len) })
 }

@@ -1,4 +1,4 @@
-//! Whether the cluster answers, and what its last error was.
+//! Tracks whether the cluster answers, and its last error.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,27 +15,27 @@ use crate::sync::lock;
 /// How long to wait for the cluster to accept our credentials after it refused them before.
 const AUTHENTICATION_RETRY: Duration = Duration::from_secs(2);
 
-/// Whether the cluster answers, as far as all clients together know.
+/// The health of a cluster, as seen by all of its clients together.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct ClusterHealth {
     stale_after: Duration,
     /// A std lock: held to read or change a field.
     state: Mutex<State>,
     outage: watch::Sender<Option<Outage>>,
-    /// Why the cluster refused our credentials, since the last answer.
-    refused: watch::Sender<Option<String>>,
-    check: Notify,
+    /// Why the cluster refused our credentials; `None` after an answer.
+    refusal: watch::Sender<Option<String>>,
+    check_request: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The time of the last question that was answered.
+    /// The time of the last request that was answered.
     answered: SampleTime,
-    /// Whether questions are asked.
+    /// Whether requests are being sent.
     is_asking: bool,
-    /// The last error since.
+    /// The last error since the last answer.
     reason: Option<String>,
-    /// Whether there was an answer at all.
+    /// Whether the cluster has answered at all.
     has_answered: bool,
 }
 
@@ -46,8 +46,8 @@ impl ClusterHealth {
             stale_after,
             state: Mutex::new(state),
             outage: watch::channel(None).0,
-            refused: watch::channel(None).0,
-            check: Notify::new(),
+            refusal: watch::channel(None).0,
+            check_request: Notify::new(),
         }
     }
 
@@ -55,7 +55,7 @@ impl ClusterHealth {
         Health::new(self.outage.subscribe())
     }
 
-    /// Records that the cluster answered a question that was asked at this time.
+    /// Records that the cluster answered a request that was sent at this time.
     pub(in crate::log::kafka) fn record_answer(&self, asked: SampleTime) {
         let mut state = self.state();
         if asked.0 > state.answered.0 {
@@ -63,14 +63,14 @@ impl ClusterHealth {
         }
         (state.reason, state.has_answered) = (None, true);
         drop(state);
-        self.refused.send_if_modified(|refused| refused.take().is_some());
+        self.refusal.send_if_modified(|refusal| refusal.take().is_some());
         if self.outage.borrow().is_some() {
             // A check decides whether the outage is over.
             self.request_check();
         }
     }
 
-    /// Whether there was no error since the last answer.
+    /// Whether the cluster has answered, and no error followed.
     pub(in crate::log::kafka) fn is_healthy(&self) -> bool {
         let state = self.state();
         state.has_answered && state.reason.is_none()
@@ -82,13 +82,13 @@ impl ClusterHealth {
         if failure.code == Code::GroupAuthorizationFailed {
             return;
         }
-        // The errors of the single brokers say more.
+        // The errors of single brokers are more specific.
         if failure.code != Code::AllBrokersDown {
             self.state().reason = Some(failure.to_string());
         }
     }
 
-    /// Records that a question was not answered in time.
+    /// Records that a request was not answered in time.
     pub(in crate::log::kafka) fn mark_suspect(&self, reason: &str) {
         self.state().reason.get_or_insert_with(|| reason.to_owned());
     }
@@ -96,48 +96,48 @@ impl ClusterHealth {
     /// Records an error of the control client, if it is about our credentials.
     pub(in crate::log::kafka) fn record_refusal(&self, failure: &Failure) {
         if classify(failure.code) == ErrorClass::Authentication {
-            self.refused.send_replace(Some(failure.reason.clone()));
+            self.refusal.send_replace(Some(failure.reason.clone()));
         }
     }
 
     /// Requests a check of the topics.
     pub(in crate::log::kafka) fn request_check(&self) {
-        self.check.notify_one();
+        self.check_request.notify_one();
     }
 
     /// Waits until a check is requested.
-    pub(in crate::log::kafka) async fn check_requested(&self) {
-        self.check.notified().await;
+    pub(in crate::log::kafka) async fn wait_for_check_request(&self) {
+        self.check_request.notified().await;
     }
 
-    /// The last error since the last answer.
+    /// Returns the last error since the last answer.
     pub(in crate::log::kafka) fn reason(&self) -> Option<String> {
         self.state().reason.clone()
     }
 
-    /// Waits until the cluster refuses our credentials. A refusal before the call counts only if none
-    /// follows within [`AUTHENTICATION_RETRY`], because the credentials may have been repaired.
-    pub(in crate::log::kafka) async fn refused(&self) -> String {
-        let mut refused = self.refused.subscribe();
-        let before = refused.borrow_and_update().clone();
-        let again = async {
+    /// Waits until the cluster refuses our credentials, and returns the reason. A refusal before the call
+    /// counts only after [`AUTHENTICATION_RETRY`], because the credentials may have been repaired.
+    pub(in crate::log::kafka) async fn wait_for_refusal(&self) -> String {
+        let mut refusals = self.refusal.subscribe();
+        let before = refusals.borrow_and_update().clone();
+        let next = async {
             loop {
-                if refused.changed().await.is_err() {
+                if refusals.changed().await.is_err() {
                     // Unreachable: the sender lives in `self`.
                     return std::future::pending().await;
                 }
-                if let Some(reason) = &*refused.borrow_and_update() {
+                if let Some(reason) = &*refusals.borrow_and_update() {
                     return reason.clone();
                 }
             }
         };
         match before {
-            None => again.await,
-            Some(before) => tokio::time::timeout(AUTHENTICATION_RETRY, again).await.unwrap_or(before),
+            None => next.await,
+            Some(before) => tokio::time::timeout(AUTHENTICATION_RETRY, next).await.unwrap_or(before),
         }
     }
 
-    /// Sets whether the cluster is being asked. While nobody asks, silence means nothing.
+    /// Sets whether requests are being sent. While none are, silence is not an outage.
     pub(in crate::log::kafka) fn set_asking(&self, is_asking: bool) {
         let mut state = self.state();
         if is_asking && !state.is_asking {
@@ -146,7 +146,8 @@ impl ClusterHealth {
         state.is_asking = is_asking;
     }
 
-    /// The time at which the silence becomes an outage, if there is no answer before.
+    /// Returns the time at which the silence becomes an outage if no answer comes before, or `None` if no
+    /// requests are being sent or an outage is reported already.
     pub(in crate::log::kafka) fn due(&self) -> Option<Instant> {
         let state = self.state();
         (state.is_asking && self.outage.borrow().is_none()).then(|| state.answered.0 + self.stale_after)
@@ -159,7 +160,7 @@ impl ClusterHealth {
         }
     }
 
-    /// The time since the last question that was answered.
+    /// Returns the time since the last request that was answered was sent.
     pub(in crate::log::kafka) fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.state().answered.0)
     }
@@ -184,11 +185,11 @@ impl ClusterHealth {
         drop(state);
         self.outage.send_if_modified(|current| {
             // A new reason alone is not reported.
-            let new = current.is_none();
-            if new {
+            let is_new = current.is_none();
+            if is_new {
                 *current = Some(outage);
             }
-            new
+            is_new
         });
     }
 
@@ -202,13 +203,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_reported_in_time_and_only_while_the_cluster_is_asked() {
+    fn an_outage_is_reported_in_time_and_only_while_requests_are_sent() {
         let health = ClusterHealth::new(Duration::from_secs(10));
-        assert_eq!(health.due(), None, "nobody asks");
+        assert_eq!(health.due(), None, "no requests are sent");
         health.set_asking(true);
         let (start, time) = now();
         let at = |seconds| (start + Duration::from_secs(seconds), time + Duration::from_secs(seconds));
-        // The time of the question counts, not that of the answer.
+        // The time of the request counts, not the order of the answers.
         health.record_answer(at(3));
         health.record_answer(at(1));
         assert_eq!(health.due(), Some(at(13).0));
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(health.health().outage(), None);
         health.evaluate(at(13).0);
         assert_eq!(health.health().outage().map(|outage| outage.since), Some(at(3).1));
-        assert_eq!(health.due(), None, "it is reported");
+        assert_eq!(health.due(), None, "it is reported already");
     }
 
     #[test]
@@ -227,7 +228,7 @@ mod tests {
         let health = ClusterHealth { stale_after: Duration::from_secs(3600), ..health };
         health.record_answer(now());
         assert!(health.health().outage().is_some());
-        // By now, a check has found out what was written meanwhile.
+        // Only a check, which finds what was written meanwhile, ends it.
         health.recover(Instant::now());
         assert_eq!(health.health().outage(), None);
     }

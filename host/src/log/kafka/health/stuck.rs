@@ -1,63 +1,64 @@
-//! Whether a client gets nothing although there is something: then another takes its place.
+//! Detects a consuming client that receives nothing although the cluster has data for it, so that it is
+//! replaced.
 //!
-//! Clients have stopped for ever after a broker was frozen, without a word. Whatever the cause,
-//! it shows: the cluster answers others, and nothing comes.
+//! After a broker was frozen, clients have stopped for ever without an error. Whatever the cause is, the
+//! symptom is the same: the cluster answers other clients, and no data arrives.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::log::{Offset, Partition};
 
-/// The longest time between two replacements that brought nothing.
-const RARELY: Duration = Duration::from_secs(300);
+/// The longest time between two replacements that did not help.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// What may help.
+/// What may help a stuck client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::log::kafka) enum Cure {
-    /// It should learn anew who leads the partitions.
+pub(in crate::log::kafka) enum Remedy {
+    /// Requesting anew who leads the partitions.
     Refresh,
-    /// Another client should go on.
+    /// Another client in its place.
     Replace,
 }
 
-/// What was seen of a client at each look at which the cluster answered.
+/// Compares the positions of a client at each check at which the cluster answered.
 #[derive(Debug, Default)]
-pub(in crate::log::kafka) struct Stuck {
-    /// Where partitions stood at the last look that had more to read.
-    stood: HashMap<Partition, Offset>,
-    /// At how many looks in a row some partition stood where it was.
-    looks: u32,
-    /// When it was replaced, and how long to wait before that is tried again.
+pub(in crate::log::kafka) struct StuckDetector {
+    /// The positions of partitions with more to read, at the last check.
+    positions: HashMap<Partition, Offset>,
+    /// The number of consecutive checks at which a position had not changed.
+    checks: u32,
+    /// When the client was replaced, and how long to wait before replacing it again.
     replaced: Option<(Instant, Duration)>,
 }
 
-impl Stuck {
-    /// Takes a look; `waiting` are the partitions that have more than was read, each with how far
-    /// it was read.
-    pub(in crate::log::kafka) fn look(
+impl StuckDetector {
+    /// Checks the positions of the partitions that have more to read.
+    pub(in crate::log::kafka) fn check(
         &mut self,
         waiting: impl IntoIterator<Item = (Partition, Offset)>,
         now: Instant,
-        patience: Duration,
-    ) -> Option<Cure> {
+        stale_after: Duration,
+    ) -> Option<Remedy> {
         let waiting: HashMap<_, _> = waiting.into_iter().collect();
-        let stands = waiting.iter().any(|(partition, at)| self.stood.get(partition) == Some(at));
-        self.stood = waiting;
-        if !stands {
-            (self.looks, self.replaced) = (0, None);
+        let is_same = |(partition, position)| self.positions.get(partition) == Some(position);
+        let is_stalled = waiting.iter().any(is_same);
+        self.positions = waiting;
+        if !is_stalled {
+            (self.checks, self.replaced) = (0, None);
             return None;
         }
-        self.looks += 1;
-        if self.looks == 1 {
-            return Some(Cure::Refresh);
+        self.checks += 1;
+        if self.checks == 1 {
+            return Some(Remedy::Refresh);
         }
         let next = match self.replaced {
             Some((when, pause)) if now.saturating_duration_since(when) < pause => return None,
-            Some((_, pause)) => (pause * 2).min(RARELY),
-            None => patience,
+            Some((_, pause)) => (pause * 2).min(MAX_PAUSE),
+            None => stale_after,
         };
         self.replaced = Some((now, next));
-        Some(Cure::Replace)
+        Some(Remedy::Replace)
     }
 }
 
@@ -67,23 +68,27 @@ mod tests {
 
     #[test]
     fn what_stands_is_refreshed_then_replaced_less_and_less_often() {
-        let (start, patience) = (Instant::now(), Duration::from_secs(10));
-        let mut stuck = Stuck::default();
-        let mut look = |seconds, at| stuck.look([(0, at)], start + Duration::from_secs(seconds), patience);
-        assert_eq!((look(0, 5), look(3, 5), look(6, 5)), (None, Some(Cure::Refresh), Some(Cure::Replace)));
-        assert_eq!((look(9, 5), look(15, 5), look(16, 5)), (None, None, Some(Cure::Replace)));
-        assert_eq!((look(30, 5), look(36, 5)), (None, Some(Cure::Replace)));
+        let (start, stale_after) = (Instant::now(), Duration::from_secs(10));
+        let mut stuck = StuckDetector::default();
+        let mut check =
+            |seconds, at| stuck.check([(0, at)], start + Duration::from_secs(seconds), stale_after);
+        assert_eq!(
+            (check(0, 5), check(3, 5), check(6, 5)),
+            (None, Some(Remedy::Refresh), Some(Remedy::Replace))
+        );
+        assert_eq!((check(9, 5), check(15, 5), check(16, 5)), (None, None, Some(Remedy::Replace)));
+        assert_eq!((check(30, 5), check(36, 5)), (None, Some(Remedy::Replace)));
         // It goes on.
-        assert_eq!((look(39, 6), look(42, 6)), (None, Some(Cure::Refresh)));
+        assert_eq!((check(39, 6), check(42, 6)), (None, Some(Remedy::Refresh)));
     }
 
     #[test]
     fn what_moves_or_has_everything_is_left_alone() {
-        let (now, patience) = (Instant::now(), Duration::from_secs(10));
-        let mut stuck = Stuck::default();
+        let (now, stale_after) = (Instant::now(), Duration::from_secs(10));
+        let mut stuck = StuckDetector::default();
         for offset in 0..9 {
-            assert_eq!(stuck.look([(0, offset)], now, patience), None);
-            assert_eq!(stuck.look([], now, patience), None);
+            assert_eq!(stuck.check([(0, offset)], now, stale_after), None);
+            assert_eq!(stuck.check([], now, stale_after), None);
         }
     }
 }

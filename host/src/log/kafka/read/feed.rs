@@ -1,5 +1,5 @@
-//! From a client's queue into partition streams. Records are gathered into batches;
-//! news of a partition's end travel behind the records they speak of.
+//! Moves records from a client's queue into partition streams. A feed collects records into batches.
+//! Positions travel through the same stream, after the records that precede them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -9,68 +9,67 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::timeout;
 
-use crate::log::kafka::ffi::event::Fetched;
+use crate::log::kafka::ffi::event::FetchedRecord;
 use crate::log::{
     Applied, Headers, LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem,
 };
 use crate::sync::lock;
 
-/// How many items wait between a client and a table: enough that decoding never
-/// waits for the network.
+/// How many items a stream buffers between a client and a table: enough that decoding never waits for the
+/// network.
 const STREAM_ITEMS: usize = 4;
 
-/// One partition's way to its table.
+/// Sends the records and positions of one partition to its table.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Feed {
     pub(in crate::log::kafka) partition: Partition,
-    /// Where the partition ended when the stream was asked for.
+    /// The end offset of the partition when the stream was requested.
     pub(in crate::log::kafka) target: Offset,
-    /// Everything before this is in the stream, in `batch` or in `pending`.
+    /// The next offset to read: every record below it is in the stream, in `batch` or in `pending`.
     position: Offset,
-    /// The leader epoch of the last record, by which a broker tells a log that was
-    /// truncated from the one that was read; -1 if there is none.
+    /// The leader epoch of the last record, by which a broker detects that the log was truncated since; -1 if
+    /// unknown.
     epoch: i32,
-    /// What was last said of the position.
-    told: Offset,
-    /// What was last said of the log's start.
-    started: Offset,
-    progress: Arc<Progress>,
+    /// The position that was last sent to the stream, with records or alone.
+    reported: Offset,
+    /// The first offset of the log that was last sent to the stream; -1 if none was.
+    reported_start: Offset,
+    progress: Arc<PartitionProgress>,
     batch: RecordBatch,
-    /// What the stream has no room for.
+    /// Items that did not fit into the stream yet.
     pending: VecDeque<Result<StreamItem, LogError>>,
     items: mpsc::Sender<Result<StreamItem, LogError>>,
-    /// No more is fetched until there is room.
-    pub(in crate::log::kafka) paused: bool,
-    /// The partition's end was seen, at whatever offset.
-    pub(in crate::log::kafka) seen_end: bool,
-    /// Shared by all feeds of one reading of a topic.
+    /// Whether fetching is paused until the stream has room.
+    pub(in crate::log::kafka) is_paused: bool,
+    /// Whether the client has reported an end of the partition, at any offset.
+    pub(in crate::log::kafka) has_reached_end: bool,
+    /// The reading of the topic that this feed belongs to.
     pub(in crate::log::kafka) reading: Arc<Reading>,
 }
 
-/// One reading of a topic, by one table: lives as long as any of its feeds.
+/// One reading of a topic by one generation of a table. It lives as long as any of its feeds.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Reading {
     pub(in crate::log::kafka) topic: Arc<str>,
-    /// The topic's identity.
+    /// The identity of the topic, which a topic that is created again does not share.
     pub(in crate::log::kafka) id: String,
     pub(in crate::log::kafka) headers: Headers,
-    /// How far its partitions are. A std lock: held to look or to add one.
-    progress: Mutex<Vec<Arc<Progress>>>,
-    /// It is loaded, and the tail client follows it.
+    /// The progress of its partitions. A std lock, held only to read or to add one.
+    progress: Mutex<Vec<Arc<PartitionProgress>>>,
+    /// Whether the topic is loaded, and a tail client follows it.
     pub(in crate::log::kafka) is_followed: AtomicBool,
 }
 
-/// How far a partition's feed is, for whoever watches over it.
+/// The progress of a partition's feed, which the monitor reads.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Progress {
+pub(in crate::log::kafka) struct PartitionProgress {
     pub(in crate::log::kafka) partition: Partition,
-    /// Everything below this was handed on.
+    /// Every record below this offset was sent to the stream.
     pub(in crate::log::kafka) position: AtomicI64,
-    /// How far of that was applied.
+    /// The position up to which the table has applied them.
     pub(in crate::log::kafka) applied: Applied,
-    /// Where the partition begins; -1 before anybody asked.
+    /// The first offset of the partition; -1 until it was requested.
     pub(in crate::log::kafka) start: AtomicI64,
 }
 
@@ -85,23 +84,22 @@ impl Reading {
         }
     }
 
-    /// How far each partition is.
-    pub(in crate::log::kafka) fn progress(&self) -> Vec<Arc<Progress>> {
+    /// Returns the progress of each partition.
+    pub(in crate::log::kafka) fn progress(&self) -> Vec<Arc<PartitionProgress>> {
         lock(&self.progress).clone()
     }
 
-    fn add(&self, stream: &PartitionStream) -> Arc<Progress> {
+    fn add(&self, stream: &PartitionStream) -> Arc<PartitionProgress> {
         let OffsetRange { partition, start, .. } = stream.range();
         let (position, start) = (AtomicI64::new(start), AtomicI64::new(-1));
-        let progress = Arc::new(Progress { partition, position, applied: stream.applied(), start });
-        // OK as above.
+        let progress = Arc::new(PartitionProgress { partition, position, applied: stream.applied(), start });
         lock(&self.progress).push(progress.clone());
         progress
     }
 }
 
 impl Feed {
-    /// A partition's feed from the start of its range, and the stream it fills.
+    /// Creates the feed of a partition, from the start of the range, and the stream that it fills.
     pub(in crate::log::kafka) fn new(reading: &Arc<Reading>, range: OffsetRange) -> (Self, PartitionStream) {
         let (items, stream) = mpsc::channel(STREAM_ITEMS);
         let stream = PartitionStream::new(range, stream);
@@ -110,37 +108,38 @@ impl Feed {
             target: range.end,
             position: range.start,
             epoch: -1,
-            told: range.start,
-            // Where the reading begins need not be where the log does.
-            started: -1,
+            reported: range.start,
+            // The range may begin after the first offset of the log.
+            reported_start: -1,
             progress: reading.add(&stream),
             batch: RecordBatch::new(range.partition),
             pending: VecDeque::new(),
             items,
-            paused: false,
-            seen_end: false,
+            is_paused: false,
+            has_reached_end: false,
             reading: reading.clone(),
         };
         (feed, stream)
     }
 
-    /// The offset to go on from.
+    /// The next offset to read.
     pub(in crate::log::kafka) fn position(&self) -> Offset {
         self.position
     }
 
-    /// The leader epoch of what was read last.
+    /// The leader epoch of the last record; -1 if unknown.
     pub(in crate::log::kafka) fn epoch(&self) -> i32 {
         self.epoch
     }
 
-    /// Whether nobody reads the stream any more.
+    /// Whether the reader of the stream has dropped it.
     pub(in crate::log::kafka) fn is_closed(&self) -> bool {
         self.items.is_closed()
     }
 
-    pub(in crate::log::kafka) fn push(&mut self, record: &Fetched) {
-        // A record may come twice after a client was replaced.
+    /// Adds a record to the batch, and sends the batch if it is full.
+    pub(in crate::log::kafka) fn push(&mut self, record: &FetchedRecord) {
+        // A record may arrive twice after a client was replaced.
         if record.offset() < self.position {
             return;
         }
@@ -156,7 +155,8 @@ impl Feed {
         }
     }
 
-    /// Everything below this offset was handed out, records or not.
+    /// Advances the position: the client has passed everything below this offset, also offsets without a
+    /// record (control records, and holes that compaction left).
     pub(in crate::log::kafka) fn advance(&mut self, offset: Offset) {
         if offset > self.position {
             self.flush();
@@ -164,28 +164,28 @@ impl Feed {
         }
     }
 
-    /// Sends what was gathered, the position where it is not told by it, and the log's
-    /// start if it moved.
+    /// Sends the collected records, then the position if it is after them, then the first offset of the log
+    /// if that has changed.
     pub(in crate::log::kafka) fn flush(&mut self) {
         if let Some(next) = self.batch.next_offset() {
             let batch = std::mem::replace(&mut self.batch, RecordBatch::new(self.partition));
-            self.told = next;
+            self.reported = next;
             self.send(Ok(StreamItem::Records(Box::new(batch))));
         }
-        if self.position > self.told {
-            self.told = self.position;
+        if self.position > self.reported {
+            self.reported = self.position;
             self.send(Ok(StreamItem::Position(self.position)));
         }
         let start = self.progress.start.load(Ordering::Relaxed);
-        // What it has lost and we have not read yet would come behind.
-        if start > self.started && self.told >= start {
-            self.started = start;
+        // Not before the position has reached it: records below it may still follow in the stream.
+        if start > self.reported_start && self.reported >= start {
+            self.reported_start = start;
             self.send(Ok(StreamItem::Start(start)));
         }
-        self.progress.position.store(self.told, Ordering::Relaxed);
+        self.progress.position.store(self.reported, Ordering::Relaxed);
     }
 
-    /// Ends the stream.
+    /// Ends the stream with an error, after the collected records.
     pub(in crate::log::kafka) fn fail(&mut self, error: LogError) {
         self.flush();
         self.send(Err(error));
@@ -193,11 +193,11 @@ impl Feed {
 
     fn send(&mut self, item: Result<StreamItem, LogError>) {
         self.pending.push_back(item);
-        self.settle();
+        self.send_pending();
     }
 
-    /// Sends what the stream has room for; true if nothing is left over.
-    pub(in crate::log::kafka) fn settle(&mut self) -> bool {
+    /// Sends pending items while the stream has room. Returns whether all were sent.
+    pub(in crate::log::kafka) fn send_pending(&mut self) -> bool {
         while let Some(item) = self.pending.pop_front() {
             match self.items.try_send(item) {
                 Ok(()) => {}
@@ -205,19 +205,19 @@ impl Feed {
                     self.pending.push_front(item);
                     return false;
                 }
-                // Nobody wants to know.
+                // Nobody reads the stream any more.
                 Err(TrySendError::Closed(_)) => self.pending.clear(),
             }
         }
         true
     }
 
-    /// Waits until the stream has taken everything; false if it takes nothing for so
-    /// long. Not for threads of a runtime.
-    pub(in crate::log::kafka) fn settle_within(&mut self, patience: Duration, runtime: &Handle) -> bool {
-        while !self.settle() {
-            let room = async { timeout(patience, self.items.reserve()).await.is_ok() };
-            if !runtime.block_on(room) {
+    /// Sends all pending items, and blocks while the stream is full. Returns false if the stream accepted no
+    /// item for this long. Must not be called on a thread of a runtime.
+    pub(in crate::log::kafka) fn send_pending_within(&mut self, timeout: Duration, runtime: &Handle) -> bool {
+        while !self.send_pending() {
+            let has_room = async { tokio::time::timeout(timeout, self.items.reserve()).await.is_ok() };
+            if !runtime.block_on(has_room) {
                 return false;
             }
         }
@@ -225,42 +225,43 @@ impl Feed {
     }
 }
 
-/// The feeds of one client, found by record or by place.
+/// The feeds of one client, found by record or by partition.
 #[derive(Debug, Default)]
 pub(in crate::log::kafka) struct Feeds {
     feeds: Vec<Feed>,
-    by_place: HashMap<(Arc<str>, Partition), usize>,
-    /// By what a record tells without its topic's name.
+    by_partition: HashMap<(Arc<str>, Partition), usize>,
+    /// A cache of `by_partition` whose keys can be read from a record without its topic's name.
     by_source: HashMap<(usize, Partition), usize>,
 }
 
 impl Feeds {
+    /// Adds feeds.
     pub(in crate::log::kafka) fn extend(&mut self, feeds: Vec<Feed>) {
         self.feeds.extend(feeds);
-        self.index();
+        self.rebuild_index();
     }
 
-    /// Takes out the feeds that nobody reads any more.
+    /// Removes and returns the feeds whose streams nobody reads any more.
     pub(in crate::log::kafka) fn take_closed(&mut self) -> Vec<Feed> {
         let (closed, open) = std::mem::take(&mut self.feeds).into_iter().partition(Feed::is_closed);
         self.feeds = open;
-        self.index();
+        self.rebuild_index();
         closed
     }
 
-    fn index(&mut self) {
-        let places = self.feeds.iter().enumerate();
-        self.by_place =
-            places.map(|(index, feed)| ((feed.reading.topic.clone(), feed.partition), index)).collect();
+    fn rebuild_index(&mut self) {
+        let feeds = self.feeds.iter().enumerate();
+        self.by_partition =
+            feeds.map(|(index, feed)| ((feed.reading.topic.clone(), feed.partition), index)).collect();
         self.by_source.clear();
     }
 
-    /// The feed of a record.
-    pub(in crate::log::kafka) fn of(&mut self, record: &Fetched) -> Option<&mut Feed> {
+    /// Returns the feed of a record's partition.
+    pub(in crate::log::kafka) fn for_record(&mut self, record: &FetchedRecord) -> Option<&mut Feed> {
         let index = match self.by_source.get(&record.source()) {
             Some(&index) => index,
             None => {
-                let index = *self.by_place.get(&(record.topic().into(), record.partition()))?;
+                let index = *self.by_partition.get(&(record.topic().into(), record.partition()))?;
                 self.by_source.insert(record.source(), index);
                 index
             }
@@ -268,8 +269,9 @@ impl Feeds {
         self.feeds.get_mut(index)
     }
 
-    pub(in crate::log::kafka) fn at(&mut self, topic: &str, partition: Partition) -> Option<&mut Feed> {
-        let index = *self.by_place.get(&(topic.into(), partition))?;
+    /// Returns the feed of a partition.
+    pub(in crate::log::kafka) fn get_mut(&mut self, topic: &str, partition: Partition) -> Option<&mut Feed> {
+        let index = *self.by_partition.get(&(topic.into(), partition))?;
         self.feeds.get_mut(index)
     }
 

@@ -1,6 +1,6 @@
-//! Loading a topic: a client of its own, fast and with much memory, until every
-//! partition is where it ended when loading began; then its feeds go to the shared
-//! tail, and the client with its memory is gone.
+//! Loads a topic with a client of its own, which is fast and may use much memory, until every partition has
+//! reached the end offset that it had when loading began. Then the feeds move to the shared tail client, and
+//! the loading client is dropped.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,50 +10,50 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::log::LogError;
 use crate::log::kafka::config::{Configs, Purpose};
-use crate::log::kafka::ffi::client::RECORDS_AT_ONCE;
+use crate::log::kafka::ffi::client::MAX_RECORDS_PER_POLL;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::read::feed::Feed;
-use crate::log::kafka::read::reader::{Reader, Stop, WhenFull};
-use crate::log::kafka::read::tail::{Refresh, Tails};
+use crate::log::kafka::read::reader::{Reader, StopReason, WhenFull};
+use crate::log::kafka::read::tail::{Refresh, TailClients};
 
-/// What all loading clients of the process may hold in their queues together, in
-/// shares of [`SHARE_KIB`]: 320 MiB. A large topic takes no more than three quarters of what is
-/// there, so that others load meanwhile; a hundred tables that start at once take turns.
+/// The memory budget for the queues of all loading clients of the process, in shares of [`SHARE_KIB`]: 320
+/// MiB with [`SMALL_SHARES`]. A large topic acquires one share, and three quarters of the free ones at most,
+/// so that others can load meanwhile. A hundred tables that start at once take turns.
 const SHARES: u32 = 16;
 const SHARE_KIB: u32 = 16 * 1024;
 
-/// The shares that only small topics take, which would wait for large ones.
+/// Shares that are reserved for small topics, which would otherwise wait for large ones.
 const SMALL_SHARES: u32 = 4;
 
-/// For how many records a loader takes another share: as if they had 1 KiB each.
-const RECORDS_A_SHARE: i64 = 16 * 1024;
+/// How many records justify another share: estimated at 1 KiB each.
+const RECORDS_PER_SHARE: i64 = 16 * 1024;
 
 static BUDGET: Semaphore = Semaphore::const_new(SHARES as usize);
 static SMALL_BUDGET: Semaphore = Semaphore::const_new(SMALL_SHARES as usize);
 
-/// How long to wait for records before what was gathered is handed on.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// How long to wait for records before the collected ones are sent.
+const POLL_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// How many records are taken before looking at how far it is.
-const BURST: usize = 16 * RECORDS_AT_ONCE;
+/// How many events are handled between two checks of the progress.
+const MAX_EVENTS: usize = 16 * MAX_RECORDS_PER_POLL;
 
-/// A load that gets nowhere for so long leaves its share of the budget to others, and
-/// goes on behind the tail client: its broker is down, or its table takes nothing.
-const STALLED: Duration = Duration::from_secs(10);
+/// A load without progress for this long returns its share of the budget, and continues with the tail client.
+/// Its broker is down, or its table accepts nothing.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a loader needs of its cluster.
+/// Loads the topics of a cluster.
 #[derive(Debug, Clone)]
-pub(in crate::log::kafka) struct Loading {
+pub(in crate::log::kafka) struct Loader {
     pub(in crate::log::kafka) configs: Arc<Configs>,
     pub(in crate::log::kafka) log: Arc<str>,
     pub(in crate::log::kafka) health: Arc<ClusterHealth>,
-    pub(in crate::log::kafka) tails: Arc<Tails>,
+    pub(in crate::log::kafka) tails: Arc<TailClients>,
 }
 
-impl Loading {
-    /// Waits for its share of the budget, then loads on a thread of its own.
+impl Loader {
+    /// Loads the partitions of these feeds on a thread of its own, once it has a share of the budget.
     pub(in crate::log::kafka) async fn load(self, feeds: Vec<Feed>) {
-        let (permit, shares) = acquire(&BUDGET, &SMALL_BUDGET, wanted(&feeds)).await;
+        let (permit, shares) = acquire(&BUDGET, &SMALL_BUDGET, useful_shares(&feeds)).await;
         let runtime = Handle::current();
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
@@ -63,20 +63,20 @@ impl Loading {
             drop(permit);
         };
         match crate::thread::spawn("ktables-load", run) {
-            // Fails if the thread is gone, and with it the feeds.
+            // OK to ignore: it fails only if the thread has ended.
             Ok(_) => drop(sender.send(feeds)),
-            Err(error) => tracing::error!("no thread to load a topic: {error}"),
+            Err(error) => tracing::error!("cannot start a thread to load a topic: {error}"),
         }
     }
 
     fn reader(&self, shares: u32, runtime: Handle) -> Result<Reader, LogError> {
         let client = Arc::new(self.configs.start(Purpose::Load { queue: shares * SHARE_KIB })?);
-        let when_full = WhenFull::Wait(STALLED, runtime);
+        let when_full = WhenFull::Wait(STALL_TIMEOUT, runtime);
         Ok(Reader::new(client, when_full, self.log.clone(), self.health.clone()))
     }
 
     fn run(self, shares: u32, mut feeds: Vec<Feed>, runtime: Handle) {
-        // Whoever wanted them may have gone while the budget was spent.
+        // Readers may have gone while this load waited for the budget.
         feeds.retain(|feed| !feed.is_closed());
         while !feeds.iter().all(is_loaded) {
             let mut reader = match self.reader(shares, runtime.clone()) {
@@ -84,10 +84,10 @@ impl Loading {
                 Err(error) => return feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
             };
             reader.assign(feeds);
-            let stop = read(&mut reader);
+            let stop = read_until_loaded(&mut reader);
             feeds = reader.feeds.into_feeds();
             feeds.retain(|feed| !feed.is_closed());
-            if matches!(stop, Err(Stop::Stalled)) {
+            if matches!(stop, Err(StopReason::Stalled)) {
                 break;
             }
         }
@@ -95,39 +95,40 @@ impl Loading {
     }
 }
 
-/// Reads until everything is loaded.
-fn read(reader: &mut Reader) -> Result<(), Stop> {
-    let (mut records, mut since) = (0, Instant::now());
+/// Reads until all partitions are loaded.
+fn read_until_loaded(reader: &mut Reader) -> Result<(), StopReason> {
+    let (mut progress, mut since) = (0, Instant::now());
     while !reader.feeds.iter().all(is_loaded) {
-        // The first event tells all kinds of news, and what comes in bulk is records.
-        let in_bulk = reader.client.polls_records();
-        let empty = reader.poll(PATIENCE, if in_bulk { 1 } else { BURST })?;
+        // Poll once for events of other kinds, then take records in bulk.
+        let in_bulk = reader.client.can_poll_records();
+        let is_empty = reader.poll(POLL_TIMEOUT, if in_bulk { 1 } else { MAX_EVENTS })?;
         if in_bulk {
-            reader.poll_records(BURST / RECORDS_AT_ONCE)?;
+            reader.poll_records(MAX_EVENTS / MAX_RECORDS_PER_POLL)?;
         }
-        if empty {
-            reader.hand_on()?;
+        if is_empty {
+            reader.flush()?;
         }
-        let now = reader.feeds.iter().map(Feed::position).sum();
-        if now != records {
-            (records, since) = (now, Instant::now());
-        } else if since.elapsed() > STALLED {
-            return Err(Stop::Stalled);
+        let current = reader.feeds.iter().map(Feed::position).sum();
+        if current != progress {
+            (progress, since) = (current, Instant::now());
+        } else if since.elapsed() > STALL_TIMEOUT {
+            return Err(StopReason::Stalled);
         }
     }
-    reader.hand_on()
+    reader.flush()
 }
 
-/// Whether the partition is where it ended when loading began, or goes no further
-/// now: an open transaction may hide the rest.
+/// Whether the partition has reached the end offset that it had when loading began, or the last offset that
+/// can be read now: an open transaction may hide the rest.
 fn is_loaded(feed: &Feed) -> bool {
-    feed.position() >= feed.target || feed.seen_end || feed.is_closed()
+    feed.position() >= feed.target || feed.has_reached_end || feed.is_closed()
 }
 
-/// Waits for one share, and takes some of what is there besides; tells how many it has.
-async fn acquire<'a>(budget: &'a Semaphore, small: &'a Semaphore, wanted: u32) -> (SemaphorePermit<'a>, u32) {
-    // OK because they are never closed.
-    let mut permit = if wanted > 1 {
+/// Waits for one share, and acquires more of the free ones if they are useful. Returns the number of acquired
+/// shares, too.
+async fn acquire<'a>(budget: &'a Semaphore, small: &'a Semaphore, useful: u32) -> (SemaphorePermit<'a>, u32) {
+    // OK because the semaphores are never closed.
+    let mut permit = if useful > 1 {
         budget.acquire().await.expect("never closed")
     } else {
         tokio::select! {
@@ -136,10 +137,10 @@ async fn acquire<'a>(budget: &'a Semaphore, small: &'a Semaphore, wanted: u32) -
             permit = small.acquire() => permit.expect("never closed"),
         }
     };
-    if wanted > 1 {
+    if useful > 1 {
         let free = u32::try_from(budget.available_permits()).unwrap_or(SHARES);
-        let more = (wanted - 1).min(free / 4 * 3);
-        // Others may have been quicker.
+        let more = (useful - 1).min(free / 4 * 3);
+        // Others may have acquired them meanwhile.
         if let Ok(more) = budget.try_acquire_many(more) {
             permit.merge(more);
         }
@@ -148,10 +149,10 @@ async fn acquire<'a>(budget: &'a Semaphore, small: &'a Semaphore, wanted: u32) -
     (permit, shares)
 }
 
-/// How many shares these feeds can use.
-fn wanted(feeds: &[Feed]) -> u32 {
+/// Returns how many shares these feeds can use.
+fn useful_shares(feeds: &[Feed]) -> u32 {
     let records: i64 = feeds.iter().map(|feed| (feed.target - feed.position()).max(0)).sum();
-    u32::try_from(records / RECORDS_A_SHARE).unwrap_or(SHARES).clamp(1, SHARES)
+    u32::try_from(records / RECORDS_PER_SHARE).unwrap_or(SHARES).clamp(1, SHARES)
 }
 
 #[cfg(test)]
@@ -160,18 +161,18 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn large_topics_leave_room_and_small_ones_do_not_wait() {
+    fn large_topics_leave_shares_for_others_and_small_topics_do_not_wait() {
         let (budget, small) = (Semaphore::new(16), Semaphore::new(4));
-        let take = |wanted| acquire(&budget, &small, wanted).now_or_never();
+        let try_acquire = |useful| acquire(&budget, &small, useful).now_or_never();
         let mut large = Vec::new();
-        while let Some((permit, shares)) = take(16) {
+        while let Some((permit, shares)) = try_acquire(16) {
             large.push((permit, shares));
         }
         let shares: Vec<u32> = large.iter().map(|(_, shares)| *shares).collect();
         assert!(shares.len() >= 4 && shares[0] > 8 && shares.iter().sum::<u32>() == 16, "{shares:?}");
-        let small: Vec<_> = std::iter::from_fn(|| take(1)).collect();
+        let small: Vec<_> = std::iter::from_fn(|| try_acquire(1)).collect();
         assert_eq!(small.len(), 4);
         drop(large);
-        assert!(take(16).is_some());
+        assert!(try_acquire(16).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! A consuming client and the feeds it fills: what loading and following share.
+//! A consuming client and the feeds that it fills, which loading clients and tail clients share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,20 +8,21 @@ use tokio::runtime::Handle;
 
 use crate::log::LogError;
 use crate::log::kafka::error::{ErrorClass, classify};
-use crate::log::kafka::ffi::client::{Client, places_in_epochs};
-use crate::log::kafka::ffi::event::{Event, Failure, Fetched};
+use crate::log::kafka::ffi::client::{Client, partition_list_with_epochs};
+use crate::log::kafka::ffi::event::{Event, Failure, FetchedRecord};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::read::feed::{Feed, Feeds};
 
-/// Why a reader does not go on.
+/// Why a reader cannot continue.
 #[derive(Debug)]
-pub(in crate::log::kafka) enum Stop {
-    /// The client is of no use any more.
+pub(in crate::log::kafka) enum StopReason {
+    /// The client has failed for good.
     Dead,
-    /// A table takes nothing any more.
+    /// A table accepts no items any more.
     Stalled,
 }
 
+/// A consuming client with its feeds.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Reader {
     pub(in crate::log::kafka) client: Arc<Client>,
@@ -31,13 +32,13 @@ pub(in crate::log::kafka) struct Reader {
     health: Arc<ClusterHealth>,
 }
 
-/// What to do when a table does not keep up.
+/// What to do when a stream is full because its table does not keep up.
 #[derive(Debug, Clone)]
 pub(in crate::log::kafka) enum WhenFull {
-    /// Wait for so long, on this runtime: all feeds are one table's.
+    /// Wait, for this long at most, on this runtime. For clients whose feeds all belong to one table.
     Wait(Duration, Handle),
-    /// Keep what was taken and go on with the others.
-    GoOn,
+    /// Keep the items in the feed, and continue with other feeds.
+    Buffer,
 }
 
 impl Reader {
@@ -50,139 +51,145 @@ impl Reader {
         Self { client, feeds: Feeds::default(), when_full, log, health }
     }
 
-    /// Begins to read more partitions, each where its feed is.
+    /// Starts to read more partitions, each from the position of its feed.
     pub(in crate::log::kafka) fn assign(&mut self, mut feeds: Vec<Feed>) {
-        if let Err(code) = self.client.assign(&at(&feeds)) {
+        if let Err(code) = self.client.assign(&positions(&feeds)) {
             for feed in &mut feeds {
                 let reason = format!("cannot read topic `{}`: {code}", feed.reading.topic);
                 feed.fail(LogError::Client { log: self.log.to_string(), reason });
             }
         }
-        // A partition rests until it is resumed, whoever reads it.
-        self.client.resume(&at(&feeds));
+        // A partition stays paused for the next reader of the same client.
+        self.client.resume(&positions(&feeds));
         self.feeds.extend(feeds);
     }
 
-    /// Goes on with another client, where the old one stopped.
+    /// Replaces the client. The new one continues at the positions of the feeds.
     pub(in crate::log::kafka) fn replace(&mut self, client: Arc<Client>) {
         self.client = client;
         let mut feeds = std::mem::take(&mut self.feeds).into_feeds();
-        feeds.iter_mut().for_each(|feed| feed.paused = false);
+        feeds.iter_mut().for_each(|feed| feed.is_paused = false);
         self.assign(feeds);
     }
 
-    /// Stops reading what nobody wants any more.
+    /// Stops reading partitions whose streams nobody reads any more.
     pub(in crate::log::kafka) fn drop_closed(&mut self) {
         if self.feeds.iter().any(Feed::is_closed) {
             let closed = self.feeds.take_closed();
             for feed in &closed {
-                // Fails for what could not be assigned.
-                let _ = self.client.unassign(&at([feed]));
+                // OK to ignore: it fails for partitions that could not be assigned.
+                let _ = self.client.unassign(&positions([feed]));
             }
         }
     }
 
-    /// Takes events until there are none, at most `burst`; waits for the first.
-    /// True if the queue was found empty.
-    pub(in crate::log::kafka) fn poll(&mut self, patience: Duration, burst: usize) -> Result<bool, Stop> {
-        let (mut patience, mut empty) = (patience, false);
-        for _ in 0..burst {
-            match self.client.poll(patience) {
-                Some(event) => self.take(event)?,
+    /// Handles events until the queue is empty, `max_events` at most, and waits for the first one. Returns
+    /// whether the queue is empty.
+    pub(in crate::log::kafka) fn poll(
+        &mut self,
+        timeout: Duration,
+        max_events: usize,
+    ) -> Result<bool, StopReason> {
+        let (mut timeout, mut is_empty) = (timeout, false);
+        for _ in 0..max_events {
+            match self.client.poll(timeout) {
+                Some(event) => self.handle(event)?,
                 None => {
-                    empty = true;
+                    is_empty = true;
                     break;
                 }
             }
-            patience = Duration::ZERO;
+            timeout = Duration::ZERO;
         }
-        self.settle()?;
-        Ok(empty)
+        self.wait_if_full()?;
+        Ok(is_empty)
     }
 
-    /// Takes the records that are at hand, quickly, at most `times` as many as one call
-    /// hands over. Positions must not be asked for afterwards.
-    pub(in crate::log::kafka) fn poll_records(&mut self, times: usize) -> Result<(), Stop> {
+    /// Takes the queued records in bulk, in `max_calls` calls of librdkafka at most. Positions must not be
+    /// requested from the client afterwards, because they are one too high at the end of a partition.
+    pub(in crate::log::kafka) fn poll_records(&mut self, max_calls: usize) -> Result<(), StopReason> {
         let client = self.client.clone();
-        for _ in 0..times {
+        for _ in 0..max_calls {
             let mut result = Ok(());
-            let taken = client.poll_records(|event| match event {
+            let count = client.poll_records(|event| match event {
                 Event::Record(record) => self.push(&record),
-                // The first error counts.
+                // The first error is returned.
                 _ if result.is_err() => {}
-                news => result = self.take(news),
+                event => result = self.handle(event),
             });
-            self.settle()?;
+            self.wait_if_full()?;
             result?;
-            if taken == 0 {
+            if count == 0 {
                 break;
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Stop> {
+    fn handle(&mut self, event: Event) -> Result<(), StopReason> {
         match event {
             Event::Record(record) => self.push(&record),
-            Event::End(place) => {
-                if let Some(feed) = self.feeds.at(&place.topic, place.partition) {
-                    feed.seen_end = true;
+            Event::PartitionEnd(place) => {
+                if let Some(feed) = self.feeds.get_mut(&place.topic, place.partition) {
+                    feed.has_reached_end = true;
                     feed.advance(place.offset);
                     feed.flush();
                 }
             }
-            Event::Failure(failure) => return self.failed(&failure),
-            Event::Deliveries(_) | Event::Reply(_) | Event::TokenWanted => {}
+            Event::Failure(failure) => return self.handle_failure(&failure),
+            Event::Deliveries(_) | Event::Reply(_) | Event::TokenRequested => {}
         }
         Ok(())
     }
 
-    fn push(&mut self, record: &Fetched) {
-        if let Some(feed) = self.feeds.of(record) {
+    fn push(&mut self, record: &FetchedRecord) {
+        if let Some(feed) = self.feeds.for_record(record) {
             feed.push(record);
         }
     }
 
-    /// Hands on what was gathered, and waits until all of it is taken.
-    pub(in crate::log::kafka) fn hand_on(&mut self) -> Result<(), Stop> {
+    /// Sends the collected records of all feeds to their streams, and waits for full streams if [`WhenFull`]
+    /// says so.
+    pub(in crate::log::kafka) fn flush(&mut self) -> Result<(), StopReason> {
         self.feeds.iter_mut().for_each(Feed::flush);
-        self.settle()
+        self.wait_if_full()
     }
 
-    /// Waits until all batches are taken, if that is what to do.
-    fn settle(&mut self) -> Result<(), Stop> {
-        let WhenFull::Wait(patience, runtime) = &self.when_full else { return Ok(()) };
-        match self.feeds.iter_mut().all(|feed| feed.settle_within(*patience, runtime)) {
+    /// Waits until all pending items are sent, with [`WhenFull::Wait`].
+    fn wait_if_full(&mut self) -> Result<(), StopReason> {
+        let WhenFull::Wait(timeout, runtime) = &self.when_full else { return Ok(()) };
+        match self.feeds.iter_mut().all(|feed| feed.send_pending_within(*timeout, runtime)) {
             true => Ok(()),
-            false => Err(Stop::Stalled),
+            false => Err(StopReason::Stalled),
         }
     }
 
-    /// Asks the client how far it is: control records are passed without an event.
-    pub(in crate::log::kafka) fn sample(&mut self, list: &TopicPartitionList) {
+    /// Requests the positions of the client, which passes control records without an event, and advances the
+    /// feeds.
+    pub(in crate::log::kafka) fn update_positions(&mut self, list: &TopicPartitionList) {
         for (topic, partition, offset) in self.client.positions(list) {
-            if let Some(feed) = self.feeds.at(&topic, partition) {
+            if let Some(feed) = self.feeds.get_mut(&topic, partition) {
                 feed.advance(offset);
             }
         }
     }
 
-    fn failed(&mut self, failure: &Failure) -> Result<(), Stop> {
+    fn handle_failure(&mut self, failure: &Failure) -> Result<(), StopReason> {
         self.health.record_failure(failure);
         tracing::debug!(log = %self.log, "{failure}");
         if failure.fatal {
-            return Err(Stop::Dead);
+            return Err(StopReason::Dead);
         }
         let Some(place) = &failure.place else { return Ok(()) };
         let (log, topic, partition) = (self.log.to_string(), place.topic.clone(), place.partition);
-        let Some(feed) = self.feeds.at(&place.topic, partition) else { return Ok(()) };
+        let Some(feed) = self.feeds.get_mut(&place.topic, partition) else { return Ok(()) };
         let (offset, reason) = (feed.position(), failure.reason.clone());
         match classify(failure.code) {
             ErrorClass::Denied => feed.fail(LogError::Denied { log, topic, action: "read", reason }),
-            // A broker that has just started may not know it yet.
+            // A broker that has just started may not know the topic yet.
             ErrorClass::Missing => self.health.request_check(),
             ErrorClass::Gone => {
-                let reason = format!("offset {offset} is not there any more: {reason}");
+                let reason = format!("offset {offset} does not exist any more: {reason}");
                 feed.fail(LogError::Replaced { topic, partition, reason });
             }
             ErrorClass::Damaged => feed.fail(LogError::CorruptBatch { topic, partition, offset, reason }),
@@ -192,8 +199,8 @@ impl Reader {
     }
 }
 
-/// Where feeds are, for librdkafka.
-pub(in crate::log::kafka) fn at<'a>(feeds: impl IntoIterator<Item = &'a Feed>) -> TopicPartitionList {
-    let place = |feed: &'a Feed| (&*feed.reading.topic, feed.partition, feed.position(), feed.epoch());
-    places_in_epochs(feeds.into_iter().map(place))
+/// Returns the positions of feeds in librdkafka's form.
+pub(in crate::log::kafka) fn positions<'a>(feeds: impl IntoIterator<Item = &'a Feed>) -> TopicPartitionList {
+    let position = |feed: &'a Feed| (&*feed.reading.topic, feed.partition, feed.position(), feed.epoch());
+    partition_list_with_epochs(feeds.into_iter().map(position))
 }

@@ -1,7 +1,6 @@
-//! Following topics that are loaded: one client for all of a cluster's tables, as
-//! quiet as can be. Only a topic that is read twice at once, or that was made anew
-//! under its name, needs another: a client reads a partition once, and may stick to
-//! what it knew of a topic that is gone.
+//! Follows loaded topics: one client for all tables of a cluster, with as little traffic as possible. A
+//! second client is needed only for a topic that is read twice at the same time, or that was recreated: a
+//! client cannot read a partition twice, and may stick to the leader epoch of a topic that is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -11,50 +10,48 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::log::kafka::config::{Configs, Purpose};
-use crate::log::kafka::ffi::client::{Client, places};
+use crate::log::kafka::ffi::client::{Client, partition_list};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::read::feed::{Feed, Reading};
-use crate::log::kafka::read::reader::{Reader, WhenFull, at};
+use crate::log::kafka::read::reader::{Reader, WhenFull, positions};
 use crate::log::{LogError, Offset, Partition};
 use crate::sync::lock;
-use crate::thread::run_aside;
+use crate::thread::run_in_background;
 
-/// How long to wait for events when nobody is in a hurry. Commands and records end
-/// the wait.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for events while nobody waits for a position. Commands and records end the wait.
+const IDLE_POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long to wait for events while somebody waits for a position, or a stream has
-/// no room.
-const SLICE: Duration = Duration::from_millis(2);
+/// How long to wait for events while somebody waits for a position, or a stream is full.
+const BUSY_POLL_TIMEOUT: Duration = Duration::from_millis(2);
 
-/// For how long positions are asked for: by then the news of the partition's end
-/// have come.
-const HURRY: Duration = Duration::from_secs(2);
+/// How long positions are requested from the client. By then, the event for the end of the partition has
+/// arrived.
+const POSITION_REQUEST_LIFETIME: Duration = Duration::from_secs(2);
 
-/// How many events are taken before what was gathered is handed on.
-const BURST: usize = 1000;
+/// How many events are handled before the collected records are sent.
+const MAX_EVENTS: usize = 1000;
 
-/// How long to wait for the answer to who leads partitions.
-const REFRESH: Duration = Duration::from_secs(2);
+/// How long a request for the leaders of the partitions may take.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the client must learn anew who leads the partitions.
+/// Whether the client must request the leaders of the partitions again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log::kafka) enum Refresh {
     Yes,
     No,
 }
 
-/// The tails of a cluster: one, as a rule.
+/// The tail clients of a cluster: one, as a rule.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Tails {
+pub(in crate::log::kafka) struct TailClients {
     configs: Arc<Configs>,
     log: Arc<str>,
     health: Arc<ClusterHealth>,
-    /// A std lock: held to find a tail, or to start one.
-    tails: Mutex<Vec<Tail>>,
+    /// A std lock, held only to find a tail client, or to start one.
+    tails: Mutex<Vec<TailClient>>,
 }
 
-impl Tails {
+impl TailClients {
     pub(in crate::log::kafka) fn new(
         configs: Arc<Configs>,
         log: Arc<str>,
@@ -63,42 +60,40 @@ impl Tails {
         Self { configs, log, health, tails: Mutex::default() }
     }
 
-    /// Follows partitions of one reading from where their feeds are.
+    /// Follows the partitions of these feeds, which belong to one reading, from their positions.
     pub(in crate::log::kafka) fn adopt(&self, mut feeds: Vec<Feed>, refresh: Refresh) {
         let Some(reading) = feeds.first().map(|feed| feed.reading.clone()) else { return };
         let mut tails = lock(&self.tails);
-        let idle = |tail: &mut Tail| !tail.is_in_use() && !tail.accepts(&reading);
-        let idle: Vec<Tail> = tails.extract_if(.., idle).collect();
+        let idle = |tail: &mut TailClient| !tail.is_in_use() && !tail.accepts(&reading);
+        let idle: Vec<TailClient> = tails.extract_if(.., idle).collect();
         let tail = match tails.iter().position(|tail| tail.accepts(&reading)) {
             Some(index) => Ok(&mut tails[index]),
             None => self.start().map(|tail| {
                 tails.push(tail);
-                // OK because it was just put there.
-                tails.last_mut().expect("there is one")
+                // OK because it was just pushed.
+                tails.last_mut().expect("not empty")
             }),
         };
         match tail {
             Ok(tail) => tail.adopt(&reading, feeds, refresh),
             Err(error) => feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
         }
-        // They end when nobody waits for the lock any more.
+        // Idle clients are dropped after the lock is released.
         drop(tails);
         drop(idle);
     }
 
-    /// Somebody waits until these positions are told.
-    pub(in crate::log::kafka) fn hurry(&self, topic: &str, targets: &[(Partition, Offset)]) {
-        // OK as above.
+    /// Requests positions from the client until they reach these targets, because somebody waits for them.
+    pub(in crate::log::kafka) fn request_positions(&self, topic: &str, targets: &[(Partition, Offset)]) {
         for tail in lock(&self.tails).iter() {
             if tail.topics.contains_key(topic) {
-                tail.send(Command::Hurry(topic.into(), targets.to_vec()));
+                tail.send(Command::RequestPositions(topic.into(), targets.to_vec()));
             }
         }
     }
 
-    /// Makes whoever reads a topic learn anew who leads its partitions.
+    /// Makes the clients of a topic request the leaders of its partitions again.
     pub(in crate::log::kafka) fn refresh(&self, topic: &str) {
-        // OK as above.
         for tail in lock(&self.tails).iter() {
             if tail.topics.contains_key(topic) {
                 tail.send(Command::Refresh);
@@ -106,11 +101,13 @@ impl Tails {
         }
     }
 
-    /// Makes whoever follows for a reading go on with another client.
+    /// Replaces the client that follows a reading.
     pub(in crate::log::kafka) fn replace(&self, reading: &Arc<Reading>) {
         let topic = &*reading.topic;
-        tracing::info!(log = %self.log, topic, "nothing comes of a topic that has more: another client reads it");
-        // OK as above.
+        tracing::info!(
+            log = %self.log, topic,
+            "no data arrives although the topic has more records: another client reads it from now on"
+        );
         for tail in lock(&self.tails).iter() {
             let current = tail.topics.get(&reading.topic).map(|(_, current)| current.as_ptr());
             if current.is_some_and(|current| std::ptr::eq(current, Arc::as_ptr(reading))) {
@@ -119,54 +116,57 @@ impl Tails {
         }
     }
 
-    fn start(&self) -> Result<Tail, LogError> {
+    fn start(&self) -> Result<TailClient, LogError> {
         let client = Arc::new(self.configs.start(Purpose::Tail)?);
         let shared = Arc::new(Mutex::new(client.clone()));
         let (commands, received) = channel();
-        let reader = Reader::new(client, WhenFull::GoOn, self.log.clone(), self.health.clone());
-        let following = Following {
+        let reader = Reader::new(client, WhenFull::Buffer, self.log.clone(), self.health.clone());
+        let tail_thread = TailThread {
             reader,
             commands: received,
             client: shared.clone(),
-            hurry: HashMap::new(),
-            known: HashSet::new(),
-            must_learn: false,
-            learning: None,
+            requested: HashMap::new(),
+            known_topics: HashSet::new(),
+            needs_refresh: false,
+            refresh_thread: None,
             configs: self.configs.clone(),
             log: self.log.clone(),
         };
-        let thread = crate::thread::spawn("ktables-tail", move || following.run()).map_err(|error| {
-            LogError::Client { log: self.log.to_string(), reason: format!("no thread: {error}") }
+        let thread = crate::thread::spawn("ktables-tail", move || tail_thread.run()).map_err(|error| {
+            LogError::Client { log: self.log.to_string(), reason: format!("cannot start a thread: {error}") }
         })?;
-        Ok(Tail { commands, client: shared, topics: HashMap::new(), thread: Some(thread) })
+        Ok(TailClient { commands, client: shared, topics: HashMap::new(), thread: Some(thread) })
     }
 }
 
-/// One tail, seen from outside its thread.
+/// The handle of a tail client's thread.
 #[derive(Debug)]
-struct Tail {
+struct TailClient {
     commands: Sender<Command>,
-    /// A std lock: held to look or to replace. The thread's client, to wake it.
+    /// The thread's client, to wake it. A std lock, held only to wake or to replace the client.
     client: Arc<Mutex<Arc<Client>>>,
-    /// Of each topic the identity it had, and the reading that there may still be.
+    /// The identity of each topic when it was adopted, and its reading, which may have ended.
     topics: HashMap<Arc<str>, (String, Weak<Reading>)>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// A command to the thread of a tail client.
 #[derive(Debug)]
 enum Command {
     Adopt(Vec<Feed>, Refresh),
-    Hurry(Arc<str>, Vec<(Partition, Offset)>),
+    RequestPositions(Arc<str>, Vec<(Partition, Offset)>),
     Refresh,
     Replace,
     Stop,
 }
 
-impl Tail {
+impl TailClient {
+    /// Whether the client can follow a reading: it knows no other topic of this name, and nobody else reads
+    /// the topic.
     fn accepts(&self, reading: &Arc<Reading>) -> bool {
         self.topics.get(&reading.topic).is_none_or(|(id, current)| {
-            let same = std::ptr::eq(current.as_ptr(), Arc::as_ptr(reading));
-            *id == reading.id && (same || current.strong_count() == 0)
+            let is_same = std::ptr::eq(current.as_ptr(), Arc::as_ptr(reading));
+            *id == reading.id && (is_same || current.strong_count() == 0)
         })
     }
 
@@ -180,74 +180,78 @@ impl Tail {
     }
 
     fn send(&self, command: Command) {
-        // The thread ends only when it is told to.
+        // OK to ignore: the thread ends only after `Command::Stop`.
         let _ = self.commands.send(command);
         lock(&self.client).wake();
     }
 }
 
-impl Drop for Tail {
+impl Drop for TailClient {
     fn drop(&mut self) {
         self.send(Command::Stop);
         let thread = self.thread.take();
-        // That it panicked it has said.
-        run_aside(move || drop(thread.map(JoinHandle::join)));
+        // OK to ignore the result: the panic hook has reported a panic.
+        run_in_background(move || drop(thread.map(JoinHandle::join)));
     }
 }
 
-/// What a tail's thread has.
-struct Following {
+/// The work of a tail client's thread.
+struct TailThread {
     reader: Reader,
     commands: Receiver<Command>,
     client: Arc<Mutex<Arc<Client>>>,
-    /// Until when to ask for which position, up to which offset.
-    hurry: HashMap<(Arc<str>, Partition), (Offset, Instant)>,
-    /// The topics whose partitions the client has been told to learn of.
-    known: HashSet<Arc<str>>,
-    /// It is to learn who leads what it reads.
-    must_learn: bool,
-    /// The question under way, or the last one.
-    learning: Option<JoinHandle<()>>,
+    /// The partitions whose positions are requested: up to which offset, and until when.
+    requested: HashMap<(Arc<str>, Partition), (Offset, Instant)>,
+    /// The topics for whose leaders the client was asked at least once.
+    known_topics: HashSet<Arc<str>>,
+    /// Whether the client must request the leaders of its partitions.
+    needs_refresh: bool,
+    /// The thread of the last such request.
+    refresh_thread: Option<JoinHandle<()>>,
     configs: Arc<Configs>,
     log: Arc<str>,
 }
 
-impl Following {
+impl TailThread {
     fn run(mut self) {
-        let mut full = false;
+        let mut is_any_full = false;
         loop {
-            let patience = if full || !self.hurry.is_empty() { SLICE } else { PATIENCE };
-            if self.reader.poll(patience, BURST).is_err()
+            let is_busy = is_any_full || !self.requested.is_empty();
+            let timeout = if is_busy { BUSY_POLL_TIMEOUT } else { IDLE_POLL_TIMEOUT };
+            if self.reader.poll(timeout, MAX_EVENTS).is_err()
                 && let Err(error) = self.replace_client()
             {
-                // The client is dead, and there is no other.
+                // The client is dead, and no other can be started.
                 self.reader.feeds.iter_mut().for_each(|feed| feed.fail(error.clone()));
             }
-            if self.obey() {
+            if self.run_commands() {
                 return;
             }
-            self.learn();
-            self.ask_positions();
-            full = self.hand_on();
+            self.start_refresh();
+            self.update_requested_positions();
+            is_any_full = self.flush_feeds();
             self.reader.drop_closed();
         }
     }
 
-    /// Does what it was told; true if it is to stop.
-    fn obey(&mut self) -> bool {
+    /// Runs the commands that have arrived. Returns whether to stop.
+    fn run_commands(&mut self) -> bool {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Adopt(feeds, refresh)) => self.adopt(feeds, refresh),
-                Ok(Command::Refresh) => self.must_learn = true,
+                Ok(Command::Refresh) => self.needs_refresh = true,
                 Ok(Command::Replace) => {
                     if let Err(error) = self.replace_client() {
-                        tracing::warn!(log = %self.log, "the client that gets nothing stays: {error}");
+                        tracing::warn!(
+                            log = %self.log,
+                            "cannot replace a client that receives no data, it stays in use: {error}"
+                        );
                     }
                 }
-                Ok(Command::Hurry(topic, targets)) => {
-                    let until = Instant::now() + HURRY;
+                Ok(Command::RequestPositions(topic, targets)) => {
+                    let until = Instant::now() + POSITION_REQUEST_LIFETIME;
                     for (partition, offset) in targets {
-                        self.hurry.insert((topic.clone(), partition), (offset, until));
+                        self.requested.insert((topic.clone(), partition), (offset, until));
                     }
                 }
                 Err(TryRecvError::Empty) => return false,
@@ -257,80 +261,86 @@ impl Following {
     }
 
     fn adopt(&mut self, feeds: Vec<Feed>, refresh: Refresh) {
-        // What was read of the topic before must be given up first.
+        // A closed reading of the same topic must be unassigned first.
         self.reader.drop_closed();
         if let Some(feed) = feeds.first() {
             feed.reading.is_followed.store(true, Ordering::Relaxed);
-            let is_new = self.known.insert(feed.reading.topic.clone());
-            self.must_learn |= is_new || refresh == Refresh::Yes;
+            let is_new = self.known_topics.insert(feed.reading.topic.clone());
+            self.needs_refresh |= is_new || refresh == Refresh::Yes;
         }
         self.reader.assign(feeds);
     }
 
-    /// A client that does not know who leads a partition looks again after half a second.
-    /// One question for all topics: it may take as long as a broker waits for records, so it is
-    /// asked beside, and not again before it was answered.
-    fn learn(&mut self) {
-        if !self.must_learn || self.learning.as_ref().is_some_and(|learning| !learning.is_finished()) {
+    /// Starts a request for the leaders of the partitions, if one is needed: a client that does not know a
+    /// leader requests it only after half a second. One request serves all topics. It may take as long as a
+    /// broker waits for records, so it runs on another thread, and a second one starts only after it has
+    /// ended.
+    fn start_refresh(&mut self) {
+        let is_running = |thread: &JoinHandle<()>| !thread.is_finished();
+        if !self.needs_refresh || self.refresh_thread.as_ref().is_some_and(is_running) {
             return;
         }
-        self.must_learn = false;
+        self.needs_refresh = false;
         let (client, log) = (self.reader.client.clone(), self.log.clone());
-        let learning = crate::thread::spawn("ktables-learn", move || {
-            if let Err(error) = client.probe(REFRESH) {
-                tracing::debug!(%log, "cannot ask who leads partitions: {error}");
+        let thread = crate::thread::spawn("ktables-refresh", move || {
+            if let Err(error) = client.probe(REFRESH_TIMEOUT) {
+                tracing::debug!(%log, "cannot request the leaders of partitions: {error}");
             }
         });
-        match learning {
-            Ok(learning) => self.learning = Some(learning),
-            Err(error) => tracing::debug!(log = %self.log, "no thread: {error}"),
+        match thread {
+            Ok(thread) => self.refresh_thread = Some(thread),
+            Err(error) => {
+                tracing::debug!(log = %self.log, "cannot start a thread to request leaders: {error}");
+            }
         }
     }
 
-    fn ask_positions(&mut self) {
+    /// Advances the feeds whose positions are requested, and drops requests that are fulfilled or too old.
+    fn update_requested_positions(&mut self) {
         let now = Instant::now();
         let feeds = &mut self.reader.feeds;
-        self.hurry.retain(|(topic, partition), (target, until)| {
-            feeds.at(topic, *partition).is_some_and(|feed| feed.position() < *target) && *until > now
+        self.requested.retain(|(topic, partition), (target, until)| {
+            feeds.get_mut(topic, *partition).is_some_and(|feed| feed.position() < *target) && *until > now
         });
-        if !self.hurry.is_empty() {
-            let list = places(self.hurry.keys().map(|(topic, partition)| (&**topic, *partition, 0)));
-            self.reader.sample(&list);
+        if !self.requested.is_empty() {
+            let list =
+                partition_list(self.requested.keys().map(|(topic, partition)| (&**topic, *partition, 0)));
+            self.reader.update_positions(&list);
         }
     }
 
-    /// Hands on what was gathered. Partitions whose stream has no room rest until
-    /// it has; true if there are any.
-    fn hand_on(&mut self) -> bool {
-        let (mut pause, mut resume, mut full) = (Vec::new(), Vec::new(), false);
+    /// Sends the collected records. Pauses partitions whose streams are full, and resumes those that have
+    /// room again. Returns whether any stream is full.
+    fn flush_feeds(&mut self) -> bool {
+        let (mut pause, mut resume, mut is_any_full) = (Vec::new(), Vec::new(), false);
         for feed in self.reader.feeds.iter_mut() {
             feed.flush();
-            let room = feed.settle();
-            full |= !room;
-            if room == feed.paused {
-                feed.paused = !room;
-                if room { &mut resume } else { &mut pause }.push(&*feed);
+            let has_room = feed.send_pending();
+            is_any_full |= !has_room;
+            if has_room == feed.is_paused {
+                feed.is_paused = !has_room;
+                if has_room { &mut resume } else { &mut pause }.push(&*feed);
             }
         }
         if !pause.is_empty() {
-            self.reader.client.pause(&at(pause));
+            self.reader.client.pause(&positions(pause));
         }
         if !resume.is_empty() {
-            self.reader.client.resume(&at(resume));
+            self.reader.client.resume(&positions(resume));
         }
-        full
+        is_any_full
     }
 
-    /// Goes on with a new client.
+    /// Replaces the client. The new one continues at the positions of the feeds.
     fn replace_client(&mut self) -> Result<(), LogError> {
         let client = Arc::new(self.configs.start(Purpose::Tail)?);
         let old = std::mem::replace(&mut *lock(&self.client), client.clone());
-        self.known.clear();
-        self.must_learn = true;
+        self.known_topics.clear();
+        self.needs_refresh = true;
         self.reader.replace(client);
-        // A client that is stuck may take its time to end.
+        // Dropping a stuck client may block for long.
         if let Err(error) = crate::thread::spawn("ktables-retire", move || drop(old)) {
-            tracing::debug!(log = %self.log, "no thread: {error}");
+            tracing::debug!(log = %self.log, "cannot start a thread to drop a client: {error}");
         }
         Ok(())
     }

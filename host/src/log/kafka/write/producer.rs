@@ -1,7 +1,7 @@
 //! A client that writes.
 //!
-//! What is queued is acknowledged, or reported as not acknowledged: a client that
-//! goes gives up first what it has, so that no [`Delivery`] waits for ever.
+//! Every queued record is acknowledged, or reported as not acknowledged. A client that is dropped purges its
+//! queue first, so that no [`Delivery`] waits for ever.
 
 use std::ffi::{CString, c_void};
 use std::ptr;
@@ -15,36 +15,37 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use tokio::sync::{Notify, oneshot};
 
 use crate::log::kafka::config::{Configs, Purpose};
-use crate::log::kafka::error::{ErrorClass, about_topic, classify};
+use crate::log::kafka::error::{ErrorClass, classify, topic_error};
 use crate::log::kafka::ffi::client::{Client, take_error};
-use crate::log::kafka::ffi::event::{Delivered, Event};
+use crate::log::kafka::ffi::event::{DeliveryReport, Event};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::write::target::Target;
 use crate::log::{Ack, Delivery, LogError, NewRecord, Unacknowledged};
 use crate::sync::{lock, wait_while};
-use crate::thread::run_aside;
+use crate::thread::run_in_background;
 
 use sys::rd_kafka_vtype_t as Kind;
 
-/// How long the thread waits for events.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the thread waits for events at a time.
+const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long to wait for the partitions of a topic.
-const METADATA: Duration = Duration::from_secs(5);
+/// How long a request for the partitions of a topic may take.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait for the reports on records that were given up.
-const GIVING_UP: Duration = Duration::from_secs(2);
+/// How long to wait for the delivery reports of purged records.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client that was replaced may take for what it has: more than the default of
+/// How long a client that was replaced may take to write its queued records: more than the default of
 /// `delivery.timeout.ms`, 120 s.
-pub(in crate::log::kafka) const RETIREMENT: Duration = Duration::from_secs(130);
+pub(in crate::log::kafka) const RETIRE_TIMEOUT: Duration = Duration::from_secs(130);
 
-/// Who waits for the report on a record.
-struct Waiting {
+/// A delivery report that librdkafka owes for a record.
+struct PendingReport {
     answer: oneshot::Sender<Result<Ack, LogError>>,
     target: Arc<Target>,
 }
 
+/// A client that writes, and the thread that polls it.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Producer {
     inner: Arc<Inner>,
@@ -56,29 +57,34 @@ struct Inner {
     client: Client,
     log: Arc<str>,
     health: Arc<ClusterHealth>,
-    stop: AtomicBool,
-    dead: AtomicBool,
-    /// The largest record that it takes, in bytes.
+    must_stop: AtomicBool,
+    is_dead: AtomicBool,
+    /// The largest record that it accepts, in bytes.
     max_message_bytes: u64,
-    /// Why it is of no use any more.
+    /// The error that made the client unusable.
     fatal: OnceLock<(Code, String)>,
-    given_up_because: OnceLock<&'static str>,
-    /// The queue may have room again.
+    /// Why its outstanding records were purged, for their errors.
+    give_up_reason: OnceLock<&'static str>,
+    /// Notified when the queue may have room again.
     room: Notify,
-    /// A std lock: held to count or to take.
+    /// A std lock, held only to count, or to take the list.
     outstanding: Mutex<Outstanding>,
+    /// Notified after each delivery report.
     reported: Condvar,
 }
 
+/// The records that were queued and have no delivery report yet.
 #[derive(Debug)]
 struct Outstanding {
     records: usize,
-    /// Since when nothing was reported, while something is outstanding.
+    /// The time of the last delivery report, or of the first outstanding record if that is later.
     since: Instant,
+    /// The records that were purged.
     given_up: Vec<Unacknowledged>,
 }
 
 impl Producer {
+    /// Starts a client and its thread.
     pub(in crate::log::kafka) fn start(
         configs: &Configs,
         purpose: Purpose,
@@ -89,18 +95,18 @@ impl Producer {
             client: configs.start(purpose)?,
             log: log.clone(),
             health,
-            stop: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
+            must_stop: AtomicBool::new(false),
+            is_dead: AtomicBool::new(false),
             max_message_bytes: configs.max_message_bytes(),
             fatal: OnceLock::new(),
-            given_up_because: OnceLock::new(),
+            give_up_reason: OnceLock::new(),
             room: Notify::new(),
             outstanding: Mutex::new(Outstanding { records: 0, since: Instant::now(), given_up: Vec::new() }),
             reported: Condvar::new(),
         });
         let polled = inner.clone();
         let thread = crate::thread::spawn("ktables-produce", move || polled.run()).map_err(|error| {
-            LogError::Client { log: log.to_string(), reason: format!("no thread: {error}") }
+            LogError::Client { log: log.to_string(), reason: format!("cannot start a thread: {error}") }
         })?;
         Ok(Self { inner, thread: Some(thread) })
     }
@@ -114,65 +120,67 @@ impl Producer {
         &self.inner.log
     }
 
-    /// Whether another is needed.
+    /// Whether the client has failed for good, or was given up.
     pub(in crate::log::kafka) fn is_dead(&self) -> bool {
-        self.inner.dead.load(Ordering::Acquire)
+        self.inner.is_dead.load(Ordering::Acquire)
     }
 
-    /// Queues a record; waits while the queue is full.
+    /// Queues a record. Waits while the queue is full.
     pub(in crate::log::kafka) async fn send(
         &self,
         target: &Arc<Target>,
         record: &NewRecord,
     ) -> Result<Delivery, LogError> {
-        let mut refreshed = false;
+        let mut has_refreshed = false;
         loop {
-            // Listens before it looks, so that no room is missed.
+            // Registered before the attempt, so that no notification is missed.
             let room = self.inner.room.notified();
             match self.inner.queue(target, record) {
                 Err(Code::QueueFull) => room.await,
-                // The topic has it: it was added since the client looked.
-                Err(Code::UnknownPartition) if !refreshed => {
-                    refreshed = true;
+                // The partition was added since the client requested metadata.
+                Err(Code::UnknownPartition) if !has_refreshed => {
+                    has_refreshed = true;
                     let (inner, name) = (self.inner.clone(), target.name().to_owned());
-                    let refresh = move || inner.client.refresh_metadata(&name, METADATA);
+                    let refresh = move || inner.client.refresh_metadata(&name, METADATA_TIMEOUT);
                     if let Ok(Err(error)) = tokio::task::spawn_blocking(refresh).await {
-                        tracing::debug!(topic = target.name(), "cannot ask for new partitions: {error}");
+                        tracing::debug!(topic = target.name(), "cannot request new partitions: {error}");
                     }
                 }
-                Err(code) => return Err(self.inner.error(target, record, code)),
+                Err(code) => return Err(self.inner.queue_error(target, record, code)),
                 Ok(delivery) => return Ok(delivery),
             }
         }
     }
 
-    /// What was given up on purpose is not to be listed.
+    /// Clears the list of purged records: those of a transaction that was aborted are not reported as lost.
     pub(in crate::log::kafka) fn forget_given_up(&self) {
         lock(&self.inner.outstanding).given_up.clear();
     }
 
-    /// Lets a client that is replaced finish what it has.
+    /// Lets a client that was replaced write its queued records, on a thread of its own, then drops it.
     pub(in crate::log::kafka) fn retire(old: Arc<Self>) {
-        let end = move || {
-            old.inner.wait_for_reports(RETIREMENT);
-            // What is outstanding then is given up.
+        let retire = move || {
+            old.inner.wait_for_reports(RETIRE_TIMEOUT);
+            // This purges records that are still outstanding.
             drop(old);
         };
-        if let Err(error) = crate::thread::spawn("ktables-retire", end) {
-            tracing::warn!("what a replaced client has not written is given up: {error}");
+        if let Err(error) = crate::thread::spawn("ktables-retire", retire) {
+            tracing::warn!(
+                "cannot start a thread for a replaced client, its outstanding records are given up: {error}"
+            );
         }
     }
 
-    /// Gives up what is outstanding, for this reason, and takes nothing more.
+    /// Purges the outstanding records, whose errors state this reason. The client must not be used any more.
     pub(in crate::log::kafka) fn give_up(&self, reason: &'static str) {
-        let _ = self.inner.given_up_because.set(reason);
-        self.inner.dead.store(true, Ordering::Release);
+        let _ = self.inner.give_up_reason.set(reason);
+        self.inner.is_dead.store(true, Ordering::Release);
         let lost = self.inner.close(Duration::ZERO);
-        // They are listed when the log is closed.
+        // Closing the log lists them.
         lock(&self.inner.outstanding).given_up.extend(lost);
     }
 
-    /// For how long nothing was reported of what is outstanding.
+    /// Returns how long no delivery report has arrived while records are outstanding; zero if none are.
     pub(in crate::log::kafka) fn silence(&self, now: Instant) -> Duration {
         let outstanding = lock(&self.inner.outstanding);
         if outstanding.records == 0 {
@@ -182,34 +190,38 @@ impl Producer {
         }
     }
 
-    /// Whether nothing is outstanding within this time.
-    pub(in crate::log::kafka) fn flush(&self, patience: Duration) -> bool {
-        self.inner.wait_for_reports(patience)
+    /// Waits until no record is outstanding. Returns false after the timeout.
+    pub(in crate::log::kafka) fn flush(&self, timeout: Duration) -> bool {
+        self.inner.wait_for_reports(timeout)
     }
 
-    /// The same for what goes to one topic.
-    pub(in crate::log::kafka) fn flush_target(&self, target: &Target, patience: Duration) -> bool {
-        self.inner.wait_while(patience, |_| target.outstanding.load(Ordering::Acquire) > 0)
+    /// Waits until no record of one topic is outstanding. Returns false after the timeout.
+    pub(in crate::log::kafka) fn flush_target(&self, target: &Target, timeout: Duration) -> bool {
+        self.inner.wait_while(timeout, |_| target.outstanding.load(Ordering::Acquire) > 0)
     }
 
-    /// Waits until nothing is outstanding; gives up what is after this time.
-    pub(in crate::log::kafka) fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        self.inner.close(patience)
+    /// Waits until no record is outstanding, and purges those that are after the timeout. Returns all purged
+    /// records.
+    pub(in crate::log::kafka) fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        self.inner.close(timeout)
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
         let (inner, thread) = (self.inner.clone(), self.thread.take());
-        run_aside(move || {
+        run_in_background(move || {
             let lost = inner.close(Duration::ZERO);
             if !lost.is_empty() {
                 let count = lost.len();
-                tracing::warn!(log = %inner.log, "{count} records were not acknowledged; close the log before the end");
+                tracing::warn!(
+                    log = %inner.log,
+                    "{count} records were not acknowledged; close the log before it is dropped"
+                );
             }
-            inner.stop.store(true, Ordering::Release);
+            inner.must_stop.store(true, Ordering::Release);
             inner.client.wake();
-            // That it panicked it has said.
+            // OK to ignore the result: the panic hook has reported a panic.
             thread.map(JoinHandle::join);
         });
     }
@@ -217,13 +229,13 @@ impl Drop for Producer {
 
 impl Inner {
     fn run(&self) {
-        while !self.stop.load(Ordering::Acquire) {
-            match self.client.poll(PATIENCE) {
+        while !self.must_stop.load(Ordering::Acquire) {
+            match self.client.poll(POLL_TIMEOUT) {
                 Some(Event::Deliveries(deliveries)) => {
                     let mut reports = 0;
                     deliveries.for_each(|delivered| {
                         reports += 1;
-                        self.delivered(delivered);
+                        self.handle_report(delivered);
                     });
                     let mut outstanding = lock(&self.outstanding);
                     outstanding.records -= reports;
@@ -239,8 +251,8 @@ impl Inner {
                             // The first error is the cause.
                             let _ = self.fatal.set(fatal);
                         }
-                        tracing::warn!(log = %self.log, "the writing client ends and is replaced: {failure}");
-                        self.dead.store(true, Ordering::Release);
+                        tracing::warn!(log = %self.log, "a producer failed and is replaced: {failure}");
+                        self.is_dead.store(true, Ordering::Release);
                     }
                 }
                 _ => {}
@@ -248,27 +260,29 @@ impl Inner {
         }
     }
 
-    #[allow(unsafe_code, reason = "takes back what was lent to librdkafka")]
-    fn delivered(&self, delivered: Delivered) {
-        // SAFETY: each record lends one box, and has one report.
-        let waiting = unsafe { Box::from_raw(delivered.opaque.cast::<Waiting>()) };
-        waiting.target.outstanding.fetch_sub(1, Ordering::AcqRel);
+    /// Answers whoever waits for a record.
+    #[allow(unsafe_code, reason = "takes back a box that librdkafka held")]
+    fn handle_report(&self, delivered: DeliveryReport) {
+        // SAFETY: each queued record passes one box to librdkafka, and has exactly one report.
+        let pending = unsafe { Box::from_raw(delivered.opaque.cast::<PendingReport>()) };
+        pending.target.outstanding.fetch_sub(1, Ordering::AcqRel);
         let answer = match delivered.error {
-            // Where a record is that was sent again, the cluster does not always say.
+            // The offset may be unknown if the record was sent twice.
             None => Ok(Ack { partition: delivered.partition, offset: delivered.offset.max(-1) }),
-            Some(code) => Err(self.not_delivered(&waiting.target, &delivered, code)),
+            Some(code) => Err(self.delivery_error(&pending.target, &delivered, code)),
         };
-        // Whoever wrote it may not want to know.
-        let _ = waiting.answer.send(answer);
+        // OK to ignore: the caller may have dropped its delivery.
+        let _ = pending.answer.send(answer);
     }
 
-    fn not_delivered(&self, target: &Target, delivered: &Delivered, code: Code) -> LogError {
+    /// Returns the error for a record that was not delivered.
+    fn delivery_error(&self, target: &Target, delivered: &DeliveryReport, code: Code) -> LogError {
         let (log, topic) = (self.log.to_string(), target.name().to_owned());
-        // What is not sent because of an error that ended the client, fails with that error.
+        // Records that were not sent because the client failed for good fail with the client's error.
         if let (Code::PurgeQueue | Code::Fatal, Some((code, reason))) = (code, self.fatal())
             && classify(code) == ErrorClass::Denied
         {
-            return about_topic(&log, &topic, "write to", code, reason);
+            return topic_error(&log, &topic, "write to", code, reason);
         }
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
             let unacknowledged = Unacknowledged {
@@ -277,7 +291,7 @@ impl Inner {
                 key: delivered.key.clone(),
             };
             lock(&self.outstanding).given_up.push(unacknowledged);
-            let reason = self.given_up_because.get().copied().unwrap_or("it was given up").to_owned();
+            let reason = self.give_up_reason.get().copied().unwrap_or("it was given up").to_owned();
             return LogError::Undelivered { log, topic, reason };
         }
         match classify(code) {
@@ -286,10 +300,10 @@ impl Inner {
                 LogError::Undelivered { log, topic, reason: format!("{code}{why}") }
             }
             ErrorClass::Authentication | ErrorClass::Denied | ErrorClass::Missing => {
-                about_topic(&log, &topic, "write to", code, code.to_string())
+                topic_error(&log, &topic, "write to", code, code.to_string())
             }
             ErrorClass::Gone | ErrorClass::Damaged | ErrorClass::Refused => {
-                match refused(target, delivered, code) {
+                match refusal_reason(target, delivered, code) {
                     Some(reason) => LogError::InvalidRecord { topic, reason },
                     None => LogError::Undelivered { log, topic, reason: code.to_string() },
                 }
@@ -297,31 +311,33 @@ impl Inner {
         }
     }
 
-    /// Why the client is of no use any more, if so.
+    /// Returns the error that made the client unusable, if any.
     fn fatal(&self) -> Option<(Code, String)> {
         self.fatal.get().cloned().or_else(|| self.client.fatal_error())
     }
 
-    fn error(&self, target: &Target, record: &NewRecord, code: Code) -> LogError {
+    /// Returns the error for a record that could not be queued.
+    fn queue_error(&self, target: &Target, record: &NewRecord, code: Code) -> LogError {
         match code {
             Code::MessageSizeTooLarge => {
-                let limits = target.limits(self.max_message_bytes);
+                let limits = target.describe_limits(self.max_message_bytes);
                 let reason = format!("it has {} bytes with its key and headers: {limits}", record.byte_len());
                 LogError::InvalidRecord { topic: target.name().to_owned(), reason }
             }
-            code => about_topic(&self.log, target.name(), "write to", code, code.to_string()),
+            code => topic_error(&self.log, target.name(), "write to", code, code.to_string()),
         }
     }
 
+    /// Queues a record, or returns librdkafka's code at once.
     #[allow(unsafe_code, reason = "calls into librdkafka")]
     fn queue(&self, target: &Arc<Target>, record: &NewRecord) -> Result<Delivery, Code> {
-        // OK because the log knows a topic of this name.
+        // OK because the cluster has a topic of this name.
         let name = CString::new(target.name()).expect("no NUL");
         let headers = record.headers.iter().map(|header| CString::new(header.name.as_str()));
         let headers = headers.collect::<Result<Vec<_>, _>>().map_err(|_| Code::InvalidArgument)?;
         let (answer, delivery) = oneshot::channel();
-        let waiting = Waiting { answer, target: target.clone() };
-        let opaque: *mut c_void = Box::into_raw(Box::new(waiting)).cast();
+        let pending = PendingReport { answer, target: target.clone() };
+        let opaque: *mut c_void = Box::into_raw(Box::new(pending)).cast();
         let value = |kind, u| sys::rd_kafka_vu_t { vtype: kind, u };
         let mut values = vec![
             value(Kind::RD_KAFKA_VTYPE_TOPIC, sys::rd_kafka_vu_s__bindgen_ty_1 { cstr: name.as_ptr() }),
@@ -333,8 +349,8 @@ impl Inner {
                 Kind::RD_KAFKA_VTYPE_MSGFLAGS,
                 sys::rd_kafka_vu_s__bindgen_ty_1 { i: sys::RD_KAFKA_MSG_F_COPY },
             ),
-            value(Kind::RD_KAFKA_VTYPE_KEY, memory(record.key.as_deref())),
-            value(Kind::RD_KAFKA_VTYPE_VALUE, memory(record.value.as_deref())),
+            value(Kind::RD_KAFKA_VTYPE_KEY, memory_value(record.key.as_deref())),
+            value(Kind::RD_KAFKA_VTYPE_VALUE, memory_value(record.value.as_deref())),
             value(Kind::RD_KAFKA_VTYPE_OPAQUE, sys::rd_kafka_vu_s__bindgen_ty_1 { ptr: opaque }),
         ];
         if let Some(timestamp) = record.timestamp {
@@ -358,8 +374,8 @@ impl Inner {
         outstanding.records += 1;
         target.outstanding.fetch_add(1, Ordering::AcqRel);
         drop(outstanding);
-        // SAFETY: everything lives through the call, which copies it, but for the
-        // opaque, which the report gives back.
+        // SAFETY: everything lives during the call, which copies it, except for the opaque pointer, which the
+        // delivery report returns.
         let queued =
             take_error(unsafe { sys::rd_kafka_produceva(self.client.rk(), values.as_ptr(), values.len()) });
         match queued {
@@ -368,46 +384,46 @@ impl Inner {
                 lock(&self.outstanding).records -= 1;
                 target.outstanding.fetch_sub(1, Ordering::AcqRel);
                 // SAFETY: nothing was queued, so there will be no report.
-                drop(unsafe { Box::from_raw(opaque.cast::<Waiting>()) });
+                drop(unsafe { Box::from_raw(opaque.cast::<PendingReport>()) });
                 Err(code)
             }
         }
     }
 
     #[allow(unsafe_code, reason = "calls into librdkafka")]
-    fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        if !self.wait_for_reports(patience) {
+    fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        if !self.wait_for_reports(timeout) {
             let everything = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
             // SAFETY: the client is alive.
             unsafe { sys::rd_kafka_purge(self.client.rk(), everything) };
-            self.wait_for_reports(GIVING_UP);
+            self.wait_for_reports(PURGE_TIMEOUT);
         }
         std::mem::take(&mut lock(&self.outstanding).given_up)
     }
 
-    /// Whether nothing is outstanding within this time.
-    fn wait_for_reports(&self, patience: Duration) -> bool {
-        self.wait_while(patience, |outstanding| outstanding.records > 0)
+    /// Waits until no record is outstanding. Returns false after the timeout.
+    fn wait_for_reports(&self, timeout: Duration) -> bool {
+        self.wait_while(timeout, |outstanding| outstanding.records > 0)
     }
 
-    /// Waits while something is so, for so long at most; whether it is not any more.
-    fn wait_while(&self, patience: Duration, is_so: impl Fn(&Outstanding) -> bool) -> bool {
+    /// Waits while the condition holds. Returns false after the timeout.
+    fn wait_while(&self, timeout: Duration, condition: impl Fn(&Outstanding) -> bool) -> bool {
         let outstanding = lock(&self.outstanding);
-        wait_while(&self.reported, outstanding, patience, is_so).1
+        wait_while(&self.reported, outstanding, timeout, condition).1
     }
 }
 
-/// Why a broker will never take a record, if that is what it says.
-fn refused(target: &Target, delivered: &Delivered, code: Code) -> Option<String> {
+/// Returns why a broker refused a record for good, if the code says so.
+fn refusal_reason(target: &Target, delivered: &DeliveryReport, code: Code) -> Option<String> {
     Some(match code {
-        Code::MessageSizeTooLarge => target.refused_as_too_large(delivered.len),
+        Code::MessageSizeTooLarge => target.handle_size_refusal(delivered.len),
         Code::InvalidRecord | Code::InvalidMessage if delivered.key.is_none() => {
-            target.refused();
-            format!("it has no key, which a compacted topic does not take ({code})")
+            target.mark_outdated();
+            format!("it has no key, and compacted topics accept no such records ({code}): give it a key")
         }
         Code::InvalidRecord | Code::InvalidMessage => code.to_string(),
         Code::InvalidDifferentRecord => {
-            "the broker refused another record of its batch, and with it this one: write it again".to_owned()
+            "the broker refused another record of its batch, and this one with it: write it again".to_owned()
         }
         Code::InvalidTimestamp => "its timestamp is too far from the broker's time: see the topic's \
                                    message.timestamp.before.max.ms and message.timestamp.after.max.ms"
@@ -416,8 +432,8 @@ fn refused(target: &Target, delivered: &Delivered, code: Code) -> Option<String>
     })
 }
 
-/// Null and empty differ.
-fn memory(bytes: Option<&[u8]>) -> sys::rd_kafka_vu_s__bindgen_ty_1 {
+/// Returns a key or value in librdkafka's form. Null and empty differ.
+fn memory_value(bytes: Option<&[u8]>) -> sys::rd_kafka_vu_s__bindgen_ty_1 {
     let (ptr, size) =
         bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()));
     sys::rd_kafka_vu_s__bindgen_ty_1 { mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr, size } }

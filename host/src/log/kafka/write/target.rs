@@ -1,4 +1,4 @@
-//! A topic that is written to: what it takes, as far as it is known.
+//! A topic that is written to, and the limits of its records, as far as they are known.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,54 +10,57 @@ use crate::log::kafka::config::BatchSize;
 use crate::log::{CLEANUP_POLICY, LogError, NewRecord, TopicDescription};
 use crate::sync::lock;
 
-/// The topic setting that says how large a batch may be.
+/// The topic setting for the largest size of a batch.
 pub(in crate::log::kafka) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
-/// How long a topic is not asked again that refused something but a size.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The shortest time between two requests for the settings of a topic that refuses records for other reasons
+/// than their size.
+const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A topic that is written to.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Target {
     pub(in crate::log::kafka) name: String,
     pub(in crate::log::kafka) id: String,
-    /// The same topic, as it was known before it refused something.
-    before: Mutex<Option<Arc<Self>>>,
-    pub(in crate::log::kafka) takes: OnceCell<Takes>,
-    /// It refused what it should take, and for its size.
+    /// The same topic with its previous limits, until its outstanding records have been written.
+    previous: Mutex<Option<Arc<Self>>>,
+    pub(in crate::log::kafka) limits: OnceCell<TopicLimits>,
+    /// Whether the topic refused a record that fits its limits, so that they must be requested again.
     pub(in crate::log::kafka) is_outdated: AtomicBool,
-    pub(in crate::log::kafka) refused_size: AtomicBool,
-    made: Instant,
-    /// The records that were queued and are not reported on.
+    /// Whether it refused one for its size.
+    pub(in crate::log::kafka) has_refused_size: AtomicBool,
+    created: Instant,
+    /// The number of records that were queued and have no delivery report yet.
     pub(in crate::log::kafka) outstanding: AtomicUsize,
 }
 
-/// What a topic takes.
+/// The limits of a topic's records.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Takes {
+pub(in crate::log::kafka) struct TopicLimits {
     pub(in crate::log::kafka) batch: BatchSize,
     pub(in crate::log::kafka) max_message_bytes: Option<u64>,
-    /// Compacted topics take no records without a key.
+    /// Compacted topics accept no records without a key. Empty if unknown.
     pub(in crate::log::kafka) cleanup_policy: String,
 }
 
 impl Target {
-    pub(in crate::log::kafka) fn new(topic: &TopicDescription, before: Option<Arc<Self>>) -> Arc<Self> {
+    pub(in crate::log::kafka) fn new(topic: &TopicDescription, previous: Option<Arc<Self>>) -> Arc<Self> {
         Arc::new(Self {
             name: topic.name.clone(),
             id: topic.id.clone(),
-            before: Mutex::new(before),
-            takes: OnceCell::new(),
+            previous: Mutex::new(previous),
+            limits: OnceCell::new(),
             is_outdated: AtomicBool::new(false),
-            refused_size: AtomicBool::new(false),
-            made: Instant::now(),
+            has_refused_size: AtomicBool::new(false),
+            created: Instant::now(),
             outstanding: AtomicUsize::new(0),
         })
     }
 
-    /// It refused a record for what it was thought to be: it is asked again, but not all the time.
-    pub(in crate::log::kafka) fn refused(&self) {
-        if self.made.elapsed() >= AGAIN {
+    /// Marks the limits as outdated, because the topic refused a record that they allow, or because of a
+    /// refusal that rests on them. Has no effect if they were requested a short time ago.
+    pub(in crate::log::kafka) fn mark_outdated(&self) {
+        if self.created.elapsed() >= MIN_QUERY_INTERVAL {
             self.is_outdated.store(true, Ordering::Release);
         }
     }
@@ -66,67 +69,68 @@ impl Target {
         &self.name
     }
 
-    pub(in crate::log::kafka) fn before(&self) -> Option<Arc<Self>> {
-        lock(&self.before).clone()
+    /// Returns the same topic with its previous limits.
+    pub(in crate::log::kafka) fn previous(&self) -> Option<Arc<Self>> {
+        lock(&self.previous).clone()
     }
 
-    pub(in crate::log::kafka) fn forget_before(&self) {
-        // OK as above.
-        lock(&self.before).take();
+    pub(in crate::log::kafka) fn forget_previous(&self) {
+        lock(&self.previous).take();
     }
 
-    pub(in crate::log::kafka) fn batch(&self) -> BatchSize {
-        self.takes.get().map_or(BatchSize::Default, |takes| takes.batch)
+    /// Returns the size of its batches; the default until its limits are known.
+    pub(in crate::log::kafka) fn batch_size(&self) -> BatchSize {
+        self.limits.get().map_or(BatchSize::Default, |limits| limits.batch)
     }
 
-    /// Why a record was refused as too large. One of so few bytes as the topic takes was refused
-    /// with others: the topic takes less than it did.
-    pub(in crate::log::kafka) fn refused_as_too_large(&self, len: usize) -> String {
-        let limit = self.takes.get().and_then(|takes| takes.max_message_bytes);
+    /// Returns why a record was refused as too large. If the record itself is within the limit, its batch was
+    /// too large: the limit of the topic has changed, and is requested again.
+    pub(in crate::log::kafka) fn handle_size_refusal(&self, len: usize) -> String {
+        let limit = self.limits.get().and_then(|limits| limits.max_message_bytes);
         if limit.is_none_or(|limit| len as u64 <= limit) {
-            self.refused_size.store(true, Ordering::Release);
+            self.has_refused_size.store(true, Ordering::Release);
             self.is_outdated.store(true, Ordering::Release);
         }
         match limit {
             Some(limit) if len as u64 > limit => {
-                format!("it has {len} bytes, and the topic takes {limit} (its {MAX_MESSAGE_BYTES})")
+                format!("it has {len} bytes, and the topic accepts {limit} ({MAX_MESSAGE_BYTES})")
             }
             _ => format!(
-                "its batch is larger than what the topic takes (its {MAX_MESSAGE_BYTES}), the record has {len} \
+                "its batch is larger than the topic accepts ({MAX_MESSAGE_BYTES}), and the record has {len} \
                  bytes of it: write it again"
             ),
         }
     }
 
-    /// What both the client and the topic take.
-    pub(in crate::log::kafka) fn limits(&self, client: u64) -> String {
-        let topic = self.takes.get().and_then(|takes| takes.max_message_bytes);
+    /// Describes the size limits of the client and of the topic.
+    pub(in crate::log::kafka) fn describe_limits(&self, client: u64) -> String {
+        let topic = self.limits.get().and_then(|limits| limits.max_message_bytes);
         let topic = topic
-            .map_or_else(String::new, |limit| format!("; the topic takes {limit}, its {MAX_MESSAGE_BYTES}"));
-        format!("the client takes {client}, message.max.bytes, a property of the log{topic}")
+            .map_or_else(String::new, |limit| format!("; the topic accepts {limit} ({MAX_MESSAGE_BYTES})"));
+        format!("the client accepts {client} (message.max.bytes, a property of the log){topic}")
     }
 
-    /// Fails if a record can never be written.
+    /// Checks that a record can be written.
     pub(in crate::log::kafka) fn check(&self, record: &NewRecord) -> Result<(), LogError> {
         let refused = |reason: String| Err(LogError::InvalidRecord { topic: self.name.clone(), reason });
         if record.timestamp == Some(0) {
-            let reason = "Kafka's client takes a timestamp of 0 for none, and would write the time of now";
-            return refused(format!("{reason}: write 1, or no timestamp"));
+            let reason = "Kafka's client treats a timestamp of 0 as none, and would write the current time";
+            return refused(format!("{reason}: use 1, or no timestamp"));
         }
-        let Some(takes) = self.takes.get().filter(|takes| takes.is_compacted() && record.key.is_none())
+        let Some(limits) = self.limits.get().filter(|limits| limits.is_compacted() && record.key.is_none())
         else {
             return Ok(());
         };
-        // The policy may have been changed.
-        self.refused();
+        // The policy may have changed.
+        self.mark_outdated();
         refused(format!(
             "it has no key, and the topic is compacted ({CLEANUP_POLICY}={}): give it a key",
-            takes.cleanup_policy
+            limits.cleanup_policy
         ))
     }
 }
 
-impl Takes {
+impl TopicLimits {
     fn is_compacted(&self) -> bool {
         self.cleanup_policy.split(',').any(|policy| policy.trim() == "compact")
     }

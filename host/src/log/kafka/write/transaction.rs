@@ -1,5 +1,5 @@
-//! Writing records as one: a client with a transactional id of its own, from the first
-//! such write on.
+//! Writes records atomically, with a client that has a transactional id of its own and starts at the first
+//! such write.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -8,44 +8,44 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as sys;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use crate::log::kafka::error::about_topic;
+use crate::log::kafka::error::topic_error;
 use crate::log::kafka::ffi::client::{Client, millis};
 use crate::log::kafka::write::producer::Producer;
 use crate::log::kafka::write::target::Target;
 use crate::log::{Ack, Delivery, LogError, NewRecord};
 
-/// How long each step of a transaction may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long each step of a transaction may take, retries included.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait before a step is tried again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How long to wait before a step is retried.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A client that writes in transactions, one at a time.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Transactions(Producer);
+pub(in crate::log::kafka) struct TransactionalProducer(Producer);
 
-/// What a step of a transaction says.
+/// The error of a step of a transaction.
 #[derive(Debug)]
-struct Refused {
+struct StepError {
     code: Code,
     reason: String,
-    /// It may do if it is tried again.
+    /// Whether the step may succeed if it is retried.
     is_retriable: bool,
 }
 
-/// How a transaction failed, and whether its client is of use any more.
+/// The error of a transaction, and whether its client must be replaced.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Failed {
+pub(in crate::log::kafka) struct TransactionError {
     pub(in crate::log::kafka) error: LogError,
     pub(in crate::log::kafka) is_client_dead: bool,
 }
 
-impl Transactions {
-    /// Blocks until the cluster lets it begin transactions.
+impl TransactionalProducer {
+    /// Prepares a producer for transactions. Blocks.
     pub(in crate::log::kafka) fn start(producer: Producer, log: &str, topic: &str) -> Result<Self, LogError> {
         let client = producer.client();
-        retried(|| init(client)).map_err(|refused| {
-            about_topic(log, topic, "begin a transaction for", refused.code, refused.reason)
+        retry(|| init(client)).map_err(|step_error| {
+            topic_error(log, topic, "begin a transaction for", step_error.code, step_error.reason)
         })?;
         Ok(Self(producer))
     }
@@ -56,72 +56,75 @@ impl Transactions {
         target: &Arc<Target>,
         records: &[NewRecord],
         runtime: &tokio::runtime::Handle,
-    ) -> Result<Vec<Ack>, Failed> {
+    ) -> Result<Vec<Ack>, TransactionError> {
         let client = self.0.client();
-        begin(client).map_err(|refused| self.failed(target, refused, true))?;
+        begin(client).map_err(|step_error| self.failure(target, step_error, true))?;
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
             match runtime.block_on(self.0.send(target, record)) {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(error) => {
                     let is_client_dead = self.abort().is_err();
-                    return Err(Failed { error, is_client_dead });
+                    return Err(TransactionError { error, is_client_dead });
                 }
             }
         }
-        match retried(|| commit(client)) {
-            Ok(()) => acks(deliveries, runtime).map_err(|error| Failed { error, is_client_dead: true }),
-            // What is tried again until time is over may have been done.
-            Err(refused) if refused.is_retriable => Err(self.unknown(target, refused)),
-            // That it could be aborted means that nothing was written.
-            Err(refused) => match self.abort() {
-                Err(_) => Err(self.unknown(target, refused)),
+        match retry(|| commit(client)) {
+            Ok(()) => wait_for_acks(deliveries, runtime)
+                .map_err(|error| TransactionError { error, is_client_dead: true }),
+            // A commit that was retried until the timeout may have succeeded.
+            Err(step_error) if step_error.is_retriable => Err(self.unknown_outcome(target, step_error)),
+            // If the transaction can be aborted, nothing was written.
+            Err(step_error) => match self.abort() {
+                Err(_) => Err(self.unknown_outcome(target, step_error)),
                 Ok(()) => {
-                    let error = acks(deliveries, runtime).err();
+                    let error = wait_for_acks(deliveries, runtime).err();
                     Err(error.map_or_else(
-                        || self.failed(target, refused, false),
-                        |error| Failed { error, is_client_dead: false },
+                        || self.failure(target, step_error, false),
+                        |error| TransactionError { error, is_client_dead: false },
                     ))
                 }
             },
         }
     }
 
-    /// Ends a transaction without what was written in it.
-    fn abort(&self) -> Result<(), Refused> {
-        let aborted = retried(|| abort(self.0.client()));
+    /// Aborts the transaction.
+    fn abort(&self) -> Result<(), StepError> {
+        let aborted = retry(|| abort(self.0.client()));
         self.0.forget_given_up();
         aborted
     }
 
-    /// Whether another client is needed.
+    /// Whether the client must be replaced.
     pub(in crate::log::kafka) fn is_dead(&self) -> bool {
         self.0.is_dead()
     }
 
-    fn failed(&self, target: &Target, refused: Refused, is_client_dead: bool) -> Failed {
-        let Refused { code, reason, .. } = refused;
-        Failed {
-            error: about_topic(self.0.log(), target.name(), "write in a transaction to", code, reason),
+    /// Returns the error of a transaction of which nothing was written.
+    fn failure(&self, target: &Target, step_error: StepError, is_client_dead: bool) -> TransactionError {
+        let StepError { code, reason, .. } = step_error;
+        TransactionError {
+            error: topic_error(self.0.log(), target.name(), "write in a transaction to", code, reason),
             is_client_dead,
         }
     }
 
-    fn unknown(&self, target: &Target, refused: Refused) -> Failed {
+    /// Returns the error of a transaction that may have been committed or not.
+    fn unknown_outcome(&self, target: &Target, step_error: StepError) -> TransactionError {
         let (log, topic) = (self.0.log().to_owned(), target.name().to_owned());
-        let reason = format!("the commit of its transaction was not confirmed: {}", refused.reason);
-        Failed { error: LogError::Undelivered { log, topic, reason }, is_client_dead: true }
+        let reason = format!("the commit of the transaction was not confirmed: {}", step_error.reason);
+        TransactionError { error: LogError::Undelivered { log, topic, reason }, is_client_dead: true }
     }
 }
 
-/// Where the records are; or why the first that is nowhere is not.
-fn acks(deliveries: Vec<Delivery>, runtime: &tokio::runtime::Handle) -> Result<Vec<Ack>, LogError> {
+/// Waits for the acknowledgements of all records. Returns the first error that is a cause: records that were
+/// purged because of another one state only that.
+fn wait_for_acks(deliveries: Vec<Delivery>, runtime: &tokio::runtime::Handle) -> Result<Vec<Ack>, LogError> {
     let mut purged = None;
     let mut acks = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
         match runtime.block_on(delivery) {
             Ok(ack) => acks.push(ack),
-            // Those that were given up because of another say less than that one.
             Err(error @ LogError::Undelivered { .. }) => drop(purged.get_or_insert(error)),
             Err(error) => return Err(error),
         }
@@ -129,55 +132,57 @@ fn acks(deliveries: Vec<Delivery>, runtime: &tokio::runtime::Handle) -> Result<V
     purged.map_or(Ok(acks), Err)
 }
 
-/// Tries until it is done, or will never be, or time is over.
-fn retried(mut step: impl FnMut() -> Result<(), Refused>) -> Result<(), Refused> {
+/// Retries a step until it succeeds, fails for good, or [`STEP_TIMEOUT`] is over.
+fn retry(mut step: impl FnMut() -> Result<(), StepError>) -> Result<(), StepError> {
     let started = Instant::now();
     loop {
         match step() {
-            Err(refused) if refused.is_retriable && started.elapsed() < PATIENCE => std::thread::sleep(AGAIN),
-            done => return done,
+            Err(step_error) if step_error.is_retriable && started.elapsed() < STEP_TIMEOUT => {
+                std::thread::sleep(RETRY_PAUSE);
+            }
+            result => return result,
         }
     }
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn init(client: &Client) -> Result<(), Refused> {
+fn init(client: &Client) -> Result<(), StepError> {
     // SAFETY: the client is alive.
-    take(unsafe { sys::rd_kafka_init_transactions(client.rk(), millis(PATIENCE)) })
+    to_result(unsafe { sys::rd_kafka_init_transactions(client.rk(), millis(STEP_TIMEOUT)) })
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn begin(client: &Client) -> Result<(), Refused> {
+fn begin(client: &Client) -> Result<(), StepError> {
     // SAFETY: as above.
-    take(unsafe { sys::rd_kafka_begin_transaction(client.rk()) })
+    to_result(unsafe { sys::rd_kafka_begin_transaction(client.rk()) })
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn commit(client: &Client) -> Result<(), Refused> {
+fn commit(client: &Client) -> Result<(), StepError> {
     // SAFETY: as above.
-    take(unsafe { sys::rd_kafka_commit_transaction(client.rk(), millis(PATIENCE)) })
+    to_result(unsafe { sys::rd_kafka_commit_transaction(client.rk(), millis(STEP_TIMEOUT)) })
 }
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn abort(client: &Client) -> Result<(), Refused> {
+fn abort(client: &Client) -> Result<(), StepError> {
     // SAFETY: as above.
-    take(unsafe { sys::rd_kafka_abort_transaction(client.rk(), millis(PATIENCE)) })
+    to_result(unsafe { sys::rd_kafka_abort_transaction(client.rk(), millis(STEP_TIMEOUT)) })
 }
 
-/// Reads an error object and frees it.
+/// Converts an error object, null if there is no error, and frees it.
 #[allow(unsafe_code, reason = "calls into librdkafka")]
-fn take(error: *mut sys::rd_kafka_error_t) -> Result<(), Refused> {
+fn to_result(error: *mut sys::rd_kafka_error_t) -> Result<(), StepError> {
     if error.is_null() {
         return Ok(());
     }
     // SAFETY: an error object is the caller's to free, once; its text lives until then.
     unsafe {
-        let refused = Refused {
+        let step_error = StepError {
             code: sys::rd_kafka_error_code(error).into(),
             reason: CStr::from_ptr(sys::rd_kafka_error_string(error)).to_string_lossy().into_owned(),
             is_retriable: sys::rd_kafka_error_is_retriable(error) != 0,
         };
         sys::rd_kafka_error_destroy(error);
-        Err(refused)
+        Err(step_error)
     }
 }

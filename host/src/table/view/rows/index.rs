@@ -1,9 +1,9 @@
-//! Leads from the hash of a key to the numbers of the rows that may have the key.
+//! Maps the hash of a key to the numbers of the rows that may have the key.
 //!
-//! One hash table serves all views that share it. A cell, once written, never changes. A number that a
-//! view does not have, or has for another key, is not one of its rows. So an insertion writes one cell,
-//! readers take no lock, and views copy nothing. The cells of removed rows stay until the index is
-//! rebuilt; older views keep the old index.
+//! One hash table serves all views that share it. A cell never changes after it was written. If a view has
+//! no row with a number, or has one with another key, the cell is not of this view. So an insertion writes
+//! one cell, readers take no lock, and views copy nothing. The cells of removed rows stay until the index
+//! is rebuilt; older views keep the old index.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::table::key_hash::KeyHash;
 
 /// At most 4 of 5 cells are used, so that searches stay short: cells are probed one after the other.
-const USED: usize = 4;
-const OF: usize = 5;
+const MAX_LOAD_NUMERATOR: usize = 4;
+const MAX_LOAD_DENOMINATOR: usize = 5;
 
-/// A hash has more cells than this only if its key was removed and added again as often, with others in
-/// between.
-const CROWD: usize = 32;
+/// A hash has more cells than this only if its key was removed and added again that many times, while other
+/// keys were added in between.
+const MAX_CELLS_PER_HASH: usize = 32;
 
-/// A hash in the upper half, the number of a row plus one in the lower half; 0 is an empty cell.
+/// A hash in the upper half and the number of a row plus one in the lower half; 0 is an empty cell.
 type Cell = AtomicU64;
 
 /// The hash table. Only the newest clone may be written to.
@@ -29,32 +29,32 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// An index with room for this many rows.
+    /// Creates an index with room for this many rows.
     pub(super) fn with_room_for(rows: usize) -> Self {
-        let cells = (rows + 1) * OF / USED + 1;
+        let cells = (rows + 1) * MAX_LOAD_DENOMINATOR / MAX_LOAD_NUMERATOR + 1;
         Self { cells: (0..cells).map(|_| Cell::default()).collect(), used: 0 }
     }
 
     /// Whether there is no room for another row.
     pub(super) fn is_full(&self) -> bool {
-        (self.used + 1) * OF > self.cells.len() * USED
+        (self.used + 1) * MAX_LOAD_DENOMINATOR > self.cells.len() * MAX_LOAD_NUMERATOR
     }
 
-    /// How many cells are used, also by removed rows.
+    /// The number of used cells, including those of removed rows.
     pub(super) fn used(&self) -> usize {
         self.used
     }
 
-    /// Returns the first match: calls `make` with each number under a hash until it returns `Some`.
+    /// Returns the first match: calls `try_match` with each number under a hash until it returns `Some`.
     // Without inlining, reads take a sixth longer.
     #[inline(always)]
-    pub(super) fn find<T>(&self, hash: KeyHash, make: impl Fn(u32) -> Option<T>) -> Option<T> {
-        for cell in self.from(hash) {
+    pub(super) fn find<T>(&self, hash: KeyHash, try_match: impl Fn(u32) -> Option<T>) -> Option<T> {
+        for cell in self.probe(hash) {
             let (found, row) = unpack(cell.load(Ordering::Acquire))?;
             if found == hash
-                && let Some(made) = make(row)
+                && let Some(matched) = try_match(row)
             {
-                return Some(made);
+                return Some(matched);
             }
         }
         None
@@ -63,30 +63,30 @@ impl Index {
     /// Adds a number under a hash. Returns true if the hash has so many cells that the index should be
     /// rebuilt. There must be room.
     pub(super) fn insert(&mut self, hash: KeyHash, row: u32) -> bool {
-        let (mut of_hash, mut added) = (0, false);
-        for cell in self.from(hash) {
+        let (mut cells_of_hash, mut is_new) = (0, false);
+        for cell in self.probe(hash) {
             match unpack(cell.load(Ordering::Relaxed)) {
                 None => {
                     cell.store(pack(hash, row), Ordering::Release);
-                    added = true;
+                    is_new = true;
                     break;
                 }
                 // The key was removed, and is added again.
                 Some(found) if found == (hash, row) => break,
-                Some((found, _)) => of_hash += usize::from(found == hash),
+                Some((found, _)) => cells_of_hash += usize::from(found == hash),
             }
         }
-        self.used += usize::from(added);
-        of_hash > CROWD
+        self.used += usize::from(is_new);
+        cells_of_hash > MAX_CELLS_PER_HASH
     }
 
-    /// An index with room for this many rows, with the numbers for which `is_of` returns true.
-    pub(super) fn rebuilt(&self, rows: usize, is_of: impl Fn(KeyHash, u32) -> bool) -> Self {
+    /// Returns a new index with room for this many rows, with the numbers for which `is_live` returns true.
+    pub(super) fn rebuild(&self, rows: usize, is_live: impl Fn(KeyHash, u32) -> bool) -> Self {
         let mut index = Self::with_room_for(rows);
         // In the order of hashes, so that both tables are accessed sequentially.
         for cell in self.cells.iter() {
             if let Some((hash, row)) = unpack(cell.load(Ordering::Relaxed))
-                && is_of(hash, row)
+                && is_live(hash, row)
             {
                 index.insert(hash, row);
             }
@@ -94,8 +94,8 @@ impl Index {
         index
     }
 
-    /// All cells, beginning with the first one of a hash.
-    fn from(&self, hash: KeyHash) -> impl Iterator<Item = &Cell> {
+    /// Returns all cells in the order in which a hash is searched for.
+    fn probe(&self, hash: KeyHash) -> impl Iterator<Item = &Cell> {
         // The hash as a fraction of all hashes.
         let start = ((u64::from(hash.0) * self.cells.len() as u64) >> 32) as usize;
         let (before, after) = self.cells.split_at(start);
@@ -122,7 +122,7 @@ mod tests {
         let keys: Vec<String> = (0..10_000).map(|n| format!("key-{n}")).collect();
         for (row, key) in (0..).zip(&keys) {
             if index.is_full() {
-                index = index.rebuilt(index.used() * 3 / 2, |_, _| true);
+                index = index.rebuild(index.used() * 3 / 2, |_, _| true);
             }
             index.insert(KeyHash::of(key), row);
         }
@@ -130,7 +130,7 @@ mod tests {
             assert_eq!(index.find(KeyHash::of(key), |found| (found == row).then_some(found)), Some(row));
             assert_eq!(index.find(KeyHash::of(key), |_| None::<u32>), None);
         }
-        let half = index.rebuilt(5_000, |_, row| row % 2 == 0);
+        let half = index.rebuild(5_000, |_, row| row % 2 == 0);
         assert_eq!(half.used(), 5_000);
         assert_eq!(half.find(KeyHash::of(&keys[1]), |row| (row == 1).then_some(row)), None);
         assert_eq!(half.find(KeyHash::of(&keys[2]), |row| (row == 2).then_some(row)), Some(2));

@@ -1,11 +1,11 @@
-//! The numbers of rows in an order, in blocks that clones share. The caller says which order it is, each
-//! time it looks for a slot.
+//! The numbers of rows in an order, in blocks that clones share. The caller provides the comparison whenever
+//! it searches for a slot.
 
 use std::cmp::Ordering;
 
 use triomphe::Arc;
 
-/// A block is split when it would pass this many rows. In tests there are many blocks.
+/// A block that exceeds this many rows is split. Tests use small blocks, to have many of them.
 const BLOCK: usize = if cfg!(test) { 4 } else { 512 };
 
 /// Rows in order.
@@ -22,8 +22,8 @@ pub(super) struct Slot {
 }
 
 impl Order {
-    /// Rows that are in order.
-    pub(super) fn of(sorted: impl ExactSizeIterator<Item = u32>) -> Self {
+    /// Creates an order of rows that are sorted already.
+    pub(super) fn from_sorted(sorted: impl ExactSizeIterator<Item = u32>) -> Self {
         let mut sorted = sorted.peekable();
         let mut blocks = Vec::with_capacity(sorted.len().div_ceil(BLOCK));
         while sorted.peek().is_some() {
@@ -34,8 +34,8 @@ impl Order {
         Self { blocks: Arc::new(blocks) }
     }
 
-    /// The place of the first row that is not before what is looked for; `compare` says
-    /// where a row is from there.
+    /// Returns the slot of the first row that is not less than the target. `compare` compares a row with the
+    /// target.
     pub(super) fn seek(&self, compare: impl Fn(u32) -> Ordering) -> Slot {
         let is_before = |row: &u32| compare(*row).is_lt();
         // No block is empty.
@@ -49,12 +49,12 @@ impl Order {
         }
     }
 
-    /// The row at a slot.
+    /// Returns the row at a slot.
     pub(super) fn at(&self, slot: Slot) -> Option<u32> {
         self.blocks.get(slot.block)?.get(slot.index).copied()
     }
 
-    /// The row before a slot.
+    /// Returns the row before a slot.
     pub(super) fn before(&self, slot: Slot) -> Option<u32> {
         match slot.index.checked_sub(1) {
             Some(index) => self.at(Slot { index, ..slot }),
@@ -62,28 +62,28 @@ impl Order {
         }
     }
 
-    /// The row after the one at a slot.
+    /// Returns the row after the one at a slot.
     pub(super) fn after(&self, slot: Slot) -> Option<u32> {
         let next = Slot { index: slot.index + 1, ..slot };
         self.at(next).or_else(|| self.at(Slot { block: slot.block + 1, index: 0 }))
     }
 
-    /// The rows from a place on.
+    /// Returns the rows from a slot on.
     pub(super) fn from(&self, slot: Slot) -> impl Iterator<Item = u32> {
         let blocks = self.blocks.get(slot.block..).unwrap_or_default();
         blocks.iter().flat_map(|rows| rows.iter().copied()).skip(slot.index)
     }
 
-    /// How many rows there are from one place to another.
+    /// Returns the number of rows from one slot to another.
     pub(super) fn distance(&self, from: Slot, to: Slot) -> usize {
         let whole = self.blocks.get(from.block..to.block).unwrap_or_default();
         (whole.iter().map(|rows| rows.len()).sum::<usize>() + to.index).saturating_sub(from.index)
     }
 
-    /// Puts a row at a slot.
+    /// Inserts a row at a slot.
     pub(super) fn insert(&mut self, slot: Slot, row: u32) {
         let blocks = Arc::make_mut(&mut self.blocks);
-        // Behind the last block is the end of it.
+        // The slot after the last block means the end of that block.
         let slot = match blocks.last() {
             None => {
                 blocks.push(Arc::default());
@@ -101,7 +101,7 @@ impl Order {
         }
     }
 
-    /// Takes the row at a place away.
+    /// Removes the row at a slot.
     pub(super) fn remove(&mut self, slot: Slot) {
         let blocks = Arc::make_mut(&mut self.blocks);
         let rows = Arc::make_mut(&mut blocks[slot.block]);
@@ -121,7 +121,7 @@ mod tests {
         #[test]
         fn an_order_is_a_sorted_set(start: bool, steps in proptest::collection::vec(0..3000_u32, 0..3000)) {
             let mut expected: Vec<u32> = if start { (0..2000).map(|n| n * 2).collect() } else { Vec::new() };
-            let mut order = Order::of(expected.iter().copied());
+            let mut order = Order::from_sorted(expected.iter().copied());
             for row in steps {
                 let slot = order.seek(|other| other.cmp(&row));
                 match expected.binary_search(&row) {

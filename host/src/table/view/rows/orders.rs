@@ -33,8 +33,8 @@ impl Orders {
     pub(super) fn join_group(&mut self, rows: &Paged<Entry>, number: u32) {
         if let Some((group, _)) = pair(rows, number) {
             let slot = self.slot_in_group(rows, number);
-            let beside = [self.by_group.before(slot), self.by_group.at(slot)];
-            self.groups += usize::from(!is_any_of(rows, beside, group));
+            let neighbors = [self.by_group.before(slot), self.by_group.at(slot)];
+            self.groups += usize::from(!is_any_in_group(rows, neighbors, group));
             self.by_group.insert(slot, number);
         }
     }
@@ -43,8 +43,8 @@ impl Orders {
     pub(super) fn leave_group(&mut self, rows: &Paged<Entry>, number: u32) {
         if let Some((group, _)) = pair(rows, number) {
             let slot = self.slot_in_group(rows, number);
-            let beside = [self.by_group.before(slot), self.by_group.after(slot)];
-            self.groups -= usize::from(!is_any_of(rows, beside, group));
+            let neighbors = [self.by_group.before(slot), self.by_group.after(slot)];
+            self.groups -= usize::from(!is_any_in_group(rows, neighbors, group));
             self.by_group.remove(slot);
         }
     }
@@ -61,12 +61,12 @@ impl Orders {
     }
 }
 
-/// Whether one of these rows is in a group.
-fn is_any_of(rows: &Paged<Entry>, numbers: [Option<u32>; 2], group: &str) -> bool {
+/// Whether any of these rows is in a group.
+fn is_any_in_group(rows: &Paged<Entry>, numbers: [Option<u32>; 2], group: &str) -> bool {
     numbers.into_iter().flatten().any(|row| pair(rows, row).is_some_and(|(other, _)| other == group))
 }
 
-/// Group and member of a row.
+/// Returns the group and the member of a row.
 pub(super) fn pair(rows: &Paged<Entry>, number: u32) -> Option<(&str, &str)> {
     rows.get(number as usize).and_then(Entry::pair)
 }

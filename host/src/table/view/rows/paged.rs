@@ -5,14 +5,14 @@ use std::array;
 
 use triomphe::Arc;
 
-/// The items that two clones have under the same number.
+/// The items with the same number in two clones.
 pub(super) type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
 
-/// Items of a page. Few, because a write to a shared page copies all of them. 31 pointers and the
-/// reference count make 256 bytes, which no allocator rounds up.
+/// The number of items of a page. It is small, because a write to a shared page copies all of them. 31
+/// pointers and the reference count make 256 bytes, which no allocator rounds up.
 const PAGE: usize = 31;
 
-/// Pages of a branch.
+/// The number of pages of a branch.
 const BRANCH: usize = 64;
 
 type Page<T> = [Option<T>; PAGE];
@@ -37,7 +37,7 @@ impl<T: Clone> Paged<T> {
         self.branches.get(page / BRANCH)?.get(page % BRANCH)?[index % PAGE].as_ref()
     }
 
-    /// Replaces or removes the item with this number, which is returned.
+    /// Replaces or removes the item with this number. Returns the old item.
     ///
     /// # Panics
     ///
@@ -65,8 +65,8 @@ impl<T: Clone> Paged<T> {
         index
     }
 
-    /// The items of pages that are not shared with another clone, here and there, by number: from `page`
-    /// on, of at most `pages` pages. Returns the page to continue with.
+    /// Returns the items of the pages that this clone does not share with another one, paired by number, and
+    /// the page to continue with. Begins at `page`, and visits at most `pages` pages.
     pub(super) fn differing<'a>(
         &'a self,
         other: &'a Self,
@@ -78,7 +78,7 @@ impl<T: Clone> Paged<T> {
         let mut at = page;
         let mut visited = 0;
         while at < end && visited < pages {
-            let branches = [self, other].map(|it| it.branches.get(at / BRANCH));
+            let branches = [self, other].map(|paged| paged.branches.get(at / BRANCH));
             if at.is_multiple_of(BRANCH)
                 && let [Some(here), Some(there)] = branches
                 && Arc::ptr_eq(here, there)
@@ -100,7 +100,7 @@ impl<T: Clone> Paged<T> {
         (items, (at < end).then_some(at))
     }
 
-    /// All items with their numbers, in order.
+    /// Returns all items with their numbers, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         let pages = self.branches.iter().flat_map(|branch| branch.iter());
         pages

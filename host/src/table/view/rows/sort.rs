@@ -9,16 +9,16 @@ use crate::table::entry::Entry;
 use crate::table::view::rows::paged::Paged;
 
 /// The first bytes of a row's text after the common prefix, and the number of the row.
-pub(super) type Ranked = (u64, u32);
+pub(super) type RankedRow = (u64, u32);
 
-/// All rows, by key.
-pub(super) fn sort_by_key(rows: &Paged<Entry>) -> Vec<Ranked> {
-    sorted(rows, rows.iter().map(|(number, _)| (0, number as u32)).collect(), Entry::key)
+/// Returns all rows, sorted by key.
+pub(super) fn sort_by_key(rows: &Paged<Entry>) -> Vec<RankedRow> {
+    sort_by_text(rows, rows.iter().map(|(number, _)| (0, number as u32)).collect(), Entry::key)
 }
 
-/// The rows that have a group, by group and member, and the number of groups.
-pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<Ranked>, usize) {
-    let mut groups: HashMap<&str, Vec<Ranked>> = HashMap::new();
+/// Returns the rows that have a group, sorted by group and member, and the number of groups.
+pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<RankedRow>, usize) {
+    let mut groups: HashMap<&str, Vec<RankedRow>> = HashMap::new();
     for (number, row) in rows.iter() {
         if let Some(group) = row.group() {
             groups.entry(group).or_default().push((0, number as u32));
@@ -27,12 +27,16 @@ pub(super) fn sort_by_group(rows: &Paged<Entry>) -> (Vec<Ranked>, usize) {
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_unstable_by_key(|&(group, _)| group);
     let count = groups.len();
-    (groups.into_iter().flat_map(|(_, members)| sorted(rows, members, member)).collect(), count)
+    (groups.into_iter().flat_map(|(_, members)| sort_by_text(rows, members, member)).collect(), count)
 }
 
-/// Sorts rows by their text, and rows of the same text by key. In place: there may be millions when
-/// memory is scarce.
-fn sorted(rows: &Paged<Entry>, mut ranked: Vec<Ranked>, text: impl Fn(&Entry) -> &str + Sync) -> Vec<Ranked> {
+/// Sorts rows by their text, and rows with the same text by key. Sorts in place, because there may be
+/// millions of rows when memory is scarce.
+fn sort_by_text(
+    rows: &Paged<Entry>,
+    mut ranked: Vec<RankedRow>,
+    text: impl Fn(&Entry) -> &str + Sync,
+) -> Vec<RankedRow> {
     let text = |number: u32| rows.get(number as usize).map_or("", |row| text(row));
     let Some(first) = ranked.first().map(|&(_, number)| text(number).as_bytes()) else { return ranked };
     let common = ranked.iter().fold(first.len(), |common, &(_, number)| {
@@ -49,7 +53,7 @@ fn sorted(rows: &Paged<Entry>, mut ranked: Vec<Ranked>, text: impl Fn(&Entry) ->
     ranked
 }
 
-/// The first eight bytes as a number with the same order; shorter texts are filled up with zeros.
+/// Returns the first eight bytes as a number with the same order. Shorter texts are padded with zeros.
 fn first_bytes(text: &[u8]) -> u64 {
     let mut first = [0; 8];
     let len = text.len().min(8);

@@ -1,5 +1,5 @@
-//! A table beside others of its process that take all they can get, and a table with many
-//! watchers. The reference is the same table beside an unrelated process that takes as much.
+//! Measures a table while others in its process use as much of the machine as they get, and a table with many
+//! watchers. The reference is the same table beside another process that uses as much.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -20,22 +20,26 @@ use crate::process::{self, Memory};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, say};
 
-/// No step takes so long.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// A timeout that no step reaches.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What the other table does.
+/// The disturbances. `disturb` starts each of them.
 const DISTURBANCES: [&str; 5] = ["loop-1", "loop-4", "compile", "load", "swap"];
 
-/// The records of the table that is measured, and of the large one.
+/// The number of records of the measured table.
 const RECORDS: usize = 500_000;
-const MANY: usize = 1_000_000;
 
-/// How many records loop, of each topic of them: more than a run has time for.
-const LOOPING: usize = 100_000;
+/// The number of records of the large topic that is loaded beside it.
+const LARGE_RECORDS: usize = 1_000_000;
 
-/// How many writes are timed, one each so often.
+/// The number of records in each topic whose records make a codec loop: more than a run has time for.
+const LOOPING_RECORDS: usize = 100_000;
+
+/// How many writes are timed.
 const WRITES: usize = 400;
-const EVERY: Duration = Duration::from_millis(5);
+
+/// The time from one timed write to the next.
+const WRITE_INTERVAL: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     let folder = TempDir::new().unwrap();
@@ -45,20 +49,22 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     ];
     for (name, log) in logs {
         if options.wants(name) {
-            report.add(neighbours(options, name, &log));
+            report.add(neighbours_cell(options, name, &log));
         }
     }
     if options.wants("watchers") {
-        report.add(watchers(options));
+        report.add(watchers_cell(options));
     }
 }
 
-/// What contenders of these kinds do; `None` if it is none.
-pub(crate) fn contender(args: &[&str]) -> Option<Value> {
+/// Runs a contender of this file. Returns `None` if the arguments name none.
+pub(crate) fn run_as_contender(args: &[&str]) -> Option<Value> {
     Some(match *args {
-        ["neighbour", disturbance, log, prefix] => healthy(disturbance, log, prefix),
-        ["disturb", disturbance, log, prefix] => disturb_alone(disturbance, log, prefix),
-        ["watched", watchers, seconds] => watched(watchers.parse().unwrap(), seconds.parse().unwrap()),
+        ["neighbour", disturbance, log, prefix] => measure_table(disturbance, log, prefix),
+        ["disturb", disturbance, log, prefix] => disturb_until_input_ends(disturbance, log, prefix),
+        ["watched", watchers, seconds] => {
+            measure_watched_table(watchers.parse().unwrap(), seconds.parse().unwrap())
+        }
         _ => return None,
     })
 }
@@ -67,8 +73,8 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-/// Makes a topic and fills it.
-async fn fill(log: &str, topic: &str, count: usize, value: impl Fn(usize) -> String) {
+/// Creates a topic, and fills it.
+async fn create_and_fill(log: &str, topic: &str, count: usize, value: impl Fn(usize) -> String) {
     let log = ktables::log::open(log).unwrap();
     let topic = log.create(topic, NewTopic { partitions: Some(1), ..NewTopic::default() }).await.unwrap();
     let mut deliveries = Vec::new();
@@ -81,41 +87,40 @@ async fn fill(log: &str, topic: &str, count: usize, value: impl Fn(usize) -> Str
     }
 }
 
-fn neighbours(options: &Options, name: &'static str, log: &str) -> Cell {
+fn neighbours_cell(options: &Options, name: &'static str, log: &str) -> Cell {
     let about = format!(
         "a table of {RECORDS} records of 100 B: its replay, and {WRITES} writes until they are seen; beside \
-         components that loop on every record, the compilation of a component of 4 MB, the load of {MANY} records, \
-         swaps of its own codecs, each in the same process, and (the reference) in another one: spinning threads, the \
-         same compilation, the same load, a load of its own topic"
+         components that loop on every record, the compilation of a component of 4 MB, the load of \
+         {LARGE_RECORDS} records, swaps of its own codecs, each in the same process, and (the reference) in \
+         another one: spinning threads, the same compilation, the same load, a load of its own topic"
     );
     let prefix = unique("n");
     let rt = runtime();
     rt.block_on(async {
-        fill(log, &format!("{prefix}-healthy"), RECORDS, |n| crate::data::json(n, 100)).await;
-        fill(log, &format!("{prefix}-many"), if options.quick { MANY / 10 } else { MANY }, |n| {
-            crate::data::json(n, 100)
-        })
-        .await;
+        create_and_fill(log, &format!("{prefix}-healthy"), RECORDS, |n| crate::data::json(n, 100)).await;
+        let large = if options.quick { LARGE_RECORDS / 10 } else { LARGE_RECORDS };
+        create_and_fill(log, &format!("{prefix}-many"), large, |n| crate::data::json(n, 100)).await;
         for number in 0..4 {
-            fill(log, &format!("{prefix}-loop-{number}"), LOOPING, |_| "poison:loop".to_owned()).await;
+            let topic = format!("{prefix}-loop-{number}");
+            create_and_fill(log, &topic, LOOPING_RECORDS, |_| "poison:loop".to_owned()).await;
         }
     });
     let mut cell = Cell::new(name, about);
     for round in 0..options.rounds {
         say(&format!("{name}: round {} of {}", round + 1, options.rounds));
-        sample(&mut cell, "alone", &contend(&["neighbour", "none", log, &prefix]));
+        add_samples(&mut cell, "alone", &run_contender(&["neighbour", "none", log, &prefix]));
         for disturbance in DISTURBANCES {
-            let other = Other::start(disturbance, log, &prefix);
-            sample(
+            let other = OtherProcess::start(disturbance, log, &prefix);
+            add_samples(
                 &mut cell,
                 &format!("{disturbance}: another process"),
-                &contend(&["neighbour", "none", log, &prefix]),
+                &run_contender(&["neighbour", "none", log, &prefix]),
             );
             drop(other);
-            sample(
+            add_samples(
                 &mut cell,
                 &format!("{disturbance}: this process"),
-                &contend(&["neighbour", disturbance, log, &prefix]),
+                &run_contender(&["neighbour", disturbance, log, &prefix]),
             );
         }
     }
@@ -129,21 +134,21 @@ fn neighbours(options: &Options, name: &'static str, log: &str) -> Cell {
     cell
 }
 
-fn sample(cell: &mut Cell, label: &str, said: &Value) {
+fn add_samples(cell: &mut Cell, label: &str, result: &Value) {
     for (measure, name) in [("replay, s", "replay"), ("p50, ms", "p50"), ("p99, ms", "p99")] {
-        cell.sample(label, measure, said[name].as_f64().unwrap());
+        cell.sample(label, measure, result[name].as_f64().unwrap());
     }
 }
 
-fn contend(args: &[&str]) -> Value {
+fn run_contender(args: &[&str]) -> Value {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    process::run(command.arg(COMMAND).args(args), Memory::Ignored).said
+    process::run(command.arg(COMMAND).args(args), Memory::Ignored).result
 }
 
-/// An unrelated process that takes what it can get, as long as this lives.
-struct Other(std::process::Child);
+/// Another process that uses as much of the machine as it gets, until this is dropped.
+struct OtherProcess(std::process::Child);
 
-impl Other {
+impl OtherProcess {
     fn start(disturbance: &str, log: &str, prefix: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([COMMAND, "disturb", disturbance, log, prefix]);
@@ -151,20 +156,20 @@ impl Other {
     }
 }
 
-impl Drop for Other {
+impl Drop for OtherProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The table that is measured, beside this in its process.
-fn healthy(disturbance: &str, log: &str, prefix: &str) -> Value {
+/// Measures a table beside a disturbance in the same process.
+fn measure_table(disturbance: &str, log: &str, prefix: &str) -> Value {
     let rt = runtime();
     rt.block_on(async {
         // In a runtime of its own, as another service's tables would be.
         let mut disturbed = match disturbance {
-            "swap" => Disturbed(Vec::new()),
+            "swap" => Disturbance(Vec::new()),
             disturbance => disturb(disturbance, log, prefix),
         };
         if !matches!(disturbance, "none" | "swap") {
@@ -173,16 +178,16 @@ fn healthy(disturbance: &str, log: &str, prefix: &str) -> Value {
         let topic = format!("{prefix}-healthy");
         let log = ktables::log::open(log).unwrap();
         let began = Instant::now();
-        let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(PATIENCE);
+        let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(TIMEOUT);
         let table = table.start().await.unwrap();
         let replay = began.elapsed().as_secs_f64();
         if disturbance == "swap" {
-            disturbed.0.push(tokio::spawn(swapping(table.clone())));
+            disturbed.0.push(tokio::spawn(swap_repeatedly(table.clone())));
         }
         let described: TopicDescription = log.describe(&topic).await.unwrap();
         let mut watcher = table.watch(WatchStart::Now).only(WatchFilter::Key("probe".to_owned()));
         let mut times = Vec::with_capacity(WRITES);
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(WRITE_INTERVAL);
         for number in 0..WRITES {
             ticks.tick().await;
             let began = Instant::now();
@@ -202,8 +207,8 @@ fn healthy(disturbance: &str, log: &str, prefix: &str) -> Value {
     })
 }
 
-/// Takes what it can get until its input ends.
-fn disturb_alone(disturbance: &str, log: &str, prefix: &str) -> Value {
+/// Uses as much of the machine as it gets, until the standard input ends.
+fn disturb_until_input_ends(disturbance: &str, log: &str, prefix: &str) -> Value {
     let rt = runtime();
     let spinning = disturbance.strip_prefix("loop-").map(|count| count.parse::<usize>().unwrap());
     for _ in 0..spinning.unwrap_or(0) {
@@ -220,35 +225,38 @@ fn disturb_alone(disturbance: &str, log: &str, prefix: &str) -> Value {
     json!({})
 }
 
-/// Something that goes on until it is dropped.
-struct Disturbed(Vec<tokio::task::JoinHandle<()>>);
+/// Tasks that disturb others until this is dropped.
+struct Disturbance(Vec<tokio::task::JoinHandle<()>>);
 
-impl Drop for Disturbed {
+impl Drop for Disturbance {
     fn drop(&mut self) {
         self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-fn disturb(disturbance: &str, log: &str, prefix: &str) -> Disturbed {
+/// Starts a disturbance in this process.
+fn disturb(disturbance: &str, log: &str, prefix: &str) -> Disturbance {
     let (log, prefix) = (log.to_owned(), prefix.to_owned());
-    Disturbed(match disturbance {
-        "loop-1" => vec![tokio::spawn(looping(log, prefix, 0))],
-        "loop-4" => (0..4).map(|number| tokio::spawn(looping(log.clone(), prefix.clone(), number))).collect(),
+    Disturbance(match disturbance {
+        "loop-1" => vec![tokio::spawn(run_looping_table(log, prefix, 0))],
+        "loop-4" => (0..4)
+            .map(|number| tokio::spawn(run_looping_table(log.clone(), prefix.clone(), number)))
+            .collect(),
         "compile" => {
-            // It ends with the process.
-            std::thread::spawn(compiling);
+            // The thread ends with the process.
+            std::thread::spawn(compile_repeatedly);
             Vec::new()
         }
-        "load" => vec![tokio::spawn(loading(log, format!("{prefix}-many")))],
-        "swap" => vec![tokio::spawn(loading(log, format!("{prefix}-healthy")))],
+        "load" => vec![tokio::spawn(load_repeatedly(log, format!("{prefix}-many")))],
+        "swap" => vec![tokio::spawn(load_repeatedly(log, format!("{prefix}-healthy")))],
         _ => Vec::new(),
     })
 }
 
-/// A table whose component loops on every record; another component for each number.
-async fn looping(log: String, prefix: String, number: u8) {
+/// Opens a table whose component loops on every record. Each number gets another component.
+async fn run_looping_table(log: String, prefix: String, number: u8) {
     let mut bytes = std::fs::read(component_path("hostile")).unwrap();
-    // A custom section makes it another file.
+    // A custom section makes each component a different file.
     bytes.extend([0, 3, 1, b'n', number]);
     let options = LoadOptions { digest: None, limits: Limits::default() };
     let component = engine().load_bytes(&format!("hostile-{number}"), bytes, options).unwrap();
@@ -261,19 +269,19 @@ async fn looping(log: String, prefix: String, number: u8) {
 }
 
 /// Compiles a component of 4 MB again and again.
-fn compiling() {
-    let bytes = large();
-    // Nothing is kept, so each time is the first.
+fn compile_repeatedly() {
+    let bytes = large_component();
+    // Without a cache, every load compiles.
     let engine = Engine::new(ktables::wasm::EngineOptions { cache: None, ..engine_options() }).unwrap();
     loop {
         let loaded = engine.load_bytes("large", bytes.clone(), LoadOptions::default());
-        // It is compiled, and then there is nothing in it to be called.
+        // The component is compiled, and then refused because it exports no functions.
         assert!(matches!(loaded, Err(WasmError::Failed { .. })), "{loaded:?}");
     }
 }
 
-/// A component of some 4 MB, most of it code.
-fn large() -> Vec<u8> {
+/// Returns a component of some 4 MB, most of it code.
+fn large_component() -> Vec<u8> {
     let step = "(local.set 0 (i32.add (i32.mul (local.get 0) (i32.const 31)) (i32.const 7)))".repeat(20);
     let function = format!("(func (param i32) (result i32) {step} local.get 0)");
     let text = format!(
@@ -283,25 +291,26 @@ fn large() -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// Swaps the codecs of a table again and again: each time, its topic is loaded beside it.
-async fn swapping(table: Table) {
+/// Swaps the codecs of a table again and again. Each swap loads the topic again, beside the served
+/// generation.
+async fn swap_repeatedly(table: Table) {
     loop {
         table.swap_codecs(Codecs::default()).await.unwrap();
     }
 }
 
 /// Loads a topic again and again.
-async fn loading(log: String, topic: String) {
+async fn load_repeatedly(log: String, topic: String) {
     let log: Result<Arc<dyn ktables::log::Log>, LogError> = ktables::log::open(&log);
     let log = log.unwrap();
     loop {
-        let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(PATIENCE);
+        let table = Table::builder(log.clone(), &topic, Codecs::default()).catchup_timeout(TIMEOUT);
         let table = table.start().await.unwrap();
         table.stop().await;
     }
 }
 
-fn watchers(options: &Options) -> Cell {
+fn watchers_cell(options: &Options) -> Cell {
     let seconds = if options.quick { 10 } else { 60 };
     let about = format!(
         "1,000 updates/s of 10 KB over 20,000 keys for {seconds} s on a directory log: without watchers, and with \
@@ -322,9 +331,9 @@ fn watchers(options: &Options) -> Cell {
     cell
 }
 
-/// A table that is written to, with watchers. How long the slowest write took to be seen, and whether the watcher
-/// that was not read has the right contents at the end.
-fn watched(watchers: usize, seconds: usize) -> Value {
+/// Measures a table with watchers while records are written. Returns how long the slowest write took until it
+/// was visible, and how many entries differ at the end in a watcher that was not read until then.
+fn measure_watched_table(watchers: usize, seconds: usize) -> Value {
     let folder = TempDir::new().unwrap();
     runtime().block_on(async {
         let log = ktables::log::open(&format!("dir:{}", folder.path().display())).unwrap();
@@ -356,12 +365,12 @@ fn watched(watchers: usize, seconds: usize) -> Value {
             for delivery in deliveries {
                 acks.push(delivery.await.unwrap());
             }
-            assert!(table.wait_for(&acks, PATIENCE).await.is_fresh());
+            assert!(table.wait_for(&acks, TIMEOUT).await.is_fresh());
             slowest = slowest.max(began.elapsed());
         }
         let mut wrong = 0;
         if let Some(stalled) = &mut stalled {
-            // It reads at last, and comes to what the table has.
+            // The stalled watcher is read now, and must arrive at the contents of the table.
             let mut seen = std::collections::BTreeMap::new();
             while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(2), stalled.next()).await {
                 match event {
@@ -384,7 +393,7 @@ fn watched(watchers: usize, seconds: usize) -> Value {
     })
 }
 
-/// Stands for an entry's value, so that the watcher's own copy costs nothing.
+/// Returns a checksum that stands for an entry's value, so that the watcher needs no copy of the value.
 fn crc(entry: &Entry) -> u32 {
     crc32c::crc32c(entry.json().as_bytes())
 }

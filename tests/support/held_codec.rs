@@ -1,4 +1,4 @@
-//! A codec that waits for the test.
+//! A codec that fails or blocks until the test releases it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,35 +7,35 @@ use ktables::Packed;
 use ktables::codec::{Answers, Codec, CodecFailure, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 
-/// JSON that the host cannot decode while somebody holds it, or that it decodes for as long
-/// as somebody stalls it.
+/// The JSON codec, except that decoding fails with an error of the host while the codec is held, and blocks
+/// while it is stalled.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct HeldCodec {
     is_held: AtomicBool,
     is_stalled: AtomicBool,
 }
 
-impl Held {
-    /// From now on, decoding fails.
+impl HeldCodec {
+    /// Makes decoding fail.
     pub fn hold(&self) {
         self.is_held.store(true, Ordering::Release);
     }
 
-    /// From now on, decoding does not come to an end.
+    /// Makes decoding block.
     pub fn stall(&self) {
         self.is_stalled.store(true, Ordering::Release);
     }
 
-    /// No more of either.
+    /// Makes decoding succeed again.
     pub fn release(&self) {
         self.is_held.store(false, Ordering::Release);
         self.is_stalled.store(false, Ordering::Release);
     }
 }
 
-impl Codec for Held {}
+impl Codec for HeldCodec {}
 
-impl ValueCodec for Held {
+impl ValueCodec for HeldCodec {
     fn decode_values<'a>(
         &self,
         raw: &'a Packed,

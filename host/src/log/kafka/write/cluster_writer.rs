@@ -1,9 +1,9 @@
-//! Writing to a cluster: which client writes to which topic, and what the topic takes.
+//! Writes to a cluster: chooses the client for each topic, by the limits of the topic.
 //!
-//! A broker takes or refuses a batch as a whole. So that no record is refused for the sake of
-//! others, a topic is asked for what it takes before the first record is sent to it, and is
-//! written to by a client whose batches are no larger. It is asked again when a broker refuses
-//! what it should take.
+//! A broker accepts or refuses a batch as a whole. So that no record is refused because of others in its
+//! batch, the limits of a topic are requested before the first record is sent to it, and a client with
+//! batches no larger than that writes to it. The limits are requested again when a broker refuses a record
+//! that they allow.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -13,37 +13,37 @@ use std::time::{Duration, Instant};
 use crate::log::kafka::config::{BatchSize, Configs, Purpose};
 use crate::log::kafka::control::Control;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
-use crate::log::kafka::write::producer::{Producer, RETIREMENT};
-use crate::log::kafka::write::target::{MAX_MESSAGE_BYTES, Takes, Target};
-use crate::log::kafka::write::transaction::Transactions;
+use crate::log::kafka::write::producer::{Producer, RETIRE_TIMEOUT};
+use crate::log::kafka::write::target::{MAX_MESSAGE_BYTES, Target, TopicLimits};
+use crate::log::kafka::write::transaction::TransactionalProducer;
 use crate::log::{Ack, CLEANUP_POLICY, Delivery, LogError, NewRecord, TopicDescription, Unacknowledged};
 use crate::sync::lock;
 
-/// How long a topic may take to tell what it takes.
-const ASKING: Duration = Duration::from_secs(3);
+/// How long a request for the limits of a topic may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a client that writes may take to hear of its cluster.
-const PROBE: Duration = Duration::from_secs(2);
+/// How long a probe of a producer may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What writes to a cluster, from the first write on.
+/// The producers of a cluster, which start at the first write.
 #[derive(Debug)]
-pub(in crate::log::kafka) struct Writing {
+pub(in crate::log::kafka) struct ClusterWriter {
     configs: Arc<Configs>,
     log: Arc<str>,
     health: Arc<ClusterHealth>,
     control: Arc<Control>,
-    /// A std lock: held to look, or to start a client.
+    /// A std lock, held only to read, or to add or remove a client.
     state: Mutex<State>,
-    /// What writes in transactions. Held through a transaction.
-    transactions: Arc<tokio::sync::Mutex<Option<(BatchSize, Transactions)>>>,
+    /// The client for transactions. Held for the time of a transaction.
+    transactions: Arc<tokio::sync::Mutex<Option<(BatchSize, TransactionalProducer)>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     producers: HashMap<BatchSize, Arc<Producer>>,
-    /// Those that were replaced, while they have something.
+    /// Producers that were replaced and still have outstanding records.
     retired: Vec<Weak<Producer>>,
-    /// The topics that were written to. Of one name there are as many as there were topics of it.
+    /// The topics that were written to, by name. A recreated topic adds another target to its name.
     targets: HashMap<String, Vec<Arc<Target>>>,
 }
 
@@ -54,20 +54,20 @@ impl State {
         Producer::retire(producer);
     }
 
-    /// The topic, as it is known.
+    /// Returns the target of a topic: the known one, or a new one if its limits are outdated.
     fn target(&mut self, topic: &TopicDescription) -> Arc<Target> {
         let known = self.targets.get(&topic.name).map_or(&[][..], Vec::as_slice);
         let found = known.iter().find(|target| target.id == topic.id);
         if let Some(target) = found.filter(|target| !target.is_outdated.load(Ordering::Acquire)) {
             return target.clone();
         }
-        let before = found.cloned();
-        if before.is_none() && !known.is_empty() {
-            // Clients may stick to where the other topic of the name was.
+        let previous = found.cloned();
+        if previous.is_none() && !known.is_empty() {
+            // Clients may stick to the leaders of the other topic of this name.
             let producers: Vec<_> = self.producers.drain().map(|(_, producer)| producer).collect();
             producers.into_iter().for_each(|producer| self.retire(producer));
         }
-        let target = Target::new(topic, before);
+        let target = Target::new(topic, previous);
         let known = self.targets.entry(topic.name.clone()).or_default();
         known.retain(|known| known.id != topic.id);
         known.push(target.clone());
@@ -75,7 +75,7 @@ impl State {
     }
 }
 
-impl Writing {
+impl ClusterWriter {
     pub(in crate::log::kafka) fn new(
         configs: Arc<Configs>,
         log: Arc<str>,
@@ -94,7 +94,7 @@ impl Writing {
     ) -> Result<Delivery, LogError> {
         let target = self.target(topic).await;
         target.check(record)?;
-        self.producer(target.batch()).await?.send(&target, record).await
+        self.producer(target.batch_size()).await?.send(&target, record).await
     }
 
     /// Writes all records, or none.
@@ -104,7 +104,7 @@ impl Writing {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
         if !self.configs.options().idempotence {
-            let reason = "transactions, which write many records as one, rest on it: leave it on".to_owned();
+            let reason = "transactions, which atomic writes use, need it: leave it enabled".to_owned();
             return Err(LogError::Property { name: "idempotence".to_owned(), reason });
         }
         let target = self.target(topic).await;
@@ -113,7 +113,7 @@ impl Writing {
         let mut current = self.transactions.clone().lock_owned().await;
         let runtime = tokio::runtime::Handle::current();
         let work = move || {
-            let batch = target.batch();
+            let batch = target.batch_size();
             if current.as_ref().is_some_and(|(size, client)| *size != batch || client.is_dead()) {
                 *current = None;
             }
@@ -121,35 +121,38 @@ impl Writing {
                 Some(transactions) => transactions,
                 none => {
                     let producer = Producer::start(&configs, Purpose::Transact(batch), url.clone(), health)?;
-                    none.insert((batch, Transactions::start(producer, &url, target.name())?))
+                    none.insert((batch, TransactionalProducer::start(producer, &url, target.name())?))
                 }
             };
-            transactions.write(&target, &records, &runtime).map_err(|failed| {
-                if failed.is_client_dead {
+            transactions.write(&target, &records, &runtime).map_err(|failure| {
+                if failure.is_client_dead {
                     *current = None;
                 }
-                failed.error
+                failure.error
             })
         };
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(LogError::Closed))
     }
 
-    /// Whether nothing is outstanding within this time.
-    pub(in crate::log::kafka) async fn flush(&self, patience: Duration) -> bool {
+    /// Waits until no record is outstanding. Returns false after the timeout.
+    pub(in crate::log::kafka) async fn flush(&self, timeout: Duration) -> bool {
         let wait = |producer: &Producer, left| producer.flush(left);
-        self.each(patience, wait).await.is_some_and(|done| done.into_iter().all(|done| done))
+        let results = self.wait_for_producers(timeout, wait).await;
+        results.is_some_and(|results| results.into_iter().all(|is_flushed| is_flushed))
     }
 
-    /// Waits until nothing is outstanding; gives up what is after this time.
-    pub(in crate::log::kafka) async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        let give_up = |producer: &Producer, left| producer.close(left);
-        self.each(patience, give_up).await.into_iter().flatten().flatten().collect()
+    /// Waits until no record is outstanding, and purges those that are after the timeout. Returns the purged
+    /// records.
+    pub(in crate::log::kafka) async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        let close = |producer: &Producer, left| producer.close(left);
+        self.wait_for_producers(timeout, close).await.into_iter().flatten().flatten().collect()
     }
 
-    /// Waits for one client after the other, all within this time; `None` if the runtime ended.
-    async fn each<T: Send + 'static>(
+    /// Waits for one producer after the other, with one timeout for all. Returns their results, or `None` if
+    /// the runtime has ended.
+    async fn wait_for_producers<T: Send + 'static>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         wait: impl Fn(&Producer, Duration) -> T + Send + 'static,
     ) -> Option<Vec<T>> {
         let producers: Vec<Arc<Producer>> = {
@@ -158,55 +161,60 @@ impl Writing {
         };
         let wait_for_all = move || {
             let began = Instant::now();
-            let left = || patience.saturating_sub(began.elapsed());
+            let left = || timeout.saturating_sub(began.elapsed());
             producers.iter().map(|producer| wait(producer, left())).collect()
         };
         tokio::task::spawn_blocking(wait_for_all).await.ok()
     }
 
-    /// The topic, which has told what it takes.
+    /// Returns the target of a topic, with its limits.
     async fn target(&self, topic: &TopicDescription) -> Arc<Target> {
         let target = self.state().target(topic);
-        target.takes.get_or_init(|| self.ask(&target)).await;
+        target.limits.get_or_init(|| self.query_limits(&target)).await;
         target
     }
 
-    /// Asks a topic what it takes.
-    async fn ask(&self, target: &Target) -> Takes {
-        let before = target.before();
-        let takes = match self.control.settings(&target.name, ASKING).await {
+    /// Requests the limits of a topic.
+    async fn query_limits(&self, target: &Target) -> TopicLimits {
+        let previous = target.previous();
+        let limits = match self.control.settings(&target.name, QUERY_TIMEOUT).await {
             Ok(mut settings) => {
                 let max_message_bytes = settings.get(MAX_MESSAGE_BYTES).and_then(|limit| limit.parse().ok());
                 let batch =
-                    max_message_bytes.map_or(BatchSize::Default, |limit| self.configs.batch_of(limit));
+                    max_message_bytes.map_or(BatchSize::Default, |limit| self.configs.batch_size_for(limit));
                 let cleanup_policy = settings.remove(CLEANUP_POLICY).unwrap_or_default();
-                Takes { batch, max_message_bytes, cleanup_policy }
+                TopicLimits { batch, max_message_bytes, cleanup_policy }
             }
             Err(error) => {
-                tracing::debug!("what the topic takes is found out by trying: {error}");
-                let batch = match &before {
-                    Some(before) if before.refused_size.load(Ordering::Acquire) => BatchSize::OneRecord,
-                    Some(before) => before.batch(),
+                tracing::debug!(
+                    topic = target.name,
+                    "cannot request the settings of a topic; writing without known limits: {error}"
+                );
+                let batch = match &previous {
+                    Some(previous) if previous.has_refused_size.load(Ordering::Acquire) => {
+                        BatchSize::OneRecord
+                    }
+                    Some(previous) => previous.batch_size(),
                     None => BatchSize::Default,
                 };
-                Takes { batch, max_message_bytes: None, cleanup_policy: String::new() }
+                TopicLimits { batch, max_message_bytes: None, cleanup_policy: String::new() }
             }
         };
-        // What the other client has still to write must not come behind what is written now.
-        if let Some(before) = before.filter(|before| before.batch() != takes.batch) {
-            let other = self.state().producers.get(&before.batch()).cloned();
-            let wait = move || other.is_none_or(|other| other.flush_target(&before, RETIREMENT));
-            // It ends early only with its runtime.
+        // Records that the other client has queued must be written before records that are written now.
+        if let Some(previous) = previous.filter(|previous| previous.batch_size() != limits.batch) {
+            let other = self.state().producers.get(&previous.batch_size()).cloned();
+            let wait = move || other.is_none_or(|other| other.flush_target(&previous, RETIRE_TIMEOUT));
+            // OK to ignore: it fails only if the runtime has ended.
             let _ = tokio::task::spawn_blocking(wait).await;
         }
-        target.forget_before();
-        takes
+        target.forget_previous();
+        limits
     }
 
-    /// The client that makes batches of this size. One that is dead is replaced.
+    /// Returns the producer for batches of this size. Starts one if there is none, or if it is dead.
     async fn producer(&self, batch: BatchSize) -> Result<Arc<Producer>, LogError> {
-        let alive = |producer: &&Arc<Producer>| !producer.is_dead();
-        if let Some(producer) = self.state().producers.get(&batch).filter(alive) {
+        let is_alive = |producer: &&Arc<Producer>| !producer.is_dead();
+        if let Some(producer) = self.state().producers.get(&batch).filter(is_alive) {
             return Ok(producer.clone());
         }
         let (configs, log, health) = (self.configs.clone(), self.log.clone(), self.health.clone());
@@ -214,8 +222,8 @@ impl Writing {
         let start = move || Producer::start(&configs, Purpose::Produce(batch), log, health);
         let new = Arc::new(tokio::task::spawn_blocking(start).await.unwrap_or(Err(LogError::Closed))?);
         let mut state = self.state();
-        if let Some(producer) = state.producers.get(&batch).filter(alive) {
-            // Another was quicker.
+        if let Some(producer) = state.producers.get(&batch).filter(is_alive) {
+            // Another task has started one meanwhile.
             return Ok(producer.clone());
         }
         if let Some(old) = state.producers.insert(batch, new.clone()) {
@@ -224,33 +232,34 @@ impl Writing {
         Ok(new)
     }
 
-    /// A topic that was written to, if a client that writes has had no answer for long.
-    pub(in crate::log::kafka) fn unanswered(&self, patience: Duration) -> Option<Arc<str>> {
+    /// Returns the name of a topic that was written to, if a producer has received no delivery report for
+    /// half of the timeout.
+    pub(in crate::log::kafka) fn silent_topic(&self, timeout: Duration) -> Option<Arc<str>> {
         let (now, state) = (Instant::now(), self.state());
-        let is_silent = state.producers.values().any(|producer| producer.silence(now) >= patience / 2);
+        let is_silent = state.producers.values().any(|producer| producer.silence(now) >= timeout / 2);
         state.targets.keys().next().filter(|_| is_silent).map(|name| name.as_str().into())
     }
 
-    /// Gives up clients that get no answer while others do: what they have not written may have
-    /// been written or not, and is never written by another.
-    pub(in crate::log::kafka) async fn replace_stuck(&self, patience: Duration) {
+    /// Replaces producers that receive no answer although the cluster answers other clients. Their
+    /// outstanding records may have been written or not, and no other producer writes them again.
+    pub(in crate::log::kafka) async fn replace_stuck(&self, timeout: Duration) {
         let now = Instant::now();
         let silent: Vec<(BatchSize, Arc<Producer>)> = {
             let state = self.state();
             let producers = state.producers.iter().map(|(&batch, producer)| (batch, producer.clone()));
-            producers.filter(|(_, producer)| producer.silence(now) >= patience / 2).collect()
+            producers.filter(|(_, producer)| producer.silence(now) >= timeout / 2).collect()
         };
         for (batch, producer) in silent {
-            let asked = producer.clone();
+            let probed = producer.clone();
             let is_stuck = move || {
-                let is_stuck = (0..2).all(|_| asked.client().probe(PROBE).is_err());
+                let is_stuck = (0..2).all(|_| probed.client().probe(PROBE_TIMEOUT).is_err());
                 if is_stuck {
-                    asked.give_up("the client that wrote it got no answer");
+                    probed.give_up("the producer received no answer");
                 }
                 is_stuck
             };
             if tokio::task::spawn_blocking(is_stuck).await.unwrap_or(false) {
-                tracing::warn!(log = %self.log, "a client that writes gets no answer: another takes its place");
+                tracing::warn!(log = %self.log, "a producer receives no answer and is replaced");
                 let mut state = self.state();
                 if state.producers.get(&batch).is_some_and(|current| Arc::ptr_eq(current, &producer)) {
                     state.producers.remove(&batch);

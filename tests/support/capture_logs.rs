@@ -1,4 +1,4 @@
-//! What is logged while something is done.
+//! Captures log lines.
 
 use std::future::Future;
 use std::io::Write;
@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines in memory.
+/// A buffer for log lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("nobody panics with it").write(bytes)
+        self.0.lock().expect("not poisoned").write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -29,16 +29,16 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// What a future gives, and what it logs itself, from information upwards: a line each, the
-/// level first. Other tasks that it starts are not heard.
+/// Awaits a future, and returns its output and the lines that it logs at level INFO and above. Each line
+/// begins with its level. Lines of other tasks that the future starts are not captured.
 ///
 /// # Panics
 ///
-/// If that is no text.
-pub async fn said<F: Future>(future: F) -> (F::Output, Vec<String>) {
+/// If the lines are not UTF-8.
+pub async fn capture_logs<F: Future>(future: F) -> (F::Output, Vec<String>) {
     let lines = Lines::default();
     let format = tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false);
     let output = future.with_subscriber(format.with_writer(lines.clone()).finish()).await;
-    let text = String::from_utf8(lines.0.lock().expect("nobody panics with it").clone()).expect("text");
+    let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("UTF-8");
     (output, text.lines().map(|line| line.trim().to_owned()).collect())
 }

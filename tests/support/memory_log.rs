@@ -1,4 +1,4 @@
-//! A log in memory that is fed by hand: what a table does by itself, without a broker.
+//! A log in memory, to which tests append, for measuring a table without a broker.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -16,17 +16,17 @@ use tokio::sync::mpsc;
 
 type Item = Result<StreamItem, LogError>;
 
-/// A log of one topic with one partition, which begins with so many records.
+/// A log with one topic of one partition. One table can read it.
 #[derive(Debug)]
-pub struct FedLog {
+pub struct MemoryLog {
     records: Offset,
     next: AtomicI64,
     items: mpsc::Sender<Item>,
     stream: Mutex<Option<mpsc::Receiver<Item>>>,
 }
 
-impl FedLog {
-    /// A log whose topic a table has loaded when it has read so many records.
+impl MemoryLog {
+    /// Creates a log whose topic is loaded once a table has read this many records.
     #[must_use]
     pub fn new(records: usize) -> Arc<Self> {
         let (items, stream) = mpsc::channel(4);
@@ -34,12 +34,12 @@ impl FedLog {
         Arc::new(Self { records, next: AtomicI64::new(0), items, stream: Mutex::new(Some(stream)) })
     }
 
-    /// Appends records; waits while the table has enough to do. Not for threads of a
+    /// Appends records. Blocks while the table's stream is full, so it must not be called on a thread of a
     /// runtime.
     ///
     /// # Panics
     ///
-    /// If no table reads them any more.
+    /// If no table reads the log any more.
     pub fn append<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8])>) {
         let mut batch = RecordBatch::new(0);
         for (key, value) in records {
@@ -59,7 +59,7 @@ impl FedLog {
         self.items.blocking_send(batch).expect("a table reads");
     }
 
-    /// The offset behind the last record.
+    /// The end offset: the offset of the next record.
     #[must_use]
     pub fn end(&self) -> Offset {
         self.next.load(Ordering::Relaxed)
@@ -67,7 +67,7 @@ impl FedLog {
 }
 
 #[async_trait::async_trait]
-impl Log for FedLog {
+impl Log for MemoryLog {
     fn url(&self) -> &str {
         "fed:"
     }

@@ -1,4 +1,4 @@
-//! A log that behaves as a test wants it to, where it does not do what another one does.
+//! A log that forwards to another one, with faults that a test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -10,60 +10,60 @@ use ktables::log::{
     Partition, TopicDescription, TopicStream, Unacknowledged,
 };
 
-/// Another log, that counts requests, may be out of reach some times, may claim to end later
-/// than it does, and may not tell the settings of its topics.
+/// Forwards to another log, and counts requests for end offsets. It can fail requests for offsets, report end
+/// offsets that are too high, and refuse to return settings.
 #[derive(Debug)]
-pub struct Wrapped {
+pub struct WrappedLog {
     inner: Arc<dyn Log>,
-    out_of_reach: AtomicU32,
+    failures: AtomicU32,
     claimed: Offset,
-    barriers: AtomicU32,
-    no_settings: Option<LogError>,
+    end_offset_requests: AtomicU32,
+    setting_error: Option<LogError>,
 }
 
-impl Wrapped {
-    /// The same log.
+impl WrappedLog {
+    /// Wraps a log, without faults.
     #[must_use]
     pub fn new(inner: Arc<dyn Log>) -> Self {
-        let (out_of_reach, barriers) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { inner, out_of_reach, claimed: 0, barriers, no_settings: None }
+        let (failures, end_offset_requests) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { inner, failures, claimed: 0, end_offset_requests, setting_error: None }
     }
 
-    /// Answers no question for offsets, so many times.
-    pub fn out_of_reach(&self, times: u32) {
-        self.out_of_reach.store(times, Relaxed);
+    /// Fails the next requests for offsets, this many times.
+    pub fn fail_requests(&self, times: u32) {
+        self.failures.store(times, Relaxed);
     }
 
-    fn reach(&self, topic: &TopicDescription) -> Result<(), LogError> {
-        if self.out_of_reach.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+    fn check_reachable(&self, topic: &TopicDescription) -> Result<(), LogError> {
+        if self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
             return Ok(());
         }
         let (log, topic) = (self.url().to_owned(), topic.name.clone());
-        Err(LogError::Unreachable { log, topic, action: "find", reason: "for once".to_owned() })
+        Err(LogError::Unreachable { log, topic, action: "find", reason: "a test fault".to_owned() })
     }
 
-    /// One whose first partition claims, when loading begins, to have so many records more
-    /// than it has.
+    /// Adds this many records to the end offset of the first partition when loading begins, so that a table
+    /// waits for records that do not exist.
     #[must_use]
-    pub fn claiming(self, records: Offset) -> Self {
+    pub fn with_claimed_records(self, records: Offset) -> Self {
         Self { claimed: records, ..self }
     }
 
-    /// One that says this when it is asked for a setting.
+    /// Fails requests for settings with this error.
     #[must_use]
-    pub fn without_settings(self, error: LogError) -> Self {
-        Self { no_settings: Some(error), ..self }
+    pub fn with_setting_error(self, error: LogError) -> Self {
+        Self { setting_error: Some(error), ..self }
     }
 
-    /// How often end offsets were asked for.
+    /// How often end offsets were requested.
     #[must_use]
-    pub fn barriers(&self) -> u32 {
-        self.barriers.load(Relaxed)
+    pub fn end_offset_requests(&self) -> u32 {
+        self.end_offset_requests.load(Relaxed)
     }
 }
 
 #[async_trait]
-impl Log for Wrapped {
+impl Log for WrappedLog {
     fn url(&self) -> &str {
         self.inner.url()
     }
@@ -85,7 +85,7 @@ impl Log for Wrapped {
     }
 
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
-        match &self.no_settings {
+        match &self.setting_error {
             Some(error) => Err(error.clone()),
             None => self.inner.setting(topic, name).await,
         }
@@ -96,17 +96,17 @@ impl Log for Wrapped {
     }
 
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        self.reach(topic)?;
+        self.check_reachable(topic)?;
         let mut ranges = self.inner.offsets(topic).await?;
         ranges[0].end += self.claimed;
         Ok(ranges)
     }
 
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
-        self.barriers.fetch_add(1, Relaxed);
-        // However fast the log is, who asks at the same time asks before there is an answer.
+        self.end_offset_requests.fetch_add(1, Relaxed);
+        // However fast the log is, concurrent callers get to request before the first answer.
         tokio::task::yield_now().await;
-        self.reach(topic)?;
+        self.check_reachable(topic)?;
         self.inner.end_offsets(topic).await
     }
 
@@ -131,11 +131,11 @@ impl Log for Wrapped {
         self.inner.send_atomically(topic, records).await
     }
 
-    async fn flush(&self, patience: Duration) -> bool {
-        self.inner.flush(patience).await
+    async fn flush(&self, timeout: Duration) -> bool {
+        self.inner.flush(timeout).await
     }
 
-    async fn close(&self, patience: Duration) -> Vec<Unacknowledged> {
-        self.inner.close(patience).await
+    async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
+        self.inner.close(timeout).await
     }
 }

@@ -1,4 +1,4 @@
-//! Commands whose memory is watched while they run, and that of the processes they start.
+//! Measures the memory of a command and of its child processes.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -6,29 +6,28 @@ use std::time::{Duration, Instant};
 
 use procfs::process::Process;
 
-use crate::{Ended, PATIENCE};
+use crate::{CommandOutput, TIMEOUT};
 
-/// How often memory is looked at. Peaks are the system's own, so only a process that lives for
-/// less can be missed.
-const LOOK: Duration = Duration::from_millis(2);
+/// How often peaks are read. The system records them, so only a process with a shorter life can be missed.
+const INTERVAL: Duration = Duration::from_millis(2);
 
-/// The peak resident memory of a command, and the largest of a process that it started, in bytes.
+/// The peak resident memory of a command and of its children, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Peaks {
-    /// Of the command.
+pub struct PeakMemory {
+    /// The peak of the command.
     pub own: u64,
-    /// Of its children; 0 if there were none.
+    /// The highest peak of its children; 0 if it had none.
     pub child: u64,
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits, and measures its memory.
 ///
 /// # Panics
 ///
-/// If it cannot be run, or does not end in time.
-pub fn run_measured(command: &mut Command) -> (Ended, Peaks) {
+/// If it cannot be started, or does not exit in time.
+pub fn run_and_measure(command: &mut Command) -> (CommandOutput, PeakMemory) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("runs");
+    let mut child = command.spawn().expect("starts");
     let drain = |mut pipe: Box<dyn Read + Send>| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -38,8 +37,8 @@ pub fn run_measured(command: &mut Command) -> (Ended, Peaks) {
     };
     let stdout = drain(Box::new(child.stdout.take().expect("piped")));
     let stderr = drain(Box::new(child.stderr.take().expect("piped")));
-    let id = i32::try_from(child.id()).expect("what the system gives");
-    let (mut peaks, deadline) = (Peaks::default(), Instant::now() + PATIENCE);
+    let id = i32::try_from(child.id()).expect("an id of the system");
+    let (mut peaks, deadline) = (PeakMemory::default(), Instant::now() + TIMEOUT);
     let status = loop {
         peaks.own = peaks.own.max(peak(id));
         for process in children(id) {
@@ -50,25 +49,25 @@ pub fn run_measured(command: &mut Command) -> (Ended, Peaks) {
         }
         if Instant::now() > deadline {
             child.kill().expect("killed");
-            panic!("{command:?} does not end");
+            panic!("{command:?} does not exit");
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(INTERVAL);
     };
-    let ended = Ended {
+    let output = CommandOutput {
         code: status.code().unwrap_or(-1),
         stdout: stdout.join().expect("read"),
         stderr: stderr.join().expect("read"),
     };
-    (ended, peaks)
+    (output, peaks)
 }
 
-/// The peak of a process, or 0 if it is gone.
+/// Returns the peak of a process, or 0 if it has exited.
 fn peak(id: i32) -> u64 {
     let status = Process::new(id).and_then(|process| process.status());
     status.ok().and_then(|status| status.vmhwm).unwrap_or(0) * 1024
 }
 
-/// The children of all threads of a process.
+/// Returns the child processes of all threads of a process.
 fn children(id: i32) -> Vec<i32> {
     let tasks = Process::new(id).and_then(|process| process.tasks());
     let children = tasks.into_iter().flatten().filter_map(|task| task.ok()?.children().ok());
