@@ -46,6 +46,9 @@ use crate::private;
 use manifest::Manifest;
 use segment::read_verified;
 
+/// How often [`inspect`] begins again because a table replaced files that it was reading.
+const MAX_INSPECT_ATTEMPTS: usize = 10;
+
 /// A folder that holds a checkpoint or will hold one, locked against other users.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
@@ -118,13 +121,13 @@ pub struct CheckpointInfo {
 /// [`CheckpointError`] if the checkpoint does not exist, cannot be read, or is damaged; it names the file.
 pub fn inspect(folder: &Path) -> Result<CheckpointInfo, CheckpointError> {
     let mut manifest = Manifest::read(folder)?;
-    loop {
+    for attempt in 1.. {
         let mut segments = manifest.partitions.iter().flat_map(|state| &state.segments);
         let verified = segments.try_for_each(|segment| read_verified(folder, segment).map(drop));
         let Err(error) = verified else { break };
         // A table may have replaced the segments meanwhile.
         match Manifest::read(folder)? {
-            newer if newer != manifest => manifest = newer,
+            newer if newer != manifest && attempt < MAX_INSPECT_ATTEMPTS => manifest = newer,
             _ => return Err(error),
         }
     }

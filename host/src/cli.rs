@@ -1,8 +1,7 @@
-//! The `ktables` command: arguments, configuration, and what each command does
-//! with the library.
+//! The `ktables` command: its arguments, its configuration, and its subcommands.
 //!
-//! Answers go to standard output, everything else to standard error. A command
-//! ends with an [`Exit`] or a [`CliError`]; both have an exit code.
+//! Answers go to standard output, everything else to standard error. A command ends with an [`Exit`] or a
+//! [`CliError`]; both have an exit code.
 
 mod args;
 mod checkpoint;
@@ -32,54 +31,57 @@ pub use logging::{log_failure, start_logging};
 use args::{CheckpointCommand, CodecCommand, Command, TopicCommand};
 use output::Output;
 
-/// How long a command that runs until Ctrl-C may take to end.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long a command that runs until Ctrl-C may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the command was told to end.
-type Stopping = watch::Receiver<u8>;
+/// The number of times that the command was asked to stop.
+type StopRequests = watch::Receiver<u8>;
 
-/// Runs a command until it is done, or until `shutdown` resolves. A command that
-/// writes then finishes what it has begun, or says what was not acknowledged; it ends
-/// in any case when `shutdown` resolves a third time.
+/// Runs a command until it is done, or until `shutdown` resolves. `shutdown` is called again after it has
+/// resolved.
+///
+/// A command that writes finishes its pending writes after the first shutdown request. After the second one,
+/// it gives them up and reports those that were not acknowledged. The third one ends it at once.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the arguments are of no use or the environment failed.
+/// [`CliError`] if the arguments or the configuration are wrong, or if the environment failed.
 pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError> {
-    let end = OnShutdown::of(&args.command);
-    let (stop, stopping) = watch::channel(0);
-    // A task of its own, so that a command that blocks on its output does not keep
-    // anybody from seeing the shutdown.
-    let mut command = tokio::spawn(dispatch(args, stopping));
-    let ended = tokio::select! {
-        ended = &mut command => ended,
-        () = shutdown() => match end {
-            OnShutdown::Done => {
+    let on_shutdown = OnShutdown::of_command(&args.command);
+    let (stop, stop_requests) = watch::channel(0);
+    // The command has its own task, so that the shutdown is noticed even while the command blocks on its
+    // output.
+    let mut command = tokio::spawn(dispatch(args, stop_requests));
+    let result = tokio::select! {
+        result = &mut command => result,
+        () = shutdown() => match on_shutdown {
+            OnShutdown::Stop => {
                 stop.send_replace(1);
-                // It may be blocked by whoever reads its output.
-                let _ = tokio::time::timeout(GRACE, command).await;
+                // It may block, because nobody reads its output.
+                let _ = tokio::time::timeout(STOP_TIMEOUT, command).await;
                 return Ok(Exit::Done);
             }
-            OnShutdown::Interrupted => return Err(CliError::Interrupted),
+            OnShutdown::Abort => return Err(CliError::Interrupted),
             OnShutdown::Finish => {
                 stop.send_replace(1);
-                let insist = async {
+                let further_requests = async {
                     shutdown().await;
                     stop.send_replace(2);
                     shutdown().await;
                 };
                 tokio::select! {
-                    ended = command => ended,
-                    () = insist => return Err(CliError::Interrupted),
+                    result = command => result,
+                    () = further_requests => return Err(CliError::Interrupted),
                 }
             }
         },
     };
-    // The task is not cancelled, so this is a panic: go on with it.
-    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    // OK because the task is never cancelled: the error is a panic, which continues here.
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
+/// Runs the command that the arguments name.
+async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliError> {
     let output = Output::new(args.output);
     match args.command {
         Command::Get(args) => read::get(args, output).await,
@@ -89,11 +91,11 @@ async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
         Command::Dump(args) => read::dump(args, output).await,
         Command::Status(args) => read::status(args, output).await,
         Command::Rejects(args) => read::rejects(args, output).await,
-        Command::Watch(args) => follow::watch(args, output, stopping).await,
-        Command::Set(args) => write::set(args, output, stopping).await,
-        Command::Delete(args) => write::delete(args, output, stopping).await,
-        Command::Import(args) => import::import(args, output, stopping).await,
-        Command::Produce(args) => topic::produce(args, output, stopping).await,
+        Command::Watch(args) => follow::watch(args, output, stop_requests).await,
+        Command::Set(args) => write::set(args, output, stop_requests).await,
+        Command::Delete(args) => write::delete(args, output, stop_requests).await,
+        Command::Import(args) => import::import(args, output, stop_requests).await,
+        Command::Produce(args) => topic::produce(args, output, stop_requests).await,
         Command::Topic(TopicCommand::Ensure(args)) => topic::ensure(args, output).await,
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
@@ -103,29 +105,29 @@ async fn dispatch(args: Args, stopping: Stopping) -> Result<Exit, CliError> {
     }
 }
 
-/// What Ctrl-C means to a command.
+/// What a command does when the first shutdown request (Ctrl-C) arrives.
 enum OnShutdown {
-    /// It goes on for ever, and this is its end.
-    Done,
-    /// It is left undone.
-    Interrupted,
-    /// It has begun to write: it says what became of it.
+    /// Stops, and succeeds: it runs until it is stopped.
+    Stop,
+    /// Fails with [`CliError::Interrupted`].
+    Abort,
+    /// Finishes its pending writes, and reports their results.
     Finish,
 }
 
 impl OnShutdown {
-    fn of(command: &Command) -> Self {
+    fn of_command(command: &Command) -> Self {
         match command {
-            Command::Watch(_) => Self::Done,
+            Command::Watch(_) => Self::Stop,
             Command::Set(_) | Command::Delete(_) | Command::Import(_) | Command::Produce(_) => Self::Finish,
-            _ => Self::Interrupted,
+            _ => Self::Abort,
         }
     }
 }
 
-/// Reads a configuration's text, for fuzzers.
+/// Parses the text of a configuration, for fuzzers.
 #[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 pub(crate) fn parse_configuration(text: &str) {
-    // Either is an answer.
+    // OK to ignore: a fuzzer only checks that it does not panic.
     let _ = config::Config::parse(text, |name| (name == "SET").then(|| "${SET}".to_owned()));
 }

@@ -1,9 +1,30 @@
-//! Reads files that other users may have created or replaced.
+//! Reads files that other users may have created or replaced, and the error of all file operations.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file or folder could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+#[non_exhaustive]
+pub struct FileError {
+    /// What was being done: a verb, and a preposition if it needs one.
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The error of the operating system.
+    pub source: Arc<io::Error>,
+}
+
+impl FileError {
+    /// Returns a function for `map_err` after a call to the file system.
+    pub(crate) fn of<E: From<Self>>(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> E {
+        move |source| E::from(Self { action, path: path.to_owned(), source: Arc::new(source) })
+    }
+}
 
 /// `O_NONBLOCK` as Linux and macOS define it: opening a FIFO does not wait for its writer.
 #[cfg(target_os = "linux")]

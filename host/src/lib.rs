@@ -64,6 +64,7 @@ mod private;
 mod sync;
 mod thread;
 
+pub use file::FileError;
 pub use memory::set_process_limit;
 pub use packed::{Packed, PackedNullable};
 

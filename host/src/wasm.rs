@@ -1,16 +1,16 @@
-//! Codecs that are WebAssembly components. No other module names wasmtime.
+//! Codecs that are WebAssembly components. No other module uses wasmtime.
 //!
-//! [`Engine::load`] reads a component, refuses what it cannot run safely (with the reasons), and
-//! compiles it or takes it from the cache. [`Component::value_codec`], [`Component::key_codec`] and
-//! [`Component::group_scheme`] make codecs of it, each with one configuration and as many instances
-//! as calls run at once.
+//! [`Engine::load`] reads a component, refuses it with all reasons if it cannot run safely, and compiles it
+//! or takes it from the cache. [`Component::value_codec`], [`Component::key_codec`] and
+//! [`Component::group_scheme`] create codecs from it, each with one configuration and as many instances as
+//! there are concurrent calls.
 //!
 //! Invariants:
-//! - A guest decodes and encodes on codec workers only; loading and configuring block the caller. It
-//!   runs within a deadline, a memory limit, an output limit, and a memory budget of the engine.
-//! - An instance that trapped or broke a rule is dropped, never used again.
-//! - Nothing that a guest returns is trusted: item counts, UTF-8 and JSON are checked.
-//! - Compiled code is loaded only from a private folder, and only if its digest is right.
+//! - A guest decodes and encodes on codec workers only; loading and configuring block the caller. A guest
+//!   runs within a deadline, a memory limit, an output limit, and the memory budget of the engine.
+//! - An instance that trapped or broke the contract is dropped, and never used again.
+//! - The host trusts nothing that a guest returns: it checks item counts, UTF-8 and JSON.
+//! - Compiled code is loaded only from a private folder, and only if its digest matches.
 
 mod bindings;
 mod cache;
@@ -47,15 +47,15 @@ pub use metering::Metering;
 #[cfg(feature = "cli")]
 pub(crate) use scan::MAX_BYTES;
 
-/// Checks types and code of a component or a core module before something parses it; every
-/// reason to refuse it.
+/// Checks the types and the code of a component or a core module, before anything parses it. The error
+/// holds every reason to refuse it.
 #[cfg(feature = "cli")]
 pub(crate) fn check_code(bytes: &[u8]) -> Result<(), Vec<String>> {
-    scan::code(bytes).map_err(scan::Refusal::reasons)
+    scan::scan_code(bytes).map_err(scan::Refusal::reasons)
 }
 
-/// Scans the code of a component, for fuzzers; whether it is accepted.
+/// Scans the code of a component, for fuzzers. Returns whether the scan accepts it.
 #[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
 pub(crate) fn scan_code(bytes: &[u8]) -> bool {
-    scan::code(bytes).is_ok()
+    scan::scan_code(bytes).is_ok()
 }

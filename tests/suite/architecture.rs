@@ -1,8 +1,8 @@
-//! The architecture of the host crate, as a test: which layer may name which, and no circles.
+//! Checks the architecture of the host crate: which layer may use which, and that files have no cycles.
 //!
-//! The test parses every source file, resolves each path that begins at the crate (`use`
-//! declarations and paths in code) to the file that defines it, and examines the resulting graph.
-//! Code that is compiled for tests only does not count.
+//! The test parses every source file, resolves each path within the crate (in `use` declarations and in code)
+//! to the file that defines its target, and checks the resulting graph. It ignores code that is compiled for
+//! tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,10 +13,10 @@ use petgraph::graphmap::DiGraphMap;
 use syn::visit::{self, Visit};
 use syn::{Attribute, File, Ident, Item, ItemMod, ItemUse, UseTree, Visibility};
 
-use crate::rules::files;
+use crate::rules::find_files;
 
-/// The layers from the bottom up. A module may name modules of its own layer only if the layer is
-/// that module alone, and modules of every layer below.
+/// The layers from the bottom up. A module may use modules of the layers below it, and files within its own
+/// top-level module, but no other module of its layer.
 const LAYERS: &[&[&str]] = &[
     &["escape", "file", "packed", "sync", "thread"],
     &["memory", "private"],
@@ -28,26 +28,27 @@ const LAYERS: &[&[&str]] = &[
     &["fuzzing"],
 ];
 
-/// A crate's sources: module path (empty for the root), and text.
+/// The sources of a crate: the text of each module, by its path (empty for the root).
 type Sources = BTreeMap<Vec<String>, String>;
 
-/// A module: what it names, and the names that it re-exports from other modules.
+/// A module: the paths that it uses, and the names that it re-exports from other modules.
 #[derive(Default)]
 struct Module {
-    /// Absolute paths.
+    /// The absolute paths that it uses.
     names: BTreeSet<Vec<String>>,
-    /// A name, and the absolute path that it stands for.
+    /// The absolute path of each re-exported name.
     exports: BTreeMap<String, Vec<String>>,
     /// The identifiers in its own code.
     identifiers: BTreeSet<String>,
 }
 
-/// Collects the paths that a file names.
+/// Collects the paths that a file uses.
 struct Collector<'a> {
     path: &'a [String],
     module: Module,
 }
 
+/// Returns whether attributes restrict an item to tests.
 fn is_test_only(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let is_cfg = attribute.path().is_ident("cfg");
@@ -57,7 +58,8 @@ fn is_test_only(attributes: &[Attribute]) -> bool {
 }
 
 impl Collector<'_> {
-    /// The absolute form of a path that begins with `crate`, `self`, `super`, or a child module.
+    /// Returns the absolute form of a path that begins with `crate`, `self`, `super`, or a child module.
+    /// `None` for other paths.
     fn absolute(&self, segments: &[String], children: &BTreeSet<String>) -> Option<Vec<String>> {
         let mut absolute = match segments.first()?.as_str() {
             "crate" => Vec::new(),
@@ -91,7 +93,7 @@ impl Collector<'_> {
             }
         }
         self.visit_file(file);
-        // A file that uses a name that it re-exports names the file that defines it.
+        // A file that uses a name that it re-exports also uses the file that defines the name.
         let Module { names, exports, identifiers } = &mut self.module;
         names.extend(
             exports.iter().filter(|(name, _)| identifiers.contains(*name)).map(|(_, path)| path.clone()),
@@ -102,7 +104,7 @@ impl Collector<'_> {
         let is_export = !matches!(item.vis, Visibility::Inherited);
         for (path, name) in flatten(&item.tree, Vec::new()) {
             let Some(absolute) = self.absolute(&path, children) else { continue };
-            assert!(name != "*" || is_test_only(&item.attrs), "{absolute:?}: import names one by one");
+            assert!(name != "*" || is_test_only(&item.attrs), "{absolute:?}: import each name, without `*`");
             match is_export {
                 true => drop(self.module.exports.insert(name, absolute)),
                 false => drop(self.module.names.insert(absolute)),
@@ -138,7 +140,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
     }
 
     fn visit_visibility(&mut self, _: &'ast Visibility) {
-        // `pub(in path)` names no one.
+        // The path in `pub(in path)` is not a use.
     }
 
     fn visit_ident(&mut self, ident: &'ast Ident) {
@@ -147,19 +149,19 @@ impl<'ast> Visit<'ast> for Collector<'_> {
 
     fn visit_macro(&mut self, called: &'ast syn::Macro) {
         let tokens = called.tokens.to_string();
-        let words = tokens.split(|it: char| !it.is_alphanumeric() && it != '_');
+        let words = tokens.split(|c: char| !c.is_alphanumeric() && c != '_');
         self.module.identifiers.extend(words.map(str::to_owned));
         visit::visit_macro(self, called);
     }
 
     fn visit_item_mod(&mut self, module: &'ast ItemMod) {
-        // A module in the same file has paths of its own, which `super` would confuse.
+        // In an inline module, `self` and `super` have another meaning, which this test does not support.
         assert!(module.content.is_none() || module.ident == "v0_1", "{}", module.ident);
         visit::visit_item_mod(self, module);
     }
 }
 
-/// The paths of a `use` tree, each with the name that it brings into scope.
+/// Returns the paths of a `use` tree, each with the name that it brings into scope.
 fn flatten(tree: &UseTree, mut path: Vec<String>) -> Vec<(Vec<String>, String)> {
     match tree {
         UseTree::Path(tree) => {
@@ -183,7 +185,7 @@ fn flatten(tree: &UseTree, mut path: Vec<String>) -> Vec<(Vec<String>, String)> 
     }
 }
 
-/// The module that defines what a path names: follows re-exports.
+/// Returns the module that defines the target of a path. Follows re-exports.
 fn definition(modules: &BTreeMap<Vec<String>, Module>, path: &[String]) -> Vec<String> {
     let is_module = |len: &usize| modules.contains_key(&path[..*len]);
     let len = (0..=path.len()).rev().find(is_module).unwrap_or(0);
@@ -198,13 +200,14 @@ fn definition(modules: &BTreeMap<Vec<String>, Module>, path: &[String]) -> Vec<S
     }
 }
 
-fn layer(module: &[String]) -> Option<usize> {
+/// Returns the index of a module's layer.
+fn layer_of(module: &[String]) -> Option<usize> {
     let top = module.first()?;
     LAYERS.iter().position(|layer| layer.contains(&top.as_str()))
 }
 
-/// Everything that is wrong with the architecture of some sources.
-fn problems(sources: &Sources) -> Vec<String> {
+/// Returns all violations of the architecture in some sources.
+fn find_problems(sources: &Sources) -> Vec<String> {
     let mut modules = BTreeMap::new();
     for (path, source) in sources {
         let file = syn::parse_file(source).unwrap_or_else(|error| panic!("{}: {error}", path.join("::")));
@@ -217,43 +220,43 @@ fn problems(sources: &Sources) -> Vec<String> {
     for (from, module) in &modules {
         for name in &module.names {
             let to = definition(&modules, name);
-            // The root re-exports, and documents.
+            // The root module only re-exports and documents.
             if to != *from && !from.is_empty() && !to.is_empty() {
                 edges.insert((from.join("::"), to.join("::")));
                 let is_same = from[0] == to[0];
-                match (layer(from), layer(&to)) {
+                match (layer_of(from), layer_of(&to)) {
                     (Some(own), Some(named)) if is_same || named < own => {}
                     (Some(_), Some(_)) => problems.push(format!(
-                        "{} names {}, which is not in a layer below it",
+                        "{} uses {}, which is not in a layer below it",
                         from.join("::"),
                         name.join("::")
                     )),
-                    _ => problems.push(format!("{} or {} is in no layer", from[0], to[0])),
+                    _ => problems.push(format!("{} or {} has no layer: add it to LAYERS", from[0], to[0])),
                 }
             }
         }
     }
     let graph: DiGraphMap<&str, ()> = edges.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
-    for circle in tarjan_scc(&graph).into_iter().filter(|circle| circle.len() > 1) {
+    for cycle in tarjan_scc(&graph).into_iter().filter(|cycle| cycle.len() > 1) {
         let within =
-            |(from, to): &&(String, String)| circle.contains(&from.as_str()) && circle.contains(&to.as_str());
+            |(from, to): &&(String, String)| cycle.contains(&from.as_str()) && cycle.contains(&to.as_str());
         let edges: Vec<String> =
             edges.iter().filter(within).map(|(from, to)| format!("{from} -> {to}")).collect();
-        problems.push(format!("a circle: {}", edges.join(", ")));
+        problems.push(format!("a cycle: {}", edges.join(", ")));
     }
     problems
 }
 
-/// The sources of the host crate.
-fn host() -> Sources {
+/// Reads the sources of the host crate.
+fn host_sources() -> Sources {
     let base = root().join("host/src");
     let mut sources = Sources::new();
-    for path in files("host/src", ".rs") {
+    for path in find_files("host/src", ".rs") {
         let module = path.strip_prefix(&base).unwrap().with_extension("");
         let module: Vec<String> = module.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
         let module = match module.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["lib"] => Vec::new(),
-            // The command is a crate of its own.
+            // The command is its own crate.
             ["bin", ..] => continue,
             _ => module,
         };
@@ -263,27 +266,27 @@ fn host() -> Sources {
 }
 
 #[test]
-fn layers_point_one_way_and_files_have_no_circles() {
-    let problems = problems(&host());
+fn layers_use_only_lower_layers_and_files_have_no_cycles() {
+    let problems = find_problems(&host_sources());
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
-fn a_planted_circle_and_a_planted_upward_import_are_found() {
+fn a_planted_cycle_and_a_planted_upward_import_are_found() {
     let plant = |module: &[&str], line: &str| {
-        let mut sources = host();
+        let mut sources = host_sources();
         let module: Vec<String> = module.iter().map(|&part| part.to_owned()).collect();
         let source = sources.get_mut(&module).unwrap_or_else(|| panic!("{module:?}"));
         let end = source.find("\n\n").unwrap();
         source.insert_str(end, &format!("\n{line}\n"));
-        problems(&sources).join("\n")
+        find_problems(&sources).join("\n")
     };
     // Modules, imports and paths in code, direct and through a re-export.
     for (module, line, expected) in [
-        (&["table", "entry"][..], "use crate::table::view::View;", "a circle"),
-        (&["table", "entry"], "use crate::table::Table;", "a circle"),
-        (&["table", "entry"], "fn f() { crate::table::shared::Shared::new() }", "a circle"),
-        (&["table", "view", "deadlines"], "use super::View;", "a circle"),
+        (&["table", "entry"][..], "use crate::table::view::View;", "a cycle"),
+        (&["table", "entry"], "use crate::table::Table;", "a cycle"),
+        (&["table", "entry"], "fn f() { crate::table::shared::Shared::new() }", "a cycle"),
+        (&["table", "view", "deadlines"], "use super::View;", "a cycle"),
         (&["log", "record"], "use crate::codec::Codecs;", "not in a layer below"),
         (&["wasm", "limits"], "use crate::table::{Entry, Table};", "not in a layer below"),
         (&["codec", "call"], "fn f() -> crate::wasm::Limits { todo!() }", "not in a layer below"),

@@ -1,4 +1,4 @@
-//! The command, end to end.
+//! Tests of the command, end to end.
 
 use std::fs;
 
@@ -25,9 +25,9 @@ async fn set_get_delete(on: On) {
         (&json!(-2.5), &json!(1), &json!("caught_up"))
     );
     succeed(&mut scratch.ktables(&["delete", "a"]));
-    let gone = run(&mut scratch.ktables(&["get", "a"]));
-    assert_eq!((gone.code, stdout(&gone)), (1, ""));
-    assert!(gone.stderr.contains("no entry for key `a`"), "{}", gone.stderr);
+    let missing = run(&mut scratch.ktables(&["get", "a"]));
+    assert_eq!((missing.code, stdout(&missing)), (1, ""));
+    assert!(missing.stderr.contains("no entry for key `a`"), "{}", missing.stderr);
     let refused = run(&mut scratch.ktables(&["set", "a", "text"]));
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("not JSON"), "{}", refused.stderr);
@@ -55,7 +55,7 @@ async fn groups_and_members(on: On) {
     assert_eq!(stdout(&succeed(&mut grouped(&["get", "--in", "g", "m"]))), "[1]");
 }
 
-async fn keys_in_ranges(on: On) {
+async fn keys_prints_ranges(on: On) {
     let scratch = on.scratch(1).await;
     scratch.write(["a", "ab", "b", "c"].map(|key| record(key, Some(b"1"))).to_vec()).await;
     let keys = |args: &[&str]| succeed(&mut scratch.ktables(&[&["keys"], args].concat())).json();
@@ -68,7 +68,7 @@ async fn keys_in_ranges(on: On) {
     assert_eq!(table.stdout, "a\nab\nb\nc\n");
 }
 
-async fn import_lists_what_it_refuses_and_takes_the_rest(on: On) {
+async fn import_reports_refused_lines_and_writes_the_rest(on: On) {
     let scratch = on.scratch(2).await;
     let lines = "{\"key\":\"a\",\"value\":1}\nnonsense\n\n{\"key\":\"b\"}\n{\"key\":\"a\",\"delete\":true}\n{\"key\":\"c\",\"value\":null}\n{\"kee\":\"d\",\"value\":1}";
     let imported = run_with_stdin(&mut scratch.ktables(&["import"]), lines);
@@ -83,13 +83,13 @@ async fn import_lists_what_it_refuses_and_takes_the_rest(on: On) {
         dump.json().iter().map(|entry| (&entry["key"], &entry["value"])).collect::<Vec<_>>(),
         [(&json!("c"), &json!(null))]
     );
-    // What was dumped is imported as it is, JSON null too.
+    // A dump can be imported unchanged, including JSON null.
     let copy = on.scratch(1).await;
     assert_eq!(run_with_stdin(&mut copy.ktables(&["import"]), &dump.stdout).code, 0);
     assert_eq!(succeed(&mut copy.ktables(&["get", "c"])).stdout, "null\n");
 }
 
-async fn a_record_that_no_log_takes_does_not_stop_an_import(on: On) {
+async fn a_record_that_is_too_large_does_not_stop_an_import(on: On) {
     let scratch = on.scratch(1).await;
     let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "x".repeat(2 << 20));
     let lines = format!("{{\"key\":\"a\",\"value\":1}}\n{large}\n{{\"key\":\"b\",\"value\":2}}\n");
@@ -154,7 +154,7 @@ async fn topics_are_ensured_and_described(on: On) {
 }
 
 #[test]
-fn a_component_is_inspected() {
+fn codec_inspect_describes_a_component_or_says_why_it_is_refused() {
     let path = component_path("deb822");
     let inspected = succeed(&mut ktables(&["codec", "inspect", path.to_str().unwrap()])).json().remove(0);
     assert_eq!((&inspected["accepted"], &inspected["name"]), (&json!(true), &json!("deb822")));
@@ -184,7 +184,7 @@ fn a_component_is_inspected() {
 }
 
 #[tokio::test]
-async fn mistakes_are_answered_with_what_to_do() {
+async fn errors_say_what_to_do() {
     let scratch = Scratch::new(1).await;
     let config = scratch.path().join("ktables.toml");
     fs::write(
@@ -217,7 +217,7 @@ async fn mistakes_are_answered_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_component_keeps_its_promises_through_a_configuration() {
+async fn a_configuration_sets_the_digest_and_the_config_of_a_component() {
     let scratch = Scratch::new(1).await;
     let component = component_path("probe");
     let digest = ktables_tests::component("probe").id().digest.clone();
@@ -228,7 +228,7 @@ async fn a_component_keeps_its_promises_through_a_configuration() {
         );
         fs::write(scratch.path().join("ktables.toml"), text).unwrap();
     };
-    // The configuration of this folder is found without being named.
+    // The configuration in the current folder is found without `--config`.
     let here = |args: &[&str]| {
         let mut command = ktables(&[args, &["-t", "t"]].concat());
         command.current_dir(scratch.path());
@@ -245,19 +245,19 @@ async fn a_component_keeps_its_promises_through_a_configuration() {
     let refused = run(&mut here(&["get", "a"]));
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("sha256:00"), "{}", refused.stderr);
-    // What a guest logs reaches whoever asks for it.
+    // Messages of a guest are logged if `KTABLES_LOG` selects them.
     write(&digest, "log");
     let logged = run(here(&["get", "a"]).env("KTABLES_LOG", "ktables::guest=trace"));
     assert!(logged.stderr.contains("[1]") && logged.stderr.contains("probe"), "{}", logged.stderr);
 }
 
-async fn an_answer_nobody_reads_to_its_end_is_no_error(on: On) {
+async fn a_reader_that_closes_the_pipe_early_is_not_an_error(on: On) {
     let scratch = on.scratch(1).await;
     scratch.write((0..20_000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
     let mut head = std::process::Command::new("bash");
     let dump = format!("{:?} | head -1; exit ${{PIPESTATUS[0]}}", scratch.ktables(&["dump"]));
     let dump = dump.split_once(" \"dump\"").map_or(dump.clone(), |(program, rest)| {
-        // Debug output of a command begins with its environment.
+        // The debug output of a command begins with its environment variables.
         format!("{} dump{rest}", program.rsplit(' ').next().unwrap())
     });
     let ended = run(head.args(["-c", &dump]));
@@ -295,10 +295,10 @@ fn every_command_has_help_with_an_example() {
 on_each_log!(
     set_get_delete,
     groups_and_members,
-    keys_in_ranges,
-    import_lists_what_it_refuses_and_takes_the_rest,
-    a_record_that_no_log_takes_does_not_stop_an_import,
+    keys_prints_ranges,
+    import_reports_refused_lines_and_writes_the_rest,
+    a_record_that_is_too_large_does_not_stop_an_import,
     raw_records_rejects_and_notices,
     topics_are_ensured_and_described,
-    an_answer_nobody_reads_to_its_end_is_no_error,
+    a_reader_that_closes_the_pipe_early_is_not_an_error,
 );

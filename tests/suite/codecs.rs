@@ -1,4 +1,4 @@
-//! Components as codecs: the examples, the SDK, both forms, keys, refusals.
+//! Components as codecs: the examples, the SDK, simple and batch forms, keys, and refused components.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ async fn the_deb822_component_reads_and_writes_real_stanzas() {
     assert!(table.wait_for(&[ack], ktables_tests::TIMEOUT).await.is_fresh());
     let bash: serde_json::Value = table.get("bash").unwrap().parse::<serde_json::Value>().unwrap();
     assert_eq!(bash, serde_json::json!({"Package": "bash", "Version": "6.0", "Description": "a\n\nb"}));
-    // What would not come back is not written: a field's value loses its blanks.
+    // A value that does not round-trip is not written: decoding removes the blanks around a field's value.
     let refused = writer.set("bash", r#"{"Package": " bash"}"#).await;
     assert!(matches!(refused, Err(WriteError::NotVerified { .. })), "{refused:?}");
     assert!(writer.clone().verify(Verify::Decodes).set("bash", r#"{"Package": " bash"}"#).await.is_ok());
@@ -80,7 +80,7 @@ async fn the_by_section_component_groups() {
 }
 
 #[tokio::test]
-async fn keys_that_do_not_come_back_are_rejected_not_merged() {
+async fn keys_that_do_not_round_trip_are_rejected_not_merged() {
     let scratch = Scratch::new(1).await;
     let key = component("simple").key_codec(TOPIC, "{}").unwrap();
     scratch.write(["abc", "Abc", "ABC"].map(|key| record(key, Some(b"1"))).to_vec()).await;
@@ -101,7 +101,7 @@ async fn a_pair_that_does_not_join_to_its_key_is_foreign() {
 }
 
 #[tokio::test]
-async fn the_simple_form_alone_will_do() {
+async fn a_component_with_only_the_simple_form_decodes_and_encodes() {
     let scratch = Scratch::new(1).await;
     scratch
         .write((0..3000).map(|n| record(&format!("k{n}"), Some(n.to_string().as_bytes()))).collect())
@@ -127,7 +127,7 @@ async fn headers_reach_a_codec_that_wants_them() {
 }
 
 #[test]
-fn a_configuration_is_refused_in_the_guests_own_words() {
+fn a_refused_configuration_reports_the_guests_message() {
     let refused = component("probe").value_codec("services", r#"{"mode":"refuse"}"#);
     let Err(WasmError::Configuration { name, message }) = refused else { panic!("{refused:?}") };
     assert_eq!(name, "probe");
@@ -137,14 +137,14 @@ fn a_configuration_is_refused_in_the_guests_own_words() {
 }
 
 #[test]
-fn a_component_is_only_what_it_exports() {
+fn a_component_that_does_not_export_an_interface_is_refused() {
     let refused = component("deb822").key_codec(TOPIC, "{}");
     let Err(error @ WasmError::MissingExport { .. }) = refused else { panic!("{refused:?}") };
     assert!(error.to_string().contains("value-codec"), "{error}");
 }
 
 #[test]
-fn another_file_than_the_approved_one_is_refused() {
+fn a_file_other_than_the_approved_one_is_refused() {
     let options = |digest: &str| LoadOptions { digest: Some(digest.to_owned()), ..LoadOptions::default() };
     let right = component("probe").id().digest.clone();
     assert!(engine().load(component_path("probe"), options(&right)).is_ok());
@@ -195,7 +195,7 @@ async fn a_codec_serves_many_tables_at_once() {
 }
 
 #[test]
-fn what_is_measured_gives_values_back_and_checks_them() {
+fn the_mirror_guest_returns_values_unchanged_and_checks_them() {
     let raw = ["{\"a\":1}", "{"].iter().collect();
     for (mode, fault) in [("copy", RejectKind::InvalidJson), ("json", RejectKind::Malformed)] {
         let config = format!("{{\"mode\":\"{mode}\"}}");
@@ -208,7 +208,7 @@ fn what_is_measured_gives_values_back_and_checks_them() {
 }
 
 #[test]
-fn fuel_is_the_same_each_time_and_more_for_more() {
+fn fuel_is_deterministic_and_grows_with_the_number_of_records() {
     let load = |metering| {
         let options = EngineOptions { metering, cache: None, ..engine_options() };
         Engine::new(options).unwrap().load(component_path("mirror"), LoadOptions::default()).unwrap()
@@ -223,7 +223,7 @@ fn fuel_is_the_same_each_time_and_more_for_more() {
 }
 
 #[test]
-fn built_in_keys_are_the_bytes() {
+fn built_in_key_codecs_decode_only_the_bytes_they_support() {
     let raw = [&b"\xff\x00"[..]].iter().collect();
     assert!(KeyCodec::decode_keys(&Utf8, &raw).unwrap().into_one().is_err());
     assert_eq!(ktables::codec::Bytes.decode_keys(&raw).unwrap().into_one().unwrap(), b"/wA=");

@@ -1,4 +1,4 @@
-//! `import` as a stream: it writes what is there, and says what became of each line.
+//! `import` as a stream: it writes each line as soon as it is complete, and reports the result of every line.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,18 +7,18 @@ use std::process::Stdio;
 use ktables_tests::{On, Scratch, TOPIC, eventually, ktables, on_each_log, record, run_with_stdin, succeed};
 use serde_json::{Value, json};
 
-async fn what_was_read_is_written_while_the_input_pauses(on: On) {
+async fn complete_lines_are_written_while_the_input_pauses(on: On) {
     let scratch = on.scratch(1).await;
     let mut import = scratch.ktables(&["import"]);
     let mut import = import.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = import.stdin.take().unwrap();
     for number in 0..3 {
-        // The line's end is a pause, too.
+        // The input also pauses within a line.
         write!(input, "{{\"key\":\"a\",\"value\":").unwrap();
         input.flush().unwrap();
         writeln!(input, "{number}}}").unwrap();
         input.flush().unwrap();
-        eventually("it is written", || {
+        eventually("the line is written", || {
             let got = ktables_tests::run(&mut scratch.ktables(&["get", "a"]));
             (got.stdout.trim_end() == number.to_string()).then_some(())
         });
@@ -31,7 +31,7 @@ async fn what_was_read_is_written_while_the_input_pauses(on: On) {
 }
 
 on_each_log! {
-    what_was_read_is_written_while_the_input_pauses,
+    complete_lines_are_written_while_the_input_pauses,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +57,7 @@ async fn each_line_is_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_is_interrupted_while_it_waits_says_so() {
+async fn an_import_that_is_interrupted_while_it_waits_reports_it() {
     let scratch = Scratch::new(1).await;
     scratch.write(vec![record("before", Some(b"1"))]).await;
     let lock = File::open(scratch.path().join(TOPIC).join("0/lock")).unwrap();
@@ -68,9 +68,9 @@ async fn an_import_that_is_interrupted_while_it_waits_says_so() {
     let mut input = import.stdin.take().unwrap();
     writeln!(input, "{{\"key\":\"a\",\"value\":1}}").unwrap();
     drop(input);
-    // It waits for the lock, and then for nothing any more.
+    // The import waits for the lock when it is interrupted.
     let stat = || procfs::process::Process::new(i32::try_from(import.id()).unwrap()).unwrap();
-    eventually("it has opened the lock", || {
+    eventually("the import has opened the lock", || {
         let open = stat().fd().ok()?.filter_map(Result::ok);
         open.into_iter()
             .any(|fd| matches!(&fd.target, procfs::process::FDTarget::Path(path) if path.ends_with("0/lock")))

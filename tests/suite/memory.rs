@@ -1,4 +1,4 @@
-//! What records, guests and watchers can make a process keep is bounded in bytes.
+//! The memory that records, guests and watchers can make a process use is limited in bytes.
 
 use ktables::codec::Codecs;
 use ktables::table::{Status, Table, WatchStart};
@@ -6,14 +6,15 @@ use ktables_tests::{Scratch, TIMEOUT, eventually_async, record, root, run, run_a
 
 const MIB: u64 = 1 << 20;
 
+/// Returns the path of a test vector.
 fn vector(name: &str) -> String {
     root().join("tests/vectors").join(name).to_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_much_larger_than_records_are_taken_in_parts() {
+async fn answers_much_larger_than_their_records_are_decoded_in_parts() {
     let scratch = Scratch::new(1).await;
-    // Each decodes to 8 MB, and one key keeps one of them.
+    // Each record decodes to 8 MB. All have the same key, so the table keeps one.
     scratch.write((0..300).map(|_| record("k", Some(b"!a"))).collect()).await;
     let mut get = scratch.ktables(&["get", "k", "--value-codec", &vector("digits.wasm")]);
     let (ended, peaks) = run_and_measure(&mut get);
@@ -23,7 +24,7 @@ async fn answers_that_are_much_larger_than_records_are_taken_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_of_rejected_records_are_kept_within_bounds() {
+async fn messages_of_rejected_records_are_limited_in_size() {
     let scratch = Scratch::new(1).await;
     scratch.write((0..120).map(|number| record(&format!("k{number}"), Some(b"1"))).collect()).await;
     let mut rejects = scratch.ktables(&["rejects", "--key-codec", &vector("kctl.wasm")]);
@@ -35,7 +36,7 @@ async fn messages_of_rejected_records_are_kept_within_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_at_its_limit_keeps_what_it_has_and_goes_on_when_there_is_room() {
+async fn a_table_at_its_memory_limit_keeps_its_entries_and_a_larger_limit_loads_all() {
     let scratch = Scratch::new(1).await;
     let value = format!("\"{}\"", "x".repeat(10_000));
     let table = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
@@ -43,24 +44,24 @@ async fn a_table_at_its_limit_keeps_what_it_has_and_goes_on_when_there_is_room()
     assert!(matches!(table.status(), Status::CaughtUp));
     let records = (0..300).map(|number| record(&format!("k{number}"), Some(value.as_bytes())));
     scratch.write(records.collect()).await;
-    let degraded = eventually_async("the limit is told", || match table.status() {
+    let degraded = eventually_async("the table is degraded", || match table.status() {
         Status::Degraded(reason) => Some(reason),
         _ => None,
     });
     let reason = degraded.await.to_string();
     assert!(reason.contains("memory limit") && reason.contains("memory_limit"), "{reason}");
-    let kept = table.len();
-    assert!(kept > 0 && kept < 300, "{kept}");
+    let len = table.len();
+    assert!(len > 0 && len < 300, "{len}");
     assert!(table.get("k0").is_some());
 
     // A larger limit has room for all of them.
-    let again = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
-    let again = again.memory_limit(64 << 20).catchup_timeout(TIMEOUT).start().await.unwrap();
-    assert!(matches!(again.status(), Status::CaughtUp) && again.len() == 300);
+    let larger = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
+    let larger = larger.memory_limit(64 << 20).catchup_timeout(TIMEOUT).start().await.unwrap();
+    assert!(matches!(larger.status(), Status::CaughtUp) && larger.len() == 300);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_stands_in_the_configuration() {
+async fn the_memory_limit_is_read_from_the_configuration() {
     let scratch = Scratch::new(1).await;
     let value = format!("\"{}\"", "x".repeat(10_000));
     let records = (0..300).map(|number| record(&format!("k{number}"), Some(value.as_bytes())));
@@ -75,12 +76,12 @@ async fn a_limit_stands_in_the_configuration() {
     let args = ["status", "--config", config.to_str().unwrap(), "-t", "t", "--catchup-timeout", "1s"];
     let status = run(&mut ktables_tests::ktables(&args));
     assert_eq!(status.code, 4, "{}", status.stderr);
-    let said = format!("{}{}", status.stdout, status.stderr);
-    assert!(said.contains("memory limit") && said.contains("memory_limit"), "{said}");
+    let output = format!("{}{}", status.stdout, status.stderr);
+    assert!(output.contains("memory limit") && output.contains("memory_limit"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_cost_what_they_hold() {
+async fn a_stalled_watcher_uses_limited_memory() {
     let scratch = Scratch::new(1).await;
     let value = format!("\"{}\"", "x".repeat(100_000));
     let table = scratch.table(Codecs::default()).await;
@@ -89,18 +90,18 @@ async fn watchers_cost_what_they_hold() {
         scratch.write(records.collect())
     };
     let stalled = table.watch(WatchStart::Now);
-    let before = resident();
+    let before = resident_bytes();
     for _ in 0..15 {
         write(100).await;
         scratch.sync(&table).await;
     }
-    let grown = resident().saturating_sub(before);
-    // 150 MB were written; a history, a queue and what the allocator keeps are there.
+    let grown = resident_bytes().saturating_sub(before);
+    // 150 MB were written. The history, the watcher's queue and the allocator's reserves hold less.
     assert!(grown < 110 * MIB, "{} MiB", grown / MIB);
     drop(stalled);
 }
 
-/// What the process has in memory, in bytes.
-fn resident() -> u64 {
+/// Returns the resident memory of the process, in bytes.
+fn resident_bytes() -> u64 {
     procfs::process::Process::myself().unwrap().status().unwrap().vmrss.unwrap() * 1024
 }

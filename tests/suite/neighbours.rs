@@ -1,4 +1,4 @@
-//! Tables beside codecs that loop, panic or answer too little: one table never delays another.
+//! Tables next to codecs that loop, panic or return too few answers: one table never delays another.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,25 +13,29 @@ use ktables::wasm::{Limits, LoadOptions};
 use ktables::writer::Writer;
 use ktables_tests::{Scratch, TIMEOUT, TOPIC, component_path, contents, engine, eventually_async, record};
 
-/// More records that loop than a test has time for, one behind the other.
+/// More looping records than a test has time for, one after the other.
 const LOOPING: usize = 400;
 
 fn limits() -> Limits {
     Limits { deadline: Duration::from_millis(500), ..Limits::default() }
 }
 
-/// Codecs with a component that misbehaves on request; another one for each number.
-fn hostile(number: u8) -> Codecs {
+/// Returns codecs with a component that misbehaves on request, a different component for each number.
+fn hostile_codecs(number: u8) -> Codecs {
     let mut bytes = std::fs::read(component_path("hostile")).unwrap();
-    // A custom section makes it another file.
+    // A custom section gives each component another digest.
     bytes.extend([0, 3, 1, b'n', number]);
     let options = LoadOptions { digest: None, limits: limits() };
     let component = engine().load_bytes(&format!("hostile-{number}"), bytes, options).unwrap();
     Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() }
 }
 
-/// Another topic of the same log, with these records.
-async fn topic(scratch: &Scratch, name: &str, values: impl Iterator<Item = String>) -> TopicDescription {
+/// Creates another topic in the same log, with these values.
+async fn create_topic(
+    scratch: &Scratch,
+    name: &str,
+    values: impl Iterator<Item = String>,
+) -> TopicDescription {
     let topic = scratch.log.create(name, NewTopic::default()).await.unwrap();
     let mut deliveries = Vec::new();
     for (number, value) in values.enumerate() {
@@ -44,30 +48,30 @@ async fn topic(scratch: &Scratch, name: &str, values: impl Iterator<Item = Strin
     topic
 }
 
-/// A table of records that all make its codec loop.
-async fn looping(scratch: &Scratch, number: u8) -> Table {
+/// Opens a table whose records all make its codec loop.
+async fn open_looping(scratch: &Scratch, number: u8) -> Table {
     let name = format!("looping-{number}");
-    topic(scratch, &name, (0..LOOPING).map(|_| "poison:loop".to_owned())).await;
-    Table::builder(scratch.log.clone(), &name, hostile(number))
+    create_topic(scratch, &name, (0..LOOPING).map(|_| "poison:loop".to_owned())).await;
+    Table::builder(scratch.log.clone(), &name, hostile_codecs(number))
         .catchup_timeout(Duration::from_secs(1))
         .open()
         .await
         .unwrap()
 }
 
-/// A table is loaded, follows, and is written to, beside so many components that loop.
-async fn check_beside(count: u8) {
+/// Checks that a table loads, follows its topic and is written to, next to this many looping components.
+async fn check_next_to_loops(count: u8) {
     let scratch = Scratch::new(2).await;
     let mut loops = Vec::new();
     for number in 0..count {
-        loops.push(looping(&scratch, number).await);
+        loops.push(open_looping(&scratch, number).await);
     }
-    // Each of them is in its loop.
+    // Each component loops by now.
     for table in &loops {
         eventually_async("a record is rejected", || table.rejects().into_iter().next()).await;
     }
     scratch.write((0..5000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
-    for codecs in [Codecs::default(), hostile(200 + count)] {
+    for codecs in [Codecs::default(), hostile_codecs(200 + count)] {
         let table = scratch.table(codecs.clone()).await;
         assert!(matches!(table.status(), Status::CaughtUp), "{}", table.status());
         let writer = Writer::open(scratch.log.clone(), TOPIC, codecs).await.unwrap();
@@ -79,30 +83,30 @@ async fn check_beside(count: u8) {
     }
     for table in loops {
         assert!(table.rejects().iter().all(|reject| reject.reason.kind == RejectKind::Deadline));
-        assert!(table.stats().records < LOOPING as u64, "the loops were not in the way");
+        assert!(table.stats().records < LOOPING as u64, "the loops ended too early");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_beside_one_component_that_loops() {
-    check_beside(1).await;
+async fn one_looping_component_delays_no_other_table() {
+    check_next_to_loops(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_beside_four_components_that_loop() {
-    check_beside(4).await;
+async fn four_looping_components_delay_no_other_table() {
+    check_next_to_loops(4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_beside_sixteen_components_that_loop() {
-    check_beside(16).await;
+async fn sixteen_looping_components_delay_no_other_table() {
+    check_next_to_loops(16).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_does_not_wait_behind_a_table_of_the_same_component() {
+async fn a_writer_does_not_wait_for_a_table_with_the_same_component() {
     let scratch = Scratch::new(1).await;
-    let _looping = looping(&scratch, 50).await;
-    let writer = Writer::open(scratch.log.clone(), TOPIC, hostile(50)).await.unwrap();
+    let _looping = open_looping(&scratch, 50).await;
+    let writer = Writer::open(scratch.log.clone(), TOPIC, hostile_codecs(50)).await.unwrap();
     let began = Instant::now();
     for n in 0..50 {
         writer.set(format!("k{n}"), "1").await.unwrap();
@@ -112,27 +116,27 @@ async fn a_writer_does_not_wait_behind_a_table_of_the_same_component() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn poison_among_good_records_is_decided_piece_by_piece() {
+async fn a_batch_with_poison_records_is_applied_in_parts() {
     let scratch = Scratch::new(1).await;
     let values = (0..600).map(|n| if n % 3 == 0 { "poison:loop".to_owned() } else { n.to_string() });
-    topic(&scratch, "mixed", values).await;
-    let builder = Table::builder(scratch.log.clone(), "mixed", hostile(60));
+    create_topic(&scratch, "mixed", values).await;
+    let builder = Table::builder(scratch.log.clone(), "mixed", hostile_codecs(60));
     let began = Instant::now();
     let table = builder.catchup_timeout(Duration::from_secs(2)).start().await.unwrap();
-    // 100 s of loops are before it.
+    // All loops together take 100 s.
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(matches!(table.status(), Status::Degraded(_)), "{}", table.status());
-    eventually_async("the records before and behind a few loops are there", || table.get("k7")).await;
+    eventually_async("the good records around a few poison records are applied", || table.get("k7")).await;
     assert!(table.stats().records < 600);
     assert_eq!(table.get("k6"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_whose_codec_is_slow_says_so_on_a_directory() {
+async fn a_table_with_a_slow_codec_reports_it_on_a_directory_log() {
     let scratch = Scratch::new(1).await;
     let options = LogOptions { stale_after: Duration::from_secs(2), ..LogOptions::default() };
     let log = ktables::log::open_with(&scratch.url(), options).unwrap();
-    let table = Table::builder(log, TOPIC, hostile(70)).start().await.unwrap();
+    let table = Table::builder(log, TOPIC, hostile_codecs(70)).start().await.unwrap();
     assert!(matches!(table.status(), Status::CaughtUp));
     scratch.write((0..LOOPING).map(|n| record(&format!("k{n}"), Some(b"poison:loop"))).collect()).await;
     let reason = eventually_async("the table is degraded", || table.status().reason()).await;
@@ -143,11 +147,11 @@ async fn a_table_whose_codec_is_slow_says_so_on_a_directory() {
 
 /// A native codec that breaks the contract on request.
 #[derive(Debug)]
-struct Broken;
+struct MisbehavingCodec;
 
-impl Codec for Broken {}
+impl Codec for MisbehavingCodec {}
 
-impl ValueCodec for Broken {
+impl ValueCodec for MisbehavingCodec {
     fn decode_values<'a>(
         &self,
         raw: &'a Packed,
@@ -177,9 +181,9 @@ impl ValueCodec for Broken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_native_codec_that_breaks_the_contract_costs_the_record_that_made_it_do_so() {
+async fn a_native_codec_that_breaks_the_contract_loses_only_the_record_at_fault() {
     let scratch = Scratch::new(1).await;
-    let codecs = Codecs::new(Utf8, Broken);
+    let codecs = Codecs::new(Utf8, MisbehavingCodec);
     let mut records: Vec<_> = (0..300).map(|n| record(&format!("k{n}"), Some(b"1"))).collect();
     for (at, value) in [(10, "panic"), (100, "few"), (200, "many"), (250, "panic")] {
         records.insert(at, record(&format!("bad-{at}"), Some(value.as_bytes())));
@@ -200,11 +204,11 @@ async fn a_native_codec_that_breaks_the_contract_costs_the_record_that_made_it_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_native_codec_that_takes_long_delays_no_other_table() {
+async fn a_slow_native_codec_delays_no_other_table() {
     #[derive(Debug)]
-    struct Slow;
-    impl Codec for Slow {}
-    impl ValueCodec for Slow {
+    struct SlowCodec;
+    impl Codec for SlowCodec {}
+    impl ValueCodec for SlowCodec {
         fn decode_values<'a>(
             &self,
             raw: &'a Packed,
@@ -219,8 +223,9 @@ async fn a_native_codec_that_takes_long_delays_no_other_table() {
         }
     }
     let scratch = Scratch::new(4).await;
-    topic(&scratch, "slow", (0..1000).map(|n| n.to_string())).await;
-    let slow = Table::builder(scratch.log.clone(), "slow", Codecs::new(Utf8, Slow)).open().await.unwrap();
+    create_topic(&scratch, "slow", (0..1000).map(|n| n.to_string())).await;
+    let codecs = Codecs::new(Utf8, SlowCodec);
+    let slow = Table::builder(scratch.log.clone(), "slow", codecs).open().await.unwrap();
     scratch.write((0..1000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
     let table = Arc::new(scratch.table(Codecs::default()).await);
     assert_eq!((table.len(), slow.len()), (1000, 0));

@@ -1,5 +1,5 @@
-//! What is printed: values as they are stored, nothing that a terminal obeys, and whoever reads
-//! it may go.
+//! Tests of the output: values are printed unchanged, control characters are escaped, and readers may close
+//! it at any time.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use ktables_tests::{
     CommandOutput, RunningCommand, Scratch, eventually, ktables, record, root, run, succeed,
 };
 
-/// Values that numbers and strings of a program cannot hold.
+/// JSON values that Rust's numbers and strings cannot represent exactly.
 const EXACT: [&str; 5] = [
     r#"{"n":123456789012345678901}"#,
     r#"{"n":0.1000000000000000055511151231257827}"#,
@@ -17,12 +17,12 @@ const EXACT: [&str; 5] = [
     "\"\\ud800\"",
 ];
 
-fn vector(name: &str) -> String {
+fn test_vector(name: &str) -> String {
     root().join("tests/vectors").join(name).to_str().unwrap().to_owned()
 }
 
-/// Runs a command whose streams the shell redirects.
-fn redirected(command: &Command, streams: &str) -> CommandOutput {
+/// Runs a command with redirections of the shell, for example `2>&-`.
+fn run_redirected(command: &Command, streams: &str) -> CommandOutput {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec \"$@\" {streams}"), "sh"]).arg(command.get_program());
     shell.args(command.get_args());
@@ -36,27 +36,27 @@ fn redirected(command: &Command, streams: &str) -> CommandOutput {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_are_shown_as_they_are_stored() {
+async fn values_are_printed_unchanged() {
     let scratch = Scratch::new(1).await;
     let written = EXACT.iter().enumerate();
     let written: Vec<_> =
         written.map(|(number, value)| record(&format!("1:g{number}"), Some(value.as_bytes()))).collect();
     scratch.write(written).await;
-    let lone = vector("lone.wasm");
+    let lone = test_vector("lone.wasm");
     for codec in ["json", lone.as_str()] {
         let show = |args: &[&str]| {
             let more = ["--group-scheme", "length-prefixed", "--value-codec", codec];
             succeed(&mut scratch.ktables(&[args, &more].concat())).stdout
         };
         for output in ["table", "json"] {
-            for (command, what) in [
+            for (command, name) in [
                 (&["members", "g", "--output", output][..], "members"),
                 (&["dump", "--output", output], "dump"),
             ] {
                 let shown = show(command);
                 let values: &[&str] = if codec == "json" { &EXACT } else { &["\"\\ud800\""] };
                 for value in values {
-                    assert!(shown.contains(value), "{what} {output}: {value} is not in {shown}");
+                    assert!(shown.contains(value), "{name} {output}: {value} is not in {shown}");
                 }
             }
         }
@@ -73,7 +73,7 @@ async fn values_are_shown_as_they_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_from_outside_is_obeyed_by_a_terminal() {
+async fn control_characters_in_records_do_not_reach_a_terminal() {
     let scratch = Scratch::new(1).await;
     let bad =
         ["\u{1b}[31mred", "two\nlines", "\u{202e}right", "bell\u{7}", "\u{9b}31m", "\u{2066}iso", "\u{2028}"];
@@ -83,43 +83,43 @@ async fn nothing_from_outside_is_obeyed_by_a_terminal() {
         records.push(record(key, Some(b"{")));
     }
     scratch.write(records).await;
-    let harmless = |what: &str, text: &str| {
+    let assert_harmless = |context: &str, text: &str| {
         let is_bad = |c: char| {
             c.is_control() && c != '\n'
                 || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
         };
-        assert!(!text.contains(is_bad), "{what}: {text:?}");
+        assert!(!text.contains(is_bad), "{context}: {text:?}");
     };
     for args in [&["keys"][..], &["members", "g"], &["status"]] {
         let more = ["--group-scheme", "length-prefixed", "--output", "table"];
         let shown = succeed(&mut scratch.ktables(&[args, &more].concat()));
-        harmless(&format!("{args:?}"), &shown.stdout);
-        harmless(&format!("{args:?}"), &shown.stderr);
+        assert_harmless(&format!("{args:?}"), &shown.stdout);
+        assert_harmless(&format!("{args:?}"), &shown.stderr);
     }
     let keys = succeed(&mut scratch.ktables(&["keys", "--output", "table"])).stdout;
-    assert_eq!(keys.lines().count(), bad.len() + 1, "each in a line of its own: {keys}");
+    assert_eq!(keys.lines().count(), bad.len() + 1, "each key is on its own line: {keys}");
     for key in bad {
         let missing = format!("{key}?");
         for args in [&["get", &missing][..], &["set", &missing, "{"], &["set", "a", &missing]] {
             let refused = run(&mut scratch.ktables(args));
             assert_eq!(refused.code, 1, "{args:?}");
-            harmless(&format!("{args:?}"), &refused.stderr);
-            let is_ours = |line: &str| {
+            assert_harmless(&format!("{args:?}"), &refused.stderr);
+            let is_message = |line: &str| {
                 ["ERROR", "WARN", "error:"].iter().any(|start| line.trim_start().starts_with(start))
             };
-            assert!(refused.stderr.lines().all(is_ours), "{args:?}: {}", refused.stderr);
+            assert!(refused.stderr.lines().all(is_message), "{args:?}: {}", refused.stderr);
         }
     }
-    // What a component says of itself.
+    // Text from a component: its description and its errors.
     for name in ["escname.wasm", "escconfig.wasm"] {
-        let path = vector(name);
-        let said = [
+        let path = test_vector(name);
+        let results = [
             run(&mut ktables(&["codec", "inspect", &path, "--output", "table"])),
             run(&mut scratch.ktables(&["get", "a", "--value-codec", &path])),
         ];
-        for ended in &said {
-            harmless(name, &ended.stderr);
-            harmless(name, &ended.stdout);
+        for ended in &results {
+            assert_harmless(name, &ended.stderr);
+            assert_harmless(name, &ended.stdout);
             assert!(
                 !ended.stderr.lines().any(|line| line.trim_start().starts_with("ERROR forged")),
                 "{}",
@@ -131,11 +131,11 @@ async fn nothing_from_outside_is_obeyed_by_a_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guests_log_little_over_time_and_forge_no_line() {
+async fn messages_of_guests_are_rate_limited() {
     let scratch = Scratch::new(1).await;
     let many = (0..6000).map(|number| record(&format!("k{number}"), Some(b"1")));
     scratch.write(many.collect()).await;
-    let codec = vector("floodwarn.wasm");
+    let codec = test_vector("floodwarn.wasm");
     for (level, limit) in [("warn", 8), ("warn,ktables::guest=trace", 256)] {
         let mut keys = scratch.ktables(&["keys", "--value-codec", &codec]);
         let shown = succeed(keys.env("KTABLES_LOG", level));
@@ -146,36 +146,37 @@ async fn guests_log_little_over_time_and_forge_no_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_do_their_work_whatever_becomes_of_their_streams() {
+async fn commands_work_although_their_output_is_closed_or_full() {
     let scratch = Scratch::new(1).await;
     for (number, streams) in ["2>&-", "2>/dev/full", ">&-", ">&- 2>&-"].into_iter().enumerate() {
         let number = number.to_string();
-        let set = redirected(&scratch.ktables(&["set", "a", &number]), streams);
+        let set = run_redirected(&scratch.ktables(&["set", "a", &number]), streams);
         assert_eq!(set.code, 0, "{streams}: {}", set.stderr);
         assert_eq!(succeed(&mut scratch.ktables(&["get", "a"])).stdout.trim_end(), number);
-        // An answer that is "no" stays one.
+        // The exit code for the answer "no" stays the same.
         for args in [&["get", "missing"][..], &["get", "a", "--in", "g", "--group-scheme", "length-prefixed"]]
         {
-            assert_eq!(redirected(&scratch.ktables(args), streams).code, 1, "{args:?} {streams}");
+            assert_eq!(run_redirected(&scratch.ktables(args), streams).code, 1, "{args:?} {streams}");
         }
-        assert_eq!(redirected(&scratch.ktables(&["set", "a", "no json"]), streams).code, 1, "{streams}");
-        assert_eq!(redirected(&scratch.ktables(&["nonsense"]), streams).code, 2, "{streams}");
+        assert_eq!(run_redirected(&scratch.ktables(&["set", "a", "no json"]), streams).code, 1, "{streams}");
+        assert_eq!(run_redirected(&scratch.ktables(&["nonsense"]), streams).code, 2, "{streams}");
         let file = scratch.path().join("lines");
         std::fs::write(&file, "{\"key\":\"b\",\"value\":1}\nnonsense\n").unwrap();
         let import = format!("{streams} < {}", file.display());
-        assert_eq!(redirected(&scratch.ktables(&["import"]), &import).code, 1, "{streams}");
+        assert_eq!(run_redirected(&scratch.ktables(&["import"]), &import).code, 1, "{streams}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_heartbeat_goes_on_until_it_is_told_to_end() {
+async fn heartbeats_continue_until_a_signal_stops_them() {
     for (signals, is_nohup) in [(&["TERM"][..], false), (&["HUP"], false), (&["HUP", "TERM"], true)] {
-        a_heartbeat_goes_on_until(signals, is_nohup).await;
+        check_that_signals_stop_heartbeats(signals, is_nohup).await;
     }
 }
 
-/// The last of the signals ends it. It comes twice where it is the end of the terminal.
-async fn a_heartbeat_goes_on_until(signals: &[&str], is_nohup: bool) {
+/// Checks that heartbeats continue after each signal but the last, which stops them. SIGHUP is sent twice, as
+/// when a terminal is closed.
+async fn check_that_signals_stop_heartbeats(signals: &[&str], is_nohup: bool) {
     let scratch = Scratch::new(1).await;
     let plain = scratch.ktables(&["set", "a", "1", "--heartbeat", "50ms"]);
     let mut command = Command::new(if is_nohup { "nohup".as_ref() } else { plain.get_program() });
@@ -186,31 +187,31 @@ async fn a_heartbeat_goes_on_until(signals: &[&str], is_nohup: bool) {
             None => command.env_remove(name),
         };
     }
-    let mut beat = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
-    let mut reader = BufReader::new(beat.stdout.take().unwrap());
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
     reader.read_line(&mut line).unwrap();
     drop(reader);
     let end = || async { scratch.log.offsets(&scratch.topic).await.unwrap()[0].end };
     for signal in signals {
         let before = end().await;
-        ktables_tests::eventually_ok("it beats on", async || {
+        ktables_tests::eventually_ok("heartbeats continue", async || {
             let now = end().await;
             if now > before + 2 { Ok(()) } else { Err(format!("{now} records")) }
         })
         .await;
         for _ in 0..if *signal == "HUP" { 2 } else { 1 } {
-            // It may have ended between the two.
-            let _ = Command::new("kill").args([&format!("-{signal}"), &beat.id().to_string()]).status();
+            // OK to ignore: the process may have ended between the two signals.
+            let _ = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
         }
     }
-    let status = eventually("it ends", || beat.try_wait().unwrap());
+    let status = eventually("it ends", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
-    assert_eq!(run(&mut scratch.ktables(&["get", "a"])).code, 1, "its entry is deleted");
+    assert_eq!(run(&mut scratch.ktables(&["get", "a"])).code, 1, "the entry is deleted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_nobody_reads_ends_at_once() {
+async fn watch_ends_when_its_output_is_closed() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let mut watch = scratch.ktables(&["watch"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -220,14 +221,14 @@ async fn a_watch_that_nobody_reads_ends_at_once() {
         line.clear();
         reader.read_line(&mut line).unwrap();
     }
-    // Nothing changes from here on.
+    // Nothing is written from here on, so `watch` cannot notice it by a failed write.
     drop(reader);
     let status = eventually("it ends", || watch.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_shows_each_rejected_record() {
+async fn watch_prints_each_rejected_record() {
     let scratch = Scratch::new(1).await;
     let watch = RunningCommand::start(&mut scratch.ktables(&["watch"]));
     watch.until(|line| line["event"] == "synced");
@@ -237,11 +238,11 @@ async fn a_watch_shows_each_rejected_record() {
     std::fs::write(&key, [0xff]).unwrap();
     succeed(&mut scratch.ktables(&["produce", "--key-file", key.to_str().unwrap(), "--value", "1"]));
     let rejected: Vec<_> = (0..3).map(|_| watch.next()).collect();
-    let told =
+    let printed =
         rejected.iter().map(|line| (line["event"].as_str(), line["key"].as_str(), line["offset"].as_i64()));
-    let expected =
-        [Some("a"), None, None].into_iter().zip(0..).map(|(key, at)| (Some("rejected"), key, Some(at)));
-    assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    let expected = [Some("a"), None, None].into_iter().zip(0..);
+    let expected = expected.map(|(key, offset)| (Some("rejected"), key, Some(offset)));
+    assert_eq!(printed.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     let help = succeed(&mut ktables(&["watch", "--help"])).stdout;
     for event in
         ["entry", "synced", "set", "delete", "rejected", "status", "restarted", "generation", "lagged"]
@@ -251,7 +252,7 @@ async fn a_watch_shows_each_rejected_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_is_rejected_is_found_with_its_notice() {
+async fn get_of_a_member_reports_that_its_record_was_rejected() {
     let scratch = Scratch::new(1).await;
     scratch.put("1:gm", Some(b"{")).await;
     let missing = run(&mut scratch.ktables(&["get", "--in", "g", "m", "--group-scheme", "length-prefixed"]));
@@ -260,8 +261,8 @@ async fn a_member_that_is_rejected_is_found_with_its_notice() {
 }
 
 #[test]
-fn a_digest_has_any_case_and_must_be_one() {
-    let path = vector("lone.wasm");
+fn a_digest_may_be_upper_case_and_must_be_valid() {
+    let path = test_vector("lone.wasm");
     let inspected = succeed(&mut ktables(&["codec", "inspect", &path, "--output", "json"])).json().remove(0);
     let digest = inspected["digest"].as_str().unwrap().to_owned();
     let scratch = tempfile::TempDir::new().unwrap();

@@ -1,20 +1,19 @@
-//! The README's shell blocks, run as they stand.
+//! Runs the shell blocks of the README.
 
 use std::fs;
 use std::process::Command;
 
 use ktables_tests::{cache_folder, kafka, root, unique};
 
-/// The fenced blocks of this language.
-fn blocks(language: &str) -> Vec<String> {
+/// Returns the fenced blocks of this language.
+fn read_blocks(language: &str) -> Vec<String> {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let fences = readme.split("\n```").skip(1).step_by(2);
     fences.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n').map(str::to_owned)).collect()
 }
 
-/// Runs a block from the project's folder. Lines `# → TEXT` in it are lines of its
-/// output, in order.
-fn check(block: &str) {
+/// Runs a block in the project's folder. Its lines `# → TEXT` must appear in its output, in order.
+fn run_block(block: &str) {
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", block]).current_dir(root());
     shell.env_remove("KTABLES_LOG").env("KTABLES_CACHE_DIR", cache_folder());
@@ -32,20 +31,20 @@ fn check(block: &str) {
 }
 
 #[test]
-fn on_a_cluster_only_the_url_differs() {
-    for (block, topic) in blocks("sh").iter().zip(["services", "counters", "services"]) {
+fn quick_starts_work_on_a_cluster_with_its_url() {
+    for (block, topic) in read_blocks("sh").iter().zip(["services", "counters", "services"]) {
         let block = block.replace("dir:./data", &format!("kafka://{}", kafka::shared()));
         let name = unique(topic);
-        let places = [("--topic ", ""), ("topic = \"", "\""), ("topic = \\\"", "\\\"")];
-        check(&places.iter().fold(block, |block, (before, after)| {
+        let contexts = [("--topic ", ""), ("topic = \"", "\""), ("topic = \\\"", "\\\"")];
+        run_block(&contexts.iter().fold(block, |block, (before, after)| {
             block.replace(&format!("{before}{topic}{after}"), &format!("{before}{name}{after}"))
         }));
     }
 }
 
 #[test]
-fn every_quick_start_runs_as_it_stands() {
-    let blocks = blocks("sh");
-    assert_eq!(blocks.len(), 3, "a quick start for each of the three kinds of people");
-    blocks.iter().for_each(|block| check(block));
+fn every_quick_start_works_unchanged() {
+    let blocks = read_blocks("sh");
+    assert_eq!(blocks.len(), 3, "one quick start for each of the three kinds of users");
+    blocks.iter().for_each(|block| run_block(block));
 }

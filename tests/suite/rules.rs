@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ktables_tests::root;
 
-/// Every file below a folder with this ending, but for what is built.
-pub(crate) fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+/// Returns every file in a folder whose name has this ending, except build output.
+pub(crate) fn find_files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -29,64 +29,65 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn every_module_says_what_it_holds() {
-    for path in files(".", ".rs") {
+fn every_file_begins_with_module_documentation() {
+    for path in find_files(".", ".rs") {
         assert!(read(&path).starts_with("//! "), "{} has no module documentation", path.display());
     }
 }
 
 #[test]
-fn no_file_is_too_long_to_read() {
-    for path in files(".", ".rs") {
+fn no_file_has_more_than_500_lines() {
+    for path in find_files(".", ".rs") {
         let lines = read(&path).lines().count();
-        assert!(lines <= 500, "{} has {lines} lines: split it, or say here why not", path.display());
+        assert!(lines <= 500, "{} has {lines} lines: split it, or except it here", path.display());
     }
 }
 
 #[test]
-fn libraries_are_named_in_one_place_each() {
-    for (name, place) in [("wasmtime", "host/src/wasm"), ("rdkafka", "host/src/log/kafka")] {
-        for path in files("host/src", ".rs") {
+fn wasmtime_and_rdkafka_are_used_in_one_folder_each() {
+    for (name, folder) in [("wasmtime", "host/src/wasm"), ("rdkafka", "host/src/log/kafka")] {
+        for path in find_files("host/src", ".rs") {
             let uses = read(&path)
                 .lines()
                 .any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{name}::")));
-            assert!(!uses || path.starts_with(root().join(place)), "{} names {name}", path.display());
+            assert!(!uses || path.starts_with(root().join(folder)), "{} uses {name}", path.display());
         }
     }
 }
 
 #[test]
 fn the_copies_of_the_wit_package_are_equal() {
-    let folder = |place: &str| -> Vec<(PathBuf, String)> {
-        let base = root().join(place);
-        let files = files(place, ".wit");
+    let read_folder = |folder: &str| -> Vec<(PathBuf, String)> {
+        let base = root().join(folder);
+        let files = find_files(folder, ".wit");
         files.iter().map(|path| (path.strip_prefix(&base).unwrap().to_owned(), read(path))).collect()
     };
     for copy in ["host/wit", "guest-sdk/wit"] {
-        assert_eq!(folder(copy), folder("wit"), "{copy} differs from wit: cp -r wit/. {copy}");
+        assert_eq!(read_folder(copy), read_folder("wit"), "{copy} differs from wit: cp -r wit/. {copy}");
     }
 }
 
 #[test]
 fn every_wit_item_is_documented() {
-    for path in files("wit", ".wit") {
+    for path in find_files("wit", ".wit") {
         let text = read(&path);
-        let mut documented = false;
+        let mut is_documented = false;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
-            let item =
+            let is_item =
                 line.ends_with('{') || line.ends_with(';') || (line.ends_with(',') && !line.starts_with('}'));
-            let exempt =
+            let is_exempt =
                 ["//", "package ", "use ", "export ", "import "].iter().any(|start| line.starts_with(start));
-            assert!(!item || exempt || documented, "{}:{number}: {line} is not documented", path.display());
-            documented = line.starts_with("///") || (documented && line.is_empty());
+            let is_missing = is_item && !is_exempt && !is_documented;
+            assert!(!is_missing, "{}:{number}: {line} is not documented", path.display());
+            is_documented = line.starts_with("///") || (is_documented && line.is_empty());
         }
     }
 }
 
 #[test]
 fn every_test_guest_has_a_test() {
-    let suite: String = files("tests/suite", ".rs").iter().map(|path| read(path)).collect();
+    let suite: String = find_files("tests/suite", ".rs").iter().map(|path| read(path)).collect();
     for guest in fs::read_dir(root().join("tests/guests")).unwrap() {
         let name = guest.unwrap().file_name().into_string().unwrap();
         assert!(suite.contains(&format!("{name:?}")), "no test names the guest {name}");
@@ -94,19 +95,18 @@ fn every_test_guest_has_a_test() {
 }
 
 #[test]
-fn the_tests_that_the_contract_names_are_there() {
+fn the_tests_that_the_contract_names_exist() {
     let text = read(&root().join("docs/contract.md"));
     let is_name = |code: &&str| {
-        let path = code.trim_matches(|it: char| {
-            it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_' || it == ':'
-        });
-        code.contains("::") && path.is_empty()
+        let rest =
+            code.trim_matches(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == ':');
+        code.contains("::") && rest.is_empty()
     };
-    // Code stands between every other pair of marks.
+    // The pieces between backticks are text and code by turns.
     let rows = text.lines().filter(|line| line.starts_with("| "));
-    let shown = rows.filter_map(|row| row.rsplit(" | ").next());
+    let cells = rows.filter_map(|row| row.rsplit(" | ").next());
     let named: Vec<&str> =
-        shown.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(is_name).collect();
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(is_name).collect();
     assert!(named.len() > 150, "{} tests are named", named.len());
     for name in named {
         let (folder, name) = match name.strip_prefix("ktables::") {
@@ -118,7 +118,7 @@ fn the_tests_that_the_contract_names_are_there() {
         };
         let (module, test) = name.rsplit_once("::").unwrap();
         let path = root().join(folder).join(format!("{}.rs", module.replace("::", "/")));
-        assert!(read(&path).contains(&format!("fn {test}(")), "{name} is no test in {}", path.display());
+        assert!(read(&path).contains(&format!("fn {test}(")), "{name} is not a test in {}", path.display());
     }
 }
 

@@ -1,4 +1,4 @@
-//! A hundred thousand real-shaped records through a component, by the command.
+//! Runs a hundred thousand realistic records through the command with a component.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 const RECORDS: usize = 100_000;
 const KEYS: usize = 60_000;
 
-/// The values that the records get, in the codec's own format.
+/// Returns raw values for the records, in the codec's own format.
 fn raw_values(name: &str) -> Vec<Vec<u8>> {
     if name == "deb822" {
         let sample = include_str!("../../examples/deb822/sample/status");
@@ -34,7 +34,7 @@ fn raw_values(name: &str) -> Vec<Vec<u8>> {
     encoded.into_iter().map(|encoded: Result<Encoded, _>| encoded.unwrap().raw).collect()
 }
 
-async fn check(on: On, name: &str) {
+async fn check_at_scale(on: On, name: &str) {
     let scratch = on.scratch(4).await;
     let values = raw_values(name);
     let mut deleted = 0;
@@ -54,17 +54,17 @@ async fn check(on: On, name: &str) {
     let codec = ["--value-codec", codec.to_str().unwrap()];
     let entries = KEYS - deleted;
 
-    let with = |args: &[&str]| scratch.ktables(&[args, &codec].concat());
-    let status = succeed(&mut with(&["status"])).json().remove(0);
+    let command = |args: &[&str]| scratch.ktables(&[args, &codec].concat());
+    let status = succeed(&mut command(&["status"])).json().remove(0);
     assert_eq!((&status["status"], &status["entries"]), (&json!("caught_up"), &json!(entries)));
     assert_eq!((&status["records"], &status["tombstones"]), (&json!(RECORDS), &json!(deleted)));
     assert_eq!((&status["rejected"], &status["lag"]), (&json!(0), &json!(0)));
 
-    let watch = RunningCommand::start(&mut with(&["watch"]));
+    let watch = RunningCommand::start(&mut command(&["watch"]));
     let seen = watch.until(|line| line["event"] == "synced").len() - 1;
     assert_eq!(seen, entries);
 
-    let dump = succeed(&mut with(&["dump"]));
+    let dump = succeed(&mut command(&["dump"]));
     assert_eq!(dump.stdout.lines().count(), entries);
     let copy = on.scratch(3).await;
     let imported = run_with_stdin(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
@@ -75,23 +75,23 @@ async fn check(on: On, name: &str) {
             "interrupted": false
         })
     );
-    let again = succeed(&mut copy.ktables(&[&["dump"], &codec[..]].concat()));
-    assert_eq!(values_of(&dump.stdout), values_of(&again.stdout));
+    let copied = succeed(&mut copy.ktables(&[&["dump"], &codec[..]].concat()));
+    assert_eq!(values_of(&dump.stdout), values_of(&copied.stdout));
 
-    // Every later `set` is watched once, with the old value.
-    let old: serde_json::Value = succeed(&mut with(&["get", "key-000001"])).json().remove(0);
+    // The watcher sees every later `set` once, with the old value.
+    let old: serde_json::Value = succeed(&mut command(&["get", "key-000001"])).json().remove(0);
     let mut new = old.clone();
     for round in 0..3 {
         let before = new.clone();
         let field = if name == "deb822" { "Package" } else { "host" };
         new[field] = json!(format!("changed-{round}"));
-        succeed(&mut with(&["set", "key-000001", &new.to_string()]));
+        succeed(&mut command(&["set", "key-000001", &new.to_string()]));
         let change = watch.next();
         let seen = (&change["key"], &change["old"], &change["new"]);
         assert_eq!(seen, (&json!("key-000001"), &before, &new), "{change}");
     }
     assert!(watch.rest().is_empty());
-    assert_eq!(run(&mut with(&["get", "no-such-key"])).code, 1);
+    assert_eq!(run(&mut command(&["get", "no-such-key"])).code, 1);
     assert_eq!(
         scratch
             .table(Codecs { value: component(name).value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() })
@@ -101,6 +101,7 @@ async fn check(on: On, name: &str) {
     );
 }
 
+/// Returns the values of a dump by key.
 fn values_of(dump: &str) -> BTreeMap<String, serde_json::Value> {
     let line = |line: &str| {
         let mut line = ktables_tests::parse(line);
@@ -110,15 +111,15 @@ fn values_of(dump: &str) -> BTreeMap<String, serde_json::Value> {
 }
 
 async fn deb822_at_scale(on: On) {
-    check(on, "deb822").await;
+    check_at_scale(on, "deb822").await;
 }
 
 async fn service_records_at_scale(on: On) {
-    check(on, "service-record").await;
+    check_at_scale(on, "service-record").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_records_in_either_log_are_the_same_table() {
+async fn the_same_records_in_either_log_yield_the_same_table() {
     let values = raw_values("service-record");
     let component = component_path("service-record");
     let mut dumps = Vec::new();
@@ -135,7 +136,7 @@ async fn the_same_records_in_either_log_are_the_same_table() {
         let partitions = status["partitions"].clone();
         assert_eq!((&status["records"], &status["lag"]), (&json!(RECORDS), &json!(0)));
         let mut dump = succeed(&mut scratch.ktables(&[&["dump"], &codec[..]].concat())).json();
-        // Key, value, partition and offset; a log has its own time.
+        // Compares key, value, partition and offset. Timestamps differ between logs.
         dump.iter_mut().for_each(|entry| drop(entry.as_object_mut().unwrap().remove("timestamp")));
         dumps.push((dump, partitions));
     }

@@ -8,12 +8,12 @@ use clap::Parser;
 use ktables::cli::{Args, CliError, log_failure, run, run_as_child, start_logging};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Of the allocators that were tried, the one with the fastest replay (see
-/// docs/performance.md).
+/// The allocator with the fastest replay of those that were tried (see docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The stacks of the runtime's threads, whatever `RUST_MIN_STACK` says: Rust's default.
+/// The stack size of the runtime's threads: Rust's default. It is set so that `RUST_MIN_STACK` does not
+/// change it.
 const THREAD_STACK_BYTES: usize = 2 << 20;
 
 fn main() -> ExitCode {
@@ -22,8 +22,10 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     start_logging();
-    if let Err(error) = check_files() {
-        log_failure(&format!("cannot start: {error}"));
+    if let Err(error) = check_file_limit() {
+        log_failure(&format!(
+            "cannot start, because the files that the runtime needs cannot be opened: {error} (see ulimit -n)"
+        ));
         return 3.into();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,8 +39,8 @@ fn main() -> ExitCode {
             return 3.into();
         }
     };
-    let result = runtime.block_on(run(args, shutdown));
-    // A blocked read of standard input must not hold up the end.
+    let result = runtime.block_on(run(args, wait_for_shutdown));
+    // A blocked read of standard input must not delay the exit.
     runtime.shutdown_background();
     match result {
         Ok(exit) => exit.code().into(),
@@ -51,39 +53,41 @@ fn main() -> ExitCode {
     }
 }
 
-/// Fails if too few files can be opened for the runtime, which would panic.
-fn check_files() -> std::io::Result<()> {
+/// Fails if the process may not open as many files as the runtime needs: the runtime would panic.
+fn check_file_limit() -> std::io::Result<()> {
     // The runtime needs two files for polling and four for signals.
     let pairs: Result<Vec<_>, _> = (0..3).map(|_| UnixStream::pair()).collect();
     pairs.map(drop)
 }
 
-/// Resolves on Ctrl-C, on a request to end, or when the terminal is gone.
-async fn shutdown() {
+/// Waits for SIGINT (Ctrl-C), SIGTERM, or SIGHUP (the terminal was closed).
+async fn wait_for_shutdown() {
     let wait = async |kind| match signal(kind) {
         Ok(mut signal) => {
             signal.recv().await;
         }
-        // Without a handler the system's default ends the process.
+        // Without a handler, the system's default action ends the process.
         Err(_) => std::future::pending().await,
     };
     tokio::select! {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()), if may_hang_up() => HUNG_UP.store(true, Ordering::Relaxed),
+        () = wait(SignalKind::hangup()), if is_hangup_handled() => HAS_HUNG_UP.store(true, Ordering::Relaxed),
     }
 }
 
-/// Whether SIGHUP came.
-static HUNG_UP: AtomicBool = AtomicBool::new(false);
+/// Whether SIGHUP was received.
+static HAS_HUNG_UP: AtomicBool = AtomicBool::new(false);
 
-/// Whether SIGHUP counts as a request to end. A closed terminal sends it twice, by its shell and by
-/// the kernel: the second must not cut short what the first began.
-fn may_hang_up() -> bool {
-    !HUNG_UP.load(Ordering::Relaxed) && !is_ignored(SignalKind::hangup())
+/// Whether SIGHUP shuts the command down. When a terminal is closed, its shell and the kernel send one SIGHUP
+/// each. The second one must not count as another request, which would abort the shutdown that the first
+/// one began.
+fn is_hangup_handled() -> bool {
+    !HAS_HUNG_UP.load(Ordering::Relaxed) && !is_ignored(SignalKind::hangup())
 }
 
-/// Whether a signal was ignored when the process started, as under `nohup`. On Linux only.
+/// Whether a signal was ignored when the process started, as under `nohup`. Always false on other systems
+/// than Linux.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use crate::file::FileError;
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,24 +42,16 @@ pub enum CheckpointError {
     /// The disk does not keep up with the table.
     #[error("writing the checkpoint takes too long: the disk does not keep up with the records of the topic")]
     Slow,
-    /// A call to the operating system failed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The error of the system.
-        #[source]
-        source: Arc<io::Error>,
-    },
+    /// A file or folder of a checkpoint could not be read or written.
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 impl CheckpointError {
     /// Returns a function for `map_err` after a call to the file system. `action` is a verb, as in "cannot
     /// read".
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
+        FileError::of(action, path)
     }
 
     pub(super) fn damaged(path: &Path, reason: impl Into<String>) -> Self {

@@ -366,11 +366,13 @@ impl WriterThread {
         let Some(state) = self.manifest.partitions.iter().find(has_grown) else { return };
         let (partition, segments, next) = (state.partition, state.segments.clone(), state.position);
         // Records that come from now on go into another segment.
-        if let Some(segment) = self.open_segments.remove(&partition)
+        if let Some(segment) = self.open_segments.get_mut(&partition)
             && let Err(error) = segment.sync()
         {
+            // It stays open, so that the next manifest syncs it.
             return tracing::warn!("could not compact the checkpoint: {error}");
         }
+        self.open_segments.remove(&partition);
         let count = segments.len();
         let compaction = Compaction {
             folder: self.folder.clone(),

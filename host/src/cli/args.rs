@@ -1,4 +1,4 @@
-//! The arguments.
+//! The arguments of the command. Their doc comments are its help texts.
 
 mod table;
 
@@ -25,26 +25,30 @@ Examples:
   ktables watch --config ktables.toml -t services
   ktables keys --log kafka://localhost:9092 --topic services
 
-Exit codes: 0 done, 1 the answer is no, 2 usage, 3 the environment failed,
-4 degraded: the answer may be incomplete.
+Exit codes:
+  0  done
+  1  the answer is no: something was not found, or was refused
+  2  wrong arguments or configuration
+  3  the environment failed, for example the log or a file
+  4  the table is degraded: the answer may be incomplete
 
-Messages go to standard error; KTABLES_LOG sets how many (warn, info, debug,
-ktables::guest=trace, ...)."
+Messages go to standard error. KTABLES_LOG filters them by level and target, for
+example KTABLES_LOG=info or KTABLES_LOG=warn,ktables::guest=trace."
 )]
 pub struct Args {
-    /// How answers look; json is the default where the output is no terminal.
+    /// The format of answers [default: table on a terminal, json otherwise].
     #[arg(long, global = true, value_enum)]
     pub(super) output: Option<Format>,
     #[command(subcommand)]
     pub(super) command: Command,
 }
 
-/// How answers look.
+/// The format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
+    /// A table, for people.
     Table,
-    /// For programs: JSON, an object a line where there are many.
+    /// JSON, for programs: one object per line.
     Json,
 }
 
@@ -62,20 +66,20 @@ pub(super) enum Command {
     Status(StatusArgs),
     Rejects(RejectsArgs),
     Produce(ProduceArgs),
-    /// Make and describe topics.
+    /// Create and describe topics.
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Look at components and build them.
+    /// Inspect and build components.
     #[command(subcommand)]
     Codec(CodecCommand),
-    /// Look at checkpoints and remove them.
+    /// Inspect and remove checkpoints.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
 }
 
 /// Print the value of a key, or of a member of a group.
 ///
-/// Exit code 1 if there is none; 4 if the table is degraded, whatever it has.
+/// Exit code 1 if there is no such entry; 4 if the table is degraded, whether or not it has the entry.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -85,10 +89,11 @@ Examples:
 pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
-    /// Print where the value came from, and whether a newer one was rejected.
+    /// Print an object: the entry, the partition, offset and timestamp of its record, the status of the
+    /// table, and the notice if a newer record was rejected.
     #[arg(long)]
     pub(super) verbose: bool,
-    /// Print the value of a key whose time is over, too.
+    /// Print the value of a key even if it has expired.
     #[arg(long, conflicts_with = "group")]
     pub(super) expired: bool,
     #[command(flatten)]
@@ -102,16 +107,16 @@ Examples:
   ktables keys -t services --prefix bill
   ktables keys -t services --start a --end c --limit 10")]
 pub(super) struct KeysArgs {
-    /// Only keys that begin with this.
+    /// Print only keys with this prefix.
     #[arg(long, value_name = "PREFIX")]
     pub(super) prefix: Option<String>,
-    /// Only keys from this on.
+    /// Print only keys from this one on.
     #[arg(long, value_name = "KEY")]
     pub(super) start: Option<String>,
-    /// Only keys before this.
+    /// Print only keys before this one.
     #[arg(long, value_name = "KEY")]
     pub(super) end: Option<String>,
-    /// At most this many.
+    /// Print at most this many keys.
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
     #[command(flatten)]
@@ -128,7 +133,7 @@ pub(super) struct GroupsArgs {
 
 /// Print the members of a group, with their values.
 ///
-/// Exit code 1 if there are none.
+/// Exit code 1 if the group has no members.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables members billing -t services")]
 pub(super) struct MembersArgs {
@@ -138,16 +143,17 @@ pub(super) struct MembersArgs {
     pub(super) table: TableArgs,
 }
 
-/// Print all entries, by key: NDJSON {"key","value","partition","offset","timestamp"}.
+/// Print all entries, ordered by key, as NDJSON.
 ///
-/// One whose newest record was rejected says so: "rejected":{"partition","offset","kind","message"}.
+/// Each line is {"key","value","partition","offset","timestamp"}. If the newest record of the key was
+/// rejected, the line also has "rejected":{"partition","offset","kind","message"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   ktables dump -t services > backup.ndjson
   ktables dump -t services | ktables import --log dir:./copy --topic services")]
 pub(super) struct DumpArgs {
-    /// Print entries whose time is over, too, marked "expired".
+    /// Print expired entries, too, marked with "expired":true.
     #[arg(long)]
     pub(super) expired: bool,
     #[command(flatten)]
@@ -156,8 +162,8 @@ pub(super) struct DumpArgs {
 
 /// Set the value of a key, or of a member of a group.
 ///
-/// Prints partition and offset when the record is durable. What does not decode
-/// to the same JSON again is not published. With --heartbeat, each write is printed.
+/// Prints the partition and offset of the record once it is durable; with --heartbeat, those of each record.
+/// A value whose encoded form does not decode to equal JSON is not published (see --verify).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -168,18 +174,18 @@ Examples:
 pub(super) struct SetArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
-    /// The value, JSON; - reads it from standard input.
+    /// The value, as JSON; - reads it from standard input.
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
     pub(super) value: String,
     #[command(flatten)]
     pub(super) verify: VerifyArgs,
     #[command(flatten)]
     pub(super) wait: WaitArgs,
-    /// Write it again every so often until Ctrl-C or the end of the terminal, and delete it then:
-    /// for tables whose entries expire (ttl).
-    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    /// Write the entry again at this interval until Ctrl-C, or until the terminal is closed, and then delete
+    /// it. For tables whose entries expire (ttl).
+    #[arg(long, value_name = "TIME", value_parser = parse_positive_duration)]
     pub(super) heartbeat: Option<Duration>,
-    /// Leave the entry at the end of the heartbeats.
+    /// Do not delete the entry when the heartbeats end.
     #[arg(long, requires = "heartbeat")]
     pub(super) keep: bool,
     #[command(flatten)]
@@ -194,18 +200,17 @@ pub(super) struct WaitArgs {
     pub(super) wait: bool,
 }
 
-/// What is checked before publishing.
+/// How encoded values are verified before they are published.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// What to check of an encoded value: that it decodes to equal JSON, that it
-    /// decodes, or nothing [default: the configuration's, or equal].
+    /// How to verify an encoded value before it is published [default: the configuration's, or equal].
     #[arg(long, value_enum)]
     pub(super) verify: Option<Verify>,
 }
 
 /// Delete a key, or a member of a group.
 ///
-/// Writes a tombstone; prints its partition and offset when it is durable.
+/// Writes a tombstone, and prints its partition and offset once it is durable.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -220,17 +225,21 @@ pub(super) struct DeleteArgs {
     pub(super) table: TableArgs,
 }
 
-/// Write many entries from standard input: NDJSON {"key","value"} or {"key","delete":true}.
+/// Write many entries from standard input, as NDJSON.
 ///
-/// With a group scheme, {"group","member","value"} too; what `dump` prints is
-/// accepted as it is. Lines are written as they come: when the input pauses, what was read is
-/// written. Everything is acknowledged, or listed with its line on standard error. Prints how many
-/// "lines" were read and became of them: "acknowledged", "refused", "expired" (skipped), "blank".
-/// Exit code 1 if anything was refused.
+/// Each line is {"key","value"}, or {"key","delete":true}. With a group scheme, "group" and "member" may
+/// replace "key". The output of `dump` is accepted unchanged. Whenever the input pauses, the lines that were
+/// read are written.
 ///
-/// The first Ctrl-C ends reading, and waits until what was read is acknowledged or refused: on a
-/// cluster that does not answer, up to two minutes (delivery.timeout.ms). The second gives up what
-/// is not acknowledged, and lists it, within seconds. The third ends the command at once.
+/// Each line that is not written is reported on standard error, with its number. At the end, the command
+/// prints counts: "lines" that were read, and how many of them were "acknowledged", "refused", "expired"
+/// (skipped), or "blank". "interrupted" says whether it was stopped before the end of the input. Exit code 1
+/// if any line was refused.
+///
+/// The first Ctrl-C stops reading, and waits until the lines that were read are acknowledged or refused. If
+/// the cluster does not answer, that takes up to two minutes (delivery.timeout.ms). The second Ctrl-C gives
+/// up the lines that are not acknowledged, and lists them, within seconds. The third one ends the command at
+/// once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -239,26 +248,31 @@ Examples:
 pub(super) struct ImportArgs {
     #[command(flatten)]
     pub(super) verify: VerifyArgs,
-    /// Write entries that `dump --expired` marked "expired", too; they are skipped otherwise.
+    /// Also write entries that `dump --expired` marked as expired. Without this option, they are skipped.
     #[arg(long)]
     pub(super) expired: bool,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
 
-/// Follow the table: NDJSON, until Ctrl-C.
+/// Print the entries of the table, and then every change, as NDJSON.
 ///
-/// First the entries as `dump` prints them, then {"event":"synced"}, then changes
-/// {"key","old","new","partition","offset","timestamp"} (a delete has "delete":true). A change
-/// that no record made says why: "cause" is rejected, expired, revived, retention, generation or difference.
+/// First come the entries, as `dump` prints them, then {"event":"synced"}, then changes:
+/// {"key","old","new","partition","offset","timestamp"}. If the entry was removed, the change has
+/// "delete":true. If it was not made by a new record, "cause" is rejected, expired, revived, retention,
+/// generation or difference.
 ///
-/// Between them stand events: "rejected" (a record was rejected: "key" if it can be decoded,
-/// "partition", "offset", "kind", "message"), "status" ("status", "reason"), "generation" (the
-/// topic was replaced, or is read anew), "restarted" (this command was far too slow: all entries
-/// follow again, then "synced"). If it was a little too slow, it prints the difference to what is
-/// there now, with "cause":"difference"; with --every, "lagged" ("missed": how many publications).
+/// Lines with an "event" come between the changes. "rejected": a record was rejected; has "key" (null if
+/// there is none or it cannot be decoded), "partition", "offset", "kind" and "message". "status": the status
+/// of the table changed; has "status" and "reason". "generation": another generation is served, because the
+/// topic was replaced or is read again. "restarted": the command fell too far behind, and all entries follow
+/// again, then "synced".
 ///
-/// It ends on Ctrl-C, or when nobody reads its output any more.
+/// If the command falls a little behind, it prints the difference to the current entries, with
+/// "cause":"difference". With --every, it prints "lagged" instead; "missed" counts the missed batches of
+/// changes.
+///
+/// The command runs until Ctrl-C, or until its output is closed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -267,31 +281,31 @@ Examples:
   ktables watch -t services --in billing
   ktables watch -t services --resume services.token >> changes.ndjson")]
 pub(super) struct WatchArgs {
-    /// Leave the entries out.
+    /// Print no entries at the start, only changes from now on.
     #[arg(long)]
     pub(super) from_now: bool,
-    /// Print every change, or a "lagged" event where this command was too slow, instead of the
-    /// difference.
+    /// Print every change, and a "lagged" event instead of the difference if the command falls behind.
     #[arg(long)]
     pub(super) every: bool,
-    /// Continue where an earlier `watch` with this file ended, and keep the place in it. If the changes
-    /// since then are not known any more, print a "restarted" event and all entries.
+    /// Continue after the last event that an earlier `watch` with this file printed, and store the position
+    /// in the file. If the changes since then are no longer available, print a "restarted" event and all
+    /// entries.
     #[arg(long, value_name = "FILE")]
     pub(super) resume: Option<PathBuf>,
-    /// Only this key.
+    /// Print only changes of this key.
     #[arg(long, value_name = "KEY", conflicts_with_all = ["prefix", "group"])]
     pub(super) key: Option<String>,
-    /// Only keys that begin with this.
+    /// Print only changes of keys with this prefix.
     #[arg(long, value_name = "PREFIX", conflicts_with = "group")]
     pub(super) prefix: Option<String>,
-    /// Only members of this group.
+    /// Print only changes of members of this group.
     #[arg(long = "in", value_name = "GROUP")]
     pub(super) group: Option<String>,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
 
-/// Print status, counts, positions and lag.
+/// Print the status of the table, its counts, and its positions and lag in each partition.
 ///
 /// Exit code 4 if the table is degraded.
 #[derive(Debug, clap::Args)]
@@ -301,7 +315,9 @@ pub(super) struct StatusArgs {
     pub(super) table: TableArgs,
 }
 
-/// Print the records rejected last (at most 1,000): NDJSON, raw bytes as base64.
+/// Print the newest rejected records (at most 1,000), as NDJSON.
+///
+/// "raw" holds the bytes of the rejected key or value, as base64.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -311,9 +327,9 @@ pub(super) struct RejectsArgs {
     pub(super) table: TableArgs,
 }
 
-/// Write one raw record: for tests and repair.
+/// Write one raw record, for tests and repairs.
 ///
-/// Key and value are written as they are given; no codec is asked.
+/// Key and value are written as given, without a codec.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -324,14 +340,14 @@ Examples:
 #[command(group(clap::ArgGroup::new("record-value").required(true).args(["value", "value_file", "null"])))]
 pub(super) struct ProduceArgs {
     #[command(flatten)]
-    pub(super) place: TopicArgs,
+    pub(super) target: TopicArgs,
     /// The key, as UTF-8.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) key: Option<String>,
     /// A file with the key's bytes.
     #[arg(long, value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
-    /// A null key.
+    /// Write a null key.
     #[arg(long)]
     pub(super) keyless: bool,
     /// The value, as UTF-8.
@@ -340,16 +356,16 @@ pub(super) struct ProduceArgs {
     /// A file with the value's bytes.
     #[arg(long, value_name = "FILE")]
     pub(super) value_file: Option<PathBuf>,
-    /// A null value: a tombstone.
+    /// Write a null value, which is a tombstone.
     #[arg(long)]
     pub(super) null: bool,
-    /// A header, as often as wanted.
+    /// A header of the record. May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) header: Vec<String>,
-    /// The partition, instead of the key's own.
+    /// The partition [default: chosen by the hash of the key].
     #[arg(long, value_name = "N")]
     pub(super) partition: Option<i32>,
-    /// The timestamp, in milliseconds since 1970 [default: now].
+    /// The timestamp, in milliseconds since 1970-01-01 UTC [default: now].
     #[arg(long, value_name = "MILLIS")]
     pub(super) timestamp: Option<i64>,
 }
@@ -360,12 +376,12 @@ pub(super) enum TopicCommand {
     Describe(DescribeArgs),
 }
 
-/// Create a topic if it is not there; on a cluster, a compacted one.
+/// Create a topic if it does not exist. On a cluster, the new topic is compacted.
 ///
-/// A topic that is there stays as it is, with a warning if it is not compacted: its
-/// old entries may be deleted. Prints what was found or done: created, verified,
-/// reconciled, mismatch, unreadable or skipped. Exit code 1 if --on-policy-mismatch is
-/// raise, and the topic is not compacted.
+/// An existing topic keeps its settings. If it is not compacted, its old entries may be deleted, and
+/// --on-policy-mismatch says what to do about that. Prints the outcome: created, verified, reconciled,
+/// mismatch, unreadable or skipped. Exit code 1 if --on-policy-mismatch is raise and the topic is not
+/// compacted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -374,46 +390,47 @@ Examples:
   ktables topic ensure --log kafka://localhost:9092 --topic services --on-policy-mismatch reconcile")]
 pub(super) struct EnsureArgs {
     #[command(flatten)]
-    pub(super) place: TopicArgs,
-    /// The partitions of a new topic [default: the log's; a directory makes 1].
+    pub(super) target: TopicArgs,
+    /// The number of partitions of a new topic [default: the broker's; 1 in a directory].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub(super) partitions: Option<i32>,
-    /// The replicas of a new topic [default: the log's].
+    /// The replication factor of a new topic [default: the broker's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
     pub(super) replication_factor: Option<i16>,
-    /// A setting of a new topic, as often as wanted.
+    /// A setting of a new topic. May be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) setting: Vec<String>,
-    /// What to do about a topic that is there and is not compacted: not look, warn, fail,
-    /// or change its cleanup.policy and nothing else.
+    /// What to do about an existing topic that is not compacted.
     #[arg(long, value_enum, default_value = "warn")]
     pub(super) on_policy_mismatch: OnPolicyMismatch,
 }
 
-/// Print a topic's identity, partitions and offsets.
+/// Print the id, the cleanup policy, and the partitions of a topic with their offsets.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables topic describe --log dir:./data --topic services")]
 pub(super) struct DescribeArgs {
     #[command(flatten)]
-    pub(super) place: TopicArgs,
+    pub(super) target: TopicArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CheckpointCommand {
-    /// Print what a checkpoint holds, and check every byte of it.
+    /// Print a summary of a checkpoint, and verify every byte of it.
     ///
-    /// Exit code 1 if it is damaged, or there is none.
+    /// Exit code 1 if the checkpoint is damaged or does not exist.
     #[command(after_help = "Example:\n  ktables checkpoint inspect ./checkpoints/services")]
     Inspect(CheckpointArgs),
-    /// Remove a checkpoint. The next table replays its topic.
+    /// Remove a checkpoint. The next table replays the whole topic.
+    ///
+    /// Exit code 1 if the checkpoint does not exist.
     #[command(after_help = "Example:\n  ktables checkpoint remove ./checkpoints/services")]
     Remove(CheckpointArgs),
 }
 
-/// Which checkpoint.
+/// A checkpoint.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckpointArgs {
-    /// Its folder.
+    /// The folder of the checkpoint.
     #[arg(value_name = "DIR")]
     pub(super) folder: PathBuf,
 }
@@ -424,18 +441,20 @@ pub(super) enum CodecCommand {
     Build(BuildArgs),
 }
 
-/// Print what a component is, and whether it is accepted.
+/// Describe a component, and check whether it is accepted as a codec.
 ///
-/// Exit code 1 if it is refused, with the reasons.
+/// Exit code 1 if the component is refused. The reasons are printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
 pub(super) struct InspectArgs {
-    /// The component.
+    /// The component file.
     #[arg(value_name = "FILE.wasm")]
     pub(super) file: PathBuf,
 }
 
-/// Turn a core module that was built against the WIT package into a component.
+/// Build a component from a core module that was built against the WIT package.
+///
+/// Exit code 1 if the component would be refused. Then it is not written.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -443,21 +462,22 @@ Examples:
   ktables codec build target/wasm32-unknown-unknown/release/my_codec.wasm -o my_codec.wasm
   ktables codec build go.wasm -o codec.wasm --stub-wasi")]
 pub(super) struct BuildArgs {
-    /// The core module.
+    /// The file of the core module.
     #[arg(value_name = "CORE.wasm")]
     pub(super) core: PathBuf,
-    /// Where the component goes.
+    /// The file that the component is written to.
     #[arg(short, long = "out", value_name = "FILE.wasm")]
     pub(super) out: PathBuf,
-    /// Satisfy imports of WASI preview 1 with functions that do nothing: no
-    /// files, no environment, a counting clock, fixed randomness.
+    /// Replace imports of WASI preview 1 by stubs: no files, no environment variables, a clock that counts
+    /// calls, and fixed random numbers.
     #[arg(long)]
     pub(super) stub_wasi: bool,
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+/// Parses a duration that is greater than zero.
+fn parse_positive_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it has to be more than nothing".to_owned()),
+        Ok(Duration::ZERO) => Err("the duration must be greater than zero".to_owned()),
         parsed => parsed.map_err(|error| error.to_string()),
     }
 }

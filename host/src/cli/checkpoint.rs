@@ -1,4 +1,4 @@
-//! The commands on checkpoints.
+//! The `checkpoint` commands.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::cli::args::CheckpointArgs;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
 
-/// What `checkpoint inspect` prints.
+/// A checkpoint, as `checkpoint inspect` prints it.
 #[derive(Serialize)]
 struct InfoLine {
     topic: String,
@@ -35,7 +35,7 @@ pub(super) fn inspect(args: &CheckpointArgs, output: Output) -> Result<Exit, Cli
         Err(error) => return Err(error.into()),
     };
     let positions = info.positions.into_iter();
-    output.object(&InfoLine {
+    output.print_object(&InfoLine {
         topic: info.topic,
         topic_id: info.topic_id,
         as_of: humantime::format_rfc3339_millis(info.as_of).to_string(),

@@ -1,4 +1,4 @@
-//! The commands about components.
+//! The `codec` commands, which inspect and build components.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::args::{BuildArgs, InspectArgs};
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
-use crate::file::read_bounded;
+use crate::file::{FileError, read_bounded};
 use crate::wasm::child::{ChildError, Job, REFUSED, confine};
 use crate::wasm::compile::{COMPILE, compile_as_child};
 use crate::wasm::{
@@ -18,21 +18,21 @@ use crate::wasm::{
     digest_of, inspect as inspect_bytes,
 };
 
-/// The hidden subcommand that makes a component of a core module, and its modes.
+/// The hidden subcommand that builds a component from a core module, and its modes.
 const BUILD: &str = "build-component";
 const STUB_WASI: &str = "stub-wasi";
 const PLAIN: &str = "plain";
 
-/// How long making a component of a core module may take: a hundred times what the largest
-/// module that was tried takes.
+/// How long building a component may take: a hundred times as long as the largest module that was tried.
 const BUILD_DEADLINE: Duration = Duration::from_secs(60);
 
-/// WASI preview 1 with nothing behind it.
+/// An adapter that implements WASI preview 1 with stubs.
 const PREVIEW1_STUB: &str = include_str!("preview1-stub.wat");
 
-/// The module name that core modules import WASI preview 1 from.
+/// The name of the module from which core modules import WASI preview 1.
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 
+/// A component, as `codec inspect` prints it.
 #[derive(Serialize)]
 struct InspectLine<'a> {
     file: String,
@@ -50,37 +50,38 @@ struct InspectLine<'a> {
     refused_because: Vec<String>,
 }
 
-/// How components are compiled by this command: by another process of it.
+/// Returns the options of the engine: another process of this command compiles components.
 pub(super) fn engine_options() -> EngineOptions {
     EngineOptions::new(Compiler::Command(own_program()))
 }
 
-/// The file of this command. On Linux it is found also after another version replaced it.
+/// Returns the path of this program. On Linux, it stays valid after the file was replaced by another version.
 fn own_program() -> PathBuf {
     let linux = Path::new("/proc/self/exe");
     if linux.exists() {
         return linux.to_owned();
     }
-    // Where it cannot be told, starting it says what is wrong.
+    // If the path is unknown, `ktables` is searched in PATH, and an error names it if it is not found.
     std::env::current_exe().unwrap_or_else(|_| "ktables".into())
 }
 
-/// Does the work of a child process of this command, if this is one; its exit code.
+/// Does the work of a child process, and returns its exit code. Returns `None` if this process is not such a
+/// child.
 #[must_use]
 pub fn run_as_child() -> Option<u8> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let (job, rest) = args.split_first()?;
-    let done = if job == COMPILE {
+    let result = if job == COMPILE {
         compile_as_child(rest)
     } else if job == BUILD {
         build_as_child(rest)
     } else {
         return None;
     };
-    Some(match done {
+    Some(match result {
         Ok(()) => 0,
         Err((code, reason)) => {
-            // Nothing is left to tell anybody if this fails.
+            // OK to ignore: there is no other place to report it.
             let _ = writeln!(io::stderr(), "{reason}");
             u8::try_from(code).unwrap_or(3)
         }
@@ -93,7 +94,8 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
     let inspection = inspect_bytes(&bytes);
     let mut refusals = inspection.refusals.clone();
     let mut description = None;
-    // What passes inspection may still have the wrong types, or break down.
+    // A component that passes inspection may still have exports of wrong types, or fault when it is
+    // described.
     if refusals.is_empty() {
         let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
         match Engine::new(engine_options())?.load_bytes(&name, bytes, LoadOptions::default()) {
@@ -106,7 +108,7 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
         }
     }
     let accepted = refusals.is_empty();
-    output.object(&InspectLine {
+    output.print_object(&InspectLine {
         file: args.file.display().to_string(),
         digest,
         bytes: len,
@@ -143,33 +145,37 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, CliError> {
     })?;
     let refusals = inspect_bytes(&component).refusals;
     if refusals.is_empty() {
-        write_whole(&args.out, &component).map_err(CliError::file("write", &args.out))?;
+        write_atomically(&args.out, &component).map_err(FileError::of::<CliError>("write", &args.out))?;
         return Ok(Exit::Done);
     }
     for reason in refusals {
-        tracing::error!("{} is not written, because it would be refused: {reason}", args.out.display());
+        tracing::error!(
+            "{} was not written, because the component would be refused: {reason}",
+            args.out.display()
+        );
     }
     Ok(Exit::No)
 }
 
-/// Writes a file beside its place and renames it: what is there stays whole if this fails.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a temporary file in the same folder, and renames it: an existing file stays intact if writing
+/// fails.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// What the child does for [`build`].
+/// Builds a component from the core module on standard input, in the child process of [`build`].
 fn build_as_child(args: &[OsString]) -> Result<(), (i32, String)> {
     let failed = |error: io::Error| (REFUSED + 1, error.to_string());
     confine(BUILD_DEADLINE).map_err(failed)?;
     let mut core = Vec::new();
     io::stdin().take(MAX_BYTES as u64 + 1).read_to_end(&mut core).map_err(failed)?;
     let stub_wasi = args.first().is_some_and(|mode| mode == STUB_WASI);
-    // On a thread, whose stack does not depend on the shell's.
+    // On a thread, because the stack size of the main thread depends on the shell.
     let built = crate::thread::spawn("build", move || componentize(&core, stub_wasi)).map_err(failed)?;
-    let built = built.join().unwrap_or_else(|_| Err("it is not well-formed".to_owned()));
+    let built = built.join().unwrap_or_else(|_| Err("it is malformed: the encoder panicked".to_owned()));
     let component = built.map_err(|reason| (REFUSED, reason))?;
     let mut out = io::stdout();
     out.write_all(&component).and_then(|()| out.flush()).map_err(failed)
@@ -177,7 +183,7 @@ fn build_as_child(args: &[OsString]) -> Result<(), (i32, String)> {
 
 fn check_is_module(core: &[u8]) -> Result<(), String> {
     if wasmparser::Parser::is_component(core) {
-        return Err("it is a component already".to_owned());
+        return Err("it is already a component".to_owned());
     }
     if !wasmparser::Parser::is_core_wasm(core) {
         return Err("it is not a WebAssembly module".to_owned());
@@ -185,14 +191,14 @@ fn check_is_module(core: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The component that a core module describes by its embedded types.
+/// Builds a component from a core module and the component types that are embedded in it.
 fn componentize(core: &[u8], stub_wasi: bool) -> Result<Vec<u8>, String> {
     check_is_module(core)?;
-    let failed = |error| format!("cannot be made a component: {error:#}");
+    let failed = |error| format!("cannot build a component from it: {error:#}");
     let mut encoder =
         wit_component::ComponentEncoder::default().validate(true).module(core).map_err(failed)?;
     if stub_wasi {
-        // OK because a test builds with it.
+        // OK because it is a constant that a test parses.
         let stub = wat::parse_str(PREVIEW1_STUB).expect("a valid module");
         encoder = encoder.adapter(PREVIEW1, &stub).map_err(failed)?;
     }
@@ -200,14 +206,15 @@ fn componentize(core: &[u8], stub_wasi: bool) -> Result<Vec<u8>, String> {
         let hint = if stub_wasi || !format!("{error:#}").contains(PREVIEW1) {
             ""
         } else {
-            "\nIt imports WASI: build for a target without it (Rust: wasm32-unknown-unknown), or add --stub-wasi"
+            "\nThe module imports WASI: build it for a target without WASI (Rust: wasm32-unknown-unknown), \
+             or add --stub-wasi"
         };
         format!("{}{hint}", failed(error))
     })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    read_bounded(path, MAX_BYTES).map_err(CliError::file("read", path))
+    read_bounded(path, MAX_BYTES).map_err(FileError::of::<CliError>("read", path))
 }
 
 #[cfg(test)]
@@ -230,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_core_module_is_an_error() {
+    fn only_core_modules_can_be_built() {
         assert!(componentize(b"hello", false).is_err());
         assert!(componentize(&wat::parse_str("(component)").unwrap(), false).is_err());
     }

@@ -1,4 +1,4 @@
-//! The configuration file: logs, codecs, tables.
+//! The configuration file, which names logs, codecs and tables.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::cli::CliError;
-use crate::file::read_text;
+use crate::file::{FileError, read_text};
 use crate::log::{Acks, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch, STALE_AFTER};
 use crate::table::OnReject;
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
 
-/// A whole file.
+/// A configuration file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
@@ -26,24 +26,24 @@ pub(super) struct Config {
     pub(super) codecs: BTreeMap<String, CodecConfig>,
     #[serde(default)]
     pub(super) tables: BTreeMap<String, TableConfig>,
-    /// What cannot be used because an environment variable is not set, and why, by section and
-    /// name.
+    /// The members that cannot be used, because an environment variable is not set, with the reason: by
+    /// section and name.
     #[serde(skip)]
     unusable: BTreeMap<(&'static str, String), String>,
 }
 
-/// The sections whose members have names of their own.
+/// The sections whose members are named by the user.
 const SECTIONS: [&str; 3] = ["logs", "codecs", "tables"];
 
-/// The largest configuration.
+/// The largest configuration file that is read, in bytes.
 const MAX_BYTES: usize = 4 << 20;
 
-/// `[limits]`: of the process.
+/// `[limits]`: the limits of the process.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProcessLimits {
-    /// What it may take before its tables stop applying.
-    #[serde(default, deserialize_with = "size")]
+    /// How many bytes the process may use before its tables stop applying records.
+    #[serde(default, deserialize_with = "deserialize_size")]
     pub(super) memory: Option<usize>,
 }
 
@@ -54,14 +54,14 @@ pub(super) struct LogConfig {
     pub(super) url: String,
     #[serde(default)]
     isolation: Isolation,
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "deserialize_duration")]
     stale_after: Option<Duration>,
     #[serde(default)]
     acks: Acks,
-    #[serde(default = "on")]
+    #[serde(default = "default_true")]
     idempotence: bool,
     oauth_token_file: Option<PathBuf>,
-    #[serde(default, deserialize_with = "properties")]
+    #[serde(default, deserialize_with = "deserialize_properties")]
     properties: BTreeMap<String, String>,
 }
 
@@ -78,7 +78,7 @@ impl LogConfig {
     }
 }
 
-fn on() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -93,20 +93,20 @@ pub(super) struct CodecConfig {
     pub(super) limits: LimitsConfig,
 }
 
-/// `limits = { … }`; what is not given is the profile's.
+/// `limits = { … }`. Limits that are not set are those of the profile.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsConfig {
     profile: Option<Profile>,
-    #[serde(default, deserialize_with = "size")]
+    #[serde(default, deserialize_with = "deserialize_size")]
     memory: Option<usize>,
-    #[serde(default, deserialize_with = "size")]
+    #[serde(default, deserialize_with = "deserialize_size")]
     output: Option<usize>,
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "deserialize_duration")]
     deadline: Option<Duration>,
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "deserialize_duration")]
     deadline_per_record: Option<Duration>,
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "deserialize_duration")]
     start_deadline: Option<Duration>,
 }
 
@@ -124,22 +124,22 @@ pub(super) struct TableConfig {
     pub(super) ensure_topic: bool,
     pub(super) on_policy_mismatch: Option<OnPolicyMismatch>,
     pub(super) on_reject: Option<OnReject>,
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "deserialize_duration")]
     pub(super) ttl: Option<Duration>,
     pub(super) checkpoint: Option<PathBuf>,
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "deserialize_duration")]
     pub(super) checkpoint_max_age: Option<Duration>,
-    #[serde(default, deserialize_with = "size")]
+    #[serde(default, deserialize_with = "deserialize_size")]
     pub(super) memory_limit: Option<usize>,
 }
 
 impl TableConfig {
-    /// Whether and how the topic is ensured.
-    pub(super) fn ensure(&self) -> Result<Option<EnsureTopic>, String> {
+    /// Returns how the topic is ensured; `None` if it is not.
+    pub(super) fn ensure_options(&self) -> Result<Option<EnsureTopic>, String> {
         let on_policy_mismatch = self.on_policy_mismatch.unwrap_or_default();
-        let how = EnsureTopic { new: NewTopic::default(), on_policy_mismatch };
+        let options = EnsureTopic { new: NewTopic::default(), on_policy_mismatch };
         match (self.ensure_topic, on_policy_mismatch) {
-            (true, _) => Ok(Some(how)),
+            (true, _) => Ok(Some(options)),
             (false, OnPolicyMismatch::Ignore | OnPolicyMismatch::Warn) => Ok(None),
             (false, OnPolicyMismatch::Raise | OnPolicyMismatch::Reconcile) => {
                 Err("on_policy_mismatch = \"raise\" and \"reconcile\" need ensure_topic = true".to_owned())
@@ -162,10 +162,10 @@ impl LimitsConfig {
 }
 
 impl Config {
-    /// Reads a file: environment variables substituted, relative paths made
-    /// relative to the file's folder.
+    /// Reads a file, replaces environment variables, and resolves relative paths against its folder.
     pub(super) fn read(path: &Path) -> Result<Self, CliError> {
-        let text = read_text(path, MAX_BYTES).map_err(CliError::file("read the configuration", path))?;
+        let text =
+            read_text(path, MAX_BYTES).map_err(FileError::of::<CliError>("read the configuration", path))?;
         let mut config = Self::parse(&text, |name| std::env::var(name).ok())
             .map_err(|reason| CliError::Usage(format!("{}: {reason}", path.display())))?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -173,7 +173,7 @@ impl Config {
             codec.component = folder.join(&codec.component);
         }
         for table in config.tables.values_mut() {
-            table.checkpoint = table.checkpoint.take().map(|place| folder.join(place));
+            table.checkpoint = table.checkpoint.take().map(|path| folder.join(path));
         }
         for log in config.logs.values_mut() {
             log.oauth_token_file = log.oauth_token_file.take().map(|file| folder.join(file));
@@ -186,27 +186,29 @@ impl Config {
         Ok(config)
     }
 
+    /// Parses a configuration. `variable` returns an environment variable. Relative paths stay relative.
     pub(super) fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let mut table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| with_line(&error, text))?;
+            text.parse().map_err(|error: toml::de::Error| describe_syntax_error(&error, text))?;
         let mut unusable = BTreeMap::new();
         for section in SECTIONS {
             let Some(toml::Value::Table(members)) = table.get_mut(section) else { continue };
             let names: Vec<String> = members.keys().cloned().collect();
             for name in names {
-                let place = format!("{section}.{name}");
-                let substituted = members.get_mut(&name).map(|member| substitute(member, &place, &variable));
-                match substituted {
-                    Some(Err(Unsubstituted::Missing(reason))) => {
+                let path = format!("{section}.{name}");
+                let result = members.get_mut(&name).map(|member| substitute(member, &path, &variable));
+                match result {
+                    Some(Err(SubstitutionError::Missing(reason))) => {
                         members.remove(&name);
                         unusable.insert((section, name), reason);
                     }
-                    Some(Err(Unsubstituted::Invalid(reason))) => return Err(reason),
+                    Some(Err(SubstitutionError::Invalid(reason))) => return Err(reason),
                     Some(Ok(())) | None => {}
                 }
             }
         }
-        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| with_nearest(&error))?;
+        let mut config: Self =
+            table.try_into().map_err(|error: toml::de::Error| describe_value_error(&error))?;
         config.unusable = unusable;
         Ok(config)
     }
@@ -217,43 +219,44 @@ impl Config {
     }
 }
 
-/// Why `${NAME}` cannot be replaced.
-enum Unsubstituted {
-    /// There is no variable of this name.
+/// Why the environment variables in a value cannot be replaced.
+enum SubstitutionError {
+    /// A variable is not set.
     Missing(String),
-    /// What stands there is no JSON, or no variable.
+    /// The value has no equivalent in JSON, or `${` is not closed.
     Invalid(String),
 }
 
-/// Replaces `${NAME}` in every string, and `$${` by `${`.
+/// Replaces environment variables in all strings of a value. `path` names the value in errors.
 fn substitute(
     value: &mut toml::Value,
-    place: &str,
+    path: &str,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<(), Unsubstituted> {
-    let invalid = |reason: &str| Err(Unsubstituted::Invalid(format!("{place}: {reason}")));
+) -> Result<(), SubstitutionError> {
+    let invalid = |reason: &str| Err(SubstitutionError::Invalid(format!("{path}: {reason}")));
     match value {
         toml::Value::String(text) => {
-            *text = substituted(text, place, variable)?;
+            *text = substitute_text(text, path, variable)?;
             Ok(())
         }
-        toml::Value::Datetime(_) => invalid("write a date as a string"),
-        toml::Value::Float(number) if !number.is_finite() => invalid(&format!("{number} is no JSON number")),
+        toml::Value::Datetime(_) => invalid("a date is not a JSON value: write it as a string"),
+        toml::Value::Float(number) if !number.is_finite() => invalid(&format!("{number} is not JSON")),
         toml::Value::Array(values) => {
-            values.iter_mut().try_for_each(|value| substitute(value, place, variable))
+            values.iter_mut().try_for_each(|value| substitute(value, path, variable))
         }
         toml::Value::Table(table) => table
             .iter_mut()
-            .try_for_each(|(key, value)| substitute(value, &format!("{place}.{key}"), variable)),
+            .try_for_each(|(key, value)| substitute(value, &format!("{path}.{key}"), variable)),
         _ => Ok(()),
     }
 }
 
-fn substituted(
+/// Replaces `${NAME}` by the environment variable, and `$${` by `${`.
+fn substitute_text(
     text: &str,
-    place: &str,
+    path: &str,
     variable: &impl Fn(&str) -> Option<String>,
-) -> Result<String, Unsubstituted> {
+) -> Result<String, SubstitutionError> {
     let (mut replaced, mut rest) = (String::new(), text);
     while let Some((before, after)) = rest.split_once("${") {
         if let Some(literal) = before.strip_suffix('$') {
@@ -262,10 +265,10 @@ fn substituted(
             continue;
         }
         let (name, after) = after.split_once('}').ok_or_else(|| {
-            Unsubstituted::Invalid(format!("{place}: `${{` without `}}`; write `$${{` for the text"))
+            SubstitutionError::Invalid(format!("{path}: `${{` without `}}`: write `$${{` for a plain `${{`"))
         })?;
         let value = variable(name).ok_or_else(|| {
-            Unsubstituted::Missing(format!("{place}: the environment variable {name} is not set"))
+            SubstitutionError::Missing(format!("{path}: the environment variable {name} is not set"))
         })?;
         replaced.push_str(before);
         replaced.push_str(&value);
@@ -275,22 +278,24 @@ fn substituted(
     Ok(replaced)
 }
 
-/// What is wrong with the syntax, and where. The line itself, which the parser would
-/// quote, may hold a secret.
-fn with_line(error: &toml::de::Error, text: &str) -> String {
+/// Describes a syntax error by its line, column and message. It does not quote the line, as the parser does,
+/// because the line may hold a secret.
+fn describe_syntax_error(error: &toml::de::Error, text: &str) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
     format!("line {line}, column {column}: {}", error.message())
 }
 
-/// What is wrong with a value, and where. serde names an unknown key and all known ones; people
-/// want the one they meant. It quotes the value, too, which may be a secret.
-fn with_nearest(error: &toml::de::Error) -> String {
-    let text = without_value(&error.to_string());
+/// Describes an error in a key or a value. For an unknown key, it adds the most similar known one. It does
+/// not quote the value, as serde does, because the value may be a secret.
+fn describe_value_error(error: &toml::de::Error) -> String {
+    let text = redact_value(&error.to_string());
     let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
     let nearest = match quoted.split_first() {
-        Some((unknown, known)) if error.message().starts_with("unknown field") => nearest(unknown, known),
+        Some((unknown, known)) if error.message().starts_with("unknown field") => {
+            find_nearest(unknown, known)
+        }
         _ => None,
     };
     match nearest {
@@ -299,8 +304,8 @@ fn with_nearest(error: &toml::de::Error) -> String {
     }
 }
 
-/// A message of serde without the text that it quotes.
-fn without_value(message: &str) -> String {
+/// Replaces the value that a message of serde quotes.
+fn redact_value(message: &str) -> String {
     for (quotes, kind) in [
         ("invalid type: string \"", "a string"),
         ("invalid value: string \"", "this string"),
@@ -309,53 +314,56 @@ fn without_value(message: &str) -> String {
         if let Some(start) = message.find(quotes)
             && let Some(end) = message.rfind(", expected ")
         {
-            let named = quotes.split_once(": ").map_or(String::new(), |(what, _)| format!("{what}: "));
-            return format!("{}{named}{kind}{}", &message[..start], &message[end..]);
+            let problem = quotes.split_once(": ").map_or(String::new(), |(text, _)| format!("{text}: "));
+            return format!("{}{problem}{kind}{}", &message[..start], &message[end..]);
         }
     }
     message.to_owned()
 }
 
-/// The name most like this one, if any is like it.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let likeness = |known: &&str| strsim::jaro_winkler(name, known);
-    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(&best) > 0.7).then_some(best)
+/// Returns the known name that is most similar to this one, or `None` if none is similar.
+pub(super) fn find_nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similarity = |known: &&str| strsim::jaro_winkler(name, known);
+    let best = known.iter().copied().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(&best) > 0.7).then_some(best)
 }
 
-fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+fn deserialize_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let size: ByteSize =
-        text.parse().map_err(|_| serde::de::Error::custom("it is no size: write for example \"32MiB\""))?;
+    let size: ByteSize = text
+        .parse()
+        .map_err(|_| serde::de::Error::custom("it is not a size: write for example \"32MiB\""))?;
     if size.as_u64() == 0 {
         return Err(serde::de::Error::custom("it must be greater than 0: write for example \"32MiB\""));
     }
     Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
 }
 
-/// Properties by name. What is wrong is said without the values: some are secrets.
-fn properties<'de, D: serde::Deserializer<'de>>(
+/// Deserializes properties by name. Errors do not quote the values, because some are secrets.
+fn deserialize_properties<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
-    let wrong = |reason: &str| serde::de::Error::custom(reason);
+    let invalid = |reason: &str| serde::de::Error::custom(reason);
     let toml::Value::Table(table) = toml::Value::deserialize(deserializer)? else {
-        return Err(wrong("properties are a table: write { \"client.id\" = \"billing\" }"));
+        return Err(invalid("properties must be a table: write { \"client.id\" = \"billing\" }"));
     };
     let property = |(name, value)| match value {
         toml::Value::String(text) => Ok((name, text)),
         toml::Value::Integer(number) => Ok((name, number.to_string())),
-        toml::Value::Boolean(yes) => Ok((name, yes.to_string())),
-        _ => Err(wrong(&format!("properties.{name}: write a string, and a name with dots in quotes"))),
+        toml::Value::Boolean(value) => Ok((name, value.to_string())),
+        _ => Err(invalid(&format!("properties.{name}: write a string, and quote a name that has dots"))),
     };
     table.into_iter().map(property).collect()
 }
 
-fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+fn deserialize_duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    // Its own error quotes what was written, which may be a secret.
+    // The error of `humantime` quotes the value, which may be a secret.
     humantime::parse_duration(&text)
         .map(Some)
-        .map_err(|_| serde::de::Error::custom("it is no duration: write for example \"500ms\" or \"2s\""))
+        .map_err(|_| serde::de::Error::custom("it is not a duration: write for example \"500ms\" or \"2s\""))
 }
 
 #[cfg(test)]
@@ -371,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_of_it() {
+    fn a_configuration_names_logs_codecs_and_tables() {
         let config = parse(
             r#"
             [logs.local]
@@ -459,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_with_properties() {
+    fn a_log_has_options_and_properties() {
         let config = parse(
             r#"
             [logs.prod]

@@ -1,27 +1,28 @@
-//! How a command ends.
+//! The results of commands, and their exit codes.
 
 use std::io;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::HostFailure;
+use crate::file::FileError;
 use crate::log::LogError;
 use crate::table::TableError;
 use crate::wasm::WasmError;
 use crate::writer::WriteError;
 
-/// How a command that did its work ends.
+/// The result of a command that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// The command succeeded.
     Done,
-    /// The answer is no: not found, check failed.
+    /// The answer is no: something was not found, or a check failed.
     No,
     /// The table is degraded: the answer may be incomplete.
     Degraded,
 }
 
 impl Exit {
-    /// Its exit code.
+    /// Returns the exit code of the process.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -32,11 +33,11 @@ impl Exit {
     }
 }
 
-/// Why a command did not do its work.
+/// The reason why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// The arguments or the configuration are of no use.
+    /// The arguments or the configuration are wrong.
     #[error("{0}")]
     Usage(String),
     /// The log failed.
@@ -48,35 +49,31 @@ pub enum CliError {
     /// A component cannot be used.
     #[error(transparent)]
     Component(#[from] WasmError),
-    /// Nothing was written.
+    /// A write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A checkpoint cannot be looked at or removed.
+    /// A checkpoint cannot be inspected or removed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The host failed.
+    /// The host failed while it ran a codec.
     #[error(transparent)]
     Codec(#[from] HostFailure),
-    /// A file cannot be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    File {
-        /// What was being done.
-        action: &'static str,
-        /// To which file.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A file or folder could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A task of the command panicked.
+    #[error("{0}; this is a defect of ktables")]
+    Panicked(#[from] tokio::task::JoinError),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
-    /// Ctrl-C, or a request to end.
+    /// The command was interrupted by a signal, for example Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl CliError {
-    /// Its exit code.
+    /// Returns the exit code of the process.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
@@ -87,11 +84,5 @@ impl CliError {
             Self::Write(error) if !matches!(error, WriteError::Log(_) | WriteError::Codec(_)) => 1,
             _ => 3,
         }
-    }
-
-    /// For `map_err` behind a call to the file system.
-    pub(super) fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.display().to_string();
-        move |source| Self::File { action, path, source }
     }
 }

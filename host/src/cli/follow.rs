@@ -1,4 +1,4 @@
-//! `watch`: following a table.
+//! The `watch` command, which prints a table's changes.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,19 +8,23 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::cli::args::WatchArgs;
-use crate::cli::open::Opened;
-use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw, stdout_closed};
-use crate::cli::write::told;
-use crate::cli::{CliError, Exit, Stopping};
-use crate::file::read_text;
+use crate::cli::open::ResolvedTable;
+use crate::cli::output::{EntryLine, NoticeLine, Output, raw_json, wait_for_stdout_close, write_json_line};
+use crate::cli::write::wait_for_stop;
+use crate::cli::{CliError, Exit, StopRequests};
+use crate::file::{FileError, read_text};
 use crate::table::{
     Cause, Change, Entry, InvalidToken, RejectNotice, Status, WatchEvent, WatchFilter, WatchStart,
     WatchToken, Watcher,
 };
 
-pub(super) async fn watch(args: WatchArgs, output: Output, mut stopping: Stopping) -> Result<Exit, CliError> {
-    let mut place = args.resume.map(TokenFile::new);
-    let start = match place.as_ref().map(TokenFile::read).transpose()?.flatten() {
+pub(super) async fn watch(
+    args: WatchArgs,
+    output: Output,
+    mut stop_requests: StopRequests,
+) -> Result<Exit, CliError> {
+    let mut token_file = args.resume.map(TokenFile::new);
+    let start = match token_file.as_ref().map(TokenFile::read).transpose()?.flatten() {
         Some(token) => WatchStart::Since(token),
         None if args.from_now => WatchStart::Now,
         None => WatchStart::Entries,
@@ -31,52 +35,52 @@ pub(super) async fn watch(args: WatchArgs, output: Output, mut stopping: Stoppin
         (.., Some(group)) => WatchFilter::Group(group),
         (None, None, None) => WatchFilter::All,
     };
-    let opened = Opened::new(args.table).await?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
     if matches!(filter, WatchFilter::Group(_)) {
-        opened.require_groups()?;
+        resolved.require_groups()?;
     }
-    let table = opened.table().await?;
+    let table = resolved.load().await?;
     let mut watcher = table.watch(start).only(filter);
     if args.every {
         watcher = watcher.every();
     }
     let mut out = output.writer();
-    let mut closed = std::pin::pin!(stdout_closed());
+    let mut closed = std::pin::pin!(wait_for_stdout_close());
     loop {
         let event = tokio::select! {
             event = watcher.next() => event,
             () = &mut closed => break,
-            () = told(&mut stopping, 1) => break,
+            () = wait_for_stop(&mut stop_requests, 1) => break,
         };
         let Some(event) = event else { break };
-        let live = !matches!(event, WatchEvent::Entry(_));
+        let is_live = !matches!(event, WatchEvent::Entry(_));
         match &event {
-            WatchEvent::Entry(entry) => json_line(&mut out, &EntryLine::new(entry))?,
-            WatchEvent::Synced => json_line(&mut out, &EventLine::new("synced"))?,
-            WatchEvent::Change(change) => json_line(&mut out, &ChangeLine::new(change))?,
-            WatchEvent::Restarted => json_line(&mut out, &EventLine::new("restarted"))?,
+            WatchEvent::Entry(entry) => write_json_line(&mut out, &EntryLine::new(entry))?,
+            WatchEvent::Synced => write_json_line(&mut out, &EventLine::new("synced"))?,
+            WatchEvent::Change(change) => write_json_line(&mut out, &ChangeLine::new(change))?,
+            WatchEvent::Restarted => write_json_line(&mut out, &EventLine::new("restarted"))?,
             WatchEvent::Rejected { key, notice } => {
-                json_line(&mut out, &RejectedLine::new(key.as_deref(), notice))?;
+                write_json_line(&mut out, &RejectedLine::new(key.as_deref(), notice))?;
             }
-            WatchEvent::Status(status) => json_line(&mut out, &EventLine::status(status))?,
+            WatchEvent::Status(status) => write_json_line(&mut out, &EventLine::status(status))?,
             WatchEvent::Generation(generation) => {
                 let generation = Some(*generation);
-                json_line(&mut out, &EventLine { generation, ..EventLine::new("generation") })?;
+                write_json_line(&mut out, &EventLine { generation, ..EventLine::new("generation") })?;
             }
             WatchEvent::Lagged(missed) => {
-                json_line(&mut out, &EventLine { missed: Some(*missed), ..EventLine::new("lagged") })?;
+                write_json_line(&mut out, &EventLine { missed: Some(*missed), ..EventLine::new("lagged") })?;
             }
         }
-        // Entries come in bulk; a change must not wait for the next one.
-        if live {
+        // Entries arrive in bulk and are buffered. Every later event is flushed at once.
+        if is_live {
             out.flush()?;
-            if let Some(place) = &mut place {
-                place.update(&watcher)?;
+            if let Some(token_file) = &mut token_file {
+                token_file.write_if_due(&watcher)?;
             }
         }
     }
-    if let Some(place) = &mut place {
-        place.write(&watcher)?;
+    if let Some(token_file) = &mut token_file {
+        token_file.write(&watcher)?;
     }
     match table.status() {
         Status::Failed(error) => Err(CliError::Table((*error).clone())),
@@ -84,43 +88,44 @@ pub(super) async fn watch(args: WatchArgs, output: Output, mut stopping: Stoppin
     }
 }
 
-/// How often the place is written while changes are printed.
+/// How often the token is written while changes are printed, at most.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest token that is read, in bytes.
+/// The largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 20;
 
-/// The file in which `watch` keeps the token of what it has printed.
+/// The file in which `watch --resume` stores its token: the position after the last event that it has
+/// printed.
 struct TokenFile {
     path: PathBuf,
-    written: Instant,
+    written_at: Instant,
 }
 
 impl TokenFile {
     fn new(path: PathBuf) -> Self {
-        Self { path, written: Instant::now() }
+        Self { path, written_at: Instant::now() }
     }
 
-    /// Reads the token; `None` if there is no file yet.
+    /// Reads the token. Returns `None` if the file does not exist yet.
     fn read(&self) -> Result<Option<WatchToken>, CliError> {
         match read_text(&self.path, MAX_TOKEN_BYTES) {
             Ok(text) => text.trim().parse().map(Some).map_err(|error: InvalidToken| {
                 CliError::Usage(format!("--resume {}: {error}", self.path.display()))
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(CliError::file("read the token in", &self.path)(error)),
+            Err(error) => Err(FileError::of::<CliError>("read the watch token from", &self.path)(error)),
         }
     }
 
-    /// Writes the token if it was not written for a while.
-    fn update(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        if self.written.elapsed() >= WRITE_EVERY { self.write(watcher) } else { Ok(()) }
+    /// Writes the token if the last write was at least [`WRITE_EVERY`] ago.
+    fn write_if_due(&mut self, watcher: &Watcher) -> Result<(), CliError> {
+        if self.written_at.elapsed() >= WRITE_EVERY { self.write(watcher) } else { Ok(()) }
     }
 
-    /// Writes the token, in one step.
+    /// Replaces the file with one that holds the current token, atomically.
     fn write(&mut self, watcher: &Watcher) -> Result<(), CliError> {
         let Some(token) = watcher.token() else { return Ok(()) };
-        self.written = Instant::now();
+        self.written_at = Instant::now();
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let write = || {
             let mut draft = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
@@ -129,12 +134,12 @@ impl TokenFile {
             draft.persist(&self.path)?;
             Ok(())
         };
-        write().map_err(CliError::file("write the token to", &self.path))
+        write().map_err(FileError::of::<CliError>("write the watch token to", &self.path))
     }
 }
 
-/// A change as `watch` prints it: `old` and `new` are null where there was or is
-/// no entry; a delete is marked, because a value may be JSON `null`.
+/// A change, as `watch` prints it. `old` and `new` are null if there was no entry before, or is none now.
+/// `delete` marks a removed entry, because a value may itself be JSON `null`.
 #[derive(Serialize)]
 struct ChangeLine<'a> {
     key: &'a str,
@@ -142,7 +147,7 @@ struct ChangeLine<'a> {
     new: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     delete: bool,
-    /// Why, where it was no record.
+    /// Why the entry changed, if no record changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
     partition: i32,
@@ -152,7 +157,7 @@ struct ChangeLine<'a> {
 
 impl<'a> ChangeLine<'a> {
     fn new(change: &'a Change) -> Self {
-        let value = |entry: &'a Option<Entry>| entry.as_ref().map(|entry| raw(entry.json()));
+        let value = |entry: &'a Option<Entry>| entry.as_ref().map(|entry| raw_json(entry.json()));
         Self {
             key: change.key(),
             old: value(&change.old),
@@ -166,11 +171,11 @@ impl<'a> ChangeLine<'a> {
     }
 }
 
-/// A record that was rejected.
+/// A rejected record, as `watch` prints it.
 #[derive(Serialize)]
 struct RejectedLine<'a> {
     event: &'static str,
-    /// `None` if the record has none, or one that cannot be decoded.
+    /// `None` if the record has no key, or a key that cannot be decoded.
     key: Option<&'a str>,
     #[serde(flatten)]
     notice: NoticeLine<'a>,
@@ -182,7 +187,7 @@ impl<'a> RejectedLine<'a> {
     }
 }
 
-/// Whatever is not about one entry.
+/// An event that is not about a single entry, as `watch` prints it.
 #[derive(Serialize)]
 struct EventLine {
     event: &'static str,

@@ -1,4 +1,4 @@
-//! `import`: many entries from standard input.
+//! The `import` command, which writes many entries from standard input.
 
 use std::future::IntoFuture;
 use std::io::{self, IsTerminal, stderr};
@@ -12,37 +12,37 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Stdin, stdin};
 
 use crate::cli::args::ImportArgs;
-use crate::cli::open::Opened;
+use crate::cli::open::ResolvedTable;
 use crate::cli::output::Output;
-use crate::cli::write::{MAX_VALUE_BYTES, give_up_when, told, unless_stopping};
-use crate::cli::{CliError, Exit, Stopping};
+use crate::cli::write::{MAX_VALUE_BYTES, finish_or_give_up_when, run_unless_stopped, wait_for_stop};
+use crate::cli::{CliError, Exit, StopRequests};
+use crate::file::FileError;
 use crate::log::Log;
 use crate::writer::{Target, Write, WriteError, Writer};
 
-/// How many lines are written at once.
-const LINES_AT_ONCE: usize = 4096;
+/// The largest number of lines in a chunk, which is written at once.
+const MAX_CHUNK_LINES: usize = 4096;
 
-/// How many bytes are written at once, but for a last line.
-const BYTES_AT_ONCE: usize = 16 << 20;
+/// No line is added to a chunk that has this many bytes.
+const MAX_CHUNK_BYTES: usize = 16 << 20;
 
-/// The longest line.
+/// The longest line that is accepted.
 const MAX_LINE_BYTES: usize = MAX_VALUE_BYTES;
 
-/// When the input pauses for this long, what was read is written.
-const PAUSE: Duration = Duration::from_millis(20);
+/// When the input pauses for this long, the lines that were read are written.
+const INPUT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A byte-order mark, which some editors put in front of a text.
+/// The UTF-8 byte-order mark, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A line of `import`. What `dump` prints besides key and value is accepted and
-/// left aside.
+/// A line of the input. The other members that `dump` prints are accepted and ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct InputLine {
     key: Option<String>,
     group: Option<String>,
     member: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "deserialize_present")]
     value: Option<Box<RawValue>>,
     #[serde(default)]
     delete: bool,
@@ -58,27 +58,29 @@ struct Line {
     expired: bool,
 }
 
-/// A value that is there, JSON `null` too.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+/// Deserializes a member that is present, so that JSON `null` becomes `Some`.
+fn deserialize_present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<RawValue>>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
 }
 
-/// What a line asks for.
-enum Parsed {
+/// A line that was parsed.
+enum ParsedLine {
     Write(Write),
-    /// An entry whose time was over when it was dumped.
+    /// An entry that was expired when it was dumped.
     Expired(Write),
     Blank,
 }
 
-impl Line {
-    fn parse(bytes: &[u8]) -> Result<Parsed, String> {
+impl InputLine {
+    fn parse(bytes: &[u8]) -> Result<ParsedLine, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
         if text.trim().is_empty() {
-            return Ok(Parsed::Blank);
+            return Ok(ParsedLine::Blank);
         }
         if !text.trim_start().starts_with('{') {
-            return Err("it is no JSON object: write {\"key\": …, \"value\": …}".to_owned());
+            return Err("it is not a JSON object: write {\"key\": …, \"value\": …}".to_owned());
         }
         let line: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let target = match (line.key, line.group, line.member) {
@@ -92,47 +94,47 @@ impl Line {
             _ => return Err("write \"value\", or \"delete\": true".to_owned()),
         };
         let write = Write { target, value };
-        Ok(if line.expired { Parsed::Expired(write) } else { Parsed::Write(write) })
+        Ok(if line.expired { ParsedLine::Expired(write) } else { ParsedLine::Write(write) })
     }
 }
 
-/// Lines of bounded length.
-struct Lines<R> {
+/// Reads lines of bounded length.
+struct LineReader<R> {
     input: R,
     line: Vec<u8>,
     is_first: bool,
 }
 
-/// A line that was read.
+/// The result of reading a line.
 enum NextLine {
     Line(Vec<u8>),
-    /// It was longer than lines may be, and was passed over.
+    /// A line that was longer than [`MAX_LINE_BYTES`], and was skipped.
     TooLong,
     End,
 }
 
-impl<R: AsyncBufRead + Unpin> Lines<R> {
+impl<R: AsyncBufRead + Unpin> LineReader<R> {
     fn new(input: R) -> Self {
         Self { input, line: Vec::new(), is_first: true }
     }
 
-    /// The next line, without its end.
+    /// Reads the next line, without its line break.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost if this is dropped.
+    /// No input is lost if the future is dropped.
     async fn next(&mut self) -> io::Result<NextLine> {
         loop {
             let available = self.input.fill_buf().await?;
             let end = available.iter().position(|&byte| byte == b'\n');
             let more = &available[..end.unwrap_or(available.len())];
-            // Of a line that is too long, no more is kept than shows that it is.
+            // One byte more than the limit is kept, which shows that the line is too long.
             let room = (MAX_LINE_BYTES + 1).saturating_sub(self.line.len());
             self.line.extend_from_slice(&more[..more.len().min(room)]);
             let (is_over, consumed) = (available.is_empty(), more.len() + usize::from(end.is_some()));
             self.input.consume(consumed);
             if end.is_some() || is_over && !self.line.is_empty() {
-                return Ok(self.take());
+                return Ok(self.take_line());
             }
             if is_over {
                 return Ok(NextLine::End);
@@ -140,7 +142,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    fn take(&mut self) -> NextLine {
+    fn take_line(&mut self) -> NextLine {
         let mut line = std::mem::take(&mut self.line);
         if std::mem::take(&mut self.is_first) && line.starts_with(BYTE_ORDER_MARK) {
             tracing::warn!("the input begins with a byte-order mark, which is skipped");
@@ -150,10 +152,10 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 }
 
-/// What `import` prints at its end. Each line is in one of the counts behind `lines`, but for those
-/// that were read and not written because the command failed.
+/// The counts that `import` prints when it ends. Each line counts once in `lines`, and once in one of the
+/// counts after it, except lines that were read but not written because the command failed.
 #[derive(Debug, Default, Serialize)]
-struct Imported {
+struct ImportCounts {
     lines: u64,
     acknowledged: u64,
     refused: u64,
@@ -162,94 +164,97 @@ struct Imported {
     interrupted: bool,
 }
 
-/// Ends early when it is told to, after what was read is acknowledged; told again,
-/// it lists what is not.
+/// Imports entries until the input ends. When the command is asked to stop, ends after all lines that were
+/// read are acknowledged; when it is asked again, gives up and lists the lines that are not.
 pub(super) async fn import(
     args: ImportArgs,
     output: Output,
-    mut stopping: Stopping,
+    mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let opened = unless_stopping(&mut stopping, Opened::new(args.table)).await??;
-    let log = opened.log.clone();
-    let writer = unless_stopping(&mut stopping, opened.writer(args.verify.verify, None)).await??;
+    let resolved = run_unless_stopped(&mut stop_requests, ResolvedTable::resolve(args.table)).await??;
+    let log = resolved.log.clone();
+    let writer = resolved.open_writer(args.verify.verify, None);
+    let writer = run_unless_stopped(&mut stop_requests, writer).await??;
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    let lines = Lines::new(BufReader::with_capacity(64 * 1024, stdin()));
-    let (done, with_expired) = (Imported::default(), args.expired);
-    let mut import = Import { lines, stopping, log, done, with_expired, open: true, failed: None };
-    while import.open {
-        let chunk = import.read().await;
-        import.write(&writer, chunk).await;
-        bar.set_position(import.done.acknowledged);
-        bar.set_message(format!("{} entries acknowledged", import.done.acknowledged));
+    let lines = LineReader::new(BufReader::with_capacity(64 * 1024, stdin()));
+    let (counts, with_expired) = (ImportCounts::default(), args.expired);
+    let mut import =
+        Importer { lines, stop_requests, log, counts, with_expired, is_reading: true, failure: None };
+    while import.is_reading {
+        let chunk = import.read_chunk().await;
+        import.write_chunk(&writer, chunk).await;
+        bar.set_position(import.counts.acknowledged);
+        bar.set_message(format!("{} entries acknowledged", import.counts.acknowledged));
     }
     bar.finish_and_clear();
-    // It may have been told to end while it waited for acknowledgements.
-    import.done.interrupted = *import.stopping.borrow() > 0;
-    output.object(&import.done)?;
-    match import.failed {
+    // The stop request may have arrived while the command waited for acknowledgements.
+    import.counts.interrupted = *import.stop_requests.borrow() > 0;
+    output.print_object(&import.counts)?;
+    match import.failure {
         Some(error) => Err(error),
-        None if import.done.interrupted => Err(CliError::Interrupted),
-        None => Ok(if import.done.refused == 0 { Exit::Done } else { Exit::No }),
+        None if import.counts.interrupted => Err(CliError::Interrupted),
+        None => Ok(if import.counts.refused == 0 { Exit::Done } else { Exit::No }),
     }
 }
 
-/// An import under way.
-struct Import {
-    lines: Lines<BufReader<Stdin>>,
-    stopping: Stopping,
+/// The state of an import.
+struct Importer {
+    lines: LineReader<BufReader<Stdin>>,
+    stop_requests: StopRequests,
     log: Arc<dyn Log>,
-    done: Imported,
-    /// Whether entries are written whose time was over.
+    counts: ImportCounts,
+    /// Whether expired entries are written, too.
     with_expired: bool,
-    /// Whether more is to be read.
-    open: bool,
-    failed: Option<CliError>,
+    /// Whether more lines are read.
+    is_reading: bool,
+    failure: Option<CliError>,
 }
 
-impl Import {
-    /// The next writes, each with its line: as many as are there.
-    async fn read(&mut self) -> Vec<(u64, Write)> {
+impl Importer {
+    /// Reads the next writes, each with the number of its line, until the chunk is full or the input pauses.
+    async fn read_chunk(&mut self) -> Vec<(u64, Write)> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
-        while self.open && chunk.len() < LINES_AT_ONCE && bytes < BYTES_AT_ONCE {
+        while self.is_reading && chunk.len() < MAX_CHUNK_LINES && bytes < MAX_CHUNK_BYTES {
             let line = tokio::select! {
                 biased;
-                () = told(&mut self.stopping, 1) => Ok(NextLine::End),
+                () = wait_for_stop(&mut self.stop_requests, 1) => Ok(NextLine::End),
                 line = self.lines.next() => line,
-                () = tokio::time::sleep(PAUSE), if !chunk.is_empty() => break,
+                () = tokio::time::sleep(INPUT_PAUSE), if !chunk.is_empty() => break,
             };
             match line {
-                Ok(NextLine::End) => self.open = false,
+                Ok(NextLine::End) => self.is_reading = false,
                 Ok(NextLine::TooLong) => {
-                    self.done.lines += 1;
+                    self.counts.lines += 1;
                     bytes += MAX_LINE_BYTES;
-                    self.refuse(self.done.lines, &format!("it has more than {MAX_LINE_BYTES} bytes"));
+                    self.refuse(self.counts.lines, &format!("it is longer than {MAX_LINE_BYTES} bytes"));
                 }
                 Ok(NextLine::Line(line)) => {
-                    self.done.lines += 1;
+                    self.counts.lines += 1;
                     bytes += line.len();
-                    match Line::parse(&line) {
-                        Ok(Parsed::Blank) => self.done.blank += 1,
-                        Ok(Parsed::Expired(_)) if !self.with_expired => self.done.expired += 1,
-                        Ok(Parsed::Write(write) | Parsed::Expired(write)) => {
-                            chunk.push((self.done.lines, write));
+                    match InputLine::parse(&line) {
+                        Ok(ParsedLine::Blank) => self.counts.blank += 1,
+                        Ok(ParsedLine::Expired(_)) if !self.with_expired => self.counts.expired += 1,
+                        Ok(ParsedLine::Write(write) | ParsedLine::Expired(write)) => {
+                            chunk.push((self.counts.lines, write));
                         }
-                        Err(reason) => self.refuse(self.done.lines, &reason),
+                        Err(reason) => self.refuse(self.counts.lines, &reason),
                     }
                 }
-                Err(error) => self.fail(CliError::file("read", "standard input".as_ref())(error)),
+                Err(error) => self.fail(FileError::of::<CliError>("read", "standard input".as_ref())(error)),
             }
         }
         chunk
     }
 
-    /// Writes a chunk, until all of it is acknowledged or listed.
-    async fn write(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
+    /// Writes a chunk, and waits until each of its lines is acknowledged or refused.
+    async fn write_chunk(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
         let (lines, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
-        let enough = told(&mut self.stopping, 2);
-        let answers = give_up_when(enough, self.log.as_ref(), writer.set_many(writes).into_future()).await;
-        for (line, answer) in lines.into_iter().zip(answers) {
-            let Err(error) = answer else {
-                self.done.acknowledged += 1;
+        let stop = wait_for_stop(&mut self.stop_requests, 2);
+        let writes = writer.set_many(writes).into_future();
+        let results = finish_or_give_up_when(stop, self.log.as_ref(), writes).await;
+        for (line, result) in lines.into_iter().zip(results) {
+            let Err(error) = result else {
+                self.counts.acknowledged += 1;
                 continue;
             };
             self.refuse(line, &error.to_string());
@@ -259,15 +264,16 @@ impl Import {
         }
     }
 
+    /// Counts and logs a line that was not written.
     fn refuse(&mut self, line: u64, reason: &str) {
-        self.done.refused += 1;
+        self.counts.refused += 1;
         tracing::error!("line {line}: {reason}");
     }
 
-    /// Nothing more is to be tried.
+    /// Stops reading, and makes the command fail with this error.
     fn fail(&mut self, error: CliError) {
-        self.open = false;
-        self.failed = Some(error);
+        self.is_reading = false;
+        self.failure = Some(error);
     }
 }
 
@@ -276,10 +282,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lines_are_bounded_and_whole() {
+    async fn lines_are_read_whole_up_to_the_limit() {
         let long = "x".repeat(MAX_LINE_BYTES + 10);
         let text = format!("\u{feff}a\n\n{long}\nlast");
-        let mut lines = Lines::new(BufReader::with_capacity(7, text.as_bytes()));
+        let mut lines = LineReader::new(BufReader::with_capacity(7, text.as_bytes()));
         let mut found = Vec::new();
         loop {
             match lines.next().await.unwrap() {

@@ -1,6 +1,6 @@
-//! Messages on standard error. Each is one line, whatever stands in it: components, records and
-//! files have no way to write a line of their own. A standard error that is closed or full is
-//! nobody's to be told of, and changes nothing.
+//! Messages on standard error. Each message is one line, with its line breaks escaped: a component, a record
+//! or a file cannot forge a message. If standard error is closed or full, messages are lost, and the command
+//! does not fail.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write, stderr};
@@ -14,30 +14,30 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::escape::{message, one_line};
 
-/// Starts to write messages, as many as `KTABLES_LOG` says.
+/// Starts logging to standard error. The environment variable `KTABLES_LOG` filters by level and target.
 pub fn start_logging() {
-    // What a component says while it fails stands with the rejected record.
+    // Guests are off by default: a rejected record already carries the message of its fault.
     let filter = std::env::var("KTABLES_LOG").unwrap_or_else(|_| "warn,ktables::guest=off".to_owned());
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(filter);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Unfailing)
+        .with_writer(|| LossyStderr)
         .with_ansi(stderr().is_terminal())
         .log_internal_errors(false)
         .event_format(OneLineFormat)
         .init();
 }
 
-/// Says why the command failed.
+/// Writes to standard error why the command failed.
 pub fn log_failure(reason: &str) {
-    // Errors are ignored by the writer.
-    let _ = writeln!(Unfailing, "error: {}", message(reason));
+    // OK to ignore: the writer never fails.
+    let _ = writeln!(LossyStderr, "error: {}", message(reason));
 }
 
-/// Standard error; what cannot be written is lost.
-struct Unfailing;
+/// A writer to standard error that never fails: output that cannot be written is lost.
+struct LossyStderr;
 
-impl Write for Unfailing {
+impl Write for LossyStderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = stderr().write_all(bytes);
         Ok(bytes.len())
@@ -48,7 +48,7 @@ impl Write for Unfailing {
     }
 }
 
-/// The level, and everything else on the same line.
+/// Formats an event as one line: its level and its fields.
 struct OneLineFormat;
 
 impl<S, N> FormatEvent<S, N> for OneLineFormat

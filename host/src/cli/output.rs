@@ -1,4 +1,4 @@
-//! Answers: JSON for programs, tables for people.
+//! Prints the answers of commands: as JSON for programs, as tables for people.
 
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
@@ -13,13 +13,13 @@ use crate::cli::args::Format;
 use crate::escape::{json_for_terminal, one_line};
 use crate::table::{Entry, RejectNotice};
 
-/// How answers look.
+/// Prints answers in one format.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     format: Format,
 }
 
-/// An entry as `dump` prints it.
+/// An entry, as `dump` prints it.
 #[derive(Debug, Serialize)]
 pub(super) struct EntryLine<'a> {
     key: &'a str,
@@ -33,7 +33,7 @@ pub(super) struct EntryLine<'a> {
     rejected: Option<NoticeLine<'a>>,
 }
 
-/// A newer record that was rejected.
+/// The notice that a newer record was rejected.
 #[derive(Debug, Serialize)]
 pub(super) struct NoticeLine<'a> {
     partition: i32,
@@ -57,7 +57,7 @@ impl<'a> EntryLine<'a> {
     pub(super) fn new(entry: &'a Entry) -> Self {
         Self {
             key: entry.key(),
-            value: raw(entry.json()),
+            value: raw_json(entry.json()),
             partition: entry.partition(),
             offset: entry.offset(),
             timestamp: entry.timestamp(),
@@ -66,24 +66,25 @@ impl<'a> EntryLine<'a> {
         }
     }
 
-    /// With a newer record that was rejected, if there is one.
-    pub(super) fn rejected(self, notice: Option<&'a RejectNotice>) -> Self {
+    /// Adds the notice that a newer record was rejected, if there is one.
+    pub(super) fn with_notice(self, notice: Option<&'a RejectNotice>) -> Self {
         Self { rejected: notice.map(NoticeLine::new), ..self }
     }
 
-    /// Its time is over.
-    pub(super) fn expired(self) -> Self {
+    /// Marks the entry as expired.
+    pub(super) fn marked_expired(self) -> Self {
         Self { expired: true, ..self }
     }
 }
 
-/// JSON text as it is.
-pub(super) fn raw(json: &str) -> &RawValue {
-    // OK because a table holds checked JSON only, and no blanks around it matter.
-    serde_json::from_str(json).expect("checked JSON")
+/// Returns JSON text as a value that is printed unchanged.
+pub(super) fn raw_json(json: &str) -> &RawValue {
+    // OK because a table holds validated JSON only.
+    serde_json::from_str(json).expect("validated JSON")
 }
 
 impl Output {
+    /// The default format is a table if standard output is a terminal, and JSON otherwise.
     pub(super) fn new(format: Option<Format>) -> Self {
         let default = if io::stdout().is_terminal() { Format::Table } else { Format::Json };
         Self { format: format.unwrap_or(default) }
@@ -93,60 +94,60 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Where answers go.
-    pub(super) fn writer(self) -> Out {
-        Out::new()
+    /// A writer to standard output.
+    pub(super) fn writer(self) -> StdoutWriter {
+        StdoutWriter::new()
     }
 
-    /// One line of text.
-    pub(super) fn line(self, text: &str) -> io::Result<()> {
+    /// Prints one line of text.
+    pub(super) fn print_line(self, text: &str) -> io::Result<()> {
         let mut out = self.writer();
         writeln!(out, "{text}")?;
         out.flush()
     }
 
-    /// One JSON object, or its members in two columns.
-    pub(super) fn object(self, value: &impl Serialize) -> io::Result<()> {
+    /// Prints one JSON object, or a table with a row for each of its members that is not null.
+    pub(super) fn print_object(self, value: &impl Serialize) -> io::Result<()> {
         if self.is_json() {
             let mut out = self.writer();
-            json_line(&mut out, value)?;
+            write_json_line(&mut out, value)?;
             return out.flush();
         }
-        let mut table = text_table();
-        for (name, value) in members(value)?.into_iter().filter(|(_, value)| value.get() != "null") {
-            let cell = cell(&name, &value);
+        let mut table = new_text_table();
+        for (name, value) in object_members(value)?.into_iter().filter(|(_, value)| value.get() != "null") {
+            let cell = format_cell(&name, &value);
             table.add_row([name, cell]);
         }
-        self.line(&table.to_string())
+        self.print_line(&table.to_string())
     }
 
-    /// Many JSON objects, a line each, or a table with a column for each member.
-    pub(super) fn rows<T: Serialize>(self, rows: impl IntoIterator<Item = T>) -> io::Result<()> {
+    /// Prints one JSON object per line, or a table with a row for each object and a column for each member.
+    pub(super) fn print_rows<T: Serialize>(self, rows: impl IntoIterator<Item = T>) -> io::Result<()> {
         if self.is_json() {
             let mut out = self.writer();
-            rows.into_iter().try_for_each(|row| json_line(&mut out, &row))?;
+            rows.into_iter().try_for_each(|row| write_json_line(&mut out, &row))?;
             return out.flush();
         }
-        let mut table = text_table();
+        let mut table = new_text_table();
         for row in rows {
-            let members = members(&row)?;
+            let members = object_members(&row)?;
             if table.header().is_none() {
                 table.set_header(members.iter().map(|(name, _)| name));
             }
-            table.add_row(members.iter().map(|(name, value)| cell(name, value)));
+            table.add_row(members.iter().map(|(name, value)| format_cell(name, value)));
         }
-        if table.is_empty() { Ok(()) } else { self.line(&table.to_string()) }
+        if table.is_empty() { Ok(()) } else { self.print_line(&table.to_string()) }
     }
 }
 
-/// The members of an object, each with its JSON text as it is: a number is not made a machine's
-/// number, nor a text a string.
+/// The members of a JSON object, in order, each with its unchanged JSON text. Numbers and strings are not
+/// converted to Rust types, which cannot hold all of them.
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
             type Value = Members;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,57 +162,58 @@ impl<'de> Deserialize<'de> for Members {
                 Ok(Members(members))
             }
         }
-        deserializer.deserialize_map(InOrder)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }
 
-fn members(value: &impl Serialize) -> serde_json::Result<Vec<(String, Box<RawValue>)>> {
+/// Serializes a value, and returns the members of the resulting object.
+fn object_members(value: &impl Serialize) -> serde_json::Result<Vec<(String, Box<RawValue>)>> {
     let Members(members) = serde_json::from_str(&serde_json::to_string(value)?)?;
     Ok(members)
 }
 
-/// A JSON text on a line of its own.
-pub(super) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+/// Writes a value as JSON on one line.
+pub(super) fn write_json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
 }
 
-fn text_table() -> TextTable {
+fn new_text_table() -> TextTable {
     let mut table = TextTable::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 
-/// The members that hold a table's own JSON, which is shown as it is stored.
-const STORED: [&str; 3] = ["value", "old", "new"];
+/// The members that hold the decoded JSON of a record, which is shown unchanged.
+const STORED_MEMBERS: [&str; 3] = ["value", "old", "new"];
 
-fn cell(name: &str, value: &RawValue) -> String {
+fn format_cell(name: &str, value: &RawValue) -> String {
     let json = value.get();
-    // A text of ours is shown without quotes.
-    let text = if STORED.contains(&name) { None } else { serde_json::from_str::<String>(json).ok() };
+    // Strings that this command produced are shown without quotes.
+    let text = if STORED_MEMBERS.contains(&name) { None } else { serde_json::from_str::<String>(json).ok() };
     match text {
         Some(text) => one_line(&text).to_string(),
         None => json_for_terminal(json).into_owned(),
     }
 }
 
-/// Standard output. On a terminal, what could act on it is escaped. When nobody reads any more,
-/// what is written is lost, and nothing else changes.
-pub(super) struct Out {
+/// A writer to standard output. On a terminal, it escapes characters that the terminal would interpret. Once
+/// the pipe is closed by its reader, it discards everything that is written, without an error.
+pub(super) struct StdoutWriter {
     out: BufWriter<Stdout>,
-    /// The line that is not complete; `None` if standard output is no terminal.
+    /// The incomplete last line; `None` if standard output is not a terminal.
     line: Option<Vec<u8>>,
     is_closed: bool,
 }
 
-impl Out {
+impl StdoutWriter {
     fn new() -> Self {
         let line = io::stdout().is_terminal().then(Vec::new);
         Self { out: BufWriter::new(io::stdout()), line, is_closed: false }
     }
 
-    /// Notes that nobody reads any more.
-    fn unless_closed(&mut self, written: io::Result<()>) -> io::Result<()> {
+    /// Turns a broken pipe into success, and remembers it.
+    fn ignore_broken_pipe(&mut self, written: io::Result<()>) -> io::Result<()> {
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.is_closed = true;
@@ -222,7 +224,7 @@ impl Out {
     }
 }
 
-impl Write for Out {
+impl Write for StdoutWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.is_closed {
             return Ok(bytes.len());
@@ -238,7 +240,7 @@ impl Write for Out {
                     .try_for_each(|line| writeln!(self.out, "{}", json_for_terminal(line)))
             }
         };
-        self.unless_closed(written).map(|()| bytes.len())
+        self.ignore_broken_pipe(written).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -246,25 +248,26 @@ impl Write for Out {
             return Ok(());
         }
         let flushed = self.out.flush();
-        self.unless_closed(flushed)
+        self.ignore_broken_pipe(flushed)
     }
 }
 
-impl Drop for Out {
+impl Drop for StdoutWriter {
     fn drop(&mut self) {
-        // What is left was given up with an error, or nobody reads it: it must not be tried again.
+        // `BufWriter` would try again to write the rest when it is dropped. The rest is left only after an
+        // error, or because nobody reads it.
         let out = std::mem::replace(&mut self.out, BufWriter::with_capacity(0, io::stdout()));
         let _ = out.into_parts();
     }
 }
 
-/// Resolves when nobody reads standard output any more.
-pub(super) async fn stdout_closed() {
-    let (closed, told) = tokio::sync::oneshot::channel();
+/// Waits until the reader of standard output has closed it.
+pub(super) async fn wait_for_stdout_close() {
+    let (sender, closed) = tokio::sync::oneshot::channel();
     let wait = move || {
         let stdout = io::stdout();
         loop {
-            // Errors are told in any case, and nothing else is waited for.
+            // `poll` always reports errors and hang-ups, so no event is requested.
             let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
             match poll(&mut polled, None) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -273,12 +276,12 @@ pub(super) async fn stdout_closed() {
                 Ok(_) => return,
             }
         }
-        // The command may be over.
-        let _ = closed.send(());
+        // OK to ignore: the command may have ended.
+        let _ = sender.send(());
     };
-    // Without the thread it shows with the next line.
+    // Without the thread, the next write to standard output notices that it is closed.
     let thread = crate::thread::spawn("ktables-stdout", wait);
-    if thread.is_err() || told.await.is_err() {
+    if thread.is_err() || closed.await.is_err() {
         std::future::pending().await
     }
 }
@@ -288,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_shown_as_they_are_stored() {
+    fn table_cells_show_stored_json_unchanged() {
         for json in [
             "123456789012345678901",
             "0.1000000000000000055511151231257827",
@@ -302,8 +305,8 @@ mod tests {
                 key: &'a str,
                 value: &'a RawValue,
             }
-            let members = members(&Line { key: "a\u{1b}", value: raw(json) }).unwrap();
-            let cells: Vec<String> = members.iter().map(|(name, value)| cell(name, value)).collect();
+            let members = object_members(&Line { key: "a\u{1b}", value: raw_json(json) }).unwrap();
+            let cells: Vec<String> = members.iter().map(|(name, value)| format_cell(name, value)).collect();
             assert_eq!(cells, ["a\\u001b", json]);
         }
     }

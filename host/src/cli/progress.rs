@@ -9,28 +9,28 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::table::Table;
 
 /// How often progress is drawn on a terminal.
-const DRAW: Duration = Duration::from_millis(100);
+const DRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// How often a line is logged where there is no terminal.
-const LOG: Duration = Duration::from_secs(5);
+/// How often progress is logged if standard error is not a terminal.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// Waits, and shows how far the table is meanwhile.
-pub(super) async fn shown<T>(table: &Table, wait: impl Future<Output = T>) -> T {
-    let bar = ProgressBar::new(0).with_style(style());
-    let terminal = stderr().is_terminal();
-    let mut ticks = tokio::time::interval(if terminal { DRAW } else { LOG });
-    // The first tick is at once, when there is nothing to show.
+/// Shows the progress of a table that loads, until `wait` resolves. Returns its result.
+pub(super) async fn show_until<T>(table: &Table, wait: impl Future<Output = T>) -> T {
+    let bar = ProgressBar::new(0).with_style(progress_style());
+    let is_terminal = stderr().is_terminal();
+    let mut ticks = tokio::time::interval(if is_terminal { DRAW_EVERY } else { LOG_EVERY });
+    // The first tick is immediate, when there is nothing to show yet.
     ticks.tick().await;
     let mut wait = std::pin::pin!(wait);
     loop {
         tokio::select! {
-            done = &mut wait => {
+            result = &mut wait => {
                 bar.finish_and_clear();
-                return done;
+                return result;
             }
             _ = ticks.tick() => {
                 if let Some(loading) = table.stats().loading {
-                    if terminal {
+                    if is_terminal {
                         bar.set_length(loading.total);
                         bar.set_position(loading.done);
                     } else {
@@ -42,8 +42,8 @@ pub(super) async fn shown<T>(table: &Table, wait: impl Future<Output = T>) -> T 
     }
 }
 
-fn style() -> ProgressStyle {
-    // OK because the template is a constant that a test would see fail.
+fn progress_style() -> ProgressStyle {
+    // OK because the template is a constant: a test would panic if it were invalid.
     ProgressStyle::with_template(
         "loading {bar:30} {pos} of {len} records, {percent} %, {per_sec}, {eta} to go",
     )

@@ -1,4 +1,4 @@
-//! The commands that read a table once.
+//! The commands that load a table, print an answer, and end.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use crate::cli::args::{
     DumpArgs, GetArgs, GroupsArgs, KeysArgs, MembersArgs, RejectsArgs, StatusArgs, TableArgs,
 };
-use crate::cli::open::Opened;
-use crate::cli::output::{EntryLine, NoticeLine, Output, json_line, raw};
+use crate::cli::open::ResolvedTable;
+use crate::cli::output::{EntryLine, NoticeLine, Output, raw_json, write_json_line};
 use crate::cli::{CliError, Exit};
 use crate::escape::one_line;
 use crate::table::{
@@ -20,11 +20,11 @@ use crate::table::{
 };
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
-    let opened = Opened::new(args.table).await?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
     if args.entry.group.is_some() {
-        opened.require_groups()?;
+        resolved.require_groups()?;
     }
-    let table = opened.table().await?;
+    let table = resolved.load().await?;
     let (entry, notice, name) = match &args.entry.group {
         None => {
             (table.get(&args.entry.key), table.notice(&args.entry.key), format!("key `{}`", args.entry.key))
@@ -33,24 +33,27 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
             let entry = table.member(group, &args.entry.key);
             let key = match &entry {
                 Some(entry) => Some(entry.key().to_owned()),
-                None => opened.key_of(group, &args.entry.key).await?,
+                None => resolved.join_key(group, &args.entry.key).await?,
             };
             let notice = key.and_then(|key| table.notice(&key));
             (entry, notice, format!("member `{}` in group `{group}`", args.entry.key))
         }
     };
-    let hidden = entry.is_none() && args.entry.group.is_none();
-    let expired = table.get_expired(&args.entry.key).filter(|_| args.expired && hidden);
-    let (expired, entry) = (expired.is_some(), entry.or(expired));
+    let may_be_expired = entry.is_none() && args.entry.group.is_none();
+    let expired = table.get_expired(&args.entry.key).filter(|_| args.expired && may_be_expired);
+    let (is_expired, entry) = (expired.is_some(), entry.or(expired));
     if args.verbose {
-        output.object(&Verbose::new(&table, entry.as_ref(), expired, notice.as_ref()))?;
+        output.print_object(&VerboseLine::new(&table, entry.as_ref(), is_expired, notice.as_ref()))?;
     } else if let Some(entry) = &entry {
-        output.line(entry.json())?;
+        output.print_line(entry.json())?;
     }
     if entry.is_none() {
         match table.status() {
             Status::CaughtUp => tracing::warn!("there is no entry for {name}"),
-            status => tracing::warn!("there is no entry for {name} so far; the table is {}", status.name()),
+            status => tracing::warn!(
+                "there is no entry for {name} in what was loaded so far; the table is {}",
+                status.name()
+            ),
         }
     }
     if let Some(notice) = &notice {
@@ -61,12 +64,12 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
             notice.message
         );
     }
-    Ok(done(&table, entry.is_some()).await)
+    Ok(finish(&table, entry.is_some()).await)
 }
 
-/// What `get --verbose` prints.
+/// The answer, as `get --verbose` prints it.
 #[derive(Serialize)]
-struct Verbose<'a> {
+struct VerboseLine<'a> {
     status: &'static str,
     generation: u64,
     key: Option<&'a str>,
@@ -81,7 +84,7 @@ struct Verbose<'a> {
     rejected: Option<NoticeLine<'a>>,
 }
 
-impl<'a> Verbose<'a> {
+impl<'a> VerboseLine<'a> {
     fn new(table: &Table, entry: Option<&'a Entry>, expired: bool, notice: Option<&'a RejectNotice>) -> Self {
         Self {
             status: table.status().name(),
@@ -89,7 +92,7 @@ impl<'a> Verbose<'a> {
             key: entry.map(Entry::key),
             group: entry.and_then(Entry::group),
             member: entry.and_then(Entry::member),
-            value: entry.map(|entry| raw(entry.json())),
+            value: entry.map(|entry| raw_json(entry.json())),
             partition: entry.map(Entry::partition),
             offset: entry.map(Entry::offset),
             timestamp: entry.and_then(Entry::timestamp),
@@ -100,7 +103,7 @@ impl<'a> Verbose<'a> {
 }
 
 pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliError> {
-    let table = opened(args.table).await?;
+    let table = load_table(args.table).await?;
     let snapshot = table.snapshot();
     let prefix = args.prefix.unwrap_or_default();
     let start = args.start.as_deref().unwrap_or_default().max(&prefix);
@@ -109,13 +112,13 @@ pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliErro
     let mut out = output.writer();
     for entry in until.take(args.limit.unwrap_or(usize::MAX)) {
         if output.is_json() {
-            json_line(&mut out, &entry.key())?;
+            write_json_line(&mut out, &entry.key())?;
         } else {
             writeln!(out, "{}", one_line(entry.key()))?;
         }
     }
     out.flush()?;
-    Ok(done(&table, true).await)
+    Ok(finish(&table, true).await)
 }
 
 pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, CliError> {
@@ -124,12 +127,13 @@ pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, Cli
         group: &'a str,
         members: usize,
     }
-    let opened = Opened::new(args.table).await?;
-    opened.require_groups()?;
-    let table = opened.table().await?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
+    resolved.require_groups()?;
+    let table = resolved.load().await?;
     let snapshot = table.snapshot();
-    output.rows(snapshot.groups().map(|group| Group { group, members: snapshot.member_count(group) }))?;
-    Ok(done(&table, true).await)
+    output
+        .print_rows(snapshot.groups().map(|group| Group { group, members: snapshot.member_count(group) }))?;
+    Ok(finish(&table, true).await)
 }
 
 pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, CliError> {
@@ -141,13 +145,13 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
         offset: i64,
         timestamp: Option<i64>,
     }
-    let opened = Opened::new(args.table).await?;
-    opened.require_groups()?;
-    let table = opened.table().await?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
+    resolved.require_groups()?;
+    let table = resolved.load().await?;
     let members = table.members(&args.group);
-    output.rows(members.iter().map(|entry| Member {
+    output.print_rows(members.iter().map(|entry| Member {
         member: entry.member().unwrap_or_default(),
-        value: raw(entry.json()),
+        value: raw_json(entry.json()),
         partition: entry.partition(),
         offset: entry.offset(),
         timestamp: entry.timestamp(),
@@ -155,31 +159,33 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
     if members.is_empty() {
         tracing::warn!("there are no members in group `{}`", args.group);
     }
-    Ok(done(&table, !members.is_empty()).await)
+    Ok(finish(&table, !members.is_empty()).await)
 }
 
 pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliError> {
-    let table = opened(args.table).await?;
+    let table = load_table(args.table).await?;
     let mut out = output.writer();
     let snapshot = table.snapshot();
     let notice = |entry: &Entry| snapshot.notice(entry.key());
     snapshot
         .iter()
-        .try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry).rejected(notice(entry))))?;
+        .try_for_each(|entry| write_json_line(&mut out, &EntryLine::new(entry).with_notice(notice(entry))))?;
     if args.expired {
-        snapshot.expired().try_for_each(|entry| json_line(&mut out, &EntryLine::new(entry).expired()))?;
+        snapshot
+            .expired()
+            .try_for_each(|entry| write_json_line(&mut out, &EntryLine::new(entry).marked_expired()))?;
     }
     out.flush()?;
-    Ok(done(&table, true).await)
+    Ok(finish(&table, true).await)
 }
 
 pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
-    let opened = Opened::new(args.table).await?;
-    let log = opened.log.clone();
-    let table = opened.table().await?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
+    let log = resolved.log.clone();
+    let table = resolved.load().await?;
     let topic = table.topic();
     let ends = log.end_offsets(&topic).await.unwrap_or_else(|error| {
-        tracing::warn!("how far behind the table is cannot be told: {error}");
+        tracing::warn!("cannot compute the lag, because the end offsets cannot be read: {error}");
         Vec::new()
     });
     let (status, stats) = (table.status(), table.stats());
@@ -196,16 +202,16 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
     let partitions: Vec<_> = partitions.collect();
     let report = StatusLine::new(log.url(), &topic.name, &status, &stats, &partitions);
     if output.is_json() {
-        output.object(&StatusObject { report, partitions: &partitions })?;
+        output.print_object(&StatusObject { report, partitions: &partitions })?;
     } else {
-        output.object(&report)?;
-        output.line("")?;
-        output.rows(&partitions)?;
+        output.print_object(&report)?;
+        output.print_line("")?;
+        output.print_rows(&partitions)?;
     }
-    Ok(done(&table, true).await)
+    Ok(finish(&table, true).await)
 }
 
-/// What `status` prints, without the partitions.
+/// The status, as `status` prints it, without the partitions.
 #[derive(Serialize)]
 struct StatusLine<'a> {
     log: &'a str,
@@ -226,7 +232,7 @@ struct StatusLine<'a> {
     older: u64,
     other_partitioner: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    first_mistakes: BTreeMap<&'static str, Place>,
+    first_mistakes: BTreeMap<&'static str, RecordPosition>,
     payload_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointLine>,
@@ -237,14 +243,14 @@ struct StatusLine<'a> {
     lag: Option<i64>,
 }
 
-/// Where a record is.
+/// The position of a record.
 #[derive(Serialize)]
-struct Place {
+struct RecordPosition {
     partition: i32,
     offset: i64,
 }
 
-/// How the checkpoint fares.
+/// The state of the checkpoint, as `status` prints it.
 #[derive(Serialize)]
 struct CheckpointLine {
     folder: String,
@@ -270,18 +276,18 @@ impl CheckpointLine {
     }
 }
 
-/// Where each kind of mistake was seen first.
-fn first_mistakes(stats: &Stats) -> BTreeMap<&'static str, Place> {
-    let tallies = [
+/// Returns the position of the first anomaly of each kind.
+fn first_anomalies(stats: &Stats) -> BTreeMap<&'static str, RecordPosition> {
+    let counts = [
         ("foreign", stats.foreign),
         ("cross_partition", stats.cross_partition),
         ("older", stats.older),
         ("other_partitioner", stats.other_partitioner),
     ];
-    let first = |(name, tally): (&'static str, AnomalyCount)| {
-        tally.first.map(|(partition, offset)| (name, Place { partition, offset }))
+    let first = |(name, count): (&'static str, AnomalyCount)| {
+        count.first.map(|(partition, offset)| (name, RecordPosition { partition, offset }))
     };
-    tallies.into_iter().filter_map(first).collect()
+    counts.into_iter().filter_map(first).collect()
 }
 
 #[derive(Serialize)]
@@ -296,7 +302,7 @@ struct PartitionLine {
     partition: i32,
     start: i64,
     position: i64,
-    /// `None` if the log cannot be asked.
+    /// `None` if the log did not return it.
     end: Option<i64>,
     lag: Option<i64>,
 }
@@ -327,7 +333,7 @@ impl<'a> StatusLine<'a> {
             cross_partition: stats.cross_partition.count,
             older: stats.older.count,
             other_partitioner: stats.other_partitioner.count,
-            first_mistakes: first_mistakes(stats),
+            first_mistakes: first_anomalies(stats),
             payload_bytes: stats.payload_bytes,
             checkpoint: stats.checkpoint.as_ref().map(CheckpointLine::new),
             loading: stats.loading.map(|loading| loading.to_string()),
@@ -339,14 +345,14 @@ impl<'a> StatusLine<'a> {
 }
 
 pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, CliError> {
-    let table = opened(args.table).await?;
+    let table = load_table(args.table).await?;
     let mut out = output.writer();
-    table.rejects().iter().try_for_each(|reject| json_line(&mut out, &RejectLine::new(reject)))?;
+    table.rejects().iter().try_for_each(|reject| write_json_line(&mut out, &RejectLine::new(reject)))?;
     out.flush()?;
-    Ok(done(&table, true).await)
+    Ok(finish(&table, true).await)
 }
 
-/// What `rejects` prints.
+/// A rejected record, as `rejects` prints it.
 #[derive(Serialize)]
 struct RejectLine<'a> {
     partition: i32,
@@ -388,12 +394,13 @@ impl<'a> RejectLine<'a> {
     }
 }
 
-async fn opened(args: TableArgs) -> Result<Table, CliError> {
-    Opened::new(args).await?.table().await
+/// Resolves and loads a table.
+async fn load_table(args: TableArgs) -> Result<Table, CliError> {
+    ResolvedTable::resolve(args).await?.load().await
 }
 
-/// The exit code of an answer that is there, or is not. A checkpoint is on the disk then.
-async fn done(table: &Table, found: bool) -> Exit {
+/// Stops a table, which flushes its checkpoint to disk, and returns the exit code of the command.
+async fn finish(table: &Table, found: bool) -> Exit {
     let status = table.status();
     table.stop().await;
     match (status, found) {

@@ -1,4 +1,4 @@
-//! The commands that write through codecs.
+//! The commands `set` and `delete`, and how commands that write are stopped.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,41 +8,52 @@ use tokio::io::{AsyncReadExt, stdin};
 use tokio::time::MissedTickBehavior;
 
 use crate::cli::args::{DeleteArgs, EntryArgs, SetArgs};
-use crate::cli::open::Opened;
+use crate::cli::open::ResolvedTable;
 use crate::cli::output::Output;
-use crate::cli::{CliError, Exit, Stopping};
+use crate::cli::{CliError, Exit, StopRequests};
+use crate::file::FileError;
 use crate::log::{Ack, Log, LogError};
 use crate::writer::{Target, Write, WriteError, Writer};
 
-/// The largest value that is read: several times the largest record that brokers take by default.
+/// The largest value that is read from an argument or a file: several times the largest record that brokers
+/// accept by default.
 pub(super) const MAX_VALUE_BYTES: usize = 32 << 20;
 
-/// How often what was queued meanwhile is given up, too.
-const AGAIN: Duration = Duration::from_millis(50);
+/// How often the log is closed again while writes are given up, because more of them may have been queued
+/// meanwhile.
+const CLOSE_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-pub(super) async fn set(args: SetArgs, output: Output, mut stopping: Stopping) -> Result<Exit, CliError> {
-    let opened = unless_stopping(&mut stopping, async {
+pub(super) async fn set(
+    args: SetArgs,
+    output: Output,
+    mut stop_requests: StopRequests,
+) -> Result<Exit, CliError> {
+    let resolved = run_unless_stopped(&mut stop_requests, async {
         let value = if args.value == "-" { read_stdin().await? } else { args.value };
-        Ok::<_, CliError>((Opened::new(args.table).await?, value))
+        Ok::<_, CliError>((ResolvedTable::resolve(args.table).await?, value))
     });
-    let (opened, value) = opened.await??;
-    let writer = opened.writer(args.verify.verify, Some(args.wait));
-    let writer = unless_stopping(&mut stopping, writer).await??;
+    let (resolved, value) = resolved.await??;
+    let writer = resolved.open_writer(args.verify.verify, Some(args.wait));
+    let writer = run_unless_stopped(&mut stop_requests, writer).await??;
     let write = Write { target: target(args.entry), value: Some(value) };
     match args.heartbeat {
-        None => once(&opened, &writer, write, output, stopping).await,
-        Some(every) => heartbeats(&opened, &writer, write, every, args.keep, output, stopping).await,
+        None => write_once(&resolved, &writer, write, output, stop_requests).await,
+        Some(every) => {
+            write_heartbeats(&resolved, &writer, write, every, args.keep, output, stop_requests).await
+        }
     }
 }
 
 pub(super) async fn delete(
     args: DeleteArgs,
     output: Output,
-    mut stopping: Stopping,
+    mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let opened = unless_stopping(&mut stopping, Opened::new(args.table)).await??;
-    let writer = unless_stopping(&mut stopping, opened.writer(None, Some(args.wait))).await??;
-    once(&opened, &writer, Write { target: target(args.entry), value: None }, output, stopping).await
+    let resolved = run_unless_stopped(&mut stop_requests, ResolvedTable::resolve(args.table)).await??;
+    let writer =
+        run_unless_stopped(&mut stop_requests, resolved.open_writer(None, Some(args.wait))).await??;
+    let write = Write { target: target(args.entry), value: None };
+    write_once(&resolved, &writer, write, output, stop_requests).await
 }
 
 fn target(entry: EntryArgs) -> Target {
@@ -52,55 +63,60 @@ fn target(entry: EntryArgs) -> Target {
     }
 }
 
-async fn once(
-    opened: &Opened,
+/// Writes an entry, and prints its acknowledgement.
+async fn write_once(
+    resolved: &ResolvedTable,
     writer: &Writer,
     write: Write,
     output: Output,
-    mut stopping: Stopping,
+    mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let ack = given_up_when_stopping(&mut stopping, opened.log.as_ref(), writer.write(write)).await?;
+    let ack = finish_or_give_up(&mut stop_requests, resolved.log.as_ref(), writer.write(write)).await?;
     print_ack(ack, output)?;
     Ok(Exit::Done)
 }
 
-/// Writes an entry again and again until the command is told to end, and deletes it then.
-async fn heartbeats(
-    opened: &Opened,
+/// Writes an entry periodically until the command is asked to stop, and then deletes it, unless `keep` is
+/// set.
+async fn write_heartbeats(
+    resolved: &ResolvedTable,
     writer: &Writer,
     write: Write,
     every: Duration,
     keep: bool,
     output: Output,
-    mut stopping: Stopping,
+    mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
     let mut ticks = tokio::time::interval(every);
-    // After a beat that was late, the next one is as far behind it.
+    // After a late heartbeat, the next one follows a full interval later.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut insisting = stopping.clone();
+    let mut abort_requests = stop_requests.clone();
     loop {
         tokio::select! {
             biased;
-            () = told(&mut stopping, 1) => break,
+            () = wait_for_stop(&mut stop_requests, 1) => break,
             _ = ticks.tick() => {}
         }
-        let beat = give_up_when(told(&mut insisting, 2), opened.log.as_ref(), writer.write(write.clone()));
-        match beat.await {
+        let abort = wait_for_stop(&mut abort_requests, 2);
+        let heartbeat = finish_or_give_up_when(abort, resolved.log.as_ref(), writer.write(write.clone()));
+        match heartbeat.await {
             Ok(ack) => print_ack(ack, output)?,
-            // The next one may get through.
-            Err(error) if is_passing(&error) => tracing::warn!("{error}"),
+            // The next heartbeat may succeed.
+            Err(error) if is_temporary(&error) => tracing::warn!("{error}"),
             Err(error) => return Err(error.into()),
         }
     }
     if !keep {
         let delete = writer.write(Write { value: None, ..write });
-        let ack = give_up_when(told(&mut insisting, 2), opened.log.as_ref(), delete).await?;
+        let abort = wait_for_stop(&mut abort_requests, 2);
+        let ack = finish_or_give_up_when(abort, resolved.log.as_ref(), delete).await?;
         print_ack(ack, output)?;
     }
     Ok(Exit::Done)
 }
 
-fn is_passing(error: &WriteError) -> bool {
+/// Whether a later write may succeed.
+fn is_temporary(error: &WriteError) -> bool {
     match error {
         WriteError::Log(error) => error.is_transient() || matches!(error, LogError::Undelivered { .. }),
         WriteError::NotVisible { .. } | WriteError::Codec(_) => true,
@@ -108,73 +124,77 @@ fn is_passing(error: &WriteError) -> bool {
     }
 }
 
-/// Nothing is written yet, so nothing is to be said when the command is told to end.
-pub(super) async fn unless_stopping<T>(
-    stopping: &mut Stopping,
+/// Runs work that writes nothing. Drops it, and fails with [`CliError::Interrupted`], when the command is
+/// asked to stop.
+pub(super) async fn run_unless_stopped<T>(
+    stop_requests: &mut StopRequests,
     work: impl Future<Output = T>,
 ) -> Result<T, CliError> {
     tokio::select! {
         done = work => Ok(done),
-        () = told(stopping, 1) => Err(CliError::Interrupted),
+        () = wait_for_stop(stop_requests, 1) => Err(CliError::Interrupted),
     }
 }
 
-/// Waits for what is being written; when the command is told to end, for what can be
-/// said of it.
-pub(super) async fn given_up_when_stopping<T>(
-    stopping: &mut Stopping,
+/// Waits for writes. When the command is asked to stop, gives them up, and returns what is known of them.
+pub(super) async fn finish_or_give_up<T>(
+    stop_requests: &mut StopRequests,
     log: &dyn Log,
     work: impl Future<Output = T>,
 ) -> T {
-    give_up_when(told(stopping, 1), log, work).await
+    finish_or_give_up_when(wait_for_stop(stop_requests, 1), log, work).await
 }
 
-pub(super) async fn give_up_when<T>(
-    enough: impl Future<Output = ()>,
+/// Waits for writes. When `stop` resolves, closes the log, which fails all writes that are not acknowledged,
+/// and returns their results.
+pub(super) async fn finish_or_give_up_when<T>(
+    stop: impl Future<Output = ()>,
     log: &dyn Log,
     work: impl Future<Output = T>,
 ) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         done = &mut work => return done,
-        () = enough => {}
+        () = stop => {}
     }
-    // What is given up has its answer then; what is still being prepared comes later.
+    // Closing fails the queued writes. Writes that are still being encoded are queued later, so it is closed
+    // repeatedly.
     let give_up = async {
         loop {
             log.close(Duration::ZERO).await;
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(CLOSE_AGAIN_AFTER).await;
         }
     };
     tokio::select! {
         done = work => done,
-        () = give_up => unreachable!("it goes on for ever"),
+        () = give_up => unreachable!("the loop never ends"),
     }
 }
 
-/// Resolves when the command was told to end this often.
-pub(super) async fn told(stopping: &mut Stopping, times: u8) {
-    if stopping.wait_for(|&told| told >= times).await.is_err() {
+/// Waits until the command was asked to stop this many times.
+pub(super) async fn wait_for_stop(stop_requests: &mut StopRequests, times: u8) {
+    if stop_requests.wait_for(|&requests| requests >= times).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// Where a record is.
+/// Prints the partition and the offset of an acknowledged record.
 pub(super) fn print_ack(ack: Ack, output: Output) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct AckLine {
         partition: i32,
         offset: i64,
     }
-    Ok(output.object(&AckLine { partition: ack.partition, offset: ack.offset })?)
+    Ok(output.print_object(&AckLine { partition: ack.partition, offset: ack.offset })?)
 }
 
+/// Reads a value from standard input.
 async fn read_stdin() -> Result<String, CliError> {
     let mut text = String::new();
     let read = stdin().take(MAX_VALUE_BYTES as u64 + 1).read_to_string(&mut text).await;
-    read.map_err(CliError::file("read the value from", "standard input".as_ref()))?;
+    read.map_err(FileError::of::<CliError>("read the value from", "standard input".as_ref()))?;
     if text.len() > MAX_VALUE_BYTES {
-        let reason = format!("the value on standard input has more than {MAX_VALUE_BYTES} bytes");
+        let reason = format!("the value on standard input is larger than {MAX_VALUE_BYTES} bytes");
         return Err(CliError::Usage(reason));
     }
     Ok(text)

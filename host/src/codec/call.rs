@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::codec::{
     Answers, CodecFailure, Codecs, Encoded, GroupKey, PackedAnswers, RejectKind, RejectReason,
 };
-use crate::escape::one_line;
 use crate::log::Header;
 use crate::packed::Packed;
 
@@ -63,7 +62,7 @@ fn call_checked<T>(
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            let message = format!("the codec panicked: {}", one_line(text.unwrap_or("no message")));
+            let message = format!("the codec panicked: {}", text.unwrap_or("no message"));
             return Err(CodecFailure::Fault(RejectReason::new(RejectKind::Trap, message, None)));
         }
     };

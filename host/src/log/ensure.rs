@@ -28,7 +28,9 @@ pub enum OnPolicyMismatch {
     /// Log a warning, and continue.
     #[default]
     Warn,
-    /// Fail with [`LogError::PolicyMismatch`].
+    /// Fail.
+    ///
+    /// The error is [`LogError::PolicyMismatch`].
     Raise,
     /// Change its `cleanup.policy`, and nothing else.
     Reconcile,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::file::FileError;
 use crate::log::{Offset, Partition};
 
 /// Why a log could not do what it was asked to do.
@@ -209,17 +210,9 @@ pub enum LogError {
         /// The folder of the partition.
         path: PathBuf,
     },
-    /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        #[source]
-        source: std::sync::Arc<io::Error>,
-    },
+    /// A file or folder of a directory log could not be read or written.
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// Changes of files cannot be watched.
     #[error(
         "cannot watch {} for changes: {reason}. On Linux, check whether \
@@ -252,11 +245,11 @@ impl LogError {
     /// Whether trying again may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Locked { .. } | Self::Watch { .. } | Self::Unreachable { .. })
+        matches!(self, Self::Io(_) | Self::Locked { .. } | Self::Watch { .. } | Self::Unreachable { .. })
     }
 
     /// Converts an error of the file system, for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source: std::sync::Arc::new(source) }
+        FileError::of(action, path)
     }
 }

@@ -1,5 +1,5 @@
-//! The generated bindings to the WIT package, one module for each version of it.
-//! Nothing outside [`crate::wasm`] sees them.
+//! The generated bindings to the WIT package, one module for each version of the package. Only
+//! [`crate::wasm`] uses them.
 
 /// `ktables:codec@0.1`.
 #[allow(
@@ -15,7 +15,7 @@ pub(super) mod v0_1 {
         inline: "
             package ktables:host;
 
-            /// All that a component may have.
+            /// Everything that a component may import or export.
             world host {
                 include ktables:codec/logging-guest@0.1.0;
                 include ktables:codec/value-codec-guest@0.1.0;

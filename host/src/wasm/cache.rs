@@ -1,8 +1,8 @@
-//! Compiled components on disk, so that a compilation is paid once a machine.
+//! Compiled components on disk, so that each machine compiles a component once.
 //!
-//! Loading compiled code runs it, so only what this host wrote is loaded: folder and files are
-//! this user's alone ([`private`](crate::private)). A file begins with the digest of the rest,
-//! which shows damage.
+//! Compiled code runs unchecked, so only files that this host wrote are loaded: only this user has access
+//! to the folder and its files ([`private`](crate::private)). A file begins with the digest of the rest, to
+//! detect damage.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,13 +17,13 @@ use crate::private;
 use crate::wasm::compiled::{MAX_COMPILED_BYTES, deserialize, engine_hash};
 use crate::wasm::error::WasmError;
 
-/// Bytes of the digest in front of the compiled code.
-const DIGEST: usize = 32;
+/// The bytes of the digest before the compiled code.
+const DIGEST_BYTES: usize = 32;
 
-/// The ending of a file that is being written.
-const DRAFT: &str = "draft";
+/// The extension of a file that is still being written.
+const DRAFT_EXTENSION: &str = "draft";
 
-/// A draft that is older was left by a process that died.
+/// An older draft was left by a process that died.
 const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
 /// A private folder of compiled components.
@@ -33,58 +33,61 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// The cache in this folder, which is made if it is not there.
+    /// Opens the cache in this folder, and creates the folder if it does not exist. Fails if other users have
+    /// access to it.
     pub(super) fn open(folder: &Path) -> Result<Self, WasmError> {
-        let is_own =
+        let is_private =
             private::create_folder(folder).map_err(WasmError::io("create the cache folder", folder))?;
-        if !is_own {
+        if !is_private {
             let reason = format!(
-                "the cache folder {0} is open to other users, so that compiled code in it may be theirs: delete it \
-                 (rm -r {0}), it is made again; or name another one with KTABLES_CACHE_DIR",
+                "other users have access to the cache folder {0}, so they may have written the code in it: \
+                 delete it (rm -r {0}), and ktables creates it again; or set KTABLES_CACHE_DIR to another \
+                 folder",
                 folder.display()
             );
             return Err(WasmError::Engine { reason });
         }
         let cache = Self { folder: folder.to_owned() };
-        // They are in nobody's way.
+        // OK to ignore: old drafts only use space.
         let _ = cache.remove_old_drafts();
         Ok(cache)
     }
 
-    /// The compiled form of the component with this digest, if it is here, ours and whole.
+    /// Loads the compiled component with this digest. `None` if the cache does not have it, others could have
+    /// written it, or it is damaged.
     pub(super) fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let path = self.path(engine, digest);
-        let bytes = match private::read(&path, DIGEST + MAX_COMPILED_BYTES) {
+        let bytes = match private::read(&path, DIGEST_BYTES + MAX_COMPILED_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %path.display(), "a compiled component is not used: {error}");
+                tracing::warn!(path = %path.display(), "cannot read a cached component: {error}");
                 return None;
             }
         };
-        let (stored, code) = bytes.split_at_checked(DIGEST)?;
+        let (stored, code) = bytes.split_at_checked(DIGEST_BYTES)?;
         if stored != Sha256::digest(code).as_slice() {
-            tracing::warn!(path = %path.display(), "a compiled component is damaged; compiling it again");
+            tracing::warn!(path = %path.display(), "a cached component is damaged; compiling it again");
             return None;
         }
         deserialize(engine, code)
             .inspect_err(
-                |error| tracing::warn!(path = %path.display(), "cannot use a compiled component: {error:#}"),
+                |error| tracing::warn!(path = %path.display(), "cannot use a cached component: {error:#}"),
             )
             .ok()
     }
 
-    /// Keeps the code of a compiled component. A failure costs time at the next start, no more.
+    /// Writes the code of a compiled component. A failure is only logged: the next load compiles again.
     pub(super) fn store(&self, engine: &Engine, digest: &str, code: &[u8]) {
         let path = self.path(engine, digest);
         if let Err(error) = self.write(&path, code) {
-            tracing::warn!(path = %path.display(), "cannot keep a compiled component: {error}");
+            tracing::warn!(path = %path.display(), "cannot write a compiled component to the cache: {error}");
         }
     }
 
     fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
-        // Beside its place and renamed: nobody reads half a file.
-        let draft = path.with_extension(format!("{}.{DRAFT}", uuid::Uuid::new_v4().simple()));
+        // Written to a draft and renamed, so that nobody reads part of a file.
+        let draft = path.with_extension(format!("{}.{DRAFT_EXTENSION}", uuid::Uuid::new_v4().simple()));
         let write = || {
             let mut file = private::create_options().create_new(true).open(&draft)?;
             file.write_all(&Sha256::digest(code))?;
@@ -92,7 +95,7 @@ impl Cache {
             fs::rename(&draft, path)
         };
         write().inspect_err(|_| {
-            // It may not be there.
+            // OK to ignore: the draft may not exist.
             let _ = fs::remove_file(&draft);
         })
     }
@@ -100,9 +103,9 @@ impl Cache {
     fn remove_old_drafts(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == DRAFT) {
-                let changed = fs::symlink_metadata(&path)?.modified()?;
-                if SystemTime::now().duration_since(changed).is_ok_and(|age| age > DRAFT_AGE) {
+            if path.extension().is_some_and(|extension| extension == DRAFT_EXTENSION) {
+                let modified = fs::symlink_metadata(&path)?.modified()?;
+                if SystemTime::now().duration_since(modified).is_ok_and(|age| age > DRAFT_AGE) {
                     fs::remove_file(&path)?;
                 }
             }

@@ -1,8 +1,8 @@
-//! Work on files that nobody vouches for, in a process of its own: it may take all the memory
-//! and time that it is given, crash, or loop, and only that process ends.
+//! Processes untrusted files in a child process: whether the work exhausts its memory or its time, crashes
+//! or loops, only the child ends.
 //!
-//! The input goes to the child's standard input, the result comes from its standard output,
-//! what is wrong from its standard error. The child confines itself before it reads.
+//! The child reads its input from standard input, and writes the result to standard output and the reason
+//! of a failure to standard error. It limits its own resources before it reads.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -26,48 +26,48 @@ use crate::sync::{lock, wait_while};
 pub(crate) use confine::confine;
 use limits::memory_bytes;
 
-/// How many children work at once.
-const AT_ONCE: usize = 2;
+/// How many children may run at once.
+const MAX_CHILDREN: usize = 2;
 
-/// How many children in a row a caller waits for, at most, as a multiple of its own deadline.
-const TURNS: u32 = 8;
+/// How long a caller waits for a permit, at most, as a multiple of its own deadline.
+const PERMIT_DEADLINES: u32 = 8;
 
-/// The longest reason that is read from a child.
+/// How many bytes of a child's standard error are kept.
 const REASON_BYTES: u64 = 64 * 1024;
 
 /// The exit code of a child that refuses its input, with the reason on its standard error.
 pub(crate) const REFUSED: i32 = 1;
 
-/// What a child has to do.
+/// A job for a child process.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     /// The `ktables` command.
     pub(crate) program: &'a Path,
     pub(crate) args: &'a [&'a OsStr],
     pub(crate) input: &'a [u8],
-    /// The most bytes it may answer.
+    /// How many bytes the child may write to standard output.
     pub(crate) output_limit: usize,
     pub(crate) deadline: Duration,
 }
 
-/// Why there is no result.
+/// Why a job has no result.
 #[derive(Debug)]
 pub(crate) enum ChildError {
-    /// The input is refused: by the child in its own words, or because of what it made of it.
+    /// The input is refused: by the child, with its reason, or because processing it exceeded a limit.
     Refused(String),
-    /// There is no child, or it is not the right one.
+    /// The child could not be started, or is not the right program.
     Failed(String),
 }
 
 impl Job<'_> {
-    /// Runs the child to its end. Waits while others run.
+    /// Runs the child to its end. Waits first while too many other children run.
     pub(crate) fn run(&self) -> Result<Vec<u8>, ChildError> {
-        let _turn = Turn::take(self.deadline.saturating_mul(TURNS)).ok_or_else(|| {
-            ChildError::Failed("other components are being compiled for too long: try again later".to_owned())
+        let _permit = Permit::acquire(self.deadline.saturating_mul(PERMIT_DEADLINES)).ok_or_else(|| {
+            ChildError::Failed("other components take too long to compile: try again later".to_owned())
         })?;
         let mut child = Command::new(self.program)
             .args(self.args)
-            // It needs nothing of it, and there may be secrets.
+            // The child does not need the environment, which may hold secrets.
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -76,26 +76,28 @@ impl Job<'_> {
             .map_err(|error| {
                 ChildError::Failed(format!("cannot start {}: {error}", self.program.display()))
             })?;
-        let ended = self.follow(&mut child);
-        if ended.is_err() {
-            // It may run still. Fails if it does not.
+        let outcome = self.communicate(&mut child);
+        if outcome.is_err() {
+            // The child may still run. OK to ignore: fails if it has ended.
             let _ = child.kill();
             let _ = child.wait();
         }
-        ended
+        outcome
             .map_err(|error| {
-                ChildError::Failed(format!("cannot talk to {}: {error}", self.program.display()))
+                ChildError::Failed(format!("cannot communicate with {}: {error}", self.program.display()))
             })?
-            .result(self)
+            .into_result(self)
     }
 
-    fn follow(&self, child: &mut Child) -> io::Result<Ended> {
+    /// Sends the child its input, collects its output, and waits until it has ended. Kills it at the
+    /// deadline, or when it writes too much.
+    fn communicate(&self, child: &mut Child) -> io::Result<ChildOutput> {
         let pid = Pid::from_child(child);
-        let lost = || io::Error::other("a pipe is missing");
-        let mut stdin = child.stdin.take().ok_or_else(lost)?;
-        let mut stdout = child.stdout.take().ok_or_else(lost)?;
-        let mut stderr = child.stderr.take().ok_or_else(lost)?;
-        let (stop, stopped) = channel::<()>();
+        let missing_pipe = || io::Error::other("a pipe is missing");
+        let mut stdin = child.stdin.take().ok_or_else(missing_pipe)?;
+        let mut stdout = child.stdout.take().ok_or_else(missing_pipe)?;
+        let mut stderr = child.stderr.take().ok_or_else(missing_pipe)?;
+        let (stop, stop_receiver) = channel::<()>();
         thread::scope(|scope| {
             // Fails if the child ends before it has read everything.
             scope.spawn(move || stdin.write_all(self.input));
@@ -105,10 +107,10 @@ impl Job<'_> {
                 let _ = io::copy(&mut stderr, &mut io::sink());
                 String::from_utf8_lossy(&reason).trim().to_owned()
             });
-            let late = scope.spawn(move || {
-                let is_late = stopped.recv_timeout(self.deadline) == Err(RecvTimeoutError::Timeout);
+            let watchdog = scope.spawn(move || {
+                let is_late = stop_receiver.recv_timeout(self.deadline) == Err(RecvTimeoutError::Timeout);
                 if is_late {
-                    // OK because it is not reaped before this ends, so the id is its own.
+                    // OK because the child is reaped only after this thread, so the id is still the child's.
                     let _ = kill_process(pid, Signal::KILL);
                 }
                 is_late
@@ -118,37 +120,37 @@ impl Job<'_> {
             if read.is_err() || output.len() > self.output_limit {
                 let _ = kill_process(pid, Signal::KILL);
             }
-            // Waits without reaping: the watcher above may still send a signal to the id.
+            // Waits without reaping: the watchdog may still send a signal to the id.
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             let waited = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
             drop(stop);
             // OK because these threads do not panic.
-            let is_late = late.join().expect("no panic");
+            let is_late = watchdog.join().expect("no panic");
             let status = child.wait();
             let reason = reason.join().expect("no panic");
             waited.map_err(io::Error::from)?;
             read?;
-            Ok(Ended { output, reason, is_late, status: status? })
+            Ok(ChildOutput { output, reason, is_late, status: status? })
         })
     }
 }
 
-/// How a child has ended.
+/// The output and the end of a child.
 #[derive(Debug)]
-struct Ended {
+struct ChildOutput {
     output: Vec<u8>,
     reason: String,
     is_late: bool,
     status: ExitStatus,
 }
 
-impl Ended {
-    fn result(self, job: &Job<'_>) -> Result<Vec<u8>, ChildError> {
+impl ChildOutput {
+    fn into_result(self, job: &Job<'_>) -> Result<Vec<u8>, ChildError> {
         if self.is_late {
-            return Err(ChildError::Refused(format!("it was not done within {:?}", job.deadline)));
+            return Err(ChildError::Refused(format!("processing it takes longer than {:?}", job.deadline)));
         }
         if self.output.len() > job.output_limit {
-            let reason = format!("it becomes more than {} bytes", job.output_limit);
+            let reason = format!("the result has more than {} bytes", job.output_limit);
             return Err(ChildError::Refused(reason));
         }
         match (self.status.code(), self.status.signal()) {
@@ -159,7 +161,7 @@ impl Ended {
                 Err(ChildError::Failed(reason))
             }
             (None, signal) => Err(ChildError::Refused(format!(
-                "working on it takes more than {} bytes of memory or too much time, or fails (signal {}{})",
+                "processing it exceeds {} bytes of memory or the CPU time limit, or crashes (signal {}{})",
                 memory_bytes(),
                 signal.unwrap_or_default(),
                 self.reason.lines().next_back().map_or_else(String::new, |last| format!(": {last}"))
@@ -168,26 +170,26 @@ impl Ended {
     }
 }
 
-/// The right to run a child.
-struct Turn;
+/// A permit to run a child. Dropping it releases it.
+struct Permit;
 
-/// How many run now. A std lock: held to count.
+/// How many children run now. A std lock: held to count.
 static RUNNING: Mutex<usize> = Mutex::new(0);
-static ENDED: Condvar = Condvar::new();
+static PERMIT_RELEASED: Condvar = Condvar::new();
 
-impl Turn {
-    /// Waits for a turn, at most this long.
-    fn take(timeout: Duration) -> Option<Self> {
-        let is_full = |running: &usize| *running >= AT_ONCE;
-        let (mut running, has_room) = wait_while(&ENDED, lock(&RUNNING), timeout, is_full);
+impl Permit {
+    /// Waits for a permit, for `timeout` at most.
+    fn acquire(timeout: Duration) -> Option<Self> {
+        let is_full = |running: &usize| *running >= MAX_CHILDREN;
+        let (mut running, has_room) = wait_while(&PERMIT_RELEASED, lock(&RUNNING), timeout, is_full);
         *running += usize::from(has_room);
         has_room.then_some(Self)
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         *lock(&RUNNING) -= 1;
-        ENDED.notify_one();
+        PERMIT_RELEASED.notify_one();
     }
 }

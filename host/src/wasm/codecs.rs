@@ -1,4 +1,4 @@
-//! Codecs that are components: they borrow an instance for each call, and check keys.
+//! Codecs that are components. They use an idle instance for each call, and check that keys round-trip.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::wasm::digest::digest_of;
 use crate::wasm::engine::IdleInstances;
 use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
-use crate::wasm::instance::{Instance, on_guest_stack};
+use crate::wasm::instance::{Instance, with_guest_stack};
 use crate::wasm::interfaces::Interface;
 
 /// The configuration of all instances of a codec.
@@ -30,7 +30,7 @@ pub(super) struct Setup {
 pub(super) struct ComponentCodec {
     component: Component,
     setup: Setup,
-    /// There are never more than the number of calls that ran at once.
+    /// Never more than there were concurrent calls.
     idle: Arc<IdleInstances>,
 }
 
@@ -52,17 +52,17 @@ impl ComponentCodec {
         Self { component, setup, idle }
     }
 
-    /// Makes the first instance.
+    /// Starts the first instance, to find out whether the component accepts the configuration.
     pub(super) fn warm_up(&self) -> Result<(), WasmError> {
         let name = || self.component.template.id.name.clone();
-        let failed = |error| self.component.failed("configured", error);
+        let failed = |error| self.component.to_wasm_error("configured", error);
         let accepted = self.start().map_err(failed)?;
         let instance = accepted.map_err(|message| WasmError::Configuration { name: name(), message })?;
         self.put_back(instance);
         Ok(())
     }
 
-    /// Calls an instance for all items at once. After a fault the instance is dropped.
+    /// Calls an instance once for all items. An instance that faults is dropped.
     fn call<T: Default>(
         &self,
         len: usize,
@@ -71,33 +71,33 @@ impl ComponentCodec {
         if len == 0 {
             return Ok(T::default());
         }
-        self.attempt(call).map_err(|error| match error {
+        self.call_or_retry(call).map_err(|error| match error {
             CallError::Host(failure) => CodecFailure::Host(failure),
             CallError::Fault(fault) => CodecFailure::Fault(self.reject_reason(fault)),
         })
     }
 
-    /// Runs a call on an idle instance, or on a new one. If the host fails, it may lack memory that
-    /// idle instances hold, so it drops them and tries again.
-    fn attempt<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
-        match self.attempt_once(&call) {
+    /// Runs a call on an idle instance, or on a new one. If the host fails, idle instances may hold the
+    /// memory that it lacks, so it drops them and tries again.
+    fn call_or_retry<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
+        match self.call_once(&call) {
             Err(CallError::Host(_)) => {
                 self.component.shared.drop_idle_instances();
-                self.attempt_once(&call)
+                self.call_once(&call)
             }
             result => result,
         }
     }
 
-    /// Runs a call once. The instance becomes idle again only if it broke no rule.
-    fn attempt_once<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
-        let mut instance = match self.take() {
+    /// Runs a call once. The instance becomes idle again only if it kept to the contract.
+    fn call_once<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
+        let mut instance = match self.take_idle() {
             Some(instance) => instance,
-            None => self.make_instance().map_err(CallError::Host)?,
+            None => self.start_another().map_err(CallError::Host)?,
         };
-        let answers = on_guest_stack(|| call(&mut instance))?;
+        let answers = with_guest_stack(|| call(&mut instance))?;
         instance.end_call();
-        if let Some(failure) = instance.was_starved() {
+        if let Some(failure) = instance.budget_failure() {
             return Err(CallError::Host(failure));
         }
         if !instance.is_broken() {
@@ -106,23 +106,25 @@ impl ComponentCodec {
         Ok(answers)
     }
 
-    /// Makes another instance. The first one was accepted, and this one has not seen any record yet, so
-    /// no record is to blame if it fails.
-    fn make_instance(&self) -> Result<Instance, HostFailure> {
+    /// Starts another instance than the first. A failure is the host's: the first instance accepted the
+    /// configuration, and this one has not received any record yet, so no record is to blame.
+    fn start_another(&self) -> Result<Instance, HostFailure> {
         let id = &self.component.template.id;
         let reason = match self.start() {
             Ok(Ok(instance)) => return Ok(instance),
-            Ok(Err(message)) => format!("{id} no longer accepts its configuration: {}", one_line(&message)),
+            Ok(Err(message)) => {
+                format!("component {id} no longer accepts its configuration: {}", one_line(&message))
+            }
             Err(CallError::Host(failure)) => return Err(failure),
             Err(CallError::Fault(fault)) => {
-                format!("a new instance of {id} does not start: {}", one_line(&fault.message))
+                format!("cannot start another instance of component {id}: {}", one_line(&fault.message))
             }
         };
         Err(HostFailure { reason })
     }
 
-    /// Starts and configures an instance. The inner error is the message with which the component refuses
-    /// its configuration.
+    /// Starts and configures an instance. The inner error is the component's message if it refuses its
+    /// configuration.
     fn start(&self) -> Result<Result<Instance, String>, CallError> {
         self.component.retry_start(|| {
             let mut instance = self.component.instantiate()?;
@@ -135,7 +137,7 @@ impl ComponentCodec {
         Context { topic: &self.setup.topic, role: self.setup.role, config: &self.setup.config }
     }
 
-    fn take(&self) -> Option<Instance> {
+    fn take_idle(&self) -> Option<Instance> {
         lock(&self.idle).pop()
     }
 
@@ -149,27 +151,27 @@ impl ComponentCodec {
 }
 
 impl Component {
-    /// Makes a value codec of this component, for the records of a topic, with the user's
-    /// configuration (JSON text). Blocks while the component configures itself.
+    /// Creates a value codec from this component, for the records of a topic, with the user's configuration
+    /// (JSON text). Blocks while the component configures itself.
     ///
     /// # Errors
     ///
-    /// If the component has no `value-codec`, refuses the configuration, or fails.
+    /// If the component does not export `value-codec`, refuses the configuration, or fails.
     pub fn value_codec(&self, topic: &str, config: &str) -> Result<Arc<dyn ValueCodec>, WasmError> {
         self.require("value codec", &[Interface::ValueCodec, Interface::ValueCodecBatch])?;
-        Ok(Arc::new(self.codec(topic, Role::Value, config)?))
+        Ok(Arc::new(self.create_codec(topic, Role::Value, config)?))
     }
 
-    /// Measures the fuel that a value codec of this component needs to decode these values: of the
-    /// guest only, and at the second time, when its memory has grown.
+    /// Measures the fuel that a value codec of this component needs to decode these values. Counts the guest
+    /// only, and the second of two calls, when the guest's memory has already grown.
     ///
     /// # Errors
     ///
-    /// As [`Component::value_codec`]; if decoding faults; if the engine does not count
-    /// fuel ([`Metering::Fuel`](crate::wasm::Metering::Fuel)).
+    /// As [`Component::value_codec`]; if decoding faults; if the engine does not count fuel
+    /// ([`Metering::Fuel`](crate::wasm::Metering::Fuel)).
     pub fn decode_fuel(&self, config: &str, raw: &Packed) -> Result<u64, WasmError> {
         self.require("value codec", &[Interface::ValueCodec, Interface::ValueCodecBatch])?;
-        let failed = |error| self.failed("measured", error);
+        let failed = |error| self.to_wasm_error("measured", error);
         let mut instance = self.instantiate().map_err(failed)?;
         let context = Context { topic: "", role: Role::Value, config };
         instance
@@ -186,35 +188,34 @@ impl Component {
         Ok(used[1] - used[0])
     }
 
-    /// Makes a key codec of this component; see [`Component::value_codec`].
+    /// Creates a key codec from this component; see [`Component::value_codec`].
     ///
     /// # Errors
     ///
     /// As [`Component::value_codec`], for `key-codec`.
     pub fn key_codec(&self, topic: &str, config: &str) -> Result<Arc<dyn KeyCodec>, WasmError> {
         self.require("key codec", &[Interface::KeyCodec, Interface::KeyCodecBatch])?;
-        Ok(Arc::new(self.codec(topic, Role::Key, config)?))
+        Ok(Arc::new(self.create_codec(topic, Role::Key, config)?))
     }
 
-    /// Makes a group scheme of this component; see [`Component::value_codec`].
+    /// Creates a group scheme from this component; see [`Component::value_codec`].
     ///
     /// # Errors
     ///
     /// As [`Component::value_codec`], for `group-scheme`.
     pub fn group_scheme(&self, topic: &str, config: &str) -> Result<Arc<dyn GroupScheme>, WasmError> {
         self.require("group scheme", &[Interface::GroupScheme, Interface::GroupSchemeBatch])?;
-        Ok(Arc::new(self.codec(topic, Role::Group, config)?))
+        Ok(Arc::new(self.create_codec(topic, Role::Group, config)?))
     }
 
-    fn codec(&self, topic: &str, role: Role, config: &str) -> Result<ComponentCodec, WasmError> {
+    fn create_codec(&self, topic: &str, role: Role, config: &str) -> Result<ComponentCodec, WasmError> {
         let takes_config = self.template.interfaces.contains(&Interface::Plugin);
         if !takes_config && config.trim() != "{}" {
-            let message = "it takes no configuration: it exports no `plugin`".to_owned();
+            let message = "it exports no `plugin`, so it takes no configuration: remove it".to_owned();
             return Err(WasmError::Configuration { name: self.template.id.name.clone(), message });
         }
         let setup = Setup { topic: topic.to_owned(), role, config: config.to_owned() };
         let codec = ComponentCodec::new(self.clone(), setup);
-        // The first instance shows whether the component accepts the configuration.
         codec.warm_up()?;
         Ok(codec)
     }
@@ -239,7 +240,7 @@ impl Codec for ComponentCodec {
     }
 
     fn identity(&self) -> String {
-        // Of the configuration, a digest: it may hold secrets.
+        // A digest of the configuration, which may hold secrets.
         let config = digest_of(self.setup.config.as_bytes());
         format!("{} {config}", self.component.template.id.digest)
     }
@@ -270,7 +271,7 @@ impl KeyCodec for ComponentCodec {
         let encoded = self.encode_keys(&texts)?;
         let mut encoded = encoded.iter();
         keys.check(|index, key| {
-            // OK because `encode` answers for each key.
+            // OK because `encode_keys` returns one answer for each key.
             match encoded.next().expect("one answer for each key") {
                 Ok(back) if back == raw.get(index) => Ok(()),
                 Ok(_) => Err(self.non_canonical(checked_text(key), "other bytes")),
@@ -291,7 +292,7 @@ impl ComponentCodec {
         let key = name(key);
         RejectReason::new(
             RejectKind::NonCanonicalKey,
-            format!("this key decodes to `{key}`, but that encodes to {got}"),
+            format!("the key decodes to `{key}`, but that encodes to {got}"),
             Some(self.component.template.id.clone()),
         )
     }
@@ -303,18 +304,18 @@ impl GroupScheme for ComponentCodec {
         let found: Vec<(&str, &str)> =
             pairs.iter().flatten().flatten().map(|pair| (&*pair.group, &*pair.member)).collect();
         let mut joined = self.join_keys(&found)?.into_iter();
-        let own = |(index, pair): (usize, Result<Option<GroupKey>, RejectReason>)| {
+        let check = |(index, pair): (usize, Result<Option<GroupKey>, RejectReason>)| {
             let Some(pair) = pair? else { return Ok(None) };
-            // OK because `join` answers for each pair.
-            let back = joined.next().expect("one answer for each pair");
-            match back {
-                Ok(back) if *back == *keys[index] => Ok(Some(pair)),
+            // OK because `join_keys` returns one answer for each pair.
+            let joined = joined.next().expect("one answer for each pair");
+            match joined {
+                Ok(joined) if *joined == *keys[index] => Ok(Some(pair)),
                 Err(rejection) if rejection.kind.is_fault() => Err(rejection),
-                // Another key has this pair, so this key has none.
+                // The pair belongs to another key, so this key is foreign.
                 _ => Ok(None),
             }
         };
-        Ok(pairs.into_iter().enumerate().map(own).collect())
+        Ok(pairs.into_iter().enumerate().map(check).collect())
     }
 
     fn join_keys(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {

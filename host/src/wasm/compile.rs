@@ -1,5 +1,4 @@
-//! Compiling a component: in a child process, or, where the embedding program says so, in this
-//! one.
+//! Compiles a component: in a child process or, if the embedding program chooses so, in this process.
 
 #[cfg(feature = "cli")]
 mod as_child;
@@ -25,21 +24,20 @@ pub(crate) use as_child::compile_as_child;
 /// The hidden subcommand of the `ktables` command that compiles a component.
 pub(crate) const COMPILE: &str = "compile-component";
 
-/// What compiles components. There is no default, because only the program that embeds the
-/// library knows where a `ktables` command is, and whether it trusts its components.
+/// The compiler of components. There is no default, because only the program that embeds the library knows
+/// where a `ktables` command is, and whether it trusts its components.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compiler {
-    /// This `ktables` command, in a process that is bounded in memory, time and priority and
-    /// that is killed at the deadline. It must have the same wasmtime with the same
-    /// configuration as this program.
+    /// This `ktables` command, in a process with limited memory, time and priority, which is killed at the
+    /// deadline. It must have the same wasmtime with the same configuration as this program.
     Command(PathBuf),
-    /// This process. A compilation cannot be stopped there: one that takes too long is refused,
-    /// and goes on taking memory and a core. For components that are trusted.
+    /// This process. A compilation cannot be stopped there: if it takes too long, the component is refused,
+    /// but the compilation still uses memory and a core until it ends. For trusted components only.
     InProcess,
 }
 
 impl Compiler {
-    /// Compiles a component, which was not checked before.
+    /// Scans a component, and compiles it.
     pub(super) fn compile(
         &self,
         engine: &Engine,
@@ -49,9 +47,9 @@ impl Compiler {
         bytes: Vec<u8>,
     ) -> Result<Compiled, WasmError> {
         let refused = |reasons| WasmError::Refused { name: name.to_owned(), reasons };
-        scan::code(&bytes).map_err(|refusal| refused(refusal.reasons()))?;
+        scan::scan_code(&bytes).map_err(|refusal| refused(refusal.reasons()))?;
         match self {
-            Self::InProcess => in_process(engine, deadline, bytes)
+            Self::InProcess => compile_in_process(engine, deadline, bytes)
                 .map(Compiled::Component)
                 .map_err(|reason| refused(vec![reason])),
             Self::Command(program) => {
@@ -65,7 +63,7 @@ impl Compiler {
                         Err(refused(vec![format!("it cannot be compiled: {reason}")]))
                     }
                     Err(ChildError::Failed(reason)) => Err(WasmError::Engine {
-                        reason: format!("no compiler for component {name}: {reason}"),
+                        reason: format!("cannot run the compiler for component {name}: {reason}"),
                     }),
                 }
             }
@@ -73,25 +71,26 @@ impl Compiler {
     }
 }
 
-/// A component that was compiled.
+/// A compiled component.
 pub(super) enum Compiled {
-    /// Ready to be used.
+    /// Compiled in this process, and ready for use.
     Component(Component),
-    /// Its code, from a process of ours.
+    /// The machine code, from our compiler process.
     Code(Vec<u8>),
 }
 
-fn in_process(engine: &Engine, deadline: Duration, bytes: Vec<u8>) -> Result<Component, String> {
-    // A compilation cannot be interrupted, but it can be left alone.
-    let (answer, compiled) = mpsc::sync_channel(1);
+fn compile_in_process(engine: &Engine, deadline: Duration, bytes: Vec<u8>) -> Result<Component, String> {
+    // A compilation cannot be interrupted. So it runs on its own thread, which is abandoned at the deadline.
+    let (sender, receiver) = mpsc::sync_channel(1);
     let engine = engine.clone();
     let compile = move || {
-        // Nobody may be waiting any more.
-        let _ = answer.send(Component::from_binary(&engine, &bytes));
+        // OK to ignore: fails if the caller no longer waits.
+        let _ = sender.send(Component::from_binary(&engine, &bytes));
     };
-    thread::spawn("ktables-compile", compile).map_err(|error| format!("no thread to compile on: {error}"))?;
-    match compiled.recv_timeout(deadline) {
+    thread::spawn("ktables-compile", compile)
+        .map_err(|error| format!("cannot start the compiler's thread: {error}"))?;
+    match receiver.recv_timeout(deadline) {
         Ok(result) => result.map_err(|error| format!("it cannot be compiled: {error:#}")),
-        Err(_) => Err(format!("it did not compile within {deadline:?}")),
+        Err(_) => Err(format!("compiling it takes longer than {deadline:?}")),
     }
 }

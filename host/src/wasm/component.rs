@@ -1,4 +1,4 @@
-//! A component: read, checked, compiled, and accepted.
+//! Loads a component: reads, checks and compiles it, and runs it once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::file::read_bounded;
 use crate::wasm::compile::Compiled;
 use crate::wasm::compiled::deserialize;
 use crate::wasm::digest::{check_digest, digest_of};
-use crate::wasm::engine::{Engine, Shared};
+use crate::wasm::engine::{Engine, EngineShared};
 use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
 use crate::wasm::inspect::inspect;
@@ -18,15 +18,16 @@ use crate::wasm::limits::{Limits, MAX_NAME_BYTES};
 use crate::wasm::metering::Metering;
 use crate::wasm::scan::MAX_BYTES;
 
-/// How often an instance that is too slow to start is tried, because the machine may have been busy.
+/// How often the host tries to start an instance that exceeds its start deadline: the machine may have been
+/// busy.
 const MAX_STARTS: usize = 3;
 
-/// The options of loading a component.
+/// The options for loading a component.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// The digest that the file must have, `sha256:…`; `None` accepts any file.
     pub digest: Option<String>,
-    /// What each instance may use.
+    /// The limits of each instance.
     pub limits: Limits,
 }
 
@@ -42,10 +43,10 @@ pub struct Description {
     pub wants_headers: bool,
 }
 
-/// A component that was compiled and accepted. A clone is a handle to the same component.
+/// A component that was loaded. A clone is a handle to the same component.
 #[derive(Clone)]
 pub struct Component {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EngineShared>,
     pub(super) template: Template,
     description: Option<Description>,
 }
@@ -60,12 +61,12 @@ impl std::fmt::Debug for Component {
 }
 
 impl Engine {
-    /// Loads a component from a file. Blocks while it compiles, unless the cache has it, and while an
-    /// instance runs once, within its limits. Call it where blocking is allowed.
+    /// Loads a component from a file. Blocks while the component is compiled, unless the cache has it, and
+    /// while one instance runs, within its limits. Call it where blocking is allowed.
     ///
     /// # Errors
     ///
-    /// [`WasmError`] with everything that is wrong with the file.
+    /// [`WasmError`], with every reason if the component is refused.
     pub fn load(&self, path: impl AsRef<Path>, options: LoadOptions) -> Result<Component, WasmError> {
         let path = path.as_ref();
         let bytes = read_bounded(path, MAX_BYTES).map_err(WasmError::io("read the component", path))?;
@@ -74,7 +75,7 @@ impl Engine {
         self.load_bytes(&name, bytes, options)
     }
 
-    /// Loads a component from its bytes. Messages call it `name` until it gives its own name.
+    /// Loads a component from its bytes. Messages use `name` until the component describes itself.
     ///
     /// # Errors
     ///
@@ -114,18 +115,18 @@ impl Engine {
             shared: self.shared.component(&digest),
         };
         let mut component = Component { shared: self.shared.clone(), template, description: None };
-        component.describe()?;
+        component.read_description()?;
         Ok(component)
     }
 
-    /// Takes the compiled component from the cache, or compiles it.
+    /// Loads the compiled component from the cache, or compiles it.
     fn compile(
         &self,
         bytes: Vec<u8>,
         digest: &str,
         name: &str,
     ) -> Result<wasmtime::component::Component, WasmError> {
-        let Shared { engine, cache, compiler, compile_deadline, metering, .. } = &*self.shared;
+        let EngineShared { engine, cache, compiler, compile_deadline, metering, .. } = &*self.shared;
         if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
             return Ok(component);
         }
@@ -135,7 +136,7 @@ impl Engine {
             }
         };
         let failed = |error: wasmtime::Error| WasmError::Engine {
-            reason: format!("component {name}: its compiled code cannot be used: {error:#}"),
+            reason: format!("cannot use the compiled code of component {name}: {error:#}"),
         };
         match compiler.compile(engine, *metering, *compile_deadline, name, bytes)? {
             Compiled::Component(component) => {
@@ -152,28 +153,28 @@ impl Engine {
 }
 
 impl Component {
-    /// The name and the digest of the component.
+    /// Returns the name and the digest of the component.
     #[must_use]
     pub fn id(&self) -> &ComponentId {
         &self.template.id
     }
 
-    /// The interfaces that it exports.
+    /// Returns the interfaces that the component exports.
     #[must_use]
     pub fn interfaces(&self) -> &[Interface] {
         &self.template.interfaces
     }
 
-    /// Its description of itself, if it exports `plugin`.
+    /// Returns the component's description of itself, if it exports `plugin`.
     #[must_use]
     pub fn description(&self) -> Option<&Description> {
         self.description.as_ref()
     }
 
-    /// Runs an instance once, which checks the types of its interfaces, and asks for its name.
-    fn describe(&mut self) -> Result<(), WasmError> {
+    /// Starts an instance, which checks the types of its interfaces, and reads the component's description.
+    fn read_description(&mut self) -> Result<(), WasmError> {
         let info = self.retry_start(|| self.instantiate()?.describe());
-        let info = info.map_err(|error| self.failed("started and described", error))?;
+        let info = info.map_err(|error| self.to_wasm_error("started and described", error))?;
         if let Some(info) = info {
             let (name, version) = (truncate(info.name), truncate(info.version));
             let digest = self.template.id.digest.clone();
@@ -183,7 +184,8 @@ impl Component {
         Ok(())
     }
 
-    /// Runs what an instance does before its first record, again if it takes too long.
+    /// Runs the start of an instance, with the calls before its first record. Tries again if it exceeds its
+    /// deadline.
     pub(super) fn retry_start<T>(
         &self,
         mut start: impl FnMut() -> Result<T, CallError>,
@@ -194,12 +196,12 @@ impl Component {
                 Err(CallError::Fault(Fault { kind: RejectKind::Deadline, .. })) if tries < MAX_STARTS => {
                     tries += 1
                 }
-                done => return done,
+                result => return result,
             }
         }
     }
 
-    /// Makes an instance. If there is no room for it, drops idle instances and tries again.
+    /// Creates an instance. If the host has no room for it, drops idle instances and tries again.
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
         match Instance::new(&self.template) {
             Err(CallError::Host(_)) => {
@@ -210,8 +212,8 @@ impl Component {
         }
     }
 
-    /// The error of a component that failed while it was `action`.
-    pub(super) fn failed(&self, action: &'static str, error: CallError) -> WasmError {
+    /// Converts the error of a component that failed while it was `action`, a participle.
+    pub(super) fn to_wasm_error(&self, action: &'static str, error: CallError) -> WasmError {
         match error {
             CallError::Fault(fault) => WasmError::Failed {
                 name: self.template.id.name.clone(),

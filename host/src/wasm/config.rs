@@ -1,4 +1,4 @@
-//! The configuration of wasmtime, and the clock behind the deadlines of guests.
+//! The configuration of wasmtime, and the clock for the deadlines of guests.
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -8,17 +8,17 @@ use crate::wasm::error::WasmError;
 use crate::wasm::metering::Metering;
 use crate::wasm::scan::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES};
 
-/// The stack of a guest: wasmtime's default. The threads that guests run on have more.
+/// The stack of a guest, in bytes: wasmtime's default. The threads that guests run on have more.
 pub(super) const STACK_BYTES: usize = 512 << 10;
 
-/// How many instances there may be at once. Each reserves 4 GiB of the 128 TiB of address space.
+/// How many instances may exist at once. Each reserves 4 GiB of the 128 TiB of address space.
 const INSTANCES: u32 = 2000;
 
 /// How many core modules a component usually consists of: the guest's own, and two that
 /// `wit-component` adds for its imports.
 const MODULES: u32 = 3;
 
-/// The configuration of wasmtime. Compiled code does not depend on `pooled`, which says where
+/// Returns the configuration of wasmtime. Compiled code does not depend on `pooled`, which selects how
 /// instances are allocated.
 pub(super) fn config(metering: Metering, pooled: bool) -> Config {
     let mut config = Config::new();
@@ -47,7 +47,7 @@ pub(super) fn config(metering: Metering, pooled: bool) -> Config {
     config
 }
 
-/// Starts the thread that advances the engine's epoch each [`TICK`], as long as the engine lives.
+/// Starts the thread that increments the engine's epoch every [`TICK`] until the engine is dropped.
 pub(super) fn start_clock(engine: &wasmtime::Engine) -> Result<(), WasmError> {
     let engine = engine.weak();
     let tick = move || {
@@ -58,6 +58,6 @@ pub(super) fn start_clock(engine: &wasmtime::Engine) -> Result<(), WasmError> {
         }
     };
     thread::spawn("ktables-epoch", tick).map(drop).map_err(|error| WasmError::Engine {
-        reason: format!("cannot start the thread for deadlines: {error}"),
+        reason: format!("cannot start the thread that checks deadlines: {error}"),
     })
 }

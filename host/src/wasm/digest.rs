@@ -6,7 +6,7 @@ use crate::escape::one_line_within;
 use crate::wasm::error::WasmError;
 use crate::wasm::limits::MAX_NAME_BYTES;
 
-/// Checks that a text is a digest as [`digest_of`] writes it, in upper or lower case.
+/// Checks that a text has the format of [`digest_of`], in upper or lower case.
 pub(super) fn check_digest(digest: &str) -> Result<(), WasmError> {
     let is_digest = digest.split_once(':').is_some_and(|(kind, hex)| {
         kind.eq_ignore_ascii_case("sha256")
@@ -19,8 +19,8 @@ pub(super) fn check_digest(digest: &str) -> Result<(), WasmError> {
     Err(WasmError::InvalidDigest { digest: one_line_within(digest, MAX_NAME_BYTES).to_string() })
 }
 
-/// Returns the digest of a component's bytes, as configurations name it: `sha256:` and 64 hexadecimal
-/// digits.
+/// Returns the digest of a component's bytes as it is written in configurations: `sha256:` and 64
+/// hexadecimal digits.
 #[must_use]
 pub fn digest_of(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();

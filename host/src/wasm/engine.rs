@@ -1,4 +1,4 @@
-//! The engine of a process: it compiles components, and its instances share a memory budget.
+//! The engine of a process, which compiles components, and whose instances share a memory budget.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,22 +20,22 @@ use crate::wasm::state::{Budget, State};
 /// The options of an [`Engine`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// Where components are compiled.
+    /// The compiler of components.
     pub compiler: Compiler,
     /// How many bytes all instances together may use; 2 GiB by default.
     pub memory_budget: usize,
-    /// The folder for compiled components, which must be closed to other users. `None` compiles each
-    /// time.
+    /// The folder for compiled components, to which other users must have no access. `None` compiles
+    /// components at each load.
     pub cache: Option<PathBuf>,
     /// How long a compilation may take; a minute by default, ten times what a component with an
     /// interpreter takes.
     pub compile_deadline: Duration,
-    /// How guests are limited and measured; by time by default.
+    /// How the work of guests is limited and measured; by time by default.
     pub metering: Metering,
 }
 
 impl EngineOptions {
-    /// The default options, with the user's cache: `$KTABLES_CACHE_DIR` (empty: no cache), or else
+    /// Returns the default options, with the user's cache: `$KTABLES_CACHE_DIR` (empty: no cache), or else
     /// `$XDG_CACHE_HOME/ktables`, or else `~/.cache/ktables`.
     #[must_use]
     pub fn new(compiler: Compiler) -> Self {
@@ -59,13 +59,14 @@ impl EngineOptions {
 /// Loads and runs components. A process needs one; a clone is a handle to the same engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EngineShared>,
 }
 
-/// Instances that no call uses now. A std lock: held to push and pop.
+/// Instances that no call uses now. A std lock: held to push and to pop.
 pub(super) type IdleInstances = Mutex<Vec<Instance>>;
 
-pub(super) struct Shared {
+/// The state that all handles of an engine and its components share.
+pub(super) struct EngineShared {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Linker<State>,
     pub(super) budget: Arc<Budget>,
@@ -73,20 +74,20 @@ pub(super) struct Shared {
     pub(super) compiler: Compiler,
     pub(super) compile_deadline: Duration,
     pub(super) metering: Metering,
-    /// The idle instances of each codec. A std lock: held to go through them.
+    /// The idle instances of each codec. A std lock: held to iterate over them.
     idle: Mutex<Vec<Weak<IdleInstances>>>,
-    /// By digest, because a component that is loaded twice is one component. A std lock: held to
-    /// look one up.
+    /// What the instances of each component share, by digest: a component that is loaded twice is one
+    /// component. A std lock: held for a lookup.
     components: Mutex<HashMap<String, ComponentShared>>,
 }
 
-impl Shared {
-    /// What all instances of the component with this digest share.
+impl EngineShared {
+    /// Returns what all instances of the component with this digest share.
     pub(super) fn component(&self, digest: &str) -> ComponentShared {
         lock(&self.components).entry(digest.to_owned()).or_default().clone()
     }
 
-    /// Registers the idle instances of a codec, which are dropped when memory is short.
+    /// Registers the idle instances of a codec, to be dropped when memory is short.
     pub(super) fn register_idle(&self, instances: &Arc<IdleInstances>) {
         let mut idle = lock(&self.idle);
         idle.retain(|instances| instances.strong_count() > 0);
@@ -101,9 +102,9 @@ impl Shared {
     }
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for EngineShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("EngineShared")
             .field("budget", &self.budget)
             .field("cache", &self.cache)
             .finish_non_exhaustive()
@@ -115,13 +116,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`WasmError`] if this machine cannot run one, or if the folder of the cache is open to other
-    /// users.
+    /// [`WasmError`] if this machine cannot run an engine, or if other users have access to the cache
+    /// folder.
     pub fn new(options: EngineOptions) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine { reason: format!("{error:#}") };
         let engine = wasmtime::Engine::new(&config(options.metering, true)).or_else(|error| {
             tracing::warn!(
-                "no address space for a pool of instances ({error:#}); instances are allocated on demand, which is slower"
+                "cannot reserve address space for a pool of instances ({error:#}); instances are allocated \
+                 on demand, which is slower"
             );
             wasmtime::Engine::new(&config(options.metering, false)).map_err(failed)
         })?;
@@ -130,7 +132,7 @@ impl Engine {
         if options.metering == Metering::Deadline {
             start_clock(&engine)?;
         }
-        let shared = Shared {
+        let shared = EngineShared {
             engine,
             linker,
             budget: Arc::new(Budget::new(options.memory_budget)),
@@ -145,12 +147,12 @@ impl Engine {
     }
 }
 
-/// Opens the cache. Without one, loading only takes longer, so a folder that cannot be created is no
-/// error; a folder that is open to other users is.
+/// Opens the cache. Returns `None` if its folder cannot be created, because without a cache, loading only
+/// takes longer. A folder to which other users have access is an error.
 fn open_cache(folder: &Path) -> Result<Option<Cache>, WasmError> {
     match Cache::open(folder) {
         Ok(cache) => Ok(Some(cache)),
-        Err(error @ WasmError::Io { .. }) => {
+        Err(error @ WasmError::Io(_)) => {
             tracing::warn!("compiled components are not cached: {error}");
             Ok(None)
         }

@@ -1,96 +1,89 @@
-//! Why a component cannot be used at all. What happens to single records is a
+//! The errors of components that cannot be used at all. The failure of a single record is a
 //! [`RejectReason`](crate::codec::RejectReason).
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use crate::escape::{name as shown, one_line};
+use crate::escape::{name as escape_name, one_line};
+use crate::file::FileError;
 use crate::wasm::interfaces::SUPPORTED_VERSIONS;
 
 /// Why a component cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WasmError {
-    /// The file cannot be read or the cache not used.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: Arc<io::Error>,
-    },
-    /// The file is not the one that was approved.
+    /// A file or folder could not be read or written.
+    #[error(transparent)]
+    Io(#[from] FileError),
+    /// The file's digest is not the one that the configuration requires.
     #[error(
         "component {} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…",
-        shown(name)
+        escape_name(name)
     )]
     Digest {
         /// The component's file name.
         name: String,
-        /// What the configuration names.
+        /// The digest that the configuration requires.
         expected: String,
-        /// What the file has.
+        /// The digest of the file.
         actual: String,
     },
-    /// The digest that is required is none.
+    /// The required digest is malformed.
     #[error(
-        "`{digest}` is no digest: write sha256: and 64 hexadecimal digits, as `ktables codec inspect` prints it"
+        "`{digest}` is not a digest: write sha256: and 64 hexadecimal digits, as `ktables codec inspect` \
+         prints it"
     )]
     InvalidDigest {
-        /// What was given, cut if it is longer than a digest.
+        /// The malformed digest, truncated if it is long.
         digest: String,
     },
-    /// The component breaks a rule of this host.
+    /// The component exceeds a limit, or imports or exports something that this host does not support.
     #[error(
         "component {} is refused:\n{}\nSupported: WIT package ktables:codec {SUPPORTED_VERSIONS}.",
-        shown(name),
-        list(reasons)
+        escape_name(name),
+        format_list(reasons)
     )]
     Refused {
         /// The component's file name.
         name: String,
-        /// Every reason, with what to do.
+        /// Every reason to refuse the component, with what to do.
         reasons: Vec<String>,
     },
-    /// The component lacks what it is wanted for.
+    /// The component does not export the interface that its use requires.
     #[error(
-        "component {} cannot be a {wanted}: it exports none of {expected}; it has {}",
-        shown(name),
+        "component {} cannot be a {wanted}: it exports none of {expected}; it exports {}",
+        escape_name(name),
         one_line(has)
     )]
     MissingExport {
         /// The component's name.
         name: String,
-        /// What it was to be.
+        /// The intended use, for example `key codec`.
         wanted: &'static str,
-        /// The interfaces that would do.
+        /// The interfaces of which it must export one.
         expected: String,
-        /// What it exports.
+        /// The interfaces that it exports.
         has: String,
     },
-    /// The component does not accept its configuration, in its own words.
-    #[error("component {} does not accept its configuration: {}", shown(name), one_line(message))]
+    /// The component does not accept its configuration.
+    #[error("component {} does not accept its configuration: {}", escape_name(name), one_line(message))]
     Configuration {
         /// The component's name.
         name: String,
-        /// What it said.
+        /// The component's message.
         message: String,
     },
-    /// The component broke down before its first record.
-    #[error("component {} failed while it was {action}: {}", shown(name), one_line(message))]
+    /// The component faulted before its first record.
+    #[error("component {} failed while it was {action}: {}", escape_name(name), one_line(message))]
     Failed {
         /// The component's name.
         name: String,
-        /// What it was asked.
+        /// What the host was doing with it, as a participle.
         action: &'static str,
-        /// What happened.
+        /// The fault.
         message: String,
     },
-    /// The engine cannot be made or cannot run the component now.
+    /// The engine cannot be created, or cannot run the component now.
     #[error("the component engine failed: {reason}")]
     Engine {
         /// What failed, and what to do.
@@ -99,12 +92,13 @@ pub enum WasmError {
 }
 
 impl WasmError {
-    /// For `map_err` behind a call to the file system.
+    /// Returns a function for `map_err` after a call to the file system.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
+        FileError::of(action, path)
     }
 }
 
-fn list(reasons: &[String]) -> String {
+/// Formats reasons as a list, one on each line.
+fn format_list(reasons: &[String]) -> String {
     reasons.iter().map(|reason| format!("  - {}", one_line(reason))).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! How a call into a guest can fail.
+//! The errors of a call to a guest.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use wasmtime::Trap;
 use crate::codec::workers::TICK;
 use crate::codec::{HostFailure, RejectKind};
 use crate::wasm::limits::Limits;
-use crate::wasm::state::{Exceeded, State};
+use crate::wasm::state::{ExceededLimit, State};
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// The guest trapped or broke a rule. Its instance cannot be used again.
+    /// The guest trapped or broke the contract. Its instance must not be used again.
     Fault(Fault),
-    /// The host could not run it.
+    /// The host could not run the call.
     Host(HostFailure),
 }
 
-/// How a guest failed.
+/// The fault of a guest.
 #[derive(Debug, Clone)]
 pub(super) struct Fault {
     pub(super) kind: RejectKind,
@@ -30,12 +30,12 @@ impl Fault {
         Self { kind, message: message.into() }
     }
 
-    /// The guest broke the contract.
+    /// Creates the fault of a guest that broke the contract.
     pub(super) fn contract(message: impl Into<String>) -> Self {
         Self::new(RejectKind::Contract, message)
     }
 
-    /// The guest answered with more bytes than one call may return.
+    /// Creates the fault of a guest that answered with more bytes than one call may return.
     pub(super) fn too_much_output(limits: &Limits) -> Self {
         let bytes = limits.output_per_call();
         let message = format!("answered with more than {bytes} bytes in one call (four times limits.output)");
@@ -49,29 +49,29 @@ impl From<Fault> for CallError {
     }
 }
 
-/// The failure of the host when all components together have used the memory budget.
-pub(super) fn budget_exhausted(budget: usize) -> HostFailure {
+/// Returns the failure of the host when all components together have used up the memory budget.
+pub(super) fn budget_failure(budget: usize) -> HostFailure {
     let reason = format!("all components together would use more than the memory budget of {budget} bytes");
     HostFailure { reason }
 }
 
-/// The error of a guest that needed more memory than it may have.
-pub(super) fn limit_exceeded(state: &State, limits: &Limits) -> CallError {
+/// Returns the error of a guest that requested more memory than its limit or the budget allows.
+pub(super) fn limit_error(state: &State, limits: &Limits) -> CallError {
     match state.exceeded {
-        Some(Exceeded::Instance(need)) => Fault::new(
+        Some(ExceededLimit::Instance(need)) => Fault::new(
             RejectKind::Memory,
-            format!("needed {need} bytes of memory, allowed are {} (limits.memory)", limits.memory),
+            format!("needed {need} bytes of memory, at most {} are allowed (limits.memory)", limits.memory),
         )
         .into(),
-        Some(Exceeded::Engine(budget)) => CallError::Host(budget_exhausted(budget)),
-        None => Fault::new(RejectKind::Memory, "needed more memory than there is").into(),
+        Some(ExceededLimit::Engine(budget)) => CallError::Host(budget_failure(budget)),
+        None => Fault::new(RejectKind::Memory, "needed more memory than the host can allocate").into(),
     }
 }
 
 /// Classifies an error of wasmtime.
 ///
-/// The store knows which memory limit was exceeded. Wasmtime has no public type for the error that an
-/// answer is too large, so its text is examined; a test fails when the text changes.
+/// The store's data says which memory limit was exceeded. Wasmtime has no public type for the error that an
+/// answer is too large, so this function matches its text; a test fails if the text changes.
 pub(super) fn classify(
     error: &wasmtime::Error,
     state: &State,
@@ -79,7 +79,7 @@ pub(super) fn classify(
     deadline: Duration,
 ) -> CallError {
     if state.exceeded.is_some() {
-        return limit_exceeded(state, limits);
+        return limit_error(state, limits);
     }
     let text = format!("{:#}", error.root_cause());
     match error.downcast_ref::<Trap>() {
@@ -91,7 +91,7 @@ pub(super) fn classify(
             ),
         ),
         Some(_) => match &state.last_error {
-            // The message of a panic says more than the trap that follows it.
+            // The panic message, which says more than the trap that follows it.
             Some(last) => Fault::new(RejectKind::Trap, last),
             None => Fault::new(RejectKind::Trap, text),
         },
@@ -99,7 +99,7 @@ pub(super) fn classify(
             Fault::new(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {text}"))
         }
         None if text.starts_with("too much data is being copied") => Fault::too_much_output(limits),
-        None => Fault::contract(format!("answered with what the host cannot read: {text}")),
+        None => Fault::contract(format!("answered with something that the host cannot read: {text}")),
     }
     .into()
 }

@@ -1,58 +1,59 @@
-//! The rate limit for the log messages of a component, whatever the number of its instances and
-//! records.
+//! The rate limit for the log messages of a component, which all its instances share.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// How many messages, and how many bytes, a component may log at once.
+/// How many messages, and how many bytes, a component may log in a burst.
 const BURST: f64 = 100.0;
 const BURST_BYTES: f64 = 64.0 * 1024.0;
 
-/// The time after which it may log as much again.
+/// How long it takes until the component may log a full burst again.
 const REFILL: Duration = Duration::from_secs(10);
 
 /// The rate limit of one component. A std lock: held to count.
 #[derive(Debug, Default)]
-pub(super) struct GuestLog(Mutex<Option<Bucket>>);
+pub(super) struct LogLimiter(Mutex<Option<Bucket>>);
 
+/// A token bucket: how much the component may log now.
 #[derive(Debug)]
 struct Bucket {
     messages: f64,
     bytes: f64,
-    filled: Instant,
+    refilled_at: Instant,
+    /// How many messages were dropped since the last one that was logged.
     dropped: u64,
 }
 
-/// Whether a message is logged.
+/// The decision whether a message is logged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It is logged.
+    /// The message is logged.
     Admitted {
-        /// How many messages before it were dropped.
+        /// How many messages were dropped since the last one that was logged.
         dropped: u64,
     },
-    /// It is not logged.
+    /// The message is not logged.
     Dropped,
 }
 
-impl GuestLog {
-    /// Whether a message of this many bytes may be logged now.
+impl LogLimiter {
+    /// Decides whether a message of this many bytes is logged, and counts it.
     pub(super) fn admit(&self, now: Instant, bytes: usize) -> Admission {
         let mut bucket = lock(&self.0);
-        let bucket =
-            bucket.get_or_insert(Bucket { messages: BURST, bytes: BURST_BYTES, filled: now, dropped: 0 });
-        let part = now.saturating_duration_since(bucket.filled).as_secs_f64() / REFILL.as_secs_f64();
+        let full = Bucket { messages: BURST, bytes: BURST_BYTES, refilled_at: now, dropped: 0 };
+        let bucket = bucket.get_or_insert(full);
+        let part = now.saturating_duration_since(bucket.refilled_at).as_secs_f64() / REFILL.as_secs_f64();
         bucket.messages = (bucket.messages + part * BURST).min(BURST);
         bucket.bytes = (bucket.bytes + part * BURST_BYTES).min(BURST_BYTES);
-        bucket.filled = now;
+        bucket.refilled_at = now;
         if bucket.messages < 1.0 || bucket.bytes <= 0.0 {
             bucket.dropped += 1;
             return Admission::Dropped;
         }
         bucket.messages -= 1.0;
-        // A message that is longer than what is left is logged, and later ones wait longer.
+        // A message with more bytes than are left is logged, and the next refill takes longer.
         bucket.bytes -= bytes as f64;
         Admission::Admitted { dropped: std::mem::take(&mut bucket.dropped) }
     }
@@ -63,13 +64,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_that_logs_all_the_time_is_limited() {
-        let (messages, start) = (GuestLog::default(), Instant::now());
+    fn a_component_that_logs_constantly_is_limited() {
+        let (limiter, start) = (LogLimiter::default(), Instant::now());
         let mut admitted = 0;
         for millis in 0..60_000 {
             let now = start + Duration::from_millis(millis);
             for _ in 0..10 {
-                admitted += usize::from(messages.admit(now, 20) != Admission::Dropped);
+                admitted += usize::from(limiter.admit(now, 20) != Admission::Dropped);
             }
         }
         assert!((600..=710).contains(&admitted), "{admitted}");
@@ -77,11 +78,11 @@ mod tests {
 
     #[test]
     fn dropped_messages_are_counted_and_bytes_are_limited() {
-        let (messages, start) = (GuestLog::default(), Instant::now());
-        assert_eq!(messages.admit(start, 1 << 20), Admission::Admitted { dropped: 0 });
-        assert_eq!(messages.admit(start, 1), Admission::Dropped);
-        assert_eq!(messages.admit(start + REFILL, 1), Admission::Dropped);
+        let (limiter, start) = (LogLimiter::default(), Instant::now());
+        assert_eq!(limiter.admit(start, 1 << 20), Admission::Admitted { dropped: 0 });
+        assert_eq!(limiter.admit(start, 1), Admission::Dropped);
+        assert_eq!(limiter.admit(start + REFILL, 1), Admission::Dropped);
         let later = start + REFILL * 40;
-        assert_eq!(messages.admit(later, 1), Admission::Admitted { dropped: 2 });
+        assert_eq!(limiter.admit(later, 1), Admission::Admitted { dropped: 2 });
     }
 }

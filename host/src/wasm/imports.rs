@@ -1,8 +1,8 @@
-//! The interfaces that the host provides to guests, one file for each. The list is also the
-//! allow-list: a component that imports anything else is refused.
+//! The interfaces that the host provides to guests, one file for each. [`IMPORTS`] is also the allow-list: a
+//! component that imports anything else is refused.
 //!
-//! An import that fails is a failure of the host, and the deadline of the guest does not run while
-//! the host works ([`State::run_import`]).
+//! An import that fails is a failure of the host. A guest's deadline does not count the time that the host
+//! works for an import ([`State::run_import`]).
 
 mod import;
 mod logging;
@@ -17,12 +17,12 @@ use import::Import;
 /// All interfaces that the host provides.
 pub(super) const IMPORTS: &[Import] = &[logging::IMPORT, types::IMPORT];
 
-/// Links all of them.
+/// Adds the functions of all these interfaces to a linker.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     IMPORTS.iter().try_for_each(|import| (import.add_to_linker)(linker))
 }
 
-/// The names of all of them, for messages.
-pub(super) fn imported_names() -> String {
+/// Returns the names of all these interfaces, for messages.
+pub(super) fn import_names() -> String {
     IMPORTS.iter().map(|import| format!("{PACKAGE}{}", import.name)).collect::<Vec<_>>().join(" and ")
 }

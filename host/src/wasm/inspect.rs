@@ -1,15 +1,15 @@
-//! Inspects a component without compiling or running it: its imports, exports and interfaces, and
-//! every reason to refuse it.
+//! Inspects a component without compiling or running it: finds its imports, exports and interfaces, and every
+//! reason to refuse it.
 
 use std::collections::BTreeSet;
 
 use wasmparser::Parser;
 
-use crate::wasm::imports::{IMPORTS, imported_names};
+use crate::wasm::imports::{IMPORTS, import_names};
 use crate::wasm::interfaces::{Interface, PACKAGE, SUPPORTED_VERSIONS, is_supported, split_name};
-use crate::wasm::scan::{MAX_BYTES, Needs, quoted, sections};
+use crate::wasm::scan::{MAX_BYTES, Needs, quote, scan_sections};
 
-/// What a component imports and exports, and why it is refused.
+/// The imports and exports of a component, and the reasons to refuse it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -17,11 +17,11 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// The names of the exports.
     pub exports: Vec<String>,
-    /// The exports that are interfaces of the host's WIT package, in a supported version.
+    /// The exports that are interfaces of the host's WIT package in a supported version.
     pub interfaces: Vec<Interface>,
     /// Every reason to refuse the component, with what to do; empty if it is accepted.
     pub refusals: Vec<String>,
-    /// What one instance needs.
+    /// The resources that one instance needs.
     pub(super) needs: Needs,
 }
 
@@ -33,7 +33,7 @@ pub fn inspect(bytes: &[u8]) -> Inspection {
         inspection.refusals.push(format!("it has {} bytes, at most {MAX_BYTES} are allowed", bytes.len()));
     } else if Parser::is_core_wasm(bytes) {
         inspection.refusals.push(
-            "it is a core module, not a component: make one with `ktables codec build CORE.wasm -o FILE.wasm`"
+            "it is a core module, not a component: run `ktables codec build CORE.wasm -o FILE.wasm`"
                 .to_owned(),
         );
     } else if !Parser::is_component(bytes) {
@@ -45,15 +45,15 @@ pub fn inspect(bytes: &[u8]) -> Inspection {
 }
 
 impl Inspection {
-    /// The versions of the host's WIT package among the exports.
+    /// Returns the versions of the host's WIT package that the exports name.
     #[must_use]
     pub fn versions(&self) -> BTreeSet<&str> {
         self.exports.iter().filter_map(|export| Some(split_name(export)?.1)).collect()
     }
 
-    /// Collects imports and exports of the outermost component, and checks its limits.
+    /// Collects the imports and exports of the outermost component, and checks its limits.
     fn read_sections(&mut self, bytes: &[u8]) {
-        match sections(bytes) {
+        match scan_sections(bytes) {
             Err(refusal) => self.refusals = refusal.reasons(),
             Ok(found) => {
                 (self.imports, self.exports, self.needs) = (found.imports, found.exports, found.needs);
@@ -67,20 +67,20 @@ impl Inspection {
         }
     }
 
-    /// Checks the names of imports and exports.
+    /// Checks the names of the imports and exports, and that there is a codec.
     fn check_names(&mut self) {
         for import in &self.imports {
-            self.refusals.extend(refuse_import(import));
+            self.refusals.extend(import_refusal(import));
         }
         for export in &self.exports {
             let Some((name, version)) = split_name(export) else { continue };
-            let known = Interface::ALL.into_iter().find(|interface| interface.name() == name);
-            match known {
+            let interface = Interface::ALL.into_iter().find(|interface| interface.name() == name);
+            match interface {
                 Some(interface) if is_supported(version) => self.interfaces.push(interface),
                 Some(_) => self.refusals.push(format!(
                     "it exports {}, a version that this host does not support: rebuild it against ktables:codec \
                      {SUPPORTED_VERSIONS}",
-                    quoted(export)
+                    quote(export)
                 )),
                 None => {}
             }
@@ -90,33 +90,33 @@ impl Inspection {
         {
             self.refusals.push(format!(
                 "it exports no codec: none of value-codec, key-codec, group-scheme (plain or -batch) of {}; \
-                 it has {} (in Rust, is there a line `ktables_guest::export!(…)`?)",
+                 it has {} (in Rust, `ktables_guest::export!(…)` exports it)",
                 PACKAGE.trim_end_matches('/'),
-                listed(&self.exports)
+                list_names(&self.exports)
             ));
         }
     }
 }
 
-/// Why an import cannot be provided; `None` if it can.
-fn refuse_import(import: &str) -> Option<String> {
+/// Returns why the host does not provide an import; `None` if it does.
+fn import_refusal(import: &str) -> Option<String> {
     let is_import = |name: &str| IMPORTS.iter().any(|import| import.name == name);
     match split_name(import) {
         Some((name, version)) if is_import(name) && is_supported(version) => None,
         Some((name, _)) if is_import(name) => Some(format!(
             "it imports {}, a version that this host does not support: rebuild it against ktables:codec \
              {SUPPORTED_VERSIONS}",
-            quoted(import)
+            quote(import)
         )),
         _ if import.starts_with("wasi:") => Some(format!(
-            "it imports {}, but codecs have no WASI here. Build for a target without it (Rust: \
-             wasm32-unknown-unknown), or stub it with `ktables codec build --stub-wasi`",
-            quoted(import)
+            "it imports {}, but this host provides no WASI to codecs. Build for a target without it (Rust: \
+             wasm32-unknown-unknown), or replace it by stubs with `ktables codec build --stub-wasi`",
+            quote(import)
         )),
         _ => Some(format!(
             "it imports {}, which this host does not provide; it provides only {}",
-            quoted(import),
-            imported_names()
+            quote(import),
+            import_names()
         )),
     }
 }
@@ -124,11 +124,12 @@ fn refuse_import(import: &str) -> Option<String> {
 /// How many exports a message lists at most.
 const MAX_LISTED: usize = 10;
 
-fn listed(exports: &[String]) -> String {
+/// Lists the names of exports for a message.
+fn list_names(exports: &[String]) -> String {
     if exports.is_empty() {
         return "no exports".to_owned();
     }
-    let names: Vec<String> = exports.iter().take(MAX_LISTED).map(|name| quoted(name)).collect();
+    let names: Vec<String> = exports.iter().take(MAX_LISTED).map(|name| quote(name)).collect();
     match exports.len().saturating_sub(MAX_LISTED) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
@@ -139,22 +140,25 @@ fn listed(exports: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn check(wat: &str, refusal: &str) {
+    fn check_refused(wat: &str, refusal: &str) {
         let inspection = inspect(&wat::parse_str(wat).unwrap());
         assert!(inspection.refusals.iter().any(|reason| reason.contains(refusal)), "{inspection:?}");
     }
 
     #[test]
     fn unsupported_imports_and_exports_are_refused_by_name() {
-        check("(module)", "ktables codec build");
-        check("(component)", "exports no codec");
-        check(
+        check_refused("(module)", "ktables codec build");
+        check_refused("(component)", "exports no codec");
+        check_refused(
             r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#,
             "wasi:cli/environment@0.2.0",
         );
-        check(r#"(component (import "ktables:codec/logging@0.2.0" (instance)))"#, "ktables:codec 0.1.x");
-        check(r#"(component (import "other:thing/api@1.0.0" (instance)))"#, "other:thing/api@1.0.0");
-        check(
+        check_refused(
+            r#"(component (import "ktables:codec/logging@0.2.0" (instance)))"#,
+            "ktables:codec 0.1.x",
+        );
+        check_refused(r#"(component (import "other:thing/api@1.0.0" (instance)))"#, "other:thing/api@1.0.0");
+        check_refused(
             r#"(component (instance $i) (export "ktables:codec/value-codec@2.0.0" (instance $i)))"#,
             "ktables:codec/value-codec@2.0.0",
         );
@@ -169,7 +173,7 @@ mod tests {
             (core instance $i (instantiate $m))
             (func $f async (canon lift (core func $i "f") async (callback (core func $i "callback"))))
             (export "f" (func $f)))"#;
-        check(wat, "synchronous bindings");
+        check_refused(wat, "synchronous bindings");
     }
 
     proptest::proptest! {

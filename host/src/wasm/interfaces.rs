@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The WIT package that this host knows.
+/// The prefix of the names of interfaces in the host's WIT package.
 pub(super) const PACKAGE: &str = "ktables:codec/";
 
 /// The versions of the package that this host supports.
@@ -33,7 +33,7 @@ impl Interface {
         Self::Plugin,
     ];
 
-    /// The name in WIT.
+    /// Returns the name in the WIT package.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -54,12 +54,12 @@ impl fmt::Display for Interface {
     }
 }
 
-/// Splits the name of an interface of the package into name and version; `None` for other packages.
+/// Splits the full name of an interface of the package into name and version. `None` for other packages.
 pub(super) fn split_name(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
 
-/// Whether the host supports a version of the package.
+/// Returns whether the host supports a version of the package.
 pub(super) fn is_supported(version: &str) -> bool {
     version.strip_prefix("0.1.").is_some_and(|patch| patch.parse::<u32>().is_ok())
 }

@@ -6,7 +6,7 @@ pub enum Metering {
     /// By time ([`Limits::deadline`](crate::wasm::Limits::deadline)). For production.
     #[default]
     Deadline,
-    /// By fuel: usually one unit for each instruction, so the same number on every machine. Slower,
+    /// By fuel: usually one unit for each instruction, so the number is the same on every machine. Slower,
     /// and without deadlines. For reports.
     Fuel,
 }
@@ -15,7 +15,7 @@ impl Metering {
     #[cfg(feature = "cli")]
     pub(super) const ALL: [Self; 2] = [Self::Deadline, Self::Fuel];
 
-    /// The name that a compiler in another process understands.
+    /// Returns the name in the arguments of the compiler process.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Deadline => "deadline",

@@ -8,12 +8,12 @@ use wasmtime::{ResourceLimiter, Result};
 
 use crate::codec::ComponentId;
 use crate::codec::workers::SlowCall;
-use crate::wasm::guest_log::GuestLog;
+use crate::wasm::guest_log::LogLimiter;
 
-/// Bytes that an element of a table uses: a pointer, and what wasmtime keeps with it.
+/// The bytes of a table element: a pointer, and wasmtime's own data for it.
 const TABLE_ELEMENT_BYTES: usize = 16;
 
-/// The memory that all instances of an engine share.
+/// The memory budget that all instances of an engine share.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -25,6 +25,7 @@ impl Budget {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
+    /// Charges bytes to the budget. Returns false, and charges nothing, if they would exceed it.
     fn charge(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|&used| used <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
@@ -35,12 +36,12 @@ impl Budget {
     }
 }
 
-/// The limit that a growth of memory would have exceeded.
+/// The limit that a call would have exceeded with the memory it requested.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Exceeded {
-    /// The limit of the instance: it would need this many bytes.
+pub(super) enum ExceededLimit {
+    /// The limit of the instance; with the bytes that the instance would need.
     Instance(usize),
-    /// The budget of the engine: this many bytes.
+    /// The budget of the engine; with the bytes of the budget.
     Engine(usize),
 }
 
@@ -52,27 +53,32 @@ pub(super) struct State {
     used: usize,
     budget: Arc<Budget>,
     /// The rate limit for the component's log messages.
-    pub(super) log: Arc<GuestLog>,
-    /// How many ticks the current call may still take when it turns slow; `None` if it is slow.
+    pub(super) log_limiter: Arc<LogLimiter>,
+    /// How many ticks the current call may still take once it becomes slow; `None` if it is slow.
     pub(super) ticks_left: Option<u64>,
     /// Held while the current call is slow.
     pub(super) slow: Option<SlowCall>,
     /// The limit that the current call exceeded.
-    pub(super) exceeded: Option<Exceeded>,
+    pub(super) exceeded: Option<ExceededLimit>,
     /// The last error that the guest logged: its panic message, if it panicked.
     pub(super) last_error: Option<String>,
-    /// The time that the host worked for the current call, and that its deadline does not count.
+    /// How long the host worked for the current call. The deadline does not count this time.
     host_time: Duration,
 }
 
 impl State {
-    pub(super) fn new(id: Arc<ComponentId>, limit: usize, budget: Arc<Budget>, log: Arc<GuestLog>) -> Self {
+    pub(super) fn new(
+        id: Arc<ComponentId>,
+        limit: usize,
+        budget: Arc<Budget>,
+        log_limiter: Arc<LogLimiter>,
+    ) -> Self {
         Self {
             id,
             limit,
             used: 0,
             budget,
-            log,
+            log_limiter,
             ticks_left: None,
             slow: None,
             exceeded: None,
@@ -81,8 +87,8 @@ impl State {
         }
     }
 
-    /// Resets the state of the previous call. If the new one turns slow, it may take `ticks_left`
-    /// more ticks.
+    /// Resets the state of the previous call. Once the new call becomes slow, it may take
+    /// `ticks_left` more ticks.
     pub(super) fn begin_call(&mut self, ticks_left: Option<u64>) {
         self.ticks_left = ticks_left;
         self.slow = None;
@@ -91,7 +97,7 @@ impl State {
         self.host_time = Duration::ZERO;
     }
 
-    /// Runs the host's part of an import. The deadline of the guest does not run meanwhile.
+    /// Runs the host's part of an import. The guest's deadline does not count this time.
     pub(super) fn run_import<T>(&mut self, import: impl FnOnce(&mut Self) -> T) -> T {
         let began = Instant::now();
         let result = import(self);
@@ -99,24 +105,26 @@ impl State {
         result
     }
 
-    /// Takes the time by which the deadline is to be extended.
+    /// Returns how long the host has worked since the last call of this method, to extend the deadline by it.
     pub(super) fn take_host_time(&mut self) -> Duration {
         std::mem::take(&mut self.host_time)
     }
 
-    /// Charges the bytes that the host keeps for the instance.
+    /// Charges the bytes that the host keeps for the instance. Fails if they exceed a limit.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), ()> {
         if self.grow(bytes) { Ok(()) } else { Err(()) }
     }
 
+    /// Charges bytes to the instance and to the engine's budget. Returns false, and remembers the limit, if
+    /// they would exceed one.
     fn grow(&mut self, bytes: usize) -> bool {
         let need = self.used.saturating_add(bytes);
         if need > self.limit {
-            self.exceeded = Some(Exceeded::Instance(need));
+            self.exceeded = Some(ExceededLimit::Instance(need));
             return false;
         }
         if !self.budget.charge(bytes) {
-            self.exceeded = Some(Exceeded::Engine(self.budget.limit));
+            self.exceeded = Some(ExceededLimit::Engine(self.budget.limit));
             return false;
         }
         self.used = need;

@@ -1,17 +1,17 @@
-//! The arguments that say which table, topic and entry, and how they are used.
+//! The arguments that name a table, a topic or an entry, and their options.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::table::OnReject;
 
-/// Which table: `--config FILE -t NAME`, or `--log URL --topic TOPIC` with codecs.
+/// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC` with codecs.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TableArgs {
-    /// The configuration that names the table [default with -t: ktables.toml].
+    /// The configuration file [default: ktables.toml].
     #[arg(long, value_name = "FILE", help_heading = "Table")]
     pub(in crate::cli) config: Option<PathBuf>,
-    /// The table's name in the configuration.
+    /// The name of the table in the configuration.
     #[arg(short, long, value_name = "NAME", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
     pub(in crate::cli) table: Option<String>,
     /// The log: kafka://HOST:PORT,… or dir:PATH.
@@ -20,67 +20,68 @@ pub(in crate::cli) struct TableArgs {
     /// The topic in the log.
     #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
     pub(in crate::cli) topic: Option<String>,
-    /// utf8, bytes, json, or a component file [default: utf8].
+    /// The codec of keys: utf8, bytes, json, or a component file [default: utf8].
     #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(in crate::cli) key_codec: Option<String>,
-    /// utf8, bytes, json, or a component file [default: json].
+    /// The codec of values: utf8, bytes, json, or a component file [default: json].
     #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(in crate::cli) value_codec: Option<String>,
-    /// The configuration of the component files, JSON.
+    /// The configuration of the component files, a JSON object [default: {}].
     #[arg(long, value_name = "JSON", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(in crate::cli) codec_config: Option<String>,
-    /// length-prefixed, or a component file: the table is a grouped one.
+    /// The group scheme, which splits keys into groups and members: length-prefixed, or a component file.
     #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log", conflicts_with = "table")]
     pub(in crate::cli) group_scheme: Option<String>,
-    /// What a rejected record does to the entry of its key: nothing, remove it, or end the
-    /// table [default: the configuration's, or keep].
+    /// What happens to the entry of a key whose newest record was rejected [default: the configuration's, or
+    /// keep].
     #[arg(long, value_enum, help_heading = "Table")]
     pub(in crate::cli) on_reject: Option<OnReject>,
-    /// How long an entry lives after the timestamp of its record [default: the
-    /// configuration's, or for ever].
+    /// The time to live: entries expire this long after the timestamp of their record [default: the
+    /// configuration's, or never].
     #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = humantime::parse_duration)]
     pub(in crate::cli) ttl: Option<Duration>,
-    /// A folder with a checkpoint, made if it is not there: the command begins with what is
-    /// in it, and reads from the log only what came since.
+    /// The folder of a checkpoint, which is created if it does not exist. The command loads the checkpoint,
+    /// and reads only newer records from the log.
     #[arg(long, value_name = "DIR", help_heading = "Table")]
     pub(in crate::cli) checkpoint: Option<PathBuf>,
-    /// How old a checkpoint may be [default: the topic's delete.retention.ms].
+    /// The maximum age of a checkpoint [default: the topic's delete.retention.ms]. An older one is not used.
     #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = humantime::parse_duration)]
     pub(in crate::cli) checkpoint_max_age: Option<Duration>,
     #[command(flatten)]
     pub(in crate::cli) property: PropertyArgs,
-    /// How long to wait for the table to be complete.
+    /// How long to wait until the table is complete. After that, the command uses the partial table, which is
+    /// degraded.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(in crate::cli) catchup_timeout: Duration,
 }
 
-/// How to use the log.
+/// Properties of a log.
 #[derive(Debug, Default, clap::Args)]
 pub(in crate::cli) struct PropertyArgs {
-    /// A property of the log, as often as wanted: isolation, stale_after, acks,
-    /// idempotence, oauth_token_file, or one of librdkafka's. Others may see it: secrets belong into the
+    /// A property of the log: isolation, stale_after, acks, idempotence, oauth_token_file, or a property of
+    /// librdkafka. May be repeated. Other users of this machine may see arguments, so put secrets into the
     /// configuration.
     #[arg(short = 'X', value_name = "NAME=VALUE", help_heading = "Table")]
     pub(in crate::cli) property: Vec<String>,
 }
 
-/// A log and a topic in it.
+/// A topic in a log.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TopicArgs {
     /// The log: kafka://HOST:PORT,… or dir:PATH.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) log: String,
-    /// The topic's name.
+    /// The name of the topic.
     #[arg(long)]
     pub(in crate::cli) topic: String,
     #[command(flatten)]
     pub(in crate::cli) property: PropertyArgs,
 }
 
-/// Which entry.
+/// An entry.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct EntryArgs {
-    /// The key; with --in, the member.
+    /// The key; with --in, the name of the member.
     #[arg(value_name = "KEY")]
     pub(in crate::cli) key: String,
     /// The group that the member is in.

@@ -1,4 +1,4 @@
-//! What a child does first.
+//! Limits the resources of a child process, from within.
 
 use std::io;
 use std::time::Duration;
@@ -7,12 +7,14 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::wasm::child::limits::{cores, memory_bytes};
 
-/// How much a child has to give way to the rest of the machine.
+/// The niceness of a child, so that normal processes of the machine have priority.
 const NICE: i32 = 10;
 
-/// Bounds what this process may take. Called by a child before it reads its input.
+/// Limits the memory, the CPU time and the priority of this process. A child calls it before it reads its
+/// input.
 ///
-/// `deadline` is what its parent waits for; it is for the case that the parent is gone.
+/// `deadline` is how long the parent waits. The limit of CPU time that follows from it ends the child even
+/// if the parent is gone.
 pub(crate) fn confine(deadline: Duration) -> io::Result<()> {
     let limit = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
     setrlimit(Resource::As, limit(memory_bytes()))?;

@@ -1,4 +1,4 @@
-//! An interface that the host provides to guests.
+//! The entry of an interface in the list of those that the host provides.
 
 use wasmtime::component::Linker;
 
@@ -6,8 +6,8 @@ use crate::wasm::state::State;
 
 /// An interface that the host provides to guests.
 pub(in crate::wasm) struct Import {
-    /// The name in the host's WIT package.
+    /// The interface's name in the host's WIT package.
     pub(in crate::wasm) name: &'static str,
-    /// Links its functions.
+    /// Adds the interface's functions to a linker.
     pub(super) add_to_linker: fn(&mut Linker<State>) -> wasmtime::Result<()>,
 }

@@ -19,20 +19,20 @@ pub(super) const IMPORT: Import = Import {
 
 impl logging::Host for State {
     fn log(&mut self, level: logging::Level, message: String) {
-        self.run_import(|state| log(state, level, &message));
+        self.run_import(|state| write_message(state, level, &message));
     }
 }
 
 /// Writes a message of a guest into the host's log, within the component's rate limit.
-fn log(state: &mut State, level: logging::Level, message: &str) {
+fn write_message(state: &mut State, level: logging::Level, message: &str) {
     if level == logging::Level::Error {
-        // A reject reason shows no more.
+        // A reject reason holds no more bytes.
         let end = message.floor_char_boundary(RejectReason::MESSAGE_BYTES);
         state.last_error = Some(message[..end].to_owned());
     }
     let component = one_line_within(&state.id.name, MAX_NAME_BYTES);
     let digest = &state.id.digest;
-    let dropped = match state.log.admit(Instant::now(), message.len()) {
+    let dropped = match state.log_limiter.admit(Instant::now(), message.len()) {
         Admission::Dropped => return,
         Admission::Admitted { dropped } => dropped,
     };
@@ -41,7 +41,7 @@ fn log(state: &mut State, level: logging::Level, message: &str) {
             target: "ktables::guest",
             %component,
             digest,
-            "{dropped} messages of the component were dropped: it logs too much"
+            "dropped {dropped} log messages of the component, because it exceeded its rate limit"
         );
     }
     let message = one_line(message);

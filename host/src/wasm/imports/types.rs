@@ -1,4 +1,4 @@
-//! `ktables:codec/types`: types only, no functions.
+//! `ktables:codec/types`, which has types but no functions.
 
 use wasmtime::component::HasSelf;
 

@@ -1,10 +1,11 @@
-//! How many bytes an answer takes.
+//! The size of an answer in bytes, which counts against the output limits.
 
 use crate::codec::{Encoded, GroupKey};
 use crate::log::Header;
 
-/// An answer to one item.
+/// An answer for one item, whose size counts against the output limits.
 pub(super) trait ByteLen {
+    /// Returns the size in bytes.
     fn byte_len(&self) -> usize;
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Exports {
     pub(super) plugin: Option<exports::plugin::Guest>,
 }
 
-/// Looks up an interface if the component has it.
+/// Looks up an interface, if the component exports it.
 macro_rules! load {
     ($pre:ident $instance:ident $store:ident $interfaces:ident, $interface:ident $module:ident) => {
         if $interfaces.contains(&Interface::$interface) {
@@ -31,7 +31,7 @@ macro_rules! load {
 }
 
 impl Exports {
-    /// Looks up the interfaces that the component has.
+    /// Looks up the interfaces that the component exports.
     pub(super) fn load(
         pre: &InstancePre<State>,
         instance: WasmInstance,

@@ -1,14 +1,14 @@
-//! The limits of the scan, and what one instance of a component needs.
+//! The limits of the scan, and the resources that one instance of a component needs.
 
 use crate::escape;
 
-/// The largest file: three times a component with a Python interpreter in it.
+/// The largest file, in bytes: three times a component with a Python interpreter.
 pub(crate) const MAX_BYTES: usize = 64 << 20;
 
-/// How deep components may be nested in components.
+/// How deeply components may be nested in components.
 pub(in crate::wasm) const MAX_COMPONENT_DEPTH: usize = 8;
 
-/// How deep types of components and instances may be nested.
+/// How deeply types of components and instances may be nested.
 pub(in crate::wasm) const MAX_TYPE_DEPTH: usize = 16;
 
 /// The most types, and declarations in types, of all components together.
@@ -21,12 +21,12 @@ pub(in crate::wasm) const MAX_MODULES: u64 = 100;
 /// The most imports, and the most exports, of a component.
 pub(in crate::wasm) const MAX_EXTERNS: u64 = 1_000;
 
-/// The most instances (of modules, of components, and of exports put together) that one
-/// instance of the component consists of, counted through nesting.
+/// The most instances that one instance of the component consists of: instances of modules, of components
+/// and of groups of exports, multiplied through nesting.
 pub(in crate::wasm) const MAX_INSTANCES: u64 = 500;
 
-/// The most core modules that are instantiated for one instance of the component. The pool of
-/// instances has room for this many in each of its busiest workers.
+/// The most core modules that are instantiated for one instance of the component. The pool of instances is
+/// configured for this many in one component.
 pub(in crate::wasm) const MAX_MODULE_INSTANCES: u64 = 64;
 
 /// The most memories of one instance of the component.
@@ -52,7 +52,7 @@ pub(in crate::wasm) const MAX_ALL_LOCALS: u64 = 10_000_000;
 pub(in crate::wasm) const MAX_BRANCHES: u64 = 100_000;
 pub(in crate::wasm) const MAX_ALL_BRANCHES: u64 = 2_000_000;
 
-/// What one instance of a component needs, multiplied through nesting.
+/// The resources that one instance of a component needs, multiplied through nesting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::wasm) struct Needs {
     pub(super) instances: u64,
@@ -60,11 +60,12 @@ pub(in crate::wasm) struct Needs {
     pub(super) memories: u64,
     pub(super) tables: u64,
     pub(super) globals: u64,
-    /// The bytes that the host keeps for it, besides memories and table elements.
+    /// The bytes that the host keeps for the instance, besides memories and table elements.
     pub(in crate::wasm) bytes: u64,
 }
 
 impl Needs {
+    /// Adds what another instance needs.
     pub(super) fn add(&mut self, other: Self) {
         self.instances = self.instances.saturating_add(other.instances);
         self.module_instances = self.module_instances.saturating_add(other.module_instances);
@@ -74,19 +75,19 @@ impl Needs {
         self.bytes = self.bytes.saturating_add(other.bytes);
     }
 
-    /// The limits that one instance would exceed.
+    /// Returns a reason for each limit that one instance would exceed.
     pub(super) fn refusals(&self) -> Vec<String> {
         [
-            exceeded("an instance of it consists of", "instances", self.instances, MAX_INSTANCES),
-            exceeded(
+            describe_excess("an instance of it consists of", "instances", self.instances, MAX_INSTANCES),
+            describe_excess(
                 "an instance of it has",
                 "module instances",
                 self.module_instances,
                 MAX_MODULE_INSTANCES,
             ),
-            exceeded("an instance of it has", "memories", self.memories, MAX_MEMORIES),
-            exceeded("an instance of it has", "tables", self.tables, MAX_TABLES),
-            exceeded("an instance of it has", "globals", self.globals, MAX_GLOBALS),
+            describe_excess("an instance of it has", "memories", self.memories, MAX_MEMORIES),
+            describe_excess("an instance of it has", "tables", self.tables, MAX_TABLES),
+            describe_excess("an instance of it has", "globals", self.globals, MAX_GLOBALS),
         ]
         .into_iter()
         .flatten()
@@ -97,9 +98,9 @@ impl Needs {
 /// Why a component is refused.
 #[derive(Debug)]
 pub(in crate::wasm) enum Refusal {
-    /// It is malformed.
+    /// The component is malformed.
     Invalid(wasmparser::BinaryReaderError),
-    /// It exceeds these limits.
+    /// The component exceeds limits; a reason for each.
     Limits(Vec<String>),
 }
 
@@ -116,7 +117,7 @@ impl From<String> for Refusal {
 }
 
 impl Refusal {
-    /// The reasons in words.
+    /// Returns the reasons in words.
     pub(in crate::wasm) fn reasons(self) -> Vec<String> {
         match self {
             Self::Invalid(error) => vec![format!("it is not a valid component: {error}")],
@@ -125,16 +126,17 @@ impl Refusal {
     }
 }
 
+/// Fails if there is a reason to refuse the component.
 pub(super) fn refuse(reason: Option<String>) -> Result<(), Refusal> {
     reason.map_or(Ok(()), |reason| Err(reason.into()))
 }
 
-/// The reason to refuse a component that has more than `limit`.
-pub(super) fn exceeded(has: &str, what: &str, count: u64, limit: u64) -> Option<String> {
-    (count > limit).then(|| format!("{has} more than {limit} {what}, the most that are allowed"))
+/// Returns the reason to refuse a component that has more than `limit` of something.
+pub(super) fn describe_excess(subject: &str, items: &str, count: u64, limit: u64) -> Option<String> {
+    (count > limit).then(|| format!("{subject} more than {limit} {items}, but at most {limit} are allowed"))
 }
 
 /// Quotes a name from a file for a message.
-pub(in crate::wasm) fn quoted(name: &str) -> String {
+pub(in crate::wasm) fn quote(name: &str) -> String {
     format!("`{}`", escape::name(name))
 }

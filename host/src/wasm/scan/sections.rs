@@ -1,5 +1,5 @@
-//! The structure of a component: its sections, imports and exports, and what one instance of it
-//! needs. Types and code are passed over.
+//! Scans the structure of a component: its imports and exports, and what one instance of it needs. Skips
+//! types and code.
 
 use wasmparser::{
     CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExternalKind, ComponentInstance,
@@ -7,29 +7,29 @@ use wasmparser::{
 };
 
 use crate::wasm::scan::limits::{
-    MAX_COMPONENT_DEPTH, MAX_COMPONENTS, MAX_EXTERNS, MAX_FUNCTIONS, MAX_MODULES, Needs, Refusal, exceeded,
-    refuse,
+    MAX_COMPONENT_DEPTH, MAX_COMPONENTS, MAX_EXTERNS, MAX_FUNCTIONS, MAX_MODULES, Needs, Refusal,
+    describe_excess, refuse,
 };
 
-/// Bytes that the host keeps for each instance of a module, each global, and each function,
-/// table, memory and import of it: rounded up from wasmtime's `VMOffsets`.
+/// The bytes that the host keeps for each instance of a module, for each of its globals, and for each of its
+/// functions, tables, memories and imports: rounded up from wasmtime's `VMOffsets`.
 const MODULE_INSTANCE_BYTES: u64 = 4096;
 const GLOBAL_BYTES: u64 = 16;
 const ITEM_BYTES: u64 = 40;
 
-/// Bytes that the host keeps for an instance of a component.
+/// The bytes that the host keeps for an instance of a component.
 const INSTANCE_BYTES: u64 = 1024;
 
-/// What the sections of a component say.
+/// The structure of a component.
 #[derive(Debug, Default)]
 pub(in crate::wasm) struct Sections {
     /// The names of the outermost component's imports.
     pub(in crate::wasm) imports: Vec<String>,
-    /// The names of its exports.
+    /// The names of the outermost component's exports.
     pub(in crate::wasm) exports: Vec<String>,
-    /// Whether anything in it is lifted asynchronously.
+    /// Whether it lifts any function asynchronously.
     pub(in crate::wasm) is_async: bool,
-    /// What one instance needs.
+    /// The resources that one instance needs.
     pub(in crate::wasm) needs: Needs,
 }
 
@@ -37,120 +37,122 @@ pub(in crate::wasm) struct Sections {
 #[derive(Debug, Default)]
 struct Scope {
     is_module: bool,
-    /// What an instance of this needs so far.
+    /// What an instance of this component or module needs so far.
     needs: Needs,
     /// What an instance of each known component needs, by index.
     components: Vec<Needs>,
-    /// The same of each known core module.
+    /// What an instance of each known core module needs, by index.
     modules: Vec<Needs>,
     imports: u64,
     exports: u64,
 }
 
-/// Reads the structure of a component.
-pub(in crate::wasm) fn sections(bytes: &[u8]) -> Result<Sections, Refusal> {
+/// Scans the structure of a component.
+pub(in crate::wasm) fn scan_sections(bytes: &[u8]) -> Result<Sections, Refusal> {
     let mut reader = Reader::default();
     for payload in Parser::new(0).parse_all(bytes) {
-        reader.take(payload?)?;
+        reader.read_payload(payload?)?;
     }
-    let reasons = reader.found.needs.refusals();
-    if reasons.is_empty() { Ok(reader.found) } else { Err(Refusal::Limits(reasons)) }
+    let reasons = reader.sections.needs.refusals();
+    if reasons.is_empty() { Ok(reader.sections) } else { Err(Refusal::Limits(reasons)) }
 }
 
-/// The scopes that are open, outermost first, and what was found.
+/// Reads the sections of a component. Holds the scopes that are open, outermost first, and the structure so
+/// far.
 #[derive(Debug, Default)]
 struct Reader {
     scopes: Vec<Scope>,
-    found: Sections,
+    sections: Sections,
     components: u64,
     modules: u64,
     functions: u64,
 }
 
 impl Reader {
-    fn take(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
+    fn read_payload(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
         match payload {
-            Payload::Version { encoding, .. } => self.open(encoding)?,
-            Payload::End(_) => self.close(),
+            Payload::Version { encoding, .. } => self.open_scope(encoding)?,
+            Payload::End(_) => self.close_scope(),
             Payload::ComponentImportSection(imports) => {
                 for import in imports {
                     let import = import?;
-                    self.import(import.name.name, import.ty)?;
+                    self.read_import(import.name.name, import.ty)?;
                 }
             }
             Payload::ComponentExportSection(exports) => {
                 for export in exports {
                     let export = export?;
-                    self.export(export.name.name, export.kind, export.index)?;
+                    self.read_export(export.name.name, export.kind, export.index)?;
                 }
             }
             Payload::ComponentAliasSection(aliases) => {
                 for alias in aliases {
-                    self.alias(&alias?)?;
+                    self.read_alias(&alias?)?;
                 }
             }
             Payload::ComponentInstanceSection(instances) => {
                 for instance in instances {
                     let needs = match instance? {
                         ComponentInstance::Instantiate { component_index, .. } => {
-                            known(&self.scope().components, component_index)
+                            needs_at(&self.innermost_scope().components, component_index)
                         }
                         ComponentInstance::FromExports(_) => Needs::default(),
                     };
-                    self.instantiate(needs, INSTANCE_BYTES)?;
+                    self.add_instance(needs, INSTANCE_BYTES)?;
                 }
             }
             Payload::InstanceSection(instances) => {
                 for instance in instances {
                     let needs = match instance? {
                         Instance::Instantiate { module_index, .. } => {
-                            known(&self.scope().modules, module_index)
+                            needs_at(&self.innermost_scope().modules, module_index)
                         }
                         Instance::FromExports(_) => Needs::default(),
                     };
-                    self.instantiate(needs, 0)?;
+                    self.add_instance(needs, 0)?;
                 }
             }
             Payload::ComponentCanonicalSection(canonicals) => {
                 for canonical in canonicals {
                     if let CanonicalFunction::Lift { options, .. } = canonical? {
-                        self.found.is_async |= options.contains(&CanonicalOption::Async);
+                        self.sections.is_async |= options.contains(&CanonicalOption::Async);
                     }
                 }
             }
-            Payload::ImportSection(imports) => self.items(imports.count(), ITEM_BYTES),
+            Payload::ImportSection(imports) => self.add_items(imports.count(), ITEM_BYTES),
             Payload::GlobalSection(globals) => {
-                self.items(globals.count(), GLOBAL_BYTES);
-                self.scope().needs.globals += u64::from(globals.count());
+                self.add_items(globals.count(), GLOBAL_BYTES);
+                self.innermost_scope().needs.globals += u64::from(globals.count());
             }
             Payload::MemorySection(memories) => {
-                self.items(memories.count(), ITEM_BYTES);
-                self.scope().needs.memories += u64::from(memories.count());
+                self.add_items(memories.count(), ITEM_BYTES);
+                self.innermost_scope().needs.memories += u64::from(memories.count());
             }
             Payload::TableSection(tables) => {
-                self.items(tables.count(), ITEM_BYTES);
-                self.scope().needs.tables += u64::from(tables.count());
+                self.add_items(tables.count(), ITEM_BYTES);
+                self.innermost_scope().needs.tables += u64::from(tables.count());
             }
             Payload::FunctionSection(functions) => {
-                self.items(functions.count(), ITEM_BYTES);
+                self.add_items(functions.count(), ITEM_BYTES);
                 self.functions += u64::from(functions.count());
-                refuse(exceeded("it has", "functions", self.functions, MAX_FUNCTIONS))?;
+                refuse(describe_excess("it has", "functions", self.functions, MAX_FUNCTIONS))?;
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn open(&mut self, encoding: Encoding) -> Result<(), Refusal> {
+    /// Opens the scope of a component or a module.
+    fn open_scope(&mut self, encoding: Encoding) -> Result<(), Refusal> {
         let is_module = encoding == Encoding::Module;
-        let (count, what, limit) = match is_module {
+        let (count, items, limit) = match is_module {
             true => (&mut self.modules, "modules", MAX_MODULES),
             false => (&mut self.components, "components", MAX_COMPONENTS),
         };
         *count += 1;
-        refuse(exceeded("it has", what, *count, limit))?;
+        refuse(describe_excess("it has", items, *count, limit))?;
         if !is_module && self.scopes.len() >= MAX_COMPONENT_DEPTH {
-            let reason = format!("components are nested more than {MAX_COMPONENT_DEPTH} deep in it");
+            let reason = format!("components are nested more than {MAX_COMPONENT_DEPTH} levels deep");
             return Err(reason.into());
         }
         let mut scope = Scope { is_module, ..Scope::default() };
@@ -162,96 +164,100 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands what an instance of the innermost scope needs to the one around it.
-    fn close(&mut self) {
+    /// Closes the innermost scope, and adds what an instance of it needs to the scope around it.
+    fn close_scope(&mut self) {
         let Some(Scope { is_module, needs, .. }) = self.scopes.pop() else { return };
         match self.scopes.last_mut() {
-            None => self.found.needs = needs,
+            None => self.sections.needs = needs,
             Some(outer) if is_module => outer.modules.push(needs),
             Some(outer) => outer.components.push(needs),
         }
     }
 
-    fn import(&mut self, name: &str, kind: ComponentTypeRef) -> Result<(), Refusal> {
+    fn read_import(&mut self, name: &str, kind: ComponentTypeRef) -> Result<(), Refusal> {
         let is_outermost = self.scopes.len() == 1;
-        let scope = self.scope();
+        let scope = self.innermost_scope();
         scope.imports += 1;
-        refuse(exceeded("a component of it has", "imports", scope.imports, MAX_EXTERNS))?;
+        refuse(describe_excess("one of its components has", "imports", scope.imports, MAX_EXTERNS))?;
         match kind {
-            ComponentTypeRef::Component(_) | ComponentTypeRef::Module(_) => return Err(unknown_code()),
-            _ if is_outermost => self.found.imports.push(name.to_owned()),
+            ComponentTypeRef::Component(_) | ComponentTypeRef::Module(_) => return Err(external_code()),
+            _ if is_outermost => self.sections.imports.push(name.to_owned()),
             _ => {}
         }
         Ok(())
     }
 
-    /// What is exported gets an index again.
-    fn export(&mut self, name: &str, kind: ComponentExternalKind, index: u32) -> Result<(), Refusal> {
+    /// Reads an export. An exported component or module gets another index.
+    fn read_export(&mut self, name: &str, kind: ComponentExternalKind, index: u32) -> Result<(), Refusal> {
         let is_outermost = self.scopes.len() == 1;
-        let scope = self.scope();
+        let scope = self.innermost_scope();
         scope.exports += 1;
-        refuse(exceeded("a component of it has", "exports", scope.exports, MAX_EXTERNS))?;
+        refuse(describe_excess("one of its components has", "exports", scope.exports, MAX_EXTERNS))?;
         match kind {
-            ComponentExternalKind::Component => scope.components.push(known(&scope.components, index)),
-            ComponentExternalKind::Module => scope.modules.push(known(&scope.modules, index)),
+            ComponentExternalKind::Component => scope.components.push(needs_at(&scope.components, index)),
+            ComponentExternalKind::Module => scope.modules.push(needs_at(&scope.modules, index)),
             _ => {}
         }
         if is_outermost {
-            self.found.exports.push(name.to_owned());
+            self.sections.exports.push(name.to_owned());
         }
         Ok(())
     }
 
-    fn alias(&mut self, alias: &ComponentAlias<'_>) -> Result<(), Refusal> {
+    fn read_alias(&mut self, alias: &ComponentAlias<'_>) -> Result<(), Refusal> {
         match *alias {
             ComponentAlias::InstanceExport {
                 kind: ComponentExternalKind::Component | ComponentExternalKind::Module,
                 ..
-            } => return Err(unknown_code()),
+            } => return Err(external_code()),
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
-                let needs = self.outer(count).map_or(UNKNOWN, |outer| known(&outer.components, index));
-                self.scope().components.push(needs);
+                let outer = self.outer_scope(count);
+                let needs = outer.map_or(UNKNOWN, |outer| needs_at(&outer.components, index));
+                self.innermost_scope().components.push(needs);
             }
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
-                let needs = self.outer(count).map_or(UNKNOWN, |outer| known(&outer.modules, index));
-                self.scope().modules.push(needs);
+                let outer = self.outer_scope(count);
+                let needs = outer.map_or(UNKNOWN, |outer| needs_at(&outer.modules, index));
+                self.innermost_scope().modules.push(needs);
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn instantiate(&mut self, needs: Needs, bytes: u64) -> Result<(), Refusal> {
-        let scope = self.scope();
+    /// Adds what an instance needs, and `bytes` that the host keeps for it, to the innermost scope.
+    fn add_instance(&mut self, needs: Needs, bytes: u64) -> Result<(), Refusal> {
+        let scope = self.innermost_scope();
         scope.needs.add(Needs { instances: needs.instances.saturating_add(1), ..needs });
         scope.needs.bytes = scope.needs.bytes.saturating_add(bytes);
-        // Refused as soon as it is certain: what is around it can only be larger.
+        // Checked at once, because the scopes around this one can only need more.
         match scope.needs.refusals() {
             reasons if reasons.is_empty() => Ok(()),
             reasons => Err(Refusal::Limits(reasons)),
         }
     }
 
-    fn items(&mut self, count: u32, bytes: u64) {
-        let scope = self.scope();
+    /// Adds `bytes` that the host keeps for each of `count` items to the innermost scope.
+    fn add_items(&mut self, count: u32, bytes: u64) {
+        let scope = self.innermost_scope();
         scope.needs.bytes = scope.needs.bytes.saturating_add(u64::from(count) * bytes);
     }
 
-    fn outer(&self, count: u32) -> Option<&Scope> {
+    fn outer_scope(&self, count: u32) -> Option<&Scope> {
         let index = self.scopes.len().checked_sub(1)?.checked_sub(count as usize)?;
         self.scopes.get(index)
     }
 
-    fn scope(&mut self) -> &mut Scope {
+    fn innermost_scope(&mut self) -> &mut Scope {
         if self.scopes.is_empty() {
             self.scopes.push(Scope::default());
         }
-        // OK because there is one.
+        // OK because the list is not empty.
         self.scopes.last_mut().expect("a scope")
     }
 }
 
-/// What is not known: an index that leads nowhere. The validation of the file refuses it later.
+/// What an instance of something with an invalid index needs. wasmtime refuses the file when it validates it.
 const UNKNOWN: Needs = Needs {
     instances: u64::MAX,
     module_instances: u64::MAX,
@@ -261,13 +267,15 @@ const UNKNOWN: Needs = Needs {
     bytes: u64::MAX,
 };
 
-fn known(needs: &[Needs], index: u32) -> Needs {
+/// Returns what an instance of the component or module with this index needs.
+fn needs_at(needs: &[Needs], index: u32) -> Needs {
     needs.get(index as usize).copied().unwrap_or(UNKNOWN)
 }
 
-fn unknown_code() -> Refusal {
-    "it takes components or core modules from elsewhere (by an import or out of an instance), so that what \
-     it costs cannot be told: put them into the component"
+/// Returns the reason to refuse components and modules that are not in the file.
+fn external_code() -> Refusal {
+    "it takes components or core modules from an import or an instance, so their cost is unknown: embed them \
+     in the component"
         .to_owned()
         .into()
 }

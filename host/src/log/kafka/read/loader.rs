@@ -55,6 +55,7 @@ impl Loader {
     pub(in crate::log::kafka) async fn load(self, feeds: Vec<Feed>) {
         let (permit, shares) = acquire(&BUDGET, &SMALL_BUDGET, useful_shares(&feeds)).await;
         let runtime = Handle::current();
+        let log = self.log.to_string();
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
             if let Ok(feeds) = receiver.recv() {
@@ -65,7 +66,10 @@ impl Loader {
         match crate::thread::spawn("ktables-load", run) {
             // OK to ignore: it fails only if the thread has ended.
             Ok(_) => drop(sender.send(feeds)),
-            Err(error) => tracing::error!("cannot start a thread to load a topic: {error}"),
+            Err(error) => {
+                let reason = format!("cannot start a thread to load a topic: {error}");
+                fail(feeds, &LogError::Client { log, reason });
+            }
         }
     }
 
@@ -81,7 +85,7 @@ impl Loader {
         while !feeds.iter().all(is_loaded) {
             let mut reader = match self.reader(shares, runtime.clone()) {
                 Ok(reader) => reader,
-                Err(error) => return feeds.iter_mut().for_each(|feed| feed.fail(error.clone())),
+                Err(error) => return fail(feeds, &error),
             };
             reader.assign(feeds);
             let stop = read_until_loaded(&mut reader);
@@ -93,6 +97,11 @@ impl Loader {
         }
         self.tails.adopt(feeds, Refresh::No);
     }
+}
+
+/// Ends the streams of all partitions with an error.
+fn fail(feeds: Vec<Feed>, error: &LogError) {
+    feeds.into_iter().for_each(|mut feed| feed.fail(error.clone()));
 }
 
 /// Reads until all partitions are loaded.
