@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["codec", "checkpoint"],
     &["table", "wasm"],
     &["writer"],
+    &["wire"],
     &["cli"],
     &["fuzzing"],
 ];

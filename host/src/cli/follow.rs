@@ -4,19 +4,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde_json::value::RawValue;
-
 use crate::cli::args::WatchArgs;
 use crate::cli::open::ResolvedTable;
-use crate::cli::output::{EntryLine, NoticeLine, Output, raw_json, wait_for_stdout_close, write_json_line};
+use crate::cli::output::{Output, wait_for_stdout_close, write_json_line};
 use crate::cli::write::wait_for_stop;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::{FileError, read_text};
-use crate::table::{
-    Cause, Change, Entry, InvalidToken, RejectNotice, Status, WatchEvent, WatchFilter, WatchStart,
-    WatchToken, Watcher,
-};
+use crate::table::{InvalidToken, Status, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+use crate::wire::EventJson;
 
 pub(super) async fn watch(
     args: WatchArgs,
@@ -54,23 +49,7 @@ pub(super) async fn watch(
         };
         let Some(event) = event else { break };
         let is_live = !matches!(event, WatchEvent::Entry(_));
-        match &event {
-            WatchEvent::Entry(entry) => write_json_line(&mut out, &EntryLine::new(entry))?,
-            WatchEvent::Synced => write_json_line(&mut out, &EventLine::new("synced"))?,
-            WatchEvent::Change(change) => write_json_line(&mut out, &ChangeLine::new(change))?,
-            WatchEvent::Restarted => write_json_line(&mut out, &EventLine::new("restarted"))?,
-            WatchEvent::Rejected { key, notice } => {
-                write_json_line(&mut out, &RejectedLine::new(key.as_deref(), notice))?;
-            }
-            WatchEvent::Status(status) => write_json_line(&mut out, &EventLine::status(status))?,
-            WatchEvent::Generation(generation) => {
-                let generation = Some(*generation);
-                write_json_line(&mut out, &EventLine { generation, ..EventLine::new("generation") })?;
-            }
-            WatchEvent::Lagged(missed) => {
-                write_json_line(&mut out, &EventLine { missed: Some(*missed), ..EventLine::new("lagged") })?;
-            }
-        }
+        write_json_line(&mut out, &EventJson::new(&event))?;
         // Entries arrive in bulk and are buffered. Every later event is flushed at once.
         if is_live {
             out.flush()?;
@@ -135,78 +114,5 @@ impl TokenFile {
             Ok(())
         };
         write().map_err(FileError::of::<CliError>("write the watch token to", &self.path))
-    }
-}
-
-/// A change, as `watch` prints it. `old` and `new` are null if there was no entry before, or is none now.
-/// `delete` marks a removed entry, because a value may itself be JSON `null`.
-#[derive(Serialize)]
-struct ChangeLine<'a> {
-    key: &'a str,
-    old: Option<&'a RawValue>,
-    new: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    delete: bool,
-    /// Why the entry changed, if no record changed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'static str>,
-    partition: i32,
-    offset: i64,
-    timestamp: Option<i64>,
-}
-
-impl<'a> ChangeLine<'a> {
-    fn new(change: &'a Change) -> Self {
-        let value = |entry: &'a Option<Entry>| entry.as_ref().map(|entry| raw_json(entry.json()));
-        Self {
-            key: change.key(),
-            old: value(&change.old),
-            new: value(&change.new),
-            delete: change.new.is_none(),
-            cause: (change.cause != Cause::Record).then(|| change.cause.name()),
-            partition: change.partition,
-            offset: change.offset,
-            timestamp: change.timestamp,
-        }
-    }
-}
-
-/// A rejected record, as `watch` prints it.
-#[derive(Serialize)]
-struct RejectedLine<'a> {
-    event: &'static str,
-    /// `None` if the record has no key, or a key that cannot be decoded.
-    key: Option<&'a str>,
-    #[serde(flatten)]
-    notice: NoticeLine<'a>,
-}
-
-impl<'a> RejectedLine<'a> {
-    fn new(key: Option<&'a str>, notice: &'a RejectNotice) -> Self {
-        Self { event: "rejected", key, notice: NoticeLine::new(notice) }
-    }
-}
-
-/// An event that is not about a single entry, as `watch` prints it.
-#[derive(Serialize)]
-struct EventLine {
-    event: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missed: Option<u64>,
-}
-
-impl EventLine {
-    fn new(event: &'static str) -> Self {
-        Self { event, status: None, reason: None, generation: None, missed: None }
-    }
-
-    fn status(status: &Status) -> Self {
-        Self { status: Some(status.name()), reason: status.reason(), ..Self::new("status") }
     }
 }

@@ -11,76 +11,11 @@ use serde_json::value::RawValue;
 
 use crate::cli::args::Format;
 use crate::escape::{json_for_terminal, one_line};
-use crate::table::{Entry, RejectNotice};
 
 /// Prints answers in one format.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     format: Format,
-}
-
-/// An entry, as `dump` prints it.
-#[derive(Debug, Serialize)]
-pub(super) struct EntryLine<'a> {
-    key: &'a str,
-    value: &'a RawValue,
-    partition: i32,
-    offset: i64,
-    timestamp: Option<i64>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    expired: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rejected: Option<NoticeLine<'a>>,
-}
-
-/// The notice that a newer record was rejected.
-#[derive(Debug, Serialize)]
-pub(super) struct NoticeLine<'a> {
-    partition: i32,
-    offset: i64,
-    kind: &'static str,
-    message: &'a str,
-}
-
-impl<'a> NoticeLine<'a> {
-    pub(super) fn new(notice: &'a RejectNotice) -> Self {
-        Self {
-            partition: notice.partition,
-            offset: notice.offset,
-            kind: notice.kind.name(),
-            message: &notice.message,
-        }
-    }
-}
-
-impl<'a> EntryLine<'a> {
-    pub(super) fn new(entry: &'a Entry) -> Self {
-        Self {
-            key: entry.key(),
-            value: raw_json(entry.json()),
-            partition: entry.partition(),
-            offset: entry.offset(),
-            timestamp: entry.timestamp(),
-            expired: false,
-            rejected: None,
-        }
-    }
-
-    /// Adds the notice that a newer record was rejected, if there is one.
-    pub(super) fn with_notice(self, notice: Option<&'a RejectNotice>) -> Self {
-        Self { rejected: notice.map(NoticeLine::new), ..self }
-    }
-
-    /// Marks the entry as expired.
-    pub(super) fn marked_expired(self) -> Self {
-        Self { expired: true, ..self }
-    }
-}
-
-/// Returns JSON text as a value that is printed unchanged.
-pub(super) fn raw_json(json: &str) -> &RawValue {
-    // OK because a table holds validated JSON only.
-    serde_json::from_str(json).expect("validated JSON")
 }
 
 impl Output {
@@ -305,7 +240,8 @@ mod tests {
                 key: &'a str,
                 value: &'a RawValue,
             }
-            let members = object_members(&Line { key: "a\u{1b}", value: raw_json(json) }).unwrap();
+            let members =
+                object_members(&Line { key: "a\u{1b}", value: serde_json::from_str(json).unwrap() }).unwrap();
             let cells: Vec<String> = members.iter().map(|(name, value)| format_cell(name, value)).collect();
             assert_eq!(cells, ["a\\u001b", json]);
         }

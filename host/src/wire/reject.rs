@@ -1,0 +1,50 @@
+//! Rejected records.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+
+use crate::table::{RecordPart, RejectedRecord};
+
+/// A rejected record.
+#[derive(Debug, Serialize)]
+pub(crate) struct RejectJson<'a> {
+    partition: i32,
+    offset: i64,
+    timestamp: Option<i64>,
+    kind: &'static str,
+    message: &'a str,
+    component: Option<ComponentJson<'a>>,
+    key: Option<&'a str>,
+    part: &'static str,
+    raw: String,
+    raw_len: usize,
+}
+
+/// The component of the codec that rejected a record.
+#[derive(Debug, Serialize)]
+pub(crate) struct ComponentJson<'a> {
+    name: &'a str,
+    digest: &'a str,
+}
+
+impl<'a> RejectJson<'a> {
+    pub(crate) fn new(reject: &'a RejectedRecord) -> Self {
+        let component = reject.reason.component.as_ref();
+        Self {
+            partition: reject.partition,
+            offset: reject.offset,
+            timestamp: reject.timestamp,
+            kind: reject.reason.kind.name(),
+            message: &reject.reason.message,
+            component: component.map(|id| ComponentJson { name: &id.name, digest: &id.digest }),
+            key: reject.key.as_deref(),
+            part: match reject.part {
+                RecordPart::Key => "key",
+                RecordPart::Value => "value",
+            },
+            raw: BASE64.encode(&reject.raw),
+            raw_len: reject.raw_len,
+        }
+    }
+}
