@@ -6,7 +6,6 @@
 mod args;
 mod checkpoint;
 mod codec;
-mod config;
 mod error;
 mod follow;
 mod import;
@@ -123,11 +122,4 @@ impl OnShutdown {
             _ => Self::Abort,
         }
     }
-}
-
-/// Parses the text of a configuration, for fuzzers.
-#[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
-pub(crate) fn parse_configuration(text: &str) {
-    // OK to ignore: a fuzzer only checks that it does not panic.
-    let _ = config::Config::parse(text, |name| (name == "SET").then(|| "${SET}".to_owned()));
 }

@@ -50,6 +50,9 @@ pub mod table;
 pub mod writer;
 
 #[cfg(feature = "cli")]
+mod config;
+
+#[cfg(feature = "cli")]
 mod wire;
 
 #[cfg(feature = "cli")]

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["codec", "checkpoint"],
     &["table", "wasm"],
     &["writer"],
-    &["wire"],
+    &["config", "wire"],
     &["cli"],
     &["fuzzing"],
 ];

@@ -1,6 +1,7 @@
 //! The arguments of the command. Their doc comments are its help texts.
 
 mod table;
+mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::log::OnPolicyMismatch;
 use crate::writer::Verify;
 pub(super) use table::{EntryArgs, PropertyArgs, TableArgs, TopicArgs};
+use values::parse_positive_duration;
 
 /// Kafka topics as in-memory tables, decoded by sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
@@ -472,12 +474,4 @@ pub(super) struct BuildArgs {
     /// calls, and fixed random numbers.
     #[arg(long)]
     pub(super) stub_wasi: bool,
-}
-
-/// Parses a duration that is greater than zero.
-fn parse_positive_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("the duration must be greater than zero".to_owned()),
-        parsed => parsed.map_err(|error| error.to_string()),
-    }
 }

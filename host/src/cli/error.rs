@@ -4,6 +4,7 @@ use std::io;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::HostFailure;
+use crate::config::ConfigError;
 use crate::file::FileError;
 use crate::log::LogError;
 use crate::table::TableError;
@@ -70,6 +71,17 @@ pub enum CliError {
     /// The command was interrupted by a signal, for example Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Invalid(reason) => Self::Usage(reason),
+            ConfigError::File(error) => Self::File(error),
+            ConfigError::Log(error) => Self::Log(error),
+            ConfigError::Component(error) => Self::Component(error),
+        }
+    }
 }
 
 impl CliError {

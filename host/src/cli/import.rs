@@ -172,7 +172,7 @@ pub(super) async fn import(
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
     let resolved = run_unless_stopped(&mut stop_requests, ResolvedTable::resolve(args.table)).await??;
-    let log = resolved.log.clone();
+    let log = resolved.log().clone();
     let writer = resolved.open_writer(args.verify.verify, None);
     let writer = run_unless_stopped(&mut stop_requests, writer).await??;
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };

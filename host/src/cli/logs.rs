@@ -9,43 +9,41 @@ use serde::de::value::{Error, StrDeserializer};
 
 use crate::cli::CliError;
 use crate::cli::args::{PropertyArgs, TopicArgs};
-use crate::log::{self, Log, LogOptions};
-
-/// Opens a log with options. Properties in the arguments override them.
-pub(super) fn open(
-    url: &str,
-    mut options: LogOptions,
-    args: &PropertyArgs,
-) -> Result<Arc<dyn Log>, CliError> {
-    for property in &args.property {
-        set_property(&mut options, property).map_err(|reason| CliError::Usage(format!("-X {reason}")))?;
-    }
-    Ok(log::open_with(url, options)?)
-}
+use crate::config::LogConfig;
+use crate::log::{self, Log};
 
 /// Opens the log that the arguments of a command on a topic name.
 pub(super) fn open_for_topic(target: &TopicArgs) -> Result<Arc<dyn Log>, CliError> {
-    open(&target.log, LogOptions::default(), &target.property)
+    let mut config = LogConfig::new(&target.log);
+    set_properties(&mut config, &target.property)?;
+    Ok(log::open_with(&config.url, config.options())?)
+}
+
+/// Sets the properties in the arguments.
+pub(super) fn set_properties(config: &mut LogConfig, args: &PropertyArgs) -> Result<(), CliError> {
+    args.property.iter().try_for_each(|property| {
+        set_property(config, property).map_err(|reason| CliError::Usage(format!("-X {reason}")))
+    })
 }
 
 /// Sets the property in `NAME=VALUE`. Errors do not quote the value, which may be a secret.
-fn set_property(options: &mut LogOptions, property: &str) -> Result<(), String> {
+fn set_property(config: &mut LogConfig, property: &str) -> Result<(), String> {
     let (name, value) =
         property.split_once('=').ok_or("needs NAME=VALUE, for example -X client.id=billing".to_owned())?;
     let expected = |text: &str| format!("{name} has an invalid value: write {text}");
     match name {
         "isolation" => {
-            options.isolation =
+            config.isolation =
                 parse_word(value).ok_or_else(|| expected("read_committed or read_uncommitted"))?
         }
-        "acks" => options.acks = parse_word(value).ok_or_else(|| expected("all or leader"))?,
-        "idempotence" => options.idempotence = value.parse().map_err(|_| expected("true or false"))?,
-        "oauth_token_file" => options.oauth_token_file = Some(value.into()),
+        "acks" => config.acks = parse_word(value).ok_or_else(|| expected("all or leader"))?,
+        "idempotence" => config.idempotence = value.parse().map_err(|_| expected("true or false"))?,
+        "oauth_token_file" => config.oauth_token_file = Some(value.into()),
         "stale_after" => {
-            options.stale_after =
-                parse_duration(value).ok_or_else(|| expected("a duration, for example 10s"))?
+            config.stale_after =
+                Some(parse_duration(value).ok_or_else(|| expected("a duration, for example 10s"))?)
         }
-        name => drop(options.properties.insert(name.to_owned(), value.to_owned())),
+        name => drop(config.properties.insert(name.to_owned(), value.to_owned())),
     }
     Ok(())
 }
@@ -67,7 +65,7 @@ mod tests {
 
     #[test]
     fn properties_set_our_options_or_librdkafkas() {
-        let mut options = LogOptions::default();
+        let mut config = LogConfig::new("dir:x");
         for property in [
             "isolation=read_uncommitted",
             "acks=leader",
@@ -75,8 +73,9 @@ mod tests {
             "stale_after=3s",
             "sasl.password=a=b",
         ] {
-            set_property(&mut options, property).unwrap();
+            set_property(&mut config, property).unwrap();
         }
+        let options = config.options();
         assert_eq!((options.isolation, options.acks), (Isolation::ReadUncommitted, Acks::Leader));
         assert_eq!((options.idempotence, options.stale_after), (false, Duration::from_secs(3)));
         assert_eq!(options.properties["sasl.password"], "a=b");
@@ -87,7 +86,7 @@ mod tests {
         for property in
             ["isolation=sEcReT", "acks=sEcReT", "idempotence=sEcReT", "stale_after=sEcReT", "sEcReT"]
         {
-            let reason = set_property(&mut LogOptions::default(), property).unwrap_err();
+            let reason = set_property(&mut LogConfig::new("dir:x"), property).unwrap_err();
             assert!(!reason.contains("sEcReT"), "{reason}");
         }
     }

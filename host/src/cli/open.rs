@@ -1,66 +1,46 @@
-//! Resolves arguments and configuration, and opens tables and writers.
+//! Opens the tables and writers that arguments name.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::cli::args::{TableArgs, WaitArgs};
-use crate::cli::config::{CodecConfig, Config, LimitsConfig, TableConfig, find_nearest};
 use crate::cli::{CliError, codec, logs, progress};
 use crate::codec::workers::{self, Lane, Purpose};
-use crate::codec::{
-    Bytes, CheckedCodecs, CodecFailure, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec,
-};
-use crate::log::{EnsureTopic, Log, LogOptions, ensure_topic, with_timeout};
-use crate::set_process_limit;
-use crate::table::{OnReject, Table};
-use crate::wasm::{Component, Engine, LoadOptions};
+use crate::codec::{CheckedCodecs, CodecFailure};
+use crate::config::{Catalog, CodecConfig, Config, LimitsConfig, LogConfig, TableConfig, TableSource};
+use crate::log::{Log, ensure_topic, with_timeout};
+use crate::table::Table;
 use crate::writer::{Verify, Writer};
 
-/// The names of the built-in codecs.
-const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
-
-/// The name of the built-in group scheme.
-const LENGTH_PREFIXED: &str = "length-prefixed";
-
-/// A topic with everything that is needed to read and write it: log, codecs and options.
+/// The table that arguments name, with its log and its codecs.
 pub(super) struct ResolvedTable {
-    pub(super) log: Arc<dyn Log>,
-    pub(super) topic: String,
-    codecs: Codecs,
-    verify: Verify,
+    source: TableSource,
     catchup_timeout: Duration,
-    /// Whether and how the topic is ensured before it is used.
-    ensure: Option<EnsureTopic>,
-    on_reject: OnReject,
-    ttl: Option<Duration>,
-    checkpoint: Option<PathBuf>,
-    checkpoint_max_age: Option<Duration>,
-    memory_limit: Option<usize>,
-}
-
-/// Finds codecs by name: built-in ones, those of the configuration, and component files.
-struct CodecResolver {
-    codecs: std::collections::BTreeMap<String, CodecConfig>,
-    /// The configuration of component files that are named in the arguments, as JSON.
-    codec_config: String,
-    engine: OnceLock<Engine>,
 }
 
 impl ResolvedTable {
     /// Resolves the arguments, and loads their codecs.
     pub(super) async fn resolve(args: TableArgs) -> Result<Self, CliError> {
         // Compiling a component blocks.
-        tokio::task::spawn_blocking(move || Self::resolve_blocking(args)).await?
+        tokio::task::spawn_blocking(move || Self::resolve_blocking(&args)).await?
     }
 
-    fn resolve_blocking(args: TableArgs) -> Result<Self, CliError> {
-        let catchup_timeout = args.catchup_timeout;
-        let (on_reject, ttl) = (args.on_reject, args.ttl);
-        let (checkpoint, checkpoint_max_age) = (args.checkpoint.clone(), args.checkpoint_max_age);
-        let (log, mut table, resolver) = match (&args.log, &args.topic, &args.table) {
-            (Some(url), Some(topic), None) => table_from_args(&args, url, topic)?,
-            (None, None, Some(name)) => table_from_config(&args, name)?,
+    fn resolve_blocking(args: &TableArgs) -> Result<Self, CliError> {
+        let (mut config, path, name) = match (&args.log, &args.topic, &args.table) {
+            (Some(url), Some(topic), None) => {
+                let mut config = Config::default();
+                config.logs.insert(url.clone(), LogConfig::new(url));
+                config.tables.insert(topic.clone(), TableConfig::new(url, topic));
+                (config, None, topic)
+            }
+            (None, None, Some(name)) => {
+                let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
+                (Config::read(path)?, Some(path), name)
+            }
             _ => {
                 return Err(CliError::Usage(
                     "which table? Name a table of a configuration (--config ktables.toml -t NAME), or a log \
@@ -69,59 +49,18 @@ impl ResolvedTable {
                 ));
             }
         };
-        table.on_reject = on_reject.or(table.on_reject);
-        table.ttl = ttl.or(table.ttl);
-        table.checkpoint = checkpoint.or(table.checkpoint);
-        table.checkpoint_max_age = checkpoint_max_age.or(table.checkpoint_max_age);
-        let codecs = Codecs {
-            key: resolver.resolve_key_codec(table.key_codec.as_deref().unwrap_or("utf8"), &table.topic)?,
-            value: resolver
-                .resolve_value_codec(table.value_codec.as_deref().unwrap_or("json"), &table.topic)?,
-            scheme: table
-                .group_scheme
-                .as_deref()
-                .map(|name| resolver.resolve_group_scheme(name, &table.topic))
-                .transpose()?,
-        };
-        let verify = table.verify.unwrap_or_default();
-        let log = logs::open(&log.0, log.1, &args.property)?;
-        let ensure = table.ensure_options().map_err(CliError::Usage)?;
-        Ok(Self {
-            log,
-            topic: table.topic,
-            codecs,
-            verify,
-            catchup_timeout,
-            ensure,
-            on_reject: table.on_reject.unwrap_or_default(),
-            ttl: table.ttl,
-            checkpoint: table.checkpoint,
-            checkpoint_max_age: table.checkpoint_max_age,
-            memory_limit: table.memory_limit,
-        })
+        override_table(&mut config, name, args)?;
+        let source = Catalog::new(config, path, codec::engine_options())?.open_table(name)?;
+        Ok(Self { source, catchup_timeout: args.catchup_timeout })
+    }
+
+    pub(super) fn log(&self) -> &Arc<dyn Log> {
+        &self.source.log
     }
 
     /// Opens the table, and waits until it is loaded or degraded. Shows its progress meanwhile.
     pub(super) async fn load(&self) -> Result<Table, CliError> {
-        let builder = Table::builder(self.log.clone(), &self.topic, self.codecs.clone())
-            .catchup_timeout(self.catchup_timeout);
-        let mut builder = builder.on_reject(self.on_reject);
-        if let Some(options) = &self.ensure {
-            builder = builder.ensure_topic(options.clone());
-        }
-        if let Some(ttl) = self.ttl {
-            builder = builder.ttl(ttl);
-        }
-        if let Some(folder) = &self.checkpoint {
-            builder = builder.checkpoint(folder);
-        }
-        if let Some(max_age) = self.checkpoint_max_age {
-            builder = builder.checkpoint_max_age(max_age);
-        }
-        if let Some(bytes) = self.memory_limit {
-            builder = builder.memory_limit(bytes as u64);
-        }
-        let table = builder.open().await?;
+        let table = self.source.builder().catchup_timeout(self.catchup_timeout).open().await?;
         // A degraded table has logged that it is degraded.
         progress::show_until(&table, table.ready()).await?;
         let stats = table.stats();
@@ -138,8 +77,8 @@ impl ResolvedTable {
     /// Joins a group and a member to a key. Returns `None`, and logs the reason, if the group scheme
     /// refuses them.
     pub(super) async fn join_key(&self, group: &str, member: &str) -> Result<Option<String>, CliError> {
-        let (codecs, group, member) = (self.codecs.clone(), group.to_owned(), member.to_owned());
-        let lane = Lane::new(&self.codecs, Purpose::Read);
+        let (codecs, group, member) = (self.source.codecs.clone(), group.to_owned(), member.to_owned());
+        let lane = Lane::new(&self.source.codecs, Purpose::Read);
         let join = move || CheckedCodecs(&codecs).join(&group, &member);
         let reason = match workers::run(&lane, join).await? {
             Some(Ok(mut keys)) => match keys.pop() {
@@ -157,7 +96,7 @@ impl ResolvedTable {
 
     /// Fails if the table has no group scheme.
     pub(super) fn require_groups(&self) -> Result<(), CliError> {
-        if self.codecs.scheme.is_some() {
+        if self.source.codecs.scheme.is_some() {
             return Ok(());
         }
         Err(CliError::Usage(
@@ -174,14 +113,15 @@ impl ResolvedTable {
         verify: Option<Verify>,
         wait: Option<WaitArgs>,
     ) -> Result<Writer, CliError> {
-        let verify = verify.unwrap_or(self.verify);
-        let writer = with_timeout(&*self.log, &self.topic, self.catchup_timeout, async {
-            if let Some(options) = &self.ensure {
-                ensure_topic(&*self.log, &self.topic, options).await?;
+        let TableSource { log, codecs, ensure, .. } = &self.source;
+        let topic = self.source.topic();
+        let writer = with_timeout(&**log, topic, self.catchup_timeout, async {
+            if let Some(options) = ensure {
+                ensure_topic(&**log, topic, options).await?;
             }
-            Writer::open(self.log.clone(), &self.topic, self.codecs.clone()).await
+            Writer::open(log.clone(), topic, codecs.clone()).await
         });
-        let writer = writer.await?.verify(verify);
+        let writer = writer.await?.verify(verify.unwrap_or(self.source.verify()));
         match wait {
             Some(WaitArgs { wait: true }) => Ok(writer.visible_in(&self.load().await?, self.catchup_timeout)),
             _ => Ok(writer),
@@ -189,172 +129,77 @@ impl ResolvedTable {
     }
 }
 
-/// Describes the table that the arguments name by its log and topic.
-fn table_from_args(
-    args: &TableArgs,
-    url: &str,
-    topic: &str,
-) -> Result<((String, LogOptions), TableConfig, CodecResolver), CliError> {
-    let codec_config = args.codec_config.clone().unwrap_or_else(|| "{}".to_owned());
-    if let Err(error) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&codec_config) {
-        return Err(CliError::Usage(format!("--codec-config is not a JSON object: {error}")));
+/// Replaces settings of a table in the configuration by those of the arguments.
+fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(), CliError> {
+    let Config { logs, codecs, tables, .. } = config;
+    // An unknown table is reported when it is opened.
+    let Some(table) = tables.get_mut(name) else { return Ok(()) };
+    if let Some(log) = logs.get_mut(&table.log) {
+        logs::set_properties(log, &args.property)?;
     }
-    let table = TableConfig {
-        log: url.to_owned(),
-        topic: topic.to_owned(),
-        key_codec: args.key_codec.clone(),
-        value_codec: args.value_codec.clone(),
-        group_scheme: args.group_scheme.clone(),
-        verify: None,
-        ensure_topic: false,
-        on_policy_mismatch: None,
-        on_reject: None,
-        ttl: None,
-        checkpoint: None,
-        checkpoint_max_age: None,
-        memory_limit: None,
-    };
-    let resolver =
-        CodecResolver { codecs: std::collections::BTreeMap::new(), codec_config, engine: OnceLock::new() };
-    Ok(((url.to_owned(), LogOptions::default()), table, resolver))
+    table.on_reject = args.on_reject.or(table.on_reject);
+    table.ttl = args.ttl.or(table.ttl);
+    table.checkpoint = args.checkpoint.clone().or(table.checkpoint.take());
+    table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);
+    let limits = parse_limits(&args.codec_limit)?;
+    for (option, codec, name, json) in [
+        ("--key-codec", &mut table.key_codec, &args.key_codec, &args.key_codec_config),
+        ("--value-codec", &mut table.value_codec, &args.value_codec, &args.value_codec_config),
+        ("--group-scheme", &mut table.group_scheme, &args.group_scheme, &args.group_scheme_config),
+    ] {
+        *codec = name.clone().or(codec.take());
+        override_codec(codecs, option, codec, json.as_deref(), &limits)?;
+    }
+    Ok(())
 }
 
-/// Reads the description of a table from the configuration.
-fn table_from_config(
-    args: &TableArgs,
-    name: &str,
-) -> Result<((String, LogOptions), TableConfig, CodecResolver), CliError> {
-    let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
-    let mut config = Config::read(path)?;
-    if let Some(bytes) = config.limits.memory {
-        set_process_limit(bytes as u64);
-    }
-    let unknown_name = |kind: &str, name: &str, known: Vec<&str>| {
-        let nearest =
-            find_nearest(name, &known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-        CliError::Usage(format!(
-            "{}: there is no {kind} `{name}`{nearest} (known: {})",
-            path.display(),
-            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-        ))
-    };
-    let check_usable = |section: &'static str, name: &str| {
-        let usage = |reason| CliError::Usage(format!("{}: {reason}", path.display()));
-        config.check_usable(section, name).map_err(usage)
-    };
-    check_usable("tables", name)?;
-    let names: Vec<&str> = config.tables.keys().map(String::as_str).collect();
-    if !config.tables.contains_key(name) {
-        return Err(unknown_name("table", name, names));
-    }
-    if let Some(name) =
-        config.codecs.keys().find(|name| BUILT_IN.contains(&name.as_str()) || *name == LENGTH_PREFIXED)
-    {
-        return Err(CliError::Usage(format!(
-            "{}: `{name}` is the name of a built-in codec: choose another name for this one",
-            path.display()
-        )));
-    }
-    // OK because the table was found above.
-    let table = config.tables.get(name).expect("a table of this name");
-    check_usable("logs", &table.log)?;
-    for codec in [&table.key_codec, &table.value_codec, &table.group_scheme].into_iter().flatten() {
-        check_usable("codecs", codec)?;
-    }
-    // OK because the table was found above.
-    let table = config.tables.remove(name).expect("a table of this name");
-    let log = match config.logs.get(&table.log) {
-        Some(log) => (log.url.clone(), log.options()),
-        None => {
-            return Err(unknown_name("log", &table.log, config.logs.keys().map(String::as_str).collect()));
-        }
-    };
-    let known: Vec<&str> = config.codecs.keys().map(String::as_str).collect();
-    let key_and_value = [&table.key_codec, &table.value_codec].into_iter().flatten();
-    for codec in key_and_value.filter(|codec| !BUILT_IN.contains(&codec.as_str())) {
-        if !config.codecs.contains_key(codec) {
-            return Err(unknown_name("codec", codec, known.into_iter().chain(BUILT_IN).collect()));
-        }
-    }
-    if let Some(scheme) = table.group_scheme.as_ref().filter(|scheme| *scheme != LENGTH_PREFIXED)
-        && !config.codecs.contains_key(scheme)
-    {
-        return Err(unknown_name("codec", scheme, known.into_iter().chain([LENGTH_PREFIXED]).collect()));
-    }
-    let resolver =
-        CodecResolver { codecs: config.codecs, codec_config: "{}".to_owned(), engine: OnceLock::new() };
-    Ok((log, table, resolver))
-}
-
-/// Returns the built-in codec of this name. The codecs are in the order of [`BUILT_IN`].
-fn find_built_in<T: ?Sized>(name: &str, codecs: [Arc<T>; BUILT_IN.len()]) -> Option<Arc<T>> {
-    BUILT_IN.into_iter().zip(codecs).find_map(|(known, codec)| (known == name).then_some(codec))
-}
-
-impl CodecResolver {
-    fn resolve_key_codec(&self, name: &str, topic: &str) -> Result<Arc<dyn KeyCodec>, CliError> {
-        if let Some(codec) =
-            find_built_in::<dyn KeyCodec>(name, [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)])
-        {
-            return Ok(codec);
-        }
-        let (component, config) = self.load_component(name, &BUILT_IN)?;
-        Ok(component.key_codec(topic, &config)?)
-    }
-
-    fn resolve_value_codec(&self, name: &str, topic: &str) -> Result<Arc<dyn ValueCodec>, CliError> {
-        if let Some(codec) =
-            find_built_in::<dyn ValueCodec>(name, [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)])
-        {
-            return Ok(codec);
-        }
-        let (component, config) = self.load_component(name, &BUILT_IN)?;
-        Ok(component.value_codec(topic, &config)?)
-    }
-
-    fn resolve_group_scheme(&self, name: &str, topic: &str) -> Result<Arc<dyn GroupScheme>, CliError> {
-        if name == LENGTH_PREFIXED {
-            return Ok(Arc::new(LengthPrefixed));
-        }
-        let (component, config) = self.load_component(name, &[LENGTH_PREFIXED])?;
-        Ok(component.group_scheme(topic, &config)?)
-    }
-
-    /// Loads the component of this name, or in this file. Returns it with its configuration as JSON.
-    fn load_component(&self, name: &str, built_in: &[&str]) -> Result<(Component, String), CliError> {
-        let (codec, config) = match self.codecs.get(name) {
-            Some(codec) => {
-                // OK because `Config` refuses TOML values that JSON does not have.
-                let config =
-                    codec.config.as_ref().map(|config| serde_json::to_string(config).expect("serializes"));
-                (codec.clone(), config.unwrap_or_else(|| "{}".to_owned()))
+/// Makes a component file that the arguments name, or other settings of a component, part of the
+/// configuration.
+fn override_codec(
+    codecs: &mut BTreeMap<String, CodecConfig>,
+    option: &str,
+    codec: &mut Option<String>,
+    json: Option<&str>,
+    limits: &LimitsConfig,
+) -> Result<(), CliError> {
+    let component = codec.as_deref().map(Path::new).and_then(|file| {
+        let is_component = file.extension().is_some_and(|extension| extension == "wasm");
+        codecs.get(codec.as_deref()?).cloned().or(is_component.then(|| CodecConfig::new(file)))
+    });
+    let (Some(name), Some(mut component)) = (codec.as_ref(), component) else {
+        return match codec {
+            _ if json.is_some() => {
+                Err(CliError::Usage(format!("{option}-config needs a codec that is a component")))
             }
-            None if Path::new(name).extension().is_some_and(|extension| extension == "wasm") => {
-                let limits = LimitsConfig::default();
-                let codec = CodecConfig { component: name.into(), digest: None, config: None, limits };
-                (codec, self.codec_config.clone())
-            }
-            None if Path::new(name).is_file() => {
-                let reason = "the name of a component file must end with .wasm";
-                return Err(CliError::Usage(format!("`{name}` is not a codec: {reason}")));
-            }
-            None => {
-                return Err(CliError::Usage(format!(
-                    "`{name}` is not a codec: name a built-in one ({}) or a component file (FILE.wasm)",
-                    built_in.join(", ")
-                )));
-            }
+            Some(name) if Path::new(name).is_file() => Err(CliError::Usage(format!(
+                "`{name}` is not a codec: the name of a component file must end with .wasm"
+            ))),
+            // An unknown codec is reported when it is loaded.
+            _ => Ok(()),
         };
-        let options = LoadOptions { digest: codec.digest, limits: codec.limits.limits() };
-        Ok((self.engine()?.load(&codec.component, options)?, config))
+    };
+    if let Some(json) = json {
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(json)
+            .map_err(|error| CliError::Usage(format!("{option}-config is not a JSON object: {error}")))?;
+        component.config = Some(json.to_owned());
     }
+    component.limits = limits.clone().or(&component.limits);
+    // Each of the codecs may have a configuration of its own, although they are in the same file.
+    let overridden = format!("{option} {name}");
+    codecs.insert(overridden.clone(), component);
+    *codec = Some(overridden);
+    Ok(())
+}
 
-    /// Returns the engine, which is created on first use.
-    fn engine(&self) -> Result<&Engine, CliError> {
-        if let Some(engine) = self.engine.get() {
-            return Ok(engine);
-        }
-        let engine = Engine::new(codec::engine_options())?;
-        Ok(self.engine.get_or_init(|| engine))
+/// Parses limits, each as `NAME=VALUE`, with the names and values of the configuration file.
+fn parse_limits(limits: &[String]) -> Result<LimitsConfig, CliError> {
+    let mut table = toml::Table::new();
+    for limit in limits {
+        let (name, value) = limit.split_once('=').ok_or_else(|| {
+            CliError::Usage("--codec-limit needs NAME=VALUE, for example memory=128MiB".to_owned())
+        })?;
+        table.insert(name.to_owned(), value.to_owned().into());
     }
+    LimitsConfig::deserialize(table)
+        .map_err(|error| CliError::Usage(format!("--codec-limit: {}", error.message())))
 }

@@ -123,7 +123,7 @@ pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliErro
 
 pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
     let resolved = ResolvedTable::resolve(args.table).await?;
-    let log = resolved.log.clone();
+    let log = resolved.log().clone();
     let table = resolved.load().await?;
     let topic = table.topic();
     let ends = log.end_offsets(&topic).await.unwrap_or_else(|error| {

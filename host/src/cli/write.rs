@@ -71,7 +71,7 @@ async fn write_once(
     output: Output,
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let ack = finish_or_give_up(&mut stop_requests, resolved.log.as_ref(), writer.write(write)).await?;
+    let ack = finish_or_give_up(&mut stop_requests, resolved.log().as_ref(), writer.write(write)).await?;
     print_ack(ack, output)?;
     Ok(Exit::Done)
 }
@@ -98,7 +98,7 @@ async fn write_heartbeats(
             _ = ticks.tick() => {}
         }
         let abort = wait_for_stop(&mut abort_requests, 2);
-        let heartbeat = finish_or_give_up_when(abort, resolved.log.as_ref(), writer.write(write.clone()));
+        let heartbeat = finish_or_give_up_when(abort, resolved.log().as_ref(), writer.write(write.clone()));
         match heartbeat.await {
             Ok(ack) => print_ack(ack, output)?,
             // The next heartbeat may succeed.
@@ -109,7 +109,7 @@ async fn write_heartbeats(
     if !keep {
         let delete = writer.write(Write { value: None, ..write });
         let abort = wait_for_stop(&mut abort_requests, 2);
-        let ack = finish_or_give_up_when(abort, resolved.log.as_ref(), delete).await?;
+        let ack = finish_or_give_up_when(abort, resolved.log().as_ref(), delete).await?;
         print_ack(ack, output)?;
     }
     Ok(Exit::Done)

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cli::args::values::parse_positive_duration;
 use crate::table::OnReject;
 
-/// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC` with codecs.
+/// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC`. Further arguments replace its settings.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TableArgs {
     /// The configuration file [default: ktables.toml].
@@ -21,16 +22,26 @@ pub(in crate::cli) struct TableArgs {
     #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
     pub(in crate::cli) topic: Option<String>,
     /// The codec of keys: utf8, bytes, json, or a component file [default: utf8].
-    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
+    #[arg(long, value_name = "CODEC", help_heading = "Table")]
     pub(in crate::cli) key_codec: Option<String>,
     /// The codec of values: utf8, bytes, json, or a component file [default: json].
-    #[arg(long, value_name = "CODEC", help_heading = "Table", requires = "log", conflicts_with = "table")]
+    #[arg(long, value_name = "CODEC", help_heading = "Table")]
     pub(in crate::cli) value_codec: Option<String>,
-    /// The configuration of the component files, a JSON object [default: {}].
-    #[arg(long, value_name = "JSON", help_heading = "Table", requires = "log", conflicts_with = "table")]
-    pub(in crate::cli) codec_config: Option<String>,
+    /// The configuration of the key codec, if it is a component: a JSON object [default: {}].
+    #[arg(long, value_name = "JSON", help_heading = "Table")]
+    pub(in crate::cli) key_codec_config: Option<String>,
+    /// The configuration of the value codec, if it is a component: a JSON object [default: {}].
+    #[arg(long, value_name = "JSON", help_heading = "Table")]
+    pub(in crate::cli) value_codec_config: Option<String>,
+    /// The configuration of the group scheme, if it is a component: a JSON object [default: {}].
+    #[arg(long, value_name = "JSON", help_heading = "Table")]
+    pub(in crate::cli) group_scheme_config: Option<String>,
+    /// A limit of the table's components: profile=large, memory=128MiB, output=64MiB, deadline=2s,
+    /// deadline_per_record=1ms, or start_deadline=30s. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Table")]
+    pub(in crate::cli) codec_limit: Vec<String>,
     /// The group scheme, which splits keys into groups and members: length-prefixed, or a component file.
-    #[arg(long, value_name = "SCHEME", help_heading = "Table", requires = "log", conflicts_with = "table")]
+    #[arg(long, value_name = "SCHEME", help_heading = "Table")]
     pub(in crate::cli) group_scheme: Option<String>,
     /// What happens to the entry of a key whose newest record was rejected [default: the configuration's, or
     /// keep].
@@ -38,7 +49,7 @@ pub(in crate::cli) struct TableArgs {
     pub(in crate::cli) on_reject: Option<OnReject>,
     /// The time to live: entries expire this long after the timestamp of their record [default: the
     /// configuration's, or never].
-    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = parse_positive_duration)]
     pub(in crate::cli) ttl: Option<Duration>,
     /// The folder of a checkpoint, which is created if it does not exist. The command loads the checkpoint,
     /// and reads only newer records from the log.

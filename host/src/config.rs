@@ -1,0 +1,254 @@
+//! The configuration file, which names logs, codecs and tables, and the catalog, which opens them.
+
+mod catalog;
+mod describe;
+mod environment;
+mod error;
+mod sections;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub(crate) use catalog::{Catalog, TableSource};
+pub(crate) use describe::find_nearest;
+pub(crate) use error::ConfigError;
+pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableConfig};
+
+use crate::file::{FileError, read_text};
+use describe::{describe_syntax_error, describe_value_error};
+use environment::{SubstitutionError, substitute};
+
+/// A configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    #[serde(default)]
+    pub(crate) limits: ProcessLimits,
+    #[serde(default)]
+    pub(crate) logs: BTreeMap<String, LogConfig>,
+    #[serde(default)]
+    pub(crate) codecs: BTreeMap<String, CodecConfig>,
+    #[serde(default)]
+    pub(crate) tables: BTreeMap<String, TableConfig>,
+    /// The members that cannot be used, because an environment variable is not set, with the reason: by
+    /// section and name.
+    #[serde(skip)]
+    unusable: BTreeMap<(&'static str, String), String>,
+}
+
+/// The sections whose members are named by the user.
+const SECTIONS: [&str; 3] = ["logs", "codecs", "tables"];
+
+/// The largest configuration file that is read, in bytes.
+const MAX_BYTES: usize = 4 << 20;
+
+impl Config {
+    /// Reads a file, replaces environment variables, and resolves relative paths against its folder.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_text(path, MAX_BYTES)
+            .map_err(FileError::of::<ConfigError>("read the configuration", path))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let config = Self::parse(&text, |name| std::env::var(name).ok());
+        config
+            .and_then(|config| config.resolve_paths(folder))
+            .map_err(|reason| ConfigError::Invalid(format!("{}: {reason}", path.display())))
+    }
+
+    /// Resolves relative paths against a folder.
+    fn resolve_paths(mut self, folder: &Path) -> Result<Self, String> {
+        let resolve = |path: &Path, setting: &str| {
+            if path.starts_with("~") {
+                return Err(format!("{setting}: `~` is not replaced here: write `${{HOME}}/…`"));
+            }
+            // Component by component, which drops `./`.
+            Ok(folder.join(path).components().collect::<PathBuf>())
+        };
+        for (name, codec) in &mut self.codecs {
+            codec.component = resolve(&codec.component, &format!("codecs.{name}.component"))?;
+        }
+        for (name, table) in &mut self.tables {
+            if let Some(path) = &mut table.checkpoint {
+                *path = resolve(path, &format!("tables.{name}.checkpoint"))?;
+            }
+        }
+        for (name, log) in &mut self.logs {
+            if let Some(file) = &mut log.oauth_token_file {
+                *file = resolve(file, &format!("logs.{name}.oauth_token_file"))?;
+            }
+            if let Some(path) = log.url.strip_prefix("dir:").filter(|path| !path.is_empty()) {
+                log.url = format!("dir:{}", resolve(Path::new(path), &format!("logs.{name}.url"))?.display());
+            }
+        }
+        Ok(self)
+    }
+
+    /// Parses a configuration. `variable` returns an environment variable. Relative paths stay relative.
+    pub(crate) fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let mut table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| describe_syntax_error(&error, text))?;
+        let mut unusable = BTreeMap::new();
+        for section in SECTIONS {
+            let Some(toml::Value::Table(members)) = table.get_mut(section) else { continue };
+            let names: Vec<String> = members.keys().cloned().collect();
+            for name in names {
+                let path = format!("{section}.{name}");
+                let result = members.get_mut(&name).map(|member| substitute(member, &path, &variable));
+                match result {
+                    Some(Err(SubstitutionError::Missing(reason))) => {
+                        members.remove(&name);
+                        unusable.insert((section, name), reason);
+                    }
+                    Some(Err(SubstitutionError::Invalid(reason))) => return Err(reason),
+                    Some(Ok(())) | None => {}
+                }
+            }
+        }
+        let mut config: Self =
+            table.try_into().map_err(|error: toml::de::Error| describe_value_error(&error))?;
+        config.unusable = unusable;
+        Ok(config)
+    }
+
+    /// Fails if this member of a section needs an environment variable that is not set.
+    pub(crate) fn check_usable(&self, section: &'static str, name: &str) -> Result<(), String> {
+        self.unusable.get(&(section, name.to_owned())).map_or(Ok(()), |reason| Err(reason.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::{Acks, Isolation};
+    use crate::wasm::{Limits, Profile};
+    use crate::writer::Verify;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, |name| match name {
+            "HOME_LOG" => Some("dir:./home".to_owned()),
+            "TOKEN" => Some("sEcReT\", expected sEcReT".to_owned()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_configuration_names_logs_codecs_and_tables() {
+        let config = parse(
+            r#"
+            [logs.local]
+            url = "${HOME_LOG}/x"
+            [codecs.service]
+            component = "service.wasm"
+            config = { strict = true }
+            limits = { profile = "large", memory = "1MiB", deadline = "2s" }
+            [tables.services]
+            log = "local"
+            topic = "services"
+            value_codec = "service"
+            verify = "decodes"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.logs["local"].url, "dir:./home/x");
+        let limits = config.codecs["service"].limits.limits();
+        assert_eq!((limits.memory, limits.deadline), (1 << 20, Duration::from_secs(2)));
+        assert_eq!(limits.deadline_per_record, Limits::new(Profile::Large).deadline_per_record);
+        assert_eq!(config.tables["services"].verify, Some(Verify::Decodes));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_the_nearest() {
+        let error = parse("[tables.a]\nlog = \"l\"\ntopic = \"t\"\nvalue_codek = \"json\"").unwrap_err();
+        assert!(error.contains("value_codek") && error.contains("did you mean `value_codec`?"), "{error}");
+        let error = parse("[log.a]\nurl = \"x\"").unwrap_err();
+        assert!(error.contains("did you mean `logs`?"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_variable_is_an_error_where_it_is_used() {
+        let config = parse(
+            "[logs.a]\nurl = \"dir:${NO_SUCH}\"\n[logs.b]\nurl = \"dir:x\"\n[codecs.c]\ncomponent = \"x\"\n\
+             config = { a = [ { b = \"${NO_SUCH}\" } ] }",
+        )
+        .unwrap();
+        let error = config.check_usable("logs", "a").unwrap_err();
+        assert!(error.contains("NO_SUCH") && error.contains("logs.a.url"), "{error}");
+        let error = config.check_usable("codecs", "c").unwrap_err();
+        assert!(error.contains("codecs.c.config.a"), "{error}");
+        assert!(config.check_usable("logs", "b").is_ok() && config.logs.contains_key("b"));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused() {
+        for text in ["[limits]\nmemory = \"0\"", "[limits]\nmemory = \"much\""] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("memory") && error.contains("32MiB"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_dollar_before_a_variable_makes_it_text() {
+        let url = |text: &str| {
+            parse(&format!("[logs.a]\nurl = \"{text}\"")).map(|config| config.logs["a"].url.clone())
+        };
+        assert_eq!(url("$${HOME_LOG}").unwrap(), "${HOME_LOG}");
+        assert_eq!(url("a$${x$${${HOME_LOG}").unwrap(), "a${x${dir:./home");
+        assert_eq!(url("$HOME $").unwrap(), "$HOME $");
+        assert!(url("${HOME_LOG").unwrap_err().contains("without"));
+    }
+
+    #[test]
+    fn secrets_are_not_in_errors() {
+        for text in [
+            "[logs.a]\nurl = \"x\"\nproperties = \"sEcReT\"",
+            "[logs.a]\nurl = \"x\"\nproperties = { password = [\"sEcReT\"] }",
+            "[logs.a]\nurl = \"x\"\nproperties = { \"sasl.password\" = \"sEcReT\", 5 }",
+            "[codecs.a]\ncomponent = \"x\"\nconfig = \"${TOKEN}\"",
+            "[codecs.a]\ncomponent = \"x\"\nconfig = \"sEcReT\"",
+            "[codecs.a]\ncomponent = \"x\"\nlimits = { deadline = \"${TOKEN}\" }",
+            "[codecs.a]\ncomponent = \"x\"\nlimits = { memory = \"${TOKEN}\" }",
+            "[codecs.a]\ncomponent = \"x\"\nlimits = { profile = \"${TOKEN}\" }",
+            "[tables.a]\nlog = \"l\"\ntopic = \"t\"\nverify = \"${TOKEN}, expected \"",
+            "[tables.a]\nlog = \"l\"\ntopic = \"t\"\nensure_topic = \"${TOKEN}\"",
+            "tables = \"sEcReT\"",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.contains("sEcReT"), "{error}");
+        }
+        let error = parse("[logs.a]\nurl = sEcReT").unwrap_err();
+        assert!(error.contains("line 2") && !error.contains("sEcReT"), "{error}");
+    }
+
+    #[test]
+    fn a_log_has_options_and_properties() {
+        let config = parse(
+            r#"
+            [logs.prod]
+            url = "kafka://a:9092,b:9092"
+            isolation = "read_uncommitted"
+            stale_after = "3s"
+            acks = "leader"
+            idempotence = false
+            properties = { "security.protocol" = "SASL_SSL", "socket.timeout.ms" = 5000, "check.crcs" = false }
+            "#,
+        )
+        .unwrap();
+        let options = config.logs["prod"].options();
+        assert_eq!((options.isolation, options.acks), (Isolation::ReadUncommitted, Acks::Leader));
+        assert_eq!((options.stale_after, options.idempotence), (Duration::from_secs(3), false));
+        assert_eq!(options.properties["socket.timeout.ms"], "5000");
+        assert_eq!(options.properties["check.crcs"], "false");
+    }
+
+    #[test]
+    fn a_bad_size_or_duration_says_what_to_write() {
+        let error = parse("[codecs.a]\ncomponent = \"x\"\nlimits = { memory = \"1 potato\" }").unwrap_err();
+        assert!(error.contains("32MiB"), "{error}");
+        let error = parse("[codecs.a]\ncomponent = \"x\"\nlimits = { deadline = \"5\" }").unwrap_err();
+        assert!(error.contains("500ms"), "{error}");
+    }
+}

@@ -1,0 +1,221 @@
+//! Opens what a configuration names: each log, the engine, and each component once, shared by all tables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
+use crate::config::{CodecConfig, Config, ConfigError, TableConfig, find_nearest};
+use crate::log::{self, EnsureTopic, Log};
+use crate::set_process_limit;
+use crate::sync::lock;
+use crate::table::{Table, TableBuilder};
+use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
+use crate::writer::Verify;
+
+/// The names of the built-in codecs.
+const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
+
+/// The name of the built-in group scheme.
+const LENGTH_PREFIXED: &str = "length-prefixed";
+
+/// What a component was loaded from: its file, the required digest, and its limits.
+type ComponentSource = (PathBuf, Option<String>, Limits);
+
+/// Opens the logs, codecs and tables of a configuration. There is one in a process.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    config: Config,
+    /// The file of the configuration; `None` if there is no file.
+    path: Option<PathBuf>,
+    engine_options: EngineOptions,
+    engine: OnceLock<Engine>,
+    /// The opened logs, by name. A std lock: held while a log is opened, which does not wait for a broker.
+    logs: Mutex<BTreeMap<String, Arc<dyn Log>>>,
+    /// A std lock: held while a component is loaded.
+    components: Mutex<Vec<(ComponentSource, Component)>>,
+}
+
+/// A topic with everything that is needed to read and write it.
+#[derive(Debug)]
+pub(crate) struct TableSource {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) codecs: Codecs,
+    /// Whether and how the topic is ensured before it is used.
+    pub(crate) ensure: Option<EnsureTopic>,
+    config: TableConfig,
+}
+
+impl TableSource {
+    /// The name of the topic.
+    pub(crate) fn topic(&self) -> &str {
+        &self.config.topic
+    }
+
+    /// How writers verify what they write.
+    pub(crate) fn verify(&self) -> Verify {
+        self.config.verify.unwrap_or_default()
+    }
+
+    /// Returns a builder of the table.
+    pub(crate) fn builder(&self) -> TableBuilder {
+        let TableConfig { on_reject, ttl, checkpoint, checkpoint_max_age, memory_limit, .. } = &self.config;
+        let mut builder = Table::builder(self.log.clone(), self.topic(), self.codecs.clone())
+            .on_reject(on_reject.unwrap_or_default());
+        if let Some(options) = &self.ensure {
+            builder = builder.ensure_topic(options.clone());
+        }
+        if let Some(ttl) = ttl {
+            builder = builder.ttl(*ttl);
+        }
+        if let Some(folder) = checkpoint {
+            builder = builder.checkpoint(folder);
+        }
+        if let Some(max_age) = checkpoint_max_age {
+            builder = builder.checkpoint_max_age(*max_age);
+        }
+        if let Some(bytes) = memory_limit {
+            builder = builder.memory_limit(*bytes as u64);
+        }
+        builder
+    }
+}
+
+impl Catalog {
+    /// Creates a catalog, and sets the memory limit of the process if the configuration has one. `path` is
+    /// the file of the configuration, for errors.
+    pub(crate) fn new(
+        config: Config,
+        path: Option<&Path>,
+        engine_options: EngineOptions,
+    ) -> Result<Self, ConfigError> {
+        if let Some(bytes) = config.limits.memory {
+            set_process_limit(bytes as u64);
+        }
+        let catalog = Self {
+            config,
+            path: path.map(Path::to_owned),
+            engine_options,
+            engine: OnceLock::new(),
+            logs: Mutex::default(),
+            components: Mutex::default(),
+        };
+        let is_built_in = |name: &&String| BUILT_IN.contains(&name.as_str()) || *name == LENGTH_PREFIXED;
+        match catalog.config.codecs.keys().find(is_built_in) {
+            Some(name) => Err(catalog.invalid(&format!(
+                "`{name}` is the name of a built-in codec: choose another name for this one"
+            ))),
+            None => Ok(catalog),
+        }
+    }
+
+    /// Opens the log of a table, and loads its codecs. Blocks while components are compiled.
+    pub(crate) fn open_table(&self, name: &str) -> Result<TableSource, ConfigError> {
+        self.check_usable("tables", name)?;
+        let Some(table) = self.config.tables.get(name) else {
+            return Err(self.unknown("table", name, self.config.tables.keys().map(String::as_str)));
+        };
+        let ensure = table.ensure_options().map_err(|reason| self.invalid(&reason))?;
+        let codecs = self.load_codecs(table)?;
+        Ok(TableSource { log: self.open_log(&table.log)?, codecs, ensure, config: table.clone() })
+    }
+
+    fn open_log(&self, name: &str) -> Result<Arc<dyn Log>, ConfigError> {
+        self.check_usable("logs", name)?;
+        let Some(config) = self.config.logs.get(name) else {
+            return Err(self.unknown("log", name, self.config.logs.keys().map(String::as_str)));
+        };
+        let mut logs = lock(&self.logs);
+        if let Some(log) = logs.get(name) {
+            return Ok(log.clone());
+        }
+        let log = log::open_with(&config.url, config.options())?;
+        logs.insert(name.to_owned(), log.clone());
+        Ok(log)
+    }
+
+    fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {
+        let topic = &table.topic;
+        let key_codec = table.key_codec.as_deref().unwrap_or("utf8");
+        let key =
+            match find_built_in::<dyn KeyCodec>(key_codec, [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)])
+            {
+                Some(codec) => codec,
+                None => {
+                    let (component, config) = self.load_component(key_codec, &BUILT_IN)?;
+                    component.key_codec(topic, config)?
+                }
+            };
+        let value_codec = table.value_codec.as_deref().unwrap_or("json");
+        let built_in: [Arc<dyn ValueCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
+        let value = match find_built_in(value_codec, built_in) {
+            Some(codec) => codec,
+            None => {
+                let (component, config) = self.load_component(value_codec, &BUILT_IN)?;
+                component.value_codec(topic, config)?
+            }
+        };
+        let scheme: Option<Arc<dyn GroupScheme>> = match table.group_scheme.as_deref() {
+            None => None,
+            Some(LENGTH_PREFIXED) => Some(Arc::new(LengthPrefixed)),
+            Some(name) => {
+                let (component, config) = self.load_component(name, &[LENGTH_PREFIXED])?;
+                Some(component.group_scheme(topic, config)?)
+            }
+        };
+        Ok(Codecs { key, value, scheme })
+    }
+
+    /// Loads the component of this name. Returns it with its configuration as JSON.
+    fn load_component(&self, name: &str, built_in: &[&str]) -> Result<(Component, &str), ConfigError> {
+        self.check_usable("codecs", name)?;
+        let Some(codec) = self.config.codecs.get(name) else {
+            let known = self.config.codecs.keys().map(String::as_str);
+            return Err(self.unknown("codec", name, known.chain(built_in.iter().copied())));
+        };
+        let CodecConfig { component: file, digest, config, limits } = codec;
+        let config = config.as_deref().unwrap_or("{}");
+        let source = (file.clone(), digest.clone(), limits.limits());
+        let mut components = lock(&self.components);
+        if let Some((_, component)) = components.iter().find(|(known, _)| *known == source) {
+            return Ok((component.clone(), config));
+        }
+        let options = LoadOptions { digest: digest.clone(), limits: limits.limits() };
+        let component = self.engine()?.load(file, options)?;
+        components.push((source, component.clone()));
+        Ok((component, config))
+    }
+
+    /// Returns the engine, which is created on first use.
+    fn engine(&self) -> Result<&Engine, ConfigError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let engine = Engine::new(self.engine_options.clone())?;
+        Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// Fails if this member of a section needs an environment variable that is not set.
+    fn check_usable(&self, section: &'static str, name: &str) -> Result<(), ConfigError> {
+        self.config.check_usable(section, name).map_err(|reason| self.invalid(&reason))
+    }
+
+    fn unknown<'a>(&self, kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
+        let known: Vec<&str> = known.collect();
+        let nearest = find_nearest(name, &known).map(|name| format!("; did you mean `{name}`?"));
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        self.invalid(&format!("there is no {kind} `{name}`{} (known: {known})", nearest.unwrap_or_default()))
+    }
+
+    fn invalid(&self, reason: &str) -> ConfigError {
+        ConfigError::Invalid(match &self.path {
+            Some(path) => format!("{}: {reason}", path.display()),
+            None => reason.to_owned(),
+        })
+    }
+}
+
+/// Returns the built-in codec of this name. The codecs are in the order of [`BUILT_IN`].
+fn find_built_in<T: ?Sized>(name: &str, codecs: [Arc<T>; BUILT_IN.len()]) -> Option<Arc<T>> {
+    BUILT_IN.into_iter().zip(codecs).find_map(|(known, codec)| (known == name).then_some(codec))
+}

@@ -1,0 +1,191 @@
+//! The sections of the configuration file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::values::{
+    default_true, deserialize_duration, deserialize_json, deserialize_positive_duration,
+    deserialize_properties, deserialize_size,
+};
+use crate::log::{Acks, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch, STALE_AFTER};
+use crate::table::OnReject;
+use crate::wasm::{Limits, Profile};
+use crate::writer::Verify;
+
+/// `[limits]`: the limits of the process.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProcessLimits {
+    /// How many bytes the process may use before its tables stop applying records.
+    #[serde(default, deserialize_with = "deserialize_size")]
+    pub(crate) memory: Option<usize>,
+}
+
+/// `[logs.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    pub(crate) url: String,
+    #[serde(default)]
+    pub(crate) isolation: Isolation,
+    #[serde(default, deserialize_with = "deserialize_duration")]
+    pub(crate) stale_after: Option<Duration>,
+    #[serde(default)]
+    pub(crate) acks: Acks,
+    #[serde(default = "default_true")]
+    pub(crate) idempotence: bool,
+    pub(crate) oauth_token_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "deserialize_properties")]
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+impl LogConfig {
+    /// A log with default options.
+    pub(crate) fn new(url: &str) -> Self {
+        let defaults = LogOptions::default();
+        Self {
+            url: url.to_owned(),
+            isolation: defaults.isolation,
+            stale_after: None,
+            acks: defaults.acks,
+            idempotence: defaults.idempotence,
+            oauth_token_file: None,
+            properties: defaults.properties,
+        }
+    }
+
+    pub(crate) fn options(&self) -> LogOptions {
+        LogOptions {
+            isolation: self.isolation,
+            stale_after: self.stale_after.unwrap_or(STALE_AFTER),
+            acks: self.acks,
+            idempotence: self.idempotence,
+            oauth_token_file: self.oauth_token_file.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
+/// `[codecs.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CodecConfig {
+    /// The component file.
+    pub(crate) component: PathBuf,
+    pub(crate) digest: Option<String>,
+    /// The configuration as JSON.
+    #[serde(default, deserialize_with = "deserialize_json")]
+    pub(crate) config: Option<String>,
+    #[serde(default)]
+    pub(crate) limits: LimitsConfig,
+}
+
+/// `limits = { … }`. Limits that are not set are those of the profile.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitsConfig {
+    profile: Option<Profile>,
+    #[serde(default, deserialize_with = "deserialize_size")]
+    memory: Option<usize>,
+    #[serde(default, deserialize_with = "deserialize_size")]
+    output: Option<usize>,
+    #[serde(default, deserialize_with = "deserialize_duration")]
+    deadline: Option<Duration>,
+    #[serde(default, deserialize_with = "deserialize_duration")]
+    deadline_per_record: Option<Duration>,
+    #[serde(default, deserialize_with = "deserialize_duration")]
+    start_deadline: Option<Duration>,
+}
+
+/// `[tables.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TableConfig {
+    pub(crate) log: String,
+    pub(crate) topic: String,
+    pub(crate) key_codec: Option<String>,
+    pub(crate) value_codec: Option<String>,
+    pub(crate) group_scheme: Option<String>,
+    pub(crate) verify: Option<Verify>,
+    #[serde(default)]
+    pub(crate) ensure_topic: bool,
+    pub(crate) on_policy_mismatch: Option<OnPolicyMismatch>,
+    pub(crate) on_reject: Option<OnReject>,
+    #[serde(default, deserialize_with = "deserialize_positive_duration")]
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) checkpoint: Option<PathBuf>,
+    #[serde(default, deserialize_with = "deserialize_duration")]
+    pub(crate) checkpoint_max_age: Option<Duration>,
+    #[serde(default, deserialize_with = "deserialize_size")]
+    pub(crate) memory_limit: Option<usize>,
+}
+
+impl TableConfig {
+    /// A table with default options.
+    pub(crate) fn new(log: &str, topic: &str) -> Self {
+        Self {
+            log: log.to_owned(),
+            topic: topic.to_owned(),
+            key_codec: None,
+            value_codec: None,
+            group_scheme: None,
+            verify: None,
+            ensure_topic: false,
+            on_policy_mismatch: None,
+            on_reject: None,
+            ttl: None,
+            checkpoint: None,
+            checkpoint_max_age: None,
+            memory_limit: None,
+        }
+    }
+
+    /// Returns how the topic is ensured; `None` if it is not.
+    pub(crate) fn ensure_options(&self) -> Result<Option<EnsureTopic>, String> {
+        let on_policy_mismatch = self.on_policy_mismatch.unwrap_or_default();
+        let options = EnsureTopic { new: NewTopic::default(), on_policy_mismatch };
+        match (self.ensure_topic, on_policy_mismatch) {
+            (true, _) => Ok(Some(options)),
+            (false, OnPolicyMismatch::Ignore | OnPolicyMismatch::Warn) => Ok(None),
+            (false, OnPolicyMismatch::Raise | OnPolicyMismatch::Reconcile) => {
+                Err("on_policy_mismatch = \"raise\" and \"reconcile\" need ensure_topic = true".to_owned())
+            }
+        }
+    }
+}
+
+impl CodecConfig {
+    /// A component file with default settings.
+    pub(crate) fn new(component: &Path) -> Self {
+        let limits = LimitsConfig::default();
+        Self { component: component.to_owned(), digest: None, config: None, limits }
+    }
+}
+
+impl LimitsConfig {
+    /// Takes the limits that are not set from `other`.
+    pub(crate) fn or(self, other: &Self) -> Self {
+        Self {
+            profile: self.profile.or(other.profile),
+            memory: self.memory.or(other.memory),
+            output: self.output.or(other.output),
+            deadline: self.deadline.or(other.deadline),
+            deadline_per_record: self.deadline_per_record.or(other.deadline_per_record),
+            start_deadline: self.start_deadline.or(other.start_deadline),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let defaults = Limits::new(self.profile.unwrap_or_default());
+        Limits {
+            memory: self.memory.unwrap_or(defaults.memory),
+            output: self.output.unwrap_or(defaults.output),
+            deadline: self.deadline.unwrap_or(defaults.deadline),
+            deadline_per_record: self.deadline_per_record.unwrap_or(defaults.deadline_per_record),
+            start_deadline: self.start_deadline.unwrap_or(defaults.start_deadline),
+        }
+    }
+}

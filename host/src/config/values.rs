@@ -1,0 +1,74 @@
+//! Values of the configuration file.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+pub(super) fn default_true() -> bool {
+    true
+}
+
+pub(super) fn deserialize_size<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<usize>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let size: ByteSize = text
+        .parse()
+        .map_err(|_| serde::de::Error::custom("it is not a size: write for example \"32MiB\""))?;
+    if size.as_u64() == 0 {
+        return Err(serde::de::Error::custom("it must be greater than 0: write for example \"32MiB\""));
+    }
+    Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
+}
+
+/// Deserializes properties by name. Errors do not quote the values, because some are secrets.
+pub(super) fn deserialize_properties<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let invalid = |reason: &str| serde::de::Error::custom(reason);
+    let toml::Value::Table(table) = toml::Value::deserialize(deserializer)? else {
+        return Err(invalid("properties must be a table: write { \"client.id\" = \"billing\" }"));
+    };
+    let property = |(name, value)| match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(number) => Ok((name, number.to_string())),
+        toml::Value::Boolean(value) => Ok((name, value.to_string())),
+        _ => Err(invalid(&format!("properties.{name}: write a string, and quote a name that has dots"))),
+    };
+    table.into_iter().map(property).collect()
+}
+
+pub(super) fn deserialize_duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    // The error of `humantime` quotes the value, which may be a secret.
+    humantime::parse_duration(&text)
+        .map(Some)
+        .map_err(|_| serde::de::Error::custom("it is not a duration: write for example \"500ms\" or \"2s\""))
+}
+
+/// Deserializes a duration that must not be 0.
+pub(super) fn deserialize_positive_duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    match deserialize_duration(deserializer)? {
+        Some(Duration::ZERO) => {
+            Err(serde::de::Error::custom("it must be greater than 0: write for example \"24h\""))
+        }
+        duration => Ok(duration),
+    }
+}
+
+/// Deserializes a table, and converts it to JSON.
+pub(super) fn deserialize_json<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let toml::Value::Table(table) = toml::Value::deserialize(deserializer)? else {
+        return Err(serde::de::Error::custom("a codec's configuration must be a table"));
+    };
+    // OK because values that JSON does not have were refused before.
+    Ok(Some(serde_json::to_string(&table).expect("serializes")))
+}
