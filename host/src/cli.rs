@@ -13,13 +13,16 @@ mod logging;
 mod logs;
 mod open;
 mod output;
+mod produce;
 mod progress;
 mod read;
 mod topic;
 mod write;
 
+use std::io::Write;
 use std::time::Duration;
 
+use clap::CommandFactory;
 use tokio::sync::watch;
 
 pub use args::Args;
@@ -94,13 +97,21 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Set(args) => write::set(args, output, stop_requests).await,
         Command::Delete(args) => write::delete(args, output, stop_requests).await,
         Command::Import(args) => import::import(args, output, stop_requests).await,
-        Command::Produce(args) => topic::produce(args, output, stop_requests).await,
+        Command::Produce(args) => produce::produce(args, output, stop_requests).await,
         Command::Topic(TopicCommand::Ensure(args)) => topic::ensure(args, output).await,
+        Command::Topic(TopicCommand::List(args)) => topic::list(args, output).await,
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,
+        Command::Topic(TopicCommand::Delete(args)) => topic::delete(args).await,
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
-        Command::Codec(CodecCommand::Build(args)) => codec::build(&args),
+        Command::Codec(CodecCommand::Build(args)) => codec::build(&args, output),
         Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Args::command(), "ktables", &mut script);
+            output.writer().write_all(&script)?;
+            Ok(Exit::Done)
+        }
     }
 }
 

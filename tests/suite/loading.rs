@@ -318,7 +318,7 @@ async fn a_small_thread_stack_does_not_crash_the_command() {
     let scratch = Scratch::new(1).await;
     scratch.put("a", Some(b"1")).await;
     let path = component_path("probe");
-    let codec = ["--value-codec", path.to_str().unwrap(), "--codec-config", r#"{"mode":"json"}"#];
+    let codec = ["--value-codec", path.to_str().unwrap(), "--value-codec-config", r#"{"mode":"json"}"#];
     let get = |size: &str| {
         let mut command = scratch.ktables(&[&["get", "a"], &codec[..]].concat());
         succeed(command.env("RUST_MIN_STACK", size)).stdout

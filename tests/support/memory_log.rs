@@ -88,6 +88,14 @@ impl Log for MemoryLog {
         self.describe(topic).await
     }
 
+    async fn topics(&self) -> Result<Vec<String>, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn delete(&self, topic: &str) -> Result<(), LogError> {
+        Err(LogError::UnknownTopic { log: self.url().to_owned(), topic: topic.to_owned() })
+    }
+
     async fn setting(&self, _: &str, _: &str) -> Result<String, LogError> {
         Err(LogError::Closed)
     }

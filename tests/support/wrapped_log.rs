@@ -84,6 +84,14 @@ impl Log for WrappedLog {
         self.inner.create(topic, settings).await
     }
 
+    async fn topics(&self) -> Result<Vec<String>, LogError> {
+        self.inner.topics().await
+    }
+
+    async fn delete(&self, topic: &str) -> Result<(), LogError> {
+        self.inner.delete(topic).await
+    }
+
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
         match &self.setting_error {
             Some(error) => Err(error.clone()),

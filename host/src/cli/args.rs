@@ -1,6 +1,8 @@
 //! The arguments of the command. Their doc comments are its help texts.
 
+mod component;
 mod table;
+mod topic;
 mod values;
 
 use std::path::PathBuf;
@@ -8,9 +10,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::log::OnPolicyMismatch;
 use crate::writer::Verify;
-pub(super) use table::{EntryArgs, PropertyArgs, TableArgs, TopicArgs};
+pub(super) use component::{BuildArgs, CheckpointArgs, CheckpointCommand, CodecCommand, InspectArgs};
+pub(super) use table::{EntryArgs, LogArgs, PropertyArgs, TableArgs};
+pub(super) use topic::{DeleteTopicArgs, DescribeArgs, EnsureArgs, ListArgs, ProduceArgs, TopicCommand};
 use values::parse_positive_duration;
 
 /// Kafka topics as in-memory tables, decoded by sandboxed WebAssembly components.
@@ -68,7 +71,7 @@ pub(super) enum Command {
     Status(StatusArgs),
     Rejects(RejectsArgs),
     Produce(ProduceArgs),
-    /// Create and describe topics.
+    /// Create, list, describe and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Inspect and build components.
@@ -77,6 +80,19 @@ pub(super) enum Command {
     /// Inspect and remove checkpoints.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
+    Completions(CompletionsArgs),
+}
+
+/// Print a script that completes the arguments of this command in a shell.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables completions bash > ~/.local/share/bash-completion/completions/ktables
+  ktables completions zsh > ~/.zfunc/_ktables
+  ktables completions fish > ~/.config/fish/completions/ktables.fish")]
+pub(super) struct CompletionsArgs {
+    /// The shell.
+    pub(super) shell: clap_complete::Shell,
 }
 
 /// Print the value of a key, or of a member of a group.
@@ -107,8 +123,12 @@ pub(super) struct GetArgs {
 #[command(after_help = "\
 Examples:
   ktables keys -t services --prefix bill
-  ktables keys -t services --start a --end c --limit 10")]
+  ktables keys -t services --start a --end c --limit 10
+  ktables keys -t services --in billing")]
 pub(super) struct KeysArgs {
+    /// Print only keys of members of this group.
+    #[arg(long = "in", value_name = "GROUP")]
+    pub(super) group: Option<String>,
     /// Print only keys with this prefix.
     #[arg(long, value_name = "PREFIX")]
     pub(super) prefix: Option<String>,
@@ -137,17 +157,23 @@ pub(super) struct GroupsArgs {
 ///
 /// Exit code 1 if the group has no members.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  ktables members billing -t services")]
+#[command(after_help = "\
+Examples:
+  ktables members billing -t services
+  ktables members billing -t services --prefix host-")]
 pub(super) struct MembersArgs {
     /// The group.
     pub(super) group: String,
+    /// Print only members with this prefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) prefix: Option<String>,
     #[command(flatten)]
     pub(super) table: TableArgs,
 }
 
-/// Print all entries, ordered by key, as NDJSON.
+/// Print all entries, ordered by key.
 ///
-/// Each line is {"key","value","partition","offset","timestamp"}. If the newest record of the key was
+/// As JSON, each line is {"key","value","partition","offset","timestamp"}. If the newest record of the key was
 /// rejected, the line also has "rejected":{"partition","offset","kind","message"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -317,161 +343,21 @@ pub(super) struct StatusArgs {
     pub(super) table: TableArgs,
 }
 
-/// Print the newest rejected records (at most 1,000), as NDJSON.
+/// Print the newest rejected records, at most 1,000.
 ///
 /// "raw" holds the bytes of the rejected key or value, as base64.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  ktables rejects -t services | jq -r .raw | head -1 | base64 -d | xxd")]
+Examples:
+  ktables rejects -t services | jq -r .raw | head -1 | base64 -d | xxd
+  ktables rejects -t services --prefix bill")]
 pub(super) struct RejectsArgs {
+    /// Print only records of keys with this prefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) prefix: Option<String>,
+    /// Print only records of members of this group.
+    #[arg(long = "in", value_name = "GROUP")]
+    pub(super) group: Option<String>,
     #[command(flatten)]
     pub(super) table: TableArgs,
-}
-
-/// Write one raw record, for tests and repairs.
-///
-/// Key and value are written as given, without a codec.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  ktables produce --log dir:./data --topic t --key k --value '{}'
-  ktables produce --log dir:./data --topic t --key-file key.bin --value-file value.bin --header origin=test
-  ktables produce --log dir:./data --topic t --key k --null")]
-#[command(group(clap::ArgGroup::new("record-key").required(true).args(["key", "key_file", "keyless"])))]
-#[command(group(clap::ArgGroup::new("record-value").required(true).args(["value", "value_file", "null"])))]
-pub(super) struct ProduceArgs {
-    #[command(flatten)]
-    pub(super) target: TopicArgs,
-    /// The key, as UTF-8.
-    #[arg(long, allow_hyphen_values = true)]
-    pub(super) key: Option<String>,
-    /// A file with the key's bytes.
-    #[arg(long, value_name = "FILE")]
-    pub(super) key_file: Option<PathBuf>,
-    /// Write a null key.
-    #[arg(long)]
-    pub(super) keyless: bool,
-    /// The value, as UTF-8.
-    #[arg(long, allow_hyphen_values = true)]
-    pub(super) value: Option<String>,
-    /// A file with the value's bytes.
-    #[arg(long, value_name = "FILE")]
-    pub(super) value_file: Option<PathBuf>,
-    /// Write a null value, which is a tombstone.
-    #[arg(long)]
-    pub(super) null: bool,
-    /// A header of the record. May be repeated.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub(super) header: Vec<String>,
-    /// The partition [default: chosen by the hash of the key].
-    #[arg(long, value_name = "N")]
-    pub(super) partition: Option<i32>,
-    /// The timestamp, in milliseconds since 1970-01-01 UTC [default: now].
-    #[arg(long, value_name = "MILLIS")]
-    pub(super) timestamp: Option<i64>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum TopicCommand {
-    Ensure(EnsureArgs),
-    Describe(DescribeArgs),
-}
-
-/// Create a topic if it does not exist. On a cluster, the new topic is compacted.
-///
-/// An existing topic keeps its settings. If it is not compacted, its old entries may be deleted, and
-/// --on-policy-mismatch says what to do about that. Prints the outcome: created, verified, reconciled,
-/// mismatch, unreadable or skipped. Exit code 1 if --on-policy-mismatch is raise and the topic is not
-/// compacted.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  ktables topic ensure --log dir:./data --topic services --partitions 4
-  ktables topic ensure --log kafka://localhost:9092 --topic services --replication-factor 3
-  ktables topic ensure --log kafka://localhost:9092 --topic services --on-policy-mismatch reconcile")]
-pub(super) struct EnsureArgs {
-    #[command(flatten)]
-    pub(super) target: TopicArgs,
-    /// The number of partitions of a new topic [default: the broker's; 1 in a directory].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(super) partitions: Option<i32>,
-    /// The replication factor of a new topic [default: the broker's].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
-    pub(super) replication_factor: Option<i16>,
-    /// A setting of a new topic. May be repeated.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub(super) setting: Vec<String>,
-    /// What to do about an existing topic that is not compacted.
-    #[arg(long, value_enum, default_value = "warn")]
-    pub(super) on_policy_mismatch: OnPolicyMismatch,
-}
-
-/// Print the id, the cleanup policy, and the partitions of a topic with their offsets.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  ktables topic describe --log dir:./data --topic services")]
-pub(super) struct DescribeArgs {
-    #[command(flatten)]
-    pub(super) target: TopicArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum CheckpointCommand {
-    /// Print a summary of a checkpoint, and verify every byte of it.
-    ///
-    /// Exit code 1 if the checkpoint is damaged or does not exist.
-    #[command(after_help = "Example:\n  ktables checkpoint inspect ./checkpoints/services")]
-    Inspect(CheckpointArgs),
-    /// Remove a checkpoint. The next table replays the whole topic.
-    ///
-    /// Exit code 1 if the checkpoint does not exist.
-    #[command(after_help = "Example:\n  ktables checkpoint remove ./checkpoints/services")]
-    Remove(CheckpointArgs),
-}
-
-/// A checkpoint.
-#[derive(Debug, clap::Args)]
-pub(super) struct CheckpointArgs {
-    /// The folder of the checkpoint.
-    #[arg(value_name = "DIR")]
-    pub(super) folder: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum CodecCommand {
-    Inspect(InspectArgs),
-    Build(BuildArgs),
-}
-
-/// Describe a component, and check whether it is accepted as a codec.
-///
-/// Exit code 1 if the component is refused. The reasons are printed.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
-pub(super) struct InspectArgs {
-    /// The component file.
-    #[arg(value_name = "FILE.wasm")]
-    pub(super) file: PathBuf,
-}
-
-/// Build a component from a core module that was built against the WIT package.
-///
-/// Exit code 1 if the component would be refused. Then it is not written.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  cargo build --release --target wasm32-unknown-unknown
-  ktables codec build target/wasm32-unknown-unknown/release/my_codec.wasm -o my_codec.wasm
-  ktables codec build go.wasm -o codec.wasm --stub-wasi")]
-pub(super) struct BuildArgs {
-    /// The file of the core module.
-    #[arg(value_name = "CORE.wasm")]
-    pub(super) core: PathBuf,
-    /// The file that the component is written to.
-    #[arg(short, long = "out", value_name = "FILE.wasm")]
-    pub(super) out: PathBuf,
-    /// Replace imports of WASI preview 1 by stubs: no files, no environment variables, a clock that counts
-    /// calls, and fixed random numbers.
-    #[arg(long)]
-    pub(super) stub_wasi: bool,
 }

@@ -50,6 +50,14 @@ struct InspectLine<'a> {
     refused_because: Vec<String>,
 }
 
+/// A component that was written, as `codec build` prints it.
+#[derive(Serialize)]
+struct BuildLine {
+    file: String,
+    digest: String,
+    bytes: usize,
+}
+
 /// Returns the options of the engine: another process of this command compiles components.
 pub(super) fn engine_options() -> EngineOptions {
     EngineOptions::new(Compiler::Command(own_program()))
@@ -126,7 +134,7 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
     Ok(if accepted { Exit::Done } else { Exit::No })
 }
 
-pub(super) fn build(args: &BuildArgs) -> Result<Exit, CliError> {
+pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> {
     let core = read(&args.core)?;
     let refused = |reason: String| CliError::Usage(format!("{}: {reason}", args.core.display()));
     check_is_module(&core).map_err(refused)?;
@@ -146,6 +154,11 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, CliError> {
     let refusals = inspect_bytes(&component).refusals;
     if refusals.is_empty() {
         write_atomically(&args.out, &component).map_err(FileError::of::<CliError>("write", &args.out))?;
+        output.print_object(&BuildLine {
+            file: args.out.display().to_string(),
+            digest: digest_of(&component),
+            bytes: component.len(),
+        })?;
         return Ok(Exit::Done);
     }
     for reason in refusals {

@@ -18,6 +18,7 @@ pub(super) async fn watch(
     output: Output,
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
+    output.require_json("watch")?;
     let mut token_file = args.resume.map(TokenFile::new);
     let start = match token_file.as_ref().map(TokenFile::read).transpose()?.flatten() {
         Some(token) => WatchStart::Since(token),

@@ -73,9 +73,16 @@ where
             Level::DEBUG => Some(34),
             Level::TRACE => Some(35),
         };
+        let name = match level {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
         match color {
-            Some(color) => write!(writer, "\x1b[{color}m{level:>5}\x1b[0m")?,
-            None => write!(writer, "{level:>5}")?,
+            Some(color) => write!(writer, "\x1b[{color}m{name}\x1b[0m:")?,
+            None => write!(writer, "{name}:")?,
         }
         writeln!(writer, " {}", one_line(&text))
     }

@@ -8,14 +8,14 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error, StrDeserializer};
 
 use crate::cli::CliError;
-use crate::cli::args::{PropertyArgs, TopicArgs};
+use crate::cli::args::{LogArgs, PropertyArgs};
 use crate::config::LogConfig;
 use crate::log::{self, Log};
 
-/// Opens the log that the arguments of a command on a topic name.
-pub(super) fn open_for_topic(target: &TopicArgs) -> Result<Arc<dyn Log>, CliError> {
-    let mut config = LogConfig::new(&target.log);
-    set_properties(&mut config, &target.property)?;
+/// Opens the log that the arguments name.
+pub(super) fn open(args: &LogArgs) -> Result<Arc<dyn Log>, CliError> {
+    let mut config = LogConfig::new(&args.log);
+    set_properties(&mut config, &args.property)?;
     Ok(log::open_with(&config.url, config.options())?)
 }
 

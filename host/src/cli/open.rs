@@ -16,6 +16,9 @@ use crate::log::{Log, ensure_topic, with_timeout};
 use crate::table::Table;
 use crate::writer::{Verify, Writer};
 
+/// How long components may be loaded before a message says why it takes long.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// The table that arguments name, with its log and its codecs.
 pub(super) struct ResolvedTable {
     source: TableSource,
@@ -26,7 +29,12 @@ impl ResolvedTable {
     /// Resolves the arguments, and loads their codecs.
     pub(super) async fn resolve(args: TableArgs) -> Result<Self, CliError> {
         // Compiling a component blocks.
-        tokio::task::spawn_blocking(move || Self::resolve_blocking(&args)).await?
+        let mut resolved = tokio::task::spawn_blocking(move || Self::resolve_blocking(&args));
+        if let Ok(resolved) = tokio::time::timeout(QUIET, &mut resolved).await {
+            return resolved?;
+        }
+        tracing::warn!("a component is being compiled; that is needed only before its first use");
+        resolved.await?
     }
 
     fn resolve_blocking(args: &TableArgs) -> Result<Self, CliError> {

@@ -9,6 +9,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::cli::CliError;
 use crate::cli::args::Format;
 use crate::escape::{json_for_terminal, one_line};
 
@@ -16,13 +17,24 @@ use crate::escape::{json_for_terminal, one_line};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     format: Format,
+    /// Whether the user chose the format.
+    is_chosen: bool,
 }
 
 impl Output {
     /// The default format is a table if standard output is a terminal, and JSON otherwise.
     pub(super) fn new(format: Option<Format>) -> Self {
         let default = if io::stdout().is_terminal() { Format::Table } else { Format::Json };
-        Self { format: format.unwrap_or(default) }
+        Self { format: format.unwrap_or(default), is_chosen: format.is_some() }
+    }
+
+    /// Fails if the user chose tables, for a command that cannot print them.
+    pub(super) fn require_json(self, command: &str) -> Result<(), CliError> {
+        if self.is_chosen && !self.is_json() {
+            let reason = format!("{command} prints JSON only: leave out --output table");
+            return Err(CliError::Usage(reason));
+        }
+        Ok(())
     }
 
     pub(super) fn is_json(self) -> bool {
@@ -53,7 +65,14 @@ impl Output {
             let cell = format_cell(&name, &value);
             table.add_row([name, cell]);
         }
-        self.print_line(&table.to_string())
+        self.print_table(&table)
+    }
+
+    /// Prints a table without the blanks at the ends of its lines.
+    fn print_table(self, table: &TextTable) -> io::Result<()> {
+        let mut out = self.writer();
+        table.lines().try_for_each(|line| writeln!(out, "{}", line.trim_end()))?;
+        out.flush()
     }
 
     /// Prints one JSON object per line, or a table with a row for each object and a column for each member.
@@ -71,7 +90,7 @@ impl Output {
             }
             table.add_row(members.iter().map(|(name, value)| format_cell(name, value)));
         }
-        if table.is_empty() { Ok(()) } else { self.print_line(&table.to_string()) }
+        if table.is_empty() { Ok(()) } else { self.print_table(&table) }
     }
 }
 

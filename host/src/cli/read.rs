@@ -63,14 +63,19 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
 }
 
 pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliError> {
-    let table = load_table(args.table).await?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
+    if args.group.is_some() {
+        resolved.require_groups()?;
+    }
+    let table = resolved.load().await?;
     let snapshot = table.snapshot();
     let prefix = args.prefix.unwrap_or_default();
     let start = args.start.as_deref().unwrap_or_default().max(&prefix);
     let from = snapshot.range(start..).take_while(|entry| entry.key().starts_with(&prefix));
     let until = from.take_while(|entry| args.end.as_deref().is_none_or(|end| entry.key() < end));
+    let is_in_group = |entry: &&Entry| args.group.is_none() || entry.group() == args.group.as_deref();
     let mut out = output.writer();
-    for entry in until.take(args.limit.unwrap_or(usize::MAX)) {
+    for entry in until.filter(is_in_group).take(args.limit.unwrap_or(usize::MAX)) {
         if output.is_json() {
             write_json_line(&mut out, &entry.key())?;
         } else {
@@ -96,7 +101,10 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
     let resolved = ResolvedTable::resolve(args.table).await?;
     resolved.require_groups()?;
     let table = resolved.load().await?;
-    let members = table.members(&args.group);
+    let mut members = table.members(&args.group);
+    if let Some(prefix) = &args.prefix {
+        members.retain(|entry| entry.member().is_some_and(|member| member.starts_with(prefix)));
+    }
     output.print_rows(members.iter().map(MemberJson::new))?;
     if members.is_empty() {
         tracing::warn!("there are no members in group `{}`", args.group);
@@ -106,18 +114,10 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
 
 pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliError> {
     let table = load_table(args.table).await?;
-    let mut out = output.writer();
     let snapshot = table.snapshot();
-    let notice = |entry: &Entry| snapshot.notice(entry.key());
-    snapshot
-        .iter()
-        .try_for_each(|entry| write_json_line(&mut out, &EntryJson::new(entry).with_notice(notice(entry))))?;
-    if args.expired {
-        snapshot
-            .expired()
-            .try_for_each(|entry| write_json_line(&mut out, &EntryJson::new(entry).marked_expired()))?;
-    }
-    out.flush()?;
+    let lines = snapshot.iter().map(|entry| EntryJson::new(entry).with_notice(snapshot.notice(entry.key())));
+    let expired = snapshot.expired().filter(|_| args.expired);
+    output.print_rows(lines.chain(expired.map(|entry| EntryJson::new(entry).marked_expired())))?;
     Ok(finish(&table, true).await)
 }
 
@@ -145,10 +145,19 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
 }
 
 pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, CliError> {
-    let table = load_table(args.table).await?;
-    let mut out = output.writer();
-    table.rejects().iter().try_for_each(|reject| write_json_line(&mut out, &RejectJson::new(reject)))?;
-    out.flush()?;
+    let resolved = ResolvedTable::resolve(args.table).await?;
+    if args.group.is_some() {
+        resolved.require_groups()?;
+    }
+    let table = resolved.load().await?;
+    let mut rejects = table.rejects();
+    if let Some(prefix) = &args.prefix {
+        rejects.retain(|reject| reject.key.as_deref().is_some_and(|key| key.starts_with(prefix)));
+    }
+    if let Some(group) = &args.group {
+        rejects.retain(|reject| reject.group.as_deref() == Some(group));
+    }
+    output.print_rows(rejects.iter().map(RejectJson::new))?;
     Ok(finish(&table, true).await)
 }
 

@@ -1,59 +1,15 @@
-//! The commands `topic` and `produce`, which use no codecs.
-
-use std::path::Path;
+//! The `topic` commands, which use no codecs.
 
 use serde::Serialize;
 
-use crate::cli::args::{DescribeArgs, EnsureArgs, ProduceArgs};
+use crate::cli::args::{DeleteTopicArgs, DescribeArgs, EnsureArgs, ListArgs};
 use crate::cli::output::Output;
-use crate::cli::write::{MAX_VALUE_BYTES, finish_or_give_up, print_ack, run_unless_stopped};
-use crate::cli::{CliError, Exit, StopRequests, logs};
-use crate::file::{FileError, read_bounded};
-use crate::log::{self, EnsureOutcome, EnsureTopic, Header, Log, NewRecord, NewTopic, TopicDescription};
-
-pub(super) async fn produce(
-    args: ProduceArgs,
-    output: Output,
-    mut stop_requests: StopRequests,
-) -> Result<Exit, CliError> {
-    let record = NewRecord {
-        key: bytes(args.key, args.key_file.as_deref())?,
-        value: bytes(args.value, args.value_file.as_deref())?,
-        headers: args.header.iter().map(|header| parse_header(header)).collect::<Result<_, _>>()?,
-        partition: args.partition,
-        timestamp: args.timestamp,
-    };
-    let log = logs::open_for_topic(&args.target)?;
-    let send = async {
-        let topic = log.describe(&args.target.topic).await?;
-        log.send(&topic, record).await
-    };
-    let delivery = run_unless_stopped(&mut stop_requests, send).await??;
-    let ack = finish_or_give_up(&mut stop_requests, log.as_ref(), delivery).await?;
-    print_ack(ack, output)?;
-    Ok(Exit::Done)
-}
-
-/// Returns the bytes of a text argument or of a file; `None`, which is a null, if neither is given.
-fn bytes(text: Option<String>, file: Option<&Path>) -> Result<Option<Vec<u8>>, CliError> {
-    match (text, file) {
-        (Some(text), _) => Ok(Some(text.into_bytes())),
-        (None, Some(path)) => {
-            read_bounded(path, MAX_VALUE_BYTES).map(Some).map_err(FileError::of::<CliError>("read", path))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-fn parse_header(text: &str) -> Result<Header, CliError> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| CliError::Usage(format!("--header {text} has no `=`: write NAME=VALUE")))?;
-    Ok(Header { name: name.to_owned(), value: Some(value.as_bytes().to_vec()) })
-}
+use crate::cli::{CliError, Exit, logs};
+use crate::escape::name;
+use crate::log::{self, EnsureOutcome, EnsureTopic, Log, NewTopic, TopicDescription};
 
 pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, CliError> {
-    let log = logs::open_for_topic(&args.target)?;
+    let log = logs::open(&args.target.log)?;
     let new = NewTopic {
         partitions: args.partitions,
         replication_factor: args.replication_factor,
@@ -86,11 +42,33 @@ fn parse_setting(text: &str) -> Result<(String, String), CliError> {
 }
 
 pub(super) async fn describe(args: DescribeArgs, output: Output) -> Result<Exit, CliError> {
-    let log = logs::open_for_topic(&args.target)?;
+    let log = logs::open(&args.target.log)?;
     let topic = log.describe(&args.target.topic).await?;
     // OK to ignore: reading the policy takes a right (DESCRIBE_CONFIGS) that describing the topic does not.
     let policy = log.setting(&topic.name, "cleanup.policy").await.ok();
     print_topic(log.as_ref(), None, &topic, policy, output).await
+}
+
+pub(super) async fn list(args: ListArgs, output: Output) -> Result<Exit, CliError> {
+    #[derive(Serialize)]
+    struct TopicName {
+        topic: String,
+    }
+    let names = logs::open(&args.log)?.topics().await?;
+    output.print_rows(names.into_iter().map(|topic| TopicName { topic }))?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn delete(args: DeleteTopicArgs) -> Result<Exit, CliError> {
+    let topic = &args.target.topic;
+    if !args.yes {
+        return Err(CliError::Usage(format!(
+            "all records of topic `{}` would be deleted: add --yes to confirm that",
+            name(topic)
+        )));
+    }
+    logs::open(&args.target.log)?.delete(topic).await?;
+    Ok(Exit::Done)
 }
 
 async fn print_topic(

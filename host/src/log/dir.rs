@@ -157,6 +157,16 @@ impl Log for DirLog {
         Self::blocking(move || topic::create(&root, &url, &name, settings)).await
     }
 
+    async fn topics(&self) -> Result<Vec<String>, LogError> {
+        let root = self.root.clone();
+        Self::blocking(move || topic::list(&root)).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), LogError> {
+        let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
+        Self::blocking(move || topic::delete(&root, &url, &name)).await
+    }
+
     /// A directory deletes nothing, and readers see the newest record of each key, so its topics count as
     /// compacted.
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {

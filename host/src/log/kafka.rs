@@ -146,6 +146,14 @@ impl Log for KafkaLog {
         exists.map_or(Ok(topic), Err)
     }
 
+    async fn topics(&self) -> Result<Vec<String>, LogError> {
+        self.control.topics().await
+    }
+
+    async fn delete(&self, topic: &str) -> Result<(), LogError> {
+        self.control.delete(topic).await
+    }
+
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
         self.control.setting(topic, name).await
     }

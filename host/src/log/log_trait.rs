@@ -36,6 +36,20 @@ pub trait Log: Debug + Send + Sync {
     /// [`LogError::TopicExists`] if a topic has this name.
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError>;
 
+    /// Returns the names of all topics, in order, without those that Kafka uses internally.
+    ///
+    /// # Errors
+    ///
+    /// If the log refuses, or does not answer.
+    async fn topics(&self) -> Result<Vec<String>, LogError>;
+
+    /// Deletes a topic with all of its records.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::UnknownTopic`] if no topic has this name; if the log refuses.
+    async fn delete(&self, topic: &str) -> Result<(), LogError>;
+
     /// Returns a setting of a topic, by Kafka's name for it: `cleanup.policy`, `delete.retention.ms`.
     ///
     /// # Errors

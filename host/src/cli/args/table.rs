@@ -76,24 +76,31 @@ pub(in crate::cli) struct PropertyArgs {
     pub(in crate::cli) property: Vec<String>,
 }
 
-/// A topic in a log.
+/// A log.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct TopicArgs {
+pub(in crate::cli) struct LogArgs {
     /// The log: kafka://HOST:PORT,… or dir:PATH.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) log: String,
+    #[command(flatten)]
+    pub(in crate::cli) property: PropertyArgs,
+}
+
+/// A topic in a log.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct TopicArgs {
+    #[command(flatten)]
+    pub(in crate::cli) log: LogArgs,
     /// The name of the topic.
     #[arg(long)]
     pub(in crate::cli) topic: String,
-    #[command(flatten)]
-    pub(in crate::cli) property: PropertyArgs,
 }
 
 /// An entry.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct EntryArgs {
     /// The key; with --in, the name of the member.
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", allow_negative_numbers = true)]
     pub(in crate::cli) key: String,
     /// The group that the member is in.
     #[arg(long = "in", value_name = "GROUP")]

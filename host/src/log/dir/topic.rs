@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::file::read_bounded;
 use crate::log::{LogError, NewTopic, Partition, TopicDescription};
 
+/// The file that makes a folder a topic.
+const MANIFEST: &str = "topic.json";
+
 /// The largest number of partitions of a topic in a directory: each one is a folder with open files.
 const MAX_PARTITIONS: Partition = 256;
 
@@ -52,7 +55,7 @@ pub(super) fn identity(root: &Path, topic: &str) -> Result<Option<String>, LogEr
 
 /// Reads `topic.json`; `None` if it does not exist.
 fn read_manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError> {
-    let path = folder(root, topic).join("topic.json");
+    let path = folder(root, topic).join(MANIFEST);
     let text = match read_bounded(&path, MAX_MANIFEST_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -94,7 +97,7 @@ pub(super) fn create(
         let _ = fs::remove_dir_all(&draft);
     }
     if let Err(error) = renamed? {
-        return Err(match (path.exists(), path.join("topic.json").exists()) {
+        return Err(match (path.exists(), path.join(MANIFEST).exists()) {
             (true, true) => LogError::TopicExists { log: url.to_owned(), topic: topic.to_owned() },
             (true, false) => LogError::InvalidTopic {
                 topic: topic.to_owned(),
@@ -107,13 +110,43 @@ pub(super) fn create(
     describe(root, url, topic)
 }
 
+/// Returns the names of all topics, in order.
+pub(super) fn list(root: &Path) -> Result<Vec<String>, LogError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        // The folder is created with the first topic.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(LogError::io("list", root)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(LogError::io("list", root))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if check_name(&name).is_ok() && entry.path().join(MANIFEST).is_file() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Deletes a topic. Its folder is renamed first, so that nobody sees an incomplete topic.
+pub(super) fn delete(root: &Path, url: &str, topic: &str) -> Result<(), LogError> {
+    describe(root, url, topic)?;
+    let path = folder(root, topic);
+    let deleted = root.join(format!("~{}", uuid::Uuid::new_v4()));
+    fs::rename(&path, &deleted).map_err(LogError::io("delete", &path))?;
+    sync_folder(root)?;
+    fs::remove_dir_all(&deleted).map_err(LogError::io("remove", &deleted))
+}
+
 /// Writes the folder of a new topic, and syncs it.
 fn write_draft(draft: &Path, manifest: &Manifest) -> Result<(), LogError> {
     for partition in 0..manifest.partitions {
         let folder = draft.join(partition.to_string());
         fs::create_dir_all(&folder).map_err(LogError::io("create", &folder))?;
     }
-    let path = draft.join("topic.json");
+    let path = draft.join(MANIFEST);
     // OK because a manifest is a string and a number, which always serialize.
     let manifest = serde_json::to_vec(manifest).expect("serializes");
     let written =

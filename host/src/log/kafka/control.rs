@@ -1,6 +1,8 @@
 //! The control client of a cluster requests topics, settings and offsets. It consumes nothing, so that no
 //! answer waits behind a fetch.
 
+mod topics;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +22,7 @@ use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::event::{Event, Reply};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::lag::now;
-use crate::log::{CLEANUP_POLICY, LogError, NewTopic, Offset, OffsetRange, Partition, TopicDescription};
+use crate::log::{LogError, Offset, OffsetRange, Partition, TopicDescription};
 use crate::sync::lock;
 use crate::thread::run_in_background;
 
@@ -229,68 +231,6 @@ impl Control {
             return Err(self.unreachable(name, "describe", reason));
         }
         Ok(TopicDescription { name: topic.name, id: topic.id, partitions: topic.partitions })
-    }
-
-    /// Requests one setting of a topic.
-    pub(super) async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
-        self.settings(topic, REQUEST_TIMEOUT).await?.remove(name).ok_or_else(|| {
-            let (log, topic) = (self.log.to_string(), topic.to_owned());
-            let reason = format!("the broker did not return its {name}");
-            LogError::Broker { log, topic, action: READ_SETTINGS, reason }
-        })
-    }
-
-    /// Requests all settings of a topic.
-    pub(super) async fn settings(
-        &self,
-        topic: &str,
-        timeout: Duration,
-    ) -> Result<HashMap<String, String>, LogError> {
-        let send = |client: &Client| {
-            Ok(admin::describe_configuration(client, &c_name(topic)?, timeout.min(ANSWER_TIMEOUT)))
-        };
-        let reply = self.request(READ_SETTINGS, topic, timeout, send).await?;
-        admin::parse_settings(&reply).map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
-    }
-
-    /// Changes the `cleanup.policy` of a topic.
-    pub(super) async fn set_cleanup_policy(&self, name: &str, policy: &str) -> Result<(), LogError> {
-        let action = "change the settings of";
-        let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
-        let send = |client: &Client| {
-            admin::alter_configuration(client, &c_name(name)?, CLEANUP_POLICY, policy, ANSWER_TIMEOUT)
-                .map_err(invalid)
-        };
-        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
-        admin::parse_alteration(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
-    }
-
-    /// Creates a topic. Other brokers may not know it yet: [`Control::wait_until_visible`].
-    pub(super) async fn create(&self, name: &str, settings: &NewTopic) -> Result<(), LogError> {
-        let action = "create";
-        let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
-        let send = |client: &Client| {
-            admin::create_topic(client, &c_name(name)?, settings, REQUEST_TIMEOUT).map_err(invalid)
-        };
-        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
-        admin::parse_creation(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
-    }
-
-    /// Waits until brokers describe a topic that was just created, and its partitions have leaders: other
-    /// brokers learn of it a moment later.
-    pub(super) async fn wait_until_visible(&self, name: &str) -> Result<TopicDescription, LogError> {
-        let describe = || async {
-            let topic = self.describe(name).await?;
-            self.list_offsets(name, 0..topic.partitions, OffsetKind::End).await?;
-            Ok(topic)
-        };
-        let should_retry =
-            |error: &LogError| error.is_transient() || matches!(error, LogError::UnknownTopic { .. });
-        let reason = "it was created, but brokers do not know it yet: try again later".to_owned();
-        let timed_out = |_| Err(self.unreachable(name, "describe", reason));
-        tokio::time::timeout(REQUEST_TIMEOUT, describe.retry(retry_policy()).when(should_retry))
-            .await
-            .unwrap_or_else(timed_out)
     }
 
     /// The error of a request that may succeed later.

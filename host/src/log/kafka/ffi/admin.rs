@@ -413,14 +413,59 @@ pub(in crate::log::kafka) fn parse_creation(reply: &Reply) -> Answer<()> {
         }
         let mut count = 0;
         let topics = sys::rd_kafka_CreateTopics_result_topics(result, &mut count);
-        for &topic in as_slice(topics, count) {
+        topics_error(as_slice(topics, count))
+    }
+}
+
+/// Requests to delete a topic.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(in crate::log::kafka) fn delete_topic(
+    client: &Client,
+    name: &CString,
+    timeout: Duration,
+) -> PendingReply {
+    let (options, pending) = RequestOptions::new(client, Operation::RD_KAFKA_ADMIN_OP_DELETETOPICS, timeout);
+    // SAFETY: all arguments live until the end of the calls, which copy them.
+    unsafe {
+        let topic = sys::rd_kafka_DeleteTopic_new(name.as_ptr());
+        sys::rd_kafka_DeleteTopics(client.rk(), &mut { topic }, 1, options.0, client.queue());
+        sys::rd_kafka_DeleteTopic_destroy(topic);
+    }
+    pending
+}
+
+/// Returns the result in the reply to [`delete_topic`].
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+pub(in crate::log::kafka) fn parse_deletion(reply: &Reply) -> Answer<()> {
+    // SAFETY: everything in the reply lives as long as the reply.
+    unsafe {
+        let result = sys::rd_kafka_event_DeleteTopics_result(reply.as_ptr());
+        if result.is_null() {
+            return Ok(());
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_DeleteTopics_result_topics(result, &mut count);
+        topics_error(as_slice(topics, count))
+    }
+}
+
+/// Returns the first error of the results of topics, if there is one.
+///
+/// # Safety
+///
+/// The results must be alive.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+unsafe fn topics_error(topics: &[*const sys::rd_kafka_topic_result_t]) -> Answer<()> {
+    for &topic in topics {
+        // SAFETY: the caller ensures that the results are alive.
+        unsafe {
             let code = sys::rd_kafka_topic_result_error(topic);
             if code.is_error() {
                 return Err((code.into(), text(sys::rd_kafka_topic_result_error_string(topic))));
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Views a C array as a slice. The pointer of an empty array may be null.

@@ -254,6 +254,17 @@ impl Client {
         Ok(())
     }
 
+    /// Returns the names of all topics. Blocks.
+    pub(in crate::log::kafka) fn list_topics(
+        &self,
+        timeout: Duration,
+    ) -> Result<Vec<String>, RDKafkaErrorCode> {
+        let metadata = self.native.fetch_metadata(None, timeout);
+        let metadata =
+            metadata.map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// Makes the client fetch the metadata of a topic, such as its partitions. Blocks.
     pub(in crate::log::kafka) fn refresh_metadata(
         &self,

@@ -1,0 +1,66 @@
+//! The arguments of the commands `checkpoint` and `codec`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum CheckpointCommand {
+    /// Print a summary of a checkpoint, and verify every byte of it.
+    ///
+    /// Exit code 1 if the checkpoint is damaged or does not exist.
+    #[command(after_help = "Example:\n  ktables checkpoint inspect ./checkpoints/services")]
+    Inspect(CheckpointArgs),
+    /// Remove a checkpoint. The next table replays the whole topic.
+    ///
+    /// Exit code 1 if the checkpoint does not exist.
+    #[command(after_help = "Example:\n  ktables checkpoint remove ./checkpoints/services")]
+    Remove(CheckpointArgs),
+}
+
+/// A checkpoint.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct CheckpointArgs {
+    /// The folder of the checkpoint.
+    #[arg(value_name = "DIR")]
+    pub(in crate::cli) folder: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum CodecCommand {
+    Inspect(InspectArgs),
+    Build(BuildArgs),
+}
+
+/// Describe a component, and check whether it is accepted as a codec.
+///
+/// Exit code 1 if the component is refused. The reasons are printed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
+pub(in crate::cli) struct InspectArgs {
+    /// The component file.
+    #[arg(value_name = "FILE.wasm")]
+    pub(in crate::cli) file: PathBuf,
+}
+
+/// Build a component from a core module that was built against the WIT package.
+///
+/// Exit code 1 if the component would be refused. Then it is not written.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo build --release --target wasm32-unknown-unknown
+  ktables codec build target/wasm32-unknown-unknown/release/my_codec.wasm -o my_codec.wasm
+  ktables codec build go.wasm -o codec.wasm --stub-wasi")]
+pub(in crate::cli) struct BuildArgs {
+    /// The file of the core module.
+    #[arg(value_name = "CORE.wasm")]
+    pub(in crate::cli) core: PathBuf,
+    /// The file that the component is written to.
+    #[arg(short, long = "out", value_name = "FILE.wasm")]
+    pub(in crate::cli) out: PathBuf,
+    /// Replace imports of WASI preview 1 by stubs: no files, no environment variables, a clock that counts
+    /// calls, and fixed random numbers.
+    #[arg(long)]
+    pub(in crate::cli) stub_wasi: bool,
+}

@@ -1,0 +1,118 @@
+//! Requests that list, create, change and delete topics.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use backon::Retryable;
+
+use super::{ANSWER_TIMEOUT, Control, READ_SETTINGS, REQUEST_TIMEOUT, c_name, retry_policy};
+use crate::log::kafka::ffi::admin::{self, OffsetKind};
+use crate::log::kafka::ffi::client::Client;
+use crate::log::{CLEANUP_POLICY, LogError, NewTopic, TopicDescription};
+
+impl Control {
+    /// Requests one setting of a topic.
+    pub(in crate::log::kafka) async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError> {
+        self.settings(topic, REQUEST_TIMEOUT).await?.remove(name).ok_or_else(|| {
+            let (log, topic) = (self.log.to_string(), topic.to_owned());
+            let reason = format!("the broker did not return its {name}");
+            LogError::Broker { log, topic, action: READ_SETTINGS, reason }
+        })
+    }
+
+    /// Requests all settings of a topic.
+    pub(in crate::log::kafka) async fn settings(
+        &self,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<HashMap<String, String>, LogError> {
+        let send = |client: &Client| {
+            Ok(admin::describe_configuration(client, &c_name(topic)?, timeout.min(ANSWER_TIMEOUT)))
+        };
+        let reply = self.request(READ_SETTINGS, topic, timeout, send).await?;
+        admin::parse_settings(&reply).map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
+    }
+
+    /// Changes the `cleanup.policy` of a topic.
+    pub(in crate::log::kafka) async fn set_cleanup_policy(
+        &self,
+        name: &str,
+        policy: &str,
+    ) -> Result<(), LogError> {
+        let action = "change the settings of";
+        let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
+        let send = |client: &Client| {
+            admin::alter_configuration(client, &c_name(name)?, CLEANUP_POLICY, policy, ANSWER_TIMEOUT)
+                .map_err(invalid)
+        };
+        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
+        admin::parse_alteration(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
+    }
+
+    /// Creates a topic. Other brokers may not know it yet: [`Control::wait_until_visible`].
+    pub(in crate::log::kafka) async fn create(
+        &self,
+        name: &str,
+        settings: &NewTopic,
+    ) -> Result<(), LogError> {
+        let action = "create";
+        let invalid = |reason| LogError::InvalidTopic { topic: name.to_owned(), reason };
+        let send = |client: &Client| {
+            admin::create_topic(client, &c_name(name)?, settings, REQUEST_TIMEOUT).map_err(invalid)
+        };
+        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
+        admin::parse_creation(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
+    }
+
+    /// Returns the names of all topics, in order, without internal ones.
+    pub(in crate::log::kafka) async fn topics(&self) -> Result<Vec<String>, LogError> {
+        let client = self.polled_client().client.clone();
+        let list = tokio::task::spawn_blocking(move || client.list_topics(REQUEST_TIMEOUT));
+        let listed = list.await.map_err(|_| LogError::Closed)?;
+        let mut names =
+            listed.map_err(|code| self.error("*", "list", code, self.specific_reason(code.to_string())))?;
+        names.retain(|name| !name.starts_with("__"));
+        names.sort();
+        Ok(names)
+    }
+
+    /// Deletes a topic, and waits until brokers no longer describe it.
+    pub(in crate::log::kafka) async fn delete(&self, name: &str) -> Result<(), LogError> {
+        let action = "delete";
+        let send = |client: &Client| Ok(admin::delete_topic(client, &c_name(name)?, REQUEST_TIMEOUT));
+        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
+        admin::parse_deletion(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))?;
+        let is_gone = || async {
+            match self.describe(name).await {
+                Err(LogError::UnknownTopic { .. }) => Ok(()),
+                Ok(_) => Err(self.unreachable(name, action, "brokers still describe it".to_owned())),
+                Err(error) => Err(error),
+            }
+        };
+        let reason = "it was deleted, but brokers still describe it: try again later".to_owned();
+        let timed_out = |_| Err(self.unreachable(name, action, reason));
+        tokio::time::timeout(REQUEST_TIMEOUT, is_gone.retry(retry_policy()).when(LogError::is_transient))
+            .await
+            .unwrap_or_else(timed_out)
+    }
+
+    /// Waits until brokers describe a topic that was just created, and its partitions have leaders: other
+    /// brokers learn of it a moment later.
+    pub(in crate::log::kafka) async fn wait_until_visible(
+        &self,
+        name: &str,
+    ) -> Result<TopicDescription, LogError> {
+        let describe = || async {
+            let topic = self.describe(name).await?;
+            self.list_offsets(name, 0..topic.partitions, OffsetKind::End).await?;
+            Ok(topic)
+        };
+        let should_retry =
+            |error: &LogError| error.is_transient() || matches!(error, LogError::UnknownTopic { .. });
+        let reason = "it was created, but brokers do not know it yet: try again later".to_owned();
+        let timed_out = |_| Err(self.unreachable(name, "describe", reason));
+        tokio::time::timeout(REQUEST_TIMEOUT, describe.retry(retry_policy()).when(should_retry))
+            .await
+            .unwrap_or_else(timed_out)
+    }
+}
