@@ -32,7 +32,7 @@
 //! |---|---|
 //! | `kafka` (default) | Kafka clusters as logs, with librdkafka |
 //! | `wasm` (default) | WebAssembly components as codecs, with wasmtime |
-//! | `cli` (default) | the `ktables` command |
+//! | `cli` | the `ktables` command |
 //!
 //! Without these features, the library has the directory log and the built-in codecs.
 

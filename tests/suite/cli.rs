@@ -281,15 +281,135 @@ fn every_command_has_help_with_an_example() {
         &["rejects"],
         &["produce"],
         &["topic", "ensure"],
+        &["topic", "list"],
         &["topic", "describe"],
+        &["topic", "delete"],
         &["codec", "inspect"],
         &["codec", "build"],
+        &["checkpoint", "inspect"],
+        &["checkpoint", "remove"],
+        &["completions"],
         &[],
     ];
     for command in commands {
         let help = succeed(&mut ktables(&[command, &["--help"]].concat()));
         assert!(help.stdout.contains("Example"), "{command:?}: {}", help.stdout);
+        assert!(!help.stdout.contains("[`"), "{command:?} has links of the source: {}", help.stdout);
     }
+}
+
+#[test]
+fn each_shell_gets_a_completion_script() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = succeed(&mut ktables(&["completions", shell])).stdout;
+        assert!(script.contains("group-scheme") && script.contains("checkpoint"), "{shell}: {script:.200}");
+    }
+}
+
+async fn topics_are_listed_and_deleted(on: On) {
+    let scratch = on.scratch(1).await;
+    let url = scratch.url();
+    let names = || -> Vec<Value> {
+        let listed = succeed(&mut ktables(&["topic", "list", "--log", &url]));
+        listed.json().into_iter().map(|line| line["topic"].clone()).collect()
+    };
+    assert!(names().contains(&json!(scratch.topic.name)), "{:?}", names());
+    assert!(!names().iter().any(|name| name.as_str().unwrap().starts_with("__")), "{:?}", names());
+    let delete = ["topic", "delete", "--log", &url, "--topic", &scratch.topic.name];
+    let unconfirmed = run(&mut ktables(&delete));
+    assert!(unconfirmed.code == 2 && unconfirmed.stderr.contains("--yes"), "{}", unconfirmed.stderr);
+    succeed(&mut ktables(&[&delete[..], &["--yes"]].concat()));
+    assert!(!names().contains(&json!(scratch.topic.name)), "{:?}", names());
+    let missing = run(&mut ktables(&[&delete[..], &["--yes"]].concat()));
+    assert!(missing.code == 3 && missing.stderr.contains(&scratch.topic.name), "{}", missing.stderr);
+}
+
+async fn lists_are_restricted_by_group_and_prefix(on: On) {
+    let scratch = on.scratch(1).await;
+    let grouped = |args: &[&str]| {
+        succeed(&mut scratch.ktables(&[args, &["--group-scheme", "length-prefixed"]].concat())).json()
+    };
+    for (group, member) in [("a", "x1"), ("a", "x2"), ("a", "y"), ("b", "x1")] {
+        grouped(&["set", "--in", group, member, "1"]);
+    }
+    for key in ["1:ax3", "1:bx9"] {
+        scratch.put(key, Some(b"{")).await;
+    }
+    assert_eq!(grouped(&["keys", "--in", "a"]), ["1:ax1", "1:ax2", "1:ay"]);
+    let members = grouped(&["members", "a", "--prefix", "x"]);
+    assert_eq!(members.iter().map(|line| &line["member"]).collect::<Vec<_>>(), ["x1", "x2"]);
+    let keys = |args: &[&str]| -> Vec<Value> {
+        grouped(&[&["rejects"], args].concat()).into_iter().map(|line| line["key"].clone()).collect()
+    };
+    assert_eq!(keys(&[]), ["1:ax3", "1:bx9"]);
+    assert_eq!(keys(&["--in", "b"]), ["1:bx9"]);
+    assert_eq!(keys(&["--prefix", "1:a"]), ["1:ax3"]);
+    let flat = run(&mut scratch.ktables(&["keys", "--in", "a"]));
+    assert!(flat.code == 2 && flat.stderr.contains("group_scheme"), "{}", flat.stderr);
+}
+
+async fn tables_are_printed_or_refused(on: On) {
+    let scratch = on.scratch(1).await;
+    scratch.put("a", Some(b"1")).await;
+    scratch.put("b", Some(b"{")).await;
+    for command in ["dump", "rejects", "status"] {
+        let table = succeed(&mut scratch.ktables(&[command, "--output", "table"])).stdout;
+        assert!(table.lines().all(|line| line.trim_end() == line), "{command}: {table}");
+    }
+    let refused = run(&mut scratch.ktables(&["watch", "--output", "table"]));
+    assert!(refused.code == 2 && refused.stderr.contains("JSON only"), "{}", refused.stderr);
+}
+
+async fn numbers_may_be_negative_and_doubtful_times_are_reported(on: On) {
+    let scratch = on.scratch(1).await;
+    succeed(&mut scratch.ktables(&["set", "-5", "-1"]));
+    assert_eq!(stdout(&succeed(&mut scratch.ktables(&["get", "-5"]))), "-1");
+    let produce = |timestamp: &str| {
+        run(&mut scratch.ktables(&["produce", "--key", "a", "--value", "1", "--timestamp", timestamp]))
+    };
+    // 2026 in microseconds.
+    let late = produce("1795910400000000");
+    // Brokers refuse it.
+    assert_eq!(late.code, if on == On::Kafka { 3 } else { 0 }, "{}", late.stderr);
+    assert!(late.stderr.contains("warning:") && late.stderr.contains("milliseconds"), "{}", late.stderr);
+    let past = produce("-1000");
+    assert!(!past.stderr.contains("--timestamp="), "{}", past.stderr);
+    let refused = run(&mut scratch.ktables(&["get", "a", "--ttl", "0s"]));
+    assert!(refused.code == 2 && refused.stderr.contains("greater than zero"), "{}", refused.stderr);
+    let home = run(&mut ktables(&["topic", "list", "--log", "dir:~/data"]));
+    assert!(home.code == 2 && home.stderr.contains('~'), "{}", home.stderr);
+}
+
+#[test]
+fn arguments_replace_settings_of_a_configured_table() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = folder.path().join("ktables.toml");
+    let text = "[logs.here]\nurl = \"dir:data\"\n[tables.t]\nlog = \"here\"\ntopic = \"t\"\nttl = \"1h\"\n";
+    fs::write(&config, text).unwrap();
+    let table = |args: &[&str]| ktables(&[args, &["-t", "t", "--config", config.to_str().unwrap()]].concat());
+    let url = format!("dir:{}", folder.path().join("data").display());
+    succeed(&mut ktables(&["topic", "ensure", "--log", &url, "--topic", "t"]));
+    succeed(&mut table(&["set", "a", "1"]));
+    assert_eq!(stdout(&succeed(&mut table(&["get", "a"]))), "1");
+    assert_eq!(stdout(&succeed(&mut table(&["get", "a", "--value-codec", "utf8"]))), "\"1\"");
+    // A component, with a configuration and limits of its own; the key codec has another one.
+    let deb822 = component_path("deb822");
+    let deb822 = deb822.to_str().unwrap();
+    let limited = ["get", "a", "--value-codec", deb822, "--codec-limit"];
+    let small = run(&mut table(&[&limited[..], &["memory=64KiB"]].concat()));
+    assert!(small.code == 3 && small.stderr.contains("memory"), "{}", small.stderr);
+    let unknown = run(&mut table(&[&limited[..], &["memori=1MiB"]].concat()));
+    assert!(unknown.code == 2 && unknown.stderr.contains("memori"), "{}", unknown.stderr);
+    let no_json = run(&mut table(&["get", "a", "--value-codec", deb822, "--value-codec-config", "[]"]));
+    assert!(no_json.code == 2 && no_json.stderr.contains("--value-codec-config"), "{}", no_json.stderr);
+    let built_in = run(&mut table(&["get", "a", "--value-codec", "json", "--value-codec-config", "{}"]));
+    assert!(built_in.code == 2 && built_in.stderr.contains("component"), "{}", built_in.stderr);
+    fs::write(&config, text.replace("1h", "0s")).unwrap();
+    let zero = run(&mut table(&["get", "a"]));
+    assert!(zero.code == 2 && zero.stderr.contains("ttl"), "{}", zero.stderr);
+    fs::write(&config, text.replace("dir:data", "dir:~/data")).unwrap();
+    let home = run(&mut table(&["get", "a"]));
+    assert!(home.code == 2 && home.stderr.contains("${HOME}"), "{}", home.stderr);
 }
 
 on_each_log!(
@@ -300,5 +420,9 @@ on_each_log!(
     a_record_that_is_too_large_does_not_stop_an_import,
     raw_records_rejects_and_notices,
     topics_are_ensured_and_described,
+    topics_are_listed_and_deleted,
+    lists_are_restricted_by_group_and_prefix,
+    tables_are_printed_or_refused,
+    numbers_may_be_negative_and_doubtful_times_are_reported,
     a_reader_that_closes_the_pipe_early_is_not_an_error,
 );

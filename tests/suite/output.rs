@@ -104,9 +104,8 @@ async fn control_characters_in_records_do_not_reach_a_terminal() {
             let refused = run(&mut scratch.ktables(args));
             assert_eq!(refused.code, 1, "{args:?}");
             assert_harmless(&format!("{args:?}"), &refused.stderr);
-            let is_message = |line: &str| {
-                ["error:", "warning:"].iter().any(|start| line.trim_start().starts_with(start))
-            };
+            let is_message =
+                |line: &str| ["error:", "warning:"].iter().any(|start| line.trim_start().starts_with(start));
             assert!(refused.stderr.lines().all(is_message), "{args:?}: {}", refused.stderr);
         }
     }

@@ -62,7 +62,7 @@ fn the_copies_of_the_wit_package_are_equal() {
         let files = find_files(folder, ".wit");
         files.iter().map(|path| (path.strip_prefix(&base).unwrap().to_owned(), read(path))).collect()
     };
-    for copy in ["host/wit", "guest-sdk/wit"] {
+    for copy in ["host/wit", "guest-sdk/rust/wit"] {
         assert_eq!(read_folder(copy), read_folder("wit"), "{copy} differs from wit: cp -r wit/. {copy}");
     }
 }

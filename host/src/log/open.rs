@@ -1,5 +1,6 @@
 //! Opening a log by its URL.
 
+use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "kafka")]
@@ -30,6 +31,9 @@ pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogErro
     };
     match url.split_once(':') {
         Some(("dir", "")) => invalid_url("the path of the folder is missing"),
+        Some(("dir", path)) if Path::new(path).starts_with("~") => {
+            invalid_url("`~` is not replaced in a URL: write the whole path, for example dir:$HOME/data")
+        }
         Some(("dir", path)) => {
             options.validate()?;
             match options.properties.keys().next().cloned() {
