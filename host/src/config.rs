@@ -161,6 +161,27 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_file_has_every_key() {
+        let docs = include_str!("../../docs/configuration.md");
+        let text = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let parse = |text: &str| Config::parse(text, |name| (name == "REGION").then(|| "eu".to_owned()));
+        parse(text).unwrap();
+        for section in ["[limits]", "[logs.prod]", "[codecs.service]", "[tables.services]", "limits = { "] {
+            let error = parse(&text.replacen(section, &format!("{section}\nnonsense = 1\n"), 1));
+            let error = match section.ends_with("{ ") {
+                true => parse(&text.replacen(section, "limits = { nonsense = 1, ", 1)).unwrap_err(),
+                false => error.unwrap_err(),
+            };
+            // Serde names all keys that it knows.
+            let known: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+            assert!(!known.is_empty(), "{error}");
+            for key in known.into_iter().filter(|key| !key.starts_with("nonsense")) {
+                assert!(text.contains(&format!("{key} = ")), "{key} of {section} is missing: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error_that_names_the_nearest() {
         let error = parse("[tables.a]\nlog = \"l\"\ntopic = \"t\"\nvalue_codek = \"json\"").unwrap_err();
         assert!(error.contains("value_codek") && error.contains("did you mean `value_codec`?"), "{error}");

@@ -34,6 +34,7 @@ pub(crate) use log_trait::with_timeout;
 pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use open::{open, open_with};
 pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
+pub(crate) use record::NO_TIMESTAMP;
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{
     Ack, Applied, Delivery, Lag, LagCause, PartitionStream, StreamItem, TopicEvent, TopicStream,

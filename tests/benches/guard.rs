@@ -82,7 +82,9 @@ fn apply() {
         let last = log.end() - 1;
         let work = || {
             assert!(
-                runtime.block_on(table.wait_for(&[Ack { partition: 0, offset: last }], TIMEOUT)).is_fresh()
+                runtime
+                    .block_on(table.wait_for(&[Ack { partition: 0, offset: Some(last) }], TIMEOUT))
+                    .is_fresh()
             )
         };
         if is_measured {

@@ -246,7 +246,7 @@ async fn headers_timestamps_null_and_empty_bytes_are_read_as_written() {
                 let age =
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
                         as i64
-                        - record.timestamp;
+                        - record.timestamp.unwrap();
                 assert!((-1000..60_000).contains(&age), "{age} ms");
                 seen.push((bytes(record.key), bytes(record.value), record.headers.to_vec()));
             }

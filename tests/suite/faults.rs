@@ -188,7 +188,7 @@ async fn a_broker_killed_during_writes_loses_no_acknowledged_record() {
     let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();
     for (key, value, ack) in acks {
         let entry = newest.entry(key).or_default();
-        *entry = (*entry).clone().max((ack.offset, value));
+        *entry = (*entry).clone().max((ack.offset.unwrap(), value));
     }
     let expected: BTreeMap<_, _> = newest.into_iter().map(|(key, (_, value))| (key, value)).collect();
     assert_eq!(contents(&table), expected);

@@ -24,6 +24,7 @@ mod output;
 mod parity;
 mod poison;
 mod processes;
+mod public_api;
 mod readme;
 mod rejects;
 mod resuming;

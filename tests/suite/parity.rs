@@ -117,7 +117,7 @@ async fn a_barrier_retries_failed_requests_and_reports_the_cause(on: On) {
     log.fail_requests(2);
     assert!(table.barrier(TIMEOUT).await.is_fresh() && table.contains("a"));
     // The offset of an acknowledgement may be unknown. Waiting for it is a barrier then.
-    let (unknown, before) = (ktables::log::Ack { partition: 0, offset: -1 }, log.end_offset_requests());
+    let (unknown, before) = (ktables::log::Ack { partition: 0, offset: None }, log.end_offset_requests());
     scratch.put("b", Some(b"1")).await;
     assert!(table.wait_for(&[unknown], TIMEOUT).await.is_fresh() && table.contains("b"));
     assert!(log.end_offset_requests() > before);
@@ -130,7 +130,7 @@ async fn a_barrier_retries_failed_requests_and_reports_the_cause(on: On) {
 async fn waiting_ends_when_the_table_stops(on: On) {
     let scratch = on.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
-    let far = ktables::log::Ack { partition: 0, offset: 1_000_000 };
+    let far = ktables::log::Ack { partition: 0, offset: Some(1_000_000) };
     let hour = Duration::from_secs(3600);
     let stop = async {
         tokio::task::yield_now().await;

@@ -98,7 +98,7 @@ async fn write_until_killed() {
         }
         for (key, delivery) in keys.iter().zip(deliveries) {
             let ack = delivery.await.unwrap();
-            writeln!(std::io::stdout(), "ACK {} {} {key}", ack.partition, ack.offset).unwrap();
+            writeln!(std::io::stdout(), "ACK {} {} {key}", ack.partition, ack.offset.unwrap()).unwrap();
         }
     }
 }

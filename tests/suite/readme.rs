@@ -1,13 +1,13 @@
-//! Runs the shell blocks of the README.
+//! Runs the shell blocks of the documentation.
 
 use std::fs;
 use std::process::Command;
 
 use ktables_tests::{cache_folder, kafka, root, unique};
 
-/// Returns the fenced blocks of this language.
-fn read_blocks(language: &str) -> Vec<String> {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+/// Returns the fenced blocks of this language in a file.
+fn read_blocks(file: &str, language: &str) -> Vec<String> {
+    let readme = fs::read_to_string(root().join(file)).unwrap();
     let fences = readme.split("\n```").skip(1).step_by(2);
     fences.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n').map(str::to_owned)).collect()
 }
@@ -32,7 +32,7 @@ fn run_block(block: &str) {
 
 #[test]
 fn quick_starts_work_on_a_cluster_with_its_url() {
-    for (block, topic) in read_blocks("sh").iter().zip(["services", "counters", "services"]) {
+    for (block, topic) in read_blocks("README.md", "sh").iter().zip(["services", "counters", "services"]) {
         let block = block.replace("dir:./data", &format!("kafka://{}", kafka::shared()));
         let name = unique(topic);
         let contexts = [("--topic ", ""), ("topic = \"", "\""), ("topic = \\\"", "\\\"")];
@@ -44,7 +44,17 @@ fn quick_starts_work_on_a_cluster_with_its_url() {
 
 #[test]
 fn every_quick_start_works_unchanged() {
-    let blocks = read_blocks("sh");
+    let blocks = read_blocks("README.md", "sh");
     assert_eq!(blocks.len(), 3, "one quick start for each of the three kinds of users");
+    blocks.iter().for_each(|block| run_block(block));
+}
+
+#[test]
+fn the_shell_blocks_of_the_docs_work() {
+    let files = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = files.map(|name| format!("docs/{}", name.to_string_lossy()));
+    let blocks: Vec<String> =
+        names.filter(|name| name.ends_with(".md")).flat_map(|name| read_blocks(&name, "sh")).collect();
+    assert!(!blocks.is_empty());
     blocks.iter().for_each(|block| run_block(block));
 }

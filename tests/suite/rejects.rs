@@ -61,7 +61,7 @@ async fn halt_stops_before_the_rejected_record(on: On) {
     assert_eq!(contents(&live), map(&[("a", "1")]));
     let waiting = {
         let live = live.clone();
-        let unreached = Ack { partition: 0, offset: 1_000_000 };
+        let unreached = Ack { partition: 0, offset: Some(1_000_000) };
         tokio::spawn(async move { live.wait_for(&[unreached], Duration::from_secs(3600)).await })
     };
     scratch.write(vec![record("b", Some(b"2")), record("a", Some(b"{")), record("c", Some(b"3"))]).await;

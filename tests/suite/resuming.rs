@@ -131,7 +131,7 @@ async fn a_client_that_wants_every_change_sees_each_record_once(on: On) {
         scratch.write(live).await;
         let ack = scratch.put("end", Some(round.to_string().as_bytes())).await;
         written += 1;
-        while !seen.contains_key(&(ack.partition, ack.offset)) || watcher.token().is_none() {
+        while !seen.contains_key(&(ack.partition, ack.offset.unwrap())) || watcher.token().is_none() {
             match next(&mut watcher).await {
                 WatchEvent::Change(change) => {
                     *seen.entry((change.partition, change.offset)).or_default() += 1;

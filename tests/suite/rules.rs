@@ -4,6 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ktables_tests::root;
+use syn::spanned::Spanned;
+use syn::visit::{self, Visit};
+use syn::{Block, ImplItemFn, ItemFn, Signature};
+
+/// The most lines of a function that needs no reason for its length.
+const MAX_FUNCTION_LINES: usize = 60;
 
 /// Returns every file in a folder whose name has this ending, except build output.
 pub(crate) fn find_files(folder: &str, ending: &str) -> Vec<PathBuf> {
@@ -126,4 +132,42 @@ fn the_tests_that_the_contract_names_exist() {
 fn ci_runs_the_readmes_test_command() {
     assert!(read(&root().join(".ci/run")).contains("cargo xtask test"));
     assert!(read(&root().join("README.md")).contains("cargo xtask test"));
+}
+
+/// Counts the lines of functions.
+struct FunctionLengths(Vec<(String, usize, usize)>);
+
+impl FunctionLengths {
+    fn add(&mut self, signature: &Signature, block: &Block) {
+        let (first, last) = (signature.fn_token.span().start().line, block.span().end().line);
+        self.0.push((signature.ident.to_string(), first, last + 1 - first));
+    }
+}
+
+impl<'ast> Visit<'ast> for FunctionLengths {
+    fn visit_item_fn(&mut self, function: &'ast ItemFn) {
+        self.add(&function.sig, &function.block);
+        visit::visit_item_fn(self, function);
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'ast ImplItemFn) {
+        self.add(&function.sig, &function.block);
+        visit::visit_impl_item_fn(self, function);
+    }
+}
+
+#[test]
+fn long_functions_have_a_reason() {
+    for path in find_files(".", ".rs") {
+        let text = read(&path);
+        let mut lengths = FunctionLengths(Vec::new());
+        lengths.visit_file(&syn::parse_file(&text).unwrap());
+        let lines: Vec<&str> = text.lines().collect();
+        for (name, first, len) in lengths.0.into_iter().filter(|(_, _, len)| *len > MAX_FUNCTION_LINES) {
+            // Above the function and its attributes.
+            let above = lines[..first - 1].iter().rev().take(4);
+            let has_reason = above.into_iter().any(|line| line.trim_start().starts_with("// Long because "));
+            assert!(has_reason, "{}: {name} has {len} lines: split it, or say why not", path.display());
+        }
+    }
 }

@@ -34,6 +34,7 @@ fn raw_values(name: &str) -> Vec<Vec<u8>> {
     encoded.into_iter().map(|encoded: Result<Encoded, _>| encoded.unwrap().raw).collect()
 }
 
+// Long because loading a large topic once serves many checks.
 async fn check_at_scale(on: On, name: &str) {
     let scratch = on.scratch(4).await;
     let values = raw_values(name);

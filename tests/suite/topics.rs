@@ -219,7 +219,7 @@ async fn only_the_outcome_is_logged() {
     }
     let name = existing(&bootstrap, &NOT_COMPACTED).await;
     let mismatch = lines(&name, &with_action(Warn)).await;
-    assert!(matches!(&*mismatch, [line] if line.starts_with("warning:")), "{mismatch:?}");
+    assert!(matches!(&*mismatch, [line] if line.starts_with("WARN")), "{mismatch:?}");
     // A failure is returned as an error, and not logged.
     assert_eq!(lines(&name, &with_action(Raise)).await, [""; 0]);
     let reconciled = lines(&name, &with_action(Reconcile)).await;

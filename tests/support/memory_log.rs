@@ -44,7 +44,7 @@ impl MemoryLog {
         let mut batch = RecordBatch::new(0);
         for (key, value) in records {
             let offset = self.next.fetch_add(1, Ordering::Relaxed);
-            batch.push(offset, offset, Some(key.as_bytes()), Some(value), Vec::new());
+            batch.push(offset, Some(offset), Some(key.as_bytes()), Some(value), Vec::new());
             if batch.is_full() {
                 self.send(std::mem::replace(&mut batch, RecordBatch::new(0)));
             }

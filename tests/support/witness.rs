@@ -335,11 +335,12 @@ impl Observations {
         for (number, result) in results {
             let key = format!("k{}", number % KEYS);
             match result {
-                Ok(Ack { partition, offset }) => {
+                Ok(Ack { partition, offset: Some(offset) }) => {
                     let at = Instant::now();
                     self.acked.push(AckedWrite { key, value: value(number), partition, offset, at });
                 }
-                Err(_) => self.unknown.push(key),
+                // Written, but nobody knows where: it cannot be compared.
+                Ok(Ack { offset: None, .. }) | Err(_) => self.unknown.push(key),
             }
         }
     }

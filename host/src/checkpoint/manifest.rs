@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::checkpoint::CheckpointError;
-use crate::log::{Isolation, Offset, Partition, RecordBatch};
+use crate::log::{Isolation, NO_TIMESTAMP, Offset, Partition, RecordBatch};
 use crate::private;
 
 /// The file name of the manifest.
@@ -105,7 +105,7 @@ impl LastRecord {
             crc32c::crc32c_append(crc, bytes.unwrap_or_default())
         };
         let crc32c = sum(sum(0, record.key), record.value);
-        Self { offset: record.offset, timestamp: record.timestamp, crc32c }
+        Self { offset: record.offset, timestamp: record.timestamp.unwrap_or(NO_TIMESTAMP), crc32c }
     }
 
     /// Returns false if the batch begins with another record at the same offset.

@@ -212,7 +212,7 @@ mod tests {
         let far = i64::from(i32::MAX);
         let offsets = [5, 6, far + 5, far + 6, 3 * far, 3 * far + 1];
         let mut read = RecordBatch::new(0);
-        offsets.iter().for_each(|&offset| read.push(offset, 7, Some(b"k"), Some(b"v"), Vec::new()));
+        offsets.iter().for_each(|&offset| read.push(offset, Some(7), Some(b"k"), Some(b"v"), Vec::new()));
         let mut writer = RollingWriter::new(folder.path(), 0, 1);
         let whole: Vec<u8> = offsets
             .iter()

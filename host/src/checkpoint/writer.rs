@@ -17,7 +17,9 @@ use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
 use crate::checkpoint::segment::{SegmentWriter, list_files};
 use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, clear};
 use crate::log::batch::BatchWriter;
-use crate::log::{Headers, Isolation, Offset, OffsetRange, Partition, RecordBatch, TopicDescription};
+use crate::log::{
+    Headers, Isolation, NO_TIMESTAMP, Offset, OffsetRange, Partition, RecordBatch, TopicDescription,
+};
 use crate::sync::lock;
 
 /// How many KiB of records may wait for the disk.
@@ -306,8 +308,9 @@ impl WriterThread {
             {
                 self.append_batch(partition, writer)?;
             }
-            let writer = writer.get_or_insert_with(|| BatchWriter::new(record.offset, record.timestamp));
-            writer.push(record.offset, record.timestamp, record.key, record.value, record.headers);
+            let timestamp = record.timestamp.unwrap_or(NO_TIMESTAMP);
+            let writer = writer.get_or_insert_with(|| BatchWriter::new(record.offset, timestamp));
+            writer.push(record.offset, timestamp, record.key, record.value, record.headers);
         }
         if let Some(writer) = writer {
             self.append_batch(partition, writer)?;

@@ -183,7 +183,8 @@ pub(super) fn print_ack(ack: Ack, output: Output) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct AckLine {
         partition: i32,
-        offset: i64,
+        /// `None` if the log did not return it.
+        offset: Option<i64>,
     }
     Ok(output.print_object(&AckLine { partition: ack.partition, offset: ack.offset })?)
 }

@@ -227,7 +227,7 @@ pub(crate) fn read_into(
                 Headers::Wanted => record.headers(),
                 Headers::Unwanted => Vec::new(),
             };
-            records_read.push(record.offset, record.timestamp, record.key, record.value, headers);
+            records_read.push(record.offset, Some(record.timestamp), record.key, record.value, headers);
         }
     }
     Ok(())

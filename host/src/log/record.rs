@@ -11,6 +11,9 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// that makes its codec fault.
 const BATCH_RECORDS: usize = 1024;
 
+/// The timestamp of a record that has none, as Kafka writes it.
+pub(crate) const NO_TIMESTAMP: i64 = -1;
+
 /// A header of a record. Names may repeat. A null value differs from an empty one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
@@ -80,8 +83,8 @@ pub struct Record<'a> {
     pub partition: Partition,
     /// The offset.
     pub offset: Offset,
-    /// The timestamp, in milliseconds since 1970; -1 if the record has none.
-    pub timestamp: i64,
+    /// The timestamp, in milliseconds since 1970; `None` if the record has none.
+    pub timestamp: Option<i64>,
     /// The key; `None` is null.
     pub key: Option<&'a [u8]>,
     /// The value; `None` is null: the record is a tombstone.
@@ -105,11 +108,12 @@ impl RecordBatch {
         }
     }
 
-    /// Appends a record. Its offset must be greater than that of the record before.
+    /// Appends a record. Its offset must be greater than that of the record before. A negative timestamp
+    /// counts as none.
     pub fn push(
         &mut self,
         offset: Offset,
-        timestamp: i64,
+        timestamp: Option<i64>,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: Vec<Header>,
@@ -120,7 +124,7 @@ impl RecordBatch {
             self.headers.push(headers);
         }
         self.offsets.push(offset);
-        self.timestamps.push(timestamp);
+        self.timestamps.push(timestamp.unwrap_or(NO_TIMESTAMP));
         self.keys.push(key);
         self.values.push(value);
     }
@@ -194,7 +198,7 @@ impl RecordBatch {
         Record {
             partition: self.partition,
             offset: self.offsets[index],
-            timestamp: self.timestamps[index],
+            timestamp: Some(self.timestamps[index]).filter(|&timestamp| timestamp >= 0),
             key: self.keys.get(index),
             value: self.values.get(index),
             headers: self.headers.get(index).map_or(&[], Vec::as_slice),

@@ -152,17 +152,18 @@ impl Stream for PartitionStream {
 pub struct Ack {
     /// Its partition.
     pub partition: Partition,
-    /// Its offset; -1 if the log did not say, as may be of a record that was sent again.
-    pub offset: Offset,
+    /// Its offset; `None` if the log did not return it, which happens if the record was sent twice.
+    pub offset: Option<Offset>,
 }
 
 /// A record that was queued for writing, and was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unacknowledged {
     /// Its topic.
     pub topic: String,
-    /// Its partition; -1 if none was chosen yet.
-    pub partition: Partition,
+    /// Its partition; `None` if none was chosen yet.
+    pub partition: Option<Partition>,
     /// Its raw key.
     pub key: Option<Vec<u8>>,
 }

@@ -115,10 +115,10 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
 
 /// Waits until acknowledged records are visible.
 pub(super) async fn wait_for(shared: &Shared, acks: &[Ack], timeout: Duration) -> Freshness {
-    if acks.iter().any(|ack| ack.offset < 0) {
+    let target = |ack: &Ack| Some((ack.partition, ack.offset? + 1));
+    let Some(targets) = acks.iter().map(target).collect::<Option<Vec<_>>>() else {
         return barrier(shared, timeout).await;
-    }
-    let targets: Vec<_> = acks.iter().map(|ack| (ack.partition, ack.offset + 1)).collect();
+    };
     within(timeout, wait_for_positions(shared, &targets)).await
 }
 

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use triomphe::ThinArc;
 
-use crate::log::{Offset, Partition};
+use crate::log::{NO_TIMESTAMP, Offset, Partition};
 use crate::table::record_place::RecordPlace;
 
 /// A key's newest accepted value, and where its record is. A clone is a handle to the same entry.
@@ -29,9 +29,6 @@ struct Head {
     /// The length of the key, and [`GROUPED`].
     key: u32,
 }
-
-/// The stored timestamp of a record that has none, as in Kafka.
-const NO_TIMESTAMP: i64 = -1;
 
 /// Set in the length of the key if the entry has a group. Records are shorter than this.
 const GROUPED: u32 = 1 << 31;

@@ -72,7 +72,7 @@ fn batches(records: &[Record], size: usize) -> Vec<RecordBatch> {
         let mut batch = RecordBatch::new(0);
         for ((key, value), offset) in records.iter().zip(&mut offsets) {
             let (key, value) = (key.as_deref(), value.as_deref());
-            batch.push(offset, 0, key.map(str::as_bytes), value.map(str::as_bytes), Vec::new());
+            batch.push(offset, Some(0), key.map(str::as_bytes), value.map(str::as_bytes), Vec::new());
         }
         batch
     };

@@ -62,7 +62,8 @@ pub enum WriteError {
     /// The record is durable, but did not become visible in the table in time.
     #[error(
         "written to partition {}, offset {}, but not visible in the table: {reason}",
-        ack.partition, ack.offset
+        ack.partition,
+        ack.offset.map_or("unknown".to_owned(), |offset| offset.to_string())
     )]
     NotVisible {
         /// Partition and offset of the record.

@@ -143,9 +143,9 @@ impl Fed {
 
     /// Waits until everything that was written is applied.
     fn sync(&self) {
-        let freshness = self
-            .runtime
-            .block_on(self.table.wait_for(&[Ack { partition: 0, offset: self.log.end() - 1 }], TIMEOUT));
+        let freshness = self.runtime.block_on(
+            self.table.wait_for(&[Ack { partition: 0, offset: Some(self.log.end() - 1) }], TIMEOUT),
+        );
         assert!(freshness.is_fresh(), "{freshness:?}");
     }
 }

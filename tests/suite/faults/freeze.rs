@@ -46,6 +46,7 @@ fn random_duration() -> Duration {
     Duration::from_millis(1000 + u64::from(nanos / 1000) % 14_000)
 }
 
+// Long because it is one story, in the order in which it happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tables_recover_after_their_broker_was_frozen() {
     let broker = kafka::start_broker(&BrokerOptions::default());

@@ -9,6 +9,7 @@ use ktables_tests::{
     TIMEOUT, Witness, eventually_async, eventually_ok, kafka, record_offsets, tools, unique,
 };
 
+// Long because it is one story, in the order in which it happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn rights_are_revoked_and_granted_again() {
     let broker = kafka::secured_broker();

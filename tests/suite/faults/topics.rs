@@ -107,7 +107,7 @@ async fn entries_of_deleted_records_are_removed() {
     assert!(witness.table.barrier(TIMEOUT).await.is_fresh());
     let mut watcher = witness.table.watch(WatchStart::Now);
     let below = |partition: i32| {
-        let last = old.iter().filter(|ack| ack.partition == partition).map(|ack| ack.offset).max();
+        let last = old.iter().filter(|ack| ack.partition == partition).filter_map(|ack| ack.offset).max();
         (partition, last.unwrap_or(0) + 1)
     };
     kafka::delete_records(&bootstrap, &name, &[below(0), below(1)]).await;

@@ -244,7 +244,7 @@ impl Committer {
         let pending = PendingBatch { destination, records, answer, _permit: permit };
         queue.push(Job::WriteAtomically(pending)).await?;
         let base = result.await.unwrap_or(Err(LogError::Closed))?;
-        Ok((base..base + count).map(|offset| Ack { partition, offset }).collect())
+        Ok((base..base + count).map(|offset| Ack { partition, offset: Some(offset) }).collect())
     }
 
     /// Fails if the record is too large for a directory.
@@ -319,7 +319,7 @@ impl CommitThread {
         for (destination, (records, answers)) in by_destination {
             let result = self.append(&destination, &records);
             for (index, answer) in (0..).zip(answers) {
-                let ack = |base: Offset| Ack { partition: destination.partition, offset: base + index };
+                let ack = |base: Offset| Ack { partition: destination.partition, offset: Some(base + index) };
                 // OK to ignore: the caller may have stopped waiting.
                 let _ = answer.send(result.clone().map(ack));
             }
@@ -340,7 +340,7 @@ impl CommitThread {
             let (log, topic) = (self.url.clone(), destination.topic.clone());
             let given_up = records.iter().map(|record| {
                 let (topic, key) = (topic.clone(), record.key.clone());
-                Unacknowledged { topic, partition: destination.partition, key }
+                Unacknowledged { topic, partition: Some(destination.partition), key }
             });
             closing.given_up().extend(given_up);
             let reason = "the log was closed before the record was written".to_owned();

@@ -161,6 +161,5 @@ fn reject(
 
 fn place(record: &Record<'_>) -> RecordPlace {
     let Record { partition, offset, timestamp, .. } = *record;
-    // A batch has -1 for a record without a timestamp.
-    RecordPlace { partition, offset, timestamp: (timestamp >= 0).then_some(timestamp) }
+    RecordPlace { partition, offset, timestamp }
 }

@@ -69,6 +69,7 @@ struct Reader {
 }
 
 impl Reader {
+    // Long because it lists every kind of section.
     fn read_payload(&mut self, payload: Payload<'_>) -> Result<(), Refusal> {
         match payload {
             Payload::Version { encoding, .. } => self.open_scope(encoding)?,

@@ -147,7 +147,7 @@ impl Feed {
             Headers::Wanted => record.headers(),
             Headers::Unwanted => Vec::new(),
         };
-        self.batch.push(record.offset(), record.timestamp(), record.key(), record.value(), headers);
+        self.batch.push(record.offset(), Some(record.timestamp()), record.key(), record.value(), headers);
         self.position = record.offset() + 1;
         self.epoch = record.leader_epoch();
         if self.batch.is_full() {

@@ -268,7 +268,10 @@ impl Inner {
         pending.target.outstanding.fetch_sub(1, Ordering::AcqRel);
         let answer = match delivered.error {
             // The offset may be unknown if the record was sent twice.
-            None => Ok(Ack { partition: delivered.partition, offset: delivered.offset.max(-1) }),
+            None => {
+                let offset = (delivered.offset >= 0).then_some(delivered.offset);
+                Ok(Ack { partition: delivered.partition, offset })
+            }
             Some(code) => Err(self.delivery_error(&pending.target, &delivered, code)),
         };
         // OK to ignore: the caller may have dropped its delivery.
@@ -287,7 +290,7 @@ impl Inner {
         if matches!(code, Code::PurgeQueue | Code::PurgeInflight) {
             let unacknowledged = Unacknowledged {
                 topic: topic.clone(),
-                partition: delivered.partition,
+                partition: (delivered.partition >= 0).then_some(delivered.partition),
                 key: delivered.key.clone(),
             };
             lock(&self.outstanding).given_up.push(unacknowledged);

@@ -1,9 +1,31 @@
 //! Maps the hash of a key to the numbers of the rows that may have the key.
 //!
-//! One hash table serves all views that share it. A cell never changes after it was written. If a view has
-//! no row with a number, or has one with another key, the cell is not of this view. So an insertion writes
-//! one cell, readers take no lock, and views copy nothing. The cells of removed rows stay until the index
-//! is rebuilt; older views keep the old index.
+//! One hash table serves all views that share it. An insertion writes one cell, readers take no lock, and
+//! views copy nothing. The cells of removed rows stay until the index is rebuilt; older views keep the old
+//! index.
+//!
+//! # Proof that readers need no lock
+//!
+//! A reader has a published view V, whose rows never change, and shares the cells with the writer, which
+//! applies records to a newer view.
+//!
+//! 1. *There is one writer.* [`Index::insert`] takes the index of the view that records are applied to, and
+//!    only the task of the generation has that one. Published views are behind an `Arc` and are never
+//!    written to.
+//! 2. *A cell is written once.* The writer stores only into a cell that it has seen empty, and by 1 nobody
+//!    else stores. A cell is one atomic integer, so a reader sees it empty or complete.
+//! 3. *A reader finds no wrong row.* A match counts only if the row of this number in V has the key. Cells
+//!    of newer views, of removed rows and of other keys with the same hash lead to no row in V, or to one
+//!    with another key.
+//! 4. *A reader misses no row.* Let key k be in row r of V. Before V was published, the writer found or
+//!    stored the cell (hash of k, r). When that cell was stored, all cells before it in the probing order of
+//!    the hash were used, and by 2 they still are. All these stores come before the publication of V, which
+//!    the reader has observed (a release store and an acquire load of the pointer to V). So the reader sees
+//!    no empty cell before it comes to this one.
+//! 5. *A search ends.* It visits each cell at most once, and a fifth of the cells is empty.
+//!
+//! By 3 and 4, it does not matter which of the newer cells a reader sees: the order of the loads and stores
+//! of cells among themselves is free, and 4 rests on the publication alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
