@@ -28,7 +28,7 @@ pub(crate) struct StatusJson<'a> {
     older: u64,
     other_partitioner: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    first_mistakes: BTreeMap<&'static str, RecordPosition>,
+    first_anomalies: BTreeMap<&'static str, RecordPosition>,
     payload_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointJson>,
@@ -131,7 +131,7 @@ impl<'a> StatusJson<'a> {
             cross_partition: stats.cross_partition.count,
             older: stats.older.count,
             other_partitioner: stats.other_partitioner.count,
-            first_mistakes: first_anomalies(stats),
+            first_anomalies: first_anomalies(stats),
             payload_bytes: stats.payload_bytes,
             checkpoint: stats.checkpoint.as_ref().map(CheckpointJson::new),
             loading: stats.loading.map(|loading| loading.to_string()),
