@@ -16,7 +16,7 @@ use syn::{Attribute, Field, Fields, File, ImplItem, Item, ItemImpl, Meta, TraitI
 use crate::rules::find_files;
 
 /// The listing, below the project's folder.
-const LISTING: &str = "docs/public-api.rs";
+const LISTING: &str = "docs/public-api.txt";
 
 /// The attributes that are part of the API.
 const ATTRIBUTES: [&str; 4] = ["cfg", "derive", "must_use", "non_exhaustive"];

@@ -58,7 +58,7 @@ const FIRST_HOLD: Duration = Duration::from_millis(250);
 const MAX_HOLD: Duration = Duration::from_secs(4);
 
 /// Applying this many records takes too long for a thread of the runtime.
-const LONG_RECORDS: usize = 2048;
+const LONG_RECORDS: usize = 256;
 
 /// What ends the loading and following of a generation.
 #[derive(Debug)]

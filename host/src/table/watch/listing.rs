@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::table::change::{Cause, Change};
 use crate::table::entry::Entry;
-use crate::table::view::View;
+use crate::table::view::{Rows, View};
 use crate::table::watch::filter::WatchFilter;
 
 /// How many rows are examined before other tasks get their turn.
@@ -39,20 +39,22 @@ impl Listing {
     }
 
     pub(super) fn next(&mut self, filter: &WatchFilter) -> Option<Entry> {
-        let rows = self.view.rows();
-        let last = self.last.as_ref();
-        let next = match filter {
-            WatchFilter::Key(key) => rows.get(key).filter(|_| last.is_none()),
-            WatchFilter::Group(group) => rows.members_after(group, last).next(),
-            WatchFilter::All => rows.range(start(last, ""), Bound::Unbounded).next(),
-            WatchFilter::Prefix(prefix) => {
-                let next = rows.range(start(last, prefix), Bound::Unbounded).next();
-                next.filter(|entry| entry.key().starts_with(prefix.as_str()))
-            }
-        };
-        let next = next.cloned();
+        let next = next_accepted(self.view.rows(), filter, self.last.as_ref()).cloned();
         self.last.clone_from(&next);
         next
+    }
+}
+
+/// Returns the first row after `last` that a filter accepts, by key.
+fn next_accepted<'a>(rows: &'a Rows, filter: &WatchFilter, last: Option<&Entry>) -> Option<&'a Entry> {
+    match filter {
+        WatchFilter::Key(key) => rows.get(key).filter(|_| last.is_none()),
+        WatchFilter::Group(group) => rows.members_after(group, last).next(),
+        WatchFilter::All => rows.range(start(last, ""), Bound::Unbounded).next(),
+        WatchFilter::Prefix(prefix) => {
+            let next = rows.range(start(last, prefix), Bound::Unbounded).next();
+            next.filter(|entry| entry.key().starts_with(prefix.as_str()))
+        }
     }
 }
 
@@ -89,14 +91,27 @@ pub(super) struct Difference {
     cause: Cause,
     /// How many publications the difference stands for: a watcher of every change missed them.
     missed: u64,
-    /// The next page of rows to compare.
-    next_page: Option<usize>,
+    walk: DifferenceWalk,
     found: VecDeque<Change>,
+}
+
+/// How far the walk through a difference is.
+#[derive(Debug)]
+enum DifferenceWalk {
+    /// Nothing was compared yet.
+    Start,
+    /// Compares pages of rows, from this one on. Views of one generation share most of their pages.
+    Pages(usize),
+    /// Compares the newer rows that the filter accepts, after this one.
+    Newer(Option<Entry>),
+    /// Compares the older rows that the filter accepts, after this one: those that are gone.
+    Older(Option<Entry>),
+    Done,
 }
 
 impl Difference {
     pub(super) fn new(seen: Seen, view: Arc<View>, cause: Cause, missed: u64) -> Self {
-        Self { seen, view, cause, missed, next_page: Some(0), found: VecDeque::new() }
+        Self { seen, view, cause, missed, walk: DifferenceWalk::Start, found: VecDeque::new() }
     }
 
     /// The views that the difference keeps alive.
@@ -113,30 +128,79 @@ impl Difference {
         if let Some(change) = self.found.pop_front() {
             return Walk::Found(change);
         }
-        let Some(page) = self.next_page else { return Walk::Done };
-        let Self { seen, view, cause, found, .. } = self;
-        let mut compare = |key: &str| {
-            let (old, new) = (seen.get(key), view.rows().get(key));
-            if filter.accepts(key, new.or(old).and_then(Entry::group)) {
-                found.extend(change(old, new, *cause));
+        self.walk = match std::mem::replace(&mut self.walk, DifferenceWalk::Done) {
+            DifferenceWalk::Start => {
+                let changed: Vec<Box<str>> = self.seen.changed.keys().cloned().collect();
+                changed.iter().for_each(|key| self.compare(key, filter));
+                // Two generations share no pages, and a watcher of few keys must not compare them all.
+                let is_selective = match filter {
+                    WatchFilter::All => false,
+                    WatchFilter::Key(_) => true,
+                    WatchFilter::Prefix(_) | WatchFilter::Group(_) => self.cause == Cause::Generation,
+                };
+                if is_selective { DifferenceWalk::Newer(None) } else { DifferenceWalk::Pages(0) }
             }
+            DifferenceWalk::Pages(page) => self.compare_pages(page, filter),
+            DifferenceWalk::Newer(last) => {
+                match self.compare_rows(self.view.clone(), last, filter, |_, _| true) {
+                    Some(last) => DifferenceWalk::Newer(Some(last)),
+                    None => DifferenceWalk::Older(None),
+                }
+            }
+            DifferenceWalk::Older(last) => {
+                let is_gone = |key: &str, newer: &View| newer.rows().get(key).is_none();
+                match self.compare_rows(self.seen.view.clone(), last, filter, is_gone) {
+                    Some(last) => DifferenceWalk::Older(Some(last)),
+                    None => DifferenceWalk::Done,
+                }
+            }
+            DifferenceWalk::Done => return Walk::Done,
         };
-        if page == 0 {
-            seen.changed.keys().for_each(|key| compare(key));
+        Walk::Continue
+    }
+
+    /// Compares some rows of a view that the filter accepts, after `last`. Returns the last one; `None` at
+    /// the end.
+    fn compare_rows(
+        &mut self,
+        rows_of: Arc<View>,
+        mut last: Option<Entry>,
+        filter: &WatchFilter,
+        is_wanted: impl Fn(&str, &View) -> bool,
+    ) -> Option<Entry> {
+        for _ in 0..ROWS_AT_ONCE {
+            let entry = next_accepted(rows_of.rows(), filter, last.as_ref())?;
+            if !self.seen.changed.contains_key(entry.key()) && is_wanted(entry.key(), &self.view) {
+                self.compare(entry.key(), filter);
+            }
+            last = Some(entry.clone());
         }
-        let (rows, next_page) = seen.view.rows().differing(view.rows(), page, ROWS_AT_ONCE);
+        last
+    }
+
+    /// Compares the rows of some pages, from this one on.
+    fn compare_pages(&mut self, page: usize, filter: &WatchFilter) -> DifferenceWalk {
+        let (seen, newer) = (self.seen.view.clone(), self.view.clone());
+        let (rows, next_page) = seen.rows().differing(newer.rows(), page, ROWS_AT_ONCE);
         for (old, new) in rows {
             // A row may be on another page in the newer view. Each key is compared at its place in
             // the newer view, or, if it is gone, at its place in the older one.
-            let gone = old.filter(|old| view.rows().get(old.key()).is_none());
+            let gone = old.filter(|old| newer.rows().get(old.key()).is_none());
             for entry in gone.into_iter().chain(new) {
-                if !seen.changed.contains_key(entry.key()) {
-                    compare(entry.key());
+                if !self.seen.changed.contains_key(entry.key()) {
+                    self.compare(entry.key(), filter);
                 }
             }
         }
-        self.next_page = next_page;
-        Walk::Continue
+        next_page.map_or(DifferenceWalk::Done, DifferenceWalk::Pages)
+    }
+
+    /// Compares the entries of a key.
+    fn compare(&mut self, key: &str, filter: &WatchFilter) {
+        let (old, new) = (self.seen.get(key), self.view.rows().get(key));
+        if filter.accepts(key, new.or(old).and_then(Entry::group)) {
+            self.found.extend(change(old, new, self.cause));
+        }
     }
 }
 

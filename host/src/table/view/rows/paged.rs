@@ -5,6 +5,8 @@ use std::array;
 
 use triomphe::Arc;
 
+use crate::thread::run_in_background;
+
 /// The items with the same number in two clones.
 pub(super) type Pair<'a, T> = (Option<&'a T>, Option<&'a T>);
 
@@ -18,20 +20,40 @@ const BRANCH: usize = 64;
 type Page<T> = [Option<T>; PAGE];
 type Branch<T> = Vec<Arc<Page<T>>>;
 
+/// Freeing more branches than this takes too long for a thread of the runtime.
+const MANY_BRANCHES: usize = 8;
+
 /// Items by number. A number may have no item.
+///
+/// Whoever drops the last clone, such as a watcher or the user of a snapshot, does not have to free all
+/// items: that happens in the background.
 #[derive(Debug, Clone)]
-pub(super) struct Paged<T> {
+pub(super) struct Paged<T: Send + Sync + 'static> {
     branches: Arc<Vec<Arc<Branch<T>>>>,
     len: usize,
 }
 
-impl<T> Default for Paged<T> {
+impl<T: Send + Sync + 'static> Drop for Paged<T> {
+    fn drop(&mut self) {
+        if self.branches.len() <= MANY_BRANCHES || !self.branches.is_unique() {
+            return;
+        }
+        // A newer clone usually shares nearly all branches, so a few of them show whether it exists.
+        let step = self.branches.len() / MANY_BRANCHES;
+        if self.branches.iter().step_by(step).all(Arc::is_unique) {
+            let branches = std::mem::take(&mut self.branches);
+            run_in_background(move || drop(branches));
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Default for Paged<T> {
     fn default() -> Self {
         Self { branches: Arc::default(), len: 0 }
     }
 }
 
-impl<T: Clone> Paged<T> {
+impl<T: Clone + Send + Sync + 'static> Paged<T> {
     pub(super) fn get(&self, index: usize) -> Option<&T> {
         let page = index / PAGE;
         self.branches.get(page / BRANCH)?.get(page % BRANCH)?[index % PAGE].as_ref()
