@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use error::CheckpointError;
-pub(crate) use load::{Loaded, Wanted};
+pub(crate) use load::{LoadRequirements, LoadedCheckpoint};
 pub(crate) use writer::{CheckpointRecord, CheckpointWriter};
 
 use crate::log::{Offset, Partition};
@@ -46,7 +46,7 @@ use crate::private;
 use manifest::Manifest;
 use segment::read_verified;
 
-/// How often [`inspect`] begins again because a table replaced files that it was reading.
+/// How many times [`inspect`] tries to read a checkpoint whose files a table replaces meanwhile.
 const MAX_INSPECT_ATTEMPTS: usize = 10;
 
 /// A folder that holds a checkpoint or will hold one, locked against other users.
@@ -88,10 +88,13 @@ impl Checkpoint {
         }
     }
 
-    /// Reads the manifest and checks that it is intact and fits the request. The segments are checked when
-    /// they are read.
-    pub(crate) fn load(&self, wanted: &Wanted<'_>) -> Result<Loaded, CheckpointError> {
-        Loaded::new(&self.folder, Manifest::read(&self.folder)?, wanted)
+    /// Reads the manifest and checks that it is intact and meets the requirements. The segments are checked
+    /// when they are read.
+    pub(crate) fn load(
+        &self,
+        requirements: &LoadRequirements<'_>,
+    ) -> Result<LoadedCheckpoint, CheckpointError> {
+        LoadedCheckpoint::new(&self.folder, Manifest::read(&self.folder)?, requirements)
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn one_line_within(text: &str, limit: usize) -> OneLine<'_> {
 }
 
 /// Escapes a key, a group or a name for a message, truncated to 256 bytes.
-pub(crate) fn name(text: &str) -> OneLine<'_> {
+pub(crate) fn escape_name(text: &str) -> OneLine<'_> {
     one_line_within(text, NAME_BYTES)
 }
 

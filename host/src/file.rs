@@ -1,4 +1,4 @@
-//! Reads files that other users may have created or replaced, and the error of all file operations.
+//! Reads files that other users may have created or replaced. Defines the error of all file operations.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -51,7 +51,7 @@ pub(crate) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     read_open(open_regular(OpenOptions::new().read(true), path)?, limit)
 }
 
-/// Reads an open file like [`read_bounded`].
+/// Reads a file that is open already, with the same checks as [`read_bounded`].
 pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -74,7 +74,7 @@ pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file like [`read_bounded`], which must contain UTF-8 text.
+/// Reads a file of UTF-8 text like [`read_bounded`]. Other contents are an error.
 #[cfg(feature = "cli")]
 pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read_bounded(path, limit)?)

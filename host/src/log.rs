@@ -1,5 +1,5 @@
-//! Logs: store the records of topics, in a Kafka cluster or in a directory. A log knows neither codecs nor
-//! tables. How many clients and threads it uses is internal to it.
+//! Logs, which store the records of topics, in a Kafka cluster or in a directory. A log knows neither codecs
+//! nor tables. How many clients and threads it uses is internal to it.
 //!
 //! A log returns one ordered stream for each partition. Positions at the end of the log travel in the same
 //! stream, as [`StreamItem::Position`], between the records. So a reader that handles a stream in order

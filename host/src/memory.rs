@@ -51,9 +51,9 @@ static DEFAULT_LIMIT: LazyLock<u64> = LazyLock::new(|| {
 });
 
 fn resident_bytes() -> Option<u64> {
-    // Of the files that contain this number (here in pages), this is the shortest. It is read often.
     static PAGE_BYTES: LazyLock<Option<u64>> =
         LazyLock::new(|| read_proc_bytes("/proc/self/smaps", "KernelPageSize:"));
+    // The shortest file that contains the resident size, here in pages: it is read often.
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * (*PAGE_BYTES)?)
@@ -83,17 +83,17 @@ fn cgroup_bytes() -> Option<u64> {
             false if controllers.is_empty() => ("/sys/fs/cgroup", "memory.max"),
             false => return Vec::new(),
         };
-        group_limits(Path::new(root), path, file)
+        cgroup_limits(Path::new(root), path, file)
     });
     limits.min()
 }
 
 /// Returns the memory limits of a cgroup and its ancestors, in bytes.
-fn group_limits(root: &Path, path: &str, file: &str) -> Vec<u64> {
+fn cgroup_limits(root: &Path, path: &str, file: &str) -> Vec<u64> {
     let group: PathBuf = root.join(path.trim_start_matches('/'));
     let folders = group.ancestors().take_while(|folder| folder.starts_with(root));
-    // Inside a container, the folder of its group may not exist, because the container sees its group as the
-    // root.
+    // Inside a container, the folder of its cgroup may not exist, because the container sees its cgroup as
+    // the root.
     let limit = |folder: &Path| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
     folders.filter_map(limit).collect()
 }
@@ -109,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_a_group_and_its_ancestors_are_read() {
+    fn the_limits_of_a_cgroup_and_its_ancestors_are_read() {
         let root = tempfile::TempDir::new().unwrap();
         let group = root.path().join("a/b");
         fs::create_dir_all(&group).unwrap();
         fs::write(root.path().join("a/memory.max"), "1000\n").unwrap();
         fs::write(group.join("memory.max"), "max\n").unwrap();
-        assert_eq!(group_limits(root.path(), "/a/b", "memory.max"), [1000]);
+        assert_eq!(cgroup_limits(root.path(), "/a/b", "memory.max"), [1000]);
     }
 }

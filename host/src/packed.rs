@@ -91,7 +91,7 @@ impl Packed {
     ///
     /// # Panics
     ///
-    /// If the range is out of range.
+    /// If the range ends after the last item.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Cow<'_, Self> {
         if range == (0..self.len()) {

@@ -15,8 +15,8 @@ pub(crate) fn spawn<T: Send + 'static>(
     Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work)
 }
 
-/// Runs work that may take long or block on a thread of the runtime for blocking work, and returns at once.
-/// Outside of a runtime, runs it on this thread.
+/// Starts work that may block or take long, on one of the runtime's threads for blocking work, and returns
+/// at once. Outside of a runtime, runs the work on this thread.
 pub(crate) fn run_in_background(work: impl FnOnce() + Send + 'static) {
     match tokio::runtime::Handle::try_current() {
         // Nobody waits for the result.

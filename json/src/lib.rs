@@ -1,9 +1,9 @@
 //! Checks whether a text is JSON (RFC 8259), and does nothing else: no tree, no allocation, no recursion.
 //! Hosts check the answers of codecs with it, and codecs check their input with it, so that both agree.
 //!
-//! This crate exists because every record is checked. It accepts the same texts as `serde_json` when that
-//! skips a value (a test compares them), in a third of the time. It accepts numbers of any size, and escapes
-//! of half a surrogate pair, although a parser may be unable to represent them.
+//! This crate exists because every record is checked. It accepts the same texts as `serde_json` does when
+//! it skips a value (a test compares them), in a third of the time. It accepts numbers of any size, and
+//! escapes of lone surrogates, although a parser may be unable to represent them.
 
 #![no_std]
 

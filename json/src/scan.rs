@@ -3,8 +3,8 @@
 
 use crate::{Checked, Error, MAX_DEPTH, Problem};
 
-/// The arrays and objects around a position, with one bit for each, the innermost in the lowest bit. A set
-/// bit is an object.
+/// The arrays and objects around a position: one bit for each, the innermost in the lowest bit. The bit of
+/// an object is set.
 type Levels = u128;
 
 /// Checks that bytes are one JSON value.
@@ -113,6 +113,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
+    /// Scans `true`, `false` or `null`.
     fn scan_word(&mut self, word: &[u8]) -> Result<(), Problem> {
         if !self.bytes[self.at..].starts_with(word) {
             return Err(Problem::ExpectedValue);
@@ -213,8 +214,8 @@ const LOW_BITS: u64 = u64::MAX / 255;
 /// The highest bit of each byte.
 const HIGH_BITS: u64 = LOW_BITS << 7;
 
-/// Sets the highest bit of each quote, backslash or control character among eight bytes, and clears all other
-/// bits. Only the lowest set bit is reliable, because subtraction borrows from higher bytes.
+/// Sets the highest bit of each byte that is a quote, a backslash or a control character, and clears all
+/// other bits. Only the lowest set bit is reliable, because subtraction borrows from higher bytes.
 fn mark_special(word: u64) -> u64 {
     let mark_zeros = |word: u64| word.wrapping_sub(LOW_BITS) & !word;
     let quotes = mark_zeros(word ^ (LOW_BITS * u64::from(b'"')));

@@ -1,4 +1,4 @@
-//! Runs one hot path, for `cargo xtask guard`, which counts the instructions of the function [`measured`]
+//! Runs one hot path, for `cargo xtask guard`, which counts the instructions of the function [`measure`]
 //! with callgrind. Everything else here is preparation and not counted, nor is the work of other threads. It
 //! also prints the fuel that guests use, which wasmtime counts.
 
@@ -40,14 +40,14 @@ fn main() {
         ["apply"] => apply(),
         ["get"] => get(),
         ["snapshot"] => snapshot(),
-        ["fuel", guest, config] => fuel(guest, config),
+        ["fuel", guest, config] => print_fuel(guest, config),
         _ => panic!("use one of decode-built-in, decode-component, apply, get, snapshot, fuel GUEST CONFIG"),
     }
 }
 
 /// Runs a path. callgrind counts the instructions of this function only, and finds it by its name.
 #[inline(never)]
-fn measured(path: impl FnOnce()) {
+fn measure(path: impl FnOnce()) {
     path();
     black_box(());
 }
@@ -55,17 +55,17 @@ fn measured(path: impl FnOnce()) {
 /// Decodes a batch, with the checks of the codec's answers.
 fn decode(codec: &dyn ValueCodec) {
     let batch: Packed = (0..BATCH).map(value).collect();
-    // Runs once before, so that everything that happens only once has happened.
+    // The first run, which is not counted, does what happens only once, such as filling caches.
     for is_measured in [false, true] {
         let work = || {
             assert!(black_box(codec.decode_values(&batch, &[]).unwrap()).iter().all(|answer| answer.is_ok()))
         };
-        if is_measured { measured(work) } else { work() }
+        if is_measured { measure(work) } else { work() }
     }
 }
 
 /// Prints the fuel that a guest uses for a batch. It is the same on every machine.
-fn fuel(guest: &str, config: &str) {
+fn print_fuel(guest: &str, config: &str) {
     let options = EngineOptions { metering: Metering::Fuel, cache: None, ..engine_options() };
     let component =
         Engine::new(options).unwrap().load(component_path(guest), LoadOptions::default()).unwrap();
@@ -88,7 +88,7 @@ fn apply() {
             )
         };
         if is_measured {
-            measured(work)
+            measure(work)
         } else {
             work()
         }
@@ -99,12 +99,12 @@ fn apply() {
 fn get() {
     let (_runtime, _log, table) = load_table();
     let keys: Vec<String> = (0..BATCH).map(|n| key(n * 7)).collect();
-    measured(|| assert!(keys.iter().all(|key| black_box(table.get(key)).is_some())));
+    measure(|| assert!(keys.iter().all(|key| black_box(table.get(key)).is_some())));
 }
 
 fn snapshot() {
     let (_runtime, _log, table) = load_table();
-    measured(|| (0..BATCH).for_each(|_| drop(black_box(table.snapshot()))));
+    measure(|| (0..BATCH).for_each(|_| drop(black_box(table.snapshot()))));
 }
 
 /// Returns a table of [`ROWS`] rows. Its task runs only while the caller blocks on the runtime.

@@ -38,11 +38,11 @@ fn batch(size: usize) -> Packed {
 
 /// A codec that copies its input.
 #[derive(Debug)]
-struct Copy;
+struct CopyCodec;
 
-impl Codec for Copy {}
+impl Codec for CopyCodec {}
 
-impl ValueCodec for Copy {
+impl ValueCodec for CopyCodec {
     fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         Ok(raw.iter().map(Ok).collect())
     }
@@ -63,7 +63,7 @@ fn guest(name: &str, mode: &str) -> Arc<dyn ValueCodec> {
 
 #[divan::bench(args = SIZES)]
 fn copy_native(bencher: Bencher<'_, '_>, size: usize) {
-    decode(bencher, Arc::new(Copy), size);
+    decode(bencher, Arc::new(CopyCodec), size);
 }
 
 #[divan::bench(args = SIZES)]

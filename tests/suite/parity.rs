@@ -38,7 +38,7 @@ async fn a_table_shows_nothing_until_all_partitions_are_loaded(on: On) {
     assert_eq!((table.len(), table.get("k1")), (0, None));
     let progress = table.stats().loading.unwrap();
     assert_eq!((progress.done, progress.total), (4, 5));
-    assert!(progress.to_string().contains("4 of 5 records, 80 %"), "{progress}");
+    assert!(progress.to_string().contains("4 of 5 offsets, 80 %"), "{progress}");
     // With a timeout of zero, the table is degraded at once.
     let immediate = loading(&scratch, 1, Duration::ZERO).await;
     assert!(matches!(immediate.ready().await.unwrap(), Status::Degraded(_)));

@@ -41,7 +41,7 @@ pub(crate) fn test(extent: Extent) -> Outcome {
         let mut doc = cargo(["doc", "--release", "--workspace", "--no-deps", "--quiet"]);
         run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    step("feature combinations", features)?;
+    step("feature combinations", check_features)?;
     step("bans, licenses, sources", || {
         let mut deny = command(ensure_cargo_deny()?);
         run(deny.args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
@@ -62,7 +62,7 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     Ok(())
 }
 
-/// Measures the project beside librdkafka and its peers, or beside another of its commits.
+/// Measures the project, compared with librdkafka and its peers, or with another of its commits.
 pub(crate) fn bench(args: &[String]) -> Outcome {
     setup()?;
     if args.iter().any(|arg| arg == "--peers") {
@@ -82,7 +82,7 @@ pub(crate) fn bench(args: &[String]) -> Outcome {
 }
 
 /// Measures what the sandbox costs, codec by codec.
-pub(crate) fn micro(args: &[String]) -> Outcome {
+pub(crate) fn bench_micro(args: &[String]) -> Outcome {
     setup()?;
     build_guests()?;
     run(cargo(["bench", "--workspace", "--bench", "sandbox", "--"]).args(args))
@@ -111,8 +111,9 @@ pub(crate) fn profile(args: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Checks the library without the command, and with one or none of wasmtime and librdkafka.
-fn features() -> Outcome {
+/// Checks the library without the command: with neither wasmtime nor librdkafka, and with each of them alone.
+/// Fails if the library depends on one of them, or on the command's clap, without the feature for it.
+fn check_features() -> Outcome {
     for features in [&[][..], &["wasm"], &["kafka"]] {
         let check = ["clippy", "--release", "--quiet", "-p", "ktables", "--lib", "--no-default-features"];
         run(cargo(check).arg("--features").arg(features.join(",")).args(["--", "-D", "warnings"]))?;
@@ -121,10 +122,14 @@ fn features() -> Outcome {
         output(cargo(["tree", "-p", "ktables", "-e", "normal", "--prefix", "none"]).args(features))
     };
     let bare = tree(&["--no-default-features"])?;
-    let library = tree(&["--no-default-features", "--features", "wasm"])?;
-    for (tree, banned) in
-        [(&bare, "wasmtime"), (&bare, "clap"), (&bare, "rdkafka"), (&library, "clap"), (&library, "rdkafka")]
-    {
+    let with_wasm = tree(&["--no-default-features", "--features", "wasm"])?;
+    for (tree, banned) in [
+        (&bare, "wasmtime"),
+        (&bare, "clap"),
+        (&bare, "rdkafka"),
+        (&with_wasm, "clap"),
+        (&with_wasm, "rdkafka"),
+    ] {
         if tree.lines().any(|line| line.split(' ').next() == Some(banned)) {
             return Err(format!("the library depends on {banned} without its feature: make it optional"));
         }

@@ -28,7 +28,7 @@ const WIDTH: usize = 110;
 pub(crate) fn run_on_directory() -> Outcome {
     build_guests()?;
     let folder = create_folder()?;
-    demo(&folder, &format!("dir:{}", folder.join("data").display()), "a directory log")
+    run_steps(&folder, &format!("dir:{}", folder.join("data").display()), "a directory log")
 }
 
 /// Runs the demo on a Kafka broker, which ends with the shell that called this program, or with the next
@@ -40,7 +40,7 @@ pub(crate) fn run_on_kafka() -> Outcome {
     say("starting a Kafka broker");
     let options = BrokerOptions { name: Some(BROKER.to_owned()), ..BrokerOptions::default() };
     let broker = Broker::start(&target(), &options)?;
-    demo(&create_folder()?, &format!("kafka://{}", broker.bootstrap()), "a Kafka topic")?;
+    run_steps(&create_folder()?, &format!("kafka://{}", broker.bootstrap()), "a Kafka topic")?;
     broker.detach(std::os::unix::process::parent_id())
 }
 
@@ -53,36 +53,36 @@ fn create_folder() -> Outcome<PathBuf> {
     Ok(folder)
 }
 
-fn demo(folder: &Path, log: &str, log_name: &str) -> Outcome {
+fn run_steps(folder: &Path, log: &str, log_name: &str) -> Outcome {
     let config = write_configuration(folder, log)?;
     let demo = Demo { config };
 
-    title(&format!("1. Real records in a format of their own: Debian's control stanzas, in {log_name}"));
+    say_title(&format!("1. Real records in a format of their own: Debian's control stanzas, in {log_name}"));
     let sample = "examples/deb822/sample/status";
     let source = if Path::new(DPKG_STATUS).exists() { DPKG_STATUS } else { sample };
     let mut embed = command(target().join("release/embed"));
-    run(embed.arg(log).arg(component("deb822")).arg(source))?;
+    run(embed.arg(log).arg(component_path("deb822")).arg(source))?;
 
-    title("2. The topic as a table, decoded by the component deb822.wasm");
+    say_title("2. The topic as a table, decoded by the component deb822.wasm");
     demo.show(&["keys", "--prefix", "admin/", "--limit", "4"])?;
     demo.show(&["get", "admin/adduser"])?;
     demo.show(&["status", "--output", "table"])?;
 
-    title("3. The same keys as groups, split by a second component");
+    say_title("3. The same keys as groups, split by a second component");
     demo.show(&["groups", "--output", "table"])?;
 
-    title("4. A live update, with its old value");
-    demo.live_update()?;
+    say_title("4. A live update, with its old value");
+    demo.show_live_update()?;
 
-    title("5. A record that is not a stanza: it alone is rejected, with the reason");
+    say_title("5. A record that is not a stanza: it alone is rejected, with the reason");
     let malformed =
         ["produce", "--log", log, "--topic", "packages", "--key", "admin/adduser", "--value", "not a stanza"];
-    demo.show_with_own_log(&malformed)?;
+    demo.show_without_config(&malformed)?;
     demo.show(&["rejects"])?;
     say("   The entry keeps its last accepted value, and has a notice:");
     demo.show(&["get", "admin/adduser", "--verbose", "--output", "table"])?;
 
-    title("Now try it yourself. In this folder:");
+    say_title("Now try it yourself. In this folder:");
     let config = relative_path(&demo.config);
     for next in [
         "watch",
@@ -97,7 +97,9 @@ fn demo(folder: &Path, log: &str, log_name: &str) -> Outcome {
     Ok(())
 }
 
+/// The demo's table, which a configuration file describes.
 struct Demo {
+    /// The path of the file.
     config: String,
 }
 
@@ -115,14 +117,14 @@ impl Demo {
         Ok(())
     }
 
-    /// Does the same with a command whose arguments name the log.
-    fn show_with_own_log(&self, args: &[&str]) -> Outcome {
+    /// Runs a command whose arguments name the log and the topic. Prints the same as [`Demo::show`].
+    fn show_without_config(&self, args: &[&str]) -> Outcome {
         say(&format!(" $ ktables {}", quote_args(args)));
         print_output(&output(command(ktables()).args(args))?);
         Ok(())
     }
 
-    fn live_update(&self) -> Outcome {
+    fn show_live_update(&self) -> Outcome {
         say(" $ ktables watch -t packages &");
         let mut watch = self.ktables(&["watch"]);
         let watch =
@@ -151,7 +153,7 @@ impl Watch {
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    // OK to ignore: nobody receives the lines once the demo is over.
+                    // OK to ignore: nobody receives the lines once the `Watch` is dropped.
                     let _ = sender.send(line);
                 }
             });
@@ -187,18 +189,18 @@ fn write_configuration(folder: &Path, log: &str) -> Outcome<String> {
         "[logs.demo]\nurl = \"{log}\"\n\n\
          [codecs.deb822]\ncomponent = \"{}\"\n\n[codecs.by-section]\ncomponent = \"{}\"\n\n\
          [tables.packages]\nlog = \"demo\"\ntopic = \"packages\"\nvalue_codec = \"deb822\"\ngroup_scheme = \"by-section\"\n",
-        component("deb822"),
-        component("deb822-by-section"),
+        component_path("deb822"),
+        component_path("deb822-by-section"),
     );
     fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(path.display().to_string())
 }
 
-fn component(name: &str) -> String {
+fn component_path(name: &str) -> String {
     target().join("components").join(format!("{name}.wasm")).display().to_string()
 }
 
-fn title(text: &str) {
+fn say_title(text: &str) {
     say(&format!("\n\x1b[1m{text}\x1b[0m"));
 }
 

@@ -88,7 +88,7 @@ fn count_instructions(program: &Path, path: &str) -> Outcome<u64> {
     fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     let counts = folder.join(format!("{path}.callgrind"));
     let mut callgrind = command("valgrind");
-    callgrind.args(["--quiet", "--tool=callgrind", "--toggle-collect=guard::measured*"]);
+    callgrind.args(["--quiet", "--tool=callgrind", "--toggle-collect=guard::measure*"]);
     run(callgrind.arg(format!("--callgrind-out-file={}", counts.display())).arg(program).arg(path))?;
     let text = fs::read_to_string(&counts);
     let text = text.map_err(|error| format!("cannot read {}: {error}", counts.display()))?;

@@ -40,7 +40,7 @@ pub(crate) fn build_component(folder: &Path) -> Outcome {
     // The build folder of the project's components, where the SDK is already built.
     let build = target().join("guests");
     let toolchain = ensure_wasm_toolchain()?;
-    // OK to ignore: usually there is none. An older module must not be used if this build produces none.
+    // An older module must not be used if this build produces none. OK to ignore: usually there is none.
     let _ = fs::remove_file(core_module(&build, &crate_name(&manifest_arg)?));
     run(guest_cargo(toolchain, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
     let name = crate_name(&manifest_arg)?;

@@ -20,7 +20,7 @@ pub(crate) fn start(nodes: &str) -> Outcome {
         .ok()
         .filter(|nodes| (1..=MAX_NODES).contains(nodes))
         .ok_or(format!("--nodes must be a number from 1 to {MAX_NODES}"))?;
-    let running = running();
+    let running = find_running();
     if !running.is_empty() {
         say("Kafka is already running");
         print_addresses(&running);
@@ -34,7 +34,7 @@ pub(crate) fn start(nodes: &str) -> Outcome {
     for node in Cluster::start(&target(), &options, nodes)?.into_nodes() {
         node.detach(caller)?;
     }
-    let running = self::running();
+    let running = find_running();
     if running.len() != nodes {
         return Err(format!("{} of {nodes} brokers ended right after their start", nodes - running.len()));
     }
@@ -46,7 +46,7 @@ pub(crate) fn start(nodes: &str) -> Outcome {
 /// Stops all brokers, and removes their data.
 pub(crate) fn stop() -> Outcome {
     let mut is_any_stopped = false;
-    for name in names() {
+    for name in node_names() {
         is_any_stopped |= DetachedBroker::stop(&target(), &name)?;
     }
     say(if is_any_stopped { "stopped Kafka, and removed its data" } else { "no broker is running" });
@@ -55,7 +55,7 @@ pub(crate) fn stop() -> Outcome {
 
 /// Prints the addresses of the brokers that are running.
 pub(crate) fn print_status() -> Outcome {
-    let running = running();
+    let running = find_running();
     if running.is_empty() {
         return Err("no broker is running; start one: cargo xtask kafka up".to_owned());
     }
@@ -64,12 +64,12 @@ pub(crate) fn print_status() -> Outcome {
 }
 
 /// Returns the names that nodes may have.
-fn names() -> impl Iterator<Item = String> {
+fn node_names() -> impl Iterator<Item = String> {
     (1..=MAX_NODES).map(|node| format!("{NAME}-{node}"))
 }
 
-fn running() -> Vec<DetachedBroker> {
-    names().filter_map(|name| DetachedBroker::find(&target(), &name)).collect()
+fn find_running() -> Vec<DetachedBroker> {
+    node_names().filter_map(|name| DetachedBroker::find(&target(), &name)).collect()
 }
 
 fn print_addresses(running: &[DetachedBroker]) {

@@ -46,7 +46,7 @@ cargo xtask COMMAND
                     counts, or record new ones
   memcheck          run the tests that call into librdkafka under a memory checker
   soak [--only KIND]… [--times 20] [--anew]
-                    inject each kind of fault this often, and tally what was lost, doubled or
+                    inject each kind of fault so many times, and count what was lost, doubled or
                     wrong. Continues where an earlier run ended; --anew starts over
   fuzz [--only TARGET]… [--minutes 15]
                     fuzz the parsers of untrusted bytes
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         (Some("setup"), []) => setup::setup(),
         (Some("guests"), []) => guests::build_guests(),
         (Some("component"), [folder]) => guests::build_component(folder.as_ref()),
-        (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::micro(args),
+        (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::bench_micro(args),
         (Some("bench"), args) => check::bench(args),
         (Some("profile"), args) => check::profile(args),
         (Some("guard"), []) => guard::guard(GuardMode::Check),

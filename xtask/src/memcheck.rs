@@ -25,7 +25,7 @@ pub(crate) fn memcheck() -> Outcome {
     let suite = build_program("suite", &mut cargo(["test", "--release", "--workspace", "--test", "suite"]))?;
     let listed = output(command(&suite).args(["--list", "--exact"]).args(TESTS))?;
     if let Some(missing) = TESTS.iter().find(|test| !listed.contains(*test)) {
-        return Err(format!("the suite has no test {missing}: list another one that makes its calls"));
+        return Err(format!("the suite has no test {missing}: list another one that makes the same calls"));
     }
     let mut checked = command("valgrind");
     checked.args(["--quiet", "--error-exitcode=9", "--fair-sched=yes", "--leak-check=full"]);

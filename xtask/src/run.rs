@@ -15,8 +15,8 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(stderr(), "{text}");
 }
 
-/// Returns the project's folder. It is the one in which cargo runs this program, which may be another than
-/// the one in which the program was built.
+/// Returns the project's folder: that of the clone in which cargo runs this program. Clones may share a
+/// target folder, so the program may have been built in another one.
 pub(crate) fn root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     // OK because xtask lies in the project's folder.
@@ -47,7 +47,7 @@ pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     command
 }
 
-/// Builds a test or bench program of this name without running it. Returns its path.
+/// Runs `build`, a `cargo test` or `cargo bench`, only to compile. Returns the path of the program `name`.
 pub(crate) fn build_program(name: &str, build: &mut Command) -> Outcome<PathBuf> {
     let messages = output(build.args(["--no-run", "--message-format=json"]))?;
     let is_program =
@@ -76,7 +76,7 @@ pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     }
 }
 
-/// Runs a command to its end, with its standard output in a file.
+/// Runs a command to its end. Writes its standard output to a file, and drops its standard error.
 pub(crate) fn run_into_file(command: &mut Command, file: &Path) -> Outcome {
     let created = File::create(file).map_err(|error| format!("cannot create {}: {error}", file.display()))?;
     run(command.stdout(created).stderr(Stdio::null()))
@@ -87,7 +87,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Returns a command as one would type it.
+/// Returns a command's program, without its folder, and its arguments as one line of text.
 pub(crate) fn command_line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = [program].into_iter().chain(command.get_args());

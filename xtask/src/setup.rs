@@ -11,8 +11,8 @@ use crate::run::{Outcome, cargo, command, output, root, run, say, succeeds, targ
 /// The target that guests are built for. It has no WASI.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// Debian's compiler and the source of its standard library, both of the same version.
-const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
+/// Debian's Rust compiler and cargo, the source of the standard library in the same version, and a linker.
+const DEBIAN_RUST: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
 
 /// Debian's Java, with the compiler that the tests' Java sources need, and Maven.
 const DEBIAN_JAVA: [&str; 2] = ["openjdk-17-jdk-headless", "maven"];
@@ -127,8 +127,8 @@ fn add_rustup_target() -> Outcome<Toolchain> {
 /// Installs Debian's compiler packages, unless they are there.
 fn ensure_debian_toolchain() -> Outcome<Toolchain> {
     let installed = |package: &&str| succeeds(command("dpkg-query").args(["-W", package]));
-    if !DEBIAN_PACKAGES.iter().all(installed) {
-        apt_install(&DEBIAN_PACKAGES)?;
+    if !DEBIAN_RUST.iter().all(installed) {
+        apt_install(&DEBIAN_RUST)?;
     }
     Ok(Toolchain::Debian)
 }
@@ -144,7 +144,7 @@ fn apt_install(packages: &[&str]) -> Outcome {
 
 /// Runs a check, and installs these packages if it fails. Only root on Debian can install them; otherwise the
 /// check's error is returned.
-fn ensure(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
+fn check_or_install(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
     check().or_else(|missing| {
         let is_root = output(command("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
         if !is_root || !succeeds(command("apt-get").arg("--version")) {
@@ -157,7 +157,7 @@ fn ensure(check: impl Fn() -> Outcome, packages: &[&str]) -> Outcome {
 
 /// Installs Apache Kafka below the target folder, and the Java that runs it.
 fn ensure_kafka() -> Outcome {
-    ensure(ktables_broker::check_requirements, &DEBIAN_JAVA)?;
+    check_or_install(ktables_broker::check_requirements, &DEBIAN_JAVA)?;
     if !ktables_broker::is_installed(&target()) {
         say(&format!("installing: Apache Kafka {}", ktables_broker::version()));
     }
@@ -170,7 +170,7 @@ pub(crate) fn ensure_valgrind() -> Outcome {
         true => Ok(()),
         false => Err("valgrind is missing: install it (Debian: apt-get install valgrind)".to_owned()),
     };
-    ensure(check, &DEBIAN_VALGRIND)
+    check_or_install(check, &DEBIAN_VALGRIND)
 }
 
 /// Installs the Python packages of the tests.
@@ -190,7 +190,7 @@ fn ensure_virtual_environment(requirements: &str, folder: &Path) -> Outcome {
     if read(&installed).is_ok_and(|installed| installed == text) {
         return Ok(());
     }
-    ensure(check_venv, &DEBIAN_PYTHON)?;
+    check_or_install(check_venv, &DEBIAN_PYTHON)?;
     say(&format!("installing: the Python packages of {requirements}"));
     run(command("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
     let mut pip = command(folder.join("bin/python"));
@@ -248,7 +248,7 @@ pub(crate) fn ensure_perf() -> Outcome {
         true => Ok(()),
         false => Err("perf is missing: install it (Debian: apt-get install linux-perf)".to_owned()),
     };
-    ensure(check, &DEBIAN_PERF)
+    check_or_install(check, &DEBIAN_PERF)
 }
 
 /// Installs a crate's programs below the target folder, and returns their folder. `program` is one of them.

@@ -28,7 +28,7 @@ const TIMES: u64 = 20;
 
 /// The results of one kind of fault.
 #[derive(Debug, Default, Clone)]
-struct Kind {
+struct KindResults {
     runs: u64,
     failed: u64,
     counts: [u64; COUNTS.len()],
@@ -75,7 +75,10 @@ pub(crate) fn soak(args: &[String]) -> Outcome {
         |test: &&str| options.only.is_empty() || options.only.iter().any(|only| test.contains(only.as_str()));
     let kinds: Vec<&str> = tests.filter(is_kind).filter(is_selected).collect();
     if kinds.is_empty() {
-        return Err("no kind of fault matches --only: the kinds are the tests below faults::".to_owned());
+        return Err(format!(
+            "no kind of fault matches --only: the kinds are all tests of faults::, and {}",
+            TESTS.join(", ")
+        ));
     }
     if options.start_over && tally_file().exists() {
         let before = tally_file().with_extension("before.tsv");
@@ -91,7 +94,7 @@ pub(crate) fn soak(args: &[String]) -> Outcome {
     ));
     for round in 1..=options.times {
         for kind in &kinds {
-            if tally.kind(kind).runs < round {
+            if tally.results(kind).runs < round {
                 tally.add(kind, run_once(&suite, kind, round)?)?;
             }
         }
@@ -131,7 +134,7 @@ fn tally_file() -> PathBuf {
 
 /// The results by kind.
 #[derive(Debug, Default)]
-struct Tally(BTreeMap<String, Kind>);
+struct Tally(BTreeMap<String, KindResults>);
 
 impl Tally {
     fn read() -> Outcome<Self> {
@@ -143,9 +146,9 @@ impl Tally {
             let numbers: Result<Vec<u64>, _> = fields.map(str::parse).collect();
             match numbers.as_deref() {
                 Ok([runs, failed, counts @ ..]) if counts.len() == COUNTS.len() => {
-                    let mut kind = Kind { runs: *runs, failed: *failed, ..Kind::default() };
-                    kind.counts.copy_from_slice(counts);
-                    tally.0.insert(name.to_owned(), kind);
+                    let mut results = KindResults { runs: *runs, failed: *failed, ..KindResults::default() };
+                    results.counts.copy_from_slice(counts);
+                    tally.0.insert(name.to_owned(), results);
                 }
                 _ => {
                     let file = tally_file();
@@ -156,7 +159,8 @@ impl Tally {
         Ok(tally)
     }
 
-    fn kind(&self, kind: &str) -> Kind {
+    /// Returns the results of a kind so far.
+    fn results(&self, kind: &str) -> KindResults {
         self.0.get(kind).cloned().unwrap_or_default()
     }
 
@@ -170,25 +174,26 @@ impl Tally {
         }
         let write_error = |error| format!("cannot write {}: {error}", tally_file().display());
         fs::create_dir_all(tally_file().with_file_name("")).map_err(write_error)?;
-        let lines = self.0.iter().map(|(name, kind)| line(name, kind));
-        let text: String = [header()].into_iter().chain(lines).chain([line("all", &self.all())]).collect();
+        let lines = self.0.iter().map(|(name, kind)| format_line(name, kind));
+        let total = format_line("all", &self.total());
+        let text: String = [header()].into_iter().chain(lines).chain([total]).collect();
         fs::write(tally_file(), text).map_err(write_error)
     }
 
     /// Returns the sum over all kinds.
-    fn all(&self) -> Kind {
-        self.0.values().fold(Kind::default(), |mut all, kind| {
-            all.runs += kind.runs;
-            all.failed += kind.failed;
-            all.counts.iter_mut().zip(kind.counts).for_each(|(all, count)| *all += count);
-            all
+    fn total(&self) -> KindResults {
+        self.0.values().fold(KindResults::default(), |mut total, kind| {
+            total.runs += kind.runs;
+            total.failed += kind.failed;
+            total.counts.iter_mut().zip(kind.counts).for_each(|(total, count)| *total += count);
+            total
         })
     }
 
     /// Prints the sum. Fails if a run of one of these kinds has failed.
     fn print_summary(&self, kinds: &[&str]) -> Outcome {
-        say(&format!("\n{}{}", header(), line("all", &self.all())));
-        let failed: Vec<&str> = kinds.iter().copied().filter(|kind| self.kind(kind).failed > 0).collect();
+        say(&format!("\n{}{}", header(), format_line("all", &self.total())));
+        let failed: Vec<&str> = kinds.iter().copied().filter(|kind| self.results(kind).failed > 0).collect();
         if failed.is_empty() { Ok(()) } else { Err(format!("failed at least once: {}", failed.join(", "))) }
     }
 }
@@ -197,7 +202,7 @@ fn header() -> String {
     format!("kind\truns\tfailed\t{}\n", COUNTS.join("\t"))
 }
 
-fn line(name: &str, kind: &Kind) -> String {
+fn format_line(name: &str, kind: &KindResults) -> String {
     let counts = kind.counts.map(|count| count.to_string()).join("\t");
     format!("{name}\t{}\t{}\t{counts}\n", kind.runs, kind.failed)
 }

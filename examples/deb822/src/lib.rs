@@ -105,7 +105,7 @@ fn parse(text: &str) -> Result<Map<String, Value>, CodecError> {
     Ok(fields)
 }
 
-/// Adds a complete field, if there is one.
+/// Adds a complete field, if there is one. Fails if the stanza has it already.
 fn add_field(fields: &mut Map<String, Value>, field: Option<(&str, String)>) -> Result<(), CodecError> {
     let Some((name, value)) = field else { return Ok(()) };
     match fields.insert(name.to_owned(), Value::String(value)) {
@@ -138,8 +138,8 @@ fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecE
     Ok(())
 }
 
-/// Whether a name is allowed by Debian policy 5.1: printable ASCII characters other than the colon, not
-/// beginning with `#` or `-`.
+/// Returns whether Debian policy 5.1 allows a field name: printable ASCII characters other than the colon,
+/// not beginning with `#` or `-`.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['#', '-'])

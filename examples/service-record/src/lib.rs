@@ -74,7 +74,7 @@ impl ValueCodec for ServiceRecord {
         raw.extend(service.weight.to_be_bytes());
         raw.extend(service.started.to_be_bytes());
         push_text(&mut raw, "host", &service.host)?;
-        raw.push(to_byte("number of tags", service.tags.len())?);
+        raw.push(to_byte("tags", service.tags.len())?);
         service.tags.iter().try_for_each(|tag| push_text(&mut raw, "tag", tag))?;
         Ok(raw.into())
     }
@@ -157,7 +157,7 @@ fn push_text(raw: &mut Vec<u8>, name: &str, text: &str) -> Result<(), CodecError
 }
 
 fn to_byte(name: &str, len: usize) -> Result<u8, CodecError> {
-    u8::try_from(len).map_err(|_| CodecError::Invalid(format!("{name}: {len} exceeds the limit of 255")))
+    u8::try_from(len).map_err(|_| CodecError::Invalid(format!("{name}: length {len} exceeds the limit 255")))
 }
 
 #[cfg(test)]

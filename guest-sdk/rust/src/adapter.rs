@@ -12,22 +12,22 @@ use crate::bindings::{Packed, SlotError};
 use crate::{CodecError, Context, Encoded, GroupScheme, Header, Info, KeyCodec, Plugin, ValueCodec};
 
 /// The storage of a component's only codec.
-pub type Slot<T> = OnceLock<T>;
+pub type CodecCell<T> = OnceLock<T>;
 
-/// Gives access to a component's only codec.
-pub trait Instance: Sized + 'static {
+/// A codec that a component exports. A component has one value of it.
+pub trait ExportedCodec: Sized + 'static {
     /// Returns the static that stores the codec.
-    fn slot() -> &'static Slot<Self>;
+    fn cell() -> &'static CodecCell<Self>;
 
-    /// Creates the codec if the host calls it without configuring it. Panics if the codec needs a
-    /// configuration.
-    fn unconfigured() -> Self;
+    /// Creates the codec when the host calls it without calling `configure` before. Panics if the codec needs
+    /// a configuration.
+    fn create_unconfigured() -> Self;
 
     /// Returns the codec. The first call creates it, unless it was configured.
     fn get() -> &'static Self {
-        Self::slot().get_or_init(|| {
+        Self::cell().get_or_init(|| {
             crate::log::report_panics();
-            Self::unconfigured()
+            Self::create_unconfigured()
         })
     }
 }
@@ -41,7 +41,7 @@ impl<T: ValueCodec> ValueAdapter<T> {
     pub const IMPLEMENTED: () = ();
 }
 
-impl<T: ValueCodec + Instance> value_codec::Guest for ValueAdapter<T> {
+impl<T: ValueCodec + ExportedCodec> value_codec::Guest for ValueAdapter<T> {
     fn decode(raw: Vec<u8>, headers: Vec<Header>) -> Result<String, CodecError> {
         T::get().decode(&raw, &headers).map(Into::into)
     }
@@ -51,11 +51,11 @@ impl<T: ValueCodec + Instance> value_codec::Guest for ValueAdapter<T> {
     }
 }
 
-impl<T: ValueCodec + Instance> value_codec_batch::Guest for ValueAdapter<T> {
+impl<T: ValueCodec + ExportedCodec> value_codec_batch::Guest for ValueAdapter<T> {
     fn decode(raw: Packed, headers: Vec<Vec<Header>>) -> value_codec_batch::Decoded {
         let codec = T::get();
         let mut answers = BatchAnswers::with_capacity_of(&raw);
-        for (index, item) in items(&raw).enumerate() {
+        for (index, item) in unpack(&raw).enumerate() {
             let headers = headers.get(index).map_or(&[][..], Vec::as_slice);
             answers.push(codec.decode(item, headers).as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
@@ -66,7 +66,7 @@ impl<T: ValueCodec + Instance> value_codec_batch::Guest for ValueAdapter<T> {
         let codec = T::get();
         let mut answers = BatchAnswers::with_capacity_of(&values);
         let mut headers = Vec::new();
-        for item in items(&values) {
+        for item in unpack(&values) {
             let encoded = parse_text(item).and_then(|value| codec.encode(value));
             answers.push(encoded.as_ref().map(|e| e.raw.as_slice()).map_err(Clone::clone));
             headers.push(encoded.map_or_else(|_| Vec::new(), |e| e.headers));
@@ -87,7 +87,7 @@ impl<T: KeyCodec> KeyAdapter<T> {
     pub const IMPLEMENTED: () = ();
 }
 
-impl<T: KeyCodec + Instance> key_codec::Guest for KeyAdapter<T> {
+impl<T: KeyCodec + ExportedCodec> key_codec::Guest for KeyAdapter<T> {
     fn decode(raw: Vec<u8>) -> Result<String, CodecError> {
         T::get().decode_key(&raw).map(Into::into)
     }
@@ -97,11 +97,11 @@ impl<T: KeyCodec + Instance> key_codec::Guest for KeyAdapter<T> {
     }
 }
 
-impl<T: KeyCodec + Instance> key_codec_batch::Guest for KeyAdapter<T> {
+impl<T: KeyCodec + ExportedCodec> key_codec_batch::Guest for KeyAdapter<T> {
     fn decode(raw: Packed) -> key_codec_batch::Converted {
         let codec = T::get();
         let mut answers = BatchAnswers::with_capacity_of(&raw);
-        for item in items(&raw) {
+        for item in unpack(&raw) {
             answers.push(codec.decode_key(item).as_deref().map(str::as_bytes).map_err(Clone::clone));
         }
         key_codec_batch::Converted { keys: answers.packed, errors: answers.errors }
@@ -110,7 +110,7 @@ impl<T: KeyCodec + Instance> key_codec_batch::Guest for KeyAdapter<T> {
     fn encode(keys: Packed) -> key_codec_batch::Converted {
         let codec = T::get();
         let mut answers = BatchAnswers::with_capacity_of(&keys);
-        for item in items(&keys) {
+        for item in unpack(&keys) {
             let raw = parse_text(item).and_then(|key| codec.encode_key(key));
             answers.push(raw.as_deref().map_err(Clone::clone));
         }
@@ -127,7 +127,7 @@ impl<T: GroupScheme> SchemeAdapter<T> {
     pub const IMPLEMENTED: () = ();
 }
 
-impl<T: GroupScheme + Instance> group_scheme::Guest for SchemeAdapter<T> {
+impl<T: GroupScheme + ExportedCodec> group_scheme::Guest for SchemeAdapter<T> {
     fn split(key: String) -> Option<group_scheme::GroupKey> {
         let pair = T::get().split(&key)?;
         Some(group_scheme::GroupKey { group: pair.group.into(), member: pair.member.into() })
@@ -138,13 +138,13 @@ impl<T: GroupScheme + Instance> group_scheme::Guest for SchemeAdapter<T> {
     }
 }
 
-impl<T: GroupScheme + Instance> group_scheme_batch::Guest for SchemeAdapter<T> {
+impl<T: GroupScheme + ExportedCodec> group_scheme_batch::Guest for SchemeAdapter<T> {
     fn split(keys: Packed) -> group_scheme_batch::SplitKeys {
         let scheme = T::get();
         let mut groups = BatchAnswers::with_capacity_of(&keys);
         let mut members = BatchAnswers::with_capacity_of(&keys);
         let mut foreign = Vec::new();
-        for (index, item) in items(&keys).enumerate() {
+        for (index, item) in unpack(&keys).enumerate() {
             let pair = parse_text(item).ok().and_then(|key| scheme.split(key));
             if pair.is_none() {
                 foreign.push(to_u32(index));
@@ -158,7 +158,7 @@ impl<T: GroupScheme + Instance> group_scheme_batch::Guest for SchemeAdapter<T> {
     fn join(groups: Packed, members: Packed) -> group_scheme_batch::JoinedKeys {
         let scheme = T::get();
         let mut answers = BatchAnswers::with_capacity_of(&groups);
-        for (group, member) in items(&groups).zip(items(&members)) {
+        for (group, member) in unpack(&groups).zip(unpack(&members)) {
             let key = parse_text(group)
                 .and_then(|group| parse_text(member).and_then(|member| scheme.join(group, member)));
             answers.push(key.as_deref().map(str::as_bytes).map_err(Clone::clone));
@@ -176,7 +176,7 @@ impl<T: Plugin> PluginAdapter<T> {
     pub const IMPLEMENTED: () = ();
 }
 
-impl<T: Plugin + Instance> plugin::Guest for PluginAdapter<T> {
+impl<T: Plugin + ExportedCodec> plugin::Guest for PluginAdapter<T> {
     fn describe() -> Info {
         T::describe()
     }
@@ -185,7 +185,7 @@ impl<T: Plugin + Instance> plugin::Guest for PluginAdapter<T> {
         crate::log::report_panics();
         let plugin::Context { topic, role, config } = context;
         let codec = T::configure(&Context { topic, role, config })?;
-        T::slot().set(codec).map_err(|_| "the host called `configure` twice".to_owned())
+        T::cell().set(codec).map_err(|_| "the host called `configure` twice".to_owned())
     }
 }
 
@@ -196,7 +196,7 @@ struct BatchAnswers {
 }
 
 impl BatchAnswers {
-    /// Creates an empty list, with capacity for answers that are about as long as these items.
+    /// Creates an empty batch of answers, with capacity for answers that are about as long as these items.
     fn with_capacity_of(items: &Packed) -> Self {
         let packed = Packed {
             bytes: Vec::with_capacity(items.bytes.len()),
@@ -217,7 +217,8 @@ impl BatchAnswers {
     }
 }
 
-fn items(packed: &Packed) -> impl Iterator<Item = &[u8]> {
+/// Returns the items of a packed list.
+fn unpack(packed: &Packed) -> impl Iterator<Item = &[u8]> {
     let mut start = 0;
     packed.ends.iter().map(move |&end| {
         let end = end as usize;
@@ -231,10 +232,10 @@ fn parse_text(item: &[u8]) -> Result<&str, CodecError> {
     std::str::from_utf8(item).map_err(|error| CodecError::Malformed(format!("not UTF-8: {error}")))
 }
 
-/// Converts a position in a packed list.
-fn to_u32(position: usize) -> u32 {
+/// Converts an index or a length of a packed list.
+fn to_u32(number: usize) -> u32 {
     // OK because a component's memory has 32-bit addresses.
-    u32::try_from(position).expect("a component's memory has 32-bit addresses")
+    u32::try_from(number).expect("a component's memory has 32-bit addresses")
 }
 
 #[cfg(test)]
@@ -267,7 +268,7 @@ mod tests {
     fn a_batch_has_an_answer_for_each_item_and_the_indices_of_errors() {
         use value_codec_batch::Guest as _;
         let answer = ValueAdapter::<Upper>::decode(pack(&["a", "bad", "", "c"]), Vec::new());
-        let values: Vec<_> = items(&answer.values).collect();
+        let values: Vec<_> = unpack(&answer.values).collect();
         assert_eq!(values, [&b"A0"[..], b"", b"0", b"C0"]);
         let errors: Vec<_> = answer.errors.iter().map(|e| e.index).collect();
         assert_eq!(errors, [1]);
@@ -278,7 +279,7 @@ mod tests {
         use value_codec_batch::Guest as _;
         let header = Header { name: "h".to_owned(), value: None };
         let answer = ValueAdapter::<Upper>::decode(pack(&["a", "b"]), vec![vec![], vec![header]]);
-        assert_eq!(items(&answer.values).collect::<Vec<_>>(), [b"A0", b"B1"]);
+        assert_eq!(unpack(&answer.values).collect::<Vec<_>>(), [b"A0", b"B1"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The generated bindings: one module for each pair of interfaces, so that a component exports only what it
-//! implements. Only the worlds, and the conversions at the end, are written by hand.
+//! The generated bindings: one module for each interface and its batch form, so that a component exports only
+//! what it implements. Only the worlds, and the conversions at the end, are written by hand.
 
 #![allow(
     missing_docs,

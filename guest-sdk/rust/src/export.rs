@@ -26,12 +26,12 @@ macro_rules! export {
 macro_rules! __export_all {
     ($codec:ident, $unconfigured:expr, $($interface:ident)+) => {
         const _: () = {
-            static SLOT: $crate::__private::Slot<$codec> = $crate::__private::Slot::new();
-            impl $crate::__private::Instance for $codec {
-                fn slot() -> &'static $crate::__private::Slot<Self> {
-                    &SLOT
+            static CELL: $crate::__private::CodecCell<$codec> = $crate::__private::CodecCell::new();
+            impl $crate::__private::ExportedCodec for $codec {
+                fn cell() -> &'static $crate::__private::CodecCell<Self> {
+                    &CELL
                 }
-                fn unconfigured() -> Self {
+                fn create_unconfigured() -> Self {
                     $unconfigured
                 }
             }

@@ -2,8 +2,8 @@
 
 use crate::CodecError;
 
-/// Checks that a value is JSON, for codecs whose records contain JSON. It is the check that the host makes of
-/// every answer, and it is faster than parsing.
+/// Checks that a text is JSON, as the host checks every answer. For codecs whose records contain JSON: it is
+/// faster than parsing.
 ///
 /// ```
 /// assert!(ktables_guest::check_json("[1, 2]").is_ok());
@@ -12,7 +12,7 @@ use crate::CodecError;
 ///
 /// # Errors
 ///
-/// [`CodecError::Malformed`] if the value is not JSON, with a text that says what is wrong, and where.
+/// [`CodecError::Malformed`] if the text is not JSON, with a message that says what is wrong, and where.
 pub fn check_json(text: &str) -> Result<(), CodecError> {
     match ktables_json::check(text) {
         Ok(_) => Ok(()),

@@ -73,6 +73,8 @@ pub use log::{Level, log};
 /// The items that the expansion of [`export!`] uses. Not for other uses.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::adapter::{Instance, KeyAdapter, PluginAdapter, SchemeAdapter, Slot, ValueAdapter};
+    pub use crate::adapter::{
+        CodecCell, ExportedCodec, KeyAdapter, PluginAdapter, SchemeAdapter, ValueAdapter,
+    };
     pub use crate::bindings::{group, key, plugin, value};
 }

@@ -34,7 +34,7 @@ pub fn log(level: Level, message: &str) {
     let _ = (level, message);
 }
 
-/// Installs a panic hook that sends the message to the host, which shows it with the fault.
+/// Installs a panic hook that sends the message of each panic to the host, which shows it with the fault.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }

@@ -86,8 +86,8 @@ fn is_hangup_handled() -> bool {
     !HAS_HUNG_UP.load(Ordering::Relaxed) && !is_ignored(SignalKind::hangup())
 }
 
-/// Whether a signal was ignored when the process started, as under `nohup`. Always false on other systems
-/// than Linux.
+/// Whether a signal was ignored when the process started, as under `nohup`. Always false on systems
+/// other than Linux.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -17,7 +17,7 @@ use crate::log::{Offset, Partition};
 
 /// The newest records of a raw key; `None` if there is none, or if it is a tombstone.
 #[derive(Debug, Clone, Copy, Default)]
-struct Newest {
+struct NewestRecords {
     /// The newest record.
     any: Option<Offset>,
     /// The newest record that was accepted.
@@ -55,7 +55,7 @@ impl Compaction {
         // Two hashes of 64 bits identify a key. That two keys share both is as unlikely as an undetected
         // disk error.
         let (first_state, second_state) = (RandomState::default(), RandomState::default());
-        let mut newest: HashMap<(u64, u64), Newest, RandomState> = HashMap::default();
+        let mut newest: HashMap<(u64, u64), NewestRecords, RandomState> = HashMap::default();
         let was_indexed = self.for_each_record(|record| {
             let Some(key) = record.key else { return Ok(()) };
             use std::hash::BuildHasher as _;
@@ -66,7 +66,7 @@ impl Compaction {
                 // A rejected record does not replace the accepted one before it.
                 newest.any = Some(record.offset);
             } else {
-                *newest = Newest { any: offset, accepted: offset };
+                *newest = NewestRecords { any: offset, accepted: offset };
             }
             Ok(())
         })?;

@@ -20,7 +20,7 @@ const BATCHES: usize = 4;
 
 /// What a table requires of a checkpoint.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct LoadRequirements<'a> {
     pub(crate) topic: &'a TopicDescription,
     /// The offsets at which the partitions begin and end now.
     pub(crate) ranges: &'a [OffsetRange],
@@ -34,19 +34,19 @@ pub(crate) struct Wanted<'a> {
 
 /// A checkpoint that matches the topic. Its segments are not verified yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedCheckpoint {
     folder: PathBuf,
     pub(super) manifest: Arc<Manifest>,
     read_permits: Arc<Semaphore>,
 }
 
-impl Loaded {
+impl LoadedCheckpoint {
     pub(super) fn new(
         folder: &Path,
         manifest: Manifest,
-        wanted: &Wanted<'_>,
+        requirements: &LoadRequirements<'_>,
     ) -> Result<Self, CheckpointError> {
-        match find_mismatch(&manifest, wanted) {
+        match find_mismatch(&manifest, requirements) {
             Some(reason) => Err(CheckpointError::Unfit { reason }),
             None => {
                 let read_permits = Arc::new(Semaphore::new(SEGMENTS_AT_ONCE));
@@ -77,7 +77,8 @@ impl Loaded {
         OffsetRange { start: last.max(range.start), ..range }
     }
 
-    /// Returns what joins the log's records, read from [`Loaded::remaining`] on, to those of the checkpoint.
+    /// Returns the [`Overlap`] that joins the records of the checkpoint and those of the log, which is read
+    /// from [`LoadedCheckpoint::remaining`] on.
     pub(crate) fn overlap(&self, partition: Partition) -> Overlap {
         let state = self.state(partition);
         Overlap {
@@ -144,8 +145,8 @@ fn send(
 }
 
 /// Returns the reason why a checkpoint is not usable, if there is one.
-fn find_mismatch(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
-    let Wanted { topic, ranges, headers, isolation, max_age, now } = wanted;
+fn find_mismatch(manifest: &Manifest, requirements: &LoadRequirements<'_>) -> Option<String> {
+    let LoadRequirements { topic, ranges, headers, isolation, max_age, now } = requirements;
     if (&manifest.topic, &manifest.topic_id) != (&topic.name, &topic.id) {
         let Manifest { topic, topic_id, .. } = manifest;
         return Some(format!("it belongs to topic `{topic}` with the identity {topic_id}"));
@@ -160,13 +161,13 @@ fn find_mismatch(manifest: &Manifest, wanted: &Wanted<'_>) -> Option<String> {
         return Some("it was written with another isolation level".to_owned());
     }
     if *now < manifest.as_of {
-        return Some("it is from the future: a clock was set".to_owned());
+        return Some("it was written at a time in the future: a clock was set".to_owned());
     }
     let age = now.saturating_sub(manifest.as_of).max(manifest.max_away);
     let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
     if age >= *max_age {
         return Some(format!(
-            "it is {age:?} old, or once was before it was continued, and the log keeps tombstones only for \
+            "it is {age:?} old, or was when a table continued it, and the log keeps tombstones only for \
              {max_age:?} (delete.retention.ms): some tombstones may be missing"
         ));
     }
@@ -206,7 +207,7 @@ impl Overlap {
 
     /// Whether nothing is left to compare: the checkpoint has no record of the partition, or its last record
     /// was compared.
-    pub(crate) fn is_known(&self) -> bool {
+    pub(crate) fn is_verified(&self) -> bool {
         self.last.is_none()
     }
 

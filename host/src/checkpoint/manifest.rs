@@ -35,20 +35,23 @@ pub(super) struct Manifest {
     pub(super) as_of: i64,
     /// The greatest age that the checkpoint had when a table continued it, in milliseconds.
     pub(super) max_away: i64,
+    /// Whether the records have headers.
     pub(super) headers: bool,
     pub(super) isolation: Isolation,
     /// The number of the newest segment.
-    pub(super) next: u64,
+    #[serde(rename = "next")]
+    pub(super) last_number: u64,
     pub(super) partitions: Vec<PartitionState>,
 }
 
-/// The part of one partition.
+/// The part of a checkpoint that belongs to one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartitionState {
     pub(super) partition: Partition,
     /// The offset after everything that was read.
     pub(super) position: Offset,
+    /// The last record that was read; `None` if there was none.
     pub(super) last: Option<LastRecord>,
     /// The size after the last compaction, in bytes.
     pub(super) compacted: u64,
@@ -73,7 +76,7 @@ pub(super) struct LastRecord {
     crc32c: u32,
 }
 
-/// A segment.
+/// A segment: its file, and what to verify when it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SegmentInfo {
@@ -125,7 +128,7 @@ impl Manifest {
             max_away: 0,
             headers,
             isolation,
-            next: 0,
+            last_number: 0,
             partitions: Vec::new(),
         }
     }

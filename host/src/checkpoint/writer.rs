@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::checkpoint::compact::{Compaction, CompactionResult};
 use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
 use crate::checkpoint::segment::{SegmentWriter, list_files};
-use crate::checkpoint::{Checkpoint, CheckpointError, Loaded, clear};
+use crate::checkpoint::{Checkpoint, CheckpointError, LoadedCheckpoint, clear};
 use crate::log::batch::BatchWriter;
 use crate::log::{
     Headers, Isolation, NO_TIMESTAMP, Offset, OffsetRange, Partition, RecordBatch, TopicDescription,
@@ -96,7 +96,7 @@ impl CheckpointWriter {
         ranges: &[OffsetRange],
         headers: Headers,
         isolation: Isolation,
-        loaded: Option<&Loaded>,
+        loaded: Option<&LoadedCheckpoint>,
     ) -> Result<Self, CheckpointError> {
         let manifest = match loaded {
             Some(loaded) => {
@@ -341,8 +341,8 @@ impl WriterThread {
     }
 
     fn next_number(&mut self) -> u64 {
-        self.manifest.next += 1;
-        self.manifest.next
+        self.manifest.last_number += 1;
+        self.manifest.last_number
     }
 
     /// Writes all segments to the disk, then the manifest, if the checkpoint is complete and has changed.

@@ -83,7 +83,7 @@ pub(super) enum Command {
     Completions(CompletionsArgs),
 }
 
-/// Print a script that completes the arguments of this command in a shell.
+/// Print a completion script for a shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

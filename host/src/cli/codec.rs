@@ -18,9 +18,13 @@ use crate::wasm::{
     digest_of, inspect as inspect_bytes,
 };
 
-/// The hidden subcommand that builds a component from a core module, and its modes.
+/// The hidden subcommand that builds a component from a core module.
 const BUILD: &str = "build-component";
+
+/// The argument of [`BUILD`] that replaces imports of WASI by stubs.
 const STUB_WASI: &str = "stub-wasi";
+
+/// The argument of [`BUILD`] that keeps all imports.
 const PLAIN: &str = "plain";
 
 /// How long building a component may take: a hundred times as long as the largest module that was tried.

@@ -63,7 +63,7 @@ pub enum CliError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A task of the command panicked.
-    #[error("{0}; this is a defect of ktables")]
+    #[error("{0}: please report this defect of ktables")]
     Panicked(#[from] tokio::task::JoinError),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]

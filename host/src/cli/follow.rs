@@ -68,8 +68,8 @@ pub(super) async fn watch(
     }
 }
 
-/// How often the token is written while changes are printed, at most.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// The shortest interval between two writes of the token while changes are printed.
+const TOKEN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 20;
@@ -97,9 +97,9 @@ impl TokenFile {
         }
     }
 
-    /// Writes the token if the last write was at least [`WRITE_EVERY`] ago.
+    /// Writes the token if the last write was at least [`TOKEN_WRITE_INTERVAL`] ago.
     fn write_if_due(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        if self.written_at.elapsed() >= WRITE_EVERY { self.write(watcher) } else { Ok(()) }
+        if self.written_at.elapsed() >= TOKEN_WRITE_INTERVAL { self.write(watcher) } else { Ok(()) }
     }
 
     /// Replaces the file with one that holds the current token, atomically.

@@ -273,7 +273,7 @@ impl Importer {
     /// Stops reading, and makes the command fail with this error.
     fn fail(&mut self, error: CliError) {
         self.is_reading = false;
-        self.failure = Some(error);
+        self.failure.get_or_insert(error);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::escape::{message, one_line};
 
 /// Starts logging to standard error. The environment variable `KTABLES_LOG` filters by level and target.
 pub fn start_logging() {
-    // Guests are off by default: a rejected record already carries the message of its fault.
+    // Messages of guests are off by default: a rejected record already carries the message of its fault.
     let filter = std::env::var("KTABLES_LOG").unwrap_or_else(|_| "warn,ktables::guest=off".to_owned());
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(filter);
     tracing_subscriber::fmt()

@@ -64,7 +64,7 @@ mod tests {
     use crate::log::{Acks, Isolation};
 
     #[test]
-    fn properties_set_our_options_or_librdkafkas() {
+    fn a_property_sets_an_option_of_the_log_or_of_librdkafka() {
         let mut config = LogConfig::new("dir:x");
         for property in [
             "isolation=read_uncommitted",

@@ -16,8 +16,8 @@ use crate::log::{Log, ensure_topic, with_timeout};
 use crate::table::Table;
 use crate::writer::{Verify, Writer};
 
-/// How long components may be loaded before a message says why it takes long.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long resolving a table may take before a message says why it may take long.
+const COMPILE_NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// The table that arguments name, with its log and its codecs.
 pub(super) struct ResolvedTable {
@@ -30,10 +30,12 @@ impl ResolvedTable {
     pub(super) async fn resolve(args: TableArgs) -> Result<Self, CliError> {
         // Compiling a component blocks.
         let mut resolved = tokio::task::spawn_blocking(move || Self::resolve_blocking(&args));
-        if let Ok(resolved) = tokio::time::timeout(QUIET, &mut resolved).await {
+        if let Ok(resolved) = tokio::time::timeout(COMPILE_NOTICE_DELAY, &mut resolved).await {
             return resolved?;
         }
-        tracing::warn!("a component is being compiled; that is needed only before its first use");
+        tracing::warn!(
+            "loading the codecs takes long: a component is compiled before its first use, and then cached"
+        );
         resolved.await?
     }
 
@@ -161,8 +163,8 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
     Ok(())
 }
 
-/// Makes a component file that the arguments name, or other settings of a component, part of the
-/// configuration.
+/// Adds the component of a codec to the configuration under a new name, with the settings of the arguments.
+/// The component is in the configuration already, or is a file that the arguments name.
 fn override_codec(
     codecs: &mut BTreeMap<String, CodecConfig>,
     option: &str,

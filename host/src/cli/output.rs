@@ -22,7 +22,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// The default format is a table if standard output is a terminal, and JSON otherwise.
+    /// Creates an output. The default format is a table if standard output is a terminal, and JSON otherwise.
     pub(super) fn new(format: Option<Format>) -> Self {
         let default = if io::stdout().is_terminal() { Format::Table } else { Format::Json };
         Self { format: format.unwrap_or(default), is_chosen: format.is_some() }
@@ -41,7 +41,7 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// A writer to standard output.
+    /// Returns a writer to standard output.
     pub(super) fn writer(self) -> StdoutWriter {
         StdoutWriter::new()
     }

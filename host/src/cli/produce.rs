@@ -19,8 +19,8 @@ pub(super) async fn produce(
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
     let record = NewRecord {
-        key: bytes(args.key, args.key_file.as_deref())?,
-        value: bytes(args.value, args.value_file.as_deref())?,
+        key: read_bytes(args.key, args.key_file.as_deref())?,
+        value: read_bytes(args.value, args.value_file.as_deref())?,
         headers: args.header.iter().map(|header| parse_header(header)).collect::<Result<_, _>>()?,
         partition: args.partition,
         timestamp: args.timestamp,
@@ -51,7 +51,7 @@ fn warn_about_timestamp(timestamp: i64) {
 }
 
 /// Returns the bytes of a text argument or of a file; `None`, which is a null, if neither is given.
-fn bytes(text: Option<String>, file: Option<&Path>) -> Result<Option<Vec<u8>>, CliError> {
+fn read_bytes(text: Option<String>, file: Option<&Path>) -> Result<Option<Vec<u8>>, CliError> {
     match (text, file) {
         (Some(text), _) => Ok(Some(text.into_bytes())),
         (None, Some(path)) => {

@@ -9,16 +9,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::table::Table;
 
 /// How often progress is drawn on a terminal.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
+const DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often progress is logged if standard error is not a terminal.
-const LOG_EVERY: Duration = Duration::from_secs(5);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shows the progress of a table that loads, until `wait` resolves. Returns its result.
 pub(super) async fn show_until<T>(table: &Table, wait: impl Future<Output = T>) -> T {
     let bar = ProgressBar::new(0).with_style(progress_style());
     let is_terminal = stderr().is_terminal();
-    let mut ticks = tokio::time::interval(if is_terminal { DRAW_EVERY } else { LOG_EVERY });
+    let mut ticks = tokio::time::interval(if is_terminal { DRAW_INTERVAL } else { LOG_INTERVAL });
     // The first tick is immediate, when there is nothing to show yet.
     ticks.tick().await;
     let mut wait = std::pin::pin!(wait);
@@ -45,7 +45,7 @@ pub(super) async fn show_until<T>(table: &Table, wait: impl Future<Output = T>) 
 fn progress_style() -> ProgressStyle {
     // OK because the template is a constant: a test would panic if it were invalid.
     ProgressStyle::with_template(
-        "loading {bar:30} {pos} of {len} records, {percent} %, {per_sec}, {eta} to go",
+        "loading {bar:30} {pos} of {len} offsets, {percent} %, {per_sec}, {eta} to go",
     )
     .expect("a valid template")
 }

@@ -117,7 +117,7 @@ pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliErro
     let snapshot = table.snapshot();
     let lines = snapshot.iter().map(|entry| EntryJson::new(entry).with_notice(snapshot.notice(entry.key())));
     let expired = snapshot.expired().filter(|_| args.expired);
-    output.print_rows(lines.chain(expired.map(|entry| EntryJson::new(entry).marked_expired())))?;
+    output.print_rows(lines.chain(expired.map(|entry| EntryJson::new(entry).mark_expired())))?;
     Ok(finish(&table, true).await)
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::cli::args::{DeleteTopicArgs, DescribeArgs, EnsureArgs, ListArgs};
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit, logs};
-use crate::escape::name;
+use crate::escape::escape_name;
 use crate::log::{self, EnsureOutcome, EnsureTopic, Log, NewTopic, TopicDescription};
 
 pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, CliError> {
@@ -44,7 +44,7 @@ fn parse_setting(text: &str) -> Result<(String, String), CliError> {
 pub(super) async fn describe(args: DescribeArgs, output: Output) -> Result<Exit, CliError> {
     let log = logs::open(&args.target.log)?;
     let topic = log.describe(&args.target.topic).await?;
-    // OK to ignore: reading the policy takes a right (DESCRIBE_CONFIGS) that describing the topic does not.
+    // OK to ignore: reading the policy requires a right (DESCRIBE_CONFIGS) that describing does not.
     let policy = log.setting(&topic.name, "cleanup.policy").await.ok();
     print_topic(log.as_ref(), None, &topic, policy, output).await
 }
@@ -64,7 +64,7 @@ pub(super) async fn delete(args: DeleteTopicArgs) -> Result<Exit, CliError> {
     if !args.yes {
         return Err(CliError::Usage(format!(
             "all records of topic `{}` would be deleted: add --yes to confirm that",
-            name(topic)
+            escape_name(topic)
         )));
     }
     logs::open(&args.target.log)?.delete(topic).await?;

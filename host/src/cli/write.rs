@@ -15,13 +15,13 @@ use crate::file::FileError;
 use crate::log::{Ack, Log, LogError};
 use crate::writer::{Target, Write, WriteError, Writer};
 
-/// The largest value that is read from an argument or a file: several times the largest record that brokers
-/// accept by default.
+/// The largest value that is read from standard input or a file: several times the largest record that
+/// brokers accept by default.
 pub(super) const MAX_VALUE_BYTES: usize = 32 << 20;
 
 /// How often the log is closed again while writes are given up, because more of them may have been queued
 /// meanwhile.
-const CLOSE_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) async fn set(
     args: SetArgs,
@@ -136,7 +136,8 @@ pub(super) async fn run_unless_stopped<T>(
     }
 }
 
-/// Waits for writes. When the command is asked to stop, gives them up, and returns what is known of them.
+/// Waits for writes. When the command is asked to stop, gives up those that are not acknowledged, and returns
+/// the results of all.
 pub(super) async fn finish_or_give_up<T>(
     stop_requests: &mut StopRequests,
     log: &dyn Log,
@@ -162,7 +163,7 @@ pub(super) async fn finish_or_give_up_when<T>(
     let give_up = async {
         loop {
             log.close(Duration::ZERO).await;
-            tokio::time::sleep(CLOSE_AGAIN_AFTER).await;
+            tokio::time::sleep(CLOSE_INTERVAL).await;
         }
     };
     tokio::select! {

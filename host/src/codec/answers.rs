@@ -32,8 +32,8 @@ impl<'a> PackedAnswers<'a> {
         Self { items: Cow::Borrowed(items), ..Self::default() }
     }
 
-    /// Combines the answers for all items with the rejected ones among them, by ascending index. A rejected
-    /// item also needs an entry in `items`, which is ignored.
+    /// Combines the answers for all items with the indices and reasons of the rejected ones, by ascending
+    /// index. A rejected item also needs an entry in `items`, which is ignored.
     #[must_use]
     pub fn from_parts(items: Packed, rejected: Vec<(usize, RejectReason)>) -> Self {
         Self { items: Cow::Owned(items), rejected, is_json: false }

@@ -122,7 +122,7 @@ impl ValueCodec for Json {
     }
 }
 
-/// Converts each item. Built-in codecs never fail.
+/// Converts each item. A call of a built-in codec never fails as a whole: it only rejects items.
 fn convert_each<I: IntoIterator, T: AsRef<[u8]>>(
     items: I,
     convert: impl FnMut(I::Item) -> Result<T, RejectReason>,

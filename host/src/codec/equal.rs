@@ -25,7 +25,7 @@ pub(crate) fn json_equal(left: &str, right: &str) -> bool {
         }),
         (Some(b'"'), Some(b'"')) => compare::<String>(left, right, |left, right| left == right),
         (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => {
-            // A number whose exponent is out of range equals nothing.
+            // A number whose exponent is out of range equals only the same text, which was compared before.
             Decimal::parse(left).is_some_and(|left| Decimal::parse(right) == Some(left))
         }
         _ => left == right,

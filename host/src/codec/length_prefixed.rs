@@ -2,7 +2,7 @@
 
 use crate::codec::{Answers, Codec, GroupKey, GroupScheme};
 
-/// The maximum number of digits of a prefix. No key is so long that its length has more.
+/// The maximum number of digits of a prefix. No group is long enough to need more.
 const MAX_DIGITS: usize = 10;
 
 /// The scheme of keys `{len}:{group}{member}`, where `len` is the length of the group in Unicode scalar

@@ -23,7 +23,7 @@ impl fmt::Display for ComponentId {
     }
 }
 
-/// What is wrong with a record.
+/// The kind of a [`RejectReason`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RejectKind {
@@ -164,7 +164,7 @@ pub enum CodecFailure {
     Fault(RejectReason),
 }
 
-/// Both types belong to this layer.
+/// Lets functions that call codecs return a failure of the host with `?`.
 impl From<HostFailure> for CodecFailure {
     fn from(failure: HostFailure) -> Self {
         Self::Host(failure)

@@ -32,7 +32,7 @@ pub type Answers<T> = Result<Vec<Result<T, RejectReason>>, CodecFailure>;
 
 /// Converts between the bytes of record values and JSON text.
 ///
-/// A codec that panics, or that returns too few answers, has faulted over its records, like a component that
+/// A codec that panics, or that returns too few or too many answers, has faulted, like a component that
 /// traps.
 pub trait ValueCodec: Codec {
     /// Whether [`ValueCodec::decode_values`] needs the headers of records.

@@ -22,7 +22,7 @@ const LENGTH_PREFIXED: &str = "length-prefixed";
 /// What a component was loaded from: its file, the required digest, and its limits.
 type ComponentSource = (PathBuf, Option<String>, Limits);
 
-/// Opens the logs, codecs and tables of a configuration. There is one in a process.
+/// Opens the logs, codecs and tables of a configuration. A process has one catalog.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     config: Config,
@@ -47,12 +47,12 @@ pub(crate) struct TableSource {
 }
 
 impl TableSource {
-    /// The name of the topic.
+    /// Returns the name of the topic.
     pub(crate) fn topic(&self) -> &str {
         &self.config.topic
     }
 
-    /// How writers verify what they write.
+    /// Returns how writers verify what they write.
     pub(crate) fn verify(&self) -> Verify {
         self.config.verify.unwrap_or_default()
     }

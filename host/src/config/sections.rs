@@ -24,7 +24,7 @@ pub(crate) struct ProcessLimits {
     pub(crate) memory: Option<usize>,
 }
 
-/// `[logs.NAME]`
+/// `[logs.NAME]`: a log.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogConfig {
@@ -43,7 +43,7 @@ pub(crate) struct LogConfig {
 }
 
 impl LogConfig {
-    /// A log with default options.
+    /// Creates the section of a log with default options.
     pub(crate) fn new(url: &str) -> Self {
         let defaults = LogOptions::default();
         Self {
@@ -69,7 +69,7 @@ impl LogConfig {
     }
 }
 
-/// `[codecs.NAME]`
+/// `[codecs.NAME]`: a component, and how it is configured.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CodecConfig {
@@ -100,7 +100,7 @@ pub(crate) struct LimitsConfig {
     start_deadline: Option<Duration>,
 }
 
-/// `[tables.NAME]`
+/// `[tables.NAME]`: a table.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TableConfig {
@@ -124,7 +124,7 @@ pub(crate) struct TableConfig {
 }
 
 impl TableConfig {
-    /// A table with default options.
+    /// Creates the section of a table with default options.
     pub(crate) fn new(log: &str, topic: &str) -> Self {
         Self {
             log: log.to_owned(),
@@ -158,7 +158,7 @@ impl TableConfig {
 }
 
 impl CodecConfig {
-    /// A component file with default settings.
+    /// Creates the section of a component file with default settings.
     pub(crate) fn new(component: &Path) -> Self {
         let limits = LimitsConfig::default();
         Self { component: component.to_owned(), digest: None, config: None, limits }

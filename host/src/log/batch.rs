@@ -301,7 +301,8 @@ mod tests {
         assert_eq!(bytes[value - 1], 8 << 1, "the value's length");
         for (at, with) in [
             (value - 1, vec![3 << 1, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0x0f]),
-            // The value, the key, the record is longer than the bytes that follow; the record is cut short.
+            // Next, the value, the key and the record are longer than the bytes that follow. The last two
+            // shorten the record.
             (value - 1, vec![9 << 1]),
             (value - 3, vec![100 << 1]),
             (HEADER, vec![0x7e]),

@@ -63,12 +63,13 @@ pub struct DirLog {
 type Ends = HashMap<(String, Partition), Cursor>;
 
 impl DirLog {
-    /// The log in this directory, which is created with the first topic.
+    /// Opens the log in this directory, which is created with the first topic.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         Self::open_with(path, STALE_AFTER)
     }
 
-    /// The same; tables report partitions that lag for longer than `stale_after`.
+    /// Opens the log in this directory, like [`DirLog::open`]. Tables report partitions that lag for longer
+    /// than `stale_after`.
     pub fn open_with(path: impl Into<PathBuf>, stale_after: Duration) -> Self {
         let root = path.into();
         let url = format!("dir:{}", root.display());
@@ -82,7 +83,7 @@ impl DirLog {
         }
     }
 
-    /// The lagging partitions of a reader, whenever they change.
+    /// Returns a stream of the lagging partitions of a reader: all of them, whenever they change.
     fn lags(
         &self,
         topic: TopicDescription,
@@ -100,11 +101,11 @@ impl DirLog {
                     let asked = now();
                     let positions: Vec<(Partition, Offset)> =
                         applied.iter().map(|(partition, applied)| (*partition, applied.get())).collect();
-                    let (root, ends, topic_asked) = (root.clone(), ends.clone(), topic.clone());
-                    let samples = Self::blocking(move || {
+                    let (root, ends, sampled_topic) = (root.clone(), ends.clone(), topic.clone());
+                    let samples = Self::run_blocking(move || {
                         let mut ends = lock(&ends);
                         let sample = |(partition, position)| {
-                            let end = end_offset(&mut ends, &root, &topic_asked, partition)?;
+                            let end = end_offset(&mut ends, &root, &sampled_topic, partition)?;
                             // Reading a directory never stalls, so everything counts as read.
                             let unknown = PartitionSample::unknown(partition);
                             Ok(PartitionSample { read: end, position, end: Some(end), ..unknown })
@@ -122,7 +123,7 @@ impl DirLog {
     }
 
     /// Runs file operations on a blocking thread.
-    async fn blocking<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         match tokio::task::spawn_blocking(work).await {
@@ -149,22 +150,22 @@ impl Log for DirLog {
 
     async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
         let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
-        Self::blocking(move || topic::describe(&root, &url, &name)).await
+        Self::run_blocking(move || topic::describe(&root, &url, &name)).await
     }
 
     async fn create(&self, name: &str, settings: NewTopic) -> Result<TopicDescription, LogError> {
         let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
-        Self::blocking(move || topic::create(&root, &url, &name, settings)).await
+        Self::run_blocking(move || topic::create(&root, &url, &name, settings)).await
     }
 
     async fn topics(&self) -> Result<Vec<String>, LogError> {
         let root = self.root.clone();
-        Self::blocking(move || topic::list(&root)).await
+        Self::run_blocking(move || topic::list(&root)).await
     }
 
     async fn delete(&self, name: &str) -> Result<(), LogError> {
         let (root, url, name) = (self.root.clone(), self.url.clone(), name.to_owned());
-        Self::blocking(move || topic::delete(&root, &url, &name)).await
+        Self::run_blocking(move || topic::delete(&root, &url, &name)).await
     }
 
     /// A directory deletes nothing, and readers see the newest record of each key, so its topics count as
@@ -192,7 +193,7 @@ impl Log for DirLog {
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
         let (root, url, topic, ends) =
             (self.root.clone(), self.url.clone(), topic.clone(), self.ends.clone());
-        Self::blocking(move || {
+        Self::run_blocking(move || {
             if topic::describe(&root, &url, &topic.name)?.id != topic.id {
                 let (topic, reason) = (topic.name, "the topic was deleted and created again".to_owned());
                 return Err(LogError::Replaced { topic, partition: 0, reason });
@@ -229,7 +230,7 @@ impl Log for DirLog {
             };
             Ok((changes, from.into_iter().map(cursor).collect::<Result<Vec<_>, LogError>>()?))
         };
-        let (changes, cursors) = Self::blocking(open).await?;
+        let (changes, cursors) = Self::run_blocking(open).await?;
         let streams: Vec<PartitionStream> = cursors
             .into_iter()
             .map(|(range, cursor)| tail::start_stream(cursor, range, headers, changes.clone()))
@@ -270,12 +271,12 @@ fn end_offset(
     topic: &TopicDescription,
     partition: Partition,
 ) -> Result<Offset, LogError> {
-    let place = (topic.name.clone(), partition);
+    let key = (topic.name.clone(), partition);
     // The files may have been replaced since.
-    let known = ends.remove(&place).filter(|cursor| cursor.check_identity().is_ok());
+    let known = ends.remove(&key).filter(|cursor| cursor.check_identity().is_ok());
     let mut cursor = known.map_or_else(|| Cursor::open_last(root, topic, partition), Ok)?;
     while cursor.next_batch()?.is_some() {}
     let end = cursor.next_offset();
-    ends.insert(place, cursor);
+    ends.insert(key, cursor);
     Ok(end)
 }

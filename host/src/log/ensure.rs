@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::{Log, LogError, NewTopic, TopicDescription};
 
-/// The setting for what happens to old records.
+/// The topic setting that decides whether old records are compacted or deleted.
 pub(crate) const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// The options of [`ensure_topic`].
@@ -23,7 +23,7 @@ pub struct EnsureTopic {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnPolicyMismatch {
-    /// Nothing; its policy is not read.
+    /// Do nothing; its policy is not read.
     Ignore,
     /// Log a warning, and continue.
     #[default]
@@ -131,7 +131,7 @@ pub async fn ensure_topic(log: &dyn Log, topic: &str, how: &EnsureTopic) -> Resu
     Ok(Ensured { topic, outcome, policy })
 }
 
-/// Does what is to be done about the policy of a topic.
+/// Checks the policy of an existing topic, and takes the action if the topic is not compacted.
 async fn enforce_policy(
     log: &dyn Log,
     topic: &str,
@@ -152,7 +152,7 @@ async fn enforce_policy(
             log.set_cleanup_policy(topic, wanted).await?;
             tracing::info!(
                 topic,
-                "changed cleanup.policy from {policy} to {wanted}; nothing else of the topic"
+                "changed cleanup.policy from {policy} to {wanted}; other settings are unchanged"
             );
             log_retention(topic, wanted);
             Ok(EnsureOutcome::Reconciled)
@@ -161,7 +161,8 @@ async fn enforce_policy(
             tracing::warn!(
                 topic,
                 "the topic is not compacted (cleanup.policy={policy}, {wanted} is wanted): entries that are \
-                 not written again will be lost. `ktables topic ensure --on-policy-mismatch reconcile` changes that"
+                 not written again will be lost. `ktables topic ensure --on-policy-mismatch \
+                 reconcile` changes that"
             );
             Ok(EnsureOutcome::Mismatch)
         }

@@ -10,7 +10,7 @@ use crate::log::{Offset, Partition};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// The URL is not one of a log.
+    /// The URL is not the URL of a log.
     #[error(
         "`{url}` is not the URL of a log: {reason}. Write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
          for example kafka://localhost:9092 or dir:./data"
@@ -34,10 +34,10 @@ pub enum LogError {
     Client {
         /// The URL of the log.
         log: String,
-        /// What it said.
+        /// What librdkafka or the operating system said.
         reason: String,
     },
-    /// There is no answer, or none that helps at present. May be tried again.
+    /// No broker answered, or the cluster cannot do it at present. Trying again may help.
     #[error(
         "cannot {action} topic `{topic}` in {log} now: {reason}. \
          Check the address and security.protocol"
@@ -98,7 +98,8 @@ pub enum LogError {
     },
     /// No topic has this name.
     #[error(
-        "there is no topic `{topic}` in {log}: create it with `ktables topic ensure --log {log} --topic {topic}`"
+        "there is no topic `{topic}` in {log}: create it with `ktables topic ensure --log {log} \
+         --topic {topic}`"
     )]
     UnknownTopic {
         /// The URL of the log.
@@ -122,7 +123,8 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
-    /// The topic is not compacted, and that is an error.
+    /// The topic is not compacted, and [`OnPolicyMismatch::Raise`](crate::log::OnPolicyMismatch::Raise) makes
+    /// that an error.
     #[error(
         "topic `{topic}` has cleanup.policy={actual} and should have {wanted}: entries that are not written \
          again would be lost. Change it (`ktables topic ensure --on-policy-mismatch reconcile` does), or use \
@@ -158,8 +160,8 @@ pub enum LogError {
     },
     /// Bytes of the log are damaged.
     #[error(
-        "topic `{topic}`, partition {partition}, offset {offset}: damaged at byte {position} of {}: {reason}. \
-         Restore the file from a backup; records before this offset are intact",
+        "topic `{topic}`, partition {partition}, offset {offset}: damaged at byte {position} of {}: \
+         {reason}. Restore the file from a backup; records before this offset are intact",
         path.display()
     )]
     Corrupt {
@@ -230,10 +232,11 @@ pub enum LogError {
     Closed,
 }
 
-/// The rights, by Kafka's names, that an action on a topic takes.
+/// Returns the rights, by Kafka's names, that an action on a topic requires.
 fn rights(action: &str) -> &'static str {
     match action {
         "create" => "CREATE",
+        "delete" => "DELETE",
         "read the settings of" => "DESCRIBE_CONFIGS",
         "change the settings of" => "ALTER_CONFIGS",
         "write to" | "begin a transaction for" | "write in a transaction to" => "WRITE",

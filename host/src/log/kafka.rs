@@ -1,5 +1,5 @@
-//! `kafka://HOST:PORT,…`: Apache Kafka, and brokers that speak its protocol, through librdkafka. No other
-//! module names librdkafka.
+//! `kafka://HOST:PORT,…`: Apache Kafka, and brokers that speak its protocol, through librdkafka. Nothing
+//! outside of this module calls librdkafka.
 //!
 //! A cluster has these kinds of clients, each polled by a thread of its own:
 //!
@@ -35,7 +35,7 @@ use crate::log::{
 use config::Configs;
 use control::Control;
 use health::cluster_health::ClusterHealth;
-use health::monitor::{Monitor, truncated};
+use health::monitor::{Monitor, find_truncation};
 use read::feed::{Feed, Reading};
 use read::loader::Loader;
 use read::tail::{Refresh, TailClients};
@@ -50,15 +50,15 @@ pub struct KafkaLog {
     control: Arc<Control>,
     loader: Loader,
     monitor: Arc<Monitor>,
-    writing: Arc<ClusterWriter>,
+    writer: Arc<ClusterWriter>,
     background: tokio::runtime::Handle,
-    /// Dropped with the log, which ends the background.
+    /// Dropped with the log, which ends the background thread.
     _end: oneshot::Sender<()>,
 }
 
 impl KafkaLog {
-    /// Opens the cluster of these brokers (`HOST:PORT,…`). Whether it can be reached shows at the first
-    /// request.
+    /// Opens the cluster of these brokers (`HOST:PORT,…`). Does not connect: the first request shows whether
+    /// the cluster can be reached.
     ///
     /// # Errors
     ///
@@ -71,14 +71,14 @@ impl KafkaLog {
         let health = Arc::new(ClusterHealth::new(stale_after));
         let control = Arc::new(Control::start(&configs, url.clone(), health.clone())?);
         let tails = Arc::new(TailClients::new(configs.clone(), url.clone(), health.clone()));
-        let writing =
+        let writer =
             Arc::new(ClusterWriter::new(configs.clone(), url.clone(), health.clone(), control.clone()));
         let monitor =
-            Monitor::new(control.clone(), tails.clone(), writing.clone(), health.clone(), stale_after);
+            Monitor::new(control.clone(), tails.clone(), writer.clone(), health.clone(), stale_after);
         let monitor = Arc::new(monitor);
-        let (background, end) = background(&url, monitor.clone())?;
+        let (background, end) = start_background(&url, monitor.clone())?;
         let loader = Loader { configs: configs.clone(), log: url.clone(), health: health.clone(), tails };
-        Ok(Self { url, configs, health, control, loader, monitor, writing, background, _end: end })
+        Ok(Self { url, configs, health, control, loader, monitor, writer, background, _end: end })
     }
 }
 
@@ -95,11 +95,14 @@ fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), L
 
 /// Starts a runtime on a thread of its own, for background work: it continues whatever happens to the
 /// runtime that opened the log.
-fn background(
+fn start_background(
     url: &str,
     monitor: Arc<Monitor>,
 ) -> Result<(tokio::runtime::Handle, oneshot::Sender<()>), LogError> {
-    let failed = |error| LogError::Client { log: url.to_owned(), reason: format!("no thread: {error}") };
+    let failed = |error| {
+        let reason = format!("cannot start a thread: {error}");
+        LogError::Client { log: url.to_owned(), reason }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
     let handle = runtime.handle().clone();
     let (end, ended) = oneshot::channel();
@@ -169,7 +172,7 @@ impl Log for KafkaLog {
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
         let before = self.monitor.positions(topic);
         let ends = self.control.end_offsets(topic).await;
-        let ends = ends.and_then(|ends| match truncated(&topic.name, &before, &ends) {
+        let ends = ends.and_then(|ends| match find_truncation(&topic.name, &before, &ends) {
             None => Ok(ends),
             Some(error) => Err(error),
         });
@@ -198,7 +201,7 @@ impl Log for KafkaLog {
         for &range in from {
             let (feed, stream) = Feed::new(&reading, range);
             feeds.push(feed);
-            // The receiver is here.
+            // OK to ignore: the receiver is alive.
             let _ = sender.send(Ok(TopicEvent::Partition(stream)));
         }
         // OK because a topic's partitions are numbered by 32 bits.
@@ -217,7 +220,7 @@ impl Log for KafkaLog {
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {
         check_partition(topic, &record)?;
-        self.writing.send(topic, &record).await
+        self.writer.send(topic, &record).await
     }
 
     async fn send_atomically(
@@ -226,14 +229,14 @@ impl Log for KafkaLog {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
         records.iter().try_for_each(|record| check_partition(topic, record))?;
-        self.writing.send_atomically(topic, records).await
+        self.writer.send_atomically(topic, records).await
     }
 
     async fn flush(&self, timeout: Duration) -> bool {
-        self.writing.flush(timeout).await
+        self.writer.flush(timeout).await
     }
 
     async fn close(&self, timeout: Duration) -> Vec<Unacknowledged> {
-        self.writing.close(timeout).await
+        self.writer.close(timeout).await
     }
 }

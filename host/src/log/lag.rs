@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::log::{Lag, LagCause, Offset, Partition};
 
-/// How many end offsets of the last `stale_after` are kept for a partition, at most.
+/// The maximum number of end offsets from the last `stale_after` that are kept for a partition.
 const MAX_ENDS: u32 = 16;
 
 /// A sample of a partition.
@@ -24,26 +24,26 @@ pub(in crate::log) struct PartitionSample {
 }
 
 impl PartitionSample {
-    /// A sample of a partition of which nothing is known.
+    /// Creates a sample of a partition of which nothing is known.
     pub(in crate::log) fn unknown(partition: Partition) -> Self {
         Self { partition, read: 0, position: 0, end: None, stable: None }
     }
 
-    /// Whether there is more than was applied, or may be.
+    /// Whether the partition has records that were not applied, or may have some because its end is unknown.
     pub(in crate::log) fn is_behind(&self) -> bool {
         self.end.is_none_or(|end| self.position < end)
     }
 
-    /// Whether there is more to read, although everything read was applied and no transaction hides
-    /// the rest.
+    /// Whether the reader could read more now: everything read was applied, and the partition has more,
+    /// which no open transaction hides.
     #[cfg(feature = "kafka")]
-    pub(in crate::log) fn is_waiting(&self) -> bool {
+    pub(in crate::log) fn is_waiting_for_data(&self) -> bool {
         let visible = [self.end, self.stable].into_iter().flatten().min();
         self.read <= self.position && visible.is_some_and(|visible| self.read < visible)
     }
 
-    /// Why the partition lags. `is_stalled`: its position has not changed for `stale_after`.
-    /// `was_silent`: no broker answered for the sample before.
+    /// Returns why the partition lags. `is_stalled` says that its position has not changed for
+    /// `stale_after`, `was_silent` that no broker answered for the sample before.
     fn cause(&self, is_stalled: bool, was_silent: bool) -> LagCause {
         match (self.end, self.stable) {
             (None, _) => LagCause::Silent,
@@ -56,9 +56,10 @@ impl PartitionSample {
     }
 }
 
-/// The time of a sample: for measuring, and for people.
+/// The time of a sample, by two clocks: a monotonic one for measuring, and that of the system for people.
 pub(in crate::log) type SampleTime = (Instant, SystemTime);
 
+/// Returns the current time.
 pub(in crate::log) fn now() -> SampleTime {
     (Instant::now(), SystemTime::now())
 }
@@ -69,9 +70,10 @@ struct LaggingPartition {
     position: Offset,
     /// The time of the last sample before the position was reached.
     position_since: SampleTime,
-    /// The last time of which the reader has everything that the partition held then.
+    /// The last time for which the reader is known to have everything that the partition held then.
     complete_at: SampleTime,
-    /// The end offsets of later samples that are not reached yet.
+    /// The end offsets of later samples that are not reached yet, oldest first; `None` for a sample for which
+    /// no broker answered.
     ends: VecDeque<(Option<Offset>, SampleTime)>,
 }
 
@@ -80,8 +82,8 @@ impl LaggingPartition {
         Self { position, position_since: time, complete_at: time, ends: VecDeque::new() }
     }
 
-    /// Updates the position. `before` is the time of the previous sample, when it may not have been
-    /// reached.
+    /// Updates the position. `before` is the time of the previous sample, when the reader may not have
+    /// reached it.
     fn update_position(&mut self, position: Offset, before: SampleTime) {
         if position != self.position {
             (self.position, self.position_since) = (position, before);
@@ -93,11 +95,12 @@ impl LaggingPartition {
         }
     }
 
-    /// Adds an end offset. Of those older than `stale_after`, one is enough; of the others, some.
+    /// Adds an end offset. Keeps one of those that are older than `stale_after`, and a limited number of the
+    /// others, evenly spaced.
     fn add_end(&mut self, end: Option<Offset>, time: SampleTime, stale_after: Duration) {
         let age = |of: &SampleTime| time.0.duration_since(of.0);
         match self.ends.back_mut() {
-            // The beginning of a silence is kept.
+            // Keeps the time at which the silence began.
             Some((None, _)) if end.is_none() => {}
             Some((last, last_time)) if *last == end => *last_time = time,
             Some((_, last_time)) if age(last_time) < stale_after / MAX_ENDS => {}
@@ -113,8 +116,9 @@ impl LaggingPartition {
         self.ends.back().is_some_and(|(end, _)| end.is_none())
     }
 
-    /// The time at which it lags, if its position does not change before: `stale_after` after an end
-    /// offset that is not reached, or after the beginning of a silence.
+    /// The time at which the partition counts as lagging, if its position does not change before:
+    /// `stale_after` after the reader was last complete, or, if no end offset is known, after the
+    /// beginning of the silence.
     fn due(&self, stale_after: Duration) -> Option<Instant> {
         let first = self.ends.front()?;
         let has_end = self.ends.iter().any(|(end, _)| end.is_some());
@@ -133,7 +137,7 @@ pub(in crate::log) struct LagTracker {
 }
 
 impl LagTracker {
-    /// A tracker for a reader that begins at this time.
+    /// Creates a tracker for a reader that begins at this time.
     pub(in crate::log) fn new(time: SampleTime) -> Self {
         Self { lagging: HashMap::new(), sampled: time, reported: Vec::new() }
     }
@@ -143,10 +147,10 @@ impl LagTracker {
         self.reported.get(index)
     }
 
-    /// Evaluates samples that were requested at this time. Returns the partitions that lag, if that has
-    /// changed: those whose reader does not have everything that they held `stale_after` ago. A
-    /// partition counts as lagging only if two consecutive samples show it behind, however long a sample
-    /// takes. The same applies to a short silence.
+    /// Evaluates samples that were requested at this time. Returns all lagging partitions, if they differ
+    /// from those that were returned last. A partition lags if its reader has not applied everything
+    /// that the partition held `stale_after` ago. It counts as lagging only if two consecutive samples
+    /// show it behind, however long a sample takes. A short silence alone does not show that.
     pub(in crate::log) fn evaluate(
         &mut self,
         samples: &mut [PartitionSample],
@@ -162,15 +166,16 @@ impl LagTracker {
             let PartitionSample { partition, position, end, .. } = *sample;
             let mut lagging =
                 known.remove(&partition).unwrap_or_else(|| LaggingPartition::new(before, position));
-            let has_stood = lagging.position == position;
+            let is_unmoved = lagging.position == position;
             lagging.update_position(position, before);
             let reported = self.reported(partition);
             let was_reported_silent = reported.is_some_and(|lag| lag.cause == LagCause::Silent);
+            // An end offset of an earlier sample that is not reached yet, or a silence that has lasted.
             let is_missed = |&(end, time): &(Option<Offset>, SampleTime)| end.is_some() || is_stale(time);
-            let is_behind = end.is_none() || was_reported_silent || lagging.ends.iter().any(is_missed);
-            if is_stale(lagging.complete_at) && is_behind {
-                // After a silence, what came meanwhile may still be on its way.
-                let is_stalled = has_stood && is_stale(lagging.position_since);
+            let is_confirmed = end.is_none() || was_reported_silent || lagging.ends.iter().any(is_missed);
+            if is_stale(lagging.complete_at) && is_confirmed {
+                // After a silence, records that were written meanwhile may still be arriving.
+                let is_stalled = is_unmoved && is_stale(lagging.position_since);
                 let cause = sample.cause(is_stalled, lagging.was_silent());
                 let lag = Lag { partition, position, end, since: lagging.complete_at.1, cause };
                 lags.push(reported.map_or(lag.clone(), |reported| reported.updated(lag)));
@@ -188,14 +193,14 @@ impl LagTracker {
         has_changed.then_some(lags)
     }
 
-    /// The time at which the next partition lags, if its position does not change before.
+    /// The time at which the next partition counts as lagging, if its position does not change before.
     pub(in crate::log) fn due(&self, stale_after: Duration) -> Option<Instant> {
         let unreported = self.lagging.iter().filter(|(partition, _)| self.reported(**partition).is_none());
         unreported.filter_map(|(_, lagging)| lagging.due(stale_after)).min()
     }
 }
 
-/// For logs whose answers may be missing.
+/// Methods for logs whose brokers may not answer.
 #[cfg(feature = "kafka")]
 impl LagTracker {
     /// Whether an open transaction may block a partition: its position has not changed since the last
@@ -214,15 +219,16 @@ impl LagTracker {
             || self.lagging.get(&sample.partition).is_some_and(is_suspect)
     }
 
-    /// The partitions that were reported although the cluster has data for them, or may have.
+    /// Returns the reported partitions that the cluster has data for, or may have, but whose reader receives
+    /// none or was cut off from it before.
     pub(in crate::log) fn stalled(&self) -> Vec<(Partition, LagCause)> {
         let is_stalled =
             |lag: &&Lag| matches!(lag.cause, LagCause::Silent | LagCause::Recovering | LagCause::Unread);
         self.reported.iter().filter(is_stalled).map(|lag| (lag.partition, lag.cause)).collect()
     }
 
-    /// Evaluates positions without new end offsets. Returns the partitions that lag, if that has
-    /// changed.
+    /// Evaluates positions with the end offsets of earlier samples, while no new ones arrive. Returns all
+    /// lagging partitions, if they differ from those that were returned last.
     pub(in crate::log) fn evaluate_overdue(
         &mut self,
         samples: &[PartitionSample],
@@ -233,7 +239,7 @@ impl LagTracker {
         let mut lags = self.reported.clone();
         for &sample in samples {
             let Some(lagging) = self.lagging.get_mut(&sample.partition) else { continue };
-            let has_stood = lagging.position == sample.position;
+            let is_unmoved = lagging.position == sample.position;
             lagging.update_position(sample.position, before);
             let is_stale = |of: SampleTime| time.0.saturating_duration_since(of.0) >= stale_after;
             if lagging.due(stale_after).is_none_or(|due| due > time.0) {
@@ -242,7 +248,7 @@ impl LagTracker {
             if let Err(index) = lags.binary_search_by_key(&sample.partition, |lag| lag.partition) {
                 let end = lagging.ends.iter().rev().find_map(|(end, _)| *end);
                 let sample = PartitionSample { end: end.filter(|_| !lagging.was_silent()), ..sample };
-                let cause = sample.cause(has_stood && is_stale(lagging.position_since), false);
+                let cause = sample.cause(is_unmoved && is_stale(lagging.position_since), false);
                 let PartitionSample { partition, position, end, .. } = sample;
                 lags.insert(index, Lag { partition, position, end, since: lagging.complete_at.1, cause });
             }
@@ -252,11 +258,11 @@ impl LagTracker {
 }
 
 impl Lag {
-    /// The lag at a later sample. The start time stays, and a moving end offset alone is no change while
-    /// the position stands.
+    /// Returns the lag at a later sample, with the start time of this one. While position and cause stay
+    /// the same, keeps the end offset, too: a moving end offset alone is not a change to report.
     fn updated(&self, later: Self) -> Self {
-        let stands = self.position == later.position && self.cause == later.cause;
-        Self { since: self.since, end: if stands { self.end } else { later.end }, ..later }
+        let is_unchanged = self.position == later.position && self.cause == later.cause;
+        Self { since: self.since, end: if is_unchanged { self.end } else { later.end }, ..later }
     }
 }
 
@@ -292,7 +298,7 @@ mod tests {
         assert_eq!(evaluate(13, 9).unwrap()[0].since, after(start, 3).1);
         assert_eq!(evaluate(16, 11), None);
         assert_eq!(evaluate(19, 5), Some(vec![]));
-        // However long a evaluate takes, one is not enough.
+        // However long a sample takes, one alone is not enough.
         assert_eq!(evaluate(99, 9), None);
     }
 
@@ -303,7 +309,7 @@ mod tests {
         let mut evaluate =
             |mut seen: [PartitionSample; 1]| causes(tracker.evaluate(&mut seen, start, Duration::ZERO));
         assert_eq!(evaluate(sample(5, Some(5), None)), None);
-        // It may be on its way.
+        // The rest may be on its way.
         assert_eq!(evaluate(sample(5, Some(9), Some(5))), None);
         assert_eq!(evaluate(sample(5, Some(9), Some(5))), Some(vec![LagCause::OpenTransaction]));
         assert_eq!(evaluate(sample(5, Some(10), Some(5))), None);
@@ -321,21 +327,21 @@ mod tests {
                 tracker.evaluate(&mut sample(position, Some(end), None), after(start, at), STALE_AFTER);
             lags.map(|lags| lags.first().map(|lag| (lag.to_string(), lag.since)))
         };
-        // Ten are written a second. What is there is read within six seconds.
+        // Ten records are written per second, and each is applied six seconds later.
         for at in (0..=30).step_by(3) {
             assert_eq!(
                 evaluate(at, i64::try_from(at).unwrap() * 10 - 60, i64::try_from(at).unwrap() * 10),
                 None
             );
         }
-        // Then two a second are read.
+        // Then the reader applies two per second.
         assert_eq!(evaluate(33, 246, 330), None);
         let reported = evaluate(36, 252, 360).unwrap().unwrap();
         assert!(reported.0.ends_with("applied too slowly"), "{reported:?}");
         assert_eq!(reported.1, after(start, 24).1);
-        // It is reported in the same words, although it moves.
+        // The report keeps its text, although the position moves.
         assert_eq!(evaluate(39, 280, 390), Some(Some(reported)));
-        // It has what was there at 39 seconds, and by and by all.
+        // At 42 seconds, it has what was there at 39 seconds, and so it does not lag any more.
         assert_eq!((evaluate(42, 400, 420), evaluate(45, 420, 450)), (Some(None), None));
     }
 
@@ -349,7 +355,7 @@ mod tests {
         assert_eq!((evaluate(0, 5, Some(5)), evaluate(3, 5, None)), (None, None));
         assert_eq!(evaluate(20, 5, None), Some(vec![LagCause::Silent]));
         assert_eq!(evaluate(21, 5, Some(9)), Some(vec![LagCause::Recovering]));
-        // More comes than it takes, and it has what was there a second ago.
+        // More is written than it reads, but it has what was there a second ago.
         assert_eq!(evaluate(22, 9, Some(12)), Some(vec![]));
     }
 
@@ -364,7 +370,7 @@ mod tests {
             reported.push(tracker.evaluate(&mut sample(5, end, None), at(second), STALE_AFTER));
         }
         assert_eq!(reported, [None, None, None, None]);
-        assert_eq!(tracker.due(STALE_AFTER), Some(at(10).0), "all that was there at 0 seconds it has");
+        assert_eq!(tracker.due(STALE_AFTER), Some(at(10).0), "it has everything that was there at 0 seconds");
         assert_eq!(tracker.evaluate_overdue(&sample(5, None, None), at(9), STALE_AFTER), None);
         let lags = tracker.evaluate_overdue(&sample(5, None, None), at(10), STALE_AFTER).unwrap();
         assert_eq!((lags[0].cause, lags[0].since), (LagCause::Silent, start.1));
@@ -373,7 +379,7 @@ mod tests {
             (None, None)
         );
 
-        // What gets on is not reported, and what is slow is not called silent.
+        // A partition that advances is not reported, and the cause of a slow one is not `Silent`.
         let mut tracker = LagTracker::new(start);
         for (second, position, end) in [(0, 5, 5), (3, 5, 9), (6, 7, 12)] {
             assert_eq!(
@@ -388,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_silence_is_not_reported_after_it_was_read() {
+    fn a_short_silence_is_not_reported_once_the_cluster_answers_again() {
         let (a, b) =
             ([(0, 5, Some(5)), (3, 6, None), (6, 7, None), (9, 8, None)], [(0, 5, Some(5)), (7, 5, None)]);
         for samples in [&a[..], &b[..]] {
@@ -398,7 +404,7 @@ mod tests {
                 causes(tracker.evaluate(&mut sample(position, end, None), after(start, at), STALE_AFTER))
             };
             assert!(samples.iter().all(|&(at, position, end)| evaluate(at, position, end).is_none()));
-            // Others write on.
+            // Others go on writing.
             assert_eq!(evaluate(12, 98, Some(99)), None);
             assert_eq!(evaluate(15, 107, Some(109)), None);
         }
@@ -430,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_samples_is_no_change() {
+    fn samples_in_another_order_are_not_a_change() {
         let start = now();
         let mut tracker = LagTracker::new(start);
         let mut evaluate = |at, partitions: [Partition; 3]| {

@@ -1,4 +1,4 @@
-//! Opening a log by its URL.
+//! Opens a log by its URL.
 
 use std::path::Path;
 use std::sync::Arc;

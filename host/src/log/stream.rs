@@ -23,7 +23,7 @@ pub enum StreamItem {
     /// Everything below this offset has come through the stream, although no record may have the last
     /// offsets (control records, compaction).
     Position(Offset),
-    /// The log no longer holds records below this offset: retention, or somebody deleted them. Comes after
+    /// The log no longer holds records below this offset: retention, or somebody, deleted them. Comes after
     /// the records that were read before.
     Start(Offset),
 }
@@ -44,7 +44,7 @@ pub struct Applied(Arc<AtomicI64>);
 impl Applied {
     /// Records that everything below this offset was applied.
     pub fn set(&self, position: Offset) {
-        // What comes before the stream counts as applied.
+        // Never falls below the start of the stream, because what comes before it counts as applied.
         self.0.fetch_max(position, Ordering::Relaxed);
     }
 
@@ -56,14 +56,14 @@ impl Applied {
 }
 
 impl PartitionStream {
-    /// A stream of the items that are sent on the other end of the channel.
+    /// Creates a stream of the items that are sent through the channel.
     #[must_use]
     pub fn new(range: OffsetRange, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
         let applied = Applied(Arc::new(AtomicI64::new(range.start)));
         Self { range, applied, items }
     }
 
-    /// The offset up to which it was applied, to be set by the reader.
+    /// The handle through which the reader of the stream reports what it has applied.
     #[must_use]
     pub fn applied(&self) -> Applied {
         self.applied.clone()
@@ -147,7 +147,7 @@ impl Stream for PartitionStream {
     }
 }
 
-/// The acknowledgement of a record: where it is.
+/// The acknowledgement of a record, with the partition and the offset that it got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     /// Its partition.
@@ -168,12 +168,13 @@ pub struct Unacknowledged {
     pub key: Option<Vec<u8>>,
 }
 
-/// Resolves when a queued record is durable, or when it is certain or unknown that it will not be.
+/// The outcome of a queued record, as a future. Resolves when the record is durable, when it has failed for
+/// good, or when it was given up and may or may not be durable.
 #[derive(Debug)]
 pub struct Delivery(oneshot::Receiver<Result<Ack, LogError>>);
 
 impl Delivery {
-    /// A delivery that resolves to the result that is sent on the other end.
+    /// Creates a delivery that resolves to the result that is sent through the channel.
     #[must_use]
     pub fn new(answer: oneshot::Receiver<Result<Ack, LogError>>) -> Self {
         Self(answer)

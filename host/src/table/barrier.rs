@@ -61,9 +61,11 @@ impl fmt::Display for Freshness {
 impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Timeout { timeout, last_error: None } => write!(f, "not reached within {timeout:?}"),
+            Self::Timeout { timeout, last_error: None } => {
+                write!(f, "the table did not reach the writes within {timeout:?}")
+            }
             Self::Timeout { timeout, last_error: Some(error) } => {
-                write!(f, "not reached within {timeout:?}: {error}")
+                write!(f, "the table did not reach the writes within {timeout:?}: {error}")
             }
             Self::Ended(status) => write!(f, "the table is {status}"),
             Self::Log(error) => error.fmt(f),

@@ -1,9 +1,9 @@
-//! The checkpoint of a table: which generation writes it, and what became of it.
+//! The checkpoint of a table: which generation writes it, and whether it was loaded and is written.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::checkpoint::{CheckpointError, CheckpointRecord, CheckpointWriter, Loaded};
+use crate::checkpoint::{CheckpointError, CheckpointRecord, CheckpointWriter, LoadedCheckpoint};
 use crate::sync::lock;
 use crate::table::settings::CheckpointSettings;
 use crate::table::status::CheckpointStats;
@@ -12,7 +12,7 @@ use crate::table::status::CheckpointStats;
 /// checkpoint counts from the last time it did.
 pub(super) const VERIFY_EVERY_MILLIS: i64 = 30_000;
 
-/// The checkpoint of a table.
+/// The state of a table's checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Checkpointing {
     /// A std lock: held to read or change fields.
@@ -31,12 +31,12 @@ struct State {
     failed: Option<Arc<str>>,
     /// How long the log keeps tombstones, if that is known.
     max_age: Option<Duration>,
-    /// The time as of which everything was applied last: milliseconds since 1970.
+    /// The last time as of which the table had applied everything: milliseconds since 1970.
     as_of: Option<i64>,
 }
 
 impl Checkpointing {
-    /// Its state; `None` for a table without a checkpoint.
+    /// Returns the statistics of the checkpoint; `None` for a table without one.
     pub(super) fn stats(&self, settings: &CheckpointSettings) -> Option<CheckpointStats> {
         let folder = settings.folder.clone()?;
         let State { writer, loaded, unused, failed, .. } = &*lock(&self.state);
@@ -63,20 +63,20 @@ impl Checkpointing {
         (*number == generation).then(|| writer.clone())
     }
 
-    /// Lets a generation write, from where `loaded` ends.
-    pub(super) fn begin(&self, generation: u64, writer: CheckpointWriter, loaded: Option<&Loaded>) {
+    /// Lets a generation write the checkpoint, from where `loaded` ends.
+    pub(super) fn begin(&self, generation: u64, writer: CheckpointWriter, loaded: Option<&LoadedCheckpoint>) {
         let mut state = lock(&self.state);
         state.writer = Some((generation, Arc::new(writer)));
         state.failed = None;
-        state.as_of = loaded.map(Loaded::as_of);
-        state.loaded = loaded.map_or(0, Loaded::records);
+        state.as_of = loaded.map(LoadedCheckpoint::as_of);
+        state.loaded = loaded.map_or(0, LoadedCheckpoint::records);
         if loaded.is_some() {
             state.unused = None;
         }
     }
 
-    /// Appends what a generation is about to apply. If the disk does not take it, the checkpoint
-    /// ends, and the table continues.
+    /// Appends what a generation is about to apply. If that fails, the
+    /// table continues without writing the checkpoint.
     pub(super) async fn append(&self, generation: u64, records: impl Iterator<Item = CheckpointRecord>) {
         let Some(writer) = self.writer(generation) else { return };
         for record in records {
@@ -121,7 +121,8 @@ impl Checkpointing {
     pub(super) fn end(&self, generation: u64) {
         let mut state = lock(&self.state);
         if state.writer.as_ref().is_some_and(|(number, _)| *number == generation) {
-            let reason = "the generation that wrote it was given up; a table that starts again continues it";
+            let reason =
+                "the generation that wrote it was given up; the table continues it when it is started again";
             state.failed = Some(reason.into());
         }
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-/// How long to wait at most before reading the clock again, because somebody may have set it.
-const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long [`SystemClock`] sleeps at most, because somebody may set the clock meanwhile.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// A clock by which entries expire and checkpoints age.
 #[async_trait]
@@ -14,8 +14,8 @@ pub trait Clock: Debug + Send + Sync {
     /// The time in milliseconds since 1970.
     fn now(&self) -> i64;
 
-    /// Waits until this time (milliseconds since 1970). May return earlier, and does so soon after
-    /// the clock was set.
+    /// Waits until the clock shows this time (milliseconds since 1970). May return earlier, so the caller
+    /// compares the time and waits again. Must return soon after the clock was set, in either direction.
     ///
     /// # Cancel safety
     ///
@@ -36,6 +36,6 @@ impl Clock for SystemClock {
 
     async fn until(&self, time: i64) {
         let left = u64::try_from(time.saturating_sub(self.now())).unwrap_or(0);
-        tokio::time::sleep(Duration::from_millis(left).min(READ_EVERY)).await;
+        tokio::time::sleep(Duration::from_millis(left).min(MAX_SLEEP)).await;
     }
 }

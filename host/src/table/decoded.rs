@@ -5,9 +5,9 @@ use crate::table::entry::Entry;
 use crate::table::key_hash::KeyHash;
 use crate::table::reject::RejectedRecord;
 
-/// A decoded batch of records.
+/// The decoded records of a batch, or of a part of one.
 #[derive(Debug)]
-pub(super) struct Decoded {
+pub(super) struct DecodedRecords {
     pub(super) partition: Partition,
     /// The offset after the last record.
     pub(super) next: Offset,
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Reject(Box<RejectedRecord>),
 }
 
-impl Decoded {
+impl DecodedRecords {
     pub(super) fn new(
         partition: Partition,
         next: Offset,

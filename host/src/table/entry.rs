@@ -19,7 +19,7 @@ use crate::table::record_place::RecordPlace;
 pub struct Entry(ThinArc<Head, u8>);
 
 /// The header of the allocation. After it come the key, the names of group and member if they are not
-/// parts of the key, the value, and the positions of group and member.
+/// parts of the key, the value, and the ranges of group and member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     offset: Offset,
@@ -37,7 +37,7 @@ const GROUPED: u32 = 1 << 31;
 /// measured.
 pub(super) const ENTRY_BYTES: usize = 72;
 
-/// The size of the positions of group and member: begin and end of both.
+/// The size of the ranges of group and member: start and end of both.
 const NAME_BYTES: usize = 4 * size_of::<u32>();
 
 /// Makes entries; reuses its buffer.
@@ -111,7 +111,7 @@ impl Entry {
         std::ptr::eq(&raw const *self.0, &raw const *other.0)
     }
 
-    /// Whether it has a group.
+    /// Whether the entry has a group.
     pub(super) fn is_grouped(&self) -> bool {
         self.head().key & GROUPED != 0
     }
@@ -135,7 +135,7 @@ impl Entry {
         self.text(0..self.key_len())
     }
 
-    /// Whether this is its key.
+    /// Whether the entry has this key.
     pub(super) fn has_key(&self, key: &str) -> bool {
         self.0.slice[..self.key_len()] == *key.as_bytes()
     }

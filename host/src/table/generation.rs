@@ -31,16 +31,16 @@ pub(in crate::table) use source::GenerationStart;
 use crate::checkpoint::CheckpointError;
 use crate::codec::workers;
 use crate::log::{LogError, Offset, Partition, partition_of_hash};
-use crate::table::decoded::Decoded;
+use crate::table::decoded::DecodedRecords;
 use crate::table::error::TableError;
 use crate::table::generation_state::GenerationState;
 use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
 use crate::table::status::WriterAnomaly;
-use crate::table::view::{Applied, ApplyOptions, Deadlines, View};
+use crate::table::view::{ApplyOptions, ApplyResult, Deadlines, View};
 use crate::thread::{run_in_background, run_long};
 use decode_stream::Step;
-use reading::{Next, Reading};
+use reading::{Reading, ReadingEvent};
 use source::StreamError;
 
 /// How often a table that exceeds a memory limit checks whether there is room again.
@@ -49,7 +49,8 @@ const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(200);
 /// How long a swap's generation may exceed a memory limit before it is given up.
 const MEMORY_GRACE: Duration = Duration::from_secs(1);
 
-/// A generation that has not reached the served one after this time holds that one.
+/// How long a generation that is being loaded stays behind the served one before it holds that one: the
+/// served one applies nothing for a while.
 const OVERTAKE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long the served generation is held for the first time and at most. Each time is twice as long
@@ -60,13 +61,13 @@ const MAX_HOLD: Duration = Duration::from_secs(4);
 /// Applying this many records takes too long for a thread of the runtime.
 const LONG_RECORDS: usize = 256;
 
-/// What ends the loading and following of a generation.
+/// Why a generation no longer loads or follows its topic.
 #[derive(Debug)]
 pub(super) enum GenerationEnd {
     Log(LogError),
     /// The checkpoint that it loaded cannot be trusted.
     Checkpoint(CheckpointError),
-    /// A record was rejected, and the table halts then; or a swap needs too much memory.
+    /// A record was rejected in a table that halts then, or a swap needs too much memory.
     Halted(TableError),
     /// Another generation is served in its place.
     Replaced,
@@ -105,11 +106,11 @@ pub(super) struct RunningGeneration {
     task: JoinHandle<()>,
 }
 
-/// How a generation that is loaded reaches the one that is served.
+/// How a generation that is being loaded catches up with the served one, which is ahead: by holding it.
 struct Overtaking {
     /// Since when the served generation has been ahead without being held.
     since: Instant,
-    /// How long it is held next.
+    /// How long to hold it next.
     hold: Duration,
 }
 
@@ -145,7 +146,7 @@ impl RunningGeneration {
     }
 
     /// Waits until the task has stopped.
-    pub(super) async fn stopped(&mut self) {
+    pub(super) async fn wait_until_stopped(&mut self) {
         if !self.is_finished() {
             // OK to ignore: it was aborted, or has panicked, which it reports itself.
             let _ = (&mut self.task).await;
@@ -168,7 +169,7 @@ struct Generation {
     /// When its entries expire, in a table with a time to live.
     deadlines: Option<Deadlines>,
     is_served: bool,
-    /// Whether the age of its checkpoint was found to be sound.
+    /// Whether its checkpoint was found to be young enough.
     is_verified: bool,
     /// Set while it is loaded and the served generation is ahead.
     overtaking: Option<Overtaking>,
@@ -239,26 +240,26 @@ impl Generation {
                     while let Some(event) = reading.next_event().now_or_never() {
                         self.handle(event?, &mut reading).await?;
                     }
-                    self.serve().await;
+                    self.serve_partially().await;
                     self.shared.report_late();
                 }
                 () = self.next_deadline(), if self.is_served => self.expire()?,
                 () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
-                next = reading.next(), if held_until.is_none() => self.handle(next?, &mut reading).await?,
+                event = reading.next(), if held_until.is_none() => self.handle(event?, &mut reading).await?,
             }
         }
     }
 
-    async fn handle(&mut self, next: Next, reading: &mut Reading) -> Result<(), GenerationEnd> {
-        match next {
-            Next::Partition(range) => {
+    async fn handle(&mut self, event: ReadingEvent, reading: &mut Reading) -> Result<(), GenerationEnd> {
+        match event {
+            ReadingEvent::Partition(range) => {
                 self.view.add_partition(range);
                 self.state.add_range(range);
             }
-            Next::Lags(lags) => {
+            ReadingEvent::Lags(lags) => {
                 self.shared.update_generation(&self.state, |conditions| conditions.lags = lags);
             }
-            Next::Steps(steps, error) => {
+            ReadingEvent::Steps(steps, error) => {
                 let positions = self.apply(steps).await?;
                 reading.set_applied(&positions);
                 error?;
@@ -267,9 +268,8 @@ impl Generation {
         Ok(())
     }
 
-    /// Serves the generation if it is complete: it has everything that the topic held when it began,
-    /// and everything that the generation has that is served now. False if it has to catch up with
-    /// that one first.
+    /// Serves the generation, which has applied everything that the topic held when it began. Returns
+    /// false if it is still behind the generation that is served now, and has to catch up with it first.
     async fn complete(&mut self, began: i64) -> Result<bool, GenerationEnd> {
         self.sort().await;
         if !self.is_verified {
@@ -299,8 +299,8 @@ impl Generation {
         }
     }
 
-    /// Serves what there is, although it is not complete.
-    async fn serve(&mut self) {
+    /// Serves what was loaded so far, although the generation is not complete.
+    async fn serve_partially(&mut self) {
         self.sort().await;
         self.try_switch(false);
     }
@@ -333,7 +333,7 @@ impl Generation {
         self.is_served
     }
 
-    /// Applies steps, after the checkpoint took them. Returns the positions of their partitions.
+    /// Appends steps to the checkpoint, then applies them. Returns the positions of their partitions.
     async fn apply(&mut self, mut steps: Vec<Step>) -> Result<Vec<(Partition, Offset)>, GenerationEnd> {
         if self.shared.checkpointing.is_enabled(self.state.number) {
             let records = steps.iter_mut().filter_map(Step::take_checkpoint_record);
@@ -354,7 +354,8 @@ impl Generation {
     /// Applies steps to the view, and publishes it if the generation is served.
     fn apply_and_publish(&mut self, steps: Vec<Step>) -> Result<(), GenerationEnd> {
         let is_recording = self.is_served && self.shared.is_recording();
-        let Applied { effects, rejects, first_anomalies, halted_by } = self.apply_steps(steps, is_recording);
+        let ApplyResult { effects, rejects, first_anomalies, halted_by } =
+            self.apply_steps(steps, is_recording);
         for (anomaly, partition, offset) in first_anomalies {
             let topic = &self.state.topic.name;
             tracing::warn!(topic, partition, offset, "{anomaly}; the statistics count more of these");
@@ -377,9 +378,9 @@ impl Generation {
         }
     }
 
-    fn apply_steps(&mut self, steps: Vec<Step>, collect_effects: bool) -> Applied {
+    fn apply_steps(&mut self, steps: Vec<Step>, collect_effects: bool) -> ApplyResult {
         let options = ApplyOptions { on_reject: self.shared.settings.on_reject, collect_effects };
-        let mut applied = Applied::default();
+        let mut applied = ApplyResult::default();
         for step in steps {
             match step {
                 Step::Apply(batch) => {
@@ -401,8 +402,8 @@ impl Generation {
         applied
     }
 
-    /// Checks whether the writers of a batch use the usual partitioner.
-    fn check_partitioner(&mut self, decoded: &Decoded, applied: &mut Applied) {
+    /// Checks whether the writers of a batch use Java's default partitioner.
+    fn check_partitioner(&mut self, decoded: &DecodedRecords, applied: &mut ApplyResult) {
         let partitions = self.view.partition_count();
         if let Some((offset, hash)) = decoded.first
             && partitions > 0
@@ -412,7 +413,7 @@ impl Generation {
         }
     }
 
-    /// Waits until an entry may expire, or the clock was set.
+    /// Waits until an entry may expire. Returns early if the clock was set.
     async fn next_deadline(&self) {
         match &self.deadlines {
             None => std::future::pending().await,
@@ -433,7 +434,7 @@ impl Generation {
             if !std::mem::replace(&mut is_reported, true) {
                 if !self.is_served && !self.shared.is_serving() {
                     // What was loaded can be read meanwhile.
-                    self.serve().await;
+                    self.serve_partially().await;
                 }
                 self.shared
                     .update_generation(&self.state, |conditions| conditions.memory = Some(reason.into()));
@@ -458,11 +459,11 @@ impl Generation {
             let used = self.shared.memory_bytes(&self.state);
             if used > limit {
                 return Some(format!(
-                    "memory limit {limit} bytes: the table uses {used}, set tables.NAME.memory_limit"
+                    "memory limit {limit} bytes: the table uses {used}, raise tables.NAME.memory_limit"
                 ));
             }
         }
         let (used, limit) = crate::memory::exceeded_process_limit()?;
-        Some(format!("memory limit {limit} bytes: the process uses {used}, set limits.memory"))
+        Some(format!("memory limit {limit} bytes: the process uses {used}, raise limits.memory"))
     }
 }

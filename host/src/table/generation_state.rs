@@ -1,5 +1,5 @@
-//! What a generation lets others see of itself: its topic and codecs, its progress, and its
-//! rejected records.
+//! The state of a generation that others may read: its topic and codecs, its progress, and its rejected
+//! records.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::table::reject::{RecentRejects, RejectedRecord};
 use crate::table::status::{CheckpointStats, LoadProgress, PartitionProgress, Stats};
 use crate::table::view::{Counters, View};
 
-/// What a generation lets others see of itself.
+/// The state of a generation that others may read.
 #[derive(Debug)]
 pub(super) struct GenerationState {
     pub(super) number: u64,
@@ -24,7 +24,7 @@ pub(super) struct GenerationState {
     pub(super) fingerprint: Arc<str>,
     /// The queue of codec workers that decodes its batches.
     pub(super) lane: Lane,
-    /// Whether the log has handed out the topic, so that there is something to serve.
+    /// Whether it has begun to read the topic, so that there is something to serve.
     pub(super) is_reading: AtomicBool,
     /// The bytes that its view uses.
     pub(super) view_bytes: AtomicU64,
@@ -139,7 +139,7 @@ impl GenerationState {
         loading.replayed = records;
     }
 
-    /// Stops applying until then.
+    /// Stops applying until this time.
     pub(super) fn hold_until(&self, until: tokio::time::Instant) {
         *lock(&self.held_until) = Some(until);
     }

@@ -201,12 +201,12 @@ impl Table {
 
     /// Decodes the topic with other codecs: loads another generation beside the one that is served,
     /// which continues to follow the topic, and switches in one step when the new one is complete
-    /// and not behind. Returns its number. A checkpoint is continued by the new generation.
+    /// and not behind. Returns the number of the new generation, which continues the checkpoint.
     ///
     /// # Errors
     ///
-    /// [`TableError::Loading`] if another generation is being loaded; the reason why the topic could
-    /// not be loaded. The table then continues with the old codecs.
+    /// [`TableError::Loading`] if another generation is being loaded; otherwise the reason why the topic
+    /// could not be loaded. The table then continues with the old codecs.
     ///
     /// # Cancel safety
     ///

@@ -11,7 +11,7 @@ use crate::table::change::{Change, Effect};
 use crate::table::entry::Entry;
 use crate::table::generation::decode;
 use crate::table::settings::OnReject;
-use crate::table::view::{Applied, ApplyOptions, View};
+use crate::table::view::{ApplyOptions, ApplyResult, View};
 
 /// A record's key and value, made of small numbers so that keys repeat.
 type Record = (Option<String>, Option<String>);
@@ -102,7 +102,7 @@ proptest! {
             }
             earlier.push((view.clone(), contents(&view)));
             let options = ApplyOptions { on_reject: OnReject::Keep, collect_effects: true };
-            let mut applied = Applied::default();
+            let mut applied = ApplyResult::default();
             view.apply(decode(&codecs, batch).unwrap(), options, None, &mut applied);
             // The changes alone rebuild the table, and each begins where the last one ended.
             for change in applied.effects.into_iter().filter_map(change) {

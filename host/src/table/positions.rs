@@ -35,7 +35,7 @@ impl Positions {
     }
 
     /// The highest partition.
-    pub(super) fn last(&self) -> Option<Partition> {
+    pub(super) fn last_partition(&self) -> Option<Partition> {
         self.0.last().map(|(partition, _)| *partition)
     }
 

@@ -27,7 +27,7 @@ use crate::thread::run_in_background;
 pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
     pub(super) settings: Settings,
-    /// When the catch-up timeout is over.
+    /// The time at which the catch-up timeout has passed.
     pub(super) late_at: tokio::time::Instant,
     view: ArcSwap<View>,
     /// Locked while a view or a status is published and announced, so that a watcher that begins
@@ -52,7 +52,7 @@ struct State {
     conditions: Conditions,
     /// The generation that is served; while none is, the one that is loaded.
     reported: Arc<GenerationState>,
-    /// The generation that will replace it.
+    /// The generation that is loaded to replace it.
     next: Option<Arc<GenerationState>>,
     /// Whether a generation is served.
     is_served: bool,
@@ -89,7 +89,7 @@ impl Shared {
         }
     }
 
-    /// The newest view, for a short look.
+    /// The newest view, to be read at once and dropped.
     pub(super) fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
     }
@@ -123,7 +123,7 @@ impl Shared {
     }
 
     /// Publishes a view of the served generation with the effects that led to it, or `None` if they
-    /// were not recorded. False, and nothing is published, if another generation is served by now.
+    /// were not recorded. Publishes nothing and returns false if another generation is served by now.
     pub(super) fn publish(&self, view: Arc<View>, effects: Option<Vec<Effect>>) -> bool {
         let mut hub = lock(&self.hub);
         if self.view.load().generation != view.generation {
@@ -141,8 +141,8 @@ impl Shared {
     }
 
     /// Begins to serve a generation: publishes its view in place of the one before, in one step.
-    /// False, and nothing changes, if the view is behind the one that is served, or if the generation
-    /// was given up.
+    /// Changes nothing and returns false if the view is behind the one that is served, or if the
+    /// generation was given up.
     pub(super) fn try_switch(
         &self,
         generation: &Arc<GenerationState>,
@@ -207,7 +207,8 @@ impl Shared {
         }
     }
 
-    /// Gives up a generation that is loaded: it will not be served. False if it is served already.
+    /// Gives up a generation that is being loaded, so that it will not be served. Returns false if it is
+    /// served already.
     pub(super) fn abandon_loading(&self, number: u64) -> bool {
         let mut is_served = false;
         self.update_state(|state| {

@@ -53,7 +53,8 @@ pub(super) async fn run(
     supervisor.stop().await;
     shared.update(|conditions| conditions.is_stopped = true);
     if !shared.checkpointing.finish().await {
-        tracing::warn!(topic = shared.topic_name(), "the disk is too slow for the end of the checkpoint");
+        let topic = shared.topic_name();
+        tracing::warn!(topic, "the checkpoint was not finished in time: the disk is too slow");
     }
 }
 
@@ -134,9 +135,9 @@ struct Supervisor {
     loading: Option<RunningGeneration>,
     /// The generation that is loaded next.
     waiting: Option<WaitingStart>,
-    /// Who waits for the generation that is loading, if it was requested.
+    /// Receives the result of the swap, if the loading generation was requested by one.
     swap: Option<oneshot::Sender<Result<u64, TableError>>>,
-    /// The served generation ended during a swap: what to load if the swap is given up.
+    /// What to load if the swap is given up, because the served generation has ended meanwhile.
     fallback: Option<Restart>,
     /// Generations that were replaced or given up, and may not have stopped yet.
     retired: Vec<RunningGeneration>,
@@ -178,7 +179,7 @@ impl Supervisor {
                     self.begin_swap(request);
                     Ok(())
                 }
-                () = is_cancelled(&mut self.swap) => {
+                () = wait_until_cancelled(&mut self.swap) => {
                     self.cancel_swap().await;
                     Ok(())
                 }
@@ -277,7 +278,7 @@ impl Supervisor {
         }
     }
 
-    /// How to load another generation after one has ended; `None` if another one is served already.
+    /// Decides how to load another generation after one has ended; `None` if another one is served already.
     /// An error ends the table.
     fn restart_after(
         &self,
@@ -295,7 +296,7 @@ impl Supervisor {
             GenerationEnd::Checkpoint(error) => restart(error.to_string(), Some(error), false),
             GenerationEnd::Log(error) => {
                 let is_replaced = matches!(error, LogError::Replaced { .. } | LogError::UnknownTopic { .. });
-                if !is_replaced && !may_pass(&self.shared, &error) {
+                if !is_replaced && !is_retryable(&self.shared, &error) {
                     return Err(error.into());
                 }
                 let reason = error.to_string();
@@ -345,8 +346,8 @@ impl Supervisor {
         }
     }
 
-    /// Gives up the generation that is loading, and waits until it has stopped. False if it is served
-    /// already.
+    /// Gives up the generation that is loading, and waits until it has stopped. Returns false if it is
+    /// served already.
     async fn give_up_loading(&mut self) -> bool {
         self.waiting = None;
         let Some(number) = self.loading.as_ref().map(|loading| loading.state.number) else { return true };
@@ -362,7 +363,7 @@ impl Supervisor {
 
     async fn wait_for_retired(&mut self) {
         while let Some(last) = self.retired.last_mut() {
-            last.stopped().await;
+            last.wait_until_stopped().await;
             self.retired.pop();
         }
     }
@@ -375,9 +376,9 @@ impl Supervisor {
     }
 }
 
-/// Whether to keep trying after an error. What a disk or a broker refuses at the start it will keep
-/// refusing; a table that was complete waits until somebody repairs it.
-fn may_pass(shared: &Shared, error: &LogError) -> bool {
+/// Whether to keep trying after an error. What a disk or a broker refuses at the start, it will keep
+/// refusing. A table that was complete once keeps trying, until somebody repairs the cause.
+fn is_retryable(shared: &Shared, error: &LogError) -> bool {
     match error {
         LogError::Unreachable { .. } => true,
         LogError::Authentication { .. } => shared.was_complete(),
@@ -385,8 +386,8 @@ fn may_pass(shared: &Shared, error: &LogError) -> bool {
     }
 }
 
-/// Waits until there is a topic of the same name. If it is still the same topic, waits a while so that
-/// what is wrong with it may pass.
+/// Waits until there is a topic of the same name. If it is still the same topic, waits a while, because its
+/// problem may pass by itself.
 async fn wait_for_topic(
     shared: Arc<Shared>,
     before: Arc<TopicDescription>,
@@ -406,7 +407,7 @@ async fn wait_for_topic(
                 return Ok(topic);
             }
             Err(LogError::UnknownTopic { .. }) => report("the topic is missing".to_owned()),
-            Err(error) if may_pass(&shared, &error) => report(error.to_string()),
+            Err(error) if is_retryable(&shared, &error) => report(error.to_string()),
             Err(error) => return Err(error),
         }
         sleep(RETRY_AFTER).await;
@@ -421,8 +422,8 @@ async fn next_topic(waiting: &mut Option<WaitingStart>) -> Result<TopicDescripti
     }
 }
 
-/// Waits until whoever asked for a swap no longer waits for it.
-async fn is_cancelled(swap: &mut Option<oneshot::Sender<Result<u64, TableError>>>) {
+/// Waits until the caller that requested a swap no longer waits for it.
+async fn wait_until_cancelled(swap: &mut Option<oneshot::Sender<Result<u64, TableError>>>) {
     match swap {
         Some(swap) => swap.closed().await,
         None => std::future::pending().await,

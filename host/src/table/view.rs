@@ -3,7 +3,7 @@
 //!
 //! A generation applies records to its view, and publishes clones of it. A clone shares everything that
 //! later batches do not change. This module knows nothing of watchers, logging, codecs and partitioners:
-//! it returns what applying a batch did as [`Applied`].
+//! it returns what applying a batch did as [`ApplyResult`].
 
 mod counters;
 mod deadlines;
@@ -21,7 +21,7 @@ pub(super) use rows::Rows;
 use crate::codec::RejectKind;
 use crate::log::{Offset, OffsetRange, Partition, TopicDescription};
 use crate::table::change::{Cause, Change, Effect};
-use crate::table::decoded::{Decoded, Outcome};
+use crate::table::decoded::{DecodedRecords, Outcome};
 use crate::table::entry::{ENTRY_BYTES, Entry};
 use crate::table::key_hash::KeyHash;
 use crate::table::place::Place;
@@ -54,13 +54,13 @@ pub(super) struct View {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ApplyOptions {
     pub(super) on_reject: OnReject,
-    /// Whether [`Applied::effects`] are collected. Without watchers, nobody needs them.
+    /// Whether [`ApplyResult::effects`] are collected. Without watchers, nobody needs them.
     pub(super) collect_effects: bool,
 }
 
 /// What applying records did, besides changing the view.
 #[derive(Debug, Default)]
-pub(super) struct Applied {
+pub(super) struct ApplyResult {
     /// What watchers see, in order.
     pub(super) effects: Vec<Effect>,
     /// The records that were rejected, in order.
@@ -72,13 +72,13 @@ pub(super) struct Applied {
 }
 
 /// The context of applying records to a view: options, deadlines, and the results so far.
-struct Application<'a> {
+struct ApplyContext<'a> {
     options: ApplyOptions,
     deadlines: Option<&'a mut Deadlines>,
-    applied: &'a mut Applied,
+    applied: &'a mut ApplyResult,
 }
 
-impl Application<'_> {
+impl ApplyContext<'_> {
     fn push(&mut self, effect: impl FnOnce() -> Effect) {
         if self.options.collect_effects {
             self.applied.effects.push(effect());
@@ -124,7 +124,7 @@ impl View {
 
     /// The number of partitions of the topic, as far as it is known: partitions may be added.
     pub(super) fn partition_count(&self) -> Partition {
-        self.place.positions.last().map_or(0, |last| last + 1).max(self.topic.partitions)
+        self.place.positions.last_partition().map_or(0, |last| last + 1).max(self.topic.partitions)
     }
 
     pub(super) fn positions(&self) -> &Positions {
@@ -203,26 +203,26 @@ impl View {
     /// `applied.halted_by` is set.
     pub(super) fn apply(
         &mut self,
-        decoded: Decoded,
+        decoded: DecodedRecords,
         options: ApplyOptions,
         deadlines: Option<&mut Deadlines>,
-        applied: &mut Applied,
+        applied: &mut ApplyResult,
     ) {
-        let mut application = Application { options, deadlines, applied };
+        let mut context = ApplyContext { options, deadlines, applied };
         self.rows.prefetch(decoded.outcomes.iter().filter_map(Outcome::row));
         for outcome in decoded.outcomes {
             self.counters.records += 1;
             match outcome {
-                Outcome::Set(row, hash) => self.set(row, hash, &mut application),
+                Outcome::Set(row, hash) => self.set(row, hash, &mut context),
                 Outcome::Delete(row, hash) => {
                     self.counters.tombstones += 1;
-                    self.delete(&row, hash, &mut application);
+                    self.delete(&row, hash, &mut context);
                 }
                 Outcome::Foreign(offset) => {
-                    self.count(WriterAnomaly::ForeignKey, decoded.partition, offset, application.applied);
+                    self.count(WriterAnomaly::ForeignKey, decoded.partition, offset, context.applied);
                 }
                 Outcome::Reject(reject) => {
-                    if !self.reject(reject, &mut application) {
+                    if !self.reject(reject, &mut context) {
                         return;
                     }
                 }
@@ -231,34 +231,34 @@ impl View {
         self.advance(decoded.partition, decoded.next);
     }
 
-    fn set(&mut self, row: Entry, hash: KeyHash, application: &mut Application<'_>) {
+    fn set(&mut self, row: Entry, hash: KeyHash, context: &mut ApplyContext<'_>) {
         self.clear_aside(row.key());
         self.counters.payload_bytes += row.payload_bytes();
-        let added = application.deadlines.is_some().then(|| row.clone());
-        let new = application.options.collect_effects.then(|| row.clone());
+        let added = context.deadlines.is_some().then(|| row.clone());
+        let new = context.options.collect_effects.then(|| row.clone());
         let place = row.place();
         let old = self.rows.set(row, hash);
         if let Some(old) = &old {
             self.counters.payload_bytes -= old.payload_bytes();
-            self.compare(old, place, application.applied);
+            self.compare(old, place, context.applied);
         }
-        if let (Some(deadlines), Some(row)) = (&mut application.deadlines, added) {
+        if let (Some(deadlines), Some(row)) = (&mut context.deadlines, added) {
             deadlines.add(old.as_ref(), &row);
             if deadlines.is_crowded(self.rows.len()) {
                 deadlines.rebuild(self.rows.all());
             }
         }
         if let Some(new) = new {
-            application.push(|| Effect::Change(Change::set(old, new, Cause::Record)));
+            context.push(|| Effect::Change(Change::set(old, new, Cause::Record)));
         }
     }
 
     /// Deletes the row of a tombstone's key. `tombstone` is an entry without a value.
-    fn delete(&mut self, tombstone: &Entry, hash: KeyHash, application: &mut Application<'_>) {
+    fn delete(&mut self, tombstone: &Entry, hash: KeyHash, context: &mut ApplyContext<'_>) {
         self.clear_aside(tombstone.key());
         if let Some(old) = self.remove(tombstone.key(), hash) {
-            self.compare(&old, tombstone.place(), application.applied);
-            application.push(|| Effect::Change(Change::deleted(old, tombstone.place(), Cause::Record)));
+            self.compare(&old, tombstone.place(), context.applied);
+            context.push(|| Effect::Change(Change::deleted(old, tombstone.place(), Cause::Record)));
         }
     }
 
@@ -268,13 +268,13 @@ impl View {
         Some(old)
     }
 
-    /// Handles a rejected record; false if it halts the table.
-    fn reject(&mut self, reject: Box<RejectedRecord>, application: &mut Application<'_>) -> bool {
-        let on_reject = application.options.on_reject;
+    /// Handles a rejected record. Returns false if it halts the table.
+    fn reject(&mut self, reject: Box<RejectedRecord>, context: &mut ApplyContext<'_>) -> bool {
+        let on_reject = context.options.on_reject;
         if on_reject == OnReject::Halt && reject.reason.kind != RejectKind::Keyless {
             self.counters.records -= 1;
             self.advance(reject.partition, reject.offset);
-            application.applied.halted_by = Some(reject);
+            context.applied.halted_by = Some(reject);
             return false;
         }
         self.counters.add_reject(reject.reason.kind);
@@ -284,22 +284,17 @@ impl View {
             if on_reject == OnReject::Remove {
                 self.remove_expired(key);
                 if let Some(old) = self.remove(key, KeyHash::of(key)) {
-                    application
-                        .push(|| Effect::Change(Change::deleted(old, reject.place(), Cause::Rejected)));
+                    context.push(|| Effect::Change(Change::deleted(old, reject.place(), Cause::Rejected)));
                 }
             }
         }
-        application.push(|| Effect::Rejected {
-            key: reject.key.clone(),
-            group: reject.group.clone(),
-            notice,
-        });
-        application.applied.rejects.push(*reject);
+        context.push(|| Effect::Rejected { key: reject.key.clone(), group: reject.group.clone(), notice });
+        context.applied.rejects.push(*reject);
         true
     }
 
-    /// Counts the anomalies of writers that a record shows by replacing or deleting `old`.
-    fn compare(&mut self, old: &Entry, place: RecordPlace, applied: &mut Applied) {
+    /// Counts the anomalies that the record at `place` shows, which replaced or deleted `old`.
+    fn compare(&mut self, old: &Entry, place: RecordPlace, applied: &mut ApplyResult) {
         for anomaly in WriterAnomaly::of_replacement(old, place) {
             self.count(anomaly, place.partition, place.offset, applied);
         }
@@ -311,7 +306,7 @@ impl View {
         anomaly: WriterAnomaly,
         partition: Partition,
         offset: Offset,
-        applied: &mut Applied,
+        applied: &mut ApplyResult,
     ) {
         if self.counters.anomalies.add(anomaly, partition, offset) {
             applied.first_anomalies.push((anomaly, partition, offset));
@@ -325,19 +320,19 @@ impl View {
         partition: Partition,
         start: Offset,
         options: ApplyOptions,
-        applied: &mut Applied,
+        applied: &mut ApplyResult,
     ) {
         if self.place.starts.get(partition).is_none_or(|known| start <= known) {
             return;
         }
         Arc::make_mut(&mut self.place.starts).insert(partition, start);
-        let mut application = Application { options, deadlines: None, applied };
+        let mut context = ApplyContext { options, deadlines: None, applied };
         let is_gone = |entry: &Entry| entry.partition() == partition && entry.offset() < start;
         let gone: Vec<Entry> = self.rows.all().filter(|entry| is_gone(entry)).cloned().collect();
         for entry in gone {
             self.remove(entry.key(), KeyHash::of(entry.key()));
             let place = entry.place();
-            application.push(|| Effect::Change(Change::deleted(entry, place, Cause::Retention)));
+            context.push(|| Effect::Change(Change::deleted(entry, place, Cause::Retention)));
         }
         let expired: Vec<Arc<str>> =
             self.expired.iter().filter(|(_, entry)| is_gone(entry)).map(|(key, _)| key.clone()).collect();
@@ -355,9 +350,9 @@ impl View {
         now: i64,
         deadlines: &mut Deadlines,
         options: ApplyOptions,
-        applied: &mut Applied,
+        applied: &mut ApplyResult,
     ) {
-        let mut application = Application { options, deadlines: None, applied };
+        let mut context = ApplyContext { options, deadlines: None, applied };
         let was_set_back = deadlines.set_clock(now);
         self.place.expired_until = now;
         for entry in deadlines.take_due() {
@@ -371,7 +366,7 @@ impl View {
             self.remove(key, KeyHash::of(key));
             self.insert_expired(key, row.clone());
             let place = row.place();
-            application.push(|| Effect::Change(Change::deleted(row, place, Cause::Expired)));
+            context.push(|| Effect::Change(Change::deleted(row, place, Cause::Expired)));
         }
         if was_set_back {
             let alive: Vec<Entry> =
@@ -381,7 +376,7 @@ impl View {
                 self.counters.payload_bytes += entry.payload_bytes();
                 deadlines.add(None, &entry);
                 self.rows.set(entry.clone(), KeyHash::of(entry.key()));
-                application.push(|| Effect::Change(Change::set(None, entry, Cause::Revived)));
+                context.push(|| Effect::Change(Change::set(None, entry, Cause::Revived)));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Watching a table: the entries, then every change.
 //!
 //! The table publishes batches of effects into a bounded [`History`](history::History), which all
-//! watchers read, each from its own place ([`Subscription`](subscription::Subscription)). A watcher
-//! that keeps up holds nothing of the table. One that falls behind continues with the difference
-//! between what it has seen and the newest view. So a slow watcher never slows the table.
+//! watchers read, each at its own pace ([`Subscription`](subscription::Subscription)). A watcher
+//! that keeps up keeps no view in memory. One that falls behind continues with the difference between
+//! what it has seen and the newest view. So a slow watcher never slows the table.
 
 mod event;
 mod filter;

@@ -23,7 +23,7 @@ const DIGEST_BYTES: usize = 32;
 /// The extension of a file that is still being written.
 const DRAFT_EXTENSION: &str = "draft";
 
-/// An older draft was left by a process that died.
+/// A draft that is older than this was left behind by a process that died.
 const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
 /// A private folder of compiled components.
@@ -53,8 +53,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Loads the compiled component with this digest. `None` if the cache does not have it, others could have
-    /// written it, or it is damaged.
+    /// Loads the compiled component with this digest. Returns `None` if the cache does not have it, if other
+    /// users could have written it, or if it is damaged.
     pub(super) fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let path = self.path(engine, digest);
         let bytes = match private::read(&path, DIGEST_BYTES + MAX_COMPILED_BYTES) {

@@ -24,7 +24,7 @@ use crate::sync::{lock, wait_while};
 
 #[cfg(feature = "cli")]
 pub(crate) use confine::confine;
-use limits::memory_bytes;
+use limits::address_space_bytes;
 
 /// How many children may run at once.
 const MAX_CHILDREN: usize = 2;
@@ -55,7 +55,8 @@ pub(crate) struct Job<'a> {
 pub(crate) enum ChildError {
     /// The input is refused: by the child, with its reason, or because processing it exceeded a limit.
     Refused(String),
-    /// The child could not be started, or is not the right program.
+    /// The job failed for a reason that is not its input, for example because the child could not be started
+    /// or is another version of the program.
     Failed(String),
 }
 
@@ -161,8 +162,9 @@ impl ChildOutput {
                 Err(ChildError::Failed(reason))
             }
             (None, signal) => Err(ChildError::Refused(format!(
-                "processing it exceeds {} bytes of memory or the CPU time limit, or crashes (signal {}{})",
-                memory_bytes(),
+                "processing it exceeds {} bytes of address space or the CPU time limit, or crashes \
+                 (signal {}{})",
+                address_space_bytes(),
                 signal.unwrap_or_default(),
                 self.reason.lines().next_back().map_or_else(String::new, |last| format!(": {last}"))
             ))),

@@ -6,7 +6,7 @@ use crate::codec::{
     Answers, Codec, CodecFailure, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec,
     PackedAnswers, RejectKind, RejectReason, ValueCodec, checked_text,
 };
-use crate::escape::{name, one_line};
+use crate::escape::{escape_name, one_line};
 use crate::log::Header;
 use crate::packed::Packed;
 use crate::sync::lock;
@@ -30,7 +30,7 @@ pub(super) struct Setup {
 pub(super) struct ComponentCodec {
     component: Component,
     setup: Setup,
-    /// Never more than there were concurrent calls.
+    /// The instances that no call uses now; never more than there were concurrent calls.
     idle: Arc<IdleInstances>,
 }
 
@@ -77,8 +77,8 @@ impl ComponentCodec {
         })
     }
 
-    /// Runs a call on an idle instance, or on a new one. If the host fails, idle instances may hold the
-    /// memory that it lacks, so it drops them and tries again.
+    /// Runs a call on an idle instance, or on a new one. If the host fails, drops all idle instances of the
+    /// engine, which may hold the memory that it lacked, and tries again.
     fn call_or_retry<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
         match self.call_once(&call) {
             Err(CallError::Host(_)) => {
@@ -275,8 +275,8 @@ impl KeyCodec for ComponentCodec {
             match encoded.next().expect("one answer for each key") {
                 Ok(back) if back == raw.get(index) => Ok(()),
                 Ok(_) => Err(self.non_canonical(checked_text(key), "other bytes")),
-                Err(rejection) if rejection.kind.is_fault() => Err(rejection.clone()),
-                Err(rejection) => Err(self.non_canonical(checked_text(key), &rejection.to_string())),
+                Err(reason) if reason.kind.is_fault() => Err(reason.clone()),
+                Err(reason) => Err(self.non_canonical(checked_text(key), &reason.to_string())),
             }
         });
         Ok(keys)
@@ -289,7 +289,7 @@ impl KeyCodec for ComponentCodec {
 
 impl ComponentCodec {
     fn non_canonical(&self, key: &str, got: &str) -> RejectReason {
-        let key = name(key);
+        let key = escape_name(key);
         RejectReason::new(
             RejectKind::NonCanonicalKey,
             format!("the key decodes to `{key}`, but that encodes to {got}"),
@@ -310,7 +310,7 @@ impl GroupScheme for ComponentCodec {
             let joined = joined.next().expect("one answer for each pair");
             match joined {
                 Ok(joined) if *joined == *keys[index] => Ok(Some(pair)),
-                Err(rejection) if rejection.kind.is_fault() => Err(rejection),
+                Err(reason) if reason.kind.is_fault() => Err(reason),
                 // The pair belongs to another key, so this key is foreign.
                 _ => Ok(None),
             }

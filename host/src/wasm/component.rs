@@ -18,8 +18,8 @@ use crate::wasm::limits::{Limits, MAX_NAME_BYTES};
 use crate::wasm::metering::Metering;
 use crate::wasm::scan::MAX_BYTES;
 
-/// How often the host tries to start an instance that exceeds its start deadline: the machine may have been
-/// busy.
+/// How many times the host tries to start an instance that exceeds its start deadline: the machine may have
+/// been busy.
 const MAX_STARTS: usize = 3;
 
 /// The options for loading a component.
@@ -112,7 +112,7 @@ impl Engine {
             budget: self.shared.budget.clone(),
             counts_fuel: self.shared.metering == Metering::Fuel,
             host_bytes: usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX),
-            shared: self.shared.component(&digest),
+            shared: self.shared.component_shared(&digest),
         };
         let mut component = Component { shared: self.shared.clone(), template, description: None };
         component.read_description()?;

@@ -1,4 +1,4 @@
-//! The engine of a process, which compiles components, and whose instances share a memory budget.
+//! The engine of a process: it loads components, and all its instances share one memory budget.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ pub(super) struct EngineShared {
 
 impl EngineShared {
     /// Returns what all instances of the component with this digest share.
-    pub(super) fn component(&self, digest: &str) -> ComponentShared {
+    pub(super) fn component_shared(&self, digest: &str) -> ComponentShared {
         lock(&self.components).entry(digest.to_owned()).or_default().clone()
     }
 

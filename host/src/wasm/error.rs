@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::escape::{name as escape_name, one_line};
+use crate::escape::{escape_name, one_line};
 use crate::file::FileError;
 use crate::wasm::interfaces::SUPPORTED_VERSIONS;
 
@@ -17,7 +17,8 @@ pub enum WasmError {
     Io(#[from] FileError),
     /// The file's digest is not the one that the configuration requires.
     #[error(
-        "component {} has digest {actual}, but {expected} is required: it is not the file that was approved. `ktables codec inspect` prints the digest to approve, sha256:…",
+        "component {} has digest {actual}, but {expected} is required: it is not the file that was approved. \
+         `ktables codec inspect` prints the digest to approve, sha256:…",
         escape_name(name)
     )]
     Digest {

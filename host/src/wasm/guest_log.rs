@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 
-/// How many messages, and how many bytes, a component may log in a burst.
-const BURST: f64 = 100.0;
+/// How many messages a component may log in a burst.
+const BURST_MESSAGES: f64 = 100.0;
+
+/// How many bytes a component may log in a burst.
 const BURST_BYTES: f64 = 64.0 * 1024.0;
 
 /// How long it takes until the component may log a full burst again.
@@ -42,10 +44,10 @@ impl LogLimiter {
     /// Decides whether a message of this many bytes is logged, and counts it.
     pub(super) fn admit(&self, now: Instant, bytes: usize) -> Admission {
         let mut bucket = lock(&self.0);
-        let full = Bucket { messages: BURST, bytes: BURST_BYTES, refilled_at: now, dropped: 0 };
+        let full = Bucket { messages: BURST_MESSAGES, bytes: BURST_BYTES, refilled_at: now, dropped: 0 };
         let bucket = bucket.get_or_insert(full);
         let part = now.saturating_duration_since(bucket.refilled_at).as_secs_f64() / REFILL.as_secs_f64();
-        bucket.messages = (bucket.messages + part * BURST).min(BURST);
+        bucket.messages = (bucket.messages + part * BURST_MESSAGES).min(BURST_MESSAGES);
         bucket.bytes = (bucket.bytes + part * BURST_BYTES).min(BURST_BYTES);
         bucket.refilled_at = now;
         if bucket.messages < 1.0 || bucket.bytes <= 0.0 {

@@ -88,7 +88,7 @@ impl Instance {
             })
         });
         store.set_hostcall_fuel(limits.output_per_call());
-        store.set_epoch_deadline(ticks(limits.start_deadline));
+        store.set_epoch_deadline(to_ticks(limits.start_deadline));
         if *counts_fuel {
             // OK because this engine counts fuel.
             store.set_fuel(FUEL).expect("an engine that counts fuel");
@@ -143,7 +143,7 @@ impl Instance {
 
     /// Sets the deadline for a call with this many records.
     fn begin_call(&mut self, records: usize) {
-        let ticks = ticks(self.limits.deadline_for(records));
+        let ticks = to_ticks(self.limits.deadline_for(records));
         let quick = ticks.min(QUICK_TICKS);
         self.store.set_epoch_deadline(quick);
         self.store.data_mut().begin_call(Some(ticks - quick).filter(|&left| left > 0));
@@ -156,7 +156,7 @@ impl Instance {
 
     /// Sets the deadline for `describe` or `configure`, which run once, before the first record.
     fn begin_start_call(&mut self) {
-        self.store.set_epoch_deadline(ticks(self.limits.start_deadline));
+        self.store.set_epoch_deadline(to_ticks(self.limits.start_deadline));
         self.store.data_mut().begin_call(None);
     }
 
@@ -194,7 +194,7 @@ const QUICK_TICKS: u64 = 2;
 const MAX_TICKS: u64 = u64::MAX / 2;
 
 /// Converts a deadline to ticks of the engine's epoch, rounded up.
-fn ticks(deadline: Duration) -> u64 {
+fn to_ticks(deadline: Duration) -> u64 {
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
     // One more, because a part of the current tick is already over.
     u64::try_from(ticks).unwrap_or(MAX_TICKS).min(MAX_TICKS) + 1

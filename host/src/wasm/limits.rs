@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The bytes after which a component's name and version are truncated.
+/// The maximum length of a component's name, and of its version, in bytes. A longer one is truncated.
 pub(super) const MAX_NAME_BYTES: usize = 100;
 
 /// A set of default limits, for the needs of guests in certain languages.
@@ -42,9 +42,9 @@ pub struct Limits {
     pub start_deadline: Duration,
 }
 
-/// One call may return this many times the output limit of a record. A batch with more output is decoded
-/// record by record.
-const OUTPUT_RECORDS: usize = 4;
+/// The output limit of a call, as a multiple of the output limit of a record. A batch with more output is
+/// decoded record by record.
+const CALL_OUTPUT_FACTOR: usize = 4;
 
 impl Limits {
     /// Returns the default limits of a profile.
@@ -73,7 +73,7 @@ impl Limits {
 
     /// Returns how many bytes a call may return.
     pub(super) fn output_per_call(&self) -> usize {
-        self.output.saturating_mul(OUTPUT_RECORDS)
+        self.output.saturating_mul(CALL_OUTPUT_FACTOR)
     }
 }
 

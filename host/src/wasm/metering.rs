@@ -7,7 +7,7 @@ pub enum Metering {
     #[default]
     Deadline,
     /// By fuel: usually one unit for each instruction, so the number is the same on every machine. Slower,
-    /// and without deadlines. For reports.
+    /// and without deadlines. For measurements.
     Fuel,
 }
 

@@ -58,7 +58,7 @@ impl<'a> EntryJson<'a> {
     }
 
     /// Marks the entry as expired.
-    pub(crate) fn marked_expired(self) -> Self {
+    pub(crate) fn mark_expired(self) -> Self {
         Self { expired: true, ..self }
     }
 }

@@ -1,4 +1,4 @@
-//! What a watcher receives.
+//! The events that a watcher receives.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::table::{Cause, Change, Entry, RejectNotice, Status, WatchEvent};
 use crate::wire::entry::{EntryJson, NoticeJson, raw_json};
 
-/// What a watcher receives.
+/// An event that a watcher receives.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum EventJson<'a> {

@@ -143,7 +143,7 @@ impl<'a> StatusJson<'a> {
 }
 
 impl PartitionJson {
-    /// `ends` has the end offsets that the log returned.
+    /// Creates the JSON form of a partition's progress. `ends` has the end offsets that the log returned.
     pub(crate) fn new(progress: &PartitionProgress, ends: &[(Partition, Offset)]) -> Self {
         let end = ends.iter().find(|end| end.0 == progress.partition).map(|end| end.1);
         Self {

@@ -1,7 +1,7 @@
 //! Errors of writes.
 
 use crate::codec::{HostFailure, RejectReason};
-use crate::escape::name;
+use crate::escape::escape_name;
 use crate::log::{Ack, LogError};
 use crate::table::StaleReason;
 
@@ -10,7 +10,7 @@ use crate::table::StaleReason;
 #[non_exhaustive]
 pub enum WriteError {
     /// The value is not JSON.
-    #[error("key `{}`: the value is not JSON: {reason}. A string needs quotes: '\"text\"'", name(key))]
+    #[error("key `{}`: the value is not JSON: {reason}. A string needs quotes: '\"text\"'", escape_name(key))]
     InvalidJson {
         /// The key.
         key: String,
@@ -18,29 +18,29 @@ pub enum WriteError {
         reason: String,
     },
     /// A codec rejected the key or the value.
-    #[error("key `{}`: cannot {action}: {reason}", name(key))]
+    #[error("key `{}`: cannot {action}: {reason}", escape_name(key))]
     Rejected {
         /// The key.
         key: String,
-        /// What was being done, as "encode the key".
+        /// What was being done, for example "encode the key".
         action: &'static str,
         /// Why the codec rejected it.
         reason: RejectReason,
     },
     /// Readers would see another key, value or member than the one that was to be written.
-    #[error("key `{}`: not published, because {reason}", name(key))]
+    #[error("key `{}`: not published, because {reason}", escape_name(key))]
     NotVerified {
         /// The key.
         key: String,
-        /// What readers would see.
+        /// Why it was not published, for example what readers would see.
         reason: String,
     },
     /// A member of a group was written without a group scheme.
     #[error(
         "group `{}`, member `{}`: the table has no group scheme; set one (--group-scheme, or group_scheme in \
          the configuration)",
-        name(group),
-        name(member)
+        escape_name(group),
+        escape_name(member)
     )]
     NoScheme {
         /// The group.
@@ -51,12 +51,12 @@ pub enum WriteError {
     /// The host could not run a codec.
     #[error(transparent)]
     Codec(HostFailure),
-    /// The log accepts no such record.
-    #[error("key `{}`: {source}", name(key))]
+    /// The log refused the record, because it is invalid or its partition does not exist.
+    #[error("key `{}`: {source}", escape_name(key))]
     InvalidRecord {
         /// The key.
         key: String,
-        /// Why.
+        /// Why the log refused it.
         source: LogError,
     },
     /// The record is durable, but did not become visible in the table in time.
@@ -68,7 +68,7 @@ pub enum WriteError {
     NotVisible {
         /// Partition and offset of the record.
         ack: Ack,
-        /// Why.
+        /// Why it is not visible.
         reason: Box<StaleReason>,
     },
     /// The log failed; whether the record was written is unknown.

@@ -55,7 +55,7 @@ impl Writer {
         self
     }
 
-    /// The topic.
+    /// Returns the topic, as it was described when the writer was opened.
     #[must_use]
     pub fn topic(&self) -> &TopicDescription {
         &self.0.topic

@@ -3,7 +3,7 @@
 use crate::codec::{
     CheckedCodecs, CodecFailure, Codecs, Encoded, HostFailure, RejectReason, contract_violation, json_equal,
 };
-use crate::escape::name;
+use crate::escape::escape_name;
 use crate::log::{Header, NewRecord};
 use crate::packed::Packed;
 use crate::writer::error::WriteError;
@@ -57,7 +57,7 @@ fn resolve_key(codecs: CheckedCodecs<'_>, target: Target) -> Result<WriteResult<
                 Ok(Some(_)) => Ok(key),
                 Ok(None) => {
                     let reason =
-                        "it is a foreign key to the group scheme: write a group and a member".to_owned();
+                        "the group scheme cannot split the key: write a group and a member".to_owned();
                     Err(WriteError::NotVerified { key, reason })
                 }
                 Err(reason) => Err(WriteError::Rejected { key, action: "split the key", reason }),
@@ -72,17 +72,19 @@ fn resolve_key(codecs: CheckedCodecs<'_>, target: Target) -> Result<WriteResult<
         Ok(key) => String::from(key),
         Err(reason) => {
             let key = format!("{group}/{member}");
-            return Ok(Err(WriteError::Rejected { key, action: "make a key of group and member", reason }));
+            return Ok(Err(WriteError::Rejected { key, action: "join group and member to a key", reason }));
         }
     };
     // OK because there is a scheme.
     let seen = match single(codecs.split(&[&key]).expect("a scheme")?) {
         Ok(Some(split)) if *split.group == *group && *split.member == *member => return Ok(Ok(key)),
-        Ok(Some(split)) => format!("group `{}`, member `{}`", name(&split.group), name(&split.member)),
-        Ok(None) => "nothing: it is a foreign key".to_owned(),
+        Ok(Some(split)) => {
+            format!("group `{}`, member `{}`", escape_name(&split.group), escape_name(&split.member))
+        }
+        Ok(None) => "no group and member".to_owned(),
         Err(reason) => reason.to_string(),
     };
-    let (group, member) = (name(&group), name(&member));
+    let (group, member) = (escape_name(&group), escape_name(&member));
     let reason = format!("the key of group `{group}`, member `{member}` splits to {seen}");
     Ok(Err(WriteError::NotVerified { key, reason }))
 }
@@ -109,7 +111,7 @@ fn encode_keys(
             Ok(decoded) if decoded == key.as_bytes() => Ok(raw.to_vec()),
             Ok(decoded) => {
                 let decoded = String::from_utf8_lossy(decoded);
-                let reason = format!("readers would see the key `{}`", name(&decoded));
+                let reason = format!("readers would see the key `{}`", escape_name(&decoded));
                 Err(WriteError::NotVerified { key, reason })
             }
             Err(reason) => Err(rejected_error(key, "decode the key again", reason)),
@@ -125,25 +127,25 @@ fn encode_values(
     keys: &[WriteResult<String>],
     writes: &[Write],
 ) -> Result<Vec<WriteResult<Option<Encoded>>>, CodecFailure> {
-    let mut steps: Vec<WriteResult<Option<Encoded>>> = Vec::with_capacity(writes.len());
+    let mut results: Vec<WriteResult<Option<Encoded>>> = Vec::with_capacity(writes.len());
     let mut pending = Vec::new();
     for (index, (key, value)) in keys.iter().zip(writes.iter().map(|write| &write.value)).enumerate() {
-        let mut step = Ok(None);
+        let mut result = Ok(None);
         if let (Ok(key), Some(value)) = (key, value) {
             match ktables_json::check(value) {
                 Ok(_) => pending.push((index, key.as_str(), value.as_str())),
                 Err(error) => {
-                    step = Err(WriteError::InvalidJson { key: key.clone(), reason: error.to_string() });
+                    result = Err(WriteError::InvalidJson { key: key.clone(), reason: error.to_string() });
                 }
             }
         }
-        steps.push(step);
+        results.push(result);
     }
     let texts: Vec<&str> = pending.iter().map(|&(_, _, value)| value).collect();
     let encoded = codecs.encode_values(&texts)?;
     let errors = verify_values(codecs, verify, &pending, &encoded)?;
     for (((index, key, _), encoded), error) in pending.iter().zip(encoded).zip(errors) {
-        steps[*index] = match (encoded, error) {
+        results[*index] = match (encoded, error) {
             (Err(reason), _) => {
                 Err(WriteError::Rejected { key: (*key).to_owned(), action: "encode the value", reason })
             }
@@ -151,7 +153,7 @@ fn encode_values(
             (Ok(encoded), None) => Ok(Some(encoded)),
         };
     }
-    Ok(steps)
+    Ok(results)
 }
 
 /// Decodes the encoded values again. Returns an error for each value that readers would see differently.

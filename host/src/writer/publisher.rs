@@ -24,7 +24,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Waits until durable records are visible in the table, if one was set.
-    pub(super) async fn wait_visible(&self, acks: &[Ack]) -> Result<(), StaleReason> {
+    pub(super) async fn wait_until_visible(&self, acks: &[Ack]) -> Result<(), StaleReason> {
         let Some((table, timeout)) = &self.visible_in else { return Ok(()) };
         match table.wait_for(acks, *timeout).await {
             Freshness::Fresh => Ok(()),

@@ -15,9 +15,11 @@ use crate::writer::prepare::prepare;
 use crate::writer::publisher::Publisher;
 use crate::writer::write::{Target, Write};
 
-/// How many writes are encoded together, and how many bytes of values. The last value may exceed the limit.
-const CHUNK: usize = 1024;
-const CHUNK_BYTES: usize = 4 << 20;
+/// The most writes that are encoded together.
+const MAX_CHUNK_WRITES: usize = 1024;
+
+/// The most bytes of values that are encoded together. The last value of a chunk may exceed the limit.
+const MAX_CHUNK_BYTES: usize = 4 << 20;
 
 /// Writes that start when this is awaited; see [`Writer::set_many`](crate::writer::Writer::set_many).
 #[derive(Debug)]
@@ -51,8 +53,9 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
     ///
     /// # Errors
     ///
-    /// The first error, and nothing was written; [`WriteError::Log`] with [`LogError::Undelivered`] if it is
-    /// unknown whether all records were written, or none.
+    /// The first error, and nothing was written, with two exceptions: [`WriteError::Log`] with
+    /// [`LogError::Undelivered`] if it is unknown whether all records were written, or none;
+    /// [`WriteError::NotVisible`] if all were written, but did not become visible in time.
     ///
     /// # Cancel safety
     ///
@@ -69,7 +72,7 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
         }
         let acks = self.publisher.log.send_atomically(&self.publisher.topic, records).await;
         let acks = acks.map_err(WriteError::Log)?;
-        let visible = self.publisher.wait_visible(&acks).await;
+        let visible = self.publisher.wait_until_visible(&acks).await;
         match (visible, acks.last()) {
             (Err(reason), Some(&ack)) => Err(WriteError::NotVisible { ack, reason: Box::new(reason) }),
             _ => Ok(acks),
@@ -89,29 +92,29 @@ impl<'a, W: Iterator<Item = Write>> SetMany<'a, W> {
                 });
             }
         }
-        let mut answers = Vec::with_capacity(deliveries.len());
+        let mut results = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
-            answers.push(match delivery {
+            results.push(match delivery {
                 Ok((key, delivery)) => delivery.await.map_err(|error| log_error(key, error)),
                 Err(error) => Err(error),
             });
         }
-        let acks: Vec<Ack> = answers.iter().flatten().copied().collect();
-        if let Err(reason) = self.publisher.wait_visible(&acks).await {
-            for answer in &mut answers {
-                if let Ok(ack) = *answer {
-                    *answer = Err(WriteError::NotVisible { ack, reason: Box::new(reason.clone()) });
+        let acks: Vec<Ack> = results.iter().flatten().copied().collect();
+        if let Err(reason) = self.publisher.wait_until_visible(&acks).await {
+            for result in &mut results {
+                if let Ok(ack) = *result {
+                    *result = Err(WriteError::NotVisible { ack, reason: Box::new(reason.clone()) });
                 }
             }
         }
-        answers
+        results
     }
 
     /// Encodes and verifies the next writes on a codec worker.
     async fn prepare_next(&mut self) -> Vec<Prepared> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
-        while chunk.len() < CHUNK
-            && bytes < CHUNK_BYTES
+        while chunk.len() < MAX_CHUNK_WRITES
+            && bytes < MAX_CHUNK_BYTES
             && let Some(write) = self.writes.next()
         {
             bytes += write.value.as_ref().map_or(0, String::len);

@@ -17,14 +17,14 @@ use crate::{Options, say};
 /// A median that is worse by this fraction may be noise.
 const TOLERANCE: f64 = 0.05;
 
-/// How many rounds measure a cell again that seems worse.
+/// How many rounds a cell that seems worse is measured again.
 const REPEAT_ROUNDS: usize = 9;
 
-/// The result of a program's round of a cell.
+/// The result of one round of a cell by one program.
 struct RoundResult {
     /// What the cell measures. Only equal texts are comparable.
     about: String,
-    /// By row and measure.
+    /// One value by row and measure.
     samples: BTreeMap<(String, String), f64>,
 }
 

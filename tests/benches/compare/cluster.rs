@@ -1,6 +1,6 @@
-//! Measures what following costs on a real broker: how soon a record is visible, how long a barrier takes
-//! compared with the request that it consists of, how fast writes are, and what tables and clusters cost
-//! while nothing happens. Each log here counts as a cluster of its own, because it has its own clients.
+//! Measures what following a topic costs on a real broker: how soon a record is visible, how long a barrier
+//! takes compared with the request that it consists of, how fast writes are, and what tables and clusters
+//! cost while nothing happens. Each log here counts as a cluster of its own, because it has its own clients.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -26,8 +26,8 @@ use crate::{Options, data, process, replay, say};
 /// How many barriers, writes and records are timed one by one in a round.
 const TIMED: usize = 200;
 
-/// How many are timed in a round of those that take a fraction of a second each.
-const TIMED_SLOW: usize = 20;
+/// How many barriers of Python's ktables are timed in a round. Each takes a fraction of a second.
+const TIMED_PYTHON: usize = 20;
 
 /// How many writes are pipelined.
 const PIPELINED: usize = 100_000;
@@ -39,23 +39,23 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         if options.wants("barrier") {
-            report.add(barriers(options, bootstrap).await);
+            report.add(barrier_cell(options, bootstrap).await);
         }
         if options.wants("visible") {
-            report.add(visible(options, bootstrap).await);
+            report.add(visible_cell(options, bootstrap).await);
         }
         if options.wants("write") {
-            report.add(writes(options, bootstrap).await);
+            report.add(write_cell(options, bootstrap).await);
         }
         if options.wants("idle") {
-            report.add(idle().await);
+            report.add(idle_cell().await);
         }
     });
 }
 
 /// Times barriers while nothing happens and while others write, in turns with the end-offset request of a
 /// bare client.
-async fn barriers(options: &Options, address: &str) -> Cell {
+async fn barrier_cell(options: &Options, address: &str) -> Cell {
     let mut cell = Cell::new("barrier", format!("one partition, {TIMED} of each a round, in turns"));
     let (log, topic) = create_topic(address, 1).await;
     let raw: BaseConsumer = ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
@@ -89,16 +89,17 @@ async fn barriers(options: &Options, address: &str) -> Cell {
             drop(writing);
         }
     }
-    cell.ratio("p50, of the raw request's", "p50, ms", "raw end offsets", Ratio::Amount);
+    cell.add_ratio("p50, of the raw request's", "p50, ms", "raw end offsets", Ratio::Amount);
     let churn = "raw end offsets, churn";
-    cell.ratio("p50, of the raw request's under churn", "p50, ms", churn, Ratio::Amount);
+    cell.add_ratio("p50, of the raw request's under churn", "p50, ms", churn, Ratio::Amount);
     cell
 }
 
 /// Times barriers of Python's ktables.
 fn python_barriers(address: &str, topic: &str) -> Vec<Duration> {
     let mut python = replay::python("barrier.py");
-    let run = process::run(python.args([address, topic, &TIMED_SLOW.to_string()]), process::Memory::Ignored);
+    let run =
+        process::run(python.args([address, topic, &TIMED_PYTHON.to_string()]), process::Memory::Ignored);
     let took = run.result["took"].as_array().unwrap().iter();
     took.map(|seconds| Duration::from_secs_f64(seconds.as_f64().unwrap())).collect()
 }
@@ -155,13 +156,13 @@ fn producer(bootstrap: &str) -> BaseProducer {
 fn add_times(cell: &mut Cell, label: &str, mut times: Vec<Duration>) {
     times.sort();
     let millis = |part: usize| times[(times.len() - 1) * part / 1000].as_secs_f64() * 1000.0;
-    cell.sample(label, "p50, ms", millis(500));
-    cell.sample(label, "p99, ms", millis(990));
+    cell.add_sample(label, "p50, ms", millis(500));
+    cell.add_sample(label, "p99, ms", millis(990));
 }
 
 /// Times how long it takes from the call that publishes a record until a watcher of a table has the record,
 /// and until a consumer in another process has it.
-async fn visible(options: &Options, address: &str) -> Cell {
+async fn visible_cell(options: &Options, address: &str) -> Cell {
     let mut cell = Cell::new("visible", format!("{TIMED} records a round, one at a time, of 100 B"));
     let (log, topic) = create_topic(address, 1).await;
     let table = Table::builder(log, &topic, Codecs::default()).start().await.unwrap();
@@ -204,13 +205,13 @@ async fn visible(options: &Options, address: &str) -> Cell {
     }
     drop(raw.stdin.take());
     raw.wait().unwrap();
-    cell.ratio("p50, of the raw consumer's", "p50, ms", "raw consumer, another process", Ratio::Amount);
-    cell.ratio("p99, of the raw consumer's", "p99, ms", "raw consumer, another process", Ratio::Amount);
+    cell.add_ratio("p50, of the raw consumer's", "p50, ms", "raw consumer, another process", Ratio::Amount);
+    cell.add_ratio("p99, of the raw consumer's", "p99, ms", "raw consumer, another process", Ratio::Amount);
     cell
 }
 
 /// Times verified writes one by one and pipelined, and those of a bare producer.
-async fn writes(options: &Options, address: &str) -> Cell {
+async fn write_cell(options: &Options, address: &str) -> Cell {
     let mut cell =
         Cell::new("write", format!("{TIMED} writes one by one, {PIPELINED} pipelined, of 100 B, acks=all"));
     let (log, topic) = create_topic(address, 4).await;
@@ -232,7 +233,7 @@ async fn writes(options: &Options, address: &str) -> Cell {
         let write = |key: &String| Write { target: Target::Key(key.clone()), value: Some(value.clone()) };
         let start = Instant::now();
         let answers = writer.set_many(keys.iter().map(write)).await;
-        cell.sample("ktables", "pipelined, s", start.elapsed().as_secs_f64());
+        cell.add_sample("ktables", "pipelined, s", start.elapsed().as_secs_f64());
         assert!(answers.iter().all(Result::is_ok));
         let start = Instant::now();
         tokio::task::block_in_place(|| {
@@ -243,15 +244,15 @@ async fn writes(options: &Options, address: &str) -> Cell {
             }
             raw.flush(TIMEOUT).unwrap();
         });
-        cell.sample("raw producer", "pipelined, s", start.elapsed().as_secs_f64());
+        cell.add_sample("raw producer", "pipelined, s", start.elapsed().as_secs_f64());
     }
-    cell.ratio("speed, of the raw producer's", "pipelined, s", "raw producer", Ratio::Speed);
+    cell.add_ratio("speed, of the raw producer's", "pipelined, s", "raw producer", Ratio::Speed);
     cell
 }
 
 /// Measures what tables of one log and of several cost while nothing happens. All traffic goes through a
 /// proxy, which counts connections and requests.
-async fn idle() -> Cell {
+async fn idle_cell() -> Cell {
     let mut cell = Cell::new("idle", format!("for {} s, tables of 4 partitions", IDLE.as_secs()));
     let proxy = Proxy::listen().await;
     let address = proxy.address();
@@ -281,10 +282,10 @@ async fn idle() -> Cell {
         tokio::time::sleep(IDLE).await;
         let requests = counts.requests.load(Ordering::Relaxed) - requests;
         let label = format!("{clusters} clusters x {each} tables");
-        cell.sample(&label, "threads", count_threads().saturating_sub(threads) as f64);
-        cell.sample(&label, "connections", counts.open.load(Ordering::Relaxed) as f64);
-        cell.sample(&label, "requests/s", requests as f64 / IDLE.as_secs_f64());
-        cell.sample(&label, "CPU, % of a core", (cpu() - cpu_before) / IDLE.as_secs_f64() * 100.0);
+        cell.add_sample(&label, "threads", count_threads().saturating_sub(threads) as f64);
+        cell.add_sample(&label, "connections", counts.open.load(Ordering::Relaxed) as f64);
+        cell.add_sample(&label, "requests/s", requests as f64 / IDLE.as_secs_f64());
+        cell.add_sample(&label, "CPU, % of a core", (cpu() - cpu_before) / IDLE.as_secs_f64() * 100.0);
     }
     cell
 }

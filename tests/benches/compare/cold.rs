@@ -12,7 +12,7 @@ use crate::process::{self, Memory};
 use crate::report::{Cell, Ratio, Report};
 use crate::{Options, replay};
 
-/// How often each is timed in a round.
+/// How often each command, loop and load is timed in a round.
 const TIMES: usize = 10;
 
 /// The topic from which `ktables get` reads one key.
@@ -21,18 +21,18 @@ const TOPIC_OF_10K: Workload =
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     if options.wants("cold") {
-        report.add(cold(options, bootstrap));
+        report.add(cold_cell(options, bootstrap));
     }
     if options.wants("component") {
-        report.add(component(options));
+        report.add(component_cell(options));
     }
     if options.wants("first-load") {
-        report.add(first_load(options));
+        report.add(first_load_cell(options));
     }
 }
 
 /// Times the command from its start to its end, with the compiled component in the cache, and a bare client.
-fn cold(options: &Options, bootstrap: &str) -> Cell {
+fn cold_cell(options: &Options, bootstrap: &str) -> Cell {
     let topic = produce(bootstrap, &TOPIC_OF_10K);
     let about =
         format!("`ktables get` of a key in a topic of {} records, {TIMES} a round", TOPIC_OF_10K.records);
@@ -56,17 +56,17 @@ fn cold(options: &Options, bootstrap: &str) -> Cell {
             ours.push(time(get));
             theirs.push(time(|| read.push(raw())));
         }
-        cell.sample("ktables get", "p50, ms", median(ours));
-        cell.sample("raw librdkafka loop, to its last record", "p50, ms", median(read));
-        cell.sample("raw librdkafka loop, to the end of its process", "p50, ms", median(theirs));
+        cell.add_sample("ktables get", "p50, ms", median(ours));
+        cell.add_sample("raw librdkafka loop, to its last record", "p50, ms", median(read));
+        cell.add_sample("raw librdkafka loop, to the end of its process", "p50, ms", median(theirs));
     }
     let raw = "raw librdkafka loop, to its last record";
-    cell.ratio("time, of the raw loop's", "p50, ms", raw, Ratio::Amount);
+    cell.add_ratio("time, of the raw loop's", "p50, ms", raw, Ratio::Amount);
     cell
 }
 
 /// Times loading a component, and making a codec of it.
-fn component(options: &Options) -> Cell {
+fn component_cell(options: &Options) -> Cell {
     let path = component_path("service-record");
     let size = std::fs::metadata(&path).unwrap().len();
     let mut cell = Cell::new("component", format!("service-record, {size} bytes, {TIMES} a round"));
@@ -75,7 +75,7 @@ fn component(options: &Options) -> Cell {
     let loaded = caching.load(&path, LoadOptions::default()).unwrap();
     for _ in 0..options.rounds {
         let mut measure = |label, work: &dyn Fn()| {
-            cell.sample(label, "p50, ms", median((0..TIMES).map(|_| time(work)).collect()));
+            cell.add_sample(label, "p50, ms", median((0..TIMES).map(|_| time(work)).collect()));
         };
         measure("load, compiling", &|| drop(compiling.load(&path, LoadOptions::default()).unwrap()));
         measure("load, from the cache", &|| drop(caching.load(&path, LoadOptions::default()).unwrap()));
@@ -86,7 +86,7 @@ fn component(options: &Options) -> Cell {
 
 /// Times loading components that are not in a cache: compiled by a child process, which contains the damage
 /// that compiling may do, and compiled in this process.
-fn first_load(options: &Options) -> Cell {
+fn first_load_cell(options: &Options) -> Cell {
     let mut cell = Cell::new("first-load", format!("the example components, {TIMES} times each a round"));
     let engine =
         |compiler| Engine::new(EngineOptions { cache: None, ..EngineOptions::new(compiler) }).unwrap();
@@ -105,13 +105,19 @@ fn first_load(options: &Options) -> Cell {
                 }
             }
             for ((compiler, _), times) in engines.iter().zip(times) {
-                cell.sample(&format!("{name}, in {compiler}"), "p50, ms", median(times));
+                cell.add_sample(&format!("{name}, in {compiler}"), "p50, ms", median(times));
             }
         }
     }
     for name in components {
         let reference = format!("{name}, in this process");
-        cell.ratio_of(&format!("{name},"), "time, of this process's", "p50, ms", &reference, Ratio::Amount);
+        cell.add_ratio_for(
+            &format!("{name},"),
+            "time, of this process's",
+            "p50, ms",
+            &reference,
+            Ratio::Amount,
+        );
     }
     cell
 }

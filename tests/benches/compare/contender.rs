@@ -38,20 +38,20 @@ pub(crate) fn run(args: &[String]) {
     let mut kept: Option<(Table, Runtime)> = None;
     let result = match args[..] {
         ["neighbour" | "disturb" | "watched", ..] => {
-            neighbours::run_as_contender(&args).unwrap_or_else(|| panic!("{args:?}"))
+            neighbours::run_as_contender(&args).unwrap_or_else(|| panic!("no contender {args:?}"))
         }
-        ["raw", how, bootstrap, topic] => raw(bootstrap, topic, how == "at-once"),
+        ["raw", how, bootstrap, topic] => replay_raw(bootstrap, topic, how == "at-once"),
         [warm::WARM, folder, bootstrap, topic] => {
             let (result, table, runtime) = warm::run_as_contender(folder, bootstrap, topic);
             kept = Some((table, runtime));
             result
         }
         [kind, codec, bootstrap, topic] => {
-            let (result, table, runtime) = table(kind, codec, bootstrap, topic);
+            let (result, table, runtime) = replay_into_table(kind, codec, bootstrap, topic);
             kept = Some((table, runtime));
             result
         }
-        ref args => engine::run_as_contender(args).unwrap_or_else(|| panic!("{args:?}")),
+        ref args => engine::run_as_contender(args).unwrap_or_else(|| panic!("no contender {args:?}")),
     };
     say(&result.to_string());
     // OK to ignore: this only waits until the caller closes the input.
@@ -69,9 +69,9 @@ fn follow(bootstrap: &str, topic: &str) {
         .create()
         .unwrap();
     let (_, end) = consumer.fetch_watermarks(topic, 0, TIMEOUT).unwrap();
-    let mut places = TopicPartitionList::new();
-    places.add_partition_offset(topic, 0, Offset::Offset(end)).unwrap();
-    consumer.assign(&places).unwrap();
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, 0, Offset::Offset(end)).unwrap();
+    consumer.assign(&assignment).unwrap();
     // The first poll starts fetching.
     let _ = consumer.poll(Duration::from_secs(1));
     say("ready");
@@ -85,7 +85,7 @@ fn follow(bootstrap: &str, topic: &str) {
 
 /// Replays a topic with the bare client, and counts messages and bytes. It polls one message at a time, as
 /// programs do, or takes many at once, which is as fast as the client gets.
-fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
+fn replay_raw(bootstrap: &str, topic: &str, in_bulk: bool) -> Value {
     let mut config = ClientConfig::new();
     let settings = [
         ("bootstrap.servers", bootstrap),
@@ -108,26 +108,26 @@ fn raw(bootstrap: &str, topic: &str, at_once: bool) -> Value {
     }
     let consumer: BaseConsumer = config.create().unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
-    let mut places = TopicPartitionList::new();
+    let mut assignment = TopicPartitionList::new();
     let partitions = metadata.topics()[0].partitions();
     for partition in partitions {
-        places.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
-    consumer.assign(&places).unwrap();
-    let mut totals = Totals { first: None, records: 0, bytes: 0, ends_left: partitions.len() };
-    let read = if at_once { read_in_bulk } else { read_one_by_one };
+    consumer.assign(&assignment).unwrap();
+    let mut totals = Totals { first: None, records: 0, bytes: 0, unfinished: partitions.len() };
+    let read = if in_bulk { read_in_bulk } else { read_one_by_one };
     read(&consumer, &mut totals);
     json!({"first": totals.first, "done": now(), "records": totals.records, "bytes": totals.bytes})
 }
 
-/// What a loop has read.
+/// Counts of what a loop has read so far.
 #[derive(Debug)]
 struct Totals {
     first: Option<f64>,
     records: u64,
     bytes: usize,
-    /// Partitions whose end is not reached yet.
-    ends_left: usize,
+    /// The number of partitions whose end is not reached yet.
+    unfinished: usize,
 }
 
 impl Totals {
@@ -139,13 +139,13 @@ impl Totals {
 }
 
 fn read_one_by_one(consumer: &BaseConsumer, totals: &mut Totals) {
-    while totals.ends_left > 0 {
+    while totals.unfinished > 0 {
         match consumer.poll(TIMEOUT) {
             Some(Ok(message)) => {
                 let key = message.key().map_or(0, <[u8]>::len);
                 totals.record(key + message.payload().map_or(0, <[u8]>::len));
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => totals.ends_left -= 1,
+            Some(Err(KafkaError::PartitionEOF(_))) => totals.unfinished -= 1,
             Some(Err(_)) | None => {}
         }
     }
@@ -158,14 +158,14 @@ fn read_in_bulk(consumer: &BaseConsumer, totals: &mut Totals) {
     // SAFETY: the client outlives its queue, and each message is freed once.
     unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
-        while totals.ends_left > 0 {
+        while totals.unfinished > 0 {
             let taken = sys::rd_kafka_consume_batch_queue(queue, 1, messages.as_mut_ptr(), messages.len());
             for &message in &messages[..usize::try_from(taken).unwrap()] {
                 match (*message).err {
                     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
                         totals.record((*message).key_len + (*message).len);
                     }
-                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => totals.ends_left -= 1,
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => totals.unfinished -= 1,
                     _ => {}
                 }
                 sys::rd_kafka_message_destroy(message);
@@ -176,7 +176,7 @@ fn read_in_bulk(consumer: &BaseConsumer, totals: &mut Totals) {
 }
 
 /// Replays a topic into a table.
-fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
+fn replay_into_table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
     let value: Arc<dyn ValueCodec> = match (kind, codec) {
         ("built-in", "json") => Arc::new(Json),
         ("component", "copy" | "json") => {
@@ -184,9 +184,9 @@ fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table
         }
         ("component", name) => component(name).value_codec(TOPIC, "{}").unwrap(),
         ("native", name) => native::codec(name),
-        other => panic!("{other:?}"),
+        other => panic!("no codec {other:?}"),
     };
-    let timed = Arc::new(Timed { codec: value, first: OnceLock::new() });
+    let timed = Arc::new(TimedCodec { codec: value, first: OnceLock::new() });
     let codecs = Codecs { key: Arc::new(Utf8), value: timed.clone(), scheme: None };
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -205,12 +205,12 @@ fn table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (Value, Table
 /// A codec that records when it was first called. That is when the first batch is complete, which may be some
 /// milliseconds after its first record came.
 #[derive(Debug)]
-struct Timed {
+struct TimedCodec {
     codec: Arc<dyn ValueCodec>,
     first: OnceLock<f64>,
 }
 
-impl Codec for Timed {
+impl Codec for TimedCodec {
     fn component(&self) -> Option<&ComponentId> {
         self.codec.component()
     }
@@ -220,7 +220,7 @@ impl Codec for Timed {
     }
 }
 
-impl ValueCodec for Timed {
+impl ValueCodec for TimedCodec {
     fn decode_values<'a>(
         &self,
         raw: &'a Packed,

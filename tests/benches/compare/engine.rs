@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// How many `get`s are timed in a run.
 const READS: usize = 500_000;
 
-/// How many reads are timed in a run of the kinds that take longer or hardly vary.
+/// How many reads of each other kind are timed in a run. They take longer or hardly vary.
 const FEWER_READS: usize = 100_000;
 
 /// Updates a second while reads are timed.
@@ -72,14 +72,14 @@ fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
                 [("p50", "p50, ns"), ("p99", "p99, ns"), ("p999", "p99.9, ns"), ("mean", "mean, ns")]
             {
                 if let Some(value) = measures[measure].as_f64() {
-                    cell.sample(label, column, value);
+                    cell.add_sample(label, column, value);
                 }
             }
         }
     }
-    cell.ratio_of("get", "p50, of the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
-    cell.ratio_of("get", "p99.9, of the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
-    cell.ratio_of("update", "mean, of updates without", "mean, ns", "update", Ratio::Amount);
+    cell.add_ratio_for("get", "p50, of the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
+    cell.add_ratio_for("get", "p99.9, of the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
+    cell.add_ratio_for("update", "mean, of updates without", "mean, ns", "update", Ratio::Amount);
     cell
 }
 
@@ -91,7 +91,7 @@ fn memory_cell() -> Cell {
         say(&format!("memory: {kind}"));
         let result = run_contender(&["memory", kind, "1000000"]);
         for (measure, column) in [("loaded", "loaded, B/key"), ("overwritten", "overwritten, B/key")] {
-            cell.sample(kind, column, result[measure].as_f64().unwrap());
+            cell.add_sample(kind, column, result[measure].as_f64().unwrap());
         }
     }
     cell
@@ -100,15 +100,15 @@ fn memory_cell() -> Cell {
 /// Runs a contender of this file. Returns `None` if the arguments name none.
 pub(crate) fn run_as_contender(args: &[&str]) -> Option<Value> {
     match args {
-        ["reads", keys] => Some(reads(keys.parse().unwrap())),
-        ["reads-of-groups", keys] => Some(reads_of_groups(keys.parse().unwrap())),
-        ["memory", kind, keys] => Some(memory_of(kind, keys.parse().unwrap())),
+        ["reads", keys] => Some(measure_reads(keys.parse().unwrap())),
+        ["reads-of-groups", keys] => Some(measure_group_reads(keys.parse().unwrap())),
+        ["memory", kind, keys] => Some(measure_memory(kind, keys.parse().unwrap())),
         _ => None,
     }
 }
 
 /// A table and the log that feeds it.
-struct Fed {
+struct FedTable {
     log: Arc<MemoryLog>,
     table: Table,
     runtime: Runtime,
@@ -117,7 +117,7 @@ struct Fed {
     key: fn(usize) -> String,
 }
 
-impl Fed {
+impl FedTable {
     fn new(keys: usize, grouped: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let log = MemoryLog::new(keys);
@@ -156,8 +156,8 @@ fn grouped_key(n: usize) -> String {
 }
 
 /// Times reads of a table and of a plain map, and updates.
-fn reads(keys: usize) -> Value {
-    let fed = Fed::new(keys, false);
+fn measure_reads(keys: usize) -> Value {
+    let fed = FedTable::new(keys, false);
     let names: Vec<String> = (0..keys).map(fed.key).collect();
     let snapshot = fed.table.snapshot();
     let plain: HashMap<Box<str>, Entry, RandomState> =
@@ -182,6 +182,7 @@ fn reads(keys: usize) -> Value {
         black_box(total_bytes(table.snapshot().prefix(&key[..key.len() - 12])));
     });
     fed.sync();
+    // The first of the two results of `update` warms up, and the last one replaces it.
     for (label, held) in [("update", false), ("update: a snapshot held", true), ("update", false)] {
         let snapshot = held.then(|| fed.table.snapshot());
         let start = Instant::now();
@@ -195,8 +196,8 @@ fn reads(keys: usize) -> Value {
 }
 
 /// Times reads of the members of a group.
-fn reads_of_groups(keys: usize) -> Value {
-    let fed = Fed::new(keys, true);
+fn measure_group_reads(keys: usize) -> Value {
+    let fed = FedTable::new(keys, true);
     let groups: Vec<String> = fed.table.snapshot().groups().map(str::to_owned).collect();
     let mut result = serde_json::Map::new();
     time_reads(&fed, &mut result, "members, 10 of a group", &groups, FEWER_READS, |table, group| {
@@ -212,7 +213,7 @@ fn total_bytes<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
 
 /// Times a kind of read on one thread and on two, while nothing happens and while rows change.
 fn time_reads(
-    fed: &Fed,
+    fed: &FedTable,
     result: &mut serde_json::Map<String, Value>,
     kind: &str,
     names: &[String],
@@ -230,7 +231,7 @@ fn time_reads(
 }
 
 /// Runs `work` while random rows change.
-fn run_beside_updates(fed: &Fed, work: impl FnOnce()) {
+fn run_beside_updates(fed: &FedTable, work: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| keep_updating(fed, &stop));
@@ -240,7 +241,7 @@ fn run_beside_updates(fed: &Fed, work: impl FnOnce()) {
 }
 
 /// Updates random keys at an even rate until `stop` is set.
-fn keep_updating(fed: &Fed, stop: &AtomicBool) {
+fn keep_updating(fed: &FedTable, stop: &AtomicBool) {
     let keys = fed.keys;
     let start = Instant::now();
     let mut written = 0;
@@ -288,11 +289,11 @@ fn random(n: usize) -> usize {
 }
 
 /// Measures the memory of a table for each key.
-fn memory_of(kind: &str, keys: usize) -> Value {
+fn measure_memory(kind: &str, keys: usize) -> Value {
     // The baseline is the process after a table of one key.
-    drop(Fed::new(1, kind == "grouped"));
+    drop(FedTable::new(1, kind == "grouped"));
     let empty = settled_memory(std::process::id());
-    let fed = Fed::new(1, kind == "grouped");
+    let fed = FedTable::new(1, kind == "grouped");
     for start in (0..keys).step_by(1000) {
         fed.write(start..(start + 1000).min(keys), 0);
     }

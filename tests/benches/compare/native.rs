@@ -1,4 +1,4 @@
-//! A guest's code compiled into this process, behind the same trait as components. It shows what the code
+//! Codecs of guests, compiled into this process behind the same trait as components. They show what the code
 //! costs without the sandbox.
 
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use ktables::codec::{
 use ktables::log::Header;
 use ktables_guest::CodecError;
 
-/// A guest's codec.
+/// A guest's codec that runs outside the sandbox.
 #[derive(Debug)]
-pub(crate) struct Native<T>(pub(crate) T);
+pub(crate) struct NativeCodec<T>(pub(crate) T);
 
-impl<T: std::fmt::Debug + Send + Sync> Codec for Native<T> {}
+impl<T: std::fmt::Debug + Send + Sync> Codec for NativeCodec<T> {}
 
-impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec for Native<T> {
+impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec for NativeCodec<T> {
     fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::new();
         for raw in raw.iter() {
@@ -37,10 +37,10 @@ impl<T: ktables_guest::ValueCodec + std::fmt::Debug + Send + Sync> ValueCodec fo
 /// Returns the codec with this name, compiled into this process.
 pub(crate) fn codec(name: &str) -> Arc<dyn ValueCodec> {
     match name {
-        "copy" => Arc::new(Native(mirror::Mirror::Copy)),
-        "json" => Arc::new(Native(mirror::Mirror::Json)),
-        "deb822" => Arc::new(Native(deb822::Deb822::default())),
-        "service-record" => Arc::new(Native(service_record::ServiceRecord)),
+        "copy" => Arc::new(NativeCodec(mirror::Mirror::Copy)),
+        "json" => Arc::new(NativeCodec(mirror::Mirror::Json)),
+        "deb822" => Arc::new(NativeCodec(deb822::Deb822::default())),
+        "service-record" => Arc::new(NativeCodec(service_record::ServiceRecord)),
         name => panic!("no native codec `{name}`"),
     }
 }

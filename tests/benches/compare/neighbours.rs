@@ -127,16 +127,16 @@ fn neighbours_cell(options: &Options, name: &'static str, log: &str) -> Cell {
     for disturbance in DISTURBANCES {
         let reference = format!("{disturbance}: another process");
         for (ratio, measure) in [("p50, of it", "p50, ms"), ("p99, of it", "p99, ms")] {
-            cell.ratio_of(disturbance, ratio, measure, &reference, Ratio::Amount);
+            cell.add_ratio_for(disturbance, ratio, measure, &reference, Ratio::Amount);
         }
-        cell.ratio_of(disturbance, "replay speed, of its", "replay, s", &reference, Ratio::Speed);
+        cell.add_ratio_for(disturbance, "replay speed, of its", "replay, s", &reference, Ratio::Speed);
     }
     cell
 }
 
 fn add_samples(cell: &mut Cell, label: &str, result: &Value) {
     for (measure, name) in [("replay, s", "replay"), ("p50, ms", "p50"), ("p99, ms", "p99")] {
-        cell.sample(label, measure, result[name].as_f64().unwrap());
+        cell.add_sample(label, measure, result[name].as_f64().unwrap());
     }
 }
 
@@ -167,7 +167,7 @@ impl Drop for OtherProcess {
 fn measure_table(disturbance: &str, log: &str, prefix: &str) -> Value {
     let rt = runtime();
     rt.block_on(async {
-        // In a runtime of its own, as another service's tables would be.
+        // In the same runtime as the measured table, as other tables of a program are.
         let mut disturbed = match disturbance {
             "swap" => Disturbance(Vec::new()),
             disturbance => disturb(disturbance, log, prefix),
@@ -322,12 +322,12 @@ fn watchers_cell(options: &Options) -> Cell {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args([COMMAND, "watched", count, &seconds.to_string()]);
             let run = process::run(&mut command, Memory::Ignored);
-            cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
-            cell.sample(label, "slowest, ms", run.number("slowest"));
-            cell.sample(label, "wrong", run.number("wrong"));
+            cell.add_sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+            cell.add_sample(label, "slowest, ms", run.number("slowest"));
+            cell.add_sample(label, "wrong", run.number("wrong"));
         }
     }
-    cell.ratio("peak, of none", "peak, MiB", "no watchers", Ratio::Amount);
+    cell.add_ratio("peak, of none", "peak, MiB", "no watchers", Ratio::Amount);
     cell
 }
 

@@ -32,7 +32,8 @@ pub(crate) enum Memory {
     Ignored,
 }
 
-/// How long memory must not have shrunk to count as kept. Allocators return their reserves after ten seconds.
+/// How long memory must not shrink before it counts as kept. Allocators return their reserves after ten
+/// seconds.
 const SETTLE_TIME: Duration = Duration::from_secs(12);
 
 impl Run {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use ktables_tests::kafka::target;
 
 use crate::contender::COMMAND;
-use crate::replay::{SMALL, ours};
+use crate::replay::{SMALL, main_contender};
 use crate::{data, say};
 
 /// The argument that makes this program profile.
@@ -20,7 +20,7 @@ const FREQUENCY: &str = "1499";
 pub(crate) fn run(args: &[String], bootstrap: &str) {
     let (kind, codec) = match args {
         [kind, codec] => (kind.as_str(), codec.as_str()),
-        _ => ours(),
+        _ => main_contender(),
     };
     let topic = data::produce(bootstrap, &SMALL);
     let folder = target().join("bench");

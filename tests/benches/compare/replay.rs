@@ -47,6 +47,7 @@ const PEERS: [Contender; 5] = [
     Contender { label: "KCache", kind: "java", codec: "kcache" },
 ];
 
+/// The contenders of most workloads: the reference, and the main contender of this project.
 const OURS: [Contender; 2] = [RAW, JSON[3]];
 
 const SERVICES: [Contender; 3] = [
@@ -61,6 +62,7 @@ const PACKAGES: [Contender; 3] = [
     Contender { label: "ktables, native deb822", kind: "native", codec: "deb822" },
 ];
 
+/// The main workload. The others differ from it in some fields.
 pub(crate) const SMALL: Workload = Workload {
     name: "replay-100B",
     records: 1_000_000,
@@ -94,19 +96,19 @@ const WORKLOADS: [(Workload, &[Contender], bool); 9] = [
 ];
 
 /// Returns the main contender of this project: its kind and codec.
-pub(crate) fn ours() -> (&'static str, &'static str) {
+pub(crate) fn main_contender() -> (&'static str, &'static str) {
     (OURS[1].kind, OURS[1].codec)
 }
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     for (workload, contenders, quick) in WORKLOADS {
         if (quick || !options.quick) && options.wants(workload.name) {
-            report.add(cell(options, bootstrap, &workload, contenders));
+            report.add(workload_cell(options, bootstrap, &workload, contenders));
         }
     }
 }
 
-fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[Contender]) -> Cell {
+fn workload_cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[Contender]) -> Cell {
     say(&format!("{}: writing {} records", workload.name, workload.records));
     let topic = produce(bootstrap, workload);
     let mut cell = Cell::new(
@@ -127,8 +129,8 @@ fn cell(options: &Options, bootstrap: &str, workload: &Workload, contenders: &[C
             add_samples(&mut cell, contender.label, workload, &run);
         }
     }
-    cell.ratio("speed, from start, of raw's", "from start, s", RAW.label, Ratio::Speed);
-    cell.ratio("speed, from first record, of raw's", "from first record, s", RAW.label, Ratio::Speed);
+    cell.add_ratio("speed, from start, of raw's", "from start, s", RAW.label, Ratio::Speed);
+    cell.add_ratio("speed, from first record, of raw's", "from first record, s", RAW.label, Ratio::Speed);
     cell
 }
 
@@ -175,13 +177,13 @@ fn java() -> PathBuf {
 fn add_samples(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {
     let (first, done) = (run.number("first"), run.number("done"));
     let millions = workload.records as f64 / 1e6;
-    cell.sample(label, "from start, s", done - run.started);
-    cell.sample(label, "from first record, s", done - first);
-    cell.sample(label, "M records/s", millions / (done - first));
-    cell.sample(label, "CPU, us/record", run.cpu.as_secs_f64() / millions);
-    cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+    cell.add_sample(label, "from start, s", done - run.started);
+    cell.add_sample(label, "from first record, s", done - first);
+    cell.add_sample(label, "M records/s", millions / (done - first));
+    cell.add_sample(label, "CPU, us/record", run.cpu.as_secs_f64() / millions);
+    cell.add_sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
     if let Some(kept) = run.kept {
-        cell.sample(label, "kept, MiB", kept as f64 / f64::from(1 << 20));
-        cell.sample(label, "peak, of kept", run.peak as f64 / kept as f64);
+        cell.add_sample(label, "kept, MiB", kept as f64 / f64::from(1 << 20));
+        cell.add_sample(label, "peak, of kept", run.peak as f64 / kept as f64);
     }
 }

@@ -39,18 +39,24 @@ impl Cell {
     }
 
     /// Adds a sample of a row's measure.
-    pub(crate) fn sample(&mut self, label: &str, measure: &'static str, value: f64) {
-        let row = entry(&mut self.rows, label.to_owned());
-        entry(row, measure).push(value);
+    pub(crate) fn add_sample(&mut self, label: &str, measure: &'static str, value: f64) {
+        let row = get_or_insert(&mut self.rows, label.to_owned());
+        get_or_insert(row, measure).push(value);
     }
 
     /// Adds the ratio of a measure to the reference row's, for all rows and round by round.
-    pub(crate) fn ratio(&mut self, name: &'static str, measure: &'static str, reference: &str, kind: Ratio) {
-        self.ratio_of("", name, measure, reference, kind);
+    pub(crate) fn add_ratio(
+        &mut self,
+        name: &'static str,
+        measure: &'static str,
+        reference: &str,
+        kind: Ratio,
+    ) {
+        self.add_ratio_for("", name, measure, reference, kind);
     }
 
     /// Adds the ratio for the rows whose labels begin with `rows`.
-    pub(crate) fn ratio_of(
+    pub(crate) fn add_ratio_for(
         &mut self,
         rows: &str,
         name: &'static str,
@@ -63,7 +69,7 @@ impl Cell {
         for label in labels.filter(|label| label.starts_with(rows)).collect::<Vec<_>>() {
             let own = self.samples(&label, measure).to_vec();
             for (own, reference) in own.iter().zip(&reference) {
-                self.sample(
+                self.add_sample(
                     &label,
                     name,
                     if kind == Ratio::Speed { reference / own } else { own / reference },
@@ -105,8 +111,8 @@ impl Cell {
     }
 }
 
-/// Returns the value of a name. Inserts a default if it is missing.
-fn entry<N: PartialEq, T: Default>(list: &mut Vec<(N, T)>, name: N) -> &mut T {
+/// Returns the value of a name in a list. Inserts a default value if it is missing.
+fn get_or_insert<N: PartialEq, T: Default>(list: &mut Vec<(N, T)>, name: N) -> &mut T {
     let index = list.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
         list.push((name, T::default()));
         list.len() - 1
@@ -146,7 +152,7 @@ fn format_number(value: f64) -> String {
 }
 
 /// Describes the machine and the versions.
-fn machine() -> Value {
+fn describe_machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let line = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
@@ -195,9 +201,9 @@ impl Report {
         let folder = target().join("bench");
         fs::create_dir_all(&folder).unwrap();
         let cells: BTreeMap<_, _> = self.cells.iter().map(|cell| (cell.name, cell.json())).collect();
-        let json = json!({"machine": machine(), "rounds": self.options.rounds, "quick": self.options.quick, "cells": cells});
+        let json = json!({"machine": describe_machine(), "rounds": self.options.rounds, "quick": self.options.quick, "cells": cells});
         fs::write(folder.join("report.json"), format!("{json:#}\n")).unwrap();
-        let mut markdown = format!("{}\n\n", describe_run(&machine(), &self.options));
+        let mut markdown = format!("{}\n\n", describe_run(&describe_machine(), &self.options));
         for cell in &self.cells {
             // OK to ignore: writing to a string cannot fail.
             let _ =

@@ -23,7 +23,7 @@ const WORKLOAD: Workload = Workload { name: "warm", records: 5_000_000, keys: 1_
 /// A timeout that no start reaches.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long the size of a checkpoint must not have changed until its compaction counts as finished.
+/// How long the size of a checkpoint must stay the same before its compaction counts as finished.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// The first argument of this file's contender.
@@ -36,11 +36,11 @@ const BROKEN: &str = "start from a broken checkpoint";
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     if options.wants(WORKLOAD.name) {
-        report.add(cell(options, bootstrap));
+        report.add(warm_cell(options, bootstrap));
     }
 }
 
-fn cell(options: &Options, bootstrap: &str) -> Cell {
+fn warm_cell(options: &Options, bootstrap: &str) -> Cell {
     say(&format!("{}: writing {} records", WORKLOAD.name, WORKLOAD.records));
     let topic = produce(bootstrap, &WORKLOAD);
     let mut cell = Cell::new(
@@ -61,14 +61,14 @@ fn cell(options: &Options, bootstrap: &str) -> Cell {
             let run = process::run(&mut command, Memory::Ignored);
             assert_eq!(run.number("loaded") > 0.0, label == START, "{label}: {}", run.result);
             entries.push(run.number("entries"));
-            cell.sample(label, "from start, s", run.number("done") - run.started);
-            cell.sample(label, "CPU, s", run.number("cpu"));
-            cell.sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
+            cell.add_sample(label, "from start, s", run.number("done") - run.started);
+            cell.add_sample(label, "CPU, s", run.number("cpu"));
+            cell.add_sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
         }
         assert!(entries.iter().all(|&entries| entries as usize == WORKLOAD.keys), "{entries:?}");
     }
-    cell.ratio("time, of a full replay's", "from start, s", REPLAY, Ratio::Amount);
-    cell.ratio("speed, of a full replay's", "from start, s", REPLAY, Ratio::Speed);
+    cell.add_ratio("time, of a full replay's", "from start, s", REPLAY, Ratio::Amount);
+    cell.add_ratio("speed, of a full replay's", "from start, s", REPLAY, Ratio::Speed);
     cell
 }
 
@@ -82,7 +82,7 @@ fn damage(folder: &Path) {
     std::fs::write(largest, bytes).unwrap();
 }
 
-/// Starts a table, with a checkpoint unless `folder` is `none`, and returns its figures when it is complete.
+/// Starts a table, with a checkpoint unless `folder` is `none`, and returns its measures when it is complete.
 pub(crate) fn run_as_contender(folder: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
     let value = component("mirror").value_codec(TOPIC, &json!({"mode": "json"}).to_string()).unwrap();
     let codecs = Codecs { key: std::sync::Arc::new(Utf8), value, scheme: None };

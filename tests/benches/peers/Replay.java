@@ -67,14 +67,14 @@ public final class Replay {
         String bootstrap = args[1];
         String topic = args[2];
         if (kind.equals("kcache")) {
-            kcache(bootstrap, topic);
+            replayWithKCache(bootstrap, topic);
         } else {
-            streams(kind, bootstrap, topic);
+            replayWithStreams(kind, bootstrap, topic);
         }
         System.exit(0);
     }
 
-    private static void streams(String kind, String bootstrap, String topic) throws Exception {
+    private static void replayWithStreams(String kind, String bootstrap, String topic) throws Exception {
         StreamsBuilder builder = new StreamsBuilder();
         KeyValueBytesStoreSupplier supplier =
                 kind.equals("memory") ? Stores.inMemoryKeyValueStore("table") : Stores.persistentKeyValueStore("table");
@@ -120,11 +120,11 @@ public final class Replay {
                 }
             }
         }
-        say(entries);
+        printResult(entries);
         streams.close();
     }
 
-    private static void kcache(String bootstrap, String topic) throws Exception {
+    private static void replayWithKCache(String bootstrap, String topic) throws Exception {
         Map<String, Object> settings = Map.of(
                 KafkaCacheConfig.KAFKACACHE_BOOTSTRAP_SERVERS_CONFIG, bootstrap,
                 KafkaCacheConfig.KAFKACACHE_TOPIC_CONFIG, topic,
@@ -140,11 +140,11 @@ public final class Replay {
         KafkaCache<String, JsonNode> cache = new KafkaCache<>(
                 new KafkaCacheConfig(settings), Serdes.String(), Serdes.serdeFrom(WRITE, timed));
         cache.init();
-        say(cache.size());
+        printResult(cache.size());
         cache.close();
     }
 
-    private static void say(long entries) throws IOException {
+    private static void printResult(long entries) throws IOException {
         System.out.printf(
                 java.util.Locale.ROOT,
                 "{\"first\": %.3f, \"done\": %.3f, \"records\": %d, \"entries\": %d}%n",

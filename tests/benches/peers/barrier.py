@@ -13,7 +13,7 @@ import time
 from ktables import KafkaTable
 
 
-async def barriers(bootstrap, topic, times):
+async def time_barriers(bootstrap, topic, times):
     table = KafkaTable(connection=bootstrap, topic=topic, value_decoder=json.loads, ensure_topic=False)
     took = []
     async with table:
@@ -26,4 +26,4 @@ async def barriers(bootstrap, topic, times):
     sys.stdin.read()
 
 
-asyncio.run(barriers(*sys.argv[1:]))
+asyncio.run(time_barriers(*sys.argv[1:]))

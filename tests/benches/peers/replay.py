@@ -15,7 +15,7 @@ import time
 from ktables import KafkaTable
 
 
-def decoder(kind):
+def choose_decoder(kind):
     if kind == "json":
         return json.loads
     from pydantic import BaseModel
@@ -30,7 +30,7 @@ def decoder(kind):
     return Service.model_validate_json
 
 
-class Timed:
+class TimedDecoder:
     """A decoder that records when it was first called, and how often."""
 
     def __init__(self, decode):
@@ -46,7 +46,7 @@ class Timed:
 
 
 async def replay(kind, bootstrap, topic):
-    decode = Timed(decoder(kind))
+    decode = TimedDecoder(choose_decoder(kind))
     table = KafkaTable(
         connection=bootstrap, topic=topic, value_decoder=decode, catchup_timeout=600, ensure_topic=False
     )

@@ -45,10 +45,11 @@ impl Broker {
     ///
     /// If the broker cannot be started. The error has the end of the broker's log, if there is one.
     pub fn start(target: &Path, options: &BrokerOptions) -> Result<Self, String> {
-        let ports = Ports::free(options.secured)?;
+        let ports = Ports::pick(options.secured)?;
         let name = options.name.clone().unwrap_or_else(folder::unique_name);
         let node = Node::single(&ports);
-        let mut broker = Self::prepare(target, options, &name, &folder::cluster_id(&name), &node, ports)?;
+        let cluster = folder::unique_cluster_id(&name);
+        let mut broker = Self::prepare(target, options, &name, &cluster, &node, ports)?;
         broker.launch()?;
         Ok(broker)
     }

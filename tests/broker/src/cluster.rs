@@ -15,16 +15,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts this number of brokers with their folders below a target folder, and waits until each answers.
+    /// Starts a cluster of `nodes` brokers with their folders below a target folder, and waits until each
+    /// answers.
     ///
     /// # Errors
     ///
     /// As [`Broker::start`].
     pub fn start(target: &Path, options: &BrokerOptions, nodes: usize) -> Result<Self, String> {
-        let ports = (0..nodes).map(|_| Ports::free(options.secured)).collect::<Result<Vec<_>, _>>()?;
+        let ports = (0..nodes).map(|_| Ports::pick(options.secured)).collect::<Result<Vec<_>, _>>()?;
         let controllers: Vec<u16> = ports.iter().map(|ports| ports.controller).collect();
         let name = options.name.clone().unwrap_or_else(folder::unique_name);
-        let id = folder::cluster_id(&name);
+        let id = folder::unique_cluster_id(&name);
         let prepare = |(number, ports): (usize, Ports)| {
             let node = Node { id: number, controllers: controllers.clone() };
             Broker::prepare(target, options, &format!("{name}-{number}"), &id, &node, ports)

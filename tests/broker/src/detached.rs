@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::folder::{ADDRESS_FILE, PID_FILE};
-use crate::install::{brokers_folder, io_error, remove_folder};
+use crate::install::{io_error, kafka_folder, remove_folder};
 use crate::probe::is_answering;
 
 /// How long the answer to one probe may take.
@@ -30,7 +30,7 @@ impl DetachedBroker {
     /// Finds the broker with this name. Returns `None` if there is none or it does not answer.
     #[must_use]
     pub fn find(target: &Path, name: &str) -> Option<Self> {
-        let folder = brokers_folder(target).join(name);
+        let folder = kafka_folder(target).join(name);
         let address = fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?;
         let process = fs::read_to_string(folder.join(PID_FILE)).ok()?.trim().to_owned();
         is_answering(&address, PROBE_TIMEOUT).then_some(Self { folder, address, process })
@@ -43,7 +43,7 @@ impl DetachedBroker {
     /// If the broker does not end, for example because its guardian was killed, or its folder cannot be
     /// removed.
     pub fn stop(target: &Path, name: &str) -> Result<bool, String> {
-        let folder = brokers_folder(target).join(name);
+        let folder = kafka_folder(target).join(name);
         if !folder.exists() {
             return Ok(false);
         }
@@ -57,7 +57,7 @@ impl DetachedBroker {
         }
         match running.filter(|running| is_answering(&running.address, PROBE_TIMEOUT)) {
             Some(running) => {
-                Err(format!("process {} did not end, its guardian is gone: kill it", running.process))
+                Err(format!("process {} did not end, because its guardian is gone: kill it", running.process))
             }
             // The folder may still be there, for example after the machine was shut down.
             None => remove_folder(&folder).map(|()| true),

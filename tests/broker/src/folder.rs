@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use crate::detached::DetachedBroker;
-use crate::install::{Installation, brokers_folder, io_error, write_file};
+use crate::install::{Installation, io_error, kafka_folder, write_file};
 
-/// The file with the broker's address. A detached broker is killed when it is removed.
+/// The file with the broker's address. A detached broker is killed when this file is removed.
 pub(crate) const ADDRESS_FILE: &str = "address";
 
 /// The file with the id of the broker's process, while the process runs.
@@ -29,7 +29,7 @@ pub(crate) fn claim(target: &Path, name: &str) -> Result<PathBuf, String> {
         return Err(format!("a broker `{name}` is already running at {}", running.bootstrap()));
     }
     DetachedBroker::stop(target, name)?;
-    let folder = brokers_folder(target).join(name);
+    let folder = kafka_folder(target).join(name);
     fs::create_dir(&folder).map_err(|error| io_error("create", &folder, &error))?;
     Ok(folder)
 }
@@ -62,7 +62,7 @@ pub(crate) fn write_files(
 }
 
 /// Returns an id that no cluster had before.
-pub(crate) fn cluster_id(name: &str) -> String {
+pub(crate) fn unique_cluster_id(name: &str) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{name}-{}", now.as_micros())
 }

@@ -11,8 +11,8 @@ use crate::options::USERS;
 use crate::ports::Ports;
 use crate::properties::{self, Node};
 
-/// The dependencies that Maven fetches. A copy lies in the installation, and shows which version of it was
-/// installed.
+/// The dependencies that Maven fetches. The installation has a copy, which shows whether it has these
+/// versions.
 const POM: &str = include_str!("../../pom.xml");
 
 /// The password of the key store. The key in it protects nothing.
@@ -43,7 +43,7 @@ pub fn install(target: &Path) -> Result<(), String> {
 }
 
 /// Returns a command that runs Java with Kafka, its clients and jackson on the class path. The caller adds a
-/// main class of theirs, or a single source file. Kafka must be installed.
+/// main class, or a single source file. Kafka must be installed.
 #[must_use]
 pub fn java(target: &Path) -> Command {
     Installation::below(target).java()
@@ -57,16 +57,16 @@ pub(crate) struct Installation {
 
 impl Installation {
     fn below(target: &Path) -> Self {
-        Self { folder: brokers_folder(target).join(format!("lib-{}", version())) }
+        Self { folder: kafka_folder(target).join(format!("lib-{}", version())) }
     }
 
     /// Returns the installation, and creates it if it is missing. If threads or processes need it at the same
     /// time, the first one creates it and the others wait.
     pub(crate) fn ensure(target: &Path) -> Result<Self, String> {
         let installation = Self::below(target);
-        let brokers = brokers_folder(target);
-        fs::create_dir_all(&brokers).map_err(|error| io_error("create", &brokers, &error))?;
-        let path = brokers.join("install.lock");
+        let kafka = kafka_folder(target);
+        fs::create_dir_all(&kafka).map_err(|error| io_error("create", &kafka, &error))?;
+        let path = kafka.join("install.lock");
         let lock = File::create(&path).map_err(|error| io_error("create", &path, &error))?;
         lock.lock().map_err(|error| io_error("lock", &path, &error))?;
         if !installation.is_current() {
@@ -157,7 +157,7 @@ impl Installation {
 }
 
 /// Returns the folder with the installation and the brokers' folders.
-pub(crate) fn brokers_folder(target: &Path) -> PathBuf {
+pub(crate) fn kafka_folder(target: &Path) -> PathBuf {
     // Absolute, because Java and Maven run in other folders.
     std::path::absolute(target).unwrap_or_else(|_| target.to_owned()).join("kafka")
 }

@@ -32,9 +32,9 @@ pub(crate) struct SecuredPorts {
 
 impl Ports {
     /// Picks ports on which nothing listens.
-    pub(crate) fn free(secured: bool) -> Result<Self, String> {
-        let secured = secured.then(SecuredPorts::free).transpose()?;
-        Ok(Self { plaintext: free_port()?, controller: free_port()?, secured })
+    pub(crate) fn pick(secured: bool) -> Result<Self, String> {
+        let secured = secured.then(SecuredPorts::pick).transpose()?;
+        Ok(Self { plaintext: pick_port()?, controller: pick_port()?, secured })
     }
 
     /// Returns placeholder ports, for a configuration with which no broker is started.
@@ -44,8 +44,8 @@ impl Ports {
 }
 
 impl SecuredPorts {
-    fn free() -> Result<Self, String> {
-        Ok(Self { sasl: free_port()?, tls: free_port()?, sasl_tls: free_port()? })
+    fn pick() -> Result<Self, String> {
+        Ok(Self { sasl: pick_port()?, tls: pick_port()?, sasl_tls: pick_port()? })
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn address(port: u16) -> String {
 
 /// Picks a port on which nothing listens, and which this process has not handed out before, because the
 /// broker that gets it starts to listen only a second later.
-fn free_port() -> Result<u16, String> {
+fn pick_port() -> Result<u16, String> {
     static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(STRIDE);
     for _ in 0..COUNT {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_port_is_handed_out_once_and_lies_below_the_ephemeral_range() {
-        let ports: Vec<u16> = (0..100).map(|_| free_port().unwrap()).collect();
+        let ports: Vec<u16> = (0..100).map(|_| pick_port().unwrap()).collect();
         assert!(ports.iter().all(|port| (20_000..32_768).contains(port)), "{ports:?}");
         let distinct: std::collections::HashSet<&u16> = ports.iter().collect();
         assert_eq!(distinct.len(), ports.len());

@@ -10,7 +10,7 @@ const API_KEY: i16 = 18;
 /// The correlation id of the request, which the response repeats.
 const CORRELATION_ID: i32 = 0x6b74;
 
-/// The largest response that is accepted, in bytes. That of a broker is smaller.
+/// The largest response that is accepted, in bytes. A broker's response is smaller.
 const MAX_RESPONSE: usize = 1 << 16;
 
 /// Returns true if a broker at this address answers in time.

@@ -34,7 +34,7 @@ log.initial.task.delay.ms=100
 log.cleaner.backoff.ms=100
 log.cleaner.min.cleanable.ratio=0.01
 log.retention.check.interval.ms=100
-# A quarter of the heap by default.
+# The default takes a quarter of the heap.
 log.cleaner.dedupe.buffer.size=16777216
 ";
 
@@ -58,7 +58,7 @@ impl Node {
         let voters = (1..).zip(&self.controllers).map(|(id, &port)| format!("{id}@{}", address(port)));
         let voters = voters.collect::<Vec<_>>().join(",");
         let in_sync = nodes.div_ceil(2);
-        // Every node has a replica of everything, and most of them must be in sync.
+        // Every node has a replica of everything, and at least half of them must be in sync.
         let internal = ["transaction.state.log", "share.coordinator.state.topic"]
             .map(|topic| format!("{topic}.replication.factor={nodes}\n{topic}.min.isr={in_sync}\n"));
         format!(

@@ -70,7 +70,7 @@ pub(in crate::cli) struct ListArgs {
 
 /// Delete a topic, with all of its records.
 ///
-/// There is no way back. Tables that follow the topic keep their contents, and are degraded.
+/// This cannot be undone. Tables that follow the topic keep their contents, and become degraded.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables topic delete --log dir:./data --topic services --yes")]
 pub(in crate::cli) struct DeleteTopicArgs {

@@ -138,7 +138,8 @@ struct Pool {
     cores: usize,
 }
 
-/// Queues a job.
+/// Queues a job of components or native codecs. The job of a lane whose codecs are all built in runs at once,
+/// on the caller's thread; `workers::run` passes no such job.
 pub(super) fn submit(lane: &Lane, job: Job) -> Result<(), HostFailure> {
     let pool = pool()?;
     let Some(key) = &lane.guest else {

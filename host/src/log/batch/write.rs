@@ -1,4 +1,4 @@
-//! Writing record batches.
+//! Writes record batches.
 
 use super::{
     BASE_TIMESTAMP, CHECKSUMMED, CRC, HEADER, LAST_OFFSET_DELTA, MAGIC, MAX_TIMESTAMP, PREFIX, RECORD_COUNT,

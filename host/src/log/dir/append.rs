@@ -29,12 +29,14 @@ const LOCK_PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::
 pub(super) struct Appender {
     log: String,
     topic: String,
+    /// The path of the partition's folder.
     path: PathBuf,
     /// The folder of the partition. It is locked for an append, and synced after a file was created in it.
     folder: File,
     /// The lock file in the folder. It is locked for an append, too. Alone it is not enough, because somebody
     /// may remove it while it is locked.
-    lock: File,
+    lock_file: File,
+    /// A cursor at the known end of the partition.
     end: Cursor,
     /// Whether the state of this appender may be wrong, so that it must be opened again.
     pub(super) is_stale: bool,
@@ -50,9 +52,9 @@ impl Appender {
         let end = Cursor::open_last(root, topic, partition)?;
         let path = topic::partition_folder(root, &topic.name, partition);
         let folder = File::open(&path).map_err(LogError::io("open", &path))?;
-        let lock = open_lock(&path)?;
+        let lock_file = open_lock(&path)?;
         let (log, topic) = (url.to_owned(), topic.name.clone());
-        Ok(Self { log, topic, path, folder, lock, end, is_stale: false })
+        Ok(Self { log, topic, path, folder, lock_file, end, is_stale: false })
     }
 
     /// Writes the records as one batch and syncs it. Returns the offset of the first record. Waits for the
@@ -97,22 +99,22 @@ impl Appender {
         records: &[NewRecord],
         keep_waiting: &dyn Fn() -> bool,
     ) -> Result<Offset, LogError> {
-        self.lock(&self.lock, keep_waiting)?;
+        self.lock(&self.lock_file, keep_waiting)?;
         // Somebody may have removed the lock file. Others then lock a new one.
         while !self.is_lock_current()? {
-            self.lock = open_lock(&self.path)?;
-            self.lock(&self.lock, keep_waiting)?;
+            self.lock_file = open_lock(&self.path)?;
+            self.lock(&self.lock_file, keep_waiting)?;
         }
         // The lock protects the topic only if it lies in the folder of the current topic of this name.
         let result = self.end.check_identity().and_then(|()| self.append_under_both_locks(records));
-        self.is_stale |= self.lock.unlock().is_err();
+        self.is_stale |= self.lock_file.unlock().is_err();
         result
     }
 
     /// Whether the path of the lock file still leads to the file that is locked.
     fn is_lock_current(&self) -> Result<bool, LogError> {
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let held = self.lock.metadata().map_err(LogError::io("check the lock file in", &self.path))?;
+        let held = self.lock_file.metadata().map_err(LogError::io("check the lock file in", &self.path))?;
         match fs::metadata(self.path.join(LOCK)) {
             Ok(current) => Ok(identity(current) == identity(held)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -180,7 +182,7 @@ impl Appender {
 
     /// Cuts the torn tail of a write that never finished, if there is one.
     fn cut_torn_tail(&mut self) -> Result<(), LogError> {
-        let Some(torn) = self.end.torn_tail()? else { return Ok(()) };
+        let Some(torn) = self.end.torn_tail_len()? else { return Ok(()) };
         let path = self.end.path();
         tracing::warn!(
             topic = self.topic,

@@ -20,7 +20,7 @@ use crate::log::{
 use crate::sync::lock;
 
 /// The length of the queue of a topic, in jobs. While it is full, `send` waits.
-const QUEUE: usize = 2 * 1024;
+const QUEUE_JOBS: usize = 2 * 1024;
 
 /// The size of all queued records of a topic, in KiB. While it is reached, `send` waits.
 const QUEUE_KIB: u32 = 32 * 1024;
@@ -102,7 +102,7 @@ impl Closing {
 impl Queue {
     /// Starts the thread of a topic.
     fn start(root: &Path, url: &str) -> Result<Self, LogError> {
-        let (jobs, pending) = mpsc::channel(QUEUE);
+        let (jobs, pending) = mpsc::channel(QUEUE_JOBS);
         let closing = Arc::<Closing>::default();
         let (path, url) = (root.to_owned(), url.to_owned());
         let thread = CommitThread { root: path, url, closing: closing.clone(), appenders: HashMap::new() };
@@ -349,7 +349,8 @@ impl CommitThread {
         result
     }
 
-    /// Appends. If the topic was replaced since its files were opened, opens them again and tries once more.
+    /// Appends records. If the topic was replaced since its files were opened, opens them again and tries
+    /// once more.
     fn append_with_retry(
         &mut self,
         destination: &Destination,

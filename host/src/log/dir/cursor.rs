@@ -158,7 +158,7 @@ impl Cursor {
     /// # Errors
     ///
     /// [`LogError::Corrupt`] if the bytes are not a torn tail.
-    pub(super) fn torn_tail(&mut self) -> Result<Option<usize>, LogError> {
+    pub(super) fn torn_tail_len(&mut self) -> Result<Option<usize>, LogError> {
         let rest = self.read_rest()?;
         if rest.is_empty() {
             Ok(None)

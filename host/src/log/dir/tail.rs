@@ -38,7 +38,7 @@ async fn follow(
     loop {
         // Before the read, so that a change during the read ends the wait below.
         changes.mark_unchanged();
-        let (returned, batch) = DirLog::blocking(move || {
+        let (returned, batch) = DirLog::run_blocking(move || {
             let batch = read_batch(&mut cursor, from, headers)?;
             Ok((cursor, batch))
         })

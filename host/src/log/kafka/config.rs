@@ -88,7 +88,7 @@ pub(super) enum Purpose {
     /// Loads a topic as fast as possible.
     Load {
         /// The limit of its queue of fetched records, in KiB.
-        queue: u32,
+        queue_kib: u32,
     },
     /// Follows all loaded topics, with few requests and a small queue.
     Tail,
@@ -122,7 +122,7 @@ impl Configs {
             }
         }
         let refused: Vec<(&str, &str)> =
-            options.properties.keys().filter_map(|name| Some((&**name, refusal_reason(name)?))).collect();
+            options.properties.keys().filter_map(|name| Some((&**name, reserved_reason(name)?))).collect();
         if !refused.is_empty() {
             let (names, reasons): (Vec<&str>, Vec<&str>) = refused.into_iter().unzip();
             return Err(LogError::Property { name: names.join("`, `"), reason: reasons.join("; ") });
@@ -159,7 +159,7 @@ impl Configs {
     fn config(&self, purpose: Purpose) -> ClientConfig {
         match purpose {
             Purpose::Control => self.base(&[]),
-            Purpose::Load { queue } => self.loader(queue),
+            Purpose::Load { queue_kib } => self.loader(queue_kib),
             Purpose::Tail => self.tail(),
             Purpose::Produce(batch) => self.producer(batch),
             Purpose::Transact(batch) => self.transactional(batch),
@@ -208,7 +208,7 @@ impl Configs {
 
     fn producer(&self, batch: BatchSize) -> ClientConfig {
         // A single write should not wait for others, and many writes fill batches anyway while requests are
-        // in flight. Java's client waits for two minutes, too.
+        // in flight. A delivery may take two minutes, as with Java's client.
         let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", "120000")]);
         match batch {
             BatchSize::Default => {}
@@ -245,12 +245,12 @@ impl Configs {
         config
     }
 
-    fn loader(&self, queue: u32) -> ClientConfig {
+    fn loader(&self, queue_kib: u32) -> ClientConfig {
         self.consumer(&[
-            ("queued.max.messages.kbytes", &queue.to_string()),
+            ("queued.max.messages.kbytes", &queue_kib.to_string()),
             // librdkafka does not count its own overhead, some hundred bytes for each message. One message
             // for each KiB of the queue bounds it.
-            ("queued.min.messages", &queue.to_string()),
+            ("queued.min.messages", &queue_kib.to_string()),
             ("fetch.message.max.bytes", "8388608"),
             ("fetch.max.bytes", "52428800"),
             // The default of one second stalls a load whenever the queue is full.
@@ -314,7 +314,7 @@ impl Configs {
 }
 
 /// Returns why the user must not set a property, or `None` if it is allowed.
-fn refusal_reason(name: &str) -> Option<&'static str> {
+fn reserved_reason(name: &str) -> Option<&'static str> {
     RESERVED.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
 }
 
@@ -346,7 +346,7 @@ mod tests {
         };
         for (alias, name) in ALIASES {
             for purpose in [
-                Purpose::Load { queue: 1024 },
+                Purpose::Load { queue_kib: 1024 },
                 Purpose::Produce(BatchSize::Default),
                 Purpose::Transact(BatchSize::Default),
             ] {
@@ -371,7 +371,7 @@ mod tests {
         let tls = ("security.protocol", "ssl");
         let purposes = [
             Purpose::Control,
-            Purpose::Load { queue: 1024 },
+            Purpose::Load { queue_kib: 1024 },
             Purpose::Tail,
             Purpose::Produce(BatchSize::Default),
             Purpose::Transact(BatchSize::Default),
@@ -382,7 +382,7 @@ mod tests {
             for name in ours.config_map().keys() {
                 let theirs = configs(&[tls, (name, "theirs")]).config(purpose);
                 let is_overridden = theirs.get(name) != Some("theirs");
-                assert!(!is_overridden || refusal_reason(name).is_some(), "{name} for {purpose:?}");
+                assert!(!is_overridden || reserved_reason(name).is_some(), "{name} for {purpose:?}");
             }
         }
     }

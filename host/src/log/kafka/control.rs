@@ -335,13 +335,13 @@ impl Control {
     ///
     /// [`LogError::Replaced`] if the topic was deleted and created again.
     pub(super) async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        let (now, ranges) = tokio::join!(
+        let (current, ranges) = tokio::join!(
             self.describe_topic(&topic.name),
             self.offset_ranges(&topic.name, 0..topic.partitions)
         );
-        let now = self.check_identity(topic, now?)?;
+        let current = self.check_identity(topic, current?)?;
         let mut ranges = ranges?;
-        ranges.extend(self.offset_ranges(&topic.name, topic.partitions..now.partitions).await?);
+        ranges.extend(self.offset_ranges(&topic.name, topic.partitions..current.partitions).await?);
         Ok(ranges)
     }
 
@@ -354,13 +354,13 @@ impl Control {
         &self,
         topic: &TopicDescription,
     ) -> Result<Vec<(Partition, Offset)>, LogError> {
-        let (now, ends) = tokio::join!(
+        let (current, ends) = tokio::join!(
             self.describe_topic(&topic.name),
             self.list_offsets(&topic.name, 0..topic.partitions, OffsetKind::End)
         );
-        let now = self.check_identity(topic, now?)?;
+        let current = self.check_identity(topic, current?)?;
         let mut ends = ends?;
-        let added = topic.partitions..now.partitions;
+        let added = topic.partitions..current.partitions;
         ends.extend(self.list_offsets(&topic.name, added, OffsetKind::End).await?);
         Ok(ends)
     }
@@ -369,10 +369,10 @@ impl Control {
     fn check_identity(
         &self,
         topic: &TopicDescription,
-        now: DescribedTopic,
+        current: DescribedTopic,
     ) -> Result<DescribedTopic, LogError> {
-        if now.id == topic.id {
-            return Ok(now);
+        if current.id == topic.id {
+            return Ok(current);
         }
         Err(replaced_error(&topic.name))
     }

@@ -1,11 +1,11 @@
-//! Decodes a batch of records. Runs on a codec worker, and knows of no table.
+//! Decodes a batch of records. Runs on a codec worker, and knows nothing of tables.
 
 use crate::codec::{
     CheckedCodecs, CodecFailure, Codecs, GroupKey, PackedAnswers, RejectKind, RejectReason, checked_text,
     contract_violation,
 };
 use crate::log::{Header, Record, RecordBatch, key_hash};
-use crate::table::decoded::{Decoded, Outcome};
+use crate::table::decoded::{DecodedRecords, Outcome};
 use crate::table::entry::EntryMaker;
 use crate::table::key_hash::KeyHash;
 use crate::table::record_place::RecordPlace;
@@ -25,7 +25,7 @@ enum Key<'a> {
 ///
 /// [`CodecFailure::Fault`] if a codec faulted over several records at once; the caller decodes each of
 /// them alone. For a batch of one record, a fault is never returned: the record is rejected.
-pub(in crate::table) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<Decoded, CodecFailure> {
+pub(in crate::table) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<DecodedRecords, CodecFailure> {
     let codecs = CheckedCodecs(codecs);
     let (raw, indices) = batch.keys().select(|_| true);
     let first = indices
@@ -47,7 +47,7 @@ pub(in crate::table) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<D
     }
     split(codecs, batch, &mut keys)?;
     let outcomes = decode_values(codecs, batch, keys)?;
-    Ok(Decoded::new(batch.partition(), batch.next_offset().unwrap_or_default(), first, outcomes))
+    Ok(DecodedRecords::new(batch.partition(), batch.next_offset().unwrap_or_default(), first, outcomes))
 }
 
 /// Turns a codec's fault over a batch of one record into the rejection of that record.

@@ -19,7 +19,7 @@ use crate::checkpoint::CheckpointRecord;
 use crate::codec::workers::{self, TICK};
 use crate::codec::{CodecFailure, Codecs, HostFailure, RejectReason};
 use crate::log::{LogError, Offset, Partition, RecordBatch, StreamItem};
-use crate::table::decoded::Decoded;
+use crate::table::decoded::DecodedRecords;
 use crate::table::generation::decode::decode;
 use crate::table::generation::source::{Origin, SourceItem, StreamError};
 use crate::table::generation_state::GenerationState;
@@ -70,7 +70,7 @@ pub(super) enum Step {
 
 /// A decoded batch, or a part of one.
 pub(super) struct DecodedBatch {
-    pub(super) decoded: Decoded,
+    pub(super) decoded: DecodedRecords,
     /// What a checkpoint keeps of it.
     record: Option<CheckpointRecord>,
     /// Held until the batch is applied.
@@ -108,7 +108,7 @@ impl Step {
 
     pub(super) fn partition(&self) -> Partition {
         match *self {
-            Self::Apply(DecodedBatch { decoded: Decoded { partition, .. }, .. })
+            Self::Apply(DecodedBatch { decoded: DecodedRecords { partition, .. }, .. })
             | Self::Position { partition, .. }
             | Self::Start { partition, .. } => partition,
         }
@@ -142,20 +142,22 @@ pub(super) fn decode_stream(
             let SourceItem { item, origin } = item?;
             Ok(match item {
                 StreamItem::Records(batch) => decoder.decode_whole(Arc::new(*batch), origin).await,
-                StreamItem::Position(offset) => FirstTry::Step(Step::Position { partition, offset, origin }),
-                StreamItem::Start(offset) => FirstTry::Step(Step::Start { partition, offset }),
+                StreamItem::Position(offset) => {
+                    FirstAttempt::Step(Step::Position { partition, offset, origin })
+                }
+                StreamItem::Start(offset) => FirstAttempt::Step(Step::Start { partition, offset }),
             })
         }
     };
     // Budgets are acquired in the order of the steps: a later step must not hold what an earlier one
     // waits for.
-    let steps = move |first: Result<FirstTry, StreamError>| match first {
-        Ok(FirstTry::Step(step)) => stream::once(std::future::ready(Ok(step))).boxed(),
-        Ok(FirstTry::Whole(decoded, batch, origin)) => {
+    let steps = move |first: Result<FirstAttempt, StreamError>| match first {
+        Ok(FirstAttempt::Step(step)) => stream::once(std::future::ready(Ok(step))).boxed(),
+        Ok(FirstAttempt::Whole(decoded, batch, origin)) => {
             let decoder = second_decoder.clone();
             stream::once(async move { Ok(decoder.step(decoded, batch, origin).await) }).boxed()
         }
-        Ok(FirstTry::OneByOne(batch, origin)) => {
+        Ok(FirstAttempt::OneByOne(batch, origin)) => {
             second_decoder.clone().decode_one_by_one(batch, origin).map(Ok).boxed()
         }
         Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
@@ -165,16 +167,16 @@ pub(super) fn decode_stream(
     stream.map(decode_whole).buffered(BATCHES_IN_FLIGHT).flat_map(steps).chain(end).boxed()
 }
 
-/// What the first try to decode an item returned.
-enum FirstTry {
+/// The result of the first attempt to decode an item.
+enum FirstAttempt {
     Step(Step),
-    Whole(Decoded, Arc<RecordBatch>, Origin),
+    Whole(DecodedRecords, Arc<RecordBatch>, Origin),
     /// A codec faulted over the batch, or it decodes to too many bytes.
     OneByOne(Arc<RecordBatch>, Origin),
 }
 
-/// Where a batch is that is decoded one by one.
-struct Turn {
+/// How far a batch has come whose records are decoded one by one.
+struct BatchProgress {
     batch: Arc<RecordBatch>,
     /// The index of the next record.
     next: usize,
@@ -190,11 +192,11 @@ struct Decoder {
 }
 
 impl Decoder {
-    async fn decode_whole(&self, batch: Arc<RecordBatch>, origin: Origin) -> FirstTry {
+    async fn decode_whole(&self, batch: Arc<RecordBatch>, origin: Origin) -> FirstAttempt {
         let job = batch.clone();
         match self.run(&batch, 0, move |codecs| decode(codecs, &job)).await {
-            Ok(decoded) if decoded.byte_len() > MAX_WHOLE_BYTES => FirstTry::OneByOne(batch, origin),
-            Ok(decoded) => FirstTry::Whole(decoded, batch, origin),
+            Ok(decoded) if decoded.byte_len() > MAX_WHOLE_BYTES => FirstAttempt::OneByOne(batch, origin),
+            Ok(decoded) => FirstAttempt::Whole(decoded, batch, origin),
             Err(fault) => {
                 tracing::debug!(
                     topic = self.state.topic.name,
@@ -203,15 +205,15 @@ impl Decoder {
                     "a codec faulted over {} records ({fault}); decoding them one by one",
                     batch.len()
                 );
-                FirstTry::OneByOne(batch, origin)
+                FirstAttempt::OneByOne(batch, origin)
             }
         }
     }
 
     /// The step that applies a decoded batch.
-    async fn step(&self, mut decoded: Decoded, batch: Arc<RecordBatch>, origin: Origin) -> Step {
+    async fn step(&self, mut decoded: DecodedRecords, batch: Arc<RecordBatch>, origin: Origin) -> Step {
         if origin == Origin::Checkpoint {
-            // The position follows when the log was seen to continue there.
+            // The position follows once the log is seen to continue there.
             decoded.next = 0;
         }
         let is_enabled = self.shared.checkpointing.is_enabled(self.state.number);
@@ -220,31 +222,31 @@ impl Decoder {
         Step::Apply(DecodedBatch { decoded, record, _budget })
     }
 
-    /// Decodes the records of a batch alone, as many at a time as a turn allows.
+    /// Decodes the records of a batch one by one. Each step has the records of one turn on a worker.
     fn decode_one_by_one(self, batch: Arc<RecordBatch>, origin: Origin) -> impl Stream<Item = Step> + Send {
-        let turn = Turn { batch, next: 0, consecutive_faults: 0, back_off: FIRST_BACK_OFF };
-        stream::unfold((self, turn), move |(decoder, mut turn)| async move {
-            if turn.next == turn.batch.len() {
+        let progress = BatchProgress { batch, next: 0, consecutive_faults: 0, back_off: FIRST_BACK_OFF };
+        stream::unfold((self, progress), move |(decoder, mut progress)| async move {
+            if progress.next == progress.batch.len() {
                 return None;
             }
-            if turn.consecutive_faults >= MAX_CONSECUTIVE_FAULTS {
-                sleep(turn.back_off).await;
-                turn.back_off = (turn.back_off * 2).min(MAX_BACK_OFF);
-                turn.consecutive_faults = 0;
+            if progress.consecutive_faults >= MAX_CONSECUTIVE_FAULTS {
+                sleep(progress.back_off).await;
+                progress.back_off = (progress.back_off * 2).min(MAX_BACK_OFF);
+                progress.consecutive_faults = 0;
             }
-            let (batch, next) = (turn.batch.clone(), turn.next);
+            let (batch, next) = (progress.batch.clone(), progress.next);
             let decoded =
-                decoder.run(&turn.batch, next, move |codecs| decode_turn(codecs, &batch, next)).await;
+                decoder.run(&progress.batch, next, move |codecs| decode_turn(codecs, &batch, next)).await;
             // OK because a record that is decoded alone is rejected instead.
             let decoded = decoded.expect("no fault over a single record");
             match decoded.ends_with_fault() {
-                true => turn.consecutive_faults += 1,
-                false => (turn.consecutive_faults, turn.back_off) = (0, FIRST_BACK_OFF),
+                true => progress.consecutive_faults += 1,
+                false => (progress.consecutive_faults, progress.back_off) = (0, FIRST_BACK_OFF),
             }
-            let end = turn.next + decoded.outcomes.len();
-            let part = Arc::new(turn.batch.slice(turn.next..end));
-            turn.next = end;
-            Some((decoder.step(decoded, part, origin).await, (decoder, turn)))
+            let end = progress.next + decoded.outcomes.len();
+            let part = Arc::new(progress.batch.slice(progress.next..end));
+            progress.next = end;
+            Some((decoder.step(decoded, part, origin).await, (decoder, progress)))
         })
     }
 
@@ -254,8 +256,8 @@ impl Decoder {
         &self,
         batch: &RecordBatch,
         index: usize,
-        work: impl Fn(&Codecs) -> Result<Decoded, CodecFailure> + Clone + Send + 'static,
-    ) -> Result<Decoded, RejectReason> {
+        work: impl Fn(&Codecs) -> Result<DecodedRecords, CodecFailure> + Clone + Send + 'static,
+    ) -> Result<DecodedRecords, RejectReason> {
         let partition = batch.partition();
         let mut has_failed = false;
         loop {
@@ -293,9 +295,9 @@ impl Decoder {
     }
 }
 
-/// Decodes records alone, from an index on, until a codec faults, or for a tick, or until the
-/// result has many bytes; at least one record.
-fn decode_turn(codecs: &Codecs, batch: &RecordBatch, from: usize) -> Result<Decoded, CodecFailure> {
+/// Decodes records one by one, from an index on, until a codec faults, a tick has passed, or the result
+/// has [`PART_BYTES`]. Decodes at least one record.
+fn decode_turn(codecs: &Codecs, batch: &RecordBatch, from: usize) -> Result<DecodedRecords, CodecFailure> {
     let began = Instant::now();
     let mut decoded = decode(codecs, &batch.slice(from..from + 1))?;
     for index in from + 1..batch.len() {
@@ -312,7 +314,11 @@ fn decode_turn(codecs: &Codecs, batch: &RecordBatch, from: usize) -> Result<Deco
 }
 
 /// What a checkpoint keeps of a decoded batch.
-fn checkpoint_record(origin: Origin, batch: Arc<RecordBatch>, decoded: &Decoded) -> Option<CheckpointRecord> {
+fn checkpoint_record(
+    origin: Origin,
+    batch: Arc<RecordBatch>,
+    decoded: &DecodedRecords,
+) -> Option<CheckpointRecord> {
     let rejected = decoded.rejected_offsets();
     match origin {
         Origin::Log => Some(CheckpointRecord::Records(batch, rejected)),

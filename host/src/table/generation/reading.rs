@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use crate::log::{Applied, Headers, Lag, LogError, Offset, OffsetRange, Partition, TopicEvent, TopicStream};
 use crate::table::generation::decode_stream::{Step, decode_stream};
-use crate::table::generation::resume::Resume;
+use crate::table::generation::resume::RecordSource;
 use crate::table::generation::source::{GenerationStart, StreamError};
 use crate::table::generation_state::GenerationState;
 use crate::table::shared::Shared;
@@ -23,20 +23,20 @@ pub(super) struct Reading {
     state: Arc<GenerationState>,
     /// What each partition held when reading began.
     ranges: Vec<OffsetRange>,
-    resume: Resume,
+    source: RecordSource,
     topic_events: TopicStream,
     steps: SelectAll<BoxStream<'static, Result<Step, StreamError>>>,
-    /// Where the log is told how far a partition was applied.
+    /// Tells the log how far each partition was applied.
     applied: HashMap<Partition, Applied>,
 }
 
-/// What comes next.
-pub(super) enum Next {
+/// What the sources of a generation deliver.
+pub(super) enum ReadingEvent {
     /// A partition to load.
     Partition(OffsetRange),
     /// The partitions that lag now.
     Lags(Vec<Lag>),
-    /// Steps to apply, and the error behind them if there is one.
+    /// Steps to apply, and the error after them if there is one.
     Steps(Vec<Step>, Result<(), StreamError>),
 }
 
@@ -51,18 +51,19 @@ impl Reading {
         let wants_headers = state.codecs.value.wants_headers();
         let headers = if wants_headers { Headers::Wanted } else { Headers::Unwanted };
         let ranges = shared.log.offsets(&state.topic).await?;
-        let resume = match &start.checkpoint {
-            None => Resume::without_checkpoint(headers),
+        let source = match &start.checkpoint {
+            None => RecordSource::without_checkpoint(headers),
             Some(checkpoint) => {
-                Resume::from_checkpoint(shared, state, checkpoint, &ranges, headers, start.distrusted).await
+                let distrusted = start.distrusted;
+                RecordSource::from_checkpoint(shared, state, checkpoint, &ranges, headers, distrusted).await
             }
         };
-        let topic_events = shared.log.read(&state.topic, &resume.remaining(&ranges), headers).await?;
+        let topic_events = shared.log.read(&state.topic, &source.remaining(&ranges), headers).await?;
         Ok(Self {
             shared: shared.clone(),
             state: state.clone(),
             ranges,
-            resume,
+            source,
             topic_events,
             steps: SelectAll::new(),
             applied: HashMap::new(),
@@ -74,8 +75,8 @@ impl Reading {
         self.applied.len() >= self.ranges.len()
     }
 
-    /// Waits for what comes next.
-    pub(super) async fn next(&mut self) -> Result<Next, StreamError> {
+    /// Waits for the next event.
+    pub(super) async fn next(&mut self) -> Result<ReadingEvent, StreamError> {
         tokio::select! {
             // Partitions first: a topic is not loaded before all of its partitions are known.
             biased;
@@ -83,29 +84,33 @@ impl Reading {
             step = self.steps.next(), if !self.steps.is_empty() => {
                 let first = step.unwrap_or(Err(StreamError::Log(LogError::Closed)))?;
                 let (steps, error) = self.with_ready_steps(first);
-                Ok(Next::Steps(steps, error))
+                Ok(ReadingEvent::Steps(steps, error))
             }
         }
     }
 
-    /// Waits for a partition, or for other partitions that lag.
-    pub(super) async fn next_event(&mut self) -> Result<Next, StreamError> {
+    /// Waits for the next event other than steps: a partition to load, or a change of the lagging
+    /// partitions.
+    pub(super) async fn next_event(&mut self) -> Result<ReadingEvent, StreamError> {
         let event = self.topic_events.next().await;
         self.take_event(event)
     }
 
-    fn take_event(&mut self, event: Option<Result<TopicEvent, LogError>>) -> Result<Next, StreamError> {
+    fn take_event(
+        &mut self,
+        event: Option<Result<TopicEvent, LogError>>,
+    ) -> Result<ReadingEvent, StreamError> {
         match event.unwrap_or(Err(LogError::Closed))? {
             TopicEvent::Partition(stream) => {
                 let partition = stream.range().partition;
                 let known = self.ranges.iter().find(|range| range.partition == partition);
                 let range = known.copied().unwrap_or(stream.range());
                 self.applied.insert(partition, stream.applied());
-                let stream = self.resume.stream(range, stream);
+                let stream = self.source.stream(range, stream);
                 self.steps.push(decode_stream(&self.shared, &self.state, partition, stream));
-                Ok(Next::Partition(range))
+                Ok(ReadingEvent::Partition(range))
             }
-            TopicEvent::Lags(lags) => Ok(Next::Lags(lags)),
+            TopicEvent::Lags(lags) => Ok(ReadingEvent::Lags(lags)),
         }
     }
 

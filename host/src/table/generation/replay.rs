@@ -9,7 +9,7 @@ use futures_util::stream::SelectAll;
 
 use crate::log::{Headers, OffsetRange, TopicEvent};
 use crate::table::change::{Cause, Change, Effect};
-use crate::table::decoded::{Decoded, Outcome};
+use crate::table::decoded::{DecodedRecords, Outcome};
 use crate::table::entry::{Entry, EntryMaker};
 use crate::table::generation::decode_stream::{Step, decode_stream};
 use crate::table::generation::resume::max_age;
@@ -23,15 +23,15 @@ use crate::table::view::View;
 use crate::table::watch::WatchToken;
 use crate::thread::run_long;
 
-/// How many records, and how many bytes of decoded records, are read for one watcher. One that needs
-/// more starts again: its entries are not much more.
+/// How many records, and how many bytes of decoded records, are read for one watcher. A watcher that needs
+/// more starts again: to receive all entries costs hardly more then.
 const MAX_RECORDS: usize = 100_000;
 const MAX_BYTES: usize = 64 << 20;
 
-/// The number of the state that a replay decodes with, which is that of no generation.
+/// The number of the state that a replay decodes with. No generation has this number.
 const REPLAY_NUMBER: u64 = 0;
 
-/// How long reading, and waiting for the table, may take.
+/// How long waiting for the table may take, and how long reading the log may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits until the served view has reached a token. Returns early if it never will: the table has ended,
@@ -75,22 +75,22 @@ pub(in crate::table) async fn replay(
     if !place.positions.has_reached(&seen.positions) || !seen.starts.has_reached(&place.starts) {
         return None;
     }
-    let mut replayed = Replayed::new(view.clone(), shared.settings.on_reject, wants_every);
-    let read = read(shared, state, token, &mut replayed);
+    let mut collector = EffectCollector::new(view.clone(), shared.settings.on_reject, wants_every);
+    let read = read(shared, state, token, &mut collector);
     tokio::time::timeout(TIMEOUT, read).await.ok()??;
     let ttl = shared.settings.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-    run_long(|| replayed.finish(ttl, seen.expired_until))
+    run_long(|| collector.finish(ttl, seen.expired_until))
 }
 
 async fn read(
     shared: &Arc<Shared>,
     state: &GenerationState,
     token: &WatchToken,
-    replayed: &mut Replayed,
+    collector: &mut EffectCollector,
 ) -> Option<()> {
     let ranges = shared.log.offsets(&state.topic).await.ok()?;
     let ranges = remaining(&ranges, &token.place.positions)?;
-    let target = replayed.view.positions().clone();
+    let target = collector.view.positions().clone();
     if token.place.positions.has_reached(&target) {
         return Some(());
     }
@@ -121,7 +121,7 @@ async fn read(
             step = steps.next(), if !steps.is_empty() => match step?.ok()? {
                 Step::Apply(batch) => {
                     positions.raise(batch.decoded.partition, batch.decoded.next);
-                    replayed.add(batch.decoded)?;
+                    collector.add(batch.decoded)?;
                 }
                 Step::Position { partition, offset, .. } => positions.raise(partition, offset),
                 // The log has lost records that were to be read.
@@ -147,8 +147,8 @@ fn remaining(ranges: &[OffsetRange], positions: &Positions) -> Option<Vec<Offset
     ranges.iter().map(remaining).collect()
 }
 
-/// The effects of the records that were read.
-struct Replayed {
+/// Collects the effects of the records that are read.
+struct EffectCollector {
     view: Arc<View>,
     on_reject: OnReject,
     wants_every: bool,
@@ -157,12 +157,12 @@ struct Replayed {
     /// All effects, or those of records without a key.
     effects: Vec<Effect>,
     /// What was read of each key.
-    newest: HashMap<Box<str>, Newest>,
+    newest: HashMap<Box<str>, NewestRecord>,
     maker: EntryMaker,
 }
 
 /// The newest record of a key.
-struct Newest {
+struct NewestRecord {
     /// The number of the record, among those that were read.
     number: usize,
     /// The record as an entry, which has no value if the record was rejected.
@@ -171,7 +171,7 @@ struct Newest {
     has_change: bool,
 }
 
-impl Replayed {
+impl EffectCollector {
     fn new(view: Arc<View>, on_reject: OnReject, wants_every: bool) -> Self {
         Self {
             view,
@@ -186,7 +186,7 @@ impl Replayed {
     }
 
     /// Adds the records of a batch that the view has. `None` if there are too many.
-    fn add(&mut self, decoded: Decoded) -> Option<()> {
+    fn add(&mut self, decoded: DecodedRecords) -> Option<()> {
         self.bytes += decoded.byte_len();
         let end = self.view.position(decoded.partition);
         for outcome in decoded.outcomes {
@@ -215,7 +215,7 @@ impl Replayed {
     fn set_newest(&mut self, entry: Entry, has_change: bool) {
         let key = entry.key().into();
         let has_change = has_change || self.newest.get(&key).is_some_and(|newest| newest.has_change);
-        self.newest.insert(key, Newest { number: self.records, entry, has_change });
+        self.newest.insert(key, NewestRecord { number: self.records, entry, has_change });
     }
 
     fn add_reject(&mut self, reject: &RejectedRecord) {
@@ -237,10 +237,10 @@ impl Replayed {
         self.effects.push(effect());
     }
 
-    /// All effects; those of entries that have expired since `seen_until` last. `None` if there are too
-    /// many.
+    /// Returns all effects. Those of entries that have expired since `seen_until` come last. Returns `None`
+    /// if there are too many.
     fn finish(mut self, ttl: Option<i64>, seen_until: i64) -> Option<Vec<Effect>> {
-        let mut newest: Vec<Newest> = std::mem::take(&mut self.newest).into_values().collect();
+        let mut newest: Vec<NewestRecord> = std::mem::take(&mut self.newest).into_values().collect();
         newest.sort_unstable_by_key(|newest| newest.number);
         let written: HashSet<Box<str>> = newest.iter().map(|newest| newest.entry.key().into()).collect();
         for newest in newest {
@@ -264,7 +264,7 @@ impl Replayed {
     }
 
     /// Pushes the present state of a key that was written.
-    fn push_newest(&mut self, newest: Newest) {
+    fn push_newest(&mut self, newest: NewestRecord) {
         let written = newest.entry;
         let key = written.key();
         let notice = self.view.notice(key).filter(|notice| notice.partition == written.partition());

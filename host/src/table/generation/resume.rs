@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Loaded, Wanted};
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, LoadRequirements, LoadedCheckpoint};
 use crate::log::{Headers, OffsetRange, PartitionStream, RecordBatch, StreamItem, TopicDescription};
 use crate::table::barrier::barrier;
 use crate::table::checkpointing::VERIFY_EVERY_MILLIS;
@@ -51,14 +51,14 @@ pub(super) async fn verify(shared: &Shared, state: &GenerationState) -> Checkpoi
     }
 }
 
-/// What a generation loads before the log.
+/// The source of a generation's records: the checkpoint, if there is one, then the log.
 #[derive(Debug)]
-pub(super) struct Resume {
-    loaded: Option<Loaded>,
+pub(super) struct RecordSource {
+    loaded: Option<LoadedCheckpoint>,
     headers: Headers,
 }
 
-impl Resume {
+impl RecordSource {
     /// Replays the whole log.
     pub(super) fn without_checkpoint(headers: Headers) -> Self {
         Self { loaded: None, headers }
@@ -89,9 +89,9 @@ impl Resume {
         let report = |error| shared.checkpointing.report_unused(&topic.name, &format!("{error}"));
         let loaded = found.map_err(|error: CheckpointError| report(error)).ok();
         if loaded.is_none() && shared.is_beside_served(state.number) {
-            // A new one would replace that of the served generation, and the swap may still fail.
+            // A new checkpoint would replace that of the served generation, and the swap may still fail.
             let reason =
-                "the codecs were swapped, and those need another one; a table that starts again begins it";
+                "the new codecs need a new checkpoint; the table begins one when it is started again";
             shared.checkpointing.fail(reason.into());
             return Self::without_checkpoint(headers);
         }
@@ -109,7 +109,7 @@ impl Resume {
         Self { loaded, headers }
     }
 
-    /// Where the log is to be read from.
+    /// Returns the parts of the partitions that must be read from the log.
     pub(super) fn remaining(&self, ranges: &[OffsetRange]) -> Vec<OffsetRange> {
         let remaining =
             |&range: &OffsetRange| self.loaded.as_ref().map_or(range, |loaded| loaded.remaining(range));
@@ -135,7 +135,7 @@ impl Resume {
         // The end of the checkpoint counts as a position only when the log was seen to continue
         // there. Before that, the table might be complete with records that the log does not have.
         let mut end = Some(Ok(SourceItem { item: end, origin: Origin::Checkpoint }));
-        let known_end = stream::iter(if overlap.is_known() { end.take() } else { None });
+        let known_end = stream::iter(if overlap.is_verified() { end.take() } else { None });
         let log = log.flat_map(move |item| {
             let item = match item {
                 Ok(StreamItem::Records(batch)) => match overlap.remove_from(*batch) {
@@ -169,14 +169,21 @@ async fn load(
     topic: &TopicDescription,
     ranges: &[OffsetRange],
     headers: Headers,
-) -> Result<Loaded, CheckpointError> {
+) -> Result<LoadedCheckpoint, CheckpointError> {
     let max_age = max_age(shared, topic).await;
     shared.checkpointing.set_max_age(max_age.as_ref().ok().copied());
     let (checkpoint, topic, ranges) = (checkpoint.clone(), topic.clone(), ranges.to_vec());
     let (now, isolation) = (shared.settings.clock.now(), shared.log.isolation());
     let load = move || {
         let load = |max_age| {
-            checkpoint.load(&Wanted { topic: &topic, ranges: &ranges, headers, isolation, max_age, now })
+            checkpoint.load(&LoadRequirements {
+                topic: &topic,
+                ranges: &ranges,
+                headers,
+                isolation,
+                max_age,
+                now,
+            })
         };
         match max_age {
             Ok(max_age) => load(max_age),
@@ -187,7 +194,8 @@ async fn load(
     tokio::task::spawn_blocking(load).await.unwrap_or(Err(CheckpointError::Slow))
 }
 
-/// How old a checkpoint may be: as long as the log keeps tombstones, unless the user says it.
+/// Returns the maximum age of a checkpoint: the time for which the log keeps tombstones, unless the user
+/// sets another one.
 pub(super) async fn max_age(shared: &Shared, topic: &TopicDescription) -> Result<Duration, CheckpointError> {
     if let Some(max_age) = shared.settings.checkpoint.max_age {
         return Ok(max_age);

@@ -9,6 +9,7 @@ use crate::log::{LogError, StreamItem};
 /// Where a generation starts.
 #[derive(Debug, Default)]
 pub(in crate::table) struct GenerationStart {
+    /// The checkpoint to load and to continue, if the table has one.
     pub(in crate::table) checkpoint: Option<Arc<Checkpoint>>,
     /// Why the checkpoint must not be loaded.
     pub(in crate::table) distrusted: Option<CheckpointError>,
@@ -28,7 +29,7 @@ pub(super) struct SourceItem {
     pub(super) origin: Origin,
 }
 
-/// What ends the stream of a partition.
+/// An error that ends the stream of a partition.
 #[derive(Debug)]
 pub(super) enum StreamError {
     Log(LogError),

@@ -16,8 +16,8 @@ const CLOCK_SKEW_MILLIS: i64 = 1000;
 pub enum WriterAnomaly {
     /// The key is foreign to the group scheme: somebody else writes to the topic, too.
     ForeignKey,
-    /// The record replaced one of the same key in another partition. Writers use different
-    /// partitioners, and which record is last is chance; or partitions were added.
+    /// The record replaced one of the same key in another partition. Writers use different partitioners,
+    /// or partitions were added. Which of the records is applied last is a matter of chance.
     CrossPartition,
     /// The record replaced one whose timestamp is later by more than a second: the clocks of
     /// writers differ.
@@ -47,7 +47,7 @@ pub(in crate::table) struct AnomalyCounts {
 }
 
 impl WriterAnomaly {
-    /// What the record at `place`, which replaces or deletes `old`, says about the writers.
+    /// Returns the anomalies that the record at `place` shows, which replaces or deletes `old`.
     pub(in crate::table) fn of_replacement(old: &Entry, place: RecordPlace) -> impl Iterator<Item = Self> {
         let is_cross_partition = old.partition() != place.partition;
         let is_older = match (old.timestamp(), place.timestamp) {
@@ -65,7 +65,7 @@ impl fmt::Display for WriterAnomaly {
             Self::ForeignKey => "its key is foreign to the group scheme, so it is skipped",
             Self::CrossPartition => {
                 "its key was in another partition before: writers use different partitioners, or partitions \
-                 were added, and which record is last is chance"
+                 were added. Which record is applied last is a matter of chance"
             }
             Self::OlderTimestamp => {
                 "it replaces a record with a later timestamp: the clocks of writers differ"

@@ -55,7 +55,7 @@ impl LoadProgress {
 
 impl fmt::Display for LoadProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} records, {:.0} %", self.done, self.total, self.fraction() * 100.0)?;
+        write!(f, "{} of {} offsets, {:.0} %", self.done, self.total, self.fraction() * 100.0)?;
         self.remaining().map_or(Ok(()), |left| write!(f, ", {} s to go", left.as_secs()))
     }
 }

@@ -50,8 +50,8 @@ impl Deadlines {
         Self { ttl, heap: BinaryHeap::new(), now: i64::MIN }
     }
 
-    /// Adds an entry, and the one that it replaced, which has a deadline already. An entry without a
-    /// timestamp never expires.
+    /// Adds the deadline of an entry, unless the entry that it replaced has one that is not later: that one
+    /// leads to its successor. An entry without a timestamp never expires.
     pub(in crate::table) fn add(&mut self, old: Option<&Entry>, entry: &Entry) {
         let known = old.and_then(|old| self.deadline_of(old));
         if let Some(time) = self.deadline_of(entry)
@@ -82,7 +82,7 @@ impl Deadlines {
         self.heap.peek().map(|Reverse(deadline)| deadline.0)
     }
 
-    /// Sets the time; true if it is earlier than before.
+    /// Sets the time. Returns true if it is earlier than before.
     pub(in crate::table) fn set_clock(&mut self, now: i64) -> bool {
         now < std::mem::replace(&mut self.now, now)
     }
@@ -109,12 +109,12 @@ impl Deadlines {
 mod tests {
     use super::*;
     use crate::log::{OffsetRange, TopicDescription};
-    use crate::table::decoded::{Decoded, Outcome};
+    use crate::table::decoded::{DecodedRecords, Outcome};
     use crate::table::entry::EntryMaker;
     use crate::table::key_hash::KeyHash;
     use crate::table::record_place::RecordPlace;
     use crate::table::settings::OnReject;
-    use crate::table::view::{Applied, ApplyOptions, View};
+    use crate::table::view::{ApplyOptions, ApplyResult, View};
 
     fn entry(time: i64) -> Entry {
         let place = RecordPlace { partition: 0, offset: time, timestamp: (time >= 0).then_some(time) };
@@ -132,9 +132,9 @@ mod tests {
             0 => Outcome::Set(entry(time), hash),
             _ => Outcome::Delete(entry(time), hash),
         });
-        let decoded = Decoded::new(0, 10_001, None, outcomes.collect());
+        let decoded = DecodedRecords::new(0, 10_001, None, outcomes.collect());
         let options = ApplyOptions { on_reject: OnReject::Keep, collect_effects: false };
-        view.apply(decoded, options, Some(&mut deadlines), &mut Applied::default());
+        view.apply(decoded, options, Some(&mut deadlines), &mut ApplyResult::default());
         assert!(deadlines.heap.len() <= MAX_SUPERFLUOUS + 2, "{} deadlines", deadlines.heap.len());
         // The last entry still expires.
         deadlines.set_clock(10_100);

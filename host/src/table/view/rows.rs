@@ -87,8 +87,9 @@ impl Rows {
         self.index.find(KeyHash::of(key), |number| self.row(number).filter(|row| row.has_key(key)))
     }
 
-    /// Brings the rows that will be written next into the processor's cache. One after the other, these
-    /// lookups wait for memory at the same time; without them, each write would wait on its own.
+    /// Brings the rows that will be written next into the processor's cache. These lookups do not depend on
+    /// each other, so the processor waits for memory for several at once. Without them, each write would wait
+    /// on its own.
     pub(in crate::table) fn prefetch<'a>(&self, rows: impl Iterator<Item = (&'a Entry, KeyHash)>) {
         for (row, hash) in rows {
             black_box(self.find(row.key(), hash));

@@ -18,14 +18,14 @@ pub const MAX_HISTORY_EFFECTS: usize = 10_000;
 /// How many bytes of entries, old and new, and of positions, the history holds at most.
 const MAX_HISTORY_BYTES: usize = 16 << 20;
 
-/// A batch keeps the view after it if so many batches, or bytes, before it do not.
+/// A batch keeps the view after it once this many batches, or this many bytes, were published without one.
 const VIEW_EVERY_BATCHES: usize = 64;
 const VIEW_EVERY_BYTES: usize = 1 << 20;
 
 /// How far a table that is caught up may lag: several times the usual `stale_after`.
 const MAX_LAG_MILLIS: i64 = 60_000;
 
-/// What an effect uses besides its entries.
+/// How many bytes an effect uses besides its entries.
 const EFFECT_BYTES: usize = 128;
 
 /// What is published at once.
@@ -44,7 +44,8 @@ pub(super) struct WatchBatch {
     /// The place before the update and after it.
     before: Place,
     after: Place,
-    /// A time before which everything that was written is below the positions.
+    /// The table had applied every record that was written before this time (milliseconds since 1970);
+    /// `None` if it was never caught up.
     as_of: Option<i64>,
     /// The view after the update; only some batches keep it.
     pub(super) view: Option<Arc<View>>,
@@ -71,7 +72,7 @@ pub(super) struct History {
     source: Source,
     status: Status,
     clock: Arc<dyn Clock>,
-    /// When the table was caught up last; `None` if it never was.
+    /// The time [`History::as_of`] when the table was last caught up; `None` if it never was.
     caught_up: Option<i64>,
 }
 
@@ -108,8 +109,8 @@ impl History {
         self.status = status;
     }
 
-    /// A time before which everything that was written is below the newest positions; `None` if the
-    /// table was never caught up.
+    /// Returns a time (milliseconds since 1970): the newest view has every record that was written before
+    /// it. `None` if the table was never caught up.
     fn as_of(&self) -> Option<i64> {
         match self.status {
             Status::CaughtUp => Some(self.clock.now() - MAX_LAG_MILLIS),
@@ -220,7 +221,7 @@ impl History {
     }
 
     /// The token of a watcher that has seen this many effects of a batch, and everything before it;
-    /// `None` if no place describes that.
+    /// `None` if no [`Place`] describes that.
     pub(super) fn token(&self, batch: &WatchBatch, effects: usize) -> Option<WatchToken> {
         let (place, cursor) = match &batch.update {
             _ if effects == 0 => (batch.before.clone(), self.cursor(batch.number, 0)),
@@ -242,7 +243,7 @@ impl History {
         token.source == self.source && !token.source.topic_id.is_empty()
     }
 
-    /// Whether this history has everything after a token that it made.
+    /// Whether this history made the token, and still has everything after it.
     pub(super) fn reaches(&self, token: &WatchToken) -> bool {
         let Cursor { history, batch, effects } = token.cursor;
         let is_known = match self.batch(batch).map(|batch| &batch.update) {
@@ -255,8 +256,8 @@ impl History {
 }
 
 impl WatchBatch {
-    /// The place after some of the effects; `None` if no place describes them: after one of two effects
-    /// of the same record, or after an effect of no record.
+    /// Returns the place after the first `count` effects. `None` if no place describes that: it is between
+    /// two effects of the same record, or after an effect that no record caused.
     fn place_within(&self, effects: &[Effect], count: usize) -> Option<Place> {
         let mut place = self.before.clone();
         for effect in &effects[..count] {

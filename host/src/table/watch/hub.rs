@@ -1,4 +1,4 @@
-//! Where a table publishes its views and what led to them, and where watchers subscribe.
+//! Where a table publishes its views and the effects that led to them, and where watchers subscribe.
 //!
 //! Before the first watcher, and some time after the last one left, nothing is recorded.
 
@@ -18,7 +18,7 @@ use crate::table::watch::subscriptions::Subscriptions;
 /// keeps more starts again.
 const MAX_WATCHER_BYTES: usize = 64 << 20;
 
-/// After how many published bytes the watchers are checked for that.
+/// How many bytes are published before the watchers are checked for [`MAX_WATCHER_BYTES`] again.
 const CHECK_EVERY_BYTES: u64 = MAX_WATCHER_BYTES as u64 / 8;
 
 /// How long the history is kept after the last watcher left, so that watchers can resume.
@@ -27,7 +27,7 @@ const HISTORY_AGE: Duration = Duration::from_secs(5 * 60);
 /// The history and the watchers of a table.
 #[derive(Debug)]
 pub(in crate::table) struct Hub {
-    /// Whether anybody watches, or did not long ago.
+    /// Whether effects are recorded: somebody watches, or did so recently.
     is_recording: bool,
     history: History,
     subscriptions: Subscriptions,
@@ -100,14 +100,14 @@ impl Hub {
         }
     }
 
-    /// Announces the last number of the history. `before` is the view before it.
+    /// Announces the last number of the history, which may have no batch. `before` is the view before it.
     fn announce(&self, subscriptions: &[Arc<Subscription>], before: &Arc<View>) {
         for subscription in subscriptions {
             subscription.announce(self.history.next() - 1, before, self.history.published());
         }
     }
 
-    /// Makes watchers start again that keep too much alive. Called from time to time as well, because
+    /// Makes watchers that keep too many bytes alive start again. Called from time to time as well, because
     /// nothing may be published for long.
     pub(in crate::table) fn enforce_limits(&mut self) {
         if self.history.published() - self.checked < CHECK_EVERY_BYTES {

@@ -65,12 +65,12 @@ fn start<'a>(last: Option<&'a Entry>, first: &'a str) -> Bound<&'a str> {
 
 /// What a watcher has seen: a view, and changes that were delivered after it.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenContents {
     pub(super) view: Arc<View>,
     pub(super) changed: HashMap<Box<str>, Option<Entry>>,
 }
 
-impl Seen {
+impl SeenContents {
     pub(super) fn new(view: Arc<View>) -> Self {
         Self { view, changed: HashMap::new() }
     }
@@ -86,7 +86,7 @@ impl Seen {
 /// The changes that lead from what a watcher has seen to a view.
 #[derive(Debug)]
 pub(super) struct Difference {
-    seen: Seen,
+    seen: SeenContents,
     view: Arc<View>,
     cause: Cause,
     /// How many publications the difference stands for: a watcher of every change missed them.
@@ -110,7 +110,7 @@ enum DifferenceWalk {
 }
 
 impl Difference {
-    pub(super) fn new(seen: Seen, view: Arc<View>, cause: Cause, missed: u64) -> Self {
+    pub(super) fn new(seen: SeenContents, view: Arc<View>, cause: Cause, missed: u64) -> Self {
         Self { seen, view, cause, missed, walk: DifferenceWalk::Start, found: VecDeque::new() }
     }
 

@@ -10,7 +10,7 @@ use crate::table::watch::token::WatchToken;
 
 /// What a watcher needs of its table to resume.
 pub(in crate::table) trait Resume: Send + Sync {
-    /// Waits until the served view has reached a token, or never will.
+    /// Waits until the served view has reached a token. Returns early if it never will.
     fn wait_until_reached(&self, token: WatchToken) -> BoxFuture<'static, ()>;
 
     /// Reads what led from a token to a view from the log: every effect, or those of the newest record

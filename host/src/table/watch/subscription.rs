@@ -1,4 +1,4 @@
-//! The state of one watcher: what it has still to deliver, and what it keeps alive for that.
+//! The state of one watcher: what it still has to deliver, and what it keeps alive for that.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::table::view::View;
 use crate::table::watch::event::WatchEvent;
 use crate::table::watch::filter::WatchFilter;
 use crate::table::watch::history::{History, Update, WatchBatch};
-use crate::table::watch::listing::{Difference, Listing, Seen, Walk};
+use crate::table::watch::listing::{Difference, Listing, SeenContents, Walk};
 use crate::table::watch::token::{Cursor, WatchToken};
 
 /// The state of one watcher, shared with the table, which announces batches to it.
@@ -24,13 +24,13 @@ pub(super) struct Subscription {
     pub(super) waker: AtomicWaker,
 }
 
-/// The first batch that a watcher has not seen.
+/// The batches that a watcher has not seen: those from a number on.
 #[derive(Debug)]
-struct Pending {
+struct PendingBatches {
     from: u64,
-    /// The generation that was served before it.
+    /// The generation that was served before them.
     generation: u64,
-    /// The view before it, if that is known.
+    /// The view before them, if it is known.
     before: Option<Arc<View>>,
 }
 
@@ -42,14 +42,14 @@ struct State {
     replayed: VecDeque<Effect>,
     listing: Option<Listing>,
     difference: Option<Difference>,
-    /// The status after these, if it changed meanwhile.
+    /// The status after these, if it changed while they were delivered.
     status: Option<Status>,
-    /// The batch that is being delivered, and how many of its effects were.
+    /// The batch that is being delivered, and the number of its effects that were delivered.
     current: Option<(Arc<WatchBatch>, usize)>,
     /// The batches after it; `None` if there are none for this watcher.
-    pending: Option<Pending>,
+    pending: Option<PendingBatches>,
     /// What the watcher has seen, while batches are pending; `None` if that is not known.
-    seen: Option<Seen>,
+    seen: Option<SeenContents>,
     /// The number of the first batch that was published after the watcher subscribed.
     subscribed_at: u64,
     /// Whether the watcher wants every change, or a report of what it missed.
@@ -63,7 +63,7 @@ struct State {
 
 /// What a step of a watcher returns.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum WatchStep {
     Event(WatchEvent),
     /// There is more to do, after other tasks had their turn.
     Yield,
@@ -74,7 +74,7 @@ pub(super) enum Step {
 }
 
 impl Subscription {
-    /// Begins after what was published, with the end of a table that has ended.
+    /// Begins after what was published. If the table has ended, delivers its final status.
     pub(super) fn begin(&self, history: &History) {
         let mut state = lock(&self.state);
         state.subscribed_at = history.next();
@@ -101,7 +101,7 @@ impl Subscription {
         if from < history.next() {
             let generation = history.newest().generation;
             // The final status is among the batches.
-            (state.status, state.pending) = (None, Some(Pending { from, generation, before: None }));
+            (state.status, state.pending) = (None, Some(PendingBatches { from, generation, before: None }));
         }
     }
 
@@ -138,7 +138,7 @@ impl Subscription {
                 state.held_since = published;
             }
             let generation = before.generation;
-            state.pending = Some(Pending { from: number, generation, before: Some(before.clone()) });
+            state.pending = Some(PendingBatches { from: number, generation, before: Some(before.clone()) });
         }
         drop(state);
         self.waker.wake();
@@ -154,7 +154,7 @@ impl Subscription {
         if let Some(status) = pending.and_then(|pending| history.status_since(pending.from)) {
             state.status = Some(status);
         }
-        let (seen, newest) = (Seen::new(before), history.newest().clone());
+        let (seen, newest) = (SeenContents::new(before), history.newest().clone());
         let missed = u64::from(has_records);
         state.difference = Some(Difference::new(seen, newest, Cause::Difference, missed));
         drop(state);
@@ -179,7 +179,8 @@ impl Subscription {
         }
     }
 
-    /// The place after what was delivered; `None` while entries or a difference are delivered.
+    /// Returns the token of a watcher that has seen what was delivered; `None` while entries or a
+    /// difference are delivered.
     pub(super) fn token(&self, history: &History) -> Option<WatchToken> {
         let state = lock(&self.state);
         let is_listing = state.listing.is_some() || state.difference.is_some() || state.status.is_some();
@@ -194,33 +195,35 @@ impl Subscription {
         }
     }
 
-    /// Delivers the next event without the history; `None` if that takes the history.
-    pub(super) fn step(&self, filter: &WatchFilter) -> Option<Step> {
-        lock(&self.state).step(filter)
+    /// Delivers the next event without the history. Returns `None` if the history is needed.
+    pub(super) fn deliver_next(&self, filter: &WatchFilter) -> Option<WatchStep> {
+        lock(&self.state).deliver_next(filter)
     }
 
-    /// Takes the next batch from the history. Call it when [`Subscription::step`] returned `None`,
+    /// Takes the next batch from the history. Call it when [`Subscription::deliver_next`] returned `None`,
     /// with the history locked.
-    pub(super) fn take_next_batch(&self, history: &History) -> Step {
+    pub(super) fn take_next_batch(&self, history: &History) -> WatchStep {
         let mut state = lock(&self.state);
         if state.difference.is_some() {
             // It was set between the two locks.
-            return Step::Yield;
+            return WatchStep::Yield;
         }
         if std::mem::take(&mut state.must_restart) {
             state.events.push_back(WatchEvent::Restarted);
             state.restart(history);
             state.status = Some(history.status().clone());
-            return Step::Yield;
+            return WatchStep::Yield;
         }
-        let Some(Pending { from, generation, before }) = state.pending.take() else { return Step::Wait };
+        let Some(PendingBatches { from, generation, before }) = state.pending.take() else {
+            return WatchStep::Wait;
+        };
         if let Some(before) = before {
-            state.seen = Some(Seen::new(before));
+            state.seen = Some(SeenContents::new(before));
         }
         match history.batch(from).cloned() {
             Some(batch) => {
                 if from + 1 < history.next() {
-                    state.pending = Some(Pending { from: from + 1, generation, before: None });
+                    state.pending = Some(PendingBatches { from: from + 1, generation, before: None });
                 } else {
                     state.seen = None;
                 }
@@ -228,7 +231,7 @@ impl Subscription {
             }
             None => state.catch_up(history, from, generation),
         }
-        Step::Yield
+        WatchStep::Yield
     }
 }
 
@@ -264,8 +267,8 @@ impl State {
         self.listing = Some(Listing::new(history.newest().clone()));
     }
 
-    /// Delivers what needs no look at the history.
-    fn step(&mut self, filter: &WatchFilter) -> Option<Step> {
+    /// Delivers the next event without the history. Returns `None` if the history is needed.
+    fn deliver_next(&mut self, filter: &WatchFilter) -> Option<WatchStep> {
         if self.must_restart {
             return None;
         }
@@ -274,28 +277,28 @@ impl State {
         }
         if let Some(effect) = self.replayed.pop_front() {
             let is_wanted = filter.accepts_effect(&effect);
-            return Some(if is_wanted { Step::Event(effect.into()) } else { Step::Yield });
+            return Some(if is_wanted { WatchStep::Event(effect.into()) } else { WatchStep::Yield });
         }
         if let Some(listing) = &mut self.listing {
             return Some(match listing.next(filter) {
-                Some(entry) => Step::Event(WatchEvent::Entry(entry)),
+                Some(entry) => WatchStep::Event(WatchEvent::Entry(entry)),
                 None => {
                     self.listing = None;
-                    Step::Event(WatchEvent::Synced)
+                    WatchStep::Event(WatchEvent::Synced)
                 }
             });
         }
         if let Some(difference) = &mut self.difference {
             let missed = difference.take_missed();
             if missed > 0 && self.wants_every {
-                return Some(Step::Event(WatchEvent::Lagged(missed)));
+                return Some(WatchStep::Event(WatchEvent::Lagged(missed)));
             }
             return Some(match difference.next(filter) {
-                Walk::Found(change) => Step::Event(WatchEvent::Change(change)),
-                Walk::Continue => Step::Yield,
+                Walk::Found(change) => WatchStep::Event(WatchEvent::Change(change)),
+                Walk::Continue => WatchStep::Yield,
                 Walk::Done => {
                     self.difference = None;
-                    Step::Yield
+                    WatchStep::Yield
                 }
             });
         }
@@ -305,18 +308,18 @@ impl State {
         if let Some(step) = self.next_effect(filter) {
             return Some(step);
         }
-        self.is_over.then_some(Step::Done)
+        self.is_over.then_some(WatchStep::Done)
     }
 
-    fn deliver(&mut self, event: WatchEvent) -> Step {
+    fn deliver(&mut self, event: WatchEvent) -> WatchStep {
         if let WatchEvent::Status(status) = &event {
             self.is_over = status.is_final();
         }
-        Step::Event(event)
+        WatchStep::Event(event)
     }
 
     /// Delivers the next effect of the current batch.
-    fn next_effect(&mut self, filter: &WatchFilter) -> Option<Step> {
+    fn next_effect(&mut self, filter: &WatchFilter) -> Option<WatchStep> {
         let (batch, delivered) = self.current.as_mut()?;
         let batch = batch.clone();
         match &batch.update {
@@ -331,11 +334,11 @@ impl State {
                         seen.changed.insert(change.key().into(), change.new.clone());
                     }
                     if filter.accepts_effect(effect) {
-                        return Some(Step::Event(effect.clone().into()));
+                        return Some(WatchStep::Event(effect.clone().into()));
                     }
                 }
                 self.finish(&batch);
-                Some(Step::Yield)
+                Some(WatchStep::Yield)
             }
         }
     }
@@ -344,12 +347,12 @@ impl State {
     fn finish(&mut self, batch: &WatchBatch) {
         self.current = None;
         if let (Some(view), true) = (&batch.view, self.seen.is_some()) {
-            self.seen = Some(Seen::new(view.clone()));
+            self.seen = Some(SeenContents::new(view.clone()));
         }
     }
 
-    /// Continues where the history begins, because it has dropped the batches before that, from
-    /// number `from` on. `generation` was served before them.
+    /// Continues where the history begins, because the history has dropped the batches from number
+    /// `from` up to there. `generation` was served before them.
     fn catch_up(&mut self, history: &History, from: u64, generation: u64) {
         let newest = history.newest();
         let missed = history.first() - from;
@@ -359,7 +362,7 @@ impl State {
             self.events.push_back(WatchEvent::Lagged(missed));
             self.status = history.status_since(from).filter(|_| history.has_dropped_status());
             if history.first() < history.next() {
-                self.pending = Some(Pending { from: history.first(), generation, before: None });
+                self.pending = Some(PendingBatches { from: history.first(), generation, before: None });
             }
             return;
         }

@@ -1,4 +1,4 @@
-//! Where a watcher resumes.
+//! Tokens: what a watcher has seen, so that another one can resume from there.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,19 +20,19 @@ const VERSION: u8 = 1;
 /// The longest text that is parsed, in bytes: a token of some 10,000 partitions.
 const MAX_TEXT_BYTES: usize = 512 << 10;
 
-/// A place in the changes of a table: what a watcher has seen.
+/// What a watcher has seen of a table, so that another one can resume from there.
 ///
 /// Valid in every process that reads the same topic with the same codecs, and after a restart. It has a
 /// text form: base64url, to be treated as opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchToken {
     pub(in crate::table) source: Source,
-    /// What the watcher has seen.
+    /// The place that the watcher has reached.
     pub(in crate::table) place: Place,
-    /// A time before which everything that was written is below the positions: milliseconds since 1970;
-    /// `None` if the table was never caught up.
+    /// All records that were written before this time (milliseconds since 1970) are below the positions of
+    /// `place`. The age of the token counts from it. `None` if the table was never caught up.
     pub(in crate::table) as_of: Option<i64>,
-    /// The place in the history of the table that made the token.
+    /// The same point in the history of the table that made the token.
     pub(in crate::table) cursor: Cursor,
 }
 
@@ -45,11 +45,11 @@ pub(in crate::table) struct Source {
     pub(in crate::table) fingerprint: Arc<str>,
 }
 
-/// A place in a history.
+/// A point in the history of one table in one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::table) struct Cursor {
-    /// The history.
+    /// The id of the history.
     pub(in crate::table) history: Uuid,
     /// The number of the first batch that was not seen completely.
     pub(in crate::table) batch: u64,
@@ -62,10 +62,10 @@ pub(in crate::table) struct Cursor {
 #[serde(deny_unknown_fields)]
 struct Content<'a> {
     version: u8,
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(borrow)]
-    codecs: Cow<'a, str>,
+    #[serde(borrow, rename = "topic")]
+    topic_id: Cow<'a, str>,
+    #[serde(borrow, rename = "codecs")]
+    fingerprint: Cow<'a, str>,
     positions: Vec<(Partition, Offset)>,
     starts: Vec<(Partition, Offset)>,
     expired_until: i64,
@@ -77,8 +77,8 @@ impl fmt::Display for WatchToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let content = Content {
             version: VERSION,
-            topic: (&*self.source.topic_id).into(),
-            codecs: (&*self.source.fingerprint).into(),
+            topic_id: (&*self.source.topic_id).into(),
+            fingerprint: (&*self.source.fingerprint).into(),
             positions: self.place.positions.iter().collect(),
             starts: self.place.starts.iter().collect(),
             expired_until: self.place.expired_until,
@@ -109,8 +109,10 @@ impl FromStr for WatchToken {
         if content.version != VERSION {
             return Err(InvalidToken);
         }
-        let source =
-            Source { topic_id: content.topic.as_ref().into(), fingerprint: content.codecs.as_ref().into() };
+        let source = Source {
+            topic_id: content.topic_id.as_ref().into(),
+            fingerprint: content.fingerprint.as_ref().into(),
+        };
         let starts = Arc::new(offsets(content.starts)?);
         let (positions, expired_until) = (offsets(content.positions)?, content.expired_until);
         let place = Place { positions, starts, expired_until };
@@ -118,7 +120,7 @@ impl FromStr for WatchToken {
     }
 }
 
-/// Checks offsets by partition.
+/// Converts a list of offsets by partition, and checks it: partitions ascend, and nothing is negative.
 fn offsets(offsets: Vec<(Partition, Offset)>) -> Result<Positions, InvalidToken> {
     let is_ascending = offsets.windows(2).all(|pair| pair[0].0 < pair[1].0);
     let is_valid = offsets.iter().all(|&(partition, offset)| partition >= 0 && offset >= 0);

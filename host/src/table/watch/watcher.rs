@@ -15,7 +15,7 @@ use crate::table::watch::event::WatchEvent;
 use crate::table::watch::filter::WatchFilter;
 use crate::table::watch::hub::SharedHub;
 use crate::table::watch::resume::Resume;
-use crate::table::watch::subscription::{Step, Subscription};
+use crate::table::watch::subscription::{Subscription, WatchStep};
 use crate::table::watch::token::WatchToken;
 
 /// What a watcher receives first.
@@ -26,11 +26,12 @@ pub enum WatchStart {
     Entries,
     /// The changes from now on.
     Now,
-    /// The changes after a token, once the table is loaded: of an earlier watcher of this table, of
-    /// another process, or of before a restart. The table takes them from its history or reads the log
-    /// again: the newest change of each key, or, with [`Watcher::every`], every record that the log still
-    /// holds. The entry before a change is unknown then. If the changes are not known any more, or the
-    /// topic or the codecs are others: [`WatchEvent::Restarted`] and all entries.
+    /// The changes after a token, once the table is loaded. The token may be of an earlier watcher of this
+    /// table, of another process, or from before a restart. The table takes the changes from its history or
+    /// reads the log again. From the log, it delivers the newest change of each key, or, with
+    /// [`Watcher::every`], every record that the log still holds, and the entry before a change is unknown.
+    /// If the changes are no longer known, or the topic or the codecs are others, the watcher receives
+    /// [`WatchEvent::Restarted`] and all entries.
     Since(WatchToken),
 }
 
@@ -49,14 +50,14 @@ pub struct Watcher {
     stage: Stage,
 }
 
-/// How far a watcher is that resumes.
+/// What a watcher is doing: following the table, or one of the stages of resuming.
 enum Stage {
     /// The history does not reach back to the token.
     Resuming(WatchToken),
     /// The table has not reached the token yet.
     Waiting(JoinSet<()>, WatchToken),
-    /// The log is read again. In a task, so that it ends, and frees what it needs, also if nobody polls
-    /// the watcher.
+    /// A task reads the log again. As a task, it ends and frees its memory even if nobody polls the
+    /// watcher.
     Replaying(JoinSet<Option<Vec<Effect>>>),
     /// The watcher follows the table.
     Following,
@@ -112,7 +113,7 @@ impl Watcher {
         self
     }
 
-    /// The place after what was delivered, to resume from; `None` while entries, a difference, or the
+    /// Returns the token to resume after what was delivered; `None` while entries, a difference, or the
     /// effects of one record are being delivered.
     #[must_use]
     pub fn token(&self) -> Option<WatchToken> {
@@ -174,8 +175,8 @@ impl Watcher {
         Stage::Replaying(replay)
     }
 
-    fn step(&self) -> Step {
-        match self.subscription.step(&self.filter) {
+    fn deliver_next(&self) -> WatchStep {
+        match self.subscription.deliver_next(&self.filter) {
             Some(step) => step,
             None => self.subscription.take_next_batch(lock(&self.hub).history()),
         }
@@ -189,11 +190,11 @@ impl Stream for Watcher {
         ready!(self.poll_resume(context));
         // Registered first, so that an announcement during the step is not missed.
         self.subscription.waker.register(context.waker());
-        match self.step() {
-            Step::Event(event) => Poll::Ready(Some(event)),
-            Step::Done => Poll::Ready(None),
-            Step::Wait => Poll::Pending,
-            Step::Yield => {
+        match self.deliver_next() {
+            WatchStep::Event(event) => Poll::Ready(Some(event)),
+            WatchStep::Done => Poll::Ready(None),
+            WatchStep::Wait => Poll::Pending,
+            WatchStep::Yield => {
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -238,7 +239,7 @@ mod tests {
         Arc::new(Mutex::new(Hub::new(view(), Arc::new(SystemClock))))
     }
 
-    /// A log that has nothing any more.
+    /// A log that no longer has any record.
     struct Nothing;
 
     impl Resume for Nothing {

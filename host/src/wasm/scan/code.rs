@@ -10,14 +10,17 @@ use crate::wasm::scan::limits::{
     MAX_TYPES, Refusal, describe_excess, refuse,
 };
 
-/// The leading bytes of a component type and of an instance type, and of the declaration of a type in one of
-/// these.
+/// The leading byte of a component type.
 const COMPONENT_TYPE: u8 = 0x41;
+
+/// The leading byte of an instance type.
 const INSTANCE_TYPE: u8 = 0x42;
+
+/// The leading byte of the declaration of a type, in a component type or an instance type.
 const TYPE_DECLARATION: u8 = 0x01;
 
-/// How the names of the custom sections begin in which a core module carries the component type that it was
-/// built against.
+/// The prefix of the names of custom sections that hold the component type against which a core module was
+/// built.
 const EMBEDDED_TYPE: &str = "component-type";
 
 /// How deeply components may be embedded in custom sections of each other.
@@ -56,7 +59,7 @@ pub(in crate::wasm) fn scan_code(bytes: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What was counted in a file so far.
+/// The counts of a file so far.
 #[derive(Debug, Default)]
 struct Counts {
     types: u64,

@@ -1,6 +1,6 @@
 //! The limits of the scan, and the resources that one instance of a component needs.
 
-use crate::escape;
+use crate::escape::escape_name;
 
 /// The largest file, in bytes: three times a component with a Python interpreter.
 pub(crate) const MAX_BYTES: usize = 64 << 20;
@@ -14,8 +14,10 @@ pub(in crate::wasm) const MAX_TYPE_DEPTH: usize = 16;
 /// The most types, and declarations in types, of all components together.
 pub(in crate::wasm) const MAX_TYPES: u64 = 200_000;
 
-/// The most components, and the most core modules, in a file.
+/// The most components in a file.
 pub(in crate::wasm) const MAX_COMPONENTS: u64 = 100;
+
+/// The most core modules in a file.
 pub(in crate::wasm) const MAX_MODULES: u64 = 100;
 
 /// The most imports, and the most exports, of a component.
@@ -44,12 +46,16 @@ pub(in crate::wasm) const MAX_FUNCTIONS: u64 = 100_000;
 /// The largest body of a function, in bytes: several times an interpreter's main loop.
 pub(in crate::wasm) const MAX_FUNCTION_BYTES: usize = 2 << 20;
 
-/// The most locals of a function, and of all functions together.
+/// The most locals of a function.
 pub(in crate::wasm) const MAX_LOCALS: u64 = 20_000;
+
+/// The most locals of all functions together.
 pub(in crate::wasm) const MAX_ALL_LOCALS: u64 = 10_000_000;
 
-/// The most entries of all branch tables of a function, and of all functions together.
+/// The most entries of all branch tables of a function.
 pub(in crate::wasm) const MAX_BRANCHES: u64 = 100_000;
+
+/// The most entries of the branch tables of all functions together.
 pub(in crate::wasm) const MAX_ALL_BRANCHES: u64 = 2_000_000;
 
 /// The resources that one instance of a component needs, multiplied through nesting.
@@ -138,5 +144,5 @@ pub(super) fn describe_excess(subject: &str, items: &str, count: u64, limit: u64
 
 /// Quotes a name from a file for a message.
 pub(in crate::wasm) fn quote(name: &str) -> String {
-    format!("`{}`", escape::name(name))
+    format!("`{}`", escape_name(name))
 }

@@ -11,10 +11,14 @@ use crate::wasm::scan::limits::{
     describe_excess, refuse,
 };
 
-/// The bytes that the host keeps for each instance of a module, for each of its globals, and for each of its
-/// functions, tables, memories and imports: rounded up from wasmtime's `VMOffsets`.
+/// The bytes that the host keeps for each instance of a module, besides those for its items. This and the
+/// next two numbers are rounded up from wasmtime's `VMOffsets`.
 const MODULE_INSTANCE_BYTES: u64 = 4096;
+
+/// The bytes that the host keeps for each global of a module instance.
 const GLOBAL_BYTES: u64 = 16;
+
+/// The bytes that the host keeps for each function, table, memory and import of a module instance.
 const ITEM_BYTES: u64 = 40;
 
 /// The bytes that the host keeps for an instance of a component.
@@ -258,7 +262,8 @@ impl Reader {
     }
 }
 
-/// What an instance of something with an invalid index needs. wasmtime refuses the file when it validates it.
+/// The needs of an item with an invalid index: more than any limit, so instantiating it is refused. If the
+/// file does not instantiate it, wasmtime refuses the file when it validates it.
 const UNKNOWN: Needs = Needs {
     instances: u64::MAX,
     module_instances: u64::MAX,

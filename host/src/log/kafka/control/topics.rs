@@ -49,7 +49,7 @@ impl Control {
         admin::parse_alteration(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
     }
 
-    /// Creates a topic. Other brokers may not know it yet: [`Control::wait_until_visible`].
+    /// Creates a topic. Other brokers may not know it yet: see [`Control::wait_until_visible`].
     pub(in crate::log::kafka) async fn create(
         &self,
         name: &str,
@@ -82,7 +82,7 @@ impl Control {
         let send = |client: &Client| Ok(admin::delete_topic(client, &c_name(name)?, REQUEST_TIMEOUT));
         let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
         admin::parse_deletion(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))?;
-        let is_gone = || async {
+        let check_gone = || async {
             match self.describe(name).await {
                 Err(LogError::UnknownTopic { .. }) => Ok(()),
                 Ok(_) => Err(self.unreachable(name, action, "brokers still describe it".to_owned())),
@@ -91,7 +91,7 @@ impl Control {
         };
         let reason = "it was deleted, but brokers still describe it: try again later".to_owned();
         let timed_out = |_| Err(self.unreachable(name, action, reason));
-        tokio::time::timeout(REQUEST_TIMEOUT, is_gone.retry(retry_policy()).when(LogError::is_transient))
+        tokio::time::timeout(REQUEST_TIMEOUT, check_gone.retry(retry_policy()).when(LogError::is_transient))
             .await
             .unwrap_or_else(timed_out)
     }

@@ -117,9 +117,10 @@ impl Client {
     }
 
     /// Passes available records and events of partitions to `each`, up to [`MAX_RECORDS_PER_POLL`], and
-    /// returns their number. Does not wait. Takes a fraction of the time of as many calls of
-    /// [`Client::poll`], which is needed for all other events: here, librdkafka only logs other errors, and
-    /// after an end-of-partition event it counts its position wrong (up to 2.13.1).
+    /// returns their number. Does not wait. Takes a fraction of the time that [`Client::poll`] would take for
+    /// as many records. But `poll` is still needed for all other events: here, librdkafka only logs errors
+    /// that are not about a partition. And after an end-of-partition event that was taken here, librdkafka's
+    /// position is wrong (up to 2.13.1).
     pub(in crate::log::kafka) fn poll_records(&self, mut each: impl FnMut(Event)) -> usize {
         let mut messages = [ptr::null_mut(); MAX_RECORDS_PER_POLL];
         let (queue, capacity) = (self.queue.as_ptr(), messages.len());

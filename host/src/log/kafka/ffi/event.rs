@@ -44,9 +44,9 @@ pub(in crate::log::kafka) struct Failure {
     pub(in crate::log::kafka) code: RDKafkaErrorCode,
     pub(in crate::log::kafka) reason: String,
     /// Whether the client cannot be used any more.
-    pub(in crate::log::kafka) fatal: bool,
-    /// The partition that failed, if the error is about one.
-    pub(in crate::log::kafka) place: Option<PartitionOffset>,
+    pub(in crate::log::kafka) is_fatal: bool,
+    /// The partition that failed, and where, if the error is about one.
+    pub(in crate::log::kafka) partition_offset: Option<PartitionOffset>,
 }
 
 impl fmt::Display for Failure {
@@ -123,14 +123,14 @@ impl Event {
             let name = if read.rkt.is_null() { ptr::null() } else { sys::rd_kafka_topic_name(read.rkt) };
             (text(name), text(sys::rd_kafka_message_errstr(message.as_ptr())))
         };
-        let place = PartitionOffset { topic, partition: read.partition, offset: read.offset };
+        let at = PartitionOffset { topic, partition: read.partition, offset: read.offset };
         match read.err.into() {
-            RDKafkaErrorCode::PartitionEOF => Self::PartitionEnd(place),
+            RDKafkaErrorCode::PartitionEOF => Self::PartitionEnd(at),
             code => Self::Failure(Failure {
                 code,
                 reason,
-                fatal: code == RDKafkaErrorCode::Fatal,
-                place: (!place.topic.is_empty()).then_some(place),
+                is_fatal: code == RDKafkaErrorCode::Fatal,
+                partition_offset: (!at.topic.is_empty()).then_some(at),
             }),
         }
     }
@@ -142,19 +142,19 @@ fn read_error(event: &Native) -> Event {
     // SAFETY: the event is alive and an error event; the caller owns the partition and frees it once.
     unsafe {
         let code: RDKafkaErrorCode = sys::rd_kafka_event_error(event.as_ptr()).into();
-        let place = NonNull::new(sys::rd_kafka_event_topic_partition(event.as_ptr())).map(|place| {
-            let read = place.as_ref();
+        let at = NonNull::new(sys::rd_kafka_event_topic_partition(event.as_ptr())).map(|native| {
+            let read = native.as_ref();
             let (topic, partition, offset) = (text(read.topic), read.partition, read.offset);
-            sys::rd_kafka_topic_partition_destroy(place.as_ptr());
+            sys::rd_kafka_topic_partition_destroy(native.as_ptr());
             PartitionOffset { topic, partition, offset }
         });
-        match (code, place) {
-            (RDKafkaErrorCode::PartitionEOF, Some(place)) => Event::PartitionEnd(place),
-            (code, place) => Event::Failure(Failure {
+        match (code, at) {
+            (RDKafkaErrorCode::PartitionEOF, Some(at)) => Event::PartitionEnd(at),
+            (code, at) => Event::Failure(Failure {
                 code,
                 reason: text(sys::rd_kafka_event_error_string(event.as_ptr())),
-                fatal: sys::rd_kafka_event_error_is_fatal(event.as_ptr()) != 0,
-                place,
+                is_fatal: sys::rd_kafka_event_error_is_fatal(event.as_ptr()) != 0,
+                partition_offset: at,
             }),
         }
     }

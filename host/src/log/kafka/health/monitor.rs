@@ -12,7 +12,7 @@ use tokio::time::timeout as within;
 use crate::log::kafka::control::{Control, replaced_error};
 use crate::log::kafka::ffi::admin::{DescribedTopic, OffsetKind};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
-use crate::log::kafka::health::monitored::{Monitored, TopicEvents, samples};
+use crate::log::kafka::health::monitored::{MonitoredReading, TopicEvents, samples};
 use crate::log::kafka::health::stuck::Remedy;
 use crate::log::kafka::read::feed::{Feed, Reading};
 use crate::log::kafka::read::tail::{Refresh, TailClients};
@@ -24,7 +24,7 @@ use crate::sync::lock;
 /// How often the topics are checked, with one request for all of them.
 const CHECK_EVERY: Duration = Duration::from_secs(3);
 
-/// After how many checks the first offsets are requested, which only retention moves.
+/// The first offsets, which only retention moves, are requested once in this many checks.
 const CHECKS_PER_START_REQUEST: usize = 5;
 
 /// The shortest wait for something that is due.
@@ -38,36 +38,36 @@ type TopicPartition = (Arc<str>, Partition);
 pub(in crate::log::kafka) struct Monitor {
     control: Arc<Control>,
     tails: Arc<TailClients>,
-    writing: Arc<ClusterWriter>,
+    writer: Arc<ClusterWriter>,
     health: Arc<ClusterHealth>,
     /// How long the cluster may be silent, or a partition lag, before that is reported: a little less
     /// than users are promised.
     stale_after: Duration,
     /// When the control client was replaced last.
     replaced: Mutex<Option<Instant>>,
-    /// Whether the last request for the end offsets of all topics failed, so that each topic is
-    /// requested alone.
-    requests_alone: AtomicBool,
+    /// Whether the last request for the end offsets of all topics failed. Each topic then gets a request
+    /// of its own.
+    must_request_separately: AtomicBool,
     /// A std lock: held to read or change it, never during a request.
-    monitored: Mutex<Vec<Monitored>>,
+    monitored: Mutex<Vec<MonitoredReading>>,
 }
 
 impl Monitor {
     pub(in crate::log::kafka) fn new(
         control: Arc<Control>,
         tails: Arc<TailClients>,
-        writing: Arc<ClusterWriter>,
+        writer: Arc<ClusterWriter>,
         health: Arc<ClusterHealth>,
         stale_after: Duration,
     ) -> Self {
         Self {
             control,
             tails,
-            writing,
+            writer,
             health,
             stale_after,
             replaced: Mutex::default(),
-            requests_alone: AtomicBool::new(false),
+            must_request_separately: AtomicBool::new(false),
             monitored: Mutex::default(),
         }
     }
@@ -80,12 +80,12 @@ impl Monitor {
         events: TopicEvents,
     ) {
         self.health.set_asking(true);
-        self.monitored().push(Monitored::new(reading, partitions, events));
+        self.monitored().push(MonitoredReading::new(reading, partitions, events));
     }
 
     /// Reports outages and lags in time although nobody answers, for ever.
     pub(in crate::log::kafka) async fn report_overdue(&self) {
-        // Nothing that a check adds is due sooner.
+        // Nothing that a check adds meanwhile is due sooner.
         let longest = CHECK_EVERY.min(self.stale_after / 3);
         loop {
             let due =
@@ -119,7 +119,7 @@ impl Monitor {
                 self.health.recover(Instant::now());
             }
             // Asking with another client shows whether the cluster is silent, or only the producer.
-            let unanswered = self.writing.silent_topic(self.stale_after);
+            let unanswered = self.writer.silent_topic(self.stale_after);
             // A request that names a topic twice is refused.
             names.extend(unanswered.filter(|name| !names.contains(name)));
             if names.is_empty() {
@@ -129,12 +129,12 @@ impl Monitor {
             match self.control.describe_topics(&names, request_timeout).await {
                 Ok(topics) => {
                     let leaderless = leaderless(&topics);
-                    self.compare(topics, request_timeout).await;
+                    self.update_readings(topics, request_timeout).await;
                     let wants_starts = check % CHECKS_PER_START_REQUEST == 0;
                     self.sample(&leaderless, wants_starts, request_timeout).await;
                     // Lags are reported first: the outage is not over before they are known.
                     self.health.recover(Instant::now());
-                    self.writing.replace_stuck(self.stale_after).await;
+                    self.writer.replace_stuck(self.stale_after).await;
                 }
                 Err(error) => {
                     tracing::debug!("{error}");
@@ -150,7 +150,7 @@ impl Monitor {
     /// not the cluster.
     async fn replace_control(&self) {
         let now = Instant::now();
-        if self.health.silence(now) < self.stale_after / 2 || !self.may_replace_control(now) {
+        if self.health.silence(now) < self.stale_after / 2 || !self.claim_control_replacement(now) {
             return;
         }
         let control = self.control.clone();
@@ -160,8 +160,9 @@ impl Monitor {
         }
     }
 
-    /// Whether the control client was not replaced lately. Counts the caller as replacing it.
-    fn may_replace_control(&self, now: Instant) -> bool {
+    /// Returns whether the caller should replace the control client: nobody did so lately. If so, notes the
+    /// time.
+    fn claim_control_replacement(&self, now: Instant) -> bool {
         let mut replaced = lock(&self.replaced);
         let is_due = replaced.is_none_or(|last| now.saturating_duration_since(last) >= self.stale_after);
         if is_due {
@@ -170,7 +171,7 @@ impl Monitor {
         is_due
     }
 
-    /// The topics that are read, each once.
+    /// Returns the names of the topics that are read, each once.
     fn names(&self) -> Vec<Arc<str>> {
         let mut monitored = self.monitored();
         monitored.retain(|monitored| !monitored.events.is_closed() && monitored.reading.strong_count() > 0);
@@ -181,13 +182,18 @@ impl Monitor {
         names
     }
 
-    /// Compares the topics with what is read of them.
-    async fn compare(&self, topics: Vec<(String, Result<DescribedTopic, LogError>)>, timeout: Duration) {
+    /// Adds partitions to the readings of these topics, and ends readings of topics that were re-created or
+    /// deleted, or that must not be read.
+    async fn update_readings(
+        &self,
+        topics: Vec<(String, Result<DescribedTopic, LogError>)>,
+        timeout: Duration,
+    ) {
         for (name, topic) in topics {
             match topic {
                 Ok(topic) => self.add_partitions(&self.end_replaced(&topic), &topic, timeout).await,
                 Err(LogError::UnknownTopic { log, topic }) => self.end_missing(log, topic),
-                Err(error @ LogError::Denied { .. }) => self.end(&name, &error),
+                Err(error @ LogError::Denied { .. }) => self.end_readings(&name, &error),
                 Err(error) => tracing::debug!(topic = name, "{error}"),
             }
         }
@@ -195,7 +201,7 @@ impl Monitor {
 
     /// Ends the readings of earlier topics with the name of this one; returns the readings of this one.
     fn end_replaced(&self, topic: &DescribedTopic) -> Vec<(Arc<Reading>, Partition, TopicEvents)> {
-        let mut same = Vec::new();
+        let mut current = Vec::new();
         self.monitored().retain_mut(|monitored| {
             let Some(reading) = monitored.reading.upgrade().filter(|reading| *reading.topic == *topic.name)
             else {
@@ -204,25 +210,25 @@ impl Monitor {
             monitored.is_missing = false;
             if reading.id == topic.id {
                 monitored.topic_partitions = topic.partitions;
-                same.push((reading, monitored.partitions, monitored.events.clone()));
+                current.push((reading, monitored.partitions, monitored.events.clone()));
                 return true;
             }
             // OK to ignore: the reader may be gone.
             let _ = monitored.events.send(Err(replaced_error(&topic.name)));
             false
         });
-        same
+        current
     }
 
-    /// Ends the readings of a topic.
-    fn end(&self, topic: &str, error: &LogError) {
+    /// Ends the readings of a topic with an error.
+    fn end_readings(&self, topic: &str, error: &LogError) {
         self.monitored().retain(|monitored| {
-            let other = monitored.reading.upgrade().is_none_or(|reading| *reading.topic != *topic);
-            if !other {
+            let is_other = monitored.reading.upgrade().is_none_or(|reading| *reading.topic != *topic);
+            if !is_other {
                 // OK to ignore: the reader may be gone.
                 let _ = monitored.events.send(Err(error.clone()));
             }
-            other
+            is_other
         });
     }
 
@@ -267,7 +273,7 @@ impl Monitor {
             // It ends early only with its runtime.
             let _ = adopt.await;
             for monitored in self.monitored().iter_mut() {
-                if monitored.is_of(reading) {
+                if monitored.has_reading(reading) {
                     monitored.partitions = partitions;
                 }
             }
@@ -277,16 +283,17 @@ impl Monitor {
     /// Samples the end offsets of all partitions, and sometimes their first offsets.
     async fn sample(&self, leaderless: &BTreeSet<TopicPartition>, wants_starts: bool, timeout: Duration) {
         let (readings, asked) = (self.readings(), now());
-        let of_reading = |(reading, sample): &(Arc<Reading>, Vec<PartitionSample>)| {
-            sample.iter().map(|sample| (reading.topic.clone(), sample.partition)).collect::<Vec<_>>()
+        let of_reading = |(reading, samples): &(Arc<Reading>, Vec<PartitionSample>)| {
+            samples.iter().map(|sample| (reading.topic.clone(), sample.partition)).collect::<Vec<_>>()
         };
-        let places: BTreeSet<TopicPartition> = readings.iter().flat_map(of_reading).collect();
-        let led: BTreeSet<TopicPartition> = places.difference(leaderless).cloned().collect();
-        let ends = self.ends(&led, timeout).await;
+        let partitions: BTreeSet<TopicPartition> = readings.iter().flat_map(of_reading).collect();
+        let with_leader: BTreeSet<TopicPartition> = partitions.difference(leaderless).cloned().collect();
+        let ends = self.request_ends(&with_leader, timeout).await;
         let suspects = self.suspects(&ends, asked);
         let stable = self.control.known_offsets(&suspects, OffsetKind::LastStable, timeout).await;
         let stable = stable.unwrap_or_default();
-        if wants_starts && let Ok(starts) = self.control.known_offsets(&led, OffsetKind::First, timeout).await
+        if wants_starts
+            && let Ok(starts) = self.control.known_offsets(&with_leader, OffsetKind::First, timeout).await
         {
             set_starts(&readings, &starts);
         }
@@ -302,39 +309,41 @@ impl Monitor {
         asked: SampleTime,
         refresh: Refresh,
     ) {
-        for (reading, mut sample) in readings {
-            for sample in &mut sample {
-                let place = (reading.topic.clone(), sample.partition);
-                (sample.end, sample.stable) = (ends.get(&place).copied(), stable.get(&place).copied());
+        for (reading, mut samples) in readings {
+            for sample in &mut samples {
+                let partition = (reading.topic.clone(), sample.partition);
+                (sample.end, sample.stable) =
+                    (ends.get(&partition).copied(), stable.get(&partition).copied());
             }
-            self.evaluate(&reading, sample, asked, refresh);
+            self.evaluate(&reading, samples, asked, refresh);
         }
     }
 
     /// Requests end offsets. One leader that does not answer makes the whole request fail; then each topic
-    /// is requested alone.
-    async fn ends(
+    /// gets a request of its own.
+    async fn request_ends(
         &self,
-        places: &BTreeSet<TopicPartition>,
+        partitions: &BTreeSet<TopicPartition>,
         timeout: Duration,
     ) -> HashMap<TopicPartition, Offset> {
-        if !self.requests_alone.load(Ordering::Relaxed) {
-            match self.control.known_offsets(places, OffsetKind::End, timeout).await {
+        if !self.must_request_separately.load(Ordering::Relaxed) {
+            match self.control.known_offsets(partitions, OffsetKind::End, timeout).await {
                 Ok(ends) => return ends,
                 Err(error) => tracing::debug!("{error}"),
             }
         }
         let mut topics: BTreeMap<&Arc<str>, BTreeSet<TopicPartition>> = BTreeMap::new();
-        for place in places {
-            topics.entry(&place.0).or_default().insert(place.clone());
+        for partition in partitions {
+            topics.entry(&partition.0).or_default().insert(partition.clone());
         }
-        let asked = topics.values().map(|led| self.control.known_offsets(led, OffsetKind::End, timeout));
+        let asked = topics.values().map(|own| self.control.known_offsets(own, OffsetKind::End, timeout));
         let answers = join_all(asked).await;
-        self.requests_alone.store(answers.iter().any(Result::is_err), Ordering::Relaxed);
+        self.must_request_separately.store(answers.iter().any(Result::is_err), Ordering::Relaxed);
         answers.into_iter().flatten().flatten().collect()
     }
 
-    /// Reports to a reading that its topic was truncated, or which partitions lag.
+    /// Reports to a reading that its topic was truncated, or which partitions lag. Refreshes or replaces the
+    /// client of a partition that receives no data.
     fn evaluate(
         &self,
         reading: &Arc<Reading>,
@@ -342,16 +351,16 @@ impl Monitor {
         asked: SampleTime,
         refresh: Refresh,
     ) {
-        let cut = samples.iter().find_map(|sample| {
+        let truncation = samples.iter().find_map(|sample| {
             let end = sample.end.filter(|&end| end < sample.read)?;
-            Some(cut(&reading.topic, sample.partition, end, sample.read))
+            Some(truncation_error(&reading.topic, sample.partition, end, sample.read))
         });
         self.monitored().retain_mut(|monitored| {
-            if !monitored.is_of(reading) {
+            if !monitored.has_reading(reading) {
                 return true;
             }
             let stalled_before = monitored.lags.stalled();
-            let event = match &cut {
+            let event = match &truncation {
                 Some(error) => Some(Err(error.clone())),
                 None => {
                     monitored.evaluate(&mut samples, asked, self.stale_after).map(TopicEvent::Lags).map(Ok)
@@ -361,7 +370,7 @@ impl Monitor {
             if refresh == Refresh::Yes {
                 // While a topic is loaded, its loading client is responsible.
                 let is_followed = reading.is_followed.load(Ordering::Relaxed);
-                let waiting = samples.iter().filter(|sample| is_followed && sample.is_waiting());
+                let waiting = samples.iter().filter(|sample| is_followed && sample.is_waiting_for_data());
                 let waiting = waiting.map(|sample| (sample.partition, sample.read));
                 let remedy = monitored.stuck.check(waiting, asked.0, self.stale_after);
                 if remedy == Some(Remedy::Replace) {
@@ -374,18 +383,18 @@ impl Monitor {
             }
             // OK to ignore: the reader may be gone.
             event.map(|event| monitored.events.send(event));
-            cut.is_none()
+            truncation.is_none()
         });
     }
 
-    /// All readings, with samples of their partitions.
+    /// Returns all readings, with samples of their partitions.
     fn readings(&self) -> Vec<(Arc<Reading>, Vec<PartitionSample>)> {
         let monitored = self.monitored();
         let readings = monitored.iter().filter_map(|monitored| monitored.reading.upgrade());
         readings.map(|reading| (reading.clone(), samples(&reading))).collect()
     }
 
-    /// The partitions that an open transaction may block.
+    /// Returns the partitions that an open transaction may block.
     fn suspects(
         &self,
         ends: &HashMap<TopicPartition, Offset>,
@@ -395,25 +404,25 @@ impl Monitor {
         for monitored in self.monitored().iter() {
             let Some(reading) = monitored.reading.upgrade() else { continue };
             for sample in samples(&reading) {
-                let place = (reading.topic.clone(), sample.partition);
-                let sample = PartitionSample { end: ends.get(&place).copied(), ..sample };
+                let partition = (reading.topic.clone(), sample.partition);
+                let sample = PartitionSample { end: ends.get(&partition).copied(), ..sample };
                 if sample.end.is_some()
                     && sample.is_behind()
                     && monitored.lags.is_suspect(&sample, asked, self.stale_after)
                 {
-                    suspects.insert(place);
+                    suspects.insert(partition);
                 }
             }
         }
         suspects
     }
 
-    /// How far each partition of a topic was read, by the reading that is farthest.
+    /// Returns the next offset to read of each partition of a topic, by the reading that is farthest.
     pub(in crate::log::kafka) fn positions(&self, topic: &TopicDescription) -> HashMap<Partition, Offset> {
         let mut farthest = HashMap::new();
-        for (reading, sample) in self.readings() {
+        for (reading, samples) in self.readings() {
             if *reading.topic == *topic.name && reading.id == topic.id {
-                for PartitionSample { partition, read, .. } in sample {
+                for PartitionSample { partition, read, .. } in samples {
                     let known = farthest.entry(partition).or_insert(read);
                     *known = read.max(*known);
                 }
@@ -422,7 +431,7 @@ impl Monitor {
         farthest
     }
 
-    fn monitored(&self) -> std::sync::MutexGuard<'_, Vec<Monitored>> {
+    fn monitored(&self) -> std::sync::MutexGuard<'_, Vec<MonitoredReading>> {
         lock(&self.monitored)
     }
 }
@@ -430,34 +439,34 @@ impl Monitor {
 /// Sets the first offsets of partitions, which their feeds report.
 fn set_starts(readings: &[(Arc<Reading>, Vec<PartitionSample>)], starts: &HashMap<TopicPartition, Offset>) {
     for (reading, _) in readings {
-        for place in reading.progress() {
-            if let Some(&start) = starts.get(&(reading.topic.clone(), place.partition)) {
-                place.start.store(start, Ordering::Relaxed);
+        for progress in reading.progress() {
+            if let Some(&start) = starts.get(&(reading.topic.clone(), progress.partition)) {
+                progress.start.store(start, Ordering::Relaxed);
             }
         }
     }
 }
 
-/// The partitions that have no leader.
+/// Returns the partitions that have no leader.
 fn leaderless(topics: &[(String, Result<DescribedTopic, LogError>)]) -> BTreeSet<TopicPartition> {
     let described = topics.iter().filter_map(|(_, topic)| topic.as_ref().ok());
     let partitions = described.flat_map(|topic| topic.leaderless.iter().map(|&number| (&topic.name, number)));
     partitions.map(|(name, number)| (name.as_str().into(), number)).collect()
 }
 
-/// The error of a topic that ends before what was read of it.
-pub(in crate::log::kafka) fn truncated(
+/// Returns the error of a topic if one of its partitions ends before the position of its reader.
+pub(in crate::log::kafka) fn find_truncation(
     topic: &str,
     positions: &HashMap<Partition, Offset>,
     ends: &[(Partition, Offset)],
 ) -> Option<LogError> {
     ends.iter().find_map(|&(partition, end)| {
         let position = *positions.get(&partition).filter(|&&position| end < position)?;
-        Some(cut(topic, partition, end, position))
+        Some(truncation_error(topic, partition, end, position))
     })
 }
 
-fn cut(topic: &str, partition: Partition, end: Offset, position: Offset) -> LogError {
+fn truncation_error(topic: &str, partition: Partition, end: Offset, position: Offset) -> LogError {
     let reason = format!("the log was truncated: it ends at {end}, and was read up to {position}");
     LogError::Replaced { topic: topic.to_owned(), partition, reason }
 }

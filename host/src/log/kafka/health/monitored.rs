@@ -11,12 +11,12 @@ use crate::log::kafka::read::feed::{PartitionProgress, Reading};
 use crate::log::lag::{LagTracker, PartitionSample, SampleTime, now};
 use crate::log::{Lag, LogError, Partition, TopicEvent};
 
-/// Where the events of a reading go.
+/// The channel through which a reading receives its events.
 pub(in crate::log::kafka) type TopicEvents = mpsc::UnboundedSender<Result<TopicEvent, LogError>>;
 
 /// A reading that is monitored.
 #[derive(Debug)]
-pub(super) struct Monitored {
+pub(super) struct MonitoredReading {
     pub(super) reading: Weak<Reading>,
     /// The number of partitions that are read.
     pub(super) partitions: Partition,
@@ -29,7 +29,7 @@ pub(super) struct Monitored {
     pub(super) stuck: StuckDetector,
 }
 
-impl Monitored {
+impl MonitoredReading {
     pub(super) fn new(reading: &Arc<Reading>, partitions: Partition, events: TopicEvents) -> Self {
         Self {
             reading: Arc::downgrade(reading),
@@ -42,11 +42,12 @@ impl Monitored {
         }
     }
 
-    pub(super) fn is_of(&self, reading: &Arc<Reading>) -> bool {
+    /// Whether this is the entry of a reading.
+    pub(super) fn has_reading(&self, reading: &Arc<Reading>) -> bool {
         std::ptr::eq(self.reading.as_ptr(), Arc::as_ptr(reading))
     }
 
-    /// Evaluates samples; partitions that are not read yet lag, too.
+    /// Evaluates samples. Partitions that are not read yet count as lagging, too.
     pub(super) fn evaluate(
         &mut self,
         samples: &mut Vec<PartitionSample>,
@@ -59,12 +60,12 @@ impl Monitored {
     }
 }
 
-/// Samples of the partitions of a reading, without their end offsets.
+/// Returns samples of the partitions of a reading, without their end offsets.
 pub(super) fn samples(reading: &Reading) -> Vec<PartitionSample> {
-    let sample = |place: &Arc<PartitionProgress>| PartitionSample {
-        read: place.position.load(Ordering::Relaxed),
-        position: place.applied.get(),
-        ..PartitionSample::unknown(place.partition)
+    let sample = |progress: &Arc<PartitionProgress>| PartitionSample {
+        read: progress.position.load(Ordering::Relaxed),
+        position: progress.applied.get(),
+        ..PartitionSample::unknown(progress.partition)
     };
     reading.progress().iter().map(sample).collect()
 }

@@ -1,7 +1,7 @@
 //! Detects a consuming client that receives nothing although the cluster has data for it, so that it is
 //! replaced.
 //!
-//! After a broker was frozen, clients have stopped for ever without an error. Whatever the cause is, the
+//! After a broker was frozen, clients were seen to stop for ever without an error. Whatever the cause is, the
 //! symptom is the same: the cluster answers other clients, and no data arrives.
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub(in crate::log::kafka) struct StuckDetector {
 }
 
 impl StuckDetector {
-    /// Checks the positions of the partitions that have more to read.
+    /// Checks the positions of the partitions that have more to read. Returns what to do with the client.
     pub(in crate::log::kafka) fn check(
         &mut self,
         waiting: impl IntoIterator<Item = (Partition, Offset)>,
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_is_refreshed_then_replaced_less_and_less_often() {
+    fn a_stuck_client_is_refreshed_then_replaced_less_and_less_often() {
         let (start, stale_after) = (Instant::now(), Duration::from_secs(10));
         let mut stuck = StuckDetector::default();
         let mut check =
@@ -78,12 +78,12 @@ mod tests {
         );
         assert_eq!((check(9, 5), check(15, 5), check(16, 5)), (None, None, Some(Remedy::Replace)));
         assert_eq!((check(30, 5), check(36, 5)), (None, Some(Remedy::Replace)));
-        // It goes on.
+        // It advances.
         assert_eq!((check(39, 6), check(42, 6)), (None, Some(Remedy::Refresh)));
     }
 
     #[test]
-    fn what_moves_or_has_everything_is_left_alone() {
+    fn a_client_that_advances_or_has_everything_is_left_alone() {
         let (now, stale_after) = (Instant::now(), Duration::from_secs(10));
         let mut stuck = StuckDetector::default();
         for offset in 0..9 {

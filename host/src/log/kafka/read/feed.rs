@@ -52,7 +52,7 @@ pub(in crate::log::kafka) struct Feed {
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Reading {
     pub(in crate::log::kafka) topic: Arc<str>,
-    /// The identity of the topic, which a topic that is created again does not share.
+    /// The identity of the topic. A re-created topic has another one.
     pub(in crate::log::kafka) id: String,
     pub(in crate::log::kafka) headers: Headers,
     /// The progress of its partitions. A std lock, held only to read or to add one.
@@ -67,7 +67,7 @@ pub(in crate::log::kafka) struct PartitionProgress {
     pub(in crate::log::kafka) partition: Partition,
     /// Every record below this offset was sent to the stream.
     pub(in crate::log::kafka) position: AtomicI64,
-    /// The position up to which the table has applied them.
+    /// The offset below which the table has applied every record.
     pub(in crate::log::kafka) applied: Applied,
     /// The first offset of the partition; -1 until it was requested.
     pub(in crate::log::kafka) start: AtomicI64,

@@ -74,7 +74,7 @@ impl Loader {
     }
 
     fn reader(&self, shares: u32, runtime: Handle) -> Result<Reader, LogError> {
-        let client = Arc::new(self.configs.start(Purpose::Load { queue: shares * SHARE_KIB })?);
+        let client = Arc::new(self.configs.start(Purpose::Load { queue_kib: shares * SHARE_KIB })?);
         let when_full = WhenFull::Wait(STALL_TIMEOUT, runtime);
         Ok(Reader::new(client, when_full, self.log.clone(), self.health.clone()))
     }

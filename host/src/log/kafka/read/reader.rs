@@ -129,10 +129,10 @@ impl Reader {
     fn handle(&mut self, event: Event) -> Result<(), StopReason> {
         match event {
             Event::Record(record) => self.push(&record),
-            Event::PartitionEnd(place) => {
-                if let Some(feed) = self.feeds.get_mut(&place.topic, place.partition) {
+            Event::PartitionEnd(end) => {
+                if let Some(feed) = self.feeds.get_mut(&end.topic, end.partition) {
                     feed.has_reached_end = true;
-                    feed.advance(place.offset);
+                    feed.advance(end.offset);
                     feed.flush();
                 }
             }
@@ -177,12 +177,12 @@ impl Reader {
     fn handle_failure(&mut self, failure: &Failure) -> Result<(), StopReason> {
         self.health.record_failure(failure);
         tracing::debug!(log = %self.log, "{failure}");
-        if failure.fatal {
+        if failure.is_fatal {
             return Err(StopReason::Dead);
         }
-        let Some(place) = &failure.place else { return Ok(()) };
-        let (log, topic, partition) = (self.log.to_string(), place.topic.clone(), place.partition);
-        let Some(feed) = self.feeds.get_mut(&place.topic, partition) else { return Ok(()) };
+        let Some(failed) = &failure.partition_offset else { return Ok(()) };
+        let (log, topic, partition) = (self.log.to_string(), failed.topic.clone(), failed.partition);
+        let Some(feed) = self.feeds.get_mut(&failed.topic, partition) else { return Ok(()) };
         let (offset, reason) = (feed.position(), failure.reason.clone());
         match classify(failure.code) {
             ErrorClass::Denied => feed.fail(LogError::Denied { log, topic, action: "read", reason }),

@@ -1,5 +1,5 @@
 //! Follows loaded topics: one client for all tables of a cluster, with as little traffic as possible. A
-//! second client is needed only for a topic that is read twice at the same time, or that was recreated: a
+//! second client is needed only for a topic that is read twice at the same time, or that was re-created: a
 //! client cannot read a partition twice, and may stick to the leader epoch of a topic that is gone.
 
 use std::collections::{HashMap, HashSet};
@@ -202,7 +202,7 @@ struct TailThread {
     client: Arc<Mutex<Arc<Client>>>,
     /// The partitions whose positions are requested: up to which offset, and until when.
     requested: HashMap<(Arc<str>, Partition), (Offset, Instant)>,
-    /// The topics for whose leaders the client was asked at least once.
+    /// The topics whose leaders the client was made to request at least once.
     known_topics: HashSet<Arc<str>>,
     /// Whether the client must request the leaders of its partitions.
     needs_refresh: bool,

@@ -43,7 +43,7 @@ struct State {
     producers: HashMap<BatchSize, Arc<Producer>>,
     /// Producers that were replaced and still have outstanding records.
     retired: Vec<Weak<Producer>>,
-    /// The topics that were written to, by name. A recreated topic adds another target to its name.
+    /// The topics that were written to, by name. A re-created topic adds another target to its name.
     targets: HashMap<String, Vec<Arc<Target>>>,
 }
 

@@ -176,7 +176,7 @@ impl Producer {
         let _ = self.inner.give_up_reason.set(reason);
         self.inner.is_dead.store(true, Ordering::Release);
         let lost = self.inner.close(Duration::ZERO);
-        // Closing the log lists them.
+        // The next call of `close` returns them.
         lock(&self.inner.outstanding).given_up.extend(lost);
     }
 
@@ -246,7 +246,7 @@ impl Inner {
                 }
                 Some(Event::Failure(failure)) => {
                     self.health.record_failure(&failure);
-                    if failure.fatal {
+                    if failure.is_fatal {
                         if let Some(fatal) = self.client.fatal_error() {
                             // The first error is the cause.
                             let _ = self.fatal.set(fatal);
@@ -260,7 +260,7 @@ impl Inner {
         }
     }
 
-    /// Answers whoever waits for a record.
+    /// Passes the outcome of a record to whoever waits for it.
     #[allow(unsafe_code, reason = "takes back a box that librdkafka held")]
     fn handle_report(&self, delivered: DeliveryReport) {
         // SAFETY: each queued record passes one box to librdkafka, and has exactly one report.

@@ -27,7 +27,7 @@ pub(in crate::log::kafka) struct Target {
     pub(in crate::log::kafka) limits: OnceCell<TopicLimits>,
     /// Whether the topic refused a record that fits its limits, so that they must be requested again.
     pub(in crate::log::kafka) is_outdated: AtomicBool,
-    /// Whether it refused one for its size.
+    /// Whether the topic refused a record for its size although it fits the limits.
     pub(in crate::log::kafka) has_refused_size: AtomicBool,
     created: Instant,
     /// The number of records that were queued and have no delivery report yet.
@@ -57,8 +57,8 @@ impl Target {
         })
     }
 
-    /// Marks the limits as outdated, because the topic refused a record that they allow, or because of a
-    /// refusal that rests on them. Has no effect if they were requested a short time ago.
+    /// Marks the limits as outdated, because the topic refused a record that they allow, or because a record
+    /// is refused here that they forbid. Has no effect if they were requested a short time ago.
     pub(in crate::log::kafka) fn mark_outdated(&self) {
         if self.created.elapsed() >= MIN_QUERY_INTERVAL {
             self.is_outdated.store(true, Ordering::Release);

@@ -117,8 +117,8 @@ impl TransactionalProducer {
     }
 }
 
-/// Waits for the acknowledgements of all records. Returns the first error that is a cause: records that were
-/// purged because of another one state only that.
+/// Waits for the acknowledgements of all records. Returns the first error that is a cause: a record that was
+/// purged because of another one has an error that states only that.
 fn wait_for_acks(deliveries: Vec<Delivery>, runtime: &tokio::runtime::Handle) -> Result<Vec<Ack>, LogError> {
     let mut purged = None;
     let mut acks = Vec::with_capacity(deliveries.len());

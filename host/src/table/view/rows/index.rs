@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::table::key_hash::KeyHash;
 
-/// At most 4 of 5 cells are used, so that searches stay short: cells are probed one after the other.
+/// At most 4 of 5 cells are used, so that searches stay short: a search visits one cell after the other.
 const MAX_LOAD_NUMERATOR: usize = 4;
 const MAX_LOAD_DENOMINATOR: usize = 5;
 
@@ -67,7 +67,8 @@ impl Index {
         self.used
     }
 
-    /// Returns the first match: calls `try_match` with each number under a hash until it returns `Some`.
+    /// Returns the first match: calls `try_match` with each number that was inserted with this hash, until it
+    /// returns `Some`.
     // Without inlining, reads take a sixth longer.
     #[inline(always)]
     pub(super) fn find<T>(&self, hash: KeyHash, try_match: impl Fn(u32) -> Option<T>) -> Option<T> {
@@ -82,8 +83,8 @@ impl Index {
         None
     }
 
-    /// Adds a number under a hash. Returns true if the hash has so many cells that the index should be
-    /// rebuilt. There must be room.
+    /// Adds the number of a row whose key has this hash. Returns true if the hash has so many cells that the
+    /// index should be rebuilt. The index must not be full.
     pub(super) fn insert(&mut self, hash: KeyHash, row: u32) -> bool {
         let (mut cells_of_hash, mut is_new) = (0, false);
         for cell in self.probe(hash) {
@@ -116,7 +117,7 @@ impl Index {
         index
     }
 
-    /// Returns all cells in the order in which a hash is searched for.
+    /// Returns all cells, in the order in which a search for this hash visits them.
     fn probe(&self, hash: KeyHash) -> impl Iterator<Item = &Cell> {
         // The hash as a fraction of all hashes.
         let start = ((u64::from(hash.0) * self.cells.len() as u64) >> 32) as usize;
