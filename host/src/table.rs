@@ -1,10 +1,10 @@
 //! The table: a topic's newest value of each key, in memory.
 //!
-//! A [`Generation`](generation) reads the partition streams of a log, has their batches decoded by
+//! A `Generation` reads the partition streams of a log, has their batches decoded by
 //! the codec workers (several at once, applied in the order of each partition), applies them to its
-//! [`View`](view), and publishes a clone of it, which shares everything that did not change. A read
+//! `View`, and publishes a clone of it, which shares everything that did not change. A read
 //! takes the newest view, so it never waits, never sees half a batch, and can keep the view as a
-//! [`Snapshot`] at no cost. The [`supervisor`] decides which generation is served.
+//! [`Snapshot`] at no cost. The `supervisor` decides which generation is served.
 //!
 //! Progress counts what was applied: positions are part of the published view. This module names neither
 //! Kafka nor wasmtime.
