@@ -11,8 +11,8 @@ use ktables::codec::{Codecs, LengthPrefixed, RejectKind, Utf8};
 use ktables::log::{LogError, NewRecord};
 use ktables::table::{CheckpointStats, Status, Table, TableBuilder, WatchEvent, WatchStart};
 use ktables_tests::{
-    FaultTally, ManualClock, On, RunningCommand, Scratch, TIMEOUT, WrappedLog, eventually_async, on_each_log,
-    record, run, succeed,
+    FaultTally, LogKind, ManualClock, RunningCommand, Scratch, TIMEOUT, WrappedLog, eventually_async,
+    on_each_log, record, run, succeed,
 };
 use tempfile::TempDir;
 
@@ -52,8 +52,8 @@ fn records(from: usize, count: usize) -> Vec<NewRecord> {
     (from..from + count).map(of).collect()
 }
 
-async fn a_restarted_table_reads_only_new_records(on: On) {
-    let (scratch, folder) = (on.scratch(3).await, TempDir::new().unwrap());
+async fn a_restarted_table_reads_only_new_records(kind: LogKind) {
+    let (scratch, folder) = (kind.scratch(3).await, TempDir::new().unwrap());
     let mut written = 0;
     for round in 0..4 {
         scratch.write(records(written, 500)).await;
@@ -76,8 +76,8 @@ async fn a_restarted_table_reads_only_new_records(on: On) {
     assert_eq!(files(folder.path()).len(), 4);
 }
 
-async fn another_codec_is_loaded_from_the_same_records(on: On) {
-    let (scratch, folder) = (on.scratch(2).await, TempDir::new().unwrap());
+async fn another_codec_is_loaded_from_the_same_records(kind: LogKind) {
+    let (scratch, folder) = (kind.scratch(2).await, TempDir::new().unwrap());
     for key in ["1:ab", "no group", "2:xyz"] {
         scratch.put(key, Some(b"text")).await;
         scratch.put(key, Some(b"1")).await;
@@ -93,8 +93,8 @@ async fn another_codec_is_loaded_from_the_same_records(on: On) {
     assert_eq!(stats(&table).loaded, 9);
 }
 
-async fn an_unusable_checkpoint_is_reported_and_the_topic_replayed(on: On) {
-    let (scratch, folder, clock) = (on.scratch(2).await, TempDir::new().unwrap(), ManualClock::default());
+async fn an_unusable_checkpoint_is_reported_and_the_topic_replayed(kind: LogKind) {
+    let (scratch, folder, clock) = (kind.scratch(2).await, TempDir::new().unwrap(), ManualClock::default());
     scratch.write(records(0, 200)).await;
     let start = || {
         let builder = builder(&scratch, Codecs::default()).checkpoint(folder.path());
@@ -158,7 +158,7 @@ on_each_log! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_the_log_has_lost_are_not_loaded_from_a_checkpoint() {
-    let (scratch, folder) = (On::Kafka.scratch(1).await, TempDir::new().unwrap());
+    let (scratch, folder) = (LogKind::Kafka.scratch(1).await, TempDir::new().unwrap());
     scratch.write((0..100).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
     start_table(&scratch, folder.path()).await.stop().await;
     let bootstrap = ktables_tests::kafka::shared();

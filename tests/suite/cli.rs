@@ -3,7 +3,7 @@
 use std::fs;
 
 use ktables_tests::{
-    CommandOutput, On, Scratch, TOPIC, component_path, ktables, on_each_log, parse, record, run,
+    CommandOutput, LogKind, Scratch, TOPIC, component_path, ktables, on_each_log, parse, record, run,
     run_with_stdin, succeed, unique,
 };
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ fn stdout(ended: &CommandOutput) -> &str {
     ended.stdout.trim_end()
 }
 
-async fn set_get_delete(on: On) {
-    let scratch = on.scratch(2).await;
+async fn set_get_delete(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     let set = succeed(&mut scratch.ktables(&["set", "a", "{\"n\": 1}"])).json().remove(0);
     assert_eq!(set["offset"], 0);
     assert_eq!(stdout(&succeed(&mut scratch.ktables(&["get", "a"]))), "{\"n\": 1}");
@@ -33,8 +33,8 @@ async fn set_get_delete(on: On) {
     assert!(refused.stderr.contains("not JSON"), "{}", refused.stderr);
 }
 
-async fn groups_and_members(on: On) {
-    let scratch = on.scratch(2).await;
+async fn groups_and_members(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     let grouped = |args: &[&str]| scratch.ktables(&[args, &["--group-scheme", "length-prefixed"]].concat());
     succeed(&mut grouped(&["set", "--in", "größe", "host", "1"]));
     succeed(&mut grouped(&["set", "--in", "größe", "other", "2"]));
@@ -55,8 +55,8 @@ async fn groups_and_members(on: On) {
     assert_eq!(stdout(&succeed(&mut grouped(&["get", "--in", "g", "m"]))), "[1]");
 }
 
-async fn keys_prints_ranges(on: On) {
-    let scratch = on.scratch(1).await;
+async fn keys_prints_ranges(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.write(["a", "ab", "b", "c"].map(|key| record(key, Some(b"1"))).to_vec()).await;
     let keys = |args: &[&str]| succeed(&mut scratch.ktables(&[&["keys"], args].concat())).json();
     assert_eq!(keys(&[]), ["a", "ab", "b", "c"]);
@@ -68,8 +68,8 @@ async fn keys_prints_ranges(on: On) {
     assert_eq!(table.stdout, "a\nab\nb\nc\n");
 }
 
-async fn import_reports_refused_lines_and_writes_the_rest(on: On) {
-    let scratch = on.scratch(2).await;
+async fn import_reports_refused_lines_and_writes_the_rest(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     let lines = "{\"key\":\"a\",\"value\":1}\nnonsense\n\n{\"key\":\"b\"}\n{\"key\":\"a\",\"delete\":true}\n{\"key\":\"c\",\"value\":null}\n{\"kee\":\"d\",\"value\":1}";
     let imported = run_with_stdin(&mut scratch.ktables(&["import"]), lines);
     assert_eq!(imported.code, 1);
@@ -84,13 +84,13 @@ async fn import_reports_refused_lines_and_writes_the_rest(on: On) {
         [(&json!("c"), &json!(null))]
     );
     // A dump can be imported unchanged, including JSON null.
-    let copy = on.scratch(1).await;
+    let copy = kind.scratch(1).await;
     assert_eq!(run_with_stdin(&mut copy.ktables(&["import"]), &dump.stdout).code, 0);
     assert_eq!(succeed(&mut copy.ktables(&["get", "c"])).stdout, "null\n");
 }
 
-async fn a_record_that_is_too_large_does_not_stop_an_import(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_record_that_is_too_large_does_not_stop_an_import(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let large = format!("{{\"key\":\"large\",\"value\":\"{}\"}}", "x".repeat(2 << 20));
     let lines = format!("{{\"key\":\"a\",\"value\":1}}\n{large}\n{{\"key\":\"b\",\"value\":2}}\n");
     let imported = run_with_stdin(&mut scratch.ktables(&["import"]), &lines);
@@ -103,8 +103,8 @@ async fn a_record_that_is_too_large_does_not_stop_an_import(on: On) {
     assert!(refused.stderr.contains("127 levels"), "{}", refused.stderr);
 }
 
-async fn raw_records_rejects_and_notices(on: On) {
-    let scratch = on.scratch(1).await;
+async fn raw_records_rejects_and_notices(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let bytes = scratch.path().join("value.bin");
     fs::write(&bytes, b"\xff\xfe").unwrap();
     succeed(&mut scratch.ktables(&["set", "a", "1"]));
@@ -132,8 +132,8 @@ async fn raw_records_rejects_and_notices(on: On) {
     );
 }
 
-async fn topics_are_ensured_and_described(on: On) {
-    let scratch = on.scratch(1).await;
+async fn topics_are_ensured_and_described(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let url = scratch.url();
     let new = unique("new");
     let topic = |command: &str, more: &[&str]| {
@@ -251,8 +251,8 @@ async fn a_configuration_sets_the_digest_and_the_config_of_a_component() {
     assert!(logged.stderr.contains("[1]") && logged.stderr.contains("probe"), "{}", logged.stderr);
 }
 
-async fn a_reader_that_closes_the_pipe_early_is_not_an_error(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_reader_that_closes_the_pipe_early_is_not_an_error(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.write((0..20_000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
     let mut head = std::process::Command::new("bash");
     let dump = format!("{:?} | head -1; exit ${{PIPESTATUS[0]}}", scratch.ktables(&["dump"]));
@@ -306,8 +306,8 @@ fn each_shell_gets_a_completion_script() {
     }
 }
 
-async fn topics_are_listed_and_deleted(on: On) {
-    let scratch = on.scratch(1).await;
+async fn topics_are_listed_and_deleted(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let url = scratch.url();
     let names = || -> Vec<Value> {
         let listed = succeed(&mut ktables(&["topic", "list", "--log", &url]));
@@ -324,8 +324,8 @@ async fn topics_are_listed_and_deleted(on: On) {
     assert!(missing.code == 3 && missing.stderr.contains(&scratch.topic.name), "{}", missing.stderr);
 }
 
-async fn lists_are_restricted_by_group_and_prefix(on: On) {
-    let scratch = on.scratch(1).await;
+async fn lists_are_restricted_by_group_and_prefix(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let grouped = |args: &[&str]| {
         succeed(&mut scratch.ktables(&[args, &["--group-scheme", "length-prefixed"]].concat())).json()
     };
@@ -348,8 +348,8 @@ async fn lists_are_restricted_by_group_and_prefix(on: On) {
     assert!(flat.code == 2 && flat.stderr.contains("group_scheme"), "{}", flat.stderr);
 }
 
-async fn tables_are_printed_or_refused(on: On) {
-    let scratch = on.scratch(1).await;
+async fn tables_are_printed_or_refused(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("b", Some(b"{")).await;
     for command in ["dump", "rejects", "status"] {
@@ -360,8 +360,8 @@ async fn tables_are_printed_or_refused(on: On) {
     assert!(refused.code == 2 && refused.stderr.contains("JSON only"), "{}", refused.stderr);
 }
 
-async fn numbers_may_be_negative_and_doubtful_times_are_reported(on: On) {
-    let scratch = on.scratch(1).await;
+async fn numbers_may_be_negative_and_doubtful_times_are_reported(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     succeed(&mut scratch.ktables(&["set", "-5", "-1"]));
     assert_eq!(stdout(&succeed(&mut scratch.ktables(&["get", "-5"]))), "-1");
     let produce = |timestamp: &str| {
@@ -370,7 +370,7 @@ async fn numbers_may_be_negative_and_doubtful_times_are_reported(on: On) {
     // 2026 in microseconds.
     let late = produce("1795910400000000");
     // Brokers refuse it.
-    assert_eq!(late.code, if on == On::Kafka { 3 } else { 0 }, "{}", late.stderr);
+    assert_eq!(late.code, if kind == LogKind::Kafka { 3 } else { 0 }, "{}", late.stderr);
     assert!(late.stderr.contains("warning:") && late.stderr.contains("milliseconds"), "{}", late.stderr);
     let past = produce("-1000");
     assert!(!past.stderr.contains("--timestamp="), "{}", past.stderr);

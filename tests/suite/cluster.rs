@@ -11,16 +11,18 @@ use ktables::log::{Header, Headers, Isolation, LogOptions, NewRecord, StreamItem
 use ktables::table::{Status, Table, WatchEvent, WatchStart};
 use ktables::writer::Writer;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{HeldCodec, On, STALE_AFTER, Scratch, TIMEOUT, contents, eventually_async, record};
+use ktables_tests::{
+    FaultyCodec, LogKind, STALE_AFTER, Scratch, TIMEOUT, contents, eventually_async, record,
+};
 
-async fn caught_up(table: &Table) {
+async fn wait_until_caught_up(table: &Table) {
     eventually_async("the table is caught up", || matches!(table.status(), Status::CaughtUp).then_some(()))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aborted_transactions_are_invisible_and_trailing_markers_do_not_block() {
-    let scratch = On::Kafka.scratch(4).await;
+    let scratch = LogKind::Kafka.scratch(4).await;
     let live = scratch.table(Codecs::default()).await;
     let producer = Transactional::new(&kafka::shared());
     for round in 0..3 {
@@ -55,7 +57,7 @@ async fn aborted_transactions_are_invisible_and_trailing_markers_do_not_block() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_transaction_hides_later_records_until_it_ends() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     scratch.put("before", Some(b"1")).await;
     let live = scratch.table(Codecs::default()).await;
     let producer = Transactional::new(&kafka::shared());
@@ -76,7 +78,7 @@ async fn an_open_transaction_hides_later_records_until_it_ends() {
     for table in [&live, &loading] {
         scratch.sync(table).await;
         assert_eq!(table.len(), 3);
-        caught_up(table).await;
+        wait_until_caught_up(table).await;
     }
 }
 
@@ -117,7 +119,7 @@ async fn compaction_by_the_broker_gives_the_same_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_compression_codecs_are_read() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     let value = format!("\"{}\"", "compressible ".repeat(200));
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let properties = BTreeMap::from([
@@ -157,7 +159,7 @@ async fn records_that_a_replaced_client_did_not_write_are_listed_by_close() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_64_mostly_empty_partitions_catches_up() {
-    let scratch = On::Kafka.scratch(64).await;
+    let scratch = LogKind::Kafka.scratch(64).await;
     let empty = scratch.table(Codecs::default()).await;
     assert!(matches!(empty.status(), Status::CaughtUp));
     for partition in [0, 17, 63] {
@@ -177,12 +179,12 @@ async fn a_table_of_64_mostly_empty_partitions_catches_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_are_added_are_read_from_their_first_record() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     scratch.put("old", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
     kafka::grow(&kafka::shared(), &scratch.topic.name, 3).await;
-    // Another log, which knows all three partitions from the start.
+    // This log knows all three partitions from the start.
     let grown = open_with_partitions(&scratch, 3).await;
     for partition in 0..3 {
         let new = NewRecord { partition: Some(partition), ..record(&format!("new-{partition}"), Some(b"2")) };
@@ -191,15 +193,15 @@ async fn partitions_that_are_added_are_read_from_their_first_record() {
     // The barrier covers everything acknowledged before, in all partitions.
     scratch.sync(&table).await;
     assert_eq!((table.len(), table.stats().partitions.len()), (4, 3));
-    let mut seen = Vec::new();
-    while seen.len() < 3 {
+    let mut changed_keys = Vec::new();
+    while changed_keys.len() < 3 {
         match tokio::time::timeout(TIMEOUT, watcher.next()).await.unwrap().unwrap() {
-            WatchEvent::Change(change) => seen.push(change.key().to_owned()),
+            WatchEvent::Change(change) => changed_keys.push(change.key().to_owned()),
             other => panic!("{other:?}"),
         }
     }
-    seen.sort();
-    assert_eq!(seen, ["new-0", "new-1", "new-2"]);
+    changed_keys.sort();
+    assert_eq!(changed_keys, ["new-0", "new-1", "new-2"]);
     assert!(matches!(table.status(), Status::CaughtUp));
 }
 
@@ -217,7 +219,7 @@ async fn open_with_partitions(scratch: &Scratch, partitions: i32) -> Scratch {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_timestamps_null_and_empty_bytes_are_read_as_written() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     let header =
         |name: &str, value: Option<&[u8]>| Header { name: name.to_owned(), value: value.map(<[u8]>::to_vec) };
     let headers = vec![
@@ -237,8 +239,8 @@ async fn headers_timestamps_null_and_empty_bytes_are_read_as_written() {
     let ranges = scratch.log.offsets(&scratch.topic).await.unwrap();
     let mut streams = scratch.log.read(&scratch.topic, &ranges, Headers::Wanted).await.unwrap();
     let TopicEvent::Partition(mut stream) = streams.next().await.unwrap().unwrap() else { panic!() };
-    let mut seen = Vec::new();
-    while seen.len() < 4 {
+    let mut read = Vec::new();
+    while read.len() < 4 {
         if let StreamItem::Records(batch) = stream.next().await.unwrap().unwrap() {
             for index in 0..batch.len() {
                 let record = batch.get(index);
@@ -248,7 +250,7 @@ async fn headers_timestamps_null_and_empty_bytes_are_read_as_written() {
                         as i64
                         - record.timestamp.unwrap();
                 assert!((-1000..60_000).contains(&age), "{age} ms");
-                seen.push((bytes(record.key), bytes(record.value), record.headers.to_vec()));
+                read.push((bytes(record.key), bytes(record.value), record.headers.to_vec()));
             }
         }
     }
@@ -259,12 +261,12 @@ async fn headers_timestamps_null_and_empty_bytes_are_read_as_written() {
         (some(b"deleted"), None, Vec::new()),
         (None, some(b"x"), Vec::new()),
     ];
-    assert_eq!(seen, expected);
+    assert_eq!(read, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_barrier_after_each_of_a_thousand_writes_is_fresh() {
-    let scratch = On::Kafka.scratch(4).await;
+    let scratch = LogKind::Kafka.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     for number in 0..1000 {
@@ -277,7 +279,7 @@ async fn a_barrier_after_each_of_a_thousand_writes_is_fresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_concurrent_barriers_are_all_fresh() {
-    let scratch = On::Kafka.scratch(2).await;
+    let scratch = LogKind::Kafka.scratch(2).await;
     let table = scratch.table(Codecs::default()).await;
     for number in 0..20 {
         scratch.put("k", Some(number.to_string().as_bytes())).await;
@@ -299,7 +301,7 @@ async fn many_concurrent_barriers_are_all_fresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_of_one_topic_share_a_log() {
-    let scratch = On::Kafka.scratch(2).await;
+    let scratch = LogKind::Kafka.scratch(2).await;
     scratch.put("k", Some(b"0")).await;
     let mut tables = Vec::new();
     for _ in 0..3 {
@@ -311,7 +313,7 @@ async fn tables_of_one_topic_share_a_log() {
             scratch.sync(table).await;
             assert_eq!(table.get("k").unwrap().json(), number.to_string());
         }
-        // Replace one reader, so that readers of different ages share the log.
+        // Replaces one table, so that tables of different ages share the log.
         tables.remove(0);
         tables.push(scratch.table(Codecs::default()).await);
     }
@@ -322,17 +324,17 @@ async fn tables_of_one_topic_share_a_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_table_blocks_no_other_and_loses_nothing() {
-    let slow = On::Kafka.scratch(2).await;
+    let slow = LogKind::Kafka.scratch(2).await;
     let name = ktables_tests::unique("quick");
     kafka::create(&kafka::shared(), &name, 2, &[]).await;
     let quick_topic = kafka::wait_for_topic(slow.log.as_ref(), &name).await;
-    let codec = Arc::new(HeldCodec::default());
+    let codec = Arc::new(FaultyCodec::default());
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let slow_table = slow.table(codecs).await;
     let builder = Table::builder(slow.log.clone(), &name, Codecs::default());
     let quick_table = builder.start().await.unwrap();
-    codec.hold();
-    // Far more than a stream and the client's queue can hold.
+    codec.fail();
+    // Far more records than a stream and the client's queue can hold.
     let value = format!("\"{}\"", "x".repeat(1000));
     let records = (0..40_000).map(|n| record(&format!("k{}", n % 1000), Some(value.as_bytes())));
     slow.write(records.collect()).await;
@@ -342,7 +344,7 @@ async fn a_slow_table_blocks_no_other_and_loses_nothing() {
         assert!(quick_table.barrier(TIMEOUT).await.is_fresh());
         assert_eq!(quick_table.get("k").unwrap().json(), number.to_string());
     }
-    codec.release();
+    codec.recover();
     slow.sync(&slow_table).await;
     assert_eq!((slow_table.stats().records, slow_table.len()), (40_000, 1000));
 }
@@ -353,50 +355,55 @@ async fn a_partition_with_undecoded_records_lags() {
     kafka::create(&bootstrap, &name, 2, &[]).await;
     let options = LogOptions { stale_after: STALE_AFTER, ..LogOptions::default() };
     let scratch = Scratch::existing(&bootstrap, options, &name).await;
-    let codec = Arc::new(HeldCodec::default());
+    let codec = Arc::new(FaultyCodec::default());
     let table = scratch.table(Codecs { value: codec.clone(), ..Codecs::default() }).await;
-    codec.stall();
+    codec.block();
     scratch.put("k", Some(b"1")).await;
     let reason = eventually_async("the status reports the lag", || table.status().reason()).await;
     assert!(reason.contains(" behind since 20"), "{reason}");
-    codec.release();
-    caught_up(&table).await;
+    codec.recover();
+    wait_until_caught_up(&table).await;
     assert_eq!(table.get("k").unwrap().json(), "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_load_does_not_block_others() {
     // Enough records to use the whole memory budget of loading clients.
-    let stuck = On::Kafka.scratch(1).await;
-    stuck.write((0..270_000).map(|n| record(&format!("k{}", n % 1000), Some(b"1"))).collect()).await;
-    let codec = Arc::new(HeldCodec::default());
-    codec.hold();
+    let large = LogKind::Kafka.scratch(1).await;
+    large.write((0..270_000).map(|n| record(&format!("k{}", n % 1000), Some(b"1"))).collect()).await;
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
-    let builder = Table::builder(stuck.log.clone(), &stuck.topic.name, codecs);
-    let held = builder.open().await.unwrap();
-    eventually_async("the load has begun", || held.status().reason()?.contains("held").then_some(())).await;
-    let other = On::Kafka.scratch(1).await;
+    let builder = Table::builder(large.log.clone(), &large.topic.name, codecs);
+    let stalled = builder.open().await.unwrap();
+    eventually_async("the load has begun", || {
+        stalled.status().reason()?.contains("a test fault").then_some(())
+    })
+    .await;
+    let other = LogKind::Kafka.scratch(1).await;
     other.put("k", Some(b"1")).await;
     let table = other.table(Codecs::default()).await;
     assert!(matches!(table.status(), Status::CaughtUp), "{}", table.status());
-    codec.release();
-    caught_up(&held).await;
-    stuck.sync(&held).await;
-    assert_eq!((held.stats().records, held.len()), (270_000, 1000));
+    codec.recover();
+    wait_until_caught_up(&stalled).await;
+    large.sync(&stalled).await;
+    assert_eq!((stalled.stats().records, stalled.len()), (270_000, 1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_dropped_with_a_full_stream_does_not_block_the_next_one() {
-    let scratch = On::Kafka.scratch(1).await;
-    let codec = Arc::new(HeldCodec::default());
+    let scratch = LogKind::Kafka.scratch(1).await;
+    let codec = Arc::new(FaultyCodec::default());
     for round in 0..3 {
-        codec.release();
+        codec.recover();
         let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
         let full = scratch.table(codecs).await;
-        codec.hold();
+        codec.fail();
         scratch.write((0..20_000).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
-        eventually_async("the codec is held", || full.status().reason()?.contains("held").then_some(()))
-            .await;
+        eventually_async("the codec fails", || {
+            full.status().reason()?.contains("a test fault").then_some(())
+        })
+        .await;
         full.stop().await;
         drop(full);
         let next = scratch.table(Codecs::default()).await;

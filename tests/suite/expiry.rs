@@ -8,7 +8,7 @@ use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::log::NewRecord;
 use ktables::table::{Cause, Clock, Table, WatchEvent, WatchStart, Watcher};
 use ktables_tests::{
-    FaultTally, ManualClock, On, Scratch, TIMEOUT, eventually_async, on_each_log, record, succeed,
+    FaultTally, LogKind, ManualClock, Scratch, TIMEOUT, eventually_async, on_each_log, record, succeed,
 };
 
 const TTL: Duration = Duration::from_secs(30);
@@ -42,8 +42,8 @@ async fn next(watcher: &mut Watcher) -> (String, Cause, bool) {
     }
 }
 
-async fn expired_entries_are_hidden_until_written_again(on: On) {
-    let (scratch, clock) = (on.scratch(2).await, ManualClock::default());
+async fn expired_entries_are_hidden_until_written_again(kind: LogKind) {
+    let (scratch, clock) = (kind.scratch(2).await, ManualClock::default());
     write(&scratch, &clock, "1:ga", Some(b"1"), 10).await;
     write(&scratch, &clock, "1:gb", Some(b"2"), 29).await;
     write(&scratch, &clock, "1:gc", Some(b"3"), 31).await;
@@ -73,8 +73,8 @@ async fn expired_entries_are_hidden_until_written_again(on: On) {
     assert_eq!((stats.entries, stats.payload_bytes), (1, 5));
 }
 
-async fn setting_the_clock_hides_and_revives_entries(on: On) {
-    let (scratch, clock) = (on.scratch(1).await, ManualClock::default());
+async fn setting_the_clock_hides_and_revives_entries(kind: LogKind) {
+    let (scratch, clock) = (kind.scratch(1).await, ManualClock::default());
     for key in ["1:ga", "1:gb"] {
         write(&scratch, &clock, key, Some(b"1"), 0).await;
     }
@@ -97,18 +97,18 @@ async fn setting_the_clock_hides_and_revives_entries(on: On) {
     FaultTally::without_errors(6).report();
 }
 
-async fn entries_expire_while_the_topic_is_missing_and_reloaded(on: On) {
-    let (scratch, clock) = (on.scratch(1).await, ManualClock::default());
+async fn entries_expire_while_the_topic_is_missing_and_reloaded(kind: LogKind) {
+    let (scratch, clock) = (kind.scratch(1).await, ManualClock::default());
     write(&scratch, &clock, "1:ga", Some(b"1"), 10).await;
     write(&scratch, &clock, "1:gb", Some(b"1"), 0).await;
     let table = table(&scratch, &clock).await;
-    scratch.delete().await;
+    scratch.delete_topic().await;
     let missing = || table.status().reason().filter(|reason| reason.contains("the topic is missing"));
     eventually_async("the status reports that the topic is missing", missing).await;
     assert_eq!(keys(&table), ["1:ga", "1:gb"]);
     clock.advance(Duration::from_secs(25));
     wait_for_keys(&table, &["1:gb"]).await;
-    scratch.create(1).await;
+    scratch.create_topic(1).await;
     eventually_async("the recreated topic is loaded", || keys(&table).is_empty().then_some(())).await;
     assert!(table.barrier(TIMEOUT).await.is_fresh());
 }

@@ -20,16 +20,17 @@ use ktables::table::{Status, Table};
 use ktables::writer::{Target, Write, Writer};
 use ktables_broker::{Broker, BrokerOptions};
 use ktables_tests::{
-    FaultTally, HeldCodec, RunningCommand, Scratch, TIMEOUT, contents, eventually_async, kafka, record,
+    FaultTally, FaultyCodec, RunningCommand, Scratch, TIMEOUT, contents, eventually_async, kafka, record,
 };
 use serde_json::{Value, json};
 
 /// Starts a broker for one test and creates a topic on it. The log reports silence after a second.
-async fn cluster(partitions: i32) -> (Broker, Scratch) {
-    cluster_with(partitions, &[]).await
+async fn start_cluster(partitions: i32) -> (Broker, Scratch) {
+    start_cluster_with(partitions, &[]).await
 }
 
-async fn cluster_with(partitions: i32, properties: &[(&str, &str)]) -> (Broker, Scratch) {
+/// Does the same as [`start_cluster`], with these properties of librdkafka.
+async fn start_cluster_with(partitions: i32, properties: &[(&str, &str)]) -> (Broker, Scratch) {
     let broker = kafka::start_broker(&BrokerOptions::default());
     let properties = properties.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let options = LogOptions { stale_after: Duration::from_secs(1), properties, ..LogOptions::default() };
@@ -37,8 +38,8 @@ async fn cluster_with(partitions: i32, properties: &[(&str, &str)]) -> (Broker, 
     (broker, scratch)
 }
 
-/// Waits until the status of a table has this name.
-async fn status(table: &Table, name: &str) -> Status {
+/// Waits until the status of a table has this name, and returns it.
+async fn wait_for_status(table: &Table, name: &str) -> Status {
     eventually_async(&format!("the table is {name}"), || {
         let status = table.status();
         (status.name() == name).then_some(status)
@@ -48,56 +49,56 @@ async fn status(table: &Table, name: &str) -> Status {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_reports_each_change_once_and_each_outage_while_its_broker_is_killed() {
-    let (mut broker, scratch) = cluster(2).await;
+    let (mut broker, scratch) = start_cluster(2).await;
     let watch = RunningCommand::start(scratch.ktables(&["watch"]).args(["-X", "stale_after=1s"]));
     watch.until(|line| line["event"] == "synced");
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
-    let mut written = Written::default();
+    let mut writes = Writes::default();
     for _ in 0..2 {
         for number in 0..20 {
-            written.set(&writer, &format!("k{}", number % 7)).await;
+            writes.set(&writer, &format!("k{}", number % 7)).await;
         }
         broker.kill().unwrap();
-        // A lagging partition may be reported a moment before.
+        // The watch may report a lagging partition before that.
         let is_unreachable = |line: &Value| {
             let reason = line["reason"].as_str().unwrap_or_default();
             line["status"] == "degraded" && reason.starts_with("unreachable since 20")
         };
         let lines = tokio::task::block_in_place(|| watch.until(is_unreachable));
-        written.remove_delivered(&lines);
+        writes.remove_delivered(&lines);
         // Written while the broker is down, and acknowledged after its restart.
-        let writing = written.set(&writer, "late");
+        let writing = writes.set(&writer, "late");
         let ((), restarted) =
             tokio::join!(writing, async { tokio::task::block_in_place(|| broker.restart()) });
         restarted.unwrap();
         let lines = tokio::task::block_in_place(|| watch.until(|line| line["status"] == "caught_up"));
-        written.remove_delivered(&lines);
+        writes.remove_delivered(&lines);
         for number in 0..20 {
-            written.set(&writer, &format!("k{}", number % 7)).await;
+            writes.set(&writer, &format!("k{}", number % 7)).await;
         }
     }
-    while !written.changes.is_empty() {
-        written.remove_delivered(&[tokio::task::block_in_place(|| watch.next())]);
+    while !writes.changes.is_empty() {
+        writes.remove_delivered(&[tokio::task::block_in_place(|| watch.next())]);
     }
     // A change that is delivered twice would come before this one.
-    written.set(&writer, "last").await;
+    writes.set(&writer, "last").await;
     let mut lines = tokio::task::block_in_place(|| watch.until(|line| line["key"] == "last"));
     lines.extend(watch.rest());
     lines.retain(|line| line["event"].is_null());
     assert_eq!(lines.len(), 1, "{lines:?}");
-    FaultTally { acknowledged: written.number, ..FaultTally::without_errors(2) }.report();
+    FaultTally { acknowledged: writes.number, ..FaultTally::without_errors(2) }.report();
 }
 
 /// The writes of a test, and the changes that its watch has not delivered yet.
 #[derive(Debug, Default)]
-struct Written {
+struct Writes {
     number: u64,
     newest: BTreeMap<String, Value>,
     /// Key, old value and new value.
     changes: Vec<(String, Value, Value)>,
 }
 
-impl Written {
+impl Writes {
     async fn set(&mut self, writer: &Writer, key: &str) {
         self.number += 1;
         writer.set(key, self.number.to_string()).await.unwrap();
@@ -111,7 +112,7 @@ impl Written {
     fn remove_delivered(&mut self, lines: &[Value]) {
         for line in lines.iter().filter(|line| line["event"].is_null()) {
             let next = self.changes.iter().position(|(key, ..)| line["key"] == **key);
-            let next = next.unwrap_or_else(|| panic!("not written, or delivered twice: {line}"));
+            let next = next.unwrap_or_else(|| panic!("never written, or delivered twice: {line}"));
             let (_, old, new) = self.changes.remove(next);
             assert_eq!((&line["old"], &line["new"]), (&old, &new), "{line}");
         }
@@ -120,12 +121,12 @@ impl Written {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_loads_completely_although_its_broker_is_killed() {
-    // Small fetches and a small queue, so that most records are not fetched while the codec is held.
+    // Small fetches and a small queue, so that most records are not fetched while the codec fails.
     let small =
         [("batch.size", "10000"), ("fetch.message.max.bytes", "10000"), ("queued.max.messages.kbytes", "64")];
-    let (mut broker, scratch) = cluster_with(3, &small).await;
-    let codec = Arc::new(HeldCodec::default());
-    codec.hold();
+    let (mut broker, scratch) = start_cluster_with(3, &small).await;
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let value = format!("\"{}\"", "x".repeat(500));
     let mut expected = BTreeMap::new();
     let mut records = Vec::new();
@@ -139,16 +140,16 @@ async fn a_table_loads_completely_although_its_broker_is_killed() {
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, codecs);
     let table = builder.catchup_timeout(Duration::from_secs(1)).open().await.unwrap();
-    let reason = status(&table, "degraded").await.reason().unwrap();
-    assert!(reason.contains("held"), "{reason}");
+    let reason = wait_for_status(&table, "degraded").await.reason().unwrap();
+    assert!(reason.contains("a test fault"), "{reason}");
     broker.kill().unwrap();
     eventually_async("the status reports the outage", || {
         table.status().reason()?.starts_with("unreachable since 20").then_some(())
     })
     .await;
-    codec.release();
+    codec.recover();
     broker.restart().unwrap();
-    status(&table, "caught_up").await;
+    wait_for_status(&table, "caught_up").await;
     assert_eq!(contents(&table), expected);
     assert_eq!(table.stats().records, 30_000);
     FaultTally { acknowledged: 30_000, ..FaultTally::without_errors(1) }.report();
@@ -156,7 +157,7 @@ async fn a_table_loads_completely_although_its_broker_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_during_writes_loses_no_acknowledged_record() {
-    let (mut broker, scratch) = cluster(3).await;
+    let (mut broker, scratch) = start_cluster(3).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     let writing = tokio::spawn(async move {
@@ -182,7 +183,7 @@ async fn a_broker_killed_during_writes_loses_no_acknowledged_record() {
     }
     let acks = writing.await.unwrap();
     scratch.sync(&table).await;
-    status(&table, "caught_up").await;
+    wait_for_status(&table, "caught_up").await;
     // Idempotence: records that were retried are in the topic once.
     assert_eq!(table.stats().records, 30_000);
     let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();
@@ -199,7 +200,7 @@ async fn a_broker_killed_during_writes_loses_no_acknowledged_record() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn close_lists_the_unacknowledged_records() {
-    let (mut broker, scratch) = cluster(1).await;
+    let (mut broker, scratch) = start_cluster(1).await;
     let table = scratch.table(Codecs::default()).await;
     scratch.put("a", Some(b"1")).await;
     scratch.sync(&table).await;
@@ -218,7 +219,7 @@ async fn close_lists_the_unacknowledged_records() {
         assert!(matches!(delivery.await, Err(LogError::Undelivered { .. })));
     }
     // A barrier is stale while the broker is down.
-    status(&table, "degraded").await;
+    wait_for_status(&table, "degraded").await;
     let stale = table.barrier(Duration::from_secs(3)).await;
     assert!(!stale.is_fresh());
     // The contents can still be read.
@@ -232,7 +233,7 @@ async fn close_lists_the_unacknowledged_records() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_broker_is_reported_until_it_resumes() {
-    let (broker, scratch) = cluster(1).await;
+    let (broker, scratch) = start_cluster(1).await;
     let table = scratch.table(Codecs::default()).await;
     broker.pause().unwrap();
     eventually_async("the status reports the outage", || {
@@ -240,7 +241,7 @@ async fn a_paused_broker_is_reported_until_it_resumes() {
     })
     .await;
     broker.resume().unwrap();
-    status(&table, "caught_up").await;
+    wait_for_status(&table, "caught_up").await;
     scratch.put("a", Some(b"1")).await;
     tokio::time::timeout(TIMEOUT, scratch.sync(&table)).await.unwrap();
     assert_eq!(table.get("a").unwrap().json(), "1");

@@ -1,4 +1,4 @@
-//! Two generations of a table at once: the topic decoded with other codecs beside the served ones.
+//! Swaps of codecs: a table loads its topic with other codecs while it serves the old contents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,27 +11,30 @@ use ktables::codec::{
 };
 use ktables::log::Header;
 use ktables::table::{Freshness, OnReject, Snapshot, Status, Table, TableError, WatchEvent, WatchStart};
-use ktables_tests::{HeldCodec, On, Scratch, TIMEOUT, contents, eventually_async, on_each_log, record};
+use ktables_tests::{
+    FaultyCodec, LogKind, Scratch, TIMEOUT, contents, eventually_async, on_each_log, record,
+};
 
 /// Records before the swap: enough that loading takes a while.
 const RECORDS: u64 = 60_000;
 const KEYS: u64 = 3_000;
 
-/// Numbers decode to numbers as JSON, and to strings as text. So each entry shows its codec.
+/// Whether a value was decoded as text. All values are numbers: decoded as text they are strings, and decoded
+/// as JSON they are numbers.
 fn is_text(json: &str) -> bool {
     json.starts_with('"')
 }
 
-/// Whether the entries were decoded as text; fails if some were and some were not.
-fn decoded_as_text(snapshot: &Snapshot) -> bool {
+/// Whether the entries were decoded as text. Panics if only some of them were.
+fn is_decoded_as_text(snapshot: &Snapshot) -> bool {
     let texts = snapshot.iter().filter(|entry| is_text(entry.json())).count();
     assert!(texts == 0 || texts == snapshot.len(), "{texts} of {} entries are text", snapshot.len());
     texts > 0
 }
 
 // Long because a writer, a reader and a watcher run beside the swap.
-async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
-    let scratch = Arc::new(on.scratch(4).await);
+async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(kind: LogKind) {
+    let scratch = Arc::new(kind.scratch(4).await);
     let value = |n: u64| record(&format!("k{}", n % KEYS), Some(n.to_string().as_bytes()));
     scratch.write((0..RECORDS).map(value).collect()).await;
     let table = scratch.table(Codecs::new(Utf8, Json)).await;
@@ -45,17 +48,20 @@ async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
             }
         }
     });
+    // How often the reader has read the old generation, and the new one.
+    let reads_by_generation = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
     let reader = std::thread::spawn({
-        let (table, is_over) = (table.clone(), is_over.clone());
+        let (table, is_over, reads) = (table.clone(), is_over.clone(), reads_by_generation.clone());
         move || {
-            let (mut seen, mut positions) = ([0, 0], BTreeMap::new());
+            let mut positions = BTreeMap::new();
             while !is_over.load(Ordering::Acquire) {
                 assert_eq!(table.status(), Status::CaughtUp);
                 let snapshot = table.snapshot();
-                let is_text = decoded_as_text(&snapshot);
+                let is_text = is_decoded_as_text(&snapshot);
                 assert_eq!(snapshot.generation(), if is_text { 2 } else { 1 });
-                assert!(is_text || seen[1] == 0, "the old generation came back");
-                seen[usize::from(is_text)] += 1;
+                let is_new_read = reads[1].load(Ordering::Relaxed) > 0;
+                assert!(is_text || !is_new_read, "the old generation came back");
+                reads[usize::from(is_text)].fetch_add(1, Ordering::Relaxed);
                 for (partition, position) in snapshot.positions() {
                     let before = positions.insert(partition, position).unwrap_or(0);
                     assert!(
@@ -64,11 +70,16 @@ async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
                     );
                 }
             }
-            seen
         }
     });
+    // A reader that has panicked ends the wait, and fails the test when it is joined.
+    let has_read = |generation: usize| {
+        let has_read = reads_by_generation[generation].load(Ordering::Relaxed) > 0;
+        (has_read || reader.is_finished()).then_some(())
+    };
+    eventually_async("the reader reads the old generation", || has_read(0)).await;
     let mut watcher = table.watch(WatchStart::Entries);
-    let watched = tokio::spawn(async move {
+    let watching = tokio::spawn(async move {
         let (mut entries, mut generations) = (BTreeMap::new(), Vec::new());
         while let Some(event) = watcher.next().await {
             match event {
@@ -84,7 +95,7 @@ async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
         }
         (entries, generations)
     });
-    // A write is visible before, while, and after the other generation is loaded.
+    // Writes are visible while the new generation is loaded.
     let swap = tokio::spawn({
         let table = table.clone();
         async move { table.swap_codecs(Codecs::new(Utf8, Utf8)).await }
@@ -95,12 +106,12 @@ async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
     }
     assert_eq!(swap.await.unwrap().unwrap(), 2);
     let snapshot = table.snapshot();
-    assert!(decoded_as_text(&snapshot) && snapshot.generation() == 2);
-    eventually_async("reads of the new generation", || (table.stats().records > RECORDS).then_some(())).await;
+    assert!(is_decoded_as_text(&snapshot) && snapshot.generation() == 2);
+    eventually_async("the reader reads the new generation", || has_read(1)).await;
+    eventually_async("new records are applied", || (table.stats().records > RECORDS).then_some(())).await;
     is_over.store(true, Ordering::Release);
     writer.await.unwrap();
-    let seen = reader.join().unwrap();
-    assert!(seen[0] > 0, "{seen:?}");
+    reader.join().unwrap();
     scratch.sync(&table).await;
     let mut expected = BTreeMap::new();
     for n in 0..written.load(Ordering::Acquire) {
@@ -108,83 +119,91 @@ async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(on: On) {
     }
     assert_eq!(contents(&table), expected);
     table.stop().await;
-    let (entries, generations) = watched.await.unwrap();
+    let (entries, generations) = watching.await.unwrap();
     let entries: BTreeMap<_, _> =
         entries.into_iter().map(|(key, entry)| (key, entry.json().to_owned())).collect();
     assert_eq!((entries, generations), (expected, vec![2]));
 }
 
-async fn a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("k", Some(b"text")).await;
     let builder = Table::builder(scratch.log.clone(), scratch.topic.name.clone(), Codecs::new(Utf8, Utf8));
     let table = builder.on_reject(OnReject::Halt).start().await.unwrap();
     let before = contents(&table);
-    // JSON it is not.
+    // The value is not JSON.
     let error = table.swap_codecs(Codecs::default()).await.unwrap_err();
     assert!(matches!(error, TableError::Halted { .. }), "{error}");
     assert_eq!((table.status(), contents(&table)), (Status::CaughtUp, before.clone()));
-    // A codec that does not answer: whoever asked gives up.
-    let stalled = Arc::new(HeldCodec::default());
-    stalled.stall();
-    let codecs = Codecs { value: stalled.clone(), ..Codecs::default() };
+    // The codec does not answer, and the caller cancels the swap.
+    let blocked = Arc::new(FaultyCodec::default());
+    blocked.block();
+    let codecs = Codecs { value: blocked.clone(), ..Codecs::default() };
     let swap = tokio::time::timeout(Duration::from_millis(300), table.swap_codecs(codecs)).await;
     assert!(swap.is_err(), "{swap:?}");
-    stalled.release();
+    blocked.recover();
     assert_eq!((table.status(), contents(&table)), (Status::CaughtUp, before));
-    eventually_async("the end of the swap", || table.stats().loading.is_none().then_some(())).await;
+    eventually_async("the swap has ended", || table.stats().loading.is_none().then_some(())).await;
     // The table follows its topic, and can be swapped again.
     scratch.put("k", Some(b"more")).await;
     scratch.sync(&table).await;
     assert_eq!(table.get("k").unwrap().json(), "\"more\"");
-    let number = eventually_swapped(&table).await;
+    let number = swap_when_possible(&table).await;
     assert_eq!((table.snapshot().generation(), table.status()), (number, Status::CaughtUp));
 }
 
-/// Swaps again; the table may not have noticed yet that the swap before was given up.
-async fn eventually_swapped(table: &Table) -> u64 {
-    loop {
-        match table.swap_codecs(Codecs::new(Utf8, Utf8)).await {
-            Ok(number) => return number,
-            Err(TableError::Loading { .. }) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
+/// Swaps the codecs, and returns the number of the new generation. Retries while the table refuses, because
+/// it may not have noticed yet that the swap before was cancelled.
+async fn swap_when_possible(table: &Table) -> u64 {
+    let swap = async {
+        loop {
+            match table.swap_codecs(Codecs::new(Utf8, Utf8)).await {
+                Ok(number) => return number,
+                Err(TableError::Loading { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
         }
-    }
+    };
+    tokio::time::timeout(TIMEOUT, swap).await.expect("the table swaps in time")
 }
 
-async fn a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs(on: On) {
-    let scratch: Scratch = on.scratch(1).await;
+async fn a_topic_that_is_recreated_during_a_swap_is_read_with_the_new_codecs(kind: LogKind) {
+    let scratch: Scratch = kind.scratch(1).await;
     scratch.put("old", Some(b"1")).await;
-    let table = scratch.table(Codecs::default()).await;
-    let held = Arc::new(HeldCodec::default());
-    held.hold();
+    // The old codec decodes numbers to strings, the new one to numbers.
+    let table = scratch.table(Codecs::new(Utf8, Utf8)).await;
+    assert_eq!(contents(&table), [("old".to_owned(), "\"1\"".to_owned())].into());
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let swap = tokio::spawn({
-        let (table, codecs) = (table.clone(), Codecs { value: held.clone(), ..Codecs::default() });
+        let (table, codecs) = (table.clone(), Codecs { value: codec.clone(), ..Codecs::default() });
         async move { table.swap_codecs(codecs).await }
     });
-    eventually_async("loading", || table.stats().loading).await;
+    eventually_async("the table loads", || table.stats().loading).await;
     let topic = scratch.recreate_topic(1).await;
-    held.release();
+    scratch.put("new", Some(b"2")).await;
+    codec.recover();
     assert!(swap.await.unwrap().unwrap() >= 2);
-    eventually_async("the new topic", || (table.topic().id == topic.id).then_some(())).await;
-    eventually_async("the new contents", || (table.is_empty()).then_some(())).await;
-    eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+    eventually_async("the new topic is served", || (table.topic().id == topic.id).then_some(())).await;
+    scratch.sync(&table).await;
+    assert_eq!(contents(&table), [("new".to_owned(), "2".to_owned())].into());
+    eventually_async("the table is caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
 }
 
-/// A number that looks random.
-fn random(seed: &mut u64) -> u64 {
+/// Returns the next pseudorandom number, and changes the seed.
+fn next_random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
 }
 
-async fn a_table_follows_its_topic_whenever_a_swap_is_cancelled(on: On) {
-    let scratch = on.scratch(2).await;
+async fn a_table_follows_its_topic_whenever_a_swap_is_cancelled(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     scratch.write((0..200).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
     let table = scratch.table(Codecs::new(Utf8, Json)).await;
     let mut seed = 5;
-    for round in 0..if on == On::Kafka { 10 } else { 60 } {
-        // Around the time that a swap takes, so that some are cancelled as they take effect.
-        let timeout = Duration::from_micros(random(&mut seed) % 12_000);
+    for round in 0..if kind == LogKind::Kafka { 10 } else { 60 } {
+        // A swap takes about as long as this timeout, so some swaps are cancelled as they take effect.
+        let timeout = Duration::from_micros(next_random(&mut seed) % 12_000);
         let codecs = if round % 2 == 0 { Codecs::new(Utf8, Utf8) } else { Codecs::new(Utf8, Json) };
         let swap = tokio::time::timeout(timeout, table.swap_codecs(codecs)).await;
         let value = round.to_string();
@@ -193,33 +212,35 @@ async fn a_table_follows_its_topic_whenever_a_swap_is_cancelled(on: On) {
         let json = table.get("k7").unwrap().json().to_owned();
         assert_eq!(json.trim_matches('"'), value, "after {swap:?}");
     }
-    eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+    eventually_async("the table is caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
 }
 
-async fn a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_of_the_new_topic(on: On) {
-    let scratch: Scratch = on.scratch(1).await;
+async fn a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_of_the_new_topic(
+    kind: LogKind,
+) {
+    let scratch: Scratch = kind.scratch(1).await;
     scratch.put("old", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
-    let held = Arc::new(HeldCodec::default());
-    held.hold();
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let swap = tokio::spawn({
-        let (table, codecs) = (table.clone(), Codecs { value: held.clone(), ..Codecs::default() });
+        let (table, codecs) = (table.clone(), Codecs { value: codec.clone(), ..Codecs::default() });
         async move { table.swap_codecs(codecs).await }
     });
-    eventually_async("loading", || table.stats().loading).await;
+    eventually_async("the table loads", || table.stats().loading).await;
     let topic = scratch.recreate_topic(1).await;
     scratch.put("new", Some(b"2")).await;
     let is_noticed = || matches!(table.status(), Status::Degraded(_)).then_some(());
-    eventually_async("the end of the served generation", is_noticed).await;
+    eventually_async("the table notices that its topic is gone", is_noticed).await;
     swap.abort();
-    eventually_async("the new topic", || (table.topic().id == topic.id).then_some(())).await;
+    eventually_async("the new topic is served", || (table.topic().id == topic.id).then_some(())).await;
     scratch.sync(&table).await;
     assert_eq!(contents(&table), [("new".to_owned(), "2".to_owned())].into());
-    eventually_async("caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+    eventually_async("the table is caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
 }
 
-async fn a_swap_completes_although_its_codec_is_slow_and_others_write(on: On) {
-    let scratch = Arc::new(on.scratch(3).await);
+async fn a_swap_completes_although_its_codec_is_slow_and_others_write(kind: LogKind) {
+    let scratch = Arc::new(kind.scratch(3).await);
     scratch.put("k", Some(b"1")).await;
     let table = scratch.table(Codecs::new(Utf8, Json)).await;
     let is_over = Arc::new(AtomicBool::new(false));
@@ -237,7 +258,7 @@ async fn a_swap_completes_although_its_codec_is_slow_and_others_write(on: On) {
             })
         })
         .collect();
-    let slow = Codecs { value: Arc::new(Slow), ..Codecs::default() };
+    let slow = Codecs { value: Arc::new(SlowCodec), ..Codecs::default() };
     let swap = tokio::time::timeout(TIMEOUT, table.swap_codecs(slow)).await;
     is_over.store(true, Ordering::Release);
     for writer in writers {
@@ -248,13 +269,13 @@ async fn a_swap_completes_although_its_codec_is_slow_and_others_write(on: On) {
     assert_eq!(table.status(), Status::CaughtUp);
 }
 
-/// JSON that takes a while.
+/// The JSON codec, except that decoding takes 3 ms longer.
 #[derive(Debug)]
-struct Slow;
+struct SlowCodec;
 
-impl Codec for Slow {}
+impl Codec for SlowCodec {}
 
-impl ValueCodec for Slow {
+impl ValueCodec for SlowCodec {
     fn decode_values<'a>(
         &self,
         raw: &'a Packed,
@@ -269,8 +290,8 @@ impl ValueCodec for Slow {
     }
 }
 
-async fn a_swap_that_needs_too_much_memory_fails_and_the_table_follows(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_swap_that_needs_too_much_memory_fails_and_the_table_continues(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let value = vec![b'1'; 1000];
     scratch.write((0..500).map(|n| record(&format!("k{n}"), Some(&value))).collect()).await;
     let builder = Table::builder(scratch.log.clone(), scratch.topic.name.clone(), Codecs::new(Utf8, Json));
@@ -288,8 +309,8 @@ on_each_log!(
     a_table_follows_its_topic_whenever_a_swap_is_cancelled,
     a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_of_the_new_topic,
     a_swap_completes_although_its_codec_is_slow_and_others_write,
-    a_swap_that_needs_too_much_memory_fails_and_the_table_follows,
+    a_swap_that_needs_too_much_memory_fails_and_the_table_continues,
     a_swap_of_codecs_is_one_step_for_readers_while_others_write,
     a_swap_that_fails_or_is_cancelled_leaves_the_table_as_it_was,
-    a_topic_that_is_made_anew_during_a_swap_is_read_with_the_new_codecs,
+    a_topic_that_is_recreated_during_a_swap_is_read_with_the_new_codecs,
 );

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
 
-use ktables_tests::{On, Scratch, TOPIC, eventually, ktables, on_each_log, record, run_with_stdin, succeed};
+use ktables_tests::{
+    LogKind, Scratch, TOPIC, eventually, ktables, on_each_log, record, run_with_stdin, succeed,
+};
 use serde_json::{Value, json};
 
-async fn complete_lines_are_written_while_the_input_pauses(on: On) {
-    let scratch = on.scratch(1).await;
+async fn complete_lines_are_written_while_the_input_pauses(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let mut import = scratch.ktables(&["import"]);
     let mut import = import.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = import.stdin.take().unwrap();

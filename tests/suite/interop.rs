@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use ktables_tests::kafka::{shared, target};
-use ktables_tests::{CommandOutput, On, Scratch, parse, root, run_with_stdin};
+use ktables_tests::{CommandOutput, LogKind, Scratch, parse, root, run_with_stdin};
 use serde_json::{Value, json};
 
 /// A client that reads and writes the topic.
@@ -92,7 +92,7 @@ impl Peer {
 /// Each peer writes keys of its own, overwrites some keys of the peer before and deletes others. Then all
 /// peers must read the same table.
 async fn check(grouped: bool) {
-    let scratch = On::Kafka.scratch(4).await;
+    let scratch = LogKind::Kafka.scratch(4).await;
     let mut expected: BTreeMap<(String, String), Value> = BTreeMap::new();
     let mut before: Option<Peer> = None;
     for peer in PEERS {

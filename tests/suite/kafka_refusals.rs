@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ktables::codec::Codecs;
 use ktables::log::{LogError, LogOptions, NewRecord};
 use ktables::writer::{Target, Write as Entry, WriteError, Writer};
-use ktables_tests::{On, Scratch, kafka, ktables, record, run, run_with_stdin, succeed, unique};
+use ktables_tests::{LogKind, Scratch, kafka, ktables, record, run, run_with_stdin, succeed, unique};
 
 /// Creates a topic with these settings.
 async fn topic_with(settings: &[(&str, &str)]) -> Scratch {
@@ -55,7 +55,7 @@ async fn a_lowered_max_message_bytes_is_noticed() {
         (0..2000).map(entry).map(|(target, value)| Entry { target, value }).collect::<Vec<_>>()
     };
     assert!(writer.set_many(many(0)).await.iter().all(Result::is_ok));
-    kafka::alter(&kafka::shared(), &scratch.topic.name, "max.message.bytes", "5000").await;
+    kafka::alter_setting(&kafka::shared(), &scratch.topic.name, "max.message.bytes", "5000").await;
     // Records in batches that were too large are refused with the reason, and may be written again.
     ktables_tests::eventually_ok("all records are accepted", async || {
         let answers = writer.set_many(many(1)).await;
@@ -145,8 +145,8 @@ fn commands_wait_for_a_silent_broker_only_until_the_catchup_timeout() {
     }
 }
 
-async fn a_flush_that_times_out_gives_up_no_record(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_flush_that_times_out_gives_up_no_record(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let delivery = scratch.log.send(&scratch.topic, record("a", Some(b"1"))).await.unwrap();
     // A flush without any time to wait.
     scratch.log.flush(Duration::ZERO).await;

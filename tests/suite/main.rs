@@ -1,4 +1,4 @@
-//! The project's tests, an area a module.
+//! The project's tests. Each module tests one area.
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 

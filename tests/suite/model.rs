@@ -1,5 +1,5 @@
-//! Compares random histories of a topic and its tables with a reference of ten lines: thousands of histories
-//! in a directory, and dozens on a broker, with transactions, or hundreds if tests may take long.
+//! Compares tables with a reference of ten lines over random histories of their topics: 2,000 histories in a
+//! directory, and 40 on a broker, which also have transactions (200 if tests may take long).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use ktables::codec::Codecs;
 use ktables::log::NewRecord;
 use ktables::table::Table;
 use ktables_tests::kafka::{self, Transactional};
-use ktables_tests::{On, Scratch, TIMEOUT, record, runs_long_tests};
+use ktables_tests::{LogKind, Scratch, TIMEOUT, is_long_run, record};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
@@ -21,8 +21,8 @@ enum Step {
     Write(Vec<(u8, Content)>),
     /// Writes records atomically, or in a transaction that is aborted.
     Atomic(Vec<(u8, Content)>, Outcome),
-    /// Stops the table, and starts another one, with the checkpoint or without.
-    Restart(bool),
+    /// Stops the table, and starts another one.
+    Restart { with_checkpoint: bool },
     /// Adds a partition with a record to the topic, if its log can do that.
     Grow,
     /// Compares the table with the reference.
@@ -34,8 +34,8 @@ enum Step {
 enum Content {
     Value(u16),
     Delete,
-    /// A value that the codec rejects.
-    Poison,
+    /// A value that is not JSON, which the codec rejects.
+    Malformed,
 }
 
 /// The end of a transaction.
@@ -54,7 +54,7 @@ impl Reference {
         match content {
             Content::Value(value) => drop(self.0.insert(key.to_owned(), value.to_string())),
             Content::Delete => drop(self.0.remove(key)),
-            Content::Poison => {}
+            Content::Malformed => {}
         }
     }
 }
@@ -63,7 +63,7 @@ fn writes() -> impl Strategy<Value = Vec<(u8, Content)>> {
     let content = prop_oneof![
         6 => any::<u16>().prop_map(Content::Value),
         2 => Just(Content::Delete),
-        1 => Just(Content::Poison),
+        1 => Just(Content::Malformed),
     ];
     proptest::collection::vec((0..8_u8, content), 1..10)
 }
@@ -73,7 +73,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => writes().prop_map(Step::Write),
         2 => (writes(), prop_oneof![Just(Outcome::Commit), Just(Outcome::Abort)])
             .prop_map(|(writes, outcome)| Step::Atomic(writes, outcome)),
-        2 => any::<bool>().prop_map(Step::Restart),
+        2 => any::<bool>().prop_map(|with_checkpoint| Step::Restart { with_checkpoint }),
         1 => Just(Step::Grow),
         2 => Just(Step::Check),
     ];
@@ -88,7 +88,7 @@ fn value(content: Content) -> Option<String> {
     match content {
         Content::Value(value) => Some(value.to_string()),
         Content::Delete => None,
-        Content::Poison => Some("{".to_owned()),
+        Content::Malformed => Some("{".to_owned()),
     }
 }
 
@@ -143,7 +143,7 @@ impl History {
                     transactional.abort();
                 }
             }
-            Step::Restart(with_checkpoint) => {
+            Step::Restart { with_checkpoint } => {
                 if let Some(table) = self.table.take() {
                     table.stop().await;
                 }
@@ -177,8 +177,8 @@ impl History {
 
     async fn check(&self) -> Result<(), TestCaseError> {
         let Some(table) = &self.table else { return Ok(()) };
-        let fresh = table.barrier(TIMEOUT).await;
-        prop_assert!(fresh.is_fresh(), "{:?}", fresh);
+        let freshness = table.barrier(TIMEOUT).await;
+        prop_assert!(freshness.is_fresh(), "{:?}", freshness);
         let entry = |entry: &ktables::table::Entry| (entry.key().to_owned(), entry.json().to_owned());
         let contents: BTreeMap<_, _> = table.snapshot().iter().map(entry).collect();
         prop_assert_eq!(&contents, &self.reference.0);
@@ -192,26 +192,29 @@ impl History {
             self.apply(step).await?;
         }
         self.check().await?;
-        // From the checkpoint, if one was written, and without it.
-        for checkpoint in [true, false] {
-            self.apply(Step::Restart(checkpoint)).await?;
+        // Starts from the checkpoint, if one was written, and then without it.
+        for with_checkpoint in [true, false] {
+            self.apply(Step::Restart { with_checkpoint }).await?;
             self.check().await?;
         }
         Ok(())
     }
 }
 
-fn run(cases: u32, on: On) {
+/// Runs this many random histories, and fails with the shortest one that differs from the reference.
+fn compare_random_histories(cases: u32, kind: LogKind) {
     let runtime = Runtime::new().unwrap();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
-    let transactional = (on == On::Kafka).then(|| std::rc::Rc::new(Transactional::new(&kafka::shared())));
-    // All histories share one client, because the first write of a client takes half a second.
-    let cluster = (on == On::Kafka).then(|| runtime.block_on(on.scratch(2)));
+    let transactional =
+        (kind == LogKind::Kafka).then(|| std::rc::Rc::new(Transactional::new(&kafka::shared())));
+    // All histories on Kafka share the clients of this log, because the first write of a client takes half a
+    // second.
+    let shared = (kind == LogKind::Kafka).then(|| runtime.block_on(kind.scratch(2)));
     let result = TestRunner::new(config).run(&steps(), |steps| {
         runtime.block_on(async {
-            let scratch = match &cluster {
+            let scratch = match &shared {
                 None => Scratch::new(1).await,
-                Some(cluster) => cluster.create_sibling(2).await,
+                Some(shared) => shared.create_sibling(2).await,
             };
             let (transactional, partitions) = (transactional.clone(), 2);
             let folder = TempDir::new().unwrap();
@@ -224,11 +227,11 @@ fn run(cases: u32, on: On) {
 }
 
 #[test]
-fn random_histories_in_a_directory() {
-    run(2000, On::Directory);
+fn tables_equal_the_reference_after_random_histories_in_a_directory() {
+    compare_random_histories(2000, LogKind::Directory);
 }
 
 #[test]
-fn random_histories_on_a_broker() {
-    run(if runs_long_tests() { 200 } else { 40 }, On::Kafka);
+fn tables_equal_the_reference_after_random_histories_on_a_broker() {
+    compare_random_histories(if is_long_run() { 200 } else { 40 }, LogKind::Kafka);
 }

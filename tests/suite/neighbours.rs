@@ -13,7 +13,7 @@ use ktables::wasm::{Limits, LoadOptions};
 use ktables::writer::Writer;
 use ktables_tests::{Scratch, TIMEOUT, TOPIC, component_path, contents, engine, eventually_async, record};
 
-/// More looping records than a test has time for, one after the other.
+/// More looping records than a test has time to decode one after the other.
 const LOOPING: usize = 400;
 
 fn limits() -> Limits {
@@ -66,7 +66,7 @@ async fn check_next_to_loops(count: u8) {
     for number in 0..count {
         loops.push(open_looping(&scratch, number).await);
     }
-    // Each component loops by now.
+    // When a record was rejected, its component has begun to loop.
     for table in &loops {
         eventually_async("a record is rejected", || table.rejects().into_iter().next()).await;
     }

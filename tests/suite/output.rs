@@ -44,7 +44,7 @@ async fn values_are_printed_unchanged() {
     scratch.write(written).await;
     let lone = test_vector("lone.wasm");
     for codec in ["json", lone.as_str()] {
-        let show = |args: &[&str]| {
+        let print = |args: &[&str]| {
             let more = ["--group-scheme", "length-prefixed", "--value-codec", codec];
             succeed(&mut scratch.ktables(&[args, &more].concat())).stdout
         };
@@ -53,19 +53,19 @@ async fn values_are_printed_unchanged() {
                 (&["members", "g", "--output", output][..], "members"),
                 (&["dump", "--output", output], "dump"),
             ] {
-                let shown = show(command);
+                let printed = print(command);
                 let values: &[&str] = if codec == "json" { &EXACT } else { &["\"\\ud800\""] };
                 for value in values {
-                    assert!(shown.contains(value), "{name} {output}: {value} is not in {shown}");
+                    assert!(printed.contains(value), "{name} {output}: {value} is not in {printed}");
                 }
             }
         }
         if codec == "json" {
             for (number, value) in EXACT.iter().enumerate() {
                 let key = format!("1:g{number}");
-                assert_eq!(show(&["get", &key]).trim_end(), *value);
+                assert_eq!(print(&["get", &key]).trim_end(), *value);
                 for output in ["table", "json"] {
-                    assert!(show(&["get", &key, "--verbose", "--output", output]).contains(value));
+                    assert!(print(&["get", &key, "--verbose", "--output", output]).contains(value));
                 }
             }
         }
@@ -92,9 +92,9 @@ async fn control_characters_in_records_do_not_reach_a_terminal() {
     };
     for args in [&["keys"][..], &["members", "g"], &["status"]] {
         let more = ["--group-scheme", "length-prefixed", "--output", "table"];
-        let shown = succeed(&mut scratch.ktables(&[args, &more].concat()));
-        assert_harmless(&format!("{args:?}"), &shown.stdout);
-        assert_harmless(&format!("{args:?}"), &shown.stderr);
+        let printed = succeed(&mut scratch.ktables(&[args, &more].concat()));
+        assert_harmless(&format!("{args:?}"), &printed.stdout);
+        assert_harmless(&format!("{args:?}"), &printed.stderr);
     }
     let keys = succeed(&mut scratch.ktables(&["keys", "--output", "table"])).stdout;
     assert_eq!(keys.lines().count(), bad.len() + 1, "each key is on its own line: {keys}");
@@ -137,9 +137,9 @@ async fn messages_of_guests_are_rate_limited() {
     let codec = test_vector("floodwarn.wasm");
     for (level, limit) in [("warn", 8), ("warn,ktables::guest=trace", 256)] {
         let mut keys = scratch.ktables(&["keys", "--value-codec", &codec]);
-        let shown = succeed(keys.env("KTABLES_LOG", level));
-        assert_eq!(shown.stdout.lines().count(), 6000);
-        let bytes = shown.stderr.len();
+        let output = succeed(keys.env("KTABLES_LOG", level));
+        assert_eq!(output.stdout.lines().count(), 6000);
+        let bytes = output.stderr.len();
         assert!(bytes < limit * 1024, "{level}: {bytes} bytes of messages");
     }
 }
@@ -191,11 +191,11 @@ async fn check_that_signals_stop_heartbeats(signals: &[&str], is_nohup: bool) {
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     reader.read_line(&mut line).unwrap();
     drop(reader);
-    let end = || async { scratch.log.offsets(&scratch.topic).await.unwrap()[0].end };
+    let end_offset = || async { scratch.log.offsets(&scratch.topic).await.unwrap()[0].end };
     for signal in signals {
-        let before = end().await;
+        let before = end_offset().await;
         ktables_tests::eventually_ok("heartbeats continue", async || {
-            let now = end().await;
+            let now = end_offset().await;
             if now > before + 2 { Ok(()) } else { Err(format!("{now} records")) }
         })
         .await;
@@ -204,7 +204,7 @@ async fn check_that_signals_stop_heartbeats(signals: &[&str], is_nohup: bool) {
             let _ = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
         }
     }
-    let status = eventually("it ends", || child.try_wait().unwrap());
+    let status = eventually("the command exits", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert_eq!(run(&mut scratch.ktables(&["get", "a"])).code, 1, "the entry is deleted");
 }
@@ -220,9 +220,9 @@ async fn watch_ends_when_its_output_is_closed() {
         line.clear();
         reader.read_line(&mut line).unwrap();
     }
-    // Nothing is written from here on, so `watch` cannot notice it by a failed write.
+    // `watch` writes nothing more, so it cannot notice the closed output by a failed write.
     drop(reader);
-    let status = eventually("it ends", || watch.try_wait().unwrap());
+    let status = eventually("the command exits", || watch.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
 }
 
@@ -264,13 +264,13 @@ fn a_digest_may_be_upper_case_and_must_be_valid() {
     let path = test_vector("lone.wasm");
     let inspected = succeed(&mut ktables(&["codec", "inspect", &path, "--output", "json"])).json().remove(0);
     let digest = inspected["digest"].as_str().unwrap().to_owned();
-    let scratch = tempfile::TempDir::new().unwrap();
-    let config = scratch.path().join("ktables.toml");
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = folder.path().join("ktables.toml");
     let get = |digest: &str| {
         let text = format!(
             "[logs.l]\nurl = \"dir:{}\"\n[codecs.c]\ncomponent = \"{path}\"\ndigest = \"{digest}\"\n\
              [tables.t]\nlog = \"l\"\ntopic = \"t\"\nvalue_codec = \"c\"\n",
-            scratch.path().display()
+            folder.path().display()
         );
         std::fs::write(&config, text).unwrap();
         run(&mut ktables(&["get", "a", "--config", config.to_str().unwrap(), "-t", "t"]))
@@ -279,7 +279,7 @@ fn a_digest_may_be_upper_case_and_must_be_valid() {
         "topic",
         "ensure",
         "--log",
-        &format!("dir:{}", scratch.path().display()),
+        &format!("dir:{}", folder.path().display()),
         "--topic",
         "t",
     ]));

@@ -12,8 +12,8 @@ use ktables::table::{
 use ktables::writer::{WriteError, Writer};
 use ktables_broker::BrokerOptions;
 use ktables_tests::{
-    On, STALE_AFTER, Scratch, TIMEOUT, WrappedLog, eventually_async, kafka, ktables, on_each_log, record,
-    run, succeed, unique,
+    LogKind, STALE_AFTER, Scratch, TIMEOUT, WrappedLog, eventually_async, kafka, ktables, on_each_log,
+    record, run, succeed, unique,
 };
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -25,8 +25,8 @@ async fn loading(scratch: &Scratch, claimed: i64, timeout: Duration) -> Table {
     builder.catchup_timeout(timeout).open().await.unwrap()
 }
 
-async fn a_table_shows_nothing_until_all_partitions_are_loaded(on: On) {
-    let scratch = on.scratch(4).await;
+async fn a_table_shows_nothing_until_all_partitions_are_loaded(kind: LogKind) {
+    let scratch = kind.scratch(4).await;
     for partition in 0..4 {
         let key = format!("k{partition}");
         scratch.write(vec![NewRecord { partition: Some(partition), ..record(&key, Some(b"1")) }]).await;
@@ -73,8 +73,8 @@ async fn a_table_shows_nothing_until_all_partitions_are_loaded(on: On) {
     assert_eq!((table.stats().replayed, table.stats().records), (5, 6));
 }
 
-async fn a_table_ends_when_its_last_handle_is_dropped(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_table_ends_when_its_last_handle_is_dropped(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let log = Arc::new(WrappedLog::new(scratch.log.clone()).with_claimed_records(1));
     let builder = || {
@@ -91,8 +91,8 @@ async fn a_table_ends_when_its_last_handle_is_dropped(on: On) {
     eventually_async("the table has released the log", || (Arc::strong_count(&log) == 1).then_some(())).await;
 }
 
-async fn a_failed_start_leaves_nothing_behind(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_failed_start_leaves_nothing_behind(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("bad", Some(b"{")).await;
     let log = Arc::new(WrappedLog::new(scratch.log.clone()));
     let start = |topic: &str| {
@@ -108,8 +108,8 @@ async fn a_failed_start_leaves_nothing_behind(on: On) {
     eventually_async("the table has released the log", || (Arc::strong_count(&log) == 1).then_some(())).await;
 }
 
-async fn a_barrier_retries_failed_requests_and_reports_the_cause(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_barrier_retries_failed_requests_and_reports_the_cause(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let log = Arc::new(WrappedLog::new(scratch.log.clone()));
     let builder = Table::builder(log.clone(), &scratch.topic.name, Codecs::default());
     let table = builder.catchup_timeout(TIMEOUT).start().await.unwrap();
@@ -127,8 +127,8 @@ async fn a_barrier_retries_failed_requests_and_reports_the_cause(on: On) {
     assert!(!stale.is_fresh() && text.contains("300ms") && text.contains("a test fault"), "{text}");
 }
 
-async fn waiting_ends_when_the_table_stops(on: On) {
-    let scratch = on.scratch(1).await;
+async fn waiting_ends_when_the_table_stops(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let far = ktables::log::Ack { partition: 0, offset: Some(1_000_000) };
     let hour = Duration::from_secs(3600);
@@ -150,8 +150,8 @@ async fn waiting_ends_when_the_table_stops(on: On) {
     assert!(matches!(ready, Ok(Status::Stopped)));
 }
 
-async fn debug_output_contains_no_keys_or_values(on: On) {
-    let scratch = on.scratch(1).await;
+async fn debug_output_contains_no_keys_or_values(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("sEcReTkey", Some(b"\"sEcReTvalue\"")).await;
     let table = scratch.table(Codecs::default()).await;
     for text in [format!("{table:?}"), format!("{:?}", table.snapshot())] {
@@ -164,8 +164,8 @@ async fn debug_output_contains_no_keys_or_values(on: On) {
     assert!(text.contains(&scratch.topic.name) && text.len() < 200, "{text}");
 }
 
-async fn skipped_records_are_counted_separately_and_are_no_changes(on: On) {
-    let scratch = on.scratch(1).await;
+async fn skipped_records_are_counted_separately_and_are_no_changes(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     let table = scratch.table(codecs).await;
     let mut watcher = table.watch(WatchStart::Now);
@@ -225,16 +225,16 @@ async fn skipped_records_are_counted_separately_and_are_no_changes(on: On) {
     assert_eq!(events, expected);
 }
 
-async fn a_table_waits_for_a_topic_that_is_deleted_while_it_loads(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_table_waits_for_a_topic_that_is_deleted_while_it_loads(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("old", Some(b"1")).await;
     let table = loading(&scratch, 1, Duration::from_millis(300)).await;
     eventually_async("the record is read", || (table.stats().records == 1).then_some(())).await;
-    scratch.delete().await;
+    scratch.delete_topic().await;
     let missing = || table.status().reason().filter(|reason| reason.contains("the topic is missing"));
     eventually_async("the status says that the topic is missing", missing).await;
     assert!(matches!(table.status(), Status::Degraded(_)), "{}", table.status());
-    scratch.create(1).await;
+    scratch.create_topic(1).await;
     scratch.put("new", Some(b"1")).await;
     // Whenever the table starts to load, it needs one more record.
     ktables_tests::eventually_ok("the new topic is served", || async {
@@ -258,7 +258,7 @@ on_each_log! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_leaves_no_consumer_group_on_the_cluster() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     scratch.put("b", Some(b"1")).await;
@@ -303,9 +303,10 @@ async fn a_start_succeeds_after_a_failed_one_and_a_silence_delays_a_barrier() {
     assert_eq!(table.get("a").unwrap().json(), "1");
     // Dropping the last handle closes all connections, and ends their threads.
     let bootstrap = broker.bootstrap();
-    assert!(kafka::connections(&bootstrap) > 0);
+    assert!(kafka::count_connections(&bootstrap) > 0);
     drop((table, scratch));
-    eventually_async("nobody is connected", || (kafka::connections(&bootstrap) == 0).then_some(())).await;
+    eventually_async("nobody is connected", || (kafka::count_connections(&bootstrap) == 0).then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +358,7 @@ async fn commands_report_a_degraded_table_with_exit_code_4() {
     assert_eq!(CATCHUP_TIMEOUT, Duration::from_secs(30));
     let help = succeed(&mut ktables(&["get", "--help"])).stdout;
     assert!(help.contains("[default: 30s]"), "{help}");
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     // An open transaction hides the records after it.
     let producer = kafka::Transactional::new(&kafka::shared());

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use ktables::codec::Codecs;
-use ktables_tests::{On, RunningCommand, Scratch, eventually, on_each_log, record, run_with_stdin, succeed};
+use ktables_tests::{
+    LogKind, RunningCommand, Scratch, eventually, on_each_log, record, run_with_stdin, succeed,
+};
 use serde_json::{Value, json};
 
-async fn three_reading_processes_agree_on_the_writes_of_two_others(on: On) {
+async fn three_reading_processes_agree_on_the_writes_of_two_others(kind: LogKind) {
     const RECORDS_PER_WRITER: usize = 2000;
-    let scratch = on.scratch(4).await;
+    let scratch = kind.scratch(4).await;
     let readers: Vec<RunningCommand> =
         (0..3).map(|_| RunningCommand::start(&mut scratch.ktables(&["watch"]))).collect();
     readers.iter().for_each(|reader| drop(reader.until(|line| line["event"] == "synced")));
@@ -103,8 +105,8 @@ async fn write_until_killed() {
     }
 }
 
-async fn a_watch_exits_cleanly_on_sigint_and_sigterm(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_watch_exits_cleanly_on_sigint_and_sigterm(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     for signal in ["INT", "TERM"] {
         let mut watch = RunningCommand::start(&mut scratch.ktables(&["watch"]));
         watch.until(|line| line["event"] == "synced");
@@ -113,10 +115,10 @@ async fn a_watch_exits_cleanly_on_sigint_and_sigterm(on: On) {
     }
 }
 
-async fn an_interrupted_import_reports_the_number_of_acknowledged_records(on: On) {
+async fn an_interrupted_import_reports_the_number_of_acknowledged_records(kind: LogKind) {
     use std::io::Write;
     use std::process::Stdio;
-    let scratch = on.scratch(1).await;
+    let scratch = kind.scratch(1).await;
     let mut import = scratch.ktables(&["import"]);
     let mut child =
         import.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

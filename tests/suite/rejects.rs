@@ -8,7 +8,9 @@ use ktables::log::{Ack, NewRecord};
 use ktables::table::{
     Cause, Clock, OnReject, Status, SystemClock, Table, TableError, WatchEvent, WatchStart,
 };
-use ktables_tests::{On, Scratch, TIMEOUT, contents, eventually_async, on_each_log, record, run, succeed};
+use ktables_tests::{
+    LogKind, Scratch, TIMEOUT, contents, eventually_async, on_each_log, record, run, succeed,
+};
 
 async fn table(scratch: &Scratch, on_reject: OnReject) -> Table {
     let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, Codecs::default());
@@ -19,8 +21,8 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-async fn remove_makes_the_table_independent_of_compaction(on: On) {
-    let scratch = on.scratch(1).await;
+async fn remove_makes_the_table_independent_of_compaction(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("b", Some(b"2")).await;
     let live = table(&scratch, OnReject::Remove).await;
@@ -29,7 +31,7 @@ async fn remove_makes_the_table_independent_of_compaction(on: On) {
     scratch.put("a", Some(b"{")).await;
     scratch.sync(&live).await;
     // The same topic, compacted: only the newest record of each key is left.
-    let compacted = on.scratch(1).await;
+    let compacted = kind.scratch(1).await;
     compacted.write(vec![record("b", Some(b"2")), record("a", Some(b"{"))]).await;
     let compacted = table(&compacted, OnReject::Remove).await;
     let loaded = table(&scratch, OnReject::Remove).await;
@@ -51,8 +53,8 @@ async fn remove_makes_the_table_independent_of_compaction(on: On) {
     assert_eq!(live.notice("a"), None);
 }
 
-async fn halt_stops_before_the_rejected_record(on: On) {
-    let scratch = on.scratch(1).await;
+async fn halt_stops_before_the_rejected_record(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     // A record without a key does not halt the table.
     scratch.write(vec![NewRecord { value: Some(b"{".to_vec()), ..NewRecord::default() }]).await;
@@ -84,8 +86,8 @@ async fn halt_stops_before_the_rejected_record(on: On) {
     assert!(matches!(loading.ready().await, Err(TableError::Halted { .. })));
 }
 
-async fn undecodable_keys_affect_no_entry_but_halt_the_table(on: On) {
-    let scratch = on.scratch(1).await;
+async fn undecodable_keys_affect_no_entry_but_halt_the_table(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let undecodable = NewRecord { key: Some(vec![0xff]), value: Some(b"2".to_vec()), ..NewRecord::default() };
     scratch.write(vec![undecodable]).await;
@@ -133,8 +135,8 @@ async fn the_command_shows_rejected_records_and_obeys_on_reject() {
     assert_eq!(imported.code, 0, "{}", imported.stderr);
 }
 
-async fn writer_anomalies_are_counted_with_the_first_record(on: On) {
-    let scratch = on.scratch(2).await;
+async fn writer_anomalies_are_counted_with_the_first_record(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     let at = |key: &str, partition, timestamp| NewRecord {
         partition: Some(partition),
         timestamp: Some(timestamp),

@@ -12,7 +12,7 @@ use ktables::table::{
     Cause, Change, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };
 use ktables_tests::{
-    HeldCodec, ManualClock, On, RunningCommand, Scratch, TIMEOUT, contents, kafka, on_each_log, record,
+    FaultyCodec, LogKind, ManualClock, RunningCommand, Scratch, TIMEOUT, contents, kafka, on_each_log, record,
 };
 use serde_json::Value;
 
@@ -65,8 +65,8 @@ fn random_records(seed: &mut u64, count: usize) -> Vec<NewRecord> {
     (0..count).map(|_| next()).collect()
 }
 
-async fn a_client_that_goes_from_process_to_process_misses_nothing(on: On) {
-    let scratch = on.scratch(3).await;
+async fn a_client_that_goes_from_process_to_process_misses_nothing(kind: LogKind) {
+    let scratch = kind.scratch(3).await;
     let mut seed = 7;
     scratch.write(random_records(&mut seed, 200)).await;
     let mut table = elsewhere(&scratch, Codecs::default()).await;
@@ -111,8 +111,8 @@ async fn a_client_that_goes_from_process_to_process_misses_nothing(on: On) {
     }
 }
 
-async fn a_client_that_wants_every_change_sees_each_record_once(on: On) {
-    let scratch = on.scratch(3).await;
+async fn a_client_that_wants_every_change_sees_each_record_once(kind: LogKind) {
+    let scratch = kind.scratch(3).await;
     let mut seed = 11;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let mut place = token(&table.watch(WatchStart::Now).every());
@@ -164,8 +164,8 @@ async fn a_client_that_wants_every_change_sees_each_record_once(on: On) {
     assert!(seen.len() > written * 4 / 5 && seen.len() <= written, "{} of {written}", seen.len());
 }
 
-async fn a_client_whose_changes_left_the_history_gets_them_from_the_log(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_client_whose_changes_left_the_history_gets_them_from_the_log(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
     scratch.put("first", Some(b"1")).await;
@@ -209,8 +209,8 @@ async fn starts_again(mut watcher: Watcher, entries: &[&str], why: &str) {
     assert!(watcher.token().is_some(), "{why}");
 }
 
-async fn a_token_of_other_codecs_or_of_another_topic_starts_again(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_token_of_other_codecs_or_of_another_topic_starts_again(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let place = token(&table.watch(WatchStart::Now));
@@ -234,7 +234,7 @@ on_each_log!(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_from_before_what_the_log_has_lost_starts_again() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let place = token(&table.watch(WatchStart::Now));
@@ -248,7 +248,7 @@ async fn a_token_from_before_what_the_log_has_lost_starts_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_from_before_retention_starts_again_although_the_log_has_all_records_after_it() {
-    let scratch = On::Kafka.scratch(1).await;
+    let scratch = LogKind::Kafka.scratch(1).await;
     scratch.put("lost", Some(b"1")).await;
     scratch.put("kept", Some(b"1")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
@@ -268,8 +268,8 @@ fn moved(token: &WatchToken, position: i64) -> WatchToken {
     URL_SAFE_NO_PAD.encode(content.to_string()).parse().unwrap()
 }
 
-async fn a_token_from_after_the_end_of_the_log_starts_again(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_token_from_after_the_end_of_the_log_starts_again(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let place = token(&table.watch(WatchStart::Now));
@@ -279,13 +279,13 @@ async fn a_token_from_after_the_end_of_the_log_starts_again(on: On) {
     }
 }
 
-async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
-    let held = Arc::new(HeldCodec::default());
+    let held = Arc::new(FaultyCodec::default());
     let slow = elsewhere(&scratch, Codecs { value: held.clone(), ..Codecs::default() }).await;
-    held.hold();
-    let same = Codecs { value: Arc::new(HeldCodec::default()), ..Codecs::default() };
+    held.fail();
+    let same = Codecs { value: Arc::new(FaultyCodec::default()), ..Codecs::default() };
     let ahead = elsewhere(&scratch, same).await;
     scratch.put("b", Some(b"1")).await;
     scratch.sync(&ahead).await;
@@ -293,7 +293,7 @@ async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(on:
     let mut watcher = slow.watch(WatchStart::Since(place));
     let early = tokio::time::timeout(Duration::from_millis(300), watcher.next()).await;
     assert!(early.is_err() && watcher.token().is_none(), "{early:?}");
-    held.release();
+    held.recover();
     scratch.put("c", Some(b"1")).await;
     loop {
         match next(&mut watcher).await {
@@ -304,8 +304,8 @@ async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(on:
     }
 }
 
-async fn a_rejected_record_is_no_change_of_its_key(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_rejected_record_is_no_change_of_its_key(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("known", Some(b"1")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let place = token(&table.watch(WatchStart::Now));

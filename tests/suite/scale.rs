@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ktables::codec::{Codecs, Encoded, ValueCodec};
 use ktables::log::NewRecord;
 use ktables_tests::{
-    On, RunningCommand, TOPIC, component, component_path, on_each_log, run, run_with_stdin, succeed,
+    LogKind, RunningCommand, TOPIC, component, component_path, on_each_log, run, run_with_stdin, succeed,
 };
 use serde_json::json;
 
@@ -35,8 +35,8 @@ fn raw_values(name: &str) -> Vec<Vec<u8>> {
 }
 
 // Long because loading a large topic once serves many checks.
-async fn check_at_scale(on: On, name: &str) {
-    let scratch = on.scratch(4).await;
+async fn check_at_scale(kind: LogKind, name: &str) {
+    let scratch = kind.scratch(4).await;
     let values = raw_values(name);
     let mut deleted = 0;
     let records = (0..RECORDS).map(|n| {
@@ -67,7 +67,7 @@ async fn check_at_scale(on: On, name: &str) {
 
     let dump = succeed(&mut command(&["dump"]));
     assert_eq!(dump.stdout.lines().count(), entries);
-    let copy = on.scratch(3).await;
+    let copy = kind.scratch(3).await;
     let imported = run_with_stdin(&mut copy.ktables(&[&["import"], &codec[..]].concat()), &dump.stdout);
     assert_eq!(
         imported.json()[0],
@@ -111,12 +111,12 @@ fn values_of(dump: &str) -> BTreeMap<String, serde_json::Value> {
     dump.lines().map(line).collect()
 }
 
-async fn deb822_at_scale(on: On) {
-    check_at_scale(on, "deb822").await;
+async fn deb822_at_scale(kind: LogKind) {
+    check_at_scale(kind, "deb822").await;
 }
 
-async fn service_records_at_scale(on: On) {
-    check_at_scale(on, "service-record").await;
+async fn service_records_at_scale(kind: LogKind) {
+    check_at_scale(kind, "service-record").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +124,7 @@ async fn the_same_records_in_either_log_yield_the_same_table() {
     let values = raw_values("service-record");
     let component = component_path("service-record");
     let mut dumps = Vec::new();
-    for on in [On::Directory, On::Kafka] {
+    for on in [LogKind::Directory, LogKind::Kafka] {
         let scratch = on.scratch(4).await;
         let record = |n: usize| NewRecord {
             key: Some(format!("key-{:06}", n * 7 % KEYS).into_bytes()),

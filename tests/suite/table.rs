@@ -9,7 +9,7 @@ use ktables::log::{Ack, LogError, NewRecord};
 use ktables::table::{AnomalyCount, Status, Table, TableError, WatchEvent, WatchStart, Watcher};
 use ktables::writer::{Target, Write, Writer};
 use ktables_tests::{
-    On, Scratch, TIMEOUT, TOPIC, WrappedLog, contents, eventually_async, on_each_log, record,
+    LogKind, Scratch, TIMEOUT, TOPIC, WrappedLog, contents, eventually_async, on_each_log, record,
 };
 
 /// Returns key, old value and new value of the next change.
@@ -24,9 +24,9 @@ async fn next_change(watcher: &mut Watcher) -> (String, Option<String>, Option<S
     }
 }
 
-async fn catches_up_and_follows_on_one_and_four_partitions(on: On) {
+async fn catches_up_and_follows_on_one_and_four_partitions(kind: LogKind) {
     for partitions in [1, 4] {
-        let scratch = on.scratch(partitions).await;
+        let scratch = kind.scratch(partitions).await;
         let mut expected = BTreeMap::new();
         let mut records = Vec::new();
         for round in 0..3 {
@@ -61,8 +61,8 @@ async fn catches_up_and_follows_on_one_and_four_partitions(on: On) {
     }
 }
 
-async fn a_tombstone_is_a_null_value_only(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_tombstone_is_a_null_value_only(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("null", Some(b"null")).await;
     scratch.put("empty", Some(b"")).await;
     scratch.put("gone", Some(b"1")).await;
@@ -77,8 +77,8 @@ async fn a_tombstone_is_a_null_value_only(on: On) {
     assert_eq!(text.get("empty").unwrap().json(), "\"\"");
 }
 
-async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let keyless = NewRecord { value: Some(b"1".to_vec()), ..NewRecord::default() };
     scratch.write(vec![keyless, record("", Some(b"2"))]).await;
     let table = scratch.table(Codecs::default()).await;
@@ -89,8 +89,8 @@ async fn a_keyless_record_is_counted_and_an_empty_key_is_a_key(on: On) {
     assert_eq!(table.get("").unwrap().json(), "2");
 }
 
-async fn a_rejected_update_keeps_the_old_value_with_a_notice(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_rejected_update_keeps_the_old_value_with_a_notice(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     scratch.put("a", Some(b"{")).await;
     scratch.put("b", Some(b"{")).await;
@@ -110,8 +110,8 @@ async fn a_rejected_update_keeps_the_old_value_with_a_notice(on: On) {
     assert_eq!(table.notice("a"), None);
 }
 
-async fn snapshots_list_ranges_and_prefixes(on: On) {
-    let scratch = on.scratch(4).await;
+async fn snapshots_list_ranges_and_prefixes(kind: LogKind) {
+    let scratch = kind.scratch(4).await;
     let keys = ["a", "ab", "abc", "b", "ba", "c"];
     scratch.write(keys.iter().map(|key| record(key, Some(b"0"))).collect()).await;
     let table = scratch.table(Codecs::default()).await;
@@ -129,8 +129,8 @@ async fn snapshots_list_ranges_and_prefixes(on: On) {
     assert_eq!(table.len(), 7);
 }
 
-async fn a_grouped_table_is_a_nested_view(on: On) {
-    let scratch = on.scratch(4).await;
+async fn a_grouped_table_is_a_nested_view(kind: LogKind) {
+    let scratch = kind.scratch(4).await;
     let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, codecs.clone()).await.unwrap();
     let write = |group: &str, member: &str, value: Option<&str>| {
@@ -163,8 +163,8 @@ async fn a_grouped_table_is_a_nested_view(on: On) {
     assert_eq!(nested, [("billing", 2), ("größe", 1)]);
 }
 
-async fn a_watcher_sees_the_entries_then_every_change_once(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_watcher_sees_the_entries_then_every_change_once(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Entries);
@@ -187,8 +187,8 @@ async fn a_watcher_sees_the_entries_then_every_change_once(on: On) {
     assert!(watcher.next().await.is_none());
 }
 
-async fn watchers_that_start_during_writes_miss_nothing(on: On) {
-    let scratch = Arc::new(on.scratch(4).await);
+async fn watchers_that_start_during_writes_miss_nothing(kind: LogKind) {
+    let scratch = Arc::new(kind.scratch(4).await);
     let table = scratch.table(Codecs::default()).await;
     let writer = {
         let scratch = scratch.clone();
@@ -226,8 +226,8 @@ async fn watchers_that_start_during_writes_miss_nothing(on: On) {
     }
 }
 
-async fn a_write_is_visible_after_a_barrier_or_wait_for(on: On) {
-    let scratch = on.scratch(4).await;
+async fn a_write_is_visible_after_a_barrier_or_wait_for(kind: LogKind) {
+    let scratch = kind.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();
     for number in 0..50 {
@@ -249,8 +249,8 @@ async fn a_write_is_visible_after_a_barrier_or_wait_for(on: On) {
     assert!(!table.wait_for(&[unreached], Duration::from_millis(20)).await.is_fresh());
 }
 
-async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
     table.stop().await;
@@ -260,8 +260,8 @@ async fn a_stopped_table_keeps_its_contents_and_a_barrier_on_it_is_stale(on: On)
     assert_eq!(table.get("a").unwrap().json(), "1");
 }
 
-async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error(on: On) {
-    let scratch = on.scratch(2).await;
+async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     let table = scratch.table(Codecs::default()).await;
     assert!(table.is_empty());
     assert_eq!((table.stats().generation, table.stats().entries), (1, 0));
@@ -269,8 +269,8 @@ async fn an_empty_topic_is_caught_up_and_a_missing_one_is_an_error(on: On) {
     assert!(matches!(missing, Err(TableError::Log(LogError::UnknownTopic { .. }))));
 }
 
-async fn values_are_one_line_of_valid_json(on: On) {
-    let scratch = on.scratch(1).await;
+async fn values_are_one_line_of_valid_json(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"{\n  \"port\": 80,\r\n  \"text\": \"a\\nb\"\n}")).await;
     let table = scratch.table(Codecs::default()).await;
     let entry = table.get("a").unwrap();
@@ -279,8 +279,8 @@ async fn values_are_one_line_of_valid_json(on: On) {
     assert_eq!(value, serde_json::json!({"port": 80, "text": "a\nb"}));
 }
 
-async fn a_recreated_topic_is_a_new_generation(on: On) {
-    let scratch = on.scratch(2).await;
+async fn a_recreated_topic_is_a_new_generation(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     scratch.write((0..20).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
     scratch.put("both", Some(b"1")).await;
     let table = scratch.table(Codecs::default()).await;
@@ -318,8 +318,8 @@ async fn a_recreated_topic_is_a_new_generation(on: On) {
     assert_eq!((table.stats().generation, table.stats().entries, table.stats().records), (3, 0, 0));
 }
 
-async fn a_barrier_waits_for_the_recreated_topic(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_barrier_waits_for_the_recreated_topic(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.write((0..100).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
     let table = scratch.table(Codecs::default()).await;
     scratch.recreate_topic(1).await;
@@ -345,10 +345,10 @@ async fn a_recreated_empty_topic_is_followed_and_writes_of_old_writers_fail() {
     assert!(refused.to_string().contains("3 partitions instead of 1"), "{refused}");
 }
 
-async fn a_table_that_loads_too_slowly_is_degraded_and_continues(on: On) {
+async fn a_table_that_loads_too_slowly_is_degraded_and_continues(kind: LogKind) {
     // Also if loading begins again after the timeout.
     for times_out_of_reach in [0, 1] {
-        let scratch = on.scratch(1).await;
+        let scratch = kind.scratch(1).await;
         scratch.put("a", Some(b"1")).await;
         check_slow_catch_up(&scratch, times_out_of_reach).await;
     }
@@ -372,8 +372,8 @@ async fn check_slow_catch_up(scratch: &Scratch, times_out_of_reach: u32) {
     scratch.sync(&table).await;
 }
 
-async fn a_key_on_two_partitions_is_counted(on: On) {
-    let scratch = on.scratch(2).await;
+async fn a_key_on_two_partitions_is_counted(kind: LogKind) {
+    let scratch = kind.scratch(2).await;
     for partition in [0, 1] {
         scratch.write(vec![NewRecord { partition: Some(partition), ..record("a", Some(b"1")) }]).await;
     }

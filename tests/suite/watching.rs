@@ -7,7 +7,7 @@ use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::table::{
     Cause, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };
-use ktables_tests::{On, Scratch, TIMEOUT, on_each_log, record};
+use ktables_tests::{LogKind, Scratch, TIMEOUT, on_each_log, record};
 
 async fn next(watcher: &mut Watcher) -> WatchEvent {
     tokio::time::timeout(TIMEOUT, watcher.next()).await.expect("an event in time").expect("a running table")
@@ -27,8 +27,8 @@ fn pair(key: &str, value: &str) -> (String, Option<String>) {
     (key.to_owned(), Some(value.to_owned()))
 }
 
-async fn a_resumed_watcher_sees_each_missed_change_once(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_resumed_watcher_sees_each_missed_change_once(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
     // The changes come in one watch batch or in several. The watcher resumes after each change.
@@ -44,8 +44,8 @@ async fn a_resumed_watcher_sees_each_missed_change_once(on: On) {
     assert_eq!(change(&mut watcher).await, pair("live", "1"));
 }
 
-async fn a_filtered_watcher_sees_only_matching_events(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_filtered_watcher_sees_only_matching_events(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     scratch.put("1:ax", Some(b"1")).await;
     scratch.put("1:by", Some(b"2")).await;
@@ -95,8 +95,8 @@ fn to_owned(keys: &[&str]) -> Vec<String> {
     keys.iter().map(|&key| key.to_owned()).collect()
 }
 
-async fn resuming_during_writes_neither_loses_nor_repeats_a_change(on: On) {
-    let scratch = Arc::new(on.scratch(4).await);
+async fn resuming_during_writes_neither_loses_nor_repeats_a_change(kind: LogKind) {
+    let scratch = Arc::new(kind.scratch(4).await);
     let table: Table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Entries);
     let writing = {
@@ -130,8 +130,8 @@ async fn resuming_during_writes_neither_loses_nor_repeats_a_change(on: On) {
     assert_eq!(seen.len(), 100);
 }
 
-async fn a_slow_watcher_receives_the_difference_or_a_lag_event(on: On) {
-    let scratch = on.scratch(1).await;
+async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     scratch.write(["same", "other", "gone"].map(|key| record(key, Some(b"1"))).into()).await;
     let table = scratch.table(Codecs::default()).await;
     let (mut slow, mut every) = (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every());

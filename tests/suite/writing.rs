@@ -10,7 +10,7 @@ use ktables::log::{Isolation, LogError, LogOptions};
 use ktables::table::{Table, WatchEvent, WatchStart};
 use ktables::writer::{Target, Write, WriteError, Writer};
 use ktables_tests::{
-    On, RunningCommand, Scratch, TIMEOUT, WrappedLog, contents, kafka, on_each_log, succeed,
+    LogKind, RunningCommand, Scratch, TIMEOUT, WrappedLog, contents, kafka, on_each_log, succeed,
 };
 
 fn write(key: &str, value: &str) -> Write {
@@ -21,8 +21,8 @@ async fn writer(scratch: &Scratch) -> Writer {
     Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap()
 }
 
-async fn a_write_that_waits_returns_after_it_is_visible(on: On) {
-    let scratch = on.scratch(4).await;
+async fn a_write_that_waits_returns_after_it_is_visible(kind: LogKind) {
+    let scratch = kind.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = writer(&scratch).await.visible_in(&table, TIMEOUT);
     for number in 0..50 {
@@ -42,8 +42,8 @@ async fn a_write_that_waits_returns_after_it_is_visible(on: On) {
     assert!(ack.offset > Some(0) && reason.to_string().contains("stopped"), "{error}");
 }
 
-async fn atomic_writes_are_all_visible(on: On) {
-    let scratch = on.scratch(1).await;
+async fn atomic_writes_are_all_visible(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
     let writer = writer(&scratch).await.visible_in(&table, TIMEOUT);
@@ -65,8 +65,8 @@ async fn atomic_writes_are_all_visible(on: On) {
     }
 }
 
-async fn atomic_writes_with_a_bad_one_write_nothing(on: On) {
-    let scratch = on.scratch(1).await;
+async fn atomic_writes_with_a_bad_one_write_nothing(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let writer = writer(&scratch).await;
     let too_large = format!("\"{}\"", "x".repeat(1_200_000));
@@ -84,9 +84,9 @@ async fn atomic_writes_with_a_bad_one_write_nothing(on: On) {
     assert_eq!(writer.set_many([write("a", "3")]).atomic().await.unwrap().len(), 1);
 }
 
-async fn concurrent_barriers_share_requests(on: On) {
+async fn concurrent_barriers_share_requests(kind: LogKind) {
     const CONCURRENT: usize = 64;
-    let scratch = Arc::new(on.scratch(2).await);
+    let scratch = Arc::new(kind.scratch(2).await);
     let log = Arc::new(WrappedLog::new(scratch.log.clone()));
     let builder = Table::builder(log.clone(), &scratch.topic.name, Codecs::default());
     let table = builder.catchup_timeout(TIMEOUT).start().await.unwrap();
@@ -103,8 +103,8 @@ async fn concurrent_barriers_share_requests(on: On) {
     assert!(requests <= 3 * 20, "{requests} requests for {} barriers", 20 * CONCURRENT);
 }
 
-async fn barriers_are_right_while_others_write(on: On) {
-    let scratch = Arc::new(on.scratch(4).await);
+async fn barriers_are_right_while_others_write(kind: LogKind) {
+    let scratch = Arc::new(kind.scratch(4).await);
     let table = scratch.table(Codecs::default()).await;
     let stop = Arc::new(AtomicBool::new(false));
     let others = {
@@ -134,8 +134,8 @@ async fn barriers_are_right_while_others_write(on: On) {
     assert_eq!(table.stats().records, written + 100);
 }
 
-async fn heartbeats_keep_an_entry_until_ctrl_c(on: On) {
-    let scratch = on.scratch(1).await;
+async fn heartbeats_keep_an_entry_until_ctrl_c(kind: LogKind) {
+    let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     for (args, left) in
         [(&["--heartbeat", "20ms"][..], None), (&["--heartbeat", "20ms", "--keep"], Some("7"))]
@@ -170,7 +170,7 @@ async fn atomic_writes_to_several_partitions_need_a_transaction() {
     assert!(error.to_string().contains("one partition"), "{error}");
     assert!(directory.table(Codecs::default()).await.is_empty());
 
-    let scratch = On::Kafka.scratch(4).await;
+    let scratch = LogKind::Kafka.scratch(4).await;
     let table = scratch.table(Codecs::default()).await;
     let acks = writer(&scratch).await.set_many(writes()).atomic().await.unwrap();
     assert!(table.wait_for(&acks, TIMEOUT).await.is_fresh());

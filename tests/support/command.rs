@@ -6,16 +6,16 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::{cache_folder, parse, release};
+use crate::{cache_folder, parse, release_folder};
 
 /// Returns the path of the `ktables` command.
 pub(crate) fn program() -> PathBuf {
-    let program = release().join("ktables");
+    let program = release_folder().join("ktables");
     assert!(program.exists(), "{} is missing: run `cargo xtask test`", program.display());
     program
 }
 
-/// Returns the `ktables` command, whose output is JSON because it is no terminal.
+/// Returns the `ktables` command. It prints JSON, because its standard output is not a terminal.
 ///
 /// # Panics
 ///

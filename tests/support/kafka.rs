@@ -14,7 +14,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::{TIMEOUT, release, unique};
+use crate::{TIMEOUT, release_folder, unique};
 
 /// Returns the address of the cluster that all tests share: `KTABLES_TEST_BOOTSTRAP`, or a broker that lives
 /// as long as the test process.
@@ -52,7 +52,7 @@ pub fn secured_broker() -> &'static Broker {
 /// Returns the project's target folder.
 #[must_use]
 pub fn target() -> PathBuf {
-    release().parent().expect("target/release").to_owned()
+    release_folder().parent().expect("target/release").to_owned()
 }
 
 /// Returns the number of connections of this process to an address.
@@ -61,7 +61,7 @@ pub fn target() -> PathBuf {
 ///
 /// If `/proc` cannot be read.
 #[must_use]
-pub fn connections(bootstrap: &str) -> usize {
+pub fn count_connections(bootstrap: &str) -> usize {
     let address = bootstrap.parse().expect("an address");
     let files = Process::myself().and_then(|process| process.fd()?.collect::<Result<Vec<_>, _>>());
     let files = files.expect("its own open files");
@@ -71,7 +71,7 @@ pub fn connections(bootstrap: &str) -> usize {
     sockets.iter().filter(|socket| socket.remote_address == address && is_own(socket.inode)).count()
 }
 
-fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
+fn admin_client(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client")
 }
 
@@ -87,7 +87,7 @@ fn admin_options() -> AdminOptions {
 pub async fn create(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-    let created = admin(bootstrap).create_topics([&topic], &admin_options()).await.expect("an answer");
+    let created = admin_client(bootstrap).create_topics([&topic], &admin_options()).await.expect("an answer");
     created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
@@ -96,11 +96,16 @@ pub async fn create(bootstrap: &str, name: &str, partitions: i32, settings: &[(&
 /// # Panics
 ///
 /// If it cannot be created.
-pub async fn create_on(bootstrap: &str, name: &str, replicas: &[&[i32]], settings: &[(&str, &str)]) {
+pub async fn create_with_replicas(
+    bootstrap: &str,
+    name: &str,
+    replicas: &[&[i32]],
+    settings: &[(&str, &str)],
+) {
     let partitions = i32::try_from(replicas.len()).expect("few enough");
     let topic = NewTopic::new(name, partitions, TopicReplication::Variable(replicas));
     let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
-    let created = admin(bootstrap).create_topics([&topic], &admin_options()).await.expect("an answer");
+    let created = admin_client(bootstrap).create_topics([&topic], &admin_options()).await.expect("an answer");
     created[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
@@ -110,7 +115,7 @@ pub async fn create_on(bootstrap: &str, name: &str, replicas: &[&[i32]], setting
 ///
 /// If it has none in time.
 #[must_use]
-pub fn leader(bootstrap: &str, topic: &str, partition: i32) -> usize {
+pub fn wait_for_leader(bootstrap: &str, topic: &str, partition: i32) -> usize {
     let client: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a client");
     crate::eventually("the partition has a leader", || {
@@ -130,7 +135,8 @@ pub async fn delete_records(bootstrap: &str, topic: &str, below: &[(i32, i64)]) 
     for &(partition, offset) in below {
         offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
     }
-    let deleted = admin(bootstrap).delete_records(&offsets, &admin_options()).await.expect("an answer");
+    let deleted = admin_client(bootstrap).delete_records(&offsets, &admin_options()).await;
+    let deleted = deleted.expect("an answer");
     for partition in deleted.elements() {
         partition.error().expect("deleted");
     }
@@ -142,7 +148,7 @@ pub async fn delete_records(bootstrap: &str, topic: &str, below: &[(i32, i64)]) 
 ///
 /// If it cannot be deleted.
 pub async fn delete(bootstrap: &str, name: &str) {
-    let deleted = admin(bootstrap).delete_topics(&[name], &admin_options()).await.expect("an answer");
+    let deleted = admin_client(bootstrap).delete_topics(&[name], &admin_options()).await.expect("an answer");
     deleted[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).expect("a log");
     let gone = async {
@@ -160,7 +166,7 @@ pub async fn delete(bootstrap: &str, name: &str) {
 /// If they cannot be added.
 pub async fn grow(bootstrap: &str, name: &str, partitions: usize) {
     let partitions = NewPartitions::new(name, partitions);
-    let grown = admin(bootstrap).create_partitions([&partitions], &admin_options()).await;
+    let grown = admin_client(bootstrap).create_partitions([&partitions], &admin_options()).await;
     grown.expect("an answer")[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
@@ -169,10 +175,10 @@ pub async fn grow(bootstrap: &str, name: &str, partitions: usize) {
 /// # Panics
 ///
 /// If it cannot be changed.
-pub async fn alter(bootstrap: &str, name: &str, setting: &str, value: &str) {
+pub async fn alter_setting(bootstrap: &str, name: &str, setting: &str, value: &str) {
     let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
-    let changed = admin(bootstrap).alter_configs([&change], &admin_options()).await.expect("an answer");
-    changed[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
+    let changed = admin_client(bootstrap).alter_configs([&change], &admin_options()).await;
+    changed.expect("an answer")[0].as_ref().unwrap_or_else(|(_, code)| panic!("{name}: {code}"));
 }
 
 /// Waits until a topic that was just created is visible, with its offsets.

@@ -4,7 +4,7 @@
 mod capture_logs;
 mod clock;
 mod command;
-mod held_codec;
+mod faulty_codec;
 pub mod kafka;
 mod measure;
 mod memory_log;
@@ -32,7 +32,7 @@ pub use capture_logs::capture_logs;
 pub use clock::ManualClock;
 use command::program;
 pub use command::{CommandOutput, ktables, run, run_with_stdin, succeed};
-pub use held_codec::HeldCodec;
+pub use faulty_codec::FaultyCodec;
 pub use measure::{PeakMemory, run_and_measure};
 pub use memory_log::MemoryLog;
 pub use proxy::{Interceptor, Proxy};
@@ -40,12 +40,12 @@ pub use running::RunningCommand;
 pub use witness::{FaultTally, STALE_AFTER, Witness};
 pub use wrapped_log::WrappedLog;
 
-/// How long a test waits for anything before it fails: far longer than it takes on a busy machine.
+/// How long a test waits for anything before it fails: far longer than anything takes on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether tests may take long, as with `cargo xtask test --long`.
 #[must_use]
-pub fn runs_long_tests() -> bool {
+pub fn is_long_run() -> bool {
     std::env::var_os("KTABLES_TEST_LONG").is_some()
 }
 
@@ -56,7 +56,7 @@ pub fn root() -> &'static Path {
 }
 
 /// Returns the folder that the running test was built into.
-fn release() -> PathBuf {
+fn release_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a running test");
     test.ancestors().nth(2).expect("target/release/deps/test").to_owned()
 }
@@ -68,7 +68,7 @@ fn release() -> PathBuf {
 /// If it is not built.
 #[must_use]
 pub fn component_path(name: &str) -> PathBuf {
-    let path = release().with_file_name("components").join(format!("{name}.wasm"));
+    let path = release_folder().with_file_name("components").join(format!("{name}.wasm"));
     assert!(path.exists(), "{} is missing: run `cargo xtask test`, or `cargo xtask guests`", path.display());
     path
 }
@@ -95,7 +95,7 @@ pub fn engine_options() -> EngineOptions {
 /// Returns the folder in which the tests cache compiled components.
 #[must_use]
 pub fn cache_folder() -> PathBuf {
-    release().with_file_name("test-cache")
+    release_folder().with_file_name("test-cache")
 }
 
 /// Loads a component of the project with the default limits.
@@ -120,32 +120,33 @@ pub fn component_with_limits(name: &str, limits: Limits) -> Component {
 
 /// The kind of log that a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum On {
+pub enum LogKind {
     /// A directory that no other test uses.
     Directory,
     /// The cluster that all tests share.
     Kafka,
 }
 
-/// Defines a test of each of these functions for each kind of log, which is their argument.
+/// Defines a test of each of these functions for each kind of log. The functions take the kind as their
+/// argument.
 #[macro_export]
 macro_rules! on_each_log {
     ($($test:ident),* $(,)?) => {$(
         mod $test {
             #[tokio::test(flavor = "multi_thread")]
             async fn in_a_directory() {
-                super::$test($crate::On::Directory).await;
+                super::$test($crate::LogKind::Directory).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             async fn on_kafka() {
-                super::$test($crate::On::Kafka).await;
+                super::$test($crate::LogKind::Kafka).await;
             }
         }
     )*};
 }
 
-impl On {
+impl LogKind {
     /// Creates a topic that no other test uses, with this many partitions.
     ///
     /// # Panics
@@ -177,8 +178,8 @@ pub const TOPIC: &str = "t";
 #[must_use]
 pub fn unique(prefix: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
-    format!("{prefix}-{}-{since}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+    format!("{prefix}-{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Scratch {
@@ -237,13 +238,13 @@ impl Scratch {
         }
     }
 
-    /// The folder of this test, which contains the topics of a directory log.
+    /// Returns the folder of this test, which contains the topics of a directory log.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The log's URL.
+    /// Returns the log's URL.
     #[must_use]
     pub fn url(&self) -> String {
         self.url.clone()
@@ -255,8 +256,8 @@ impl Scratch {
     ///
     /// If that fails.
     pub async fn recreate_topic(&self, partitions: i32) -> TopicDescription {
-        self.delete().await;
-        self.create(partitions).await
+        self.delete_topic().await;
+        self.create_topic(partitions).await
     }
 
     /// Deletes the topic.
@@ -264,7 +265,7 @@ impl Scratch {
     /// # Panics
     ///
     /// If that fails.
-    pub async fn delete(&self) {
+    pub async fn delete_topic(&self) {
         let name = &self.topic.name;
         match self.url.strip_prefix("kafka://") {
             None => std::fs::remove_dir_all(self.path().join(name)).expect("deleted"),
@@ -277,7 +278,7 @@ impl Scratch {
     /// # Panics
     ///
     /// If that fails.
-    pub async fn create(&self, partitions: i32) -> TopicDescription {
+    pub async fn create_topic(&self, partitions: i32) -> TopicDescription {
         let name = &self.topic.name;
         let settings = NewTopic { partitions: Some(partitions), ..NewTopic::default() };
         self.log.create(name, settings).await.expect("a topic")

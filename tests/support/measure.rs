@@ -8,7 +8,8 @@ use procfs::process::Process;
 
 use crate::{CommandOutput, TIMEOUT};
 
-/// How often peaks are read. The system records them, so only a process with a shorter life can be missed.
+/// How often peaks are read. The system records the peak of each process, so only a process that lives for a
+/// shorter time can be missed.
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// The peak resident memory of a command and of its children, in bytes.
@@ -61,7 +62,7 @@ pub fn run_and_measure(command: &mut Command) -> (CommandOutput, PeakMemory) {
     (output, peaks)
 }
 
-/// Returns the peak of a process, or 0 if it has exited.
+/// Returns the peak resident memory of a process in bytes, or 0 if it has exited.
 fn peak(id: i32) -> u64 {
     let status = Process::new(id).and_then(|process| process.status());
     status.ok().and_then(|status| status.vmhwm).unwrap_or(0) * 1024

@@ -1,4 +1,4 @@
-//! A log in memory, to which tests append, for measuring a table without a broker.
+//! A log in memory that tests append to, to measure a table without a broker.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -19,8 +19,9 @@ type Item = Result<StreamItem, LogError>;
 /// A log with one topic of one partition. One table can read it.
 #[derive(Debug)]
 pub struct MemoryLog {
-    records: Offset,
-    next: AtomicI64,
+    /// The number of records that a table reads before it is loaded.
+    loaded_records: Offset,
+    next_offset: AtomicI64,
     items: mpsc::Sender<Item>,
     stream: Mutex<Option<mpsc::Receiver<Item>>>,
 }
@@ -30,8 +31,9 @@ impl MemoryLog {
     #[must_use]
     pub fn new(records: usize) -> Arc<Self> {
         let (items, stream) = mpsc::channel(4);
-        let records = Offset::try_from(records).expect("not that many");
-        Arc::new(Self { records, next: AtomicI64::new(0), items, stream: Mutex::new(Some(stream)) })
+        let loaded_records = Offset::try_from(records).expect("not that many");
+        let (next_offset, stream) = (AtomicI64::new(0), Mutex::new(Some(stream)));
+        Arc::new(Self { loaded_records, next_offset, items, stream })
     }
 
     /// Appends records. Blocks while the table's stream is full, so it must not be called on a thread of a
@@ -43,7 +45,7 @@ impl MemoryLog {
     pub fn append<'a>(&self, records: impl Iterator<Item = (&'a str, &'a [u8])>) {
         let mut batch = RecordBatch::new(0);
         for (key, value) in records {
-            let offset = self.next.fetch_add(1, Ordering::Relaxed);
+            let offset = self.next_offset.fetch_add(1, Ordering::Relaxed);
             batch.push(offset, Some(offset), Some(key.as_bytes()), Some(value), Vec::new());
             if batch.is_full() {
                 self.send(std::mem::replace(&mut batch, RecordBatch::new(0)));
@@ -59,17 +61,17 @@ impl MemoryLog {
         self.items.blocking_send(batch).expect("a table reads");
     }
 
-    /// The end offset: the offset of the next record.
+    /// Returns the end offset: the offset of the next record.
     #[must_use]
     pub fn end(&self) -> Offset {
-        self.next.load(Ordering::Relaxed)
+        self.next_offset.load(Ordering::Relaxed)
     }
 }
 
 #[async_trait::async_trait]
 impl Log for MemoryLog {
     fn url(&self) -> &str {
-        "fed:"
+        "memory:"
     }
 
     fn isolation(&self) -> Isolation {
@@ -105,7 +107,7 @@ impl Log for MemoryLog {
     }
 
     async fn offsets(&self, _: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        Ok(vec![OffsetRange { partition: 0, start: 0, end: self.records }])
+        Ok(vec![OffsetRange { partition: 0, start: 0, end: self.loaded_records }])
     }
 
     async fn end_offsets(&self, _: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {

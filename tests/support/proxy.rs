@@ -12,14 +12,14 @@ use tokio::task::AbortHandle;
 /// Observes requests and changes responses. Both are passed without their length prefix.
 pub trait Interceptor: Send + Sync + 'static {
     /// Called when a connection begins.
-    fn opened(&self) {}
+    fn on_open(&self) {}
     /// Called when a connection has ended.
-    fn closed(&self) {}
+    fn on_close(&self) {}
     /// Called for each request before it is forwarded.
-    fn request(&self, _request: &[u8]) {}
+    fn on_request(&self, _request: &[u8]) {}
     /// Returns the response that the client receives. `request` begins with its API key and version.
-    fn answer(&self, _request: &[u8], answer: Vec<u8>) -> Vec<u8> {
-        answer
+    fn change_response(&self, _request: &[u8], response: Vec<u8>) -> Vec<u8> {
+        response
     }
 }
 
@@ -29,7 +29,7 @@ pub struct Proxy {
     listener: Arc<TcpListener>,
     connections: Arc<Mutex<Vec<AbortHandle>>>,
     /// The number of the first connection that is blocked.
-    held: watch::Sender<usize>,
+    first_blocked: watch::Sender<usize>,
 }
 
 impl Proxy {
@@ -40,11 +40,11 @@ impl Proxy {
     /// If no port is free.
     pub async fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let held = watch::channel(usize::MAX).0;
-        Self { listener: Arc::new(listener), connections: Arc::default(), held }
+        let first_blocked = watch::channel(usize::MAX).0;
+        Self { listener: Arc::new(listener), connections: Arc::default(), first_blocked }
     }
 
-    /// The address as `HOST:PORT`.
+    /// Returns the address as `HOST:PORT`.
     ///
     /// # Panics
     ///
@@ -57,12 +57,12 @@ impl Proxy {
     /// Forwards connections to a broker from now on.
     pub fn forward(&self, to: String, interceptor: Arc<impl Interceptor>) {
         let (listener, connections) = (self.listener.clone(), self.connections.clone());
-        let held = self.held.clone();
+        let first_blocked = self.first_blocked.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (to, interceptor) = (to.clone(), interceptor.clone());
                 let mut connections = lock(&connections);
-                let gate = Gate { number: connections.len(), held: held.subscribe() };
+                let gate = Gate { number: connections.len(), first_blocked: first_blocked.subscribe() };
                 let relaying = tokio::spawn(async move {
                     let _connection = Connection::open(&*interceptor);
                     // OK to ignore: an error means that one end has closed the connection.
@@ -85,13 +85,13 @@ impl Proxy {
     }
 
     /// Blocks traffic on the connections from this number on, new ones included.
-    pub fn hold_from(&self, connection: usize) {
-        self.held.send_replace(connection);
+    pub fn block_from(&self, connection: usize) {
+        self.first_blocked.send_replace(connection);
     }
 
     /// Unblocks all traffic.
-    pub fn release(&self) {
-        self.held.send_replace(usize::MAX);
+    pub fn unblock(&self) {
+        self.first_blocked.send_replace(usize::MAX);
     }
 }
 
@@ -99,34 +99,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Blocks the traffic of a connection while it is held.
+/// Delays the traffic of a connection while the proxy blocks it.
 #[derive(Clone)]
 struct Gate {
     number: usize,
-    held: watch::Receiver<usize>,
+    first_blocked: watch::Receiver<usize>,
 }
 
 impl Gate {
-    async fn pass(&mut self) {
+    async fn wait_until_open(&mut self) {
         let number = self.number;
         // OK to ignore: an error means that the proxy was dropped.
-        let _ = self.held.wait_for(|&from| number < from).await;
+        let _ = self.first_blocked.wait_for(|&first| number < first).await;
     }
 }
 
 /// Reports the beginning of a connection, and its end when it is dropped.
-struct Connection<'a, B: Interceptor>(&'a B);
+struct Connection<'a, I: Interceptor>(&'a I);
 
-impl<'a, B: Interceptor> Connection<'a, B> {
-    fn open(interceptor: &'a B) -> Self {
-        interceptor.opened();
+impl<'a, I: Interceptor> Connection<'a, I> {
+    fn open(interceptor: &'a I) -> Self {
+        interceptor.on_open();
         Self(interceptor)
     }
 }
 
-impl<B: Interceptor> Drop for Connection<'_, B> {
+impl<I: Interceptor> Drop for Connection<'_, I> {
     fn drop(&mut self) {
-        self.0.closed();
+        self.0.on_close();
     }
 }
 
@@ -143,24 +143,24 @@ async fn relay(client: TcpStream, to: &str, interceptor: &impl Interceptor, gate
     let requests = async {
         loop {
             let request = read_frame(&mut from_client).await?;
-            in_gate.pass().await;
-            interceptor.request(&request);
+            in_gate.wait_until_open().await;
+            interceptor.on_request(&request);
             let bytes = add_length(&request);
             pending().push_back(request);
             to_server.write_all(&bytes).await?;
         }
     };
-    let answers = async {
+    let responses = async {
         loop {
-            let answer = read_frame(&mut from_server).await?;
-            out_gate.pass().await;
+            let response = read_frame(&mut from_server).await?;
+            out_gate.wait_until_open().await;
             let request = pending().pop_front().unwrap_or_default();
-            to_client.write_all(&add_length(&interceptor.answer(&request, answer))).await?;
+            to_client.write_all(&add_length(&interceptor.change_response(&request, response))).await?;
         }
     };
     tokio::select! {
         result = requests => result,
-        result = answers => result,
+        result = responses => result,
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{TIMEOUT, eventually, parse};
 
-/// A running command, whose output is read line by line. It is killed when this is dropped.
+/// A running command whose output is read line by line. The command is killed on drop.
 #[derive(Debug)]
 pub struct RunningCommand {
     child: Child,
@@ -79,13 +79,13 @@ impl RunningCommand {
         lines
     }
 
-    /// The id of the process.
+    /// Returns the id of the process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its peak resident memory so far, in bytes.
+    /// Returns the peak resident memory of the process so far, in bytes.
     ///
     /// # Panics
     ///
@@ -126,7 +126,7 @@ impl RunningCommand {
         eventually("the command exits", || self.child.try_wait().expect("a child")).code().unwrap_or(-1)
     }
 
-    /// Returns the lines that have arrived and were not read.
+    /// Returns the lines that have arrived and were not read yet.
     #[must_use]
     pub fn rest(&self) -> Vec<Value> {
         self.lines.try_iter().map(|line| parse(&line)).collect()

@@ -38,7 +38,7 @@ pub fn settings(bootstrap: &str, topic: &str) -> BTreeMap<String, String> {
 ///
 /// If the tool fails.
 pub fn grant(bootstrap: &str, user: &str, topic: &str, operations: &[&str]) {
-    admin(&[bootstrap, "grant", user, topic, &operations.join(",")]);
+    run_admin(&[bootstrap, "grant", user, topic, &operations.join(",")]);
 }
 
 /// Revokes the right of a user to these operations on a topic.
@@ -47,7 +47,7 @@ pub fn grant(bootstrap: &str, user: &str, topic: &str, operations: &[&str]) {
 ///
 /// If the tool fails.
 pub fn revoke(bootstrap: &str, user: &str, topic: &str, operations: &[&str]) {
-    admin(&[bootstrap, "revoke", user, topic, &operations.join(",")]);
+    run_admin(&[bootstrap, "revoke", user, topic, &operations.join(",")]);
 }
 
 /// Elects live replicas as leaders of a topic's partitions, although they are not in sync.
@@ -56,10 +56,10 @@ pub fn revoke(bootstrap: &str, user: &str, topic: &str, operations: &[&str]) {
 ///
 /// If the tool fails.
 pub fn elect_unclean(bootstrap: &str, topic: &str) {
-    admin(&[bootstrap, "elect", topic]);
+    run_admin(&[bootstrap, "elect", topic]);
 }
 
-fn admin(args: &[&str]) {
+fn run_admin(args: &[&str]) {
     let mut java = ktables_broker::java(&target());
     run_tool(java.arg(root().join("tests/interop/Admin.java")).args(args));
 }

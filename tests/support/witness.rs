@@ -107,7 +107,7 @@ pub struct Witness {
     url: String,
     options: LogOptions,
     topic: String,
-    seen: Arc<Mutex<Observations>>,
+    observations: Arc<Mutex<Observations>>,
     is_writing: Arc<AtomicBool>,
     is_idle: Arc<AtomicBool>,
     is_stopped: Arc<AtomicBool>,
@@ -132,35 +132,35 @@ impl Witness {
         kafka::wait_for_topic(log.as_ref(), topic).await;
         let builder = Table::builder(log.clone(), topic, Codecs::default());
         let table = builder.catchup_timeout(TIMEOUT).start().await.expect("a table");
-        Self::with(url, options, log, table, topic).await
+        Self::observe(url, options, log, table, topic).await
     }
 
-    async fn with(url: String, options: LogOptions, log: Arc<dyn Log>, table: Table, topic: &str) -> Self {
+    async fn observe(url: String, options: LogOptions, log: Arc<dyn Log>, table: Table, topic: &str) -> Self {
         let writer = Writer::open(log.clone(), topic, Codecs::default()).await.expect("a writer");
-        let seen = Arc::new(Mutex::new(Observations::default()));
+        let observations = Arc::new(Mutex::new(Observations::default()));
         let (is_writing, is_stopped) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let is_idle = Arc::new(AtomicBool::new(false));
         let watcher = table.watch(WatchStart::Entries);
         let tasks = vec![
             tokio::spawn(write(
                 writer,
-                seen.clone(),
+                observations.clone(),
                 is_writing.clone(),
                 is_idle.clone(),
                 is_stopped.clone(),
             )),
-            tokio::spawn(watch(watcher, seen.clone())),
-            tokio::spawn(check_freshness(table.clone(), seen.clone(), is_stopped.clone())),
+            tokio::spawn(watch(watcher, observations.clone())),
+            tokio::spawn(check_freshness(table.clone(), observations.clone(), is_stopped.clone())),
         ];
         let topic = topic.to_owned();
-        Self { table, log, url, options, topic, seen, is_writing, is_idle, is_stopped, tasks }
+        Self { table, log, url, options, topic, observations, is_writing, is_idle, is_stopped, tasks }
     }
 
     /// Waits until this many more writes are acknowledged.
     pub async fn wait_for_writes(&self, count: usize) {
-        let before = lock(&self.seen).acked.len();
+        let before = lock(&self.observations).acked.len();
         eventually_async("writes are acknowledged", || {
-            (lock(&self.seen).acked.len() >= before + count).then_some(())
+            (lock(&self.observations).acked.len() >= before + count).then_some(())
         })
         .await;
     }
@@ -169,18 +169,18 @@ impl Witness {
     /// Returns both.
     pub async fn wait_for_status(&self, text: &str) -> String {
         eventually_async(&format!("the status says `{text}`"), || {
-            let seen = lock(&self.seen);
+            let observations = lock(&self.observations);
             let find = |(name, reason): &(String, String)| {
                 (name == text || reason.contains(text)).then(|| format!("{name} {reason}"))
             };
-            seen.statuses.iter().find_map(find)
+            observations.statuses.iter().find_map(find)
         })
         .await
     }
 
     /// Forgets the statuses that were received.
     pub fn forget_statuses(&self) {
-        lock(&self.seen).statuses.clear();
+        lock(&self.observations).statuses.clear();
     }
 
     /// Pauses writing until [`Witness::resume_writes`], and waits until all writes are answered.
@@ -198,15 +198,15 @@ impl Witness {
     /// Forgets all writes, because the test has deleted the topic, or has made the cluster lose records. Must
     /// be called while writing is paused.
     pub fn forget_writes(&self) {
-        let mut seen = lock(&self.seen);
-        seen.acked.clear();
-        seen.unknown.clear();
+        let mut observations = lock(&self.observations);
+        observations.acked.clear();
+        observations.unknown.clear();
     }
 
-    /// How many times another generation was served.
+    /// Returns how many times another generation was served.
     #[must_use]
     pub fn generations(&self) -> u64 {
-        lock(&self.seen).generations
+        lock(&self.observations).generations
     }
 
     /// Stops writing, waits until the table is caught up, and compares it with one that replays the topic.
@@ -227,7 +227,7 @@ impl Witness {
         if tokio::time::timeout(2 * TIMEOUT, recovered).await.is_err() {
             panic!("the table does not recover: {last}, {:?}", table.stats());
         }
-        // Through clients that did not experience the fault.
+        // The clients of this log did not experience the fault.
         let log = ktables::log::open_with(&self.url, self.options.clone()).expect("a log");
         let builder = Table::builder(log, &self.topic, Codecs::default());
         let fresh = builder.catchup_timeout(TIMEOUT).start().await.expect("a table");
@@ -242,11 +242,12 @@ impl Witness {
         let contents: BTreeMap<String, Entry> = entries(&self.table);
         let fresh = entries(fresh);
         eventually_async("the watcher has received everything", || {
-            (lock(&self.seen).watched == contents).then_some(())
+            (lock(&self.observations).watched == contents).then_some(())
         })
         .await;
-        let seen = lock(&self.seen);
-        let lost = newest(&seen.acked).filter(|(key, acked)| is_lost(&seen, &fresh, key, acked)).count();
+        let observations = lock(&self.observations);
+        let is_lost = |(key, acked): &(&str, &AckedWrite)| is_lost(&observations, &fresh, key, acked);
+        let lost = newest(&observations.acked).filter(is_lost).count();
         if fresh != contents {
             let differing = |(key, entry): &(&String, &Entry)| contents.get(*key) != Some(entry);
             print_line(&format!(
@@ -258,26 +259,31 @@ impl Witness {
         }
         let tally = FaultTally {
             faults,
-            acknowledged: seen.acked.len() as u64,
+            acknowledged: observations.acked.len() as u64,
             lost: lost as u64,
-            doubled: seen.doubled,
+            doubled: observations.doubled,
             wrong: u64::from(fresh != contents),
-            false_claims: seen.false_claims,
+            false_claims: observations.false_claims,
         };
-        drop(seen);
+        drop(observations);
         self.tasks.iter().for_each(JoinHandle::abort);
-        // Drops its clients before the test ends.
+        // Drops the log's clients before the test ends.
         drop(self.log);
         tally
     }
 }
 
 /// Whether an acknowledged write is missing, although no later write to its key replaced it.
-fn is_lost(seen: &Observations, fresh: &BTreeMap<String, Entry>, key: &str, acked: &AckedWrite) -> bool {
+fn is_lost(
+    observations: &Observations,
+    fresh: &BTreeMap<String, Entry>,
+    key: &str,
+    acked: &AckedWrite,
+) -> bool {
     match (fresh.get(key), acked.value) {
         (Some(entry), Some(value)) if entry.offset() == acked.offset => entry.json() != value.to_string(),
         (Some(entry), _) => entry.offset() < acked.offset,
-        (None, Some(_)) => !seen.unknown.iter().any(|unknown| unknown == key),
+        (None, Some(_)) => !observations.unknown.iter().any(|unknown| unknown == key),
         (None, None) => false,
     }
 }
@@ -301,7 +307,7 @@ fn entries(table: &Table) -> BTreeMap<String, Entry> {
 /// Sets and deletes keys until the witness is stopped.
 async fn write(
     writer: Writer,
-    seen: Arc<Mutex<Observations>>,
+    observations: Arc<Mutex<Observations>>,
     is_writing: Arc<AtomicBool>,
     is_idle: Arc<AtomicBool>,
     is_stopped: Arc<AtomicBool>,
@@ -320,7 +326,7 @@ async fn write(
         };
         let writes: Vec<Write> = numbers.iter().map(write).collect();
         let results = writer.set_many(writes).await;
-        lock(&seen).add_results(numbers.into_iter().zip(results));
+        lock(&observations).add_results(numbers.into_iter().zip(results));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -347,31 +353,31 @@ impl Observations {
 }
 
 /// Watches the table, and counts changes that are doubled or out of order.
-async fn watch(mut watcher: Watcher, seen: Arc<Mutex<Observations>>) {
+async fn watch(mut watcher: Watcher, observations: Arc<Mutex<Observations>>) {
     let mut last: HashMap<i32, i64> = HashMap::new();
     while let Some(event) = watcher.next().await {
-        let mut seen = lock(&seen);
+        let mut observations = lock(&observations);
         match event {
-            WatchEvent::Entry(entry) => drop(seen.watched.insert(entry.key().to_owned(), entry)),
+            WatchEvent::Entry(entry) => drop(observations.watched.insert(entry.key().to_owned(), entry)),
             WatchEvent::Change(change) => {
                 if change.cause == Cause::Record {
                     let last = last.entry(change.partition).or_insert(-1);
-                    seen.doubled += u64::from(change.offset <= *last);
+                    observations.doubled += u64::from(change.offset <= *last);
                     *last = change.offset.max(*last);
                 }
                 let old = match &change.new {
-                    Some(new) => seen.watched.insert(change.key().to_owned(), new.clone()),
-                    None => seen.watched.remove(change.key()),
+                    Some(new) => observations.watched.insert(change.key().to_owned(), new.clone()),
+                    None => observations.watched.remove(change.key()),
                 };
                 let is_consistent = old == change.old || change.cause != Cause::Record;
-                seen.doubled += u64::from(!is_consistent);
+                observations.doubled += u64::from(!is_consistent);
             }
             WatchEvent::Generation(_) => {
                 last.clear();
-                seen.generations += 1;
+                observations.generations += 1;
             }
             WatchEvent::Status(status) => {
-                seen.statuses.push((status.name().to_owned(), status.reason().unwrap_or_default()));
+                observations.statuses.push((status.name().to_owned(), status.reason().unwrap_or_default()));
             }
             WatchEvent::Synced | WatchEvent::Rejected { .. } => {}
             event => panic!("{event:?}"),
@@ -380,39 +386,44 @@ async fn watch(mut watcher: Watcher, seen: Arc<Mutex<Observations>>) {
 }
 
 /// Requests barriers and reads the status of the table, and checks that both are right.
-async fn check_freshness(table: Table, seen: Arc<Mutex<Observations>>, is_stopped: Arc<AtomicBool>) {
+async fn check_freshness(table: Table, observations: Arc<Mutex<Observations>>, is_stopped: Arc<AtomicBool>) {
     while !is_stopped.load(Relaxed) {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let (known, generation) = (lock(&seen).acked.clone(), table.snapshot().generation());
+        let (known, generation) = (lock(&observations).acked.clone(), table.snapshot().generation());
         // Selected before the barrier, so that a pause of the machine does not count as a late table.
         let old: Vec<AckedWrite> = known.iter().filter(|acked| acked.at.elapsed() > GRACE).cloned().collect();
         let is_fresh = table.barrier(Duration::from_millis(300)).await.is_fresh();
         let missing = |acked: &AckedWrite| !is_visible(&table, acked);
-        if is_fresh && known.iter().any(missing) && is_current(&seen, &known) {
-            count_false_claim(&seen, &table, "a barrier", known.iter().rfind(|acked| missing(acked)));
+        if is_fresh && known.iter().any(missing) && is_current(&observations, &known) {
+            count_false_claim(&observations, &table, "a barrier", known.iter().rfind(|acked| missing(acked)));
         }
         // The records must be visible if the table is caught up before and after the check.
         if matches!(table.status(), Status::CaughtUp)
             && table.snapshot().generation() == generation
             && old.iter().any(missing)
             && matches!(table.status(), Status::CaughtUp)
-            && is_current(&seen, &known)
+            && is_current(&observations, &known)
         {
-            count_false_claim(&seen, &table, "the status", old.iter().find(|acked| missing(acked)));
+            count_false_claim(&observations, &table, "the status", old.iter().find(|acked| missing(acked)));
         }
     }
 }
 
 /// Counts a false claim, and prints its details.
-fn count_false_claim(seen: &Mutex<Observations>, table: &Table, who: &str, missing: Option<&AckedWrite>) {
-    lock(seen).false_claims += 1;
+fn count_false_claim(
+    observations: &Mutex<Observations>,
+    table: &Table,
+    source: &str,
+    missing: Option<&AckedWrite>,
+) {
+    lock(observations).false_claims += 1;
     let since = missing.map(|acked| acked.at.elapsed());
-    print_line(&format!("{who} claims freshness, {since:?} after {missing:?}: {:?}", table.stats()));
+    print_line(&format!("{source} claims freshness, {since:?} after {missing:?}: {:?}", table.stats()));
 }
 
 /// Whether these writes have not been forgotten meanwhile.
-fn is_current(seen: &Mutex<Observations>, known: &[AckedWrite]) -> bool {
-    lock(seen).acked.len() >= known.len()
+fn is_current(observations: &Mutex<Observations>, known: &[AckedWrite]) -> bool {
+    lock(observations).acked.len() >= known.len()
 }
 
 fn is_visible(table: &Table, acked: &AckedWrite) -> bool {
@@ -420,6 +431,6 @@ fn is_visible(table: &Table, acked: &AckedWrite) -> bool {
     table.snapshot().positions().any(reached)
 }
 
-fn lock(seen: &Mutex<Observations>) -> MutexGuard<'_, Observations> {
-    seen.lock().expect("not poisoned")
+fn lock(observations: &Mutex<Observations>) -> MutexGuard<'_, Observations> {
+    observations.lock().expect("not poisoned")
 }

@@ -16,7 +16,7 @@ use ktables::log::{
 pub struct WrappedLog {
     inner: Arc<dyn Log>,
     failures: AtomicU32,
-    claimed: Offset,
+    claimed_records: Offset,
     end_offset_requests: AtomicU32,
     setting_error: Option<LogError>,
 }
@@ -26,15 +26,15 @@ impl WrappedLog {
     #[must_use]
     pub fn new(inner: Arc<dyn Log>) -> Self {
         let (failures, end_offset_requests) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { inner, failures, claimed: 0, end_offset_requests, setting_error: None }
+        Self { inner, failures, claimed_records: 0, end_offset_requests, setting_error: None }
     }
 
-    /// Fails the next requests for offsets, this many times.
+    /// Fails this many of the next requests for offsets.
     pub fn fail_requests(&self, times: u32) {
         self.failures.store(times, Relaxed);
     }
 
-    fn check_reachable(&self, topic: &TopicDescription) -> Result<(), LogError> {
+    fn fail_if_set(&self, topic: &TopicDescription) -> Result<(), LogError> {
         if self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
             return Ok(());
         }
@@ -42,11 +42,11 @@ impl WrappedLog {
         Err(LogError::Unreachable { log, topic, action: "find", reason: "a test fault".to_owned() })
     }
 
-    /// Adds this many records to the end offset of the first partition when loading begins, so that a table
-    /// waits for records that do not exist.
+    /// Adds this many records to the end offset of the first partition that a table receives when it begins
+    /// to load, so that the table waits for records that do not exist.
     #[must_use]
     pub fn with_claimed_records(self, records: Offset) -> Self {
-        Self { claimed: records, ..self }
+        Self { claimed_records: records, ..self }
     }
 
     /// Fails requests for settings with this error.
@@ -55,7 +55,7 @@ impl WrappedLog {
         Self { setting_error: Some(error), ..self }
     }
 
-    /// How often end offsets were requested.
+    /// Returns how often end offsets were requested.
     #[must_use]
     pub fn end_offset_requests(&self) -> u32 {
         self.end_offset_requests.load(Relaxed)
@@ -104,17 +104,17 @@ impl Log for WrappedLog {
     }
 
     async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        self.check_reachable(topic)?;
+        self.fail_if_set(topic)?;
         let mut ranges = self.inner.offsets(topic).await?;
-        ranges[0].end += self.claimed;
+        ranges[0].end += self.claimed_records;
         Ok(ranges)
     }
 
     async fn end_offsets(&self, topic: &TopicDescription) -> Result<Vec<(Partition, Offset)>, LogError> {
         self.end_offset_requests.fetch_add(1, Relaxed);
-        // However fast the log is, concurrent callers get to request before the first answer.
+        // Lets concurrent callers send their requests before the first answer, however fast the log is.
         tokio::task::yield_now().await;
-        self.check_reachable(topic)?;
+        self.fail_if_set(topic)?;
         self.inner.end_offsets(topic).await
     }
 

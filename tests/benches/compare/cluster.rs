@@ -327,15 +327,15 @@ struct Counts {
 }
 
 impl Interceptor for Counts {
-    fn opened(&self) {
+    fn on_open(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn closed(&self) {
+    fn on_close(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn request(&self, _: &[u8]) {
+    fn on_request(&self, _: &[u8]) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 }

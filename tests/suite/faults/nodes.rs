@@ -6,11 +6,11 @@ use std::time::Duration;
 use ktables::codec::Codecs;
 use ktables::table::Table;
 use ktables_broker::{BrokerOptions, Cluster};
-use ktables_tests::{HeldCodec, TIMEOUT, Witness, kafka, record, unique};
+use ktables_tests::{FaultyCodec, TIMEOUT, Witness, kafka, record, unique};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Locks the cluster that these tests share, with all of its nodes running.
-async fn cluster() -> MutexGuard<'static, Option<Cluster>> {
+async fn lock_cluster() -> MutexGuard<'static, Option<Cluster>> {
     static CLUSTER: Mutex<Option<Cluster>> = Mutex::const_new(None);
     let mut guard = CLUSTER.lock().await;
     tokio::task::block_in_place(|| match &mut *guard {
@@ -21,29 +21,30 @@ async fn cluster() -> MutexGuard<'static, Option<Cluster>> {
 }
 
 /// Creates a topic that survives the loss of a node: its partitions have three replicas.
-async fn topic(bootstrap: &str) -> String {
+async fn create_topic(bootstrap: &str) -> String {
     let name = unique("replicated");
-    kafka::create_on(bootstrap, &name, &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &[]).await;
+    kafka::create_with_replicas(bootstrap, &name, &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &[]).await;
     name
 }
 
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
+/// Runs work that blocks its thread.
+fn run_blocking<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_is_killed_while_a_table_follows_and_others_write() {
-    let mut guard = cluster().await;
+    let mut guard = lock_cluster().await;
     let cluster = guard.as_mut().unwrap();
-    let name = topic(&cluster.bootstrap()).await;
+    let name = create_topic(&cluster.bootstrap()).await;
     let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
     witness.wait_for_writes(100).await;
     for partition in 0..2 {
-        let leader = blocking(|| kafka::leader(&cluster.bootstrap(), &name, partition));
+        let leader = run_blocking(|| kafka::wait_for_leader(&cluster.bootstrap(), &name, partition));
         cluster.node(leader).kill().unwrap();
         // The other nodes take over: writes are acknowledged without the killed one.
         witness.wait_for_writes(300).await;
-        blocking(|| cluster.heal()).unwrap();
+        run_blocking(|| cluster.heal()).unwrap();
         witness.wait_for_writes(100).await;
     }
     witness.finish(2).await.report();
@@ -51,9 +52,9 @@ async fn a_leader_is_killed_while_a_table_follows_and_others_write() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_is_killed_while_a_table_loads() {
-    let mut guard = cluster().await;
+    let mut guard = lock_cluster().await;
     let cluster = guard.as_mut().unwrap();
-    let name = topic(&cluster.bootstrap()).await;
+    let name = create_topic(&cluster.bootstrap()).await;
     let small =
         [("fetch.message.max.bytes", "10000"), ("queued.max.messages.kbytes", "64"), ("batch.size", "10000")];
     let witness = Witness::start(&cluster.bootstrap(), &small, &name).await;
@@ -70,16 +71,16 @@ async fn a_leader_is_killed_while_a_table_loads() {
         drop(log.send(&described, filler).await.unwrap());
     }
     assert_eq!(log.close(TIMEOUT).await, []);
-    let codec = Arc::new(HeldCodec::default());
-    codec.hold();
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let loading = Table::builder(log.clone(), &name, codecs).catchup_timeout(TIMEOUT).open().await.unwrap();
-    let leader = blocking(|| kafka::leader(&cluster.bootstrap(), &name, 0));
+    let leader = run_blocking(|| kafka::wait_for_leader(&cluster.bootstrap(), &name, 0));
     cluster.node(leader).kill().unwrap();
-    codec.release();
+    codec.recover();
     loading.ready().await.unwrap();
     witness.wait_for_writes(100).await;
-    blocking(|| cluster.heal()).unwrap();
+    run_blocking(|| cluster.heal()).unwrap();
     ktables_tests::eventually_async("the loading table has all records", || {
         (loading.len() >= 5000).then_some(())
     })
@@ -91,16 +92,16 @@ async fn a_leader_is_killed_while_a_table_loads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_are_stopped_and_started() {
-    let mut guard = cluster().await;
+    let mut guard = lock_cluster().await;
     let cluster = guard.as_mut().unwrap();
-    let name = topic(&cluster.bootstrap()).await;
+    let name = create_topic(&cluster.bootstrap()).await;
     let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
     witness.wait_for_writes(100).await;
-    blocking(|| cluster.nodes().for_each(|node| node.kill().unwrap()));
+    run_blocking(|| cluster.nodes().for_each(|node| node.kill().unwrap()));
     witness.wait_for_status("unreachable since 20").await;
     assert!(!witness.table.barrier(Duration::from_millis(500)).await.is_fresh());
     witness.forget_statuses();
-    blocking(|| cluster.heal()).unwrap();
+    run_blocking(|| cluster.heal()).unwrap();
     witness.wait_for_status("caught_up").await;
     witness.wait_for_writes(100).await;
     witness.finish(1).await.report();
@@ -108,14 +109,14 @@ async fn all_nodes_are_stopped_and_started() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_paused_for_twenty_seconds() {
-    let mut guard = cluster().await;
+    let mut guard = lock_cluster().await;
     let cluster = guard.as_mut().unwrap();
-    let name = topic(&cluster.bootstrap()).await;
+    let name = create_topic(&cluster.bootstrap()).await;
     let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
     witness.wait_for_writes(100).await;
-    let leader = blocking(|| kafka::leader(&cluster.bootstrap(), &name, 0));
+    let leader = run_blocking(|| kafka::wait_for_leader(&cluster.bootstrap(), &name, 0));
     cluster.node(leader).pause().unwrap();
-    // The pause is the fault, so its length is fixed. Other nodes take over meanwhile.
+    // The fault is a pause of this length. The other nodes take over meanwhile.
     tokio::time::sleep(Duration::from_secs(20)).await;
     cluster.node(leader).resume().unwrap();
     witness.wait_for_writes(200).await;
@@ -124,11 +125,11 @@ async fn a_node_is_paused_for_twenty_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_missed_the_last_records_is_elected_and_the_log_truncated() {
-    let mut guard = cluster().await;
+    let mut guard = lock_cluster().await;
     let cluster = guard.as_mut().unwrap();
     let name = unique("unclean");
     let settings = [("min.insync.replicas", "1"), ("unclean.leader.election.enable", "true")];
-    kafka::create_on(&cluster.bootstrap(), &name, &[&[1, 2]], &settings).await;
+    kafka::create_with_replicas(&cluster.bootstrap(), &name, &[&[1, 2]], &settings).await;
     let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
     witness.wait_for_writes(200).await;
     witness.pause_writes().await;
@@ -141,15 +142,15 @@ async fn a_leader_that_missed_the_last_records_is_elected_and_the_log_truncated(
     cluster.node(1).kill().unwrap();
     // The topic allows unclean leader elections, so these records may be lost.
     witness.forget_writes();
-    blocking(|| cluster.node(2).restart()).unwrap();
-    blocking(|| {
+    run_blocking(|| cluster.node(2).restart()).unwrap();
+    run_blocking(|| {
         ktables_tests::eventually("the other node leads", || {
-            (kafka::leader(&cluster.bootstrap(), &name, 0) == 2).then_some(())
+            (kafka::wait_for_leader(&cluster.bootstrap(), &name, 0) == 2).then_some(())
         })
     });
     witness.resume_writes();
     witness.wait_for_writes(100).await;
-    blocking(|| cluster.heal()).unwrap();
+    run_blocking(|| cluster.heal()).unwrap();
     witness.wait_for_writes(100).await;
     ktables_tests::eventually_async("another generation took over", || {
         (witness.generations() > 0).then_some(())
@@ -162,10 +163,11 @@ async fn a_leader_that_missed_the_last_records_is_elected_and_the_log_truncated(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_without_a_leader_is_reported_until_it_has_one() {
-    let mut guard = cluster().await;
+    let mut guard = lock_cluster().await;
     let cluster = guard.as_mut().unwrap();
     let name = unique("alone");
-    kafka::create_on(&cluster.bootstrap(), &name, &[&[1], &[2]], &[("min.insync.replicas", "1")]).await;
+    kafka::create_with_replicas(&cluster.bootstrap(), &name, &[&[1], &[2]], &[("min.insync.replicas", "1")])
+        .await;
     let witness = Witness::start(&cluster.bootstrap(), &[], &name).await;
     witness.wait_for_writes(100).await;
     witness.pause_writes().await;
@@ -183,7 +185,7 @@ async fn a_partition_without_a_leader_is_reported_until_it_has_one() {
     let starting = starting.start().await.unwrap();
     assert_eq!(starting.status().name(), "degraded", "{}", starting.status());
     witness.forget_statuses();
-    blocking(|| cluster.heal()).unwrap();
+    run_blocking(|| cluster.heal()).unwrap();
     witness.wait_for_status("caught_up").await;
     witness.resume_writes();
     witness.wait_for_writes(100).await;

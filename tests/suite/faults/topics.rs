@@ -8,11 +8,12 @@ use ktables::codec::Codecs;
 use ktables::log::{LogOptions, NewTopic};
 use ktables::table::{Cause, Table, WatchEvent, WatchStart};
 use ktables_tests::{
-    FaultTally, HeldCodec, Scratch, TIMEOUT, Witness, eventually_async, kafka, record, record_offsets, unique,
+    FaultTally, FaultyCodec, Scratch, TIMEOUT, Witness, eventually_async, kafka, record, record_offsets,
+    unique,
 };
 
-/// Creates a topic with two partitions. Returns the brokers and its name.
-async fn topic(settings: &[(&str, &str)]) -> (String, String) {
+/// Creates a topic with two partitions. Returns the address of the cluster and the topic's name.
+async fn create_topic(settings: &[(&str, &str)]) -> (String, String) {
     let (bootstrap, name) = (kafka::shared(), unique("t"));
     kafka::create(&bootstrap, &name, 2, settings).await;
     (bootstrap, name)
@@ -20,7 +21,7 @@ async fn topic(settings: &[(&str, &str)]) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_deleted_and_recreated_with_other_content() {
-    let (bootstrap, name) = topic(&[]).await;
+    let (bootstrap, name) = create_topic(&[]).await;
     let witness = Witness::start(&bootstrap, &[], &name).await;
     for _ in 0..2 {
         witness.wait_for_writes(200).await;
@@ -41,7 +42,7 @@ async fn a_topic_is_deleted_and_recreated_with_other_content() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_added_while_a_table_follows() {
-    let (bootstrap, name) = topic(&[]).await;
+    let (bootstrap, name) = create_topic(&[]).await;
     let witness = Witness::start(&bootstrap, &[], &name).await;
     witness.wait_for_writes(100).await;
     for partitions in [3, 5] {
@@ -51,7 +52,7 @@ async fn partitions_are_added_while_a_table_follows() {
             partition: i32::try_from(partitions).ok().map(|count| count - 1),
             ..record(&format!("new-{partitions}"), Some(b"1"))
         };
-        eventually_written(&grown, in_new).await;
+        write_when_possible(&grown, in_new).await;
         assert!(witness.table.barrier(TIMEOUT).await.is_fresh());
         assert!(witness.table.contains(&format!("new-{partitions}")));
         witness.wait_for_writes(100).await;
@@ -61,7 +62,7 @@ async fn partitions_are_added_while_a_table_follows() {
 }
 
 /// Writes a record, and retries until it succeeds: some brokers may not know a new partition yet.
-async fn eventually_written(scratch: &Scratch, record: ktables::log::NewRecord) {
+async fn write_when_possible(scratch: &Scratch, record: ktables::log::NewRecord) {
     ktables_tests::eventually_ok("the record is written", || async {
         let topic = scratch.log.describe(&scratch.topic.name).await?;
         scratch.log.send(&topic, record.clone()).await?.await
@@ -71,34 +72,34 @@ async fn eventually_written(scratch: &Scratch, record: ktables::log::NewRecord) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_added_while_a_table_loads_are_loaded_too() {
-    let (bootstrap, name) = topic(&[]).await;
+    let (bootstrap, name) = create_topic(&[]).await;
     let options = LogOptions { stale_after: ktables_tests::STALE_AFTER, ..LogOptions::default() };
     let scratch = Scratch::existing(&bootstrap, options, &name).await;
     scratch.write((0..200).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
-    let codec = Arc::new(HeldCodec::default());
-    codec.hold();
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let builder = Table::builder(scratch.log.clone(), &name, codecs);
     let loading = builder.catchup_timeout(TIMEOUT).open().await.unwrap();
     kafka::grow(&bootstrap, &name, 4).await;
     let in_new = ktables::log::NewRecord { partition: Some(3), ..record("new", Some(b"2")) };
-    eventually_written(&scratch, in_new).await;
+    write_when_possible(&scratch, in_new).await;
     eventually_async("the table has the added partitions", || {
         (loading.stats().partitions.len() == 4).then_some(())
     })
     .await;
-    codec.release();
+    codec.recover();
     loading.ready().await.unwrap();
     eventually_async("the table is caught up", || (loading.status().name() == "caught_up").then_some(()))
         .await;
-    // The table was not caught up before it had the new partition, too.
+    // The table became caught up only after it had loaded the new partition, too.
     assert_eq!((loading.len(), loading.contains("new")), (201, true));
     FaultTally::without_errors(1).report();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_of_deleted_records_are_removed() {
-    let (bootstrap, name) = topic(&[]).await;
+    let (bootstrap, name) = create_topic(&[]).await;
     let witness = Witness::start(&bootstrap, &[], &name).await;
     let scratch = Scratch::existing(&bootstrap, LogOptions::default(), &name).await;
     let old = scratch.write((0..50).map(|n| record(&format!("old-{n}"), Some(b"1"))).collect()).await;
@@ -127,7 +128,7 @@ async fn entries_of_deleted_records_are_removed() {
         }
     }
     assert!(gone.iter().all(|(key, times)| *times == 1 || !key.starts_with("old-")), "{gone:?}");
-    // Some records of the witness were deleted with the others. Only those that follow must stay.
+    // Some records of the witness were deleted with the others. Only later records must stay.
     witness.pause_writes().await;
     witness.forget_writes();
     witness.resume_writes();
@@ -138,7 +139,7 @@ async fn entries_of_deleted_records_are_removed() {
 /// Stops a loading table, calls `lose` to delete records that it has not read, and checks that the table
 /// then equals a fresh replay.
 async fn check_that_unread_records_are_lost(settings: &[(&str, &str)], lose: impl AsyncFnOnce(&Scratch)) {
-    let (bootstrap, name) = topic(settings).await;
+    let (bootstrap, name) = create_topic(settings).await;
     let small = BTreeMap::from(
         [("fetch.message.max.bytes", "10000"), ("queued.max.messages.kbytes", "64"), ("batch.size", "10000")]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
@@ -150,15 +151,16 @@ async fn check_that_unread_records_are_lost(settings: &[(&str, &str)], lose: imp
     let write =
         |from: usize| (from..from + 5000).map(|n| record(&format!("k{n}"), Some(value.as_bytes()))).collect();
     scratch.write(write(0)).await;
-    let codec = Arc::new(HeldCodec::default());
-    codec.hold();
+    let codec = Arc::new(FaultyCodec::default());
+    codec.fail();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let builder = Table::builder(scratch.log.clone(), &name, codecs);
     let loading = builder.catchup_timeout(Duration::from_secs(1)).open().await.unwrap();
-    eventually_async("the codec is held", || loading.status().reason()?.contains("held").then_some(())).await;
+    eventually_async("the codec fails", || loading.status().reason()?.contains("a test fault").then_some(()))
+        .await;
     lose(&scratch).await;
     scratch.write(write(20_000)).await;
-    codec.release();
+    codec.recover();
     eventually_async("the table is caught up", || (loading.status().name() == "caught_up").then_some(()))
         .await;
     scratch.sync(&loading).await;
@@ -223,7 +225,7 @@ async fn the_broker_compacts_while_tables_load_and_follow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_recreated_by_another_client() {
-    let (bootstrap, name) = topic(&[]).await;
+    let (bootstrap, name) = create_topic(&[]).await;
     let witness = Witness::start(&bootstrap, &[], &name).await;
     witness.wait_for_writes(50).await;
     witness.pause_writes().await;
@@ -238,10 +240,10 @@ async fn a_topic_is_recreated_by_another_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_of_the_same_keys_leave_all_tables_equal() {
-    let (bootstrap, name) = topic(&[]).await;
-    let one = Witness::start(&bootstrap, &[], &name).await;
+    let (bootstrap, name) = create_topic(&[]).await;
+    let witness = Witness::start(&bootstrap, &[], &name).await;
     let scratch = Arc::new(Scratch::existing(&bootstrap, LogOptions::default(), &name).await);
-    let other = {
+    let other_writer = {
         let scratch = scratch.clone();
         tokio::spawn(async move {
             for number in 0..300 {
@@ -251,7 +253,7 @@ async fn two_writers_of_the_same_keys_leave_all_tables_equal() {
             }
         })
     };
-    one.wait_for_writes(500).await;
-    other.await.unwrap();
-    one.finish(1).await.report();
+    witness.wait_for_writes(500).await;
+    other_writer.await.unwrap();
+    witness.finish(1).await.report();
 }
