@@ -69,6 +69,7 @@ mod packed;
 mod private;
 mod sync;
 mod thread;
+mod time;
 
 pub use file::FileError;
 pub use memory::set_process_limit;

@@ -12,7 +12,6 @@ mod error;
 mod health;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod lag;
 mod log_trait;
 mod murmur;
 mod open;
@@ -37,7 +36,7 @@ pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
 pub(crate) use record::NO_TIMESTAMP;
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{
-    Ack, Applied, Delivery, Lag, LagCause, PartitionStream, StreamItem, TopicEvent, TopicStream,
+    Ack, Delivery, PartitionSample, PartitionStream, StreamItem, TopicEvent, TopicSample, TopicStream,
     Unacknowledged,
 };
 pub use topic::{NewTopic, Offset, OffsetRange, Partition, TopicDescription};

@@ -18,7 +18,7 @@ use crate::rules::find_files;
 /// The layers from the bottom up. A module may use modules of the layers below it, and files within its own
 /// top-level module, but no other module of its layer.
 const LAYERS: &[&[&str]] = &[
-    &["escape", "file", "packed", "sync", "thread"],
+    &["escape", "file", "packed", "sync", "thread", "time"],
     &["memory", "private"],
     &["log"],
     &["codec", "checkpoint"],

@@ -78,6 +78,10 @@ impl Log for MemoryLog {
         Isolation::ReadCommitted
     }
 
+    fn stale_after(&self) -> Duration {
+        ktables::log::STALE_AFTER
+    }
+
     fn health(&self) -> Health {
         Health::always()
     }

@@ -72,6 +72,10 @@ impl Log for WrappedLog {
         self.inner.isolation()
     }
 
+    fn stale_after(&self) -> Duration {
+        self.inner.stale_after()
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

@@ -30,22 +30,18 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 
-use crate::log::lag::{LagTracker, PartitionSample, now};
 use crate::log::{
-    Ack, Applied, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
-    OffsetRange, Partition, PartitionStream, STALE_AFTER, TopicDescription, TopicEvent, TopicStream,
-    Unacknowledged,
+    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
+    Partition, PartitionSample, PartitionStream, STALE_AFTER, TopicDescription, TopicEvent, TopicSample,
+    TopicStream, Unacknowledged,
 };
 use crate::sync::lock;
 use commit::Committer;
 use cursor::Cursor;
 use watch::Notifications;
 
-/// How often the end offsets are compared with what readers have applied.
+/// The longest time between two samples of the end offsets.
 const SAMPLE_EVERY: Duration = Duration::from_secs(3);
-
-/// The shortest wait between two samples.
-const MIN_WAIT: Duration = Duration::from_millis(10);
 
 /// A directory of topics.
 #[derive(Debug)]
@@ -83,40 +79,36 @@ impl DirLog {
         }
     }
 
-    /// Returns a stream of the lagging partitions of a reader: all of them, whenever they change.
-    fn lags(
+    /// Returns a stream of samples of the end offsets of these partitions.
+    fn samples(
         &self,
         topic: TopicDescription,
-        applied: Vec<(Partition, Applied)>,
+        partitions: Vec<Partition>,
     ) -> impl Stream<Item = Result<TopicEvent, LogError>> + Send + use<> {
-        let (root, ends, stale_after) = (self.root.clone(), self.ends.clone(), self.stale_after);
-        let every = SAMPLE_EVERY.min(stale_after / 3);
-        stream::unfold((LagTracker::new(now()), topic, applied), move |(mut tracker, topic, applied)| {
+        let (root, ends) = (self.root.clone(), self.ends.clone());
+        let every = SAMPLE_EVERY.min(self.stale_after / 3);
+        stream::unfold((topic, partitions), move |(topic, partitions)| {
             let (root, ends) = (root.clone(), ends.clone());
             async move {
                 loop {
-                    let due =
-                        tracker.due(stale_after).map(|due| due.saturating_duration_since(Instant::now()));
-                    tokio::time::sleep(due.map_or(every, |due| due.clamp(MIN_WAIT, every))).await;
-                    let asked = now();
-                    let positions: Vec<(Partition, Offset)> =
-                        applied.iter().map(|(partition, applied)| (*partition, applied.get())).collect();
-                    let (root, ends, sampled_topic) = (root.clone(), ends.clone(), topic.clone());
+                    tokio::time::sleep(every).await;
+                    let requested_at = Instant::now();
+                    let (root, ends) = (root.clone(), ends.clone());
+                    let (sampled_topic, sampled_partitions) = (topic.clone(), partitions.clone());
                     let samples = Self::run_blocking(move || {
                         let mut ends = lock(&ends);
-                        let sample = |(partition, position)| {
+                        let sample = |partition| {
                             let end = end_offset(&mut ends, &root, &sampled_topic, partition)?;
                             // Reading a directory never stalls, so everything counts as read.
                             let unknown = PartitionSample::unknown(partition);
-                            Ok(PartitionSample { read: end, position, end: Some(end), ..unknown })
+                            Ok(PartitionSample { read: end, end: Some(end), ..unknown })
                         };
-                        positions.into_iter().map(sample).collect::<Result<Vec<_>, LogError>>()
+                        sampled_partitions.into_iter().map(sample).collect::<Result<Vec<_>, LogError>>()
                     });
                     // The readers of the files report their errors.
-                    let Ok(mut samples) = samples.await else { continue };
-                    if let Some(lags) = tracker.evaluate(&mut samples, asked, stale_after) {
-                        return Some((Ok(TopicEvent::Lags(lags)), (tracker, topic, applied)));
-                    }
+                    let Ok(samples) = samples.await else { continue };
+                    let event = TopicEvent::Sample(TopicSample::new(requested_at, samples));
+                    return Some((Ok(event), (topic, partitions)));
                 }
             }
         })
@@ -142,6 +134,10 @@ impl Log for DirLog {
     /// A directory has no transactions.
     fn isolation(&self) -> Isolation {
         Isolation::ReadCommitted
+    }
+
+    fn stale_after(&self) -> Duration {
+        self.stale_after
     }
 
     fn health(&self) -> Health {
@@ -235,11 +231,11 @@ impl Log for DirLog {
             .into_iter()
             .map(|(range, cursor)| tail::start_stream(cursor, range, headers, changes.clone()))
             .collect();
-        let applied = streams.iter().map(|stream| (stream.range().partition, stream.applied())).collect();
-        let lags = self.lags(described, applied);
+        let partitions = streams.iter().map(|stream| stream.range().partition).collect();
+        let samples = self.samples(described, partitions);
         let streams = streams.into_iter().map(TopicEvent::Partition).map(Ok);
         // The topics of a directory get no more partitions.
-        Ok(stream::iter(streams).chain(lags).boxed())
+        Ok(stream::iter(streams).chain(samples).boxed())
     }
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {

@@ -24,18 +24,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
-use futures_util::stream::unfold;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::log::{
     Ack, Delivery, Headers, Health, Isolation, Log, LogError, LogOptions, NewRecord, NewTopic, Offset,
-    OffsetRange, Partition, TopicDescription, TopicEvent, TopicStream, Unacknowledged,
+    OffsetRange, Partition, TopicDescription, TopicStream, Unacknowledged,
 };
 use config::Configs;
 use control::Control;
 use health::cluster_health::ClusterHealth;
 use health::monitor::{Monitor, find_truncation};
+use health::monitored::TopicEvents;
 use read::feed::{Feed, Reading};
 use read::loader::Loader;
 use read::tail::{Refresh, TailClients};
@@ -112,7 +111,7 @@ fn start_background(
                 // An error means that the log was dropped.
                 _ = ended => {}
                 () = monitor.run() => {}
-                () = monitor.report_overdue() => {}
+                () = monitor.report_outages() => {}
             }
         });
     };
@@ -128,6 +127,10 @@ impl Log for KafkaLog {
 
     fn isolation(&self) -> Isolation {
         self.configs.options().isolation
+    }
+
+    fn stale_after(&self) -> Duration {
+        self.monitor.stale_after()
     }
 
     fn health(&self) -> Health {
@@ -196,17 +199,16 @@ impl Log for KafkaLog {
         headers: Headers,
     ) -> Result<TopicStream, LogError> {
         let reading = Arc::new(Reading::new(&topic.name, &topic.id, headers));
-        let (sender, streams) = mpsc::unbounded_channel();
+        let (events, stream) = TopicEvents::new();
         let mut feeds = Vec::with_capacity(from.len());
         for &range in from {
-            let (feed, stream) = Feed::new(&reading, range);
+            let (feed, partition) = Feed::new(&reading, range);
             feeds.push(feed);
-            // OK to ignore: the receiver is alive.
-            let _ = sender.send(Ok(TopicEvent::Partition(stream)));
+            events.add(partition);
         }
         // OK because a topic's partitions are numbered by 32 bits.
         let partitions = Partition::try_from(from.len()).expect("few enough");
-        self.monitor.add(&reading, partitions, sender);
+        self.monitor.add(&reading, partitions, events);
         if feeds.iter().all(|feed| feed.target <= feed.position()) {
             let tails = self.loader.tails.clone();
             // Starting a client blocks.
@@ -214,8 +216,7 @@ impl Log for KafkaLog {
         } else {
             self.background.spawn(self.loader.clone().load(feeds));
         }
-        Ok(unfold(streams, |mut streams| async { streams.recv().await.map(|stream| (stream, streams)) })
-            .boxed())
+        Ok(stream)
     }
 
     async fn send(&self, topic: &TopicDescription, record: NewRecord) -> Result<Delivery, LogError> {

@@ -22,6 +22,9 @@ pub trait Log: Debug + Send + Sync {
     /// Reports whether the log can be reached, now and from now on.
     fn health(&self) -> Health;
 
+    /// Returns how long records may stay unapplied before a table reports that a partition lags.
+    fn stale_after(&self) -> Duration;
+
     /// Describes a topic.
     ///
     /// # Errors

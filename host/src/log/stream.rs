@@ -1,12 +1,9 @@
-//! What a log returns to readers and writers: partition streams, lags, acknowledgements.
+//! What a log returns to readers and writers: partition streams, samples of end offsets, acknowledgements.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::Instant;
 
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
@@ -32,41 +29,14 @@ pub enum StreamItem {
 #[derive(Debug)]
 pub struct PartitionStream {
     range: OffsetRange,
-    applied: Applied,
     items: mpsc::Receiver<Result<StreamItem, LogError>>,
-}
-
-/// The offset up to which the reader of a partition stream has applied it. The log compares it with the
-/// end offset to find lagging partitions.
-#[derive(Debug, Clone)]
-pub struct Applied(Arc<AtomicI64>);
-
-impl Applied {
-    /// Records that everything below this offset was applied.
-    pub fn set(&self, position: Offset) {
-        // Never falls below the start of the stream, because what comes before it counts as applied.
-        self.0.fetch_max(position, Ordering::Relaxed);
-    }
-
-    /// The offset below which everything was applied.
-    #[must_use]
-    pub fn get(&self) -> Offset {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl PartitionStream {
     /// Creates a stream of the items that are sent through the channel.
     #[must_use]
     pub fn new(range: OffsetRange, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
-        let applied = Applied(Arc::new(AtomicI64::new(range.start)));
-        Self { range, applied, items }
-    }
-
-    /// The handle through which the reader of the stream reports what it has applied.
-    #[must_use]
-    pub fn applied(&self) -> Applied {
-        self.applied.clone()
+        Self { range, items }
     }
 
     /// The partition, the offset at which the stream begins, and the end offset when reading began.
@@ -85,57 +55,50 @@ pub type TopicStream = BoxStream<'static, Result<TopicEvent, LogError>>;
 pub enum TopicEvent {
     /// A partition, when reading begins or when the partition is added.
     Partition(PartitionStream),
-    /// All partitions that lag now.
-    Lags(Vec<Lag>),
+    /// The end offsets of the partitions that are read. A reader that is busy may miss all but the newest
+    /// sample.
+    Sample(TopicSample),
 }
 
-/// A partition whose reader is behind: records older than `stale_after` have not been applied yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a log reports of the partitions that are read, at intervals of at most a third of
+/// [`Log::stale_after`]. A table compares it with what it has applied.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Lag {
-    /// The partition.
-    pub partition: Partition,
-    /// The next offset to apply.
-    pub position: Offset,
-    /// The end offset; `None` if no broker answers.
-    pub end: Option<Offset>,
-    /// The start time of the lag: everything that the partition held then was applied.
-    pub since: SystemTime,
-    /// The cause.
-    pub cause: LagCause,
+pub struct TopicSample {
+    /// When the end offsets were requested.
+    pub requested_at: Instant,
+    /// The partitions, in any order.
+    pub partitions: Vec<PartitionSample>,
 }
 
-/// Why a partition lags.
+impl TopicSample {
+    /// Creates a sample.
+    #[must_use]
+    pub fn new(requested_at: Instant, partitions: Vec<PartitionSample>) -> Self {
+        Self { requested_at, partitions }
+    }
+}
+
+/// What a log reports of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LagCause {
-    /// A transaction is open: records after its first one wait for its end.
-    OpenTransaction,
-    /// The partition has no leader, or the leader does not answer.
-    Silent,
-    /// No data arrives, or the reader takes none.
-    Unread,
-    /// The leader answers again, and the records written meanwhile may be on their way.
-    Recovering,
-    /// Data arrives, but is decoded or applied too slowly.
-    Slow,
+pub struct PartitionSample {
+    /// The partition.
+    pub partition: Partition,
+    /// The offset below which all records had been sent to the stream when the end offset was requested.
+    pub read: Offset,
+    /// The end offset; `None` if no broker answered.
+    pub end: Option<Offset>,
+    /// The last stable offset, up to which open transactions let readers go; `None` if it was not
+    /// requested.
+    pub stable: Option<Offset>,
 }
 
-impl fmt::Display for Lag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partition, position, end, since, cause } = self;
-        let since = humantime::format_rfc3339_seconds(*since);
-        let end = end.map_or_else(String::new, |end| format!(" of {end}"));
-        let at = format!(" is stuck at {position}{end}");
-        // The position of a partition that moves is left out: the text would change all the time.
-        let (state, why) = match cause {
-            LagCause::OpenTransaction => (at.as_str(), "a transaction is open"),
-            LagCause::Silent => (" may be behind", "no leader answers"),
-            LagCause::Unread => (at.as_str(), "no data arrives"),
-            LagCause::Recovering => (" is behind", "records written during an outage are arriving"),
-            LagCause::Slow => (" is behind", "records are decoded or applied too slowly"),
-        };
-        write!(f, "partition {partition}{state} since {since}: {why}")
+impl PartitionSample {
+    /// Creates a sample of a partition of which nothing is known.
+    #[must_use]
+    pub fn unknown(partition: Partition) -> Self {
+        Self { partition, read: 0, end: None, stable: None }
     }
 }
 

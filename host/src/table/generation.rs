@@ -7,6 +7,7 @@
 
 mod decode;
 mod decode_stream;
+mod lag_tracker;
 mod reading;
 mod replay;
 mod resume;
@@ -30,16 +31,18 @@ pub(in crate::table) use source::GenerationStart;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::workers;
-use crate::log::{LogError, Offset, Partition, partition_of_hash};
+use crate::log::{LogError, TopicSample, partition_of_hash};
 use crate::table::decoded::DecodedRecords;
 use crate::table::error::TableError;
 use crate::table::generation_state::GenerationState;
 use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
-use crate::table::status::WriterAnomaly;
+use crate::table::status::{Lag, WriterAnomaly};
 use crate::table::view::{ApplyOptions, ApplyResult, Deadlines, View};
 use crate::thread::{run_in_background, run_long};
+use crate::time;
 use decode_stream::Step;
+use lag_tracker::LagTracker;
 use reading::{Reading, ReadingEvent};
 use source::StreamError;
 
@@ -132,6 +135,7 @@ impl RunningGeneration {
             is_served: false,
             is_verified: false,
             overtaking: None,
+            lags: LagTracker::new(shared.log.stale_after(), time::now()),
             events,
         };
         Self { state, task: tokio::spawn(generation.run(start)) }
@@ -173,6 +177,7 @@ struct Generation {
     is_verified: bool,
     /// Set while it is loaded and the served generation is ahead.
     overtaking: Option<Overtaking>,
+    lags: LagTracker,
     events: mpsc::UnboundedSender<GenerationEvent>,
 }
 
@@ -238,34 +243,60 @@ impl Generation {
                 biased;
                 () = sleep_until(self.shared.late_at), if may_serve_partially => {
                     while let Some(event) = reading.next_event().now_or_never() {
-                        self.handle(event?, &mut reading).await?;
+                        self.handle(event?).await?;
                     }
                     self.serve_partially().await;
                     self.shared.report_late();
                 }
                 () = self.next_deadline(), if self.is_served => self.expire()?,
+                () = self.next_lag() => self.evaluate_overdue(),
                 () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
-                event = reading.next(), if held_until.is_none() => self.handle(event?, &mut reading).await?,
+                event = reading.next(), if held_until.is_none() => self.handle(event?).await?,
             }
         }
     }
 
-    async fn handle(&mut self, event: ReadingEvent, reading: &mut Reading) -> Result<(), GenerationEnd> {
+    async fn handle(&mut self, event: ReadingEvent) -> Result<(), GenerationEnd> {
         match event {
             ReadingEvent::Partition(range) => {
                 self.view.add_partition(range);
                 self.state.add_range(range);
             }
-            ReadingEvent::Lags(lags) => {
-                self.shared.update_generation(&self.state, |conditions| conditions.lags = lags);
-            }
+            ReadingEvent::Sample(sample) => self.evaluate_sample(&sample),
             ReadingEvent::Steps(steps, error) => {
-                let positions = self.apply(steps).await?;
-                reading.set_applied(&positions);
+                self.apply(steps).await?;
                 error?;
             }
         }
         Ok(())
+    }
+
+    /// Compares what was applied with the end offsets that the log reports.
+    fn evaluate_sample(&mut self, sample: &TopicSample) {
+        let partitions = sample.partitions.iter();
+        let samples = partitions.map(|sample| (*sample, self.view.position(sample.partition))).collect();
+        let lags = self.lags.evaluate(samples, time::past(sample.requested_at));
+        self.report_lags(lags);
+    }
+
+    /// Waits until a partition counts as lagging, if nothing more of it is applied before.
+    async fn next_lag(&self) {
+        match self.lags.due() {
+            None => std::future::pending().await,
+            Some(due) => sleep_until(due.into()).await,
+        }
+    }
+
+    /// Reports lags in time although the log reports no end offsets.
+    fn evaluate_overdue(&mut self) {
+        let lags = self.lags.evaluate_overdue(|partition| self.view.position(partition), time::now());
+        self.report_lags(lags);
+    }
+
+    fn report_lags(&self, changed: Option<Vec<Lag>>) {
+        if let Some(lags) = changed {
+            self.shared.update_generation(&self.state, |conditions| conditions.lags = lags);
+        }
     }
 
     /// Serves the generation, which has applied everything that the topic held when it began. Returns
@@ -333,17 +364,15 @@ impl Generation {
         self.is_served
     }
 
-    /// Appends steps to the checkpoint, then applies them. Returns the positions of their partitions.
-    async fn apply(&mut self, mut steps: Vec<Step>) -> Result<Vec<(Partition, Offset)>, GenerationEnd> {
+    /// Appends steps to the checkpoint, then applies them.
+    async fn apply(&mut self, mut steps: Vec<Step>) -> Result<(), GenerationEnd> {
         if self.shared.checkpointing.is_enabled(self.state.number) {
             let records = steps.iter_mut().filter_map(Step::take_checkpoint_record);
             self.shared.checkpointing.append(self.state.number, records).await;
         }
-        let partitions: Vec<_> = steps.iter().map(Step::partition).collect();
         let is_long = steps.iter().map(Step::cost).sum::<usize>() >= LONG_RECORDS;
         let apply = || self.apply_and_publish(steps);
-        if is_long { run_long(apply) } else { apply() }?;
-        Ok(partitions.into_iter().map(|partition| (partition, self.view.position(partition))).collect())
+        if is_long { run_long(apply) } else { apply() }
     }
 
     /// Hides the entries whose time to live is over.

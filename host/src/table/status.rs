@@ -2,11 +2,13 @@
 
 mod anomaly;
 mod conditions;
+mod lag;
 mod stats;
 mod table_status;
 
 pub(super) use anomaly::AnomalyCounts;
 pub use anomaly::{AnomalyCount, WriterAnomaly};
 pub(super) use conditions::{Conditions, GenerationConditions};
+pub(super) use lag::{Lag, LagCause};
 pub use stats::{CheckpointStats, LoadProgress, PartitionProgress, Stats};
 pub use table_status::Status;

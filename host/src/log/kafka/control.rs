@@ -21,10 +21,10 @@ use crate::log::kafka::ffi::admin::{self, DescribedTopic, OffsetKind, PendingRep
 use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::event::{Event, Reply};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
-use crate::log::lag::now;
 use crate::log::{LogError, Offset, OffsetRange, Partition, TopicDescription};
 use crate::sync::lock;
 use crate::thread::run_in_background;
+use crate::time::now;
 
 /// How long a request to the cluster may take, including retries.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

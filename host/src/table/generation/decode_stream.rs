@@ -106,14 +106,6 @@ impl Step {
         }
     }
 
-    pub(super) fn partition(&self) -> Partition {
-        match *self {
-            Self::Apply(DecodedBatch { decoded: DecodedRecords { partition, .. }, .. })
-            | Self::Position { partition, .. }
-            | Self::Start { partition, .. } => partition,
-        }
-    }
-
     /// Takes what a checkpoint keeps of the step.
     pub(super) fn take_checkpoint_record(&mut self) -> Option<CheckpointRecord> {
         match *self {

@@ -1,12 +1,11 @@
 //! The sources of a generation: the topic's events, and the decoded steps of all partitions.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 
-use crate::log::{Applied, Headers, Lag, LogError, Offset, OffsetRange, Partition, TopicEvent, TopicStream};
+use crate::log::{Headers, LogError, OffsetRange, TopicEvent, TopicSample, TopicStream};
 use crate::table::generation::decode_stream::{Step, decode_stream};
 use crate::table::generation::resume::RecordSource;
 use crate::table::generation::source::{GenerationStart, StreamError};
@@ -26,16 +25,16 @@ pub(super) struct Reading {
     source: RecordSource,
     topic_events: TopicStream,
     steps: SelectAll<BoxStream<'static, Result<Step, StreamError>>>,
-    /// Tells the log how far each partition was applied.
-    applied: HashMap<Partition, Applied>,
+    /// How many partitions the log has handed out.
+    partitions: usize,
 }
 
 /// What the sources of a generation deliver.
 pub(super) enum ReadingEvent {
     /// A partition to load.
     Partition(OffsetRange),
-    /// The partitions that lag now.
-    Lags(Vec<Lag>),
+    /// The end offsets of the partitions.
+    Sample(TopicSample),
     /// Steps to apply, and the error after them if there is one.
     Steps(Vec<Step>, Result<(), StreamError>),
 }
@@ -66,13 +65,13 @@ impl Reading {
             source,
             topic_events,
             steps: SelectAll::new(),
-            applied: HashMap::new(),
+            partitions: 0,
         })
     }
 
     /// Whether the log has handed out every partition that the topic had when reading began.
     pub(super) fn has_all_partitions(&self) -> bool {
-        self.applied.len() >= self.ranges.len()
+        self.partitions >= self.ranges.len()
     }
 
     /// Waits for the next event.
@@ -89,8 +88,7 @@ impl Reading {
         }
     }
 
-    /// Waits for the next event other than steps: a partition to load, or a change of the lagging
-    /// partitions.
+    /// Waits for the next event other than steps: a partition to load, or a sample.
     pub(super) async fn next_event(&mut self) -> Result<ReadingEvent, StreamError> {
         let event = self.topic_events.next().await;
         self.take_event(event)
@@ -105,12 +103,12 @@ impl Reading {
                 let partition = stream.range().partition;
                 let known = self.ranges.iter().find(|range| range.partition == partition);
                 let range = known.copied().unwrap_or(stream.range());
-                self.applied.insert(partition, stream.applied());
+                self.partitions += 1;
                 let stream = self.source.stream(range, stream);
                 self.steps.push(decode_stream(&self.shared, &self.state, partition, stream));
                 Ok(ReadingEvent::Partition(range))
             }
-            TopicEvent::Lags(lags) => Ok(ReadingEvent::Lags(lags)),
+            TopicEvent::Sample(sample) => Ok(ReadingEvent::Sample(sample)),
         }
     }
 
@@ -125,14 +123,5 @@ impl Reading {
             }
         }
         (steps, Ok(()))
-    }
-
-    /// Tells the log how far partitions were applied.
-    pub(super) fn set_applied(&self, positions: &[(Partition, Offset)]) {
-        for (partition, position) in positions {
-            if let Some(applied) = self.applied.get(partition) {
-                applied.set(*position);
-            }
-        }
     }
 }

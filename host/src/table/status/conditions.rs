@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::log::{Lag, LagCause, Partition};
+use crate::log::Partition;
 use crate::table::error::TableError;
+use crate::table::status::lag::{Lag, LagCause};
 use crate::table::status::table_status::Status;
 use crate::table::view::View;
 

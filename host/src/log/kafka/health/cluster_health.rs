@@ -8,9 +8,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::log::kafka::error::{ErrorClass, classify};
 use crate::log::kafka::ffi::event::Failure;
-use crate::log::lag::{SampleTime, now};
 use crate::log::{Health, Outage};
 use crate::sync::lock;
+use crate::time::{TimePoint, now};
 
 /// How long to wait for the cluster to accept our credentials after it refused them before.
 const AUTHENTICATION_RETRY: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(in crate::log::kafka) struct ClusterHealth {
 #[derive(Debug)]
 struct State {
     /// The time of the last request that was answered.
-    answered: SampleTime,
+    answered: TimePoint,
     /// Whether requests are being sent.
     is_asking: bool,
     /// The last error since the last answer.
@@ -56,7 +56,7 @@ impl ClusterHealth {
     }
 
     /// Records that the cluster answered a request that was sent at this time.
-    pub(in crate::log::kafka) fn record_answer(&self, asked: SampleTime) {
+    pub(in crate::log::kafka) fn record_answer(&self, asked: TimePoint) {
         let mut state = self.state();
         if asked.0 > state.answered.0 {
             state.answered = asked;

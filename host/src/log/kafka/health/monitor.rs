@@ -1,5 +1,5 @@
-//! Monitors the topics that are read: added partitions, re-created and truncated topics, lagging
-//! partitions, deleted records, and whether the cluster answers at all.
+//! Monitors the topics that are read: added partitions, re-created and truncated topics, end offsets,
+//! deleted records, and whether the cluster answers at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,7 @@ use crate::log::kafka::health::stuck::Remedy;
 use crate::log::kafka::read::feed::{Feed, Reading};
 use crate::log::kafka::read::tail::{Refresh, TailClients};
 use crate::log::kafka::write::cluster_writer::ClusterWriter;
-use crate::log::lag::{PartitionSample, SampleTime, now};
-use crate::log::{LogError, Offset, Partition, PartitionStream, TopicDescription, TopicEvent};
+use crate::log::{LogError, Offset, Partition, PartitionSample, PartitionStream, TopicDescription};
 use crate::sync::lock;
 
 /// How often the topics are checked, with one request for all of them.
@@ -40,8 +39,8 @@ pub(in crate::log::kafka) struct Monitor {
     tails: Arc<TailClients>,
     writer: Arc<ClusterWriter>,
     health: Arc<ClusterHealth>,
-    /// How long the cluster may be silent, or a partition lag, before that is reported: a little less
-    /// than users are promised.
+    /// How long the cluster may be silent, or a partition lag, before that is reported: a little less than
+    /// users are promised.
     stale_after: Duration,
     /// When the control client was replaced last.
     replaced: Mutex<Option<Instant>>,
@@ -83,26 +82,20 @@ impl Monitor {
         self.monitored().push(MonitoredReading::new(reading, partitions, events));
     }
 
-    /// Reports outages and lags in time although nobody answers, for ever.
-    pub(in crate::log::kafka) async fn report_overdue(&self) {
+    /// How long the cluster may be silent, or a partition lag, before that is reported.
+    pub(in crate::log::kafka) fn stale_after(&self) -> Duration {
+        self.stale_after
+    }
+
+    /// Reports outages in time although nobody answers, for ever.
+    pub(in crate::log::kafka) async fn report_outages(&self) {
         // Nothing that a check adds meanwhile is due sooner.
         let longest = CHECK_EVERY.min(self.stale_after / 3);
         loop {
-            let due =
-                self.monitored().iter().filter_map(|monitored| monitored.lags.due(self.stale_after)).min();
-            let due = due.into_iter().chain(self.health.due()).min();
+            let due = self.health.due();
             let wait = due.map_or(longest, |due| due.saturating_duration_since(Instant::now()));
             tokio::time::sleep(wait.clamp(MIN_WAIT, longest)).await;
-            let time = now();
-            self.health.evaluate_if_asking(time.0);
-            for monitored in self.monitored().iter_mut() {
-                let Some(reading) = monitored.reading.upgrade() else { continue };
-                let samples = samples(&reading);
-                if let Some(lags) = monitored.lags.evaluate_overdue(&samples, time, self.stale_after) {
-                    // OK to ignore: the reader may be gone.
-                    let _ = monitored.events.send(Ok(TopicEvent::Lags(lags)));
-                }
-            }
+            self.health.evaluate_if_asking(Instant::now());
         }
     }
 
@@ -132,7 +125,7 @@ impl Monitor {
                     self.update_readings(topics, request_timeout).await;
                     let wants_starts = check % CHECKS_PER_START_REQUEST == 0;
                     self.sample(&leaderless, wants_starts, request_timeout).await;
-                    // Lags are reported first: the outage is not over before they are known.
+                    // Samples are reported first: the outage is not over before lags are known.
                     self.health.recover(Instant::now());
                     self.writer.replace_stuck(self.stale_after).await;
                 }
@@ -140,7 +133,7 @@ impl Monitor {
                     tracing::debug!("{error}");
                     self.replace_control().await;
                     let none = HashMap::new();
-                    self.evaluate_all(self.readings(), &none, &none, now(), Refresh::No);
+                    self.evaluate_all(self.readings(), &none, &none, Instant::now(), Refresh::No);
                 }
             }
         }
@@ -213,8 +206,7 @@ impl Monitor {
                 current.push((reading, monitored.partitions, monitored.events.clone()));
                 return true;
             }
-            // OK to ignore: the reader may be gone.
-            let _ = monitored.events.send(Err(replaced_error(&topic.name)));
+            monitored.events.end(replaced_error(&topic.name));
             false
         });
         current
@@ -225,8 +217,7 @@ impl Monitor {
         self.monitored().retain(|monitored| {
             let is_other = monitored.reading.upgrade().is_none_or(|reading| *reading.topic != *topic);
             if !is_other {
-                // OK to ignore: the reader may be gone.
-                let _ = monitored.events.send(Err(error.clone()));
+                monitored.events.end(error.clone());
             }
             is_other
         });
@@ -240,9 +231,7 @@ impl Monitor {
                 return true;
             }
             if monitored.is_missing {
-                let error = LogError::UnknownTopic { log: log.clone(), topic: topic.clone() };
-                // OK to ignore: the reader may be gone.
-                let _ = monitored.events.send(Err(error));
+                monitored.events.end(LogError::UnknownTopic { log: log.clone(), topic: topic.clone() });
             }
             !std::mem::replace(&mut monitored.is_missing, true)
         });
@@ -256,7 +245,7 @@ impl Monitor {
         topic: &DescribedTopic,
         timeout: Duration,
     ) {
-        for (reading, known, streams) in readings {
+        for (reading, known, events) in readings {
             let ranges = self.control.known_ranges(&reading.topic, *known..topic.partitions, timeout).await;
             let Some(last) = ranges.last() else { continue };
             let partitions = last.partition + 1;
@@ -264,8 +253,7 @@ impl Monitor {
             let (feeds, new): (Vec<Feed>, Vec<PartitionStream>) =
                 ranges.into_iter().map(|range| Feed::new(reading, range)).unzip();
             for stream in new {
-                // OK to ignore: the reader may be gone.
-                let _ = streams.send(Ok(TopicEvent::Partition(stream)));
+                events.add(stream);
             }
             let tails = self.tails.clone();
             // Starting a client blocks.
@@ -282,31 +270,31 @@ impl Monitor {
 
     /// Samples the end offsets of all partitions, and sometimes their first offsets.
     async fn sample(&self, leaderless: &BTreeSet<TopicPartition>, wants_starts: bool, timeout: Duration) {
-        let (readings, asked) = (self.readings(), now());
+        let (readings, requested_at) = (self.readings(), Instant::now());
         let of_reading = |(reading, samples): &(Arc<Reading>, Vec<PartitionSample>)| {
             samples.iter().map(|sample| (reading.topic.clone(), sample.partition)).collect::<Vec<_>>()
         };
         let partitions: BTreeSet<TopicPartition> = readings.iter().flat_map(of_reading).collect();
         let with_leader: BTreeSet<TopicPartition> = partitions.difference(leaderless).cloned().collect();
         let ends = self.request_ends(&with_leader, timeout).await;
-        let suspects = self.suspects(&ends, asked);
-        let stable = self.control.known_offsets(&suspects, OffsetKind::LastStable, timeout).await;
+        let unread = unread(&readings, &ends);
+        let stable = self.control.known_offsets(&unread, OffsetKind::LastStable, timeout).await;
         let stable = stable.unwrap_or_default();
         if wants_starts
             && let Ok(starts) = self.control.known_offsets(&with_leader, OffsetKind::First, timeout).await
         {
             set_starts(&readings, &starts);
         }
-        self.evaluate_all(readings, &ends, &stable, asked, Refresh::Yes);
+        self.evaluate_all(readings, &ends, &stable, requested_at, Refresh::Yes);
     }
 
-    /// Compares the positions of all readings with the end offsets, as far as they are known.
+    /// Evaluates the samples of all readings with the end offsets, as far as they are known.
     fn evaluate_all(
         &self,
         readings: Vec<(Arc<Reading>, Vec<PartitionSample>)>,
         ends: &HashMap<TopicPartition, Offset>,
         stable: &HashMap<TopicPartition, Offset>,
-        asked: SampleTime,
+        requested_at: Instant,
         refresh: Refresh,
     ) {
         for (reading, mut samples) in readings {
@@ -315,7 +303,7 @@ impl Monitor {
                 (sample.end, sample.stable) =
                     (ends.get(&partition).copied(), stable.get(&partition).copied());
             }
-            self.evaluate(&reading, samples, asked, refresh);
+            self.evaluate(&reading, samples, requested_at, refresh);
         }
     }
 
@@ -342,49 +330,38 @@ impl Monitor {
         answers.into_iter().flatten().flatten().collect()
     }
 
-    /// Reports to a reading that its topic was truncated, or which partitions lag. Refreshes or replaces the
+    /// Reports to a reading that its topic was truncated, or its end offsets. Refreshes or replaces the
     /// client of a partition that receives no data.
     fn evaluate(
         &self,
         reading: &Arc<Reading>,
-        mut samples: Vec<PartitionSample>,
-        asked: SampleTime,
+        samples: Vec<PartitionSample>,
+        requested_at: Instant,
         refresh: Refresh,
     ) {
         let truncation = samples.iter().find_map(|sample| {
             let end = sample.end.filter(|&end| end < sample.read)?;
             Some(truncation_error(&reading.topic, sample.partition, end, sample.read))
         });
-        self.monitored().retain_mut(|monitored| {
-            if !monitored.has_reading(reading) {
-                return true;
+        let mut monitored = self.monitored();
+        let Some(index) = monitored.iter().position(|monitored| monitored.has_reading(reading)) else {
+            return;
+        };
+        if let Some(error) = truncation {
+            monitored.swap_remove(index).events.end(error);
+            return;
+        }
+        let Some(monitored) = monitored.get_mut(index) else { return };
+        let remedy = monitored.check_client(reading, &samples, requested_at, self.stale_after);
+        monitored.report(samples, requested_at);
+        if refresh == Refresh::Yes {
+            match remedy {
+                Some(Remedy::Replace) => self.tails.replace(reading),
+                // The client may read from a broker that is no longer the leader.
+                Some(Remedy::Refresh) => self.tails.refresh(&reading.topic),
+                None => {}
             }
-            let stalled_before = monitored.lags.stalled();
-            let event = match &truncation {
-                Some(error) => Some(Err(error.clone())),
-                None => {
-                    monitored.evaluate(&mut samples, asked, self.stale_after).map(TopicEvent::Lags).map(Ok)
-                }
-            };
-            let stalled = monitored.lags.stalled();
-            if refresh == Refresh::Yes {
-                // While a topic is loaded, its loading client is responsible.
-                let is_followed = reading.is_followed.load(Ordering::Relaxed);
-                let waiting = samples.iter().filter(|sample| is_followed && sample.is_waiting_for_data());
-                let waiting = waiting.map(|sample| (sample.partition, sample.read));
-                let remedy = monitored.stuck.check(waiting, asked.0, self.stale_after);
-                if remedy == Some(Remedy::Replace) {
-                    self.tails.replace(reading);
-                } else if remedy.is_some() || stalled.iter().any(|stalled| !stalled_before.contains(stalled))
-                {
-                    // The client may read from a broker that is no longer the leader.
-                    self.tails.refresh(&reading.topic);
-                }
-            }
-            // OK to ignore: the reader may be gone.
-            event.map(|event| monitored.events.send(event));
-            truncation.is_none()
-        });
+        }
     }
 
     /// Returns all readings, with samples of their partitions.
@@ -392,29 +369,6 @@ impl Monitor {
         let monitored = self.monitored();
         let readings = monitored.iter().filter_map(|monitored| monitored.reading.upgrade());
         readings.map(|reading| (reading.clone(), samples(&reading))).collect()
-    }
-
-    /// Returns the partitions that an open transaction may block.
-    fn suspects(
-        &self,
-        ends: &HashMap<TopicPartition, Offset>,
-        asked: SampleTime,
-    ) -> BTreeSet<TopicPartition> {
-        let mut suspects = BTreeSet::new();
-        for monitored in self.monitored().iter() {
-            let Some(reading) = monitored.reading.upgrade() else { continue };
-            for sample in samples(&reading) {
-                let partition = (reading.topic.clone(), sample.partition);
-                let sample = PartitionSample { end: ends.get(&partition).copied(), ..sample };
-                if sample.end.is_some()
-                    && sample.is_behind()
-                    && monitored.lags.is_suspect(&sample, asked, self.stale_after)
-                {
-                    suspects.insert(partition);
-                }
-            }
-        }
-        suspects
     }
 
     /// Returns the next offset to read of each partition of a topic, by the reading that is farthest.
@@ -434,6 +388,18 @@ impl Monitor {
     fn monitored(&self) -> std::sync::MutexGuard<'_, Vec<MonitoredReading>> {
         lock(&self.monitored)
     }
+}
+
+/// Returns the partitions with records that were not read yet. An open transaction may hide them.
+fn unread(
+    readings: &[(Arc<Reading>, Vec<PartitionSample>)],
+    ends: &HashMap<TopicPartition, Offset>,
+) -> BTreeSet<TopicPartition> {
+    let partitions = readings.iter().flat_map(|(reading, samples)| {
+        samples.iter().map(|sample| ((reading.topic.clone(), sample.partition), sample.read))
+    });
+    let unread = partitions.filter(|(partition, read)| ends.get(partition).is_some_and(|end| read < end));
+    unread.map(|(partition, _)| partition).collect()
 }
 
 /// Sets the first offsets of partitions, which their feeds report.

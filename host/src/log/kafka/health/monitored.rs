@@ -1,18 +1,63 @@
 //! A reading that the monitor checks.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use futures_util::StreamExt;
+use futures_util::stream::{select, unfold};
+use tokio::sync::{mpsc, watch};
 
-use crate::log::kafka::health::stuck::StuckDetector;
+use crate::log::kafka::health::stuck::{Remedy, SilenceDetector, StuckDetector};
 use crate::log::kafka::read::feed::{PartitionProgress, Reading};
-use crate::log::lag::{LagTracker, PartitionSample, SampleTime, now};
-use crate::log::{Lag, LogError, Partition, TopicEvent};
+use crate::log::{
+    LogError, Offset, Partition, PartitionSample, PartitionStream, TopicEvent, TopicSample, TopicStream,
+};
 
-/// The channel through which a reading receives its events.
-pub(in crate::log::kafka) type TopicEvents = mpsc::UnboundedSender<Result<TopicEvent, LogError>>;
+/// The channels through which a reading receives its events.
+#[derive(Debug, Clone)]
+pub(in crate::log::kafka) struct TopicEvents {
+    partitions: mpsc::UnboundedSender<Result<PartitionStream, LogError>>,
+    /// The newest sample only: a reader may be busy for long.
+    sample: watch::Sender<Option<TopicSample>>,
+}
+
+impl TopicEvents {
+    /// Creates the channels, and the stream of their events.
+    pub(in crate::log::kafka) fn new() -> (Self, TopicStream) {
+        let (partitions, added) = mpsc::unbounded_channel();
+        let (sample, samples) = watch::channel(None);
+        let added =
+            unfold(added, |mut added: mpsc::UnboundedReceiver<Result<PartitionStream, LogError>>| async {
+                let partition = added.recv().await?;
+                Some((partition.map(TopicEvent::Partition), added))
+            });
+        let samples = unfold(samples, |mut samples: watch::Receiver<Option<TopicSample>>| async {
+            samples.changed().await.ok()?;
+            let sample = samples.borrow_and_update().clone()?;
+            Some((Ok(TopicEvent::Sample(sample)), samples))
+        });
+        (Self { partitions, sample }, select(added, samples).boxed())
+    }
+
+    /// Adds a partition to the reading.
+    pub(in crate::log::kafka) fn add(&self, partition: PartitionStream) {
+        // OK to ignore: the reader may be gone.
+        let _ = self.partitions.send(Ok(partition));
+    }
+
+    /// Ends the reading with an error.
+    pub(super) fn end(&self, error: LogError) {
+        // OK to ignore: the reader may be gone.
+        let _ = self.partitions.send(Err(error));
+    }
+
+    /// Whether the reader is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.partitions.is_closed()
+    }
+}
 
 /// A reading that is monitored.
 #[derive(Debug)]
@@ -25,8 +70,8 @@ pub(super) struct MonitoredReading {
     pub(super) events: TopicEvents,
     /// Whether the topic was missing at the last check.
     pub(super) is_missing: bool,
-    pub(super) lags: LagTracker,
-    pub(super) stuck: StuckDetector,
+    stuck: StuckDetector,
+    silence: SilenceDetector,
 }
 
 impl MonitoredReading {
@@ -37,8 +82,8 @@ impl MonitoredReading {
             topic_partitions: partitions,
             events,
             is_missing: false,
-            lags: LagTracker::new(now()),
             stuck: StuckDetector::default(),
+            silence: SilenceDetector::default(),
         }
     }
 
@@ -47,24 +92,51 @@ impl MonitoredReading {
         std::ptr::eq(self.reading.as_ptr(), Arc::as_ptr(reading))
     }
 
-    /// Evaluates samples. Partitions that are not read yet count as lagging, too.
-    pub(super) fn evaluate(
-        &mut self,
-        samples: &mut Vec<PartitionSample>,
-        time: SampleTime,
-        stale_after: Duration,
-    ) -> Option<Vec<Lag>> {
+    /// Reports samples to the reader. Partitions that are not read yet are included, with unknown ends.
+    pub(super) fn report(&self, mut samples: Vec<PartitionSample>, requested_at: Instant) {
         let unread = self.partitions..self.topic_partitions;
         samples.extend(unread.map(PartitionSample::unknown));
-        self.lags.evaluate(samples, time, stale_after)
+        self.events.sample.send_replace(Some(TopicSample::new(requested_at, samples)));
     }
+
+    /// Checks whether the client receives what the cluster has. Returns what may help if it does not.
+    pub(super) fn check_client(
+        &mut self,
+        reading: &Reading,
+        samples: &[PartitionSample],
+        now: Instant,
+        stale_after: Duration,
+    ) -> Option<Remedy> {
+        let has_silence_changed = self.silence.check(samples, now, stale_after);
+        // While nobody answers, nothing shows that the client is the cause.
+        let is_answered = samples.iter().any(|sample| sample.end.is_some());
+        let waiting = is_answered.then(|| waiting(reading, samples));
+        let remedy = waiting.and_then(|waiting| self.stuck.check(waiting, now, stale_after));
+        remedy.or_else(|| has_silence_changed.then_some(Remedy::Refresh))
+    }
+}
+
+/// Returns the positions of the partitions that have records which the client could deliver now: the reader
+/// has taken everything, and no open transaction hides what follows.
+fn waiting(reading: &Reading, samples: &[PartitionSample]) -> Vec<(Partition, Offset)> {
+    // While a topic is loaded, its loading client is responsible.
+    if !reading.is_followed.load(Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let progress = reading.progress();
+    let drained = progress.iter().filter(|progress| progress.is_drained());
+    let drained: HashSet<Partition> = drained.map(|progress| progress.partition).collect();
+    let is_waiting = |sample: &&PartitionSample| {
+        let visible = [sample.end, sample.stable].into_iter().flatten().min();
+        drained.contains(&sample.partition) && visible.is_some_and(|visible| sample.read < visible)
+    };
+    samples.iter().filter(is_waiting).map(|sample| (sample.partition, sample.read)).collect()
 }
 
 /// Returns samples of the partitions of a reading, without their end offsets.
 pub(super) fn samples(reading: &Reading) -> Vec<PartitionSample> {
     let sample = |progress: &Arc<PartitionProgress>| PartitionSample {
         read: progress.position.load(Ordering::Relaxed),
-        position: progress.applied.get(),
         ..PartitionSample::unknown(progress.partition)
     };
     reading.progress().iter().map(sample).collect()

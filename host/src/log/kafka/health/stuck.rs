@@ -1,5 +1,5 @@
 //! Detects a consuming client that receives nothing although the cluster has data for it, so that it is
-//! replaced.
+//! refreshed or replaced.
 //!
 //! After a broker was frozen, clients were seen to stop for ever without an error. Whatever the cause is, the
 //! symptom is the same: the cluster answers other clients, and no data arrives.
@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::log::{Offset, Partition};
+use crate::log::{Offset, Partition, PartitionSample};
 
 /// The longest time between two replacements that did not help.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
@@ -62,6 +62,38 @@ impl StuckDetector {
     }
 }
 
+/// Detects partitions whose leaders were silent for long: the client may still ask a broker that no longer
+/// leads them.
+#[derive(Debug, Default)]
+pub(in crate::log::kafka) struct SilenceDetector {
+    /// Since when partitions have been silent, and whether that was for long already.
+    silent: HashMap<Partition, (Instant, bool)>,
+}
+
+impl SilenceDetector {
+    /// Returns whether a partition has just been silent for `stale_after`, or answers again after that.
+    pub(in crate::log::kafka) fn check(
+        &mut self,
+        samples: &[PartitionSample],
+        now: Instant,
+        stale_after: Duration,
+    ) -> bool {
+        let mut has_changed = false;
+        for sample in samples {
+            if sample.end.is_some() {
+                has_changed |= self.silent.remove(&sample.partition).is_some_and(|(_, is_long)| is_long);
+                continue;
+            }
+            let (since, is_long) = self.silent.entry(sample.partition).or_insert((now, false));
+            if !*is_long && now.saturating_duration_since(*since) >= stale_after {
+                *is_long = true;
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +112,20 @@ mod tests {
         assert_eq!((check(30, 5), check(36, 5)), (None, Some(Remedy::Replace)));
         // It advances.
         assert_eq!((check(39, 6), check(42, 6)), (None, Some(Remedy::Refresh)));
+    }
+
+    #[test]
+    fn a_long_silence_is_detected_when_it_is_long_and_when_it_ends() {
+        let (start, stale_after) = (Instant::now(), Duration::from_secs(10));
+        let mut silence = SilenceDetector::default();
+        let mut check = |seconds, end| {
+            let sample = PartitionSample { end, ..PartitionSample::unknown(3) };
+            silence.check(&[sample], start + Duration::from_secs(seconds), stale_after)
+        };
+        // A short one is not.
+        assert_eq!((check(0, Some(5)), check(3, None), check(6, Some(5))), (false, false, false));
+        assert_eq!((check(9, None), check(18, None), check(19, None)), (false, false, true));
+        assert_eq!((check(22, None), check(25, Some(5)), check(28, Some(5))), (false, true, false));
     }
 
     #[test]

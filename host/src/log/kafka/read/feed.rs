@@ -12,7 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::log::kafka::ffi::event::FetchedRecord;
 use crate::log::{
-    Applied, Headers, LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem,
+    Headers, LogError, Offset, OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem,
 };
 use crate::sync::lock;
 
@@ -67,8 +67,7 @@ pub(in crate::log::kafka) struct PartitionProgress {
     pub(in crate::log::kafka) partition: Partition,
     /// Every record below this offset was sent to the stream.
     pub(in crate::log::kafka) position: AtomicI64,
-    /// The offset below which the table has applied every record.
-    pub(in crate::log::kafka) applied: Applied,
+    items: mpsc::WeakSender<Result<StreamItem, LogError>>,
     /// The first offset of the partition; -1 until it was requested.
     pub(in crate::log::kafka) start: AtomicI64,
 }
@@ -89,12 +88,22 @@ impl Reading {
         lock(&self.progress).clone()
     }
 
-    fn add(&self, stream: &PartitionStream) -> Arc<PartitionProgress> {
-        let OffsetRange { partition, start, .. } = stream.range();
-        let (position, start) = (AtomicI64::new(start), AtomicI64::new(-1));
-        let progress = Arc::new(PartitionProgress { partition, position, applied: stream.applied(), start });
+    fn add(
+        &self,
+        range: OffsetRange,
+        items: mpsc::WeakSender<Result<StreamItem, LogError>>,
+    ) -> Arc<PartitionProgress> {
+        let (position, start) = (AtomicI64::new(range.start), AtomicI64::new(-1));
+        let progress = Arc::new(PartitionProgress { partition: range.partition, position, items, start });
         lock(&self.progress).push(progress.clone());
         progress
+    }
+}
+
+impl PartitionProgress {
+    /// Whether the reader has taken everything from the stream.
+    pub(in crate::log::kafka) fn is_drained(&self) -> bool {
+        self.items.upgrade().is_some_and(|items| items.capacity() == items.max_capacity())
     }
 }
 
@@ -102,7 +111,7 @@ impl Feed {
     /// Creates the feed of a partition, from the start of the range, and the stream that it fills.
     pub(in crate::log::kafka) fn new(reading: &Arc<Reading>, range: OffsetRange) -> (Self, PartitionStream) {
         let (items, stream) = mpsc::channel(STREAM_ITEMS);
-        let stream = PartitionStream::new(range, stream);
+        let progress = reading.add(range, items.downgrade());
         let feed = Self {
             partition: range.partition,
             target: range.end,
@@ -111,7 +120,7 @@ impl Feed {
             reported: range.start,
             // The range may begin after the first offset of the log.
             reported_start: -1,
-            progress: reading.add(&stream),
+            progress,
             batch: RecordBatch::new(range.partition),
             pending: VecDeque::new(),
             items,
@@ -119,7 +128,7 @@ impl Feed {
             has_reached_end: false,
             reading: reading.clone(),
         };
-        (feed, stream)
+        (feed, PartitionStream::new(range, stream))
     }
 
     /// The next offset to read.
