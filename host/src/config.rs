@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub(crate) use catalog::{Catalog, TableSource};
+pub(crate) use catalog::{Catalog, TableSource, is_built_in};
 pub(crate) use describe::find_nearest;
 pub(crate) use error::ConfigError;
-pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableConfig};
+pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableCodec, TableConfig};
 
 use crate::file::{FileError, read_text};
 use describe::{describe_syntax_error, describe_value_error};

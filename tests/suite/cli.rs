@@ -404,6 +404,21 @@ fn arguments_replace_settings_of_a_configured_table() {
     assert!(no_json.code == 2 && no_json.stderr.contains("--value-codec-config"), "{}", no_json.stderr);
     let built_in = run(&mut table(&["get", "a", "--value-codec", "json", "--value-codec-config", "{}"]));
     assert!(built_in.code == 2 && built_in.stderr.contains("component"), "{}", built_in.stderr);
+    // A file with the name of a built-in codec does not hide it. Names of unknown codecs are reported first.
+    fs::write(folder.path().join("json"), "").unwrap();
+    let json = ["get", "a", "--value-codec", "json"];
+    assert_eq!(stdout(&succeed(table(&json).current_dir(folder.path()))), "1");
+    fs::write(&config, format!("{text}[codecs.deb]\ncomponent = \"x.wasm\"\n")).unwrap();
+    let typo = run(&mut table(&["get", "a", "--value-codec", "debb", "--value-codec-config", "{}"]));
+    assert!(typo.code == 2 && typo.stderr.contains("did you mean `deb`?"), "{}", typo.stderr);
+    let known = run(&mut table(&["get", "a", "--value-codec", "deb", "--key-codec", "utf"]));
+    assert!(known.code == 2 && known.stderr.contains("(known: deb, utf8, bytes, json)"), "{}", known.stderr);
+    let useless = run(&mut table(&["get", "a", "--codec-limit", "memory=1MiB"]));
+    assert!(useless.code == 2 && useless.stderr.contains("only for components"), "{}", useless.stderr);
+    // The configuration names codecs, not files.
+    fs::write(&config, text.replace("ttl", "value_codec = \"./deb822.wasm\"\nttl")).unwrap();
+    let file = run(&mut table(&["get", "a"]));
+    assert!(file.code == 2 && file.stderr.contains("there is no codec"), "{}", file.stderr);
     fs::write(&config, text.replace("1h", "0s")).unwrap();
     let zero = run(&mut table(&["get", "a"]));
     assert!(zero.code == 2 && zero.stderr.contains("ttl"), "{}", zero.stderr);

@@ -124,7 +124,8 @@ fn the_tests_that_the_contract_names_exist() {
         };
         let (module, test) = name.rsplit_once("::").unwrap();
         let path = root().join(folder).join(format!("{}.rs", module.replace("::", "/")));
-        assert!(read(&path).contains(&format!("fn {test}(")), "{name} is not a test in {}", path.display());
+        let is_named = path.exists() && read(&path).contains(&format!("fn {test}("));
+        assert!(is_named, "{name} is not a test in {}", path.display());
     }
 }
 

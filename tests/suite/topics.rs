@@ -164,7 +164,7 @@ async fn the_command_prints_the_outcome_and_reports_errors() {
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     let reconciled = succeed(ensure("reconcile").env("KTABLES_LOG", "info"));
     let line = &reconciled.json()[0];
-    assert_eq!((&line["outcome"], &line["cleanup_policy"]), (&"reconciled".into(), &"delete".into()));
+    assert_eq!((&line["outcome"], &line["cleanup_policy"]), (&"reconciled".into(), &"compact".into()));
     assert!(reconciled.stderr.contains("from delete to compact"), "{}", reconciled.stderr);
     assert_eq!(run(&mut ensure("bogus")).code, 2);
 

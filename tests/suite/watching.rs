@@ -1,4 +1,4 @@
-//! Watchers that resume, and watchers with a filter.
+//! Watchers that resume, have a filter, or are slow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ async fn a_resumed_watcher_sees_each_missed_change_once(kind: LogKind) {
     let scratch = kind.scratch(1).await;
     let table = scratch.table(Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Now);
-    // The changes come in one watch batch or in several. The watcher resumes after each change.
+    // The table may publish the changes at once or in several parts. The watcher resumes after each change.
     let written: Vec<(String, String)> = (0..60).map(|n| (format!("k{}", n % 7), n.to_string())).collect();
     scratch.write(written.iter().map(|(key, value)| record(key, Some(value.as_bytes()))).collect()).await;
     scratch.sync(&table).await;
@@ -51,6 +51,7 @@ async fn a_filtered_watcher_sees_only_matching_events(kind: LogKind) {
     scratch.put("1:by", Some(b"2")).await;
     let table = scratch.table(codecs).await;
     let watch_only = |filter| table.watch(WatchStart::Entries).only(filter);
+    // Each watcher, with the keys of the entries and of the changes that it should receive.
     let mut watchers = [
         (watch_only(WatchFilter::Key("1:ax".to_owned())), vec!["1:ax"], vec!["1:ax"]),
         (watch_only(WatchFilter::Prefix("1:b".to_owned())), vec!["1:by"], vec!["1:by", "1:bz"]),
@@ -134,8 +135,8 @@ async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
     let scratch = kind.scratch(1).await;
     scratch.write(["same", "other", "gone"].map(|key| record(key, Some(b"1"))).into()).await;
     let table = scratch.table(Codecs::default()).await;
-    let (mut slow, mut every) = (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every());
-    let mut part = table.watch(WatchStart::Now).only(WatchFilter::Key("other".to_owned()));
+    let (mut slow, mut every_change) = (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every());
+    let mut filtered = table.watch(WatchStart::Now).only(WatchFilter::Key("other".to_owned()));
     // The history keeps these changes, although the slow watchers have not read them.
     for number in 0..1500 {
         let ack = scratch.put("k", Some(number.to_string().as_bytes())).await;
@@ -143,17 +144,17 @@ async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
     }
     for number in 0..700 {
         assert_eq!(change(&mut slow).await, pair("k", &number.to_string()));
-        assert_eq!(change(&mut every).await, pair("k", &number.to_string()));
+        assert_eq!(change(&mut every_change).await, pair("k", &number.to_string()));
     }
     let many = (0..=MAX_HISTORY_EFFECTS).map(|n| record(&format!("new{}", n % 5), Some(b"2")));
     scratch.write(many.collect()).await;
     scratch.write(vec![record("gone", None), record("other", Some(b"2")), record("k", Some(b"2"))]).await;
     scratch.sync(&table).await;
-    assert_eq!(change(&mut part).await, pair("other", "2"));
+    assert_eq!(change(&mut filtered).await, pair("other", "2"));
     scratch.put("end", Some(b"1")).await;
     scratch.sync(&table).await;
 
-    // The difference between what the watcher has seen and the current entries, each key once.
+    // The slow watcher receives the difference from what it has seen, each key once.
     let mut seen = BTreeMap::new();
     while seen.len() < 9 {
         let WatchEvent::Change(change) = next(&mut slow).await else { panic!("not a change") };
@@ -172,19 +173,23 @@ async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
     scratch.put("live", Some(b"1")).await;
     assert_eq!(change(&mut slow).await, pair("live", "1"));
 
-    // A watcher of every change receives the number of lost ones.
-    let mut seen = 700;
+    // The watcher of every change receives a lag event.
+    let mut next_value = 700;
     loop {
-        match next(&mut every).await {
+        match next(&mut every_change).await {
             WatchEvent::Lagged(lost) => break assert!(lost > 0),
             WatchEvent::Change(change) => {
-                assert_eq!(change.new.unwrap().json(), seen.to_string(), "a change was skipped silently");
-                seen += 1;
+                assert_eq!(
+                    change.new.unwrap().json(),
+                    next_value.to_string(),
+                    "a change was skipped silently"
+                );
+                next_value += 1;
             }
             other => panic!("{other:?}"),
         }
     }
-    while change(&mut every).await != pair("end", "1") {}
+    while change(&mut every_change).await != pair("end", "1") {}
 }
 
 on_each_log! {

@@ -51,7 +51,7 @@ pub(crate) fn build_component(folder: &Path) -> Outcome {
             core.display()
         ));
     }
-    let component = folder.join(format!("{}.wasm", name.replace('-', "_")));
+    let component = folder.join(format!("{name}.wasm"));
     componentize(&core, &component)?;
     say(&format!("built {}", component.display()));
     Ok(())

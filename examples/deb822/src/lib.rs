@@ -9,8 +9,9 @@
 //!  And more.
 //! ```
 //!
-//! The value of a field is its text. The first space of a continuation line is removed, and a line ` .`
-//! becomes an empty line. Fields keep their order.
+//! The value of a field is a JSON string: its first line without surrounding blanks, then its continuation
+//! lines, each without its first space or tab. A continuation line ` .` stands for an empty line. Fields keep
+//! their order. Text that a stanza cannot express is refused.
 //!
 //! The configuration `{"require": ["Package", ...]}` lists the fields that a stanza must have. The default is
 //! `Package`.
@@ -21,7 +22,7 @@ use ktables_guest::{CodecError, Context, Encoded, Header, Info, Plugin, ValueCod
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The codec.
+/// The codec. Its fields are the configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Deb822 {
@@ -121,12 +122,19 @@ fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecE
     stanza.push_str(name);
     stanza.push(':');
     for (index, line) in text.split('\n').enumerate() {
+        // Decoding would change these lines: it trims the first one, reads a dot as an empty line, and a
+        // carriage return as a part of the line break.
+        let is_lost = match index {
+            0 => line.trim() != line,
+            _ => line == "." || line.ends_with('\r'),
+        };
+        if is_lost {
+            return Err(CodecError::Invalid(format!(
+                "field {name}: a stanza cannot express the line {line:?}"
+            )));
+        }
         match (index, line) {
             (0, "") => {}
-            (0, line) => {
-                stanza.push(' ');
-                stanza.push_str(line);
-            }
             (_, "") => stanza.push_str(" ."),
             (_, line) => {
                 stanza.push(' ');
@@ -138,8 +146,8 @@ fn write_field(stanza: &mut String, name: &str, text: &str) -> Result<(), CodecE
     Ok(())
 }
 
-/// Returns whether Debian policy 5.1 allows a field name: printable ASCII characters other than the colon,
-/// not beginning with `#` or `-`.
+/// Returns whether Debian policy 5.1 allows a field name: printable ASCII characters other than space and
+/// colon, not beginning with `#` or `-`.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['#', '-'])
@@ -175,6 +183,15 @@ mod tests {
             assert!(format!("{error:?}").contains(part), "{error:?}");
         }
         assert!(matches!(codec.decode(b"\xff", &[]), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn text_that_a_stanza_cannot_express_is_refused() {
+        let codec = Deb822::default();
+        for text in ["a\n.", " a", "a ", "a\r\nb", "a\nb\r"] {
+            let json = serde_json::json!({ "Package": "p", "Description": text }).to_string();
+            assert!(matches!(codec.encode(&json), Err(CodecError::Invalid(_))), "{text:?}");
+        }
     }
 
     #[test]

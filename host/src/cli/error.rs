@@ -16,7 +16,7 @@ use crate::writer::WriteError;
 pub enum Exit {
     /// The command succeeded.
     Done,
-    /// The answer is no: something was not found, or a check failed.
+    /// The answer is no: something was not found, was refused, or failed a check.
     No,
     /// The table is degraded: the answer may be incomplete.
     Degraded,
@@ -93,7 +93,16 @@ impl CliError {
             | Self::Log(LogError::Url { .. } | LogError::Property { .. })
             | Self::Component(WasmError::InvalidDigest { .. }) => 2,
             Self::Log(LogError::PolicyMismatch { .. }) => 1,
-            Self::Write(error) if !matches!(error, WriteError::Log(_) | WriteError::Codec(_)) => 1,
+            // Refused: nothing was written.
+            Self::Write(
+                WriteError::InvalidJson { .. }
+                | WriteError::Rejected { .. }
+                | WriteError::NotVerified { .. }
+                | WriteError::NoScheme { .. }
+                | WriteError::InvalidRecord { .. },
+            ) => 1,
+            // Written, but the table is late.
+            Self::Write(WriteError::NotVisible { .. }) => 4,
             _ => 3,
         }
     }

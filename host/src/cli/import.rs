@@ -35,7 +35,7 @@ const INPUT_PAUSE: Duration = Duration::from_millis(20);
 /// The UTF-8 byte-order mark, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A line of the input. The other members that `dump` prints are accepted and ignored.
+/// A line of the input. The fields of a dump that begin with an underscore here are accepted and ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InputLine {
@@ -58,7 +58,7 @@ struct InputLine {
     expired: bool,
 }
 
-/// Deserializes a member that is present, so that JSON `null` becomes `Some`.
+/// Deserializes a field that is present, so that JSON `null` becomes `Some`.
 fn deserialize_present<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Box<RawValue>>, D::Error> {
@@ -86,12 +86,12 @@ impl InputLine {
         let target = match (line.key, line.group, line.member) {
             (Some(key), None, None) => Target::Key(key),
             (None, Some(group), Some(member)) => Target::Member { group, member },
-            _ => return Err("write \"key\", or \"group\" and \"member\"".to_owned()),
+            _ => return Err("it needs either \"key\", or \"group\" and \"member\", and not both".to_owned()),
         };
         let value = match (line.value, line.delete) {
             (Some(value), false) => Some(value.get().to_owned()),
             (None, true) => None,
-            _ => return Err("write \"value\", or \"delete\": true".to_owned()),
+            _ => return Err("it needs either \"value\" or \"delete\": true, and not both".to_owned()),
         };
         let write = Write { target, value };
         Ok(if line.expired { ParsedLine::Expired(write) } else { ParsedLine::Write(write) })
@@ -118,7 +118,7 @@ impl<R: AsyncBufRead + Unpin> LineReader<R> {
         Self { input, line: Vec::new(), is_first: true }
     }
 
-    /// Reads the next line, without its line break.
+    /// Reads the next line, without its line feed.
     ///
     /// # Cancel safety
     ///
@@ -128,8 +128,9 @@ impl<R: AsyncBufRead + Unpin> LineReader<R> {
             let available = self.input.fill_buf().await?;
             let end = available.iter().position(|&byte| byte == b'\n');
             let more = &available[..end.unwrap_or(available.len())];
-            // One byte more than the limit is kept, which shows that the line is too long.
-            let room = (MAX_LINE_BYTES + 1).saturating_sub(self.line.len());
+            // One byte more than the limit is kept, which shows that the line is too long. A byte-order mark
+            // does not count.
+            let room = (MAX_LINE_BYTES + 1 + BYTE_ORDER_MARK.len()).saturating_sub(self.line.len());
             self.line.extend_from_slice(&more[..more.len().min(room)]);
             let (is_over, consumed) = (available.is_empty(), more.len() + usize::from(end.is_some()));
             self.input.consume(consumed);
@@ -152,8 +153,8 @@ impl<R: AsyncBufRead + Unpin> LineReader<R> {
     }
 }
 
-/// The counts that `import` prints when it ends. Each line counts once in `lines`, and once in one of the
-/// counts after it, except lines that were read but not written because the command failed.
+/// The counts that `import` prints when it ends. Each line counts once in `lines`, and once in
+/// `acknowledged`, `refused`, `expired` or `blank`.
 #[derive(Debug, Default, Serialize)]
 struct ImportCounts {
     lines: u64,
@@ -164,8 +165,9 @@ struct ImportCounts {
     interrupted: bool,
 }
 
-/// Imports entries until the input ends. When the command is asked to stop, ends after all lines that were
-/// read are acknowledged; when it is asked again, gives up and lists the lines that are not.
+/// Imports entries until the input ends. When the command is asked to stop, it ends once each line that was
+/// read is acknowledged or refused. When it is asked again, it gives up, and lists the lines that are not
+/// acknowledged.
 pub(super) async fn import(
     args: ImportArgs,
     output: Output,
@@ -211,12 +213,14 @@ struct Importer {
 }
 
 impl Importer {
-    /// Reads the next writes, each with the number of its line, until the chunk is full or the input pauses.
+    /// Reads lines, and parses them to writes, each with its line number, until the chunk is full or the input
+    /// pauses.
     async fn read_chunk(&mut self) -> Vec<(u64, Write)> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while self.is_reading && chunk.len() < MAX_CHUNK_LINES && bytes < MAX_CHUNK_BYTES {
             let line = tokio::select! {
                 biased;
+                // The first request ends the input.
                 () = wait_for_stop(&mut self.stop_requests, 1) => Ok(NextLine::End),
                 line = self.lines.next() => line,
                 () = tokio::time::sleep(INPUT_PAUSE), if !chunk.is_empty() => break,
@@ -249,6 +253,7 @@ impl Importer {
     /// Writes a chunk, and waits until each of its lines is acknowledged or refused.
     async fn write_chunk(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
         let (lines, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
+        // The second request gives up.
         let stop = wait_for_stop(&mut self.stop_requests, 2);
         let writes = writer.set_many(writes).into_future();
         let results = finish_or_give_up_when(stop, self.log.as_ref(), writes).await;
@@ -264,7 +269,7 @@ impl Importer {
         }
     }
 
-    /// Counts and logs a line that was not written.
+    /// Counts and logs a line that was not acknowledged. After [`WriteError::Log`], it may have been written.
     fn refuse(&mut self, line: u64, reason: &str) {
         self.counts.refused += 1;
         tracing::error!("line {line}: {reason}");
@@ -281,20 +286,35 @@ impl Importer {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn lines_are_read_whole_up_to_the_limit() {
-        let long = "x".repeat(MAX_LINE_BYTES + 10);
-        let text = format!("\u{feff}a\n\n{long}\nlast");
-        let mut lines = LineReader::new(BufReader::with_capacity(7, text.as_bytes()));
+    async fn read_all(lines: &mut LineReader<BufReader<&[u8]>>) -> Vec<String> {
         let mut found = Vec::new();
         loop {
             match lines.next().await.unwrap() {
                 NextLine::Line(line) => found.push(String::from_utf8(line).unwrap()),
                 NextLine::TooLong => found.push("too long".to_owned()),
-                NextLine::End => break,
+                NextLine::End => return found,
             }
         }
-        assert_eq!(found, ["a", "", "too long", "last"]);
-        assert!(lines.line.capacity() == 0);
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_does_not_count() {
+        for (length, expected) in
+            [(MAX_LINE_BYTES, "x"), (MAX_LINE_BYTES + 1, "t"), (MAX_LINE_BYTES + 9, "t")]
+        {
+            let text = format!("\u{feff}{}", "x".repeat(length));
+            let found = read_all(&mut LineReader::new(BufReader::new(text.as_bytes()))).await;
+            assert!(found.len() == 1 && found[0].starts_with(expected), "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_are_read_whole_up_to_the_limit() {
+        let long = "x".repeat(MAX_LINE_BYTES + 10);
+        let text = format!("\u{feff}a\n\n{long}\nlast");
+        let mut lines = LineReader::new(BufReader::with_capacity(7, text.as_bytes()));
+        assert_eq!(read_all(&mut lines).await, ["a", "", "too long", "last"]);
+        // The reader keeps no buffer between lines, not even that of the long one.
+        assert_eq!(lines.line.capacity(), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! Opens the tables and writers that arguments name.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,9 @@ use crate::cli::args::{TableArgs, WaitArgs};
 use crate::cli::{CliError, codec, logs, progress};
 use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{CheckedCodecs, CodecFailure};
-use crate::config::{Catalog, CodecConfig, Config, LimitsConfig, LogConfig, TableConfig, TableSource};
+use crate::config::{
+    self, Catalog, CodecConfig, Config, LimitsConfig, LogConfig, TableCodec, TableConfig, TableSource,
+};
 use crate::log::{Log, ensure_topic, with_timeout};
 use crate::table::Table;
 use crate::writer::{Verify, Writer};
@@ -77,7 +78,7 @@ impl ResolvedTable {
         let rejected: u64 = stats.rejects.values().sum();
         if rejected > 0 {
             tracing::warn!(
-                "{rejected} of {} records were rejected: `ktables rejects` lists them",
+                "{rejected} of {} records were rejected: `ktables rejects` lists the newest",
                 stats.records
             );
         }
@@ -85,7 +86,8 @@ impl ResolvedTable {
     }
 
     /// Joins a group and a member to a key. Returns `None`, and logs the reason, if the group scheme
-    /// refuses them.
+    /// refuses them. Also returns `None`, without a message, if the table has no group scheme; callers check
+    /// that first.
     pub(super) async fn join_key(&self, group: &str, member: &str) -> Result<Option<String>, CliError> {
         let (codecs, group, member) = (self.source.codecs.clone(), group.to_owned(), member.to_owned());
         let lane = Lane::new(&self.source.codecs, Purpose::Read);
@@ -94,13 +96,14 @@ impl ResolvedTable {
             Some(Ok(mut keys)) => match keys.pop() {
                 Some(Ok(key)) => return Ok(Some(key.into())),
                 Some(Err(reason)) => reason,
+                // Not reached: there is one answer for each pair.
                 None => return Ok(None),
             },
             Some(Err(CodecFailure::Host(failure))) => return Err(failure.into()),
             Some(Err(CodecFailure::Fault(fault))) => fault,
             None => return Ok(None),
         };
-        tracing::error!("the group scheme does not join this group and member to a key: {reason}");
+        tracing::error!("cannot join group and member to a key: {reason}");
         Ok(None)
     }
 
@@ -141,67 +144,101 @@ impl ResolvedTable {
 
 /// Replaces settings of a table in the configuration by those of the arguments.
 fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(), CliError> {
-    let Config { logs, codecs, tables, .. } = config;
     // An unknown table is reported when it is opened.
-    let Some(table) = tables.get_mut(name) else { return Ok(()) };
-    if let Some(log) = logs.get_mut(&table.log) {
+    let Some(mut table) = config.tables.get(name).cloned() else { return Ok(()) };
+    if let Some(log) = config.logs.get_mut(&table.log) {
         logs::set_properties(log, &args.property)?;
     }
     table.on_reject = args.on_reject.or(table.on_reject);
     table.ttl = args.ttl.or(table.ttl);
-    table.checkpoint = args.checkpoint.clone().or(table.checkpoint.take());
+    table.checkpoint = args.checkpoint.clone().or(table.checkpoint);
     table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);
     let limits = parse_limits(&args.codec_limit)?;
-    for (option, codec, name, json) in [
+    let mut has_component = false;
+    for (option, codec, argument, json) in [
         ("--key-codec", &mut table.key_codec, &args.key_codec, &args.key_codec_config),
         ("--value-codec", &mut table.value_codec, &args.value_codec, &args.value_codec_config),
         ("--group-scheme", &mut table.group_scheme, &args.group_scheme, &args.group_scheme_config),
     ] {
-        *codec = name.clone().or(codec.take());
-        override_codec(codecs, option, codec, json.as_deref(), &limits)?;
+        if let Some(name) = argument {
+            *codec = Some(find_codec(config, name)?);
+        }
+        let component = codec.as_ref().and_then(|codec| find_component(config, codec));
+        has_component |= component.is_some();
+        match (component, json) {
+            (Some(component), json) if json.is_some() || limits != LimitsConfig::default() => {
+                let component = override_component(component.clone(), option, json.as_deref(), &limits)?;
+                *codec = Some(TableCodec::Component(component));
+            }
+            (None, Some(_)) if codec.as_ref().is_none_or(is_built_in) => {
+                return Err(CliError::Usage(format!(
+                    "{option}-config is only for components: name one with {option} FILE.wasm"
+                )));
+            }
+            // An unknown codec is reported when it is loaded.
+            _ => {}
+        }
     }
+    if !has_component && limits != LimitsConfig::default() {
+        return Err(CliError::Usage(
+            "--codec-limit is only for components, and this table has none".to_owned(),
+        ));
+    }
+    config.tables.insert(name.to_owned(), table);
     Ok(())
 }
 
-/// Adds the component of a codec to the configuration under a new name, with the settings of the arguments.
-/// The component is in the configuration already, or is a file that the arguments name.
-fn override_codec(
-    codecs: &mut BTreeMap<String, CodecConfig>,
+/// Returns the codec that an argument names: one of the configuration, a built-in one, or a component file.
+fn find_codec(config: &Config, name: &str) -> Result<TableCodec, CliError> {
+    let file = Path::new(name);
+    if config.codecs.contains_key(name) || config::is_built_in(name) {
+        return Ok(TableCodec::Named(name.to_owned()));
+    }
+    if file.extension().is_some_and(|extension| extension == "wasm") {
+        return Ok(TableCodec::Component(CodecConfig::new(file)));
+    }
+    if file.is_file() {
+        return Err(CliError::Usage(format!(
+            "`{name}` is not a codec: the name of a component file must end with .wasm"
+        )));
+    }
+    Ok(TableCodec::Named(name.to_owned()))
+}
+
+/// Returns the component of a codec, unless the codec is built in, unknown, or needs an environment variable
+/// that is not set.
+fn find_component<'a>(config: &'a Config, codec: &'a TableCodec) -> Option<&'a CodecConfig> {
+    match codec {
+        TableCodec::Component(component) => Some(component),
+        TableCodec::Named(name) => {
+            config.codecs.get(name).filter(|_| config.check_usable("codecs", name).is_ok())
+        }
+    }
+}
+
+fn is_built_in(codec: &TableCodec) -> bool {
+    matches!(codec, TableCodec::Named(name) if config::is_built_in(name))
+}
+
+/// Returns a component with the settings of the arguments.
+fn override_component(
+    component: CodecConfig,
     option: &str,
-    codec: &mut Option<String>,
     json: Option<&str>,
     limits: &LimitsConfig,
-) -> Result<(), CliError> {
-    let component = codec.as_deref().map(Path::new).and_then(|file| {
-        let is_component = file.extension().is_some_and(|extension| extension == "wasm");
-        codecs.get(codec.as_deref()?).cloned().or(is_component.then(|| CodecConfig::new(file)))
-    });
-    let (Some(name), Some(mut component)) = (codec.as_ref(), component) else {
-        return match codec {
-            _ if json.is_some() => {
-                Err(CliError::Usage(format!("{option}-config needs a codec that is a component")))
-            }
-            Some(name) if Path::new(name).is_file() => Err(CliError::Usage(format!(
-                "`{name}` is not a codec: the name of a component file must end with .wasm"
-            ))),
-            // An unknown codec is reported when it is loaded.
-            _ => Ok(()),
-        };
-    };
+) -> Result<CodecConfig, CliError> {
     if let Some(json) = json {
         serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(json)
             .map_err(|error| CliError::Usage(format!("{option}-config is not a JSON object: {error}")))?;
-        component.config = Some(json.to_owned());
     }
-    component.limits = limits.clone().or(&component.limits);
-    // Each of the codecs may have a configuration of its own, although they are in the same file.
-    let overridden = format!("{option} {name}");
-    codecs.insert(overridden.clone(), component);
-    *codec = Some(overridden);
-    Ok(())
+    Ok(CodecConfig {
+        config: json.map(str::to_owned).or(component.config),
+        limits: limits.clone().or(&component.limits),
+        ..component
+    })
 }
 
-/// Parses limits, each as `NAME=VALUE`, with the names and values of the configuration file.
+/// Parses limits, each as `NAME=VALUE`, written as in the configuration file.
 fn parse_limits(limits: &[String]) -> Result<LimitsConfig, CliError> {
     let mut table = toml::Table::new();
     for limit in limits {

@@ -27,11 +27,7 @@ pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, Cli
             topic.partitions
         );
     }
-    let policy = match ensured.outcome {
-        EnsureOutcome::Created => log.setting(&topic.name, "cleanup.policy").await.ok(),
-        _ => ensured.policy,
-    };
-    print_topic(log.as_ref(), Some(ensured.outcome.name()), topic, policy, output).await
+    print_topic(log.as_ref(), Some(ensured.outcome.name()), topic, output).await
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), CliError> {
@@ -44,9 +40,7 @@ fn parse_setting(text: &str) -> Result<(String, String), CliError> {
 pub(super) async fn describe(args: DescribeArgs, output: Output) -> Result<Exit, CliError> {
     let log = logs::open(&args.target.log)?;
     let topic = log.describe(&args.target.topic).await?;
-    // OK to ignore: reading the policy requires a right (DESCRIBE_CONFIGS) that describing does not.
-    let policy = log.setting(&topic.name, "cleanup.policy").await.ok();
-    print_topic(log.as_ref(), None, &topic, policy, output).await
+    print_topic(log.as_ref(), None, &topic, output).await
 }
 
 pub(super) async fn list(args: ListArgs, output: Output) -> Result<Exit, CliError> {
@@ -75,7 +69,6 @@ async fn print_topic(
     log: &dyn Log,
     outcome: Option<&str>,
     topic: &TopicDescription,
-    policy: Option<String>,
     output: Output,
 ) -> Result<Exit, CliError> {
     #[derive(Serialize)]
@@ -86,16 +79,18 @@ async fn print_topic(
         outcome: Option<&'a str>,
         id: &'a str,
         cleanup_policy: Option<String>,
-        partitions: Vec<OffsetsLine>,
+        partitions: Vec<PartitionOffsets>,
     }
     #[derive(Serialize)]
-    struct OffsetsLine {
+    struct PartitionOffsets {
         partition: i32,
         start: i64,
         end: i64,
     }
     let ranges = log.offsets(topic).await?;
-    let line = |range: log::OffsetRange| OffsetsLine {
+    // OK to ignore: reading the policy requires a right (DESCRIBE_CONFIGS) that describing does not.
+    let cleanup_policy = log.setting(&topic.name, "cleanup.policy").await.ok();
+    let offsets = |range: log::OffsetRange| PartitionOffsets {
         partition: range.partition,
         start: range.start,
         end: range.end,
@@ -105,8 +100,8 @@ async fn print_topic(
         topic: &topic.name,
         outcome,
         id: &topic.id,
-        cleanup_policy: policy,
-        partitions: ranges.into_iter().map(line).collect(),
+        cleanup_policy,
+        partitions: ranges.into_iter().map(offsets).collect(),
     })?;
     Ok(Exit::Done)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
-use crate::config::{CodecConfig, Config, ConfigError, TableConfig, find_nearest};
+use crate::config::{CodecConfig, Config, ConfigError, TableCodec, TableConfig, find_nearest};
 use crate::log::{self, EnsureTopic, Log};
 use crate::set_process_limit;
 use crate::sync::lock;
@@ -18,6 +18,11 @@ const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
 
 /// The name of the built-in group scheme.
 const LENGTH_PREFIXED: &str = "length-prefixed";
+
+/// Whether this is the name of a built-in codec or group scheme.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    BUILT_IN.contains(&name) || name == LENGTH_PREFIXED
+}
 
 /// What a component was loaded from: its file, the required digest, and its limits.
 type ComponentSource = (PathBuf, Option<String>, Limits);
@@ -100,8 +105,7 @@ impl Catalog {
             logs: Mutex::default(),
             components: Mutex::default(),
         };
-        let is_built_in = |name: &&String| BUILT_IN.contains(&name.as_str()) || *name == LENGTH_PREFIXED;
-        match catalog.config.codecs.keys().find(is_built_in) {
+        match catalog.config.codecs.keys().find(|name| is_built_in(name)) {
             Some(name) => Err(catalog.invalid(&format!(
                 "`{name}` is the name of a built-in codec: choose another name for this one"
             ))),
@@ -136,44 +140,50 @@ impl Catalog {
 
     fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {
         let topic = &table.topic;
-        let key_codec = table.key_codec.as_deref().unwrap_or("utf8");
-        let key =
-            match find_built_in::<dyn KeyCodec>(key_codec, [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)])
-            {
-                Some(codec) => codec,
-                None => {
-                    let (component, config) = self.load_component(key_codec, &BUILT_IN)?;
-                    component.key_codec(topic, config)?
-                }
-            };
-        let value_codec = table.value_codec.as_deref().unwrap_or("json");
+        let built_in: [Arc<dyn KeyCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
+        let key = match find_built_in(table.key_codec.as_ref(), "utf8", built_in) {
+            Ok(codec) => codec,
+            Err(codec) => {
+                let (component, config) = self.load_component(codec, &BUILT_IN)?;
+                component.key_codec(topic, config)?
+            }
+        };
         let built_in: [Arc<dyn ValueCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
-        let value = match find_built_in(value_codec, built_in) {
-            Some(codec) => codec,
-            None => {
-                let (component, config) = self.load_component(value_codec, &BUILT_IN)?;
+        let value = match find_built_in(table.value_codec.as_ref(), "json", built_in) {
+            Ok(codec) => codec,
+            Err(codec) => {
+                let (component, config) = self.load_component(codec, &BUILT_IN)?;
                 component.value_codec(topic, config)?
             }
         };
-        let scheme: Option<Arc<dyn GroupScheme>> = match table.group_scheme.as_deref() {
+        let scheme: Option<Arc<dyn GroupScheme>> = match &table.group_scheme {
             None => None,
-            Some(LENGTH_PREFIXED) => Some(Arc::new(LengthPrefixed)),
-            Some(name) => {
-                let (component, config) = self.load_component(name, &[LENGTH_PREFIXED])?;
+            Some(TableCodec::Named(name)) if name == LENGTH_PREFIXED => Some(Arc::new(LengthPrefixed)),
+            Some(codec) => {
+                let (component, config) = self.load_component(codec, &[LENGTH_PREFIXED])?;
                 Some(component.group_scheme(topic, config)?)
             }
         };
         Ok(Codecs { key, value, scheme })
     }
 
-    /// Loads the component of this name. Returns it with its configuration as JSON.
-    fn load_component(&self, name: &str, built_in: &[&str]) -> Result<(Component, &str), ConfigError> {
-        self.check_usable("codecs", name)?;
-        let Some(codec) = self.config.codecs.get(name) else {
-            let known = self.config.codecs.keys().map(String::as_str);
-            return Err(self.unknown("codec", name, known.chain(built_in.iter().copied())));
+    /// Loads a component. Returns it with its configuration as JSON.
+    fn load_component<'a>(
+        &'a self,
+        codec: &'a TableCodec,
+        built_in: &[&str],
+    ) -> Result<(Component, &'a str), ConfigError> {
+        let section = match codec {
+            TableCodec::Component(section) => section,
+            TableCodec::Named(name) => {
+                self.check_usable("codecs", name)?;
+                self.config.codecs.get(name).ok_or_else(|| {
+                    let known = self.config.codecs.keys().map(String::as_str);
+                    self.unknown("codec", name, known.chain(built_in.iter().copied()))
+                })?
+            }
         };
-        let CodecConfig { component: file, digest, config, limits } = codec;
+        let CodecConfig { component: file, digest, config, limits } = section;
         let config = config.as_deref().unwrap_or("{}");
         let source = (file.clone(), digest.clone(), limits.limits());
         let mut components = lock(&self.components);
@@ -215,7 +225,19 @@ impl Catalog {
     }
 }
 
-/// Returns the built-in codec of this name. The codecs are in the order of [`BUILT_IN`].
-fn find_built_in<T: ?Sized>(name: &str, codecs: [Arc<T>; BUILT_IN.len()]) -> Option<Arc<T>> {
-    BUILT_IN.into_iter().zip(codecs).find_map(|(known, codec)| (known == name).then_some(codec))
+/// Returns the built-in codec of a table, or its codec that is not built in. The codecs are in the order of
+/// [`BUILT_IN`].
+fn find_built_in<'a, T: ?Sized>(
+    codec: Option<&'a TableCodec>,
+    default: &str,
+    codecs: [Arc<T>; BUILT_IN.len()],
+) -> Result<Arc<T>, &'a TableCodec> {
+    let name = match codec {
+        None => default,
+        Some(TableCodec::Named(name)) => name,
+        Some(component) => return Err(component),
+    };
+    let found = BUILT_IN.into_iter().zip(codecs).find_map(|(known, codec)| (known == name).then_some(codec));
+    // OK because every default is the name of a built-in codec.
+    found.ok_or_else(|| codec.expect("a codec that is not the default"))
 }

@@ -84,7 +84,7 @@ pub(crate) struct CodecConfig {
 }
 
 /// `limits = { … }`. Limits that are not set are those of the profile.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
     profile: Option<Profile>,
@@ -100,15 +100,31 @@ pub(crate) struct LimitsConfig {
     start_deadline: Option<Duration>,
 }
 
+/// A codec of a table.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(from = "String")]
+pub(crate) enum TableCodec {
+    /// A built-in codec, or the one of a section `[codecs.NAME]`, by its name.
+    Named(String),
+    /// A component that only this table uses in this way.
+    Component(CodecConfig),
+}
+
+impl From<String> for TableCodec {
+    fn from(name: String) -> Self {
+        Self::Named(name)
+    }
+}
+
 /// `[tables.NAME]`: a table.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TableConfig {
     pub(crate) log: String,
     pub(crate) topic: String,
-    pub(crate) key_codec: Option<String>,
-    pub(crate) value_codec: Option<String>,
-    pub(crate) group_scheme: Option<String>,
+    pub(crate) key_codec: Option<TableCodec>,
+    pub(crate) value_codec: Option<TableCodec>,
+    pub(crate) group_scheme: Option<TableCodec>,
     pub(crate) verify: Option<Verify>,
     #[serde(default)]
     pub(crate) ensure_topic: bool,

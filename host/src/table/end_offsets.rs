@@ -11,7 +11,7 @@ use crate::log::{Log, LogError, Offset, Partition, TopicDescription};
 pub(super) struct EndOffsets {
     /// How many requests have begun.
     begun: AtomicU64,
-    /// The last answer. Held during a request.
+    /// The last answer. Its lock is held while a request is in flight, so that other callers wait.
     last: tokio::sync::Mutex<Option<LastAnswer>>,
 }
 
@@ -26,7 +26,7 @@ struct LastAnswer {
 type Answer = Result<Arc<[(Partition, Offset)]>, LogError>;
 
 impl EndOffsets {
-    /// Returns the end offsets of a topic at some time after the call.
+    /// Returns end offsets that the topic had at some time between the call and its return.
     pub(super) async fn get(&self, log: &dyn Log, topic: &TopicDescription) -> Answer {
         let before = self.begun.load(Ordering::Acquire);
         let mut last = self.last.lock().await;

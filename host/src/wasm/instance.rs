@@ -74,11 +74,13 @@ impl Instance {
         let slow_calls = shared.slow_calls.clone();
         store.epoch_deadline_callback(move |mut store| {
             let state = store.data_mut();
+            // The deadline does not count the time that the host worked: it is extended by that time.
             let host_ticks = state.take_host_time().as_nanos() / TICK.as_nanos();
             if let Some(ticks) = u64::try_from(host_ticks).ok().filter(|&ticks| ticks > 0) {
                 return Ok(UpdateDeadline::Continue(ticks));
             }
-            // At the first deadline, the call becomes slow. At the second one, it is interrupted.
+            // A call with ticks left becomes a slow call: it waits until no other slow call of the component
+            // for the same purpose runs, and then has the ticks that are left. A call without is interrupted.
             Ok(match state.ticks_left.take() {
                 Some(left) => {
                     state.slow = Some(slow_calls.enter());
@@ -87,6 +89,7 @@ impl Instance {
                 None => UpdateDeadline::Interrupt,
             })
         });
+        // Bounds the bytes that the guest passes to the host in one call. Wasmtime calls this fuel, too.
         store.set_hostcall_fuel(limits.output_per_call());
         store.set_epoch_deadline(to_ticks(limits.start_deadline));
         if *counts_fuel {
@@ -103,7 +106,8 @@ impl Instance {
         }
     }
 
-    /// Calls `describe`, which returns the component's name and version. `None` if it exports no `plugin`.
+    /// Calls `describe`, which returns the component's description. Returns `None` if the component does not
+    /// export the interface `plugin`.
     pub(super) fn describe(&mut self) -> Result<Option<wit::plugin::Info>, CallError> {
         self.begin_start_call();
         let Some(plugin) = &self.exports.plugin else { return Ok(None) };
@@ -111,7 +115,8 @@ impl Instance {
         info.map(Some).map_err(|error| self.start_call_error(&error))
     }
 
-    /// Calls `configure`. The inner error is the component's message if it refuses its configuration.
+    /// Calls `configure`. The inner error is the component's message if it refuses its configuration. Does
+    /// nothing if the component does not export the interface `plugin`.
     pub(super) fn configure(
         &mut self,
         context: wit::plugin::Context<'_>,
@@ -170,7 +175,7 @@ impl Instance {
 }
 
 /// Returns why an instance could not be created. This is a fault of the guest only if its code trapped or it
-/// needs more memory than its limit.
+/// needs more memory than its limit. `classify` tells that limit from the engine's budget.
 fn start_error(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -> CallError {
     if store.data().exceeded.is_some() || error.downcast_ref::<wasmtime::Trap>().is_some() {
         return classify(error, store.data(), limits, limits.start_deadline);

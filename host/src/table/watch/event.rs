@@ -33,7 +33,7 @@ pub enum WatchEvent {
     /// re-created, or the codecs were swapped. The changes that follow lead from the old contents
     /// to the new ones.
     Generation(u64),
-    /// A watcher that asked for every change fell behind and missed this many publications.
+    /// A watcher that asked for every change fell behind and missed this many batches of changes.
     Lagged(u64),
 }
 
