@@ -66,7 +66,7 @@ impl Checkpoint {
                  (rm -r {0}); the table creates it again",
                 folder.display()
             );
-            return Err(CheckpointError::Unfit { reason });
+            return Err(CheckpointError::Unusable { reason });
         }
         let path = folder.join("lock");
         let lock = private::create_options().truncate(false).open(&path);
@@ -75,7 +75,7 @@ impl Checkpoint {
             // Somebody removed the file meanwhile, so its lock protects nothing.
             Ok(()) if !is_at(&lock, &path) => Self::open(folder),
             Ok(()) => Ok(Self { folder: folder.to_owned(), lock }),
-            Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::Used { folder: folder.to_owned() }),
+            Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::InUse { folder: folder.to_owned() }),
             Err(fs::TryLockError::Error(error)) => Err(CheckpointError::io("lock", &path)(error)),
         }
     }
@@ -84,7 +84,7 @@ impl Checkpoint {
     pub(crate) fn check_lock(&self) -> Result<(), CheckpointError> {
         match is_at(&self.lock, &self.folder.join("lock")) {
             true => Ok(()),
-            false => Err(CheckpointError::Used { folder: self.folder.clone() }),
+            false => Err(CheckpointError::InUse { folder: self.folder.clone() }),
         }
     }
 
@@ -100,6 +100,7 @@ impl Checkpoint {
 
 /// A summary of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CheckpointInfo {
     /// The topic's name.
     pub topic: String,
@@ -153,7 +154,7 @@ pub fn inspect(folder: &Path) -> Result<CheckpointInfo, CheckpointError> {
 ///
 /// # Errors
 ///
-/// [`CheckpointError::Missing`] if there is no checkpoint, [`CheckpointError::Used`] if a table is writing
+/// [`CheckpointError::Missing`] if there is no checkpoint, [`CheckpointError::InUse`] if a table is writing
 /// it.
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     if !folder.join(manifest::FILE_NAME).exists() && segment::list_files(folder)?.is_empty() {

@@ -55,7 +55,9 @@ mod config;
 #[cfg(feature = "cli")]
 mod wire;
 
+// For the command only.
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 
 #[cfg(any(feature = "fuzzing", all(test, feature = "cli")))]
@@ -72,8 +74,8 @@ mod thread;
 mod time;
 
 pub use file::FileError;
-pub use memory::set_process_limit;
-pub use packed::{Packed, PackedNullable};
+pub use memory::set_process_memory_limit;
+pub use packed::Packed;
 
 /// Compiles the Rust code of the README as a doc test.
 #[cfg(doctest)]

@@ -20,19 +20,16 @@ mod record;
 mod stream;
 mod topic;
 
-pub use dir::DirLog;
 #[cfg(feature = "kafka")]
 pub(crate) use ensure::CLEANUP_POLICY;
-pub use ensure::{EnsureOutcome, EnsureTopic, Ensured, OnPolicyMismatch, compacts, ensure_topic};
+pub use ensure::{EnsureOutcome, EnsureTopic, Ensured, OnPolicyMismatch, ensure_topic};
 pub use error::LogError;
 pub use health::{Health, Outage};
-#[cfg(feature = "kafka")]
-pub use kafka::KafkaLog;
 pub use log_trait::Log;
 pub(crate) use log_trait::with_timeout;
 pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use open::{open, open_with};
-pub use options::{Acks, Isolation, LogOptions, STALE_AFTER};
+pub use options::{Acks, DEFAULT_STALE_AFTER, Isolation, LogOptions};
 pub(crate) use record::NO_TIMESTAMP;
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{

@@ -20,7 +20,7 @@ static LIMIT: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the memory limit of this process, in bytes. While the process uses more, its tables stop applying
 /// records. The default is 80 % of the memory of the container (cgroup), or of the machine.
-pub fn set_process_limit(bytes: u64) {
+pub fn set_process_memory_limit(bytes: u64) {
     LIMIT.store(bytes.max(1), Ordering::Relaxed);
 }
 

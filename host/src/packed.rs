@@ -41,7 +41,9 @@ impl Packed {
     }
 
     /// Creates a list of these items, or returns `None` if they have more than 4 GiB together.
-    pub fn checked<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Option<Self> {
+    pub(crate) fn checked<T: AsRef<[u8]>>(
+        items: impl IntoIterator<Item = T, IntoIter: Clone>,
+    ) -> Option<Self> {
         let items = items.into_iter();
         let bytes: usize = items.clone().map(|item| item.as_ref().len()).sum();
         u32::try_from(bytes).ok()?;
@@ -123,14 +125,14 @@ impl<T: AsRef<[u8]>> FromIterator<T> for Packed {
 
 /// A [`Packed`] list whose items may be null, like the keys and values of records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PackedNullable {
+pub(crate) struct PackedNullable {
     items: Packed,
     nulls: Vec<bool>,
 }
 
 impl PackedNullable {
     /// Appends an item or a null.
-    pub fn push(&mut self, item: Option<&[u8]>) {
+    pub(crate) fn push(&mut self, item: Option<&[u8]>) {
         self.items.push(item.unwrap_or_default());
         self.nulls.push(item.is_none());
     }
@@ -140,27 +142,18 @@ impl PackedNullable {
     /// # Panics
     ///
     /// If `index` is out of range.
-    #[must_use]
-    pub fn get(&self, index: usize) -> Option<&[u8]> {
+    pub(crate) fn get(&self, index: usize) -> Option<&[u8]> {
         (!self.nulls[index]).then(|| self.items.get(index))
     }
 
-    /// Whether the item at `index` is null.
-    #[must_use]
-    pub fn is_null(&self, index: usize) -> bool {
-        self.nulls[index]
-    }
-
     /// Returns the number of bytes of all items together.
-    #[must_use]
-    pub fn byte_len(&self) -> usize {
+    pub(crate) fn byte_len(&self) -> usize {
         self.items.bytes.len()
     }
 
     /// Selects the items for a codec: those that are not null, and for whose index `keep` returns true.
     /// Returns them with the index in `self` of each. The list is borrowed if it contains all items.
-    #[must_use]
-    pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Cow<'_, Packed>, Vec<usize>) {
+    pub(crate) fn select(&self, keep: impl Fn(usize) -> bool) -> (Cow<'_, Packed>, Vec<usize>) {
         let indices: Vec<usize> =
             (0..self.nulls.len()).filter(|&index| !self.nulls[index] && keep(index)).collect();
         if indices.len() == self.nulls.len() {

@@ -45,10 +45,10 @@ pub use builder::TableBuilder;
 pub use change::{Cause, Change};
 pub use clock::{Clock, SystemClock};
 pub use entry::Entry;
-pub use error::TableError;
+pub use error::{ParseError, TableError};
 pub use handle::Table;
 pub use reject::{RecordPart, RejectNotice, RejectedRecord};
-pub use settings::{CATCHUP_TIMEOUT, OnReject};
+pub use settings::{DEFAULT_CATCHUP_TIMEOUT, OnReject};
 pub use snapshot::Snapshot;
 pub use status::{
     AnomalyCount, CheckpointStats, LoadProgress, PartitionProgress, Stats, Status, WriterAnomaly,

@@ -118,7 +118,7 @@ fn load_table() -> (Runtime, Arc<MemoryLog>, Table) {
         let rows: Vec<(String, String)> = (0..ROWS).map(|n| (key(n), value(n))).collect();
         feeder.append(rows.iter().map(|(key, value)| (key.as_str(), value.as_bytes())));
     });
-    runtime.block_on(table.ready()).unwrap();
+    runtime.block_on(table.wait_until_ready()).unwrap();
     feed.join().unwrap();
     (runtime, log, table)
 }

@@ -83,7 +83,7 @@ async fn another_codec_is_loaded_from_the_same_records(kind: LogKind) {
         scratch.put(key, Some(b"1")).await;
         scratch.put(key, Some(b"more text")).await;
     }
-    let grouped = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let grouped = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     for codecs in [grouped, Codecs::new(Utf8, Utf8), Codecs::default()] {
         let table = builder(&scratch, codecs.clone()).checkpoint(folder.path()).start().await.unwrap();
         assert_eq!(contents(&table), contents(&scratch.table(codecs).await));
@@ -220,7 +220,7 @@ async fn a_checkpoint_that_was_once_too_old_stays_too_old() {
     let (scratch, folder, clock) = (Scratch::new(1).await, TempDir::new().unwrap(), ManualClock::default());
     scratch.put("a", Some(b"1")).await;
     let reason = "the setting cannot be read".to_owned();
-    let unreadable = LogError::Property { name: "delete.retention.ms".to_owned(), reason };
+    let unreadable = LogError::InvalidProperty { name: "delete.retention.ms".to_owned(), reason };
     let log = Arc::new(WrappedLog::new(scratch.log.clone()).with_setting_error(unreadable));
     let builder = || {
         let builder = Table::builder(log.clone(), &scratch.topic.name, Codecs::default());

@@ -53,7 +53,7 @@ async fn the_service_record_component_reads_values_and_keys() {
     let codecs = Codecs {
         key: service.key_codec(TOPIC, "{}").unwrap(),
         value: service.value_codec(TOPIC, "{}").unwrap(),
-        scheme: None,
+        group_scheme: None,
     };
     let writer = Writer::open(scratch.log.clone(), TOPIC, codecs.clone()).await.unwrap();
     let json = r#"{"host":"a","port":80,"weight":1,"healthy":true,"draining":false,"started":5,"tags":[]}"#;
@@ -73,7 +73,7 @@ async fn the_by_section_component_groups() {
     let scheme = component("deb822-by-section").group_scheme(TOPIC, "{}").unwrap();
     let records = ["admin/adduser", "contrib/net/tor", "foreign"].map(|key| record(key, Some(b"1")));
     scratch.write(records.to_vec()).await;
-    let table = scratch.table(Codecs { scheme: Some(scheme), ..Codecs::default() }).await;
+    let table = scratch.table(Codecs { group_scheme: Some(scheme), ..Codecs::default() }).await;
     assert_eq!(table.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["admin", "contrib/net"]);
     assert!(table.member("contrib/net", "tor").is_some());
     assert_eq!(table.stats().foreign.count, 1);
@@ -95,7 +95,7 @@ async fn a_pair_that_does_not_join_to_its_key_is_foreign() {
     let scratch = Scratch::new(1).await;
     let scheme = component("simple").group_scheme(TOPIC, "{}").unwrap();
     scratch.write(["g.m", "g.!m", "x"].map(|key| record(key, Some(b"1"))).to_vec()).await;
-    let table = scratch.table(Codecs { scheme: Some(scheme), ..Codecs::default() }).await;
+    let table = scratch.table(Codecs { group_scheme: Some(scheme), ..Codecs::default() }).await;
     assert_eq!(table.snapshot().iter().map(|e| e.key().to_owned()).collect::<Vec<_>>(), ["g.m"]);
     assert_eq!(table.stats().foreign.count, 2);
 }
@@ -129,11 +129,11 @@ async fn headers_reach_a_codec_that_wants_them() {
 #[test]
 fn a_refused_configuration_reports_the_guests_message() {
     let refused = component("probe").value_codec("services", r#"{"mode":"refuse"}"#);
-    let Err(WasmError::Configuration { name, message }) = refused else { panic!("{refused:?}") };
+    let Err(WasmError::InvalidConfiguration { name, message }) = refused else { panic!("{refused:?}") };
     assert_eq!(name, "probe");
     assert!(message.contains("\"refuse\"") && message.contains("topic services"), "{message}");
     let refused = component("deb822").value_codec(TOPIC, r#"{"requires":[]}"#);
-    assert!(matches!(refused, Err(WasmError::Configuration { .. })));
+    assert!(matches!(refused, Err(WasmError::InvalidConfiguration { .. })));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_file_other_than_the_approved_one_is_refused() {
     let right = component("probe").id().digest.clone();
     assert!(engine().load(component_path("probe"), options(&right)).is_ok());
     let refused = engine().load(component_path("deb822"), options(&right));
-    assert!(matches!(refused, Err(WasmError::Digest { expected, .. }) if expected == right));
+    assert!(matches!(refused, Err(WasmError::DigestMismatch { expected, .. }) if expected == right));
 }
 
 #[test]

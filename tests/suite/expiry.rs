@@ -14,7 +14,7 @@ use ktables_tests::{
 const TTL: Duration = Duration::from_secs(30);
 
 async fn table(scratch: &Scratch, clock: &ManualClock) -> Table {
-    let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let codecs = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, codecs);
     builder.ttl(TTL).clock(Arc::new(clock.clone())).catchup_timeout(TIMEOUT).start().await.unwrap()
 }

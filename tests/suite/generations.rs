@@ -159,7 +159,7 @@ async fn swap_when_possible(table: &Table) -> u64 {
         loop {
             match table.swap_codecs(Codecs::new(Utf8, Utf8)).await {
                 Ok(number) => return number,
-                Err(TableError::Loading { .. }) => tokio::task::yield_now().await,
+                Err(TableError::SwapInProgress { .. }) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }
         }
@@ -299,7 +299,10 @@ async fn a_swap_that_needs_too_much_memory_fails_and_the_table_continues(kind: L
     scratch.sync(&table).await;
     // As Base64, the values are a third larger.
     let error = table.swap_codecs(Codecs::new(Utf8, Bytes)).await.unwrap_err();
-    assert!(matches!(error, TableError::Memory { .. }) && error.to_string().contains("600000"), "{error}");
+    assert!(
+        matches!(error, TableError::MemoryLimit { .. }) && error.to_string().contains("600000"),
+        "{error}"
+    );
     scratch.put("more", Some(b"2")).await;
     scratch.sync(&table).await;
     assert_eq!((table.get("more").unwrap().json(), table.status()), ("2", Status::CaughtUp));

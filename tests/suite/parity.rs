@@ -7,7 +7,7 @@ use std::time::Duration;
 use ktables::codec::{Codecs, LengthPrefixed, RejectKind};
 use ktables::log::{EnsureTopic, LogError, LogOptions, NewRecord, NewTopic, OnPolicyMismatch, ensure_topic};
 use ktables::table::{
-    CATCHUP_TIMEOUT, OnReject, RecordPart, Status, Table, TableError, WatchEvent, WatchStart,
+    DEFAULT_CATCHUP_TIMEOUT, OnReject, RecordPart, Status, Table, TableError, WatchEvent, WatchStart,
 };
 use ktables::writer::{WriteError, Writer};
 use ktables_broker::BrokerOptions;
@@ -41,9 +41,9 @@ async fn a_table_shows_nothing_until_all_partitions_are_loaded(kind: LogKind) {
     assert!(progress.to_string().contains("4 of 5 offsets, 80 %"), "{progress}");
     // With a timeout of zero, the table is degraded at once.
     let immediate = loading(&scratch, 1, Duration::ZERO).await;
-    assert!(matches!(immediate.ready().await.unwrap(), Status::Degraded(_)));
+    assert!(matches!(immediate.wait_until_ready().await.unwrap(), Status::Degraded(_)));
     let late = loading(&scratch, 1, Duration::from_millis(500)).await;
-    let status = late.ready().await.unwrap();
+    let status = late.wait_until_ready().await.unwrap();
     let reason = status.reason().unwrap();
     assert!(reason.contains("partition 0 at 1 of 2") && !reason.contains("partition 1"), "{reason}");
     eventually_async("the other partitions are served", || late.get("k3")).await;
@@ -141,12 +141,12 @@ async fn waiting_ends_when_the_table_stops(kind: LogKind) {
     // A stopped table is never fresh, even if the topic has nothing newer.
     let stale = table.barrier(hour).await;
     assert!(stale.to_string().contains("stopped"), "{stale:?}");
-    assert!(matches!(table.ready().await, Ok(Status::Stopped)));
+    assert!(matches!(table.wait_until_ready().await, Ok(Status::Stopped)));
     table.stop().await;
     assert!(matches!(table.status(), Status::Stopped));
     // Stopping a table that loads ends waiting, too.
     let table = loading(&scratch, 1, TIMEOUT).await;
-    let (ready, ()) = tokio::join!(table.ready(), table.stop());
+    let (ready, ()) = tokio::join!(table.wait_until_ready(), table.stop());
     assert!(matches!(ready, Ok(Status::Stopped)));
 }
 
@@ -166,7 +166,7 @@ async fn debug_output_contains_no_keys_or_values(kind: LogKind) {
 
 async fn skipped_records_are_counted_separately_and_are_no_changes(kind: LogKind) {
     let scratch = kind.scratch(1).await;
-    let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let codecs = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     let table = scratch.table(codecs).await;
     let mut watcher = table.watch(WatchStart::Now);
     let no_text = NewRecord { key: Some(vec![0xff]), value: Some(b"1".to_vec()), ..NewRecord::default() };
@@ -355,7 +355,7 @@ async fn an_error_names_all_refused_properties() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_report_a_degraded_table_with_exit_code_4() {
-    assert_eq!(CATCHUP_TIMEOUT, Duration::from_secs(30));
+    assert_eq!(DEFAULT_CATCHUP_TIMEOUT, Duration::from_secs(30));
     let help = succeed(&mut ktables(&["get", "--help"])).stdout;
     assert!(help.contains("[default: 30s]"), "{help}");
     let scratch = LogKind::Kafka.scratch(1).await;

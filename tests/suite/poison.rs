@@ -89,10 +89,11 @@ async fn a_key_that_makes_its_codec_or_scheme_fault_is_rejected_alone() {
     let component = component_with_limits("simple", Limits { output: 1 << 20, memory: 64 << 20, ..limits() });
     let key = component.key_codec(TOPIC, "{}").unwrap();
     let scheme = component.group_scheme(TOPIC, "{}").unwrap();
-    let both = [Codecs { key, ..Codecs::default() }, Codecs { scheme: Some(scheme), ..Codecs::default() }];
+    let both =
+        [Codecs { key, ..Codecs::default() }, Codecs { group_scheme: Some(scheme), ..Codecs::default() }];
     for codecs in both {
         // A key for which the scheme returns an error is a foreign key.
-        let foreign = u64::from(codecs.scheme.is_some());
+        let foreign = u64::from(codecs.group_scheme.is_some());
         let mut expected: BTreeMap<String, RejectKind> =
             BATCH[1..6].iter().map(|(poison, kind)| (format!("poison:{poison}"), *kind)).collect();
         expected.insert("poison:output".to_owned(), RejectKind::Output);

@@ -26,7 +26,7 @@ async fn remove_makes_the_table_independent_of_compaction(kind: LogKind) {
     scratch.put("a", Some(b"1")).await;
     scratch.put("b", Some(b"2")).await;
     let live = table(&scratch, OnReject::Remove).await;
-    live.ready().await.unwrap();
+    live.wait_until_ready().await.unwrap();
     let mut watcher = live.watch(WatchStart::Now);
     scratch.put("a", Some(b"{")).await;
     scratch.sync(&live).await;
@@ -36,7 +36,7 @@ async fn remove_makes_the_table_independent_of_compaction(kind: LogKind) {
     let compacted = table(&compacted, OnReject::Remove).await;
     let loaded = table(&scratch, OnReject::Remove).await;
     for table in [&live, &loaded, &compacted] {
-        table.ready().await.unwrap();
+        table.wait_until_ready().await.unwrap();
         assert_eq!(contents(table), map(&[("b", "2")]));
         assert_eq!(table.notice("a").unwrap().kind.name(), "malformed");
     }
@@ -59,7 +59,7 @@ async fn halt_stops_before_the_rejected_record(kind: LogKind) {
     // A record without a key does not halt the table.
     scratch.write(vec![NewRecord { value: Some(b"{".to_vec()), ..NewRecord::default() }]).await;
     let live = table(&scratch, OnReject::Halt).await;
-    live.ready().await.unwrap();
+    live.wait_until_ready().await.unwrap();
     assert_eq!(contents(&live), map(&[("a", "1")]));
     let waiting = {
         let live = live.clone();
@@ -83,7 +83,7 @@ async fn halt_stops_before_the_rejected_record(kind: LogKind) {
     assert!(matches!(live.status(), Status::Failed(_)), "{}", live.status());
     // A table that starts now fails while it loads.
     let loading = table(&scratch, OnReject::Halt).await;
-    assert!(matches!(loading.ready().await, Err(TableError::Halted { .. })));
+    assert!(matches!(loading.wait_until_ready().await, Err(TableError::Halted { .. })));
 }
 
 async fn undecodable_keys_affect_no_entry_but_halt_the_table(kind: LogKind) {
@@ -93,11 +93,11 @@ async fn undecodable_keys_affect_no_entry_but_halt_the_table(kind: LogKind) {
     scratch.write(vec![undecodable]).await;
     for on_reject in [OnReject::Keep, OnReject::Remove] {
         let table = table(&scratch, on_reject).await;
-        table.ready().await.unwrap();
+        table.wait_until_ready().await.unwrap();
         assert_eq!(contents(&table), map(&[("a", "1")]));
         assert_eq!(table.stats().rejects.values().sum::<u64>(), 1);
     }
-    assert!(table(&scratch, OnReject::Halt).await.ready().await.is_err());
+    assert!(table(&scratch, OnReject::Halt).await.wait_until_ready().await.is_err());
 }
 
 on_each_log! {
@@ -141,7 +141,7 @@ async fn writer_anomalies_are_counted_with_the_first_record(kind: LogKind) {
         ..record(key, Some(b"1"))
     };
     // murmur2 puts the key into the partition `right`.
-    let codecs = Codecs { scheme: Some(std::sync::Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let codecs = Codecs { group_scheme: Some(std::sync::Arc::new(LengthPrefixed)), ..Codecs::default() };
     let right = scratch.put("1:ka", Some(b"0")).await.partition;
     let table = Table::builder(scratch.log.clone(), &scratch.topic.name, codecs).start().await.unwrap();
     assert_eq!(table.stats().other_partitioner.count, 0);

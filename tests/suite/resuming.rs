@@ -115,7 +115,7 @@ async fn a_client_that_wants_every_change_sees_each_record_once(kind: LogKind) {
     let scratch = kind.scratch(3).await;
     let mut seed = 11;
     let table = elsewhere(&scratch, Codecs::default()).await;
-    let mut place = token(&table.watch(WatchStart::Now).every());
+    let mut place = token(&table.watch(WatchStart::Now).every_change());
     drop(table);
     let mut seen: BTreeMap<(i32, i64), usize> = BTreeMap::new();
     let mut written = 0;
@@ -124,7 +124,7 @@ async fn a_client_that_wants_every_change_sees_each_record_once(kind: LogKind) {
         written += records.len();
         scratch.write(records).await;
         let table = elsewhere(&scratch, Codecs::default()).await;
-        let mut watcher = table.watch(WatchStart::Since(place)).every();
+        let mut watcher = table.watch(WatchStart::Since(place)).every_change();
         // Live changes follow what was read from the log.
         let live = random_records(&mut seed, 20 * round);
         written += live.len();
@@ -184,7 +184,7 @@ async fn a_client_whose_changes_left_the_history_gets_them_from_the_log(kind: Lo
     }
     keys.sort();
     assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4"]);
-    let mut part = table.watch(WatchStart::Since(place)).only(WatchFilter::Key("k3".to_owned()));
+    let mut part = table.watch(WatchStart::Since(place)).with_filter(WatchFilter::Key("k3".to_owned()));
     assert_eq!(change(&mut part).await.key(), "k3");
     scratch.put("live", Some(b"1")).await;
     assert_eq!(change(&mut watcher).await.key(), "live");

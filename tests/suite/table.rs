@@ -131,7 +131,7 @@ async fn snapshots_list_ranges_and_prefixes(kind: LogKind) {
 
 async fn a_grouped_table_is_a_nested_view(kind: LogKind) {
     let scratch = kind.scratch(4).await;
-    let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let codecs = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, codecs.clone()).await.unwrap();
     let write = |group: &str, member: &str, value: Option<&str>| {
         let target = Target::Member { group: group.to_owned(), member: member.to_owned() };

@@ -243,7 +243,8 @@ async fn warn_accepts_an_unreadable_policy_only_if_the_broker_is_the_cause() {
     let (log, missing) = (url.clone(), topic.clone());
     let broker = LogError::Broker { log: url.clone(), topic: topic.clone(), action, reason: reason.clone() };
     let silent = LogError::Unreachable { log: url.clone(), topic: topic.clone(), action, reason };
-    let invalid = LogError::Property { name: "a".to_owned(), reason: "an error of the program".to_owned() };
+    let invalid =
+        LogError::InvalidProperty { name: "a".to_owned(), reason: "an error of the program".to_owned() };
     let unknown = LogError::UnknownTopic { log, topic: missing };
     for (error, is_accepted) in [(broker, true), (silent, true), (invalid, false), (unknown, false)] {
         let log = WrappedLog::new(scratch.log.clone()).with_setting_error(error.clone());

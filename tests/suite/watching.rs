@@ -46,11 +46,11 @@ async fn a_resumed_watcher_sees_each_missed_change_once(kind: LogKind) {
 
 async fn a_filtered_watcher_sees_only_matching_events(kind: LogKind) {
     let scratch = kind.scratch(1).await;
-    let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    let codecs = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
     scratch.put("1:ax", Some(b"1")).await;
     scratch.put("1:by", Some(b"2")).await;
     let table = scratch.table(codecs).await;
-    let watch_only = |filter| table.watch(WatchStart::Entries).only(filter);
+    let watch_only = |filter| table.watch(WatchStart::Entries).with_filter(filter);
     // Each watcher, with the keys of the entries and of the changes that it should receive.
     let mut watchers = [
         (watch_only(WatchFilter::Key("1:ax".to_owned())), vec!["1:ax"], vec!["1:ax"]),
@@ -135,8 +135,9 @@ async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
     let scratch = kind.scratch(1).await;
     scratch.write(["same", "other", "gone"].map(|key| record(key, Some(b"1"))).into()).await;
     let table = scratch.table(Codecs::default()).await;
-    let (mut slow, mut every_change) = (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every());
-    let mut filtered = table.watch(WatchStart::Now).only(WatchFilter::Key("other".to_owned()));
+    let (mut slow, mut every_change) =
+        (table.watch(WatchStart::Now), table.watch(WatchStart::Now).every_change());
+    let mut filtered = table.watch(WatchStart::Now).with_filter(WatchFilter::Key("other".to_owned()));
     // The history keeps these changes, although the slow watchers have not read them.
     for number in 0..1500 {
         let ack = scratch.put("k", Some(number.to_string().as_bytes())).await;

@@ -185,7 +185,9 @@ async fn atomic_writes_to_several_partitions_need_a_transaction() {
     let options = LogOptions { idempotence: false, ..LogOptions::default() };
     let not_idempotent = Scratch::existing(&kafka::shared(), options, &scratch.topic.name).await;
     let error = writer(&not_idempotent).await.set_many(writes()).atomic().await.unwrap_err();
-    assert!(matches!(&error, WriteError::Log(LogError::Property { name, .. }) if name == "idempotence"));
+    assert!(
+        matches!(&error, WriteError::Log(LogError::InvalidProperty { name, .. }) if name == "idempotence")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ impl Clock for ManualClock {
         *self.0.borrow()
     }
 
-    async fn until(&self, time: i64) {
+    async fn sleep_until(&self, time: i64) {
         let mut changes = self.0.subscribe();
         if self.now() < time {
             // OK to ignore: the sender lives in `self`.

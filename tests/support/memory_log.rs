@@ -79,7 +79,7 @@ impl Log for MemoryLog {
     }
 
     fn stale_after(&self) -> Duration {
-        ktables::log::STALE_AFTER
+        ktables::log::DEFAULT_STALE_AFTER
     }
 
     fn health(&self) -> Health {
@@ -125,7 +125,11 @@ impl Log for MemoryLog {
         _: Headers,
     ) -> Result<TopicStream, LogError> {
         let stream = self.stream.lock().expect("not poisoned").take().ok_or(LogError::Closed)?;
-        let stream = TopicEvent::Partition(PartitionStream::new(from[0], stream));
+        let items = stream::poll_fn({
+            let mut stream = stream;
+            move |context| stream.poll_recv(context)
+        });
+        let stream = TopicEvent::Partition(PartitionStream::new(from[0], items));
         Ok(stream::iter([Ok(stream)]).chain(pending()).boxed())
     }
 

@@ -21,7 +21,7 @@ pub enum CheckpointError {
          folder",
         folder.display()
     )]
-    Used {
+    InUse {
         /// The folder.
         folder: PathBuf,
     },
@@ -35,13 +35,13 @@ pub enum CheckpointError {
     },
     /// The checkpoint is intact, but does not match the topic or the table's options, or is too old.
     #[error("the checkpoint is not usable: {reason}")]
-    Unfit {
+    Unusable {
         /// Why it is not usable.
         reason: String,
     },
     /// The disk does not keep up with the table.
     #[error("writing the checkpoint takes too long: the disk does not keep up with the records of the topic")]
-    Slow,
+    TooSlow,
     /// A file or folder of a checkpoint could not be read or written.
     #[error(transparent)]
     Io(#[from] FileError),

@@ -47,7 +47,7 @@ impl LoadedCheckpoint {
         requirements: &LoadRequirements<'_>,
     ) -> Result<Self, CheckpointError> {
         match find_mismatch(&manifest, requirements) {
-            Some(reason) => Err(CheckpointError::Unfit { reason }),
+            Some(reason) => Err(CheckpointError::Unusable { reason }),
             None => {
                 let read_permits = Arc::new(Semaphore::new(SEGMENTS_AT_ONCE));
                 Ok(Self { folder: folder.to_owned(), manifest: Arc::new(manifest), read_permits })
@@ -227,11 +227,11 @@ impl Overlap {
             let reason = format!(
                 "the log has another record at offset {offset} of partition {partition}: it was truncated"
             );
-            return Err(CheckpointError::Unfit { reason });
+            return Err(CheckpointError::Unusable { reason });
         }
         if batch.next_offset().is_some_and(|next| next >= self.position) {
             self.last = None;
         }
-        Ok(batch.from_offset(self.position))
+        Ok(batch.starting_at(self.position))
     }
 }

@@ -177,7 +177,7 @@ impl Manifest {
         if manifest.version != VERSION {
             let version = manifest.version;
             let reason = format!("its format has version {version}, and only {VERSION} is supported");
-            return Err(CheckpointError::Unfit { reason });
+            return Err(CheckpointError::Unusable { reason });
         }
         Ok(manifest)
     }

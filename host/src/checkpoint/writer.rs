@@ -160,7 +160,7 @@ impl CheckpointWriter {
         let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
         match timeout(APPEND_TIMEOUT, self.queue_permits.clone().acquire_many_owned(kib)).await {
             Ok(Ok(permits)) => self.send(Message::Record(record, permits)),
-            _ => Err(CheckpointError::Slow),
+            _ => Err(CheckpointError::TooSlow),
         }
     }
 
@@ -182,7 +182,7 @@ impl CheckpointWriter {
     }
 
     fn send(&self, message: Message) -> Result<(), CheckpointError> {
-        let reason = |_| self.state().failed.unwrap_or(CheckpointError::Slow);
+        let reason = |_| self.state().failed.unwrap_or(CheckpointError::TooSlow);
         self.messages.send(message).map_err(reason)
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
         match Engine::new(engine_options())?.load_bytes(&name, bytes, LoadOptions::default()) {
             Ok(component) => description = component.description().cloned(),
             Err(WasmError::Refused { reasons, .. }) => refusals = reasons,
-            Err(error @ (WasmError::Failed { .. } | WasmError::MissingExport { .. })) => {
+            Err(error @ (WasmError::Faulted { .. } | WasmError::MissingExport { .. })) => {
                 refusals = vec![error.to_string()];
             }
             Err(error) => return Err(error.into()),

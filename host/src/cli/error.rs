@@ -13,6 +13,7 @@ use crate::writer::WriteError;
 
 /// The result of a command that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Exit {
     /// The command succeeded.
     Done,
@@ -64,13 +65,19 @@ pub enum CliError {
     File(#[from] FileError),
     /// A task of the command panicked.
     #[error("{0}: please report this defect of ktables")]
-    Panicked(#[from] tokio::task::JoinError),
+    Panicked(String),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
     /// The command was interrupted by a signal, for example Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<tokio::task::JoinError> for CliError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Panicked(error.to_string())
+    }
 }
 
 impl From<ConfigError> for CliError {
@@ -90,7 +97,7 @@ impl CliError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_)
-            | Self::Log(LogError::Url { .. } | LogError::Property { .. })
+            | Self::Log(LogError::InvalidUrl { .. } | LogError::InvalidProperty { .. })
             | Self::Component(WasmError::InvalidDigest { .. }) => 2,
             Self::Log(LogError::PolicyMismatch { .. }) => 1,
             // Refused: nothing was written.
@@ -98,7 +105,7 @@ impl CliError {
                 WriteError::InvalidJson { .. }
                 | WriteError::Rejected { .. }
                 | WriteError::NotVerified { .. }
-                | WriteError::NoScheme { .. }
+                | WriteError::NoGroupScheme { .. }
                 | WriteError::InvalidRecord { .. },
             ) => 1,
             // Written, but the table is late.

@@ -36,9 +36,9 @@ pub(super) async fn watch(
         resolved.require_groups()?;
     }
     let table = resolved.load().await?;
-    let mut watcher = table.watch(start).only(filter);
+    let mut watcher = table.watch(start).with_filter(filter);
     if args.every {
-        watcher = watcher.every();
+        watcher = watcher.every_change();
     }
     let mut out = output.writer();
     let mut closed = std::pin::pin!(wait_for_stdout_close());

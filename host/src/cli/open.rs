@@ -73,7 +73,7 @@ impl ResolvedTable {
     pub(super) async fn load(&self) -> Result<Table, CliError> {
         let table = self.source.builder().catchup_timeout(self.catchup_timeout).open().await?;
         // A degraded table has logged that it is degraded.
-        progress::show_until(&table, table.ready()).await?;
+        progress::show_until(&table, table.wait_until_ready()).await?;
         let stats = table.stats();
         let rejected: u64 = stats.rejects.values().sum();
         if rejected > 0 {
@@ -109,7 +109,7 @@ impl ResolvedTable {
 
     /// Fails if the table has no group scheme.
     pub(super) fn require_groups(&self) -> Result<(), CliError> {
-        if self.source.codecs.scheme.is_some() {
+        if self.source.codecs.group_scheme.is_some() {
             return Ok(());
         }
         Err(CliError::Usage(

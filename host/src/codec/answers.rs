@@ -32,10 +32,11 @@ impl<'a> PackedAnswers<'a> {
         Self { items: Cow::Borrowed(items), ..Self::default() }
     }
 
-    /// Combines the answers for all items with the indices and reasons of the rejected ones, by ascending
-    /// index. A rejected item also needs an entry in `items`, which is ignored.
+    /// Combines the answers for all items with the indices and reasons of the rejected ones. A rejected item
+    /// also needs an entry in `items`, which is ignored.
     #[must_use]
-    pub fn from_parts(items: Packed, rejected: Vec<(usize, RejectReason)>) -> Self {
+    pub fn from_parts(items: Packed, mut rejected: Vec<(usize, RejectReason)>) -> Self {
+        rejected.sort_by_key(|(index, _)| *index);
         Self { items: Cow::Owned(items), rejected, is_json: false }
     }
 

@@ -10,17 +10,17 @@ use crate::log::Header;
 use crate::packed::Packed;
 
 /// UTF-8 text. A key becomes the text itself, a value becomes a JSON string.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Utf8;
 
 /// Any bytes, as base64 text (RFC 4648, with padding). A key becomes the text itself, a value becomes a JSON
 /// string.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bytes;
 
 /// JSON text. A value is checked, and line breaks between its tokens are removed. A key is checked, and its
 /// bytes stay the same.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Json;
 
 impl Codec for Utf8 {

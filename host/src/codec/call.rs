@@ -40,13 +40,13 @@ impl CheckedCodecs<'_> {
 
     /// Splits keys into group and member. Returns `None` without a group scheme.
     pub(crate) fn split(self, keys: &[&str]) -> Option<Answers<Option<GroupKey>>> {
-        let scheme = self.0.scheme.as_ref()?;
+        let scheme = self.0.group_scheme.as_ref()?;
         Some(call_checked(keys.len(), || scheme.split_keys(keys), Vec::len))
     }
 
     /// Joins group and member to a key. Returns `None` without a group scheme.
     pub(crate) fn join(self, group: &str, member: &str) -> Option<Answers<Box<str>>> {
-        let scheme = self.0.scheme.as_ref()?;
+        let scheme = self.0.group_scheme.as_ref()?;
         Some(call_checked(1, || scheme.join_keys(&[(group, member)]), Vec::len))
     }
 }

@@ -17,7 +17,7 @@ pub struct Codecs {
     /// The codec of values.
     pub value: Arc<dyn ValueCodec>,
     /// The group scheme; `None` for a table without groups.
-    pub scheme: Option<Arc<dyn GroupScheme>>,
+    pub group_scheme: Option<Arc<dyn GroupScheme>>,
 }
 
 impl Codecs {
@@ -28,21 +28,21 @@ impl Codecs {
         let name = |component: Option<&ComponentId>, address: *const ()| {
             component.map_or_else(|| format!("{address:p}"), |component| component.digest.clone())
         };
-        let Self { key, value, scheme } = self;
+        let Self { key, value, group_scheme } = self;
         if !value.is_built_in() {
             return Some(name(value.component(), Arc::as_ptr(value).cast()));
         }
         if !key.is_built_in() {
             return Some(name(key.component(), Arc::as_ptr(key).cast()));
         }
-        let scheme = scheme.as_ref().filter(|scheme| !scheme.is_built_in())?;
+        let scheme = group_scheme.as_ref().filter(|scheme| !scheme.is_built_in())?;
         Some(name(scheme.component(), Arc::as_ptr(scheme).cast()))
     }
 
     /// Returns a short hash of the codecs' identities. Two tables with the same fingerprint decode alike.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let scheme = self.scheme.as_ref().map_or_else(String::new, |scheme| scheme.identity());
+        let scheme = self.group_scheme.as_ref().map_or_else(String::new, |scheme| scheme.identity());
         let mut hasher = Sha256::new();
         for identity in [self.key.identity(), self.value.identity(), scheme] {
             // The length separates the identities.
@@ -54,7 +54,7 @@ impl Codecs {
 
     /// Creates the codecs of a topic without groups.
     pub fn new(key: impl KeyCodec + 'static, value: impl ValueCodec + 'static) -> Self {
-        Self { key: Arc::new(key), value: Arc::new(value), scheme: None }
+        Self { key: Arc::new(key), value: Arc::new(value), group_scheme: None }
     }
 }
 

@@ -10,7 +10,7 @@ const MAX_DIGITS: usize = 10;
 ///
 /// A prefix must be canonical: ASCII digits without a sign and without a leading zero. Any other key is
 /// foreign.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LengthPrefixed;
 
 impl Codec for LengthPrefixed {

@@ -7,6 +7,7 @@ use crate::escape::one_line;
 
 /// Identifies a component by its name and the digest of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ComponentId {
     /// The name that the component gives itself, or else the name of its file.
     pub name: String,
@@ -134,6 +135,8 @@ impl RejectReason {
     }
 }
 
+impl std::error::Error for RejectReason {}
+
 impl fmt::Display for RejectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.kind, one_line(&self.message))?;
@@ -154,6 +157,7 @@ pub struct HostFailure {
 
 /// Why a call of a codec returned no answers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CodecFailure {
     /// The host could not run the codec. No item is rejected for this, and the call may be retried.
     #[error(transparent)]

@@ -110,7 +110,7 @@ pub trait GroupScheme: Codec {
 }
 
 /// The group and the member that a key consists of.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey {
     /// The name of the group.
     pub group: Box<str>,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
 use crate::config::{CodecConfig, Config, ConfigError, TableCodec, TableConfig, find_nearest};
 use crate::log::{self, EnsureTopic, Log};
-use crate::set_process_limit;
+use crate::set_process_memory_limit;
 use crate::sync::lock;
 use crate::table::{Table, TableBuilder};
 use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
@@ -95,7 +95,7 @@ impl Catalog {
         engine_options: EngineOptions,
     ) -> Result<Self, ConfigError> {
         if let Some(bytes) = config.limits.memory {
-            set_process_limit(bytes as u64);
+            set_process_memory_limit(bytes as u64);
         }
         let catalog = Self {
             config,
@@ -156,7 +156,7 @@ impl Catalog {
                 component.value_codec(topic, config)?
             }
         };
-        let scheme: Option<Arc<dyn GroupScheme>> = match &table.group_scheme {
+        let group_scheme: Option<Arc<dyn GroupScheme>> = match &table.group_scheme {
             None => None,
             Some(TableCodec::Named(name)) if name == LENGTH_PREFIXED => Some(Arc::new(LengthPrefixed)),
             Some(codec) => {
@@ -164,7 +164,7 @@ impl Catalog {
                 Some(component.group_scheme(topic, config)?)
             }
         };
-        Ok(Codecs { key, value, scheme })
+        Ok(Codecs { key, value, group_scheme })
     }
 
     /// Loads a component. Returns it with its configuration as JSON.

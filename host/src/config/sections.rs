@@ -10,7 +10,7 @@ use crate::config::values::{
     default_true, deserialize_duration, deserialize_json, deserialize_positive_duration,
     deserialize_properties, deserialize_size,
 };
-use crate::log::{Acks, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch, STALE_AFTER};
+use crate::log::{Acks, DEFAULT_STALE_AFTER, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch};
 use crate::table::OnReject;
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
@@ -60,7 +60,7 @@ impl LogConfig {
     pub(crate) fn options(&self) -> LogOptions {
         LogOptions {
             isolation: self.isolation,
-            stale_after: self.stale_after.unwrap_or(STALE_AFTER),
+            stale_after: self.stale_after.unwrap_or(DEFAULT_STALE_AFTER),
             acks: self.acks,
             idempotence: self.idempotence,
             oauth_token_file: self.oauth_token_file.clone(),

@@ -32,8 +32,8 @@ use futures_util::{Stream, StreamExt, stream};
 
 use crate::log::{
     Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, PartitionSample, PartitionStream, STALE_AFTER, TopicDescription, TopicEvent, TopicSample,
-    TopicStream, Unacknowledged,
+    Partition, PartitionSample, PartitionStream, TopicDescription, TopicEvent, TopicSample, TopicStream,
+    Unacknowledged,
 };
 use crate::sync::lock;
 use commit::Committer;
@@ -43,9 +43,12 @@ use watch::Notifications;
 /// The longest time between two samples of the end offsets.
 const SAMPLE_EVERY: Duration = Duration::from_secs(3);
 
+/// The shortest time between two samples.
+const MIN_SAMPLE_EVERY: Duration = Duration::from_millis(10);
+
 /// A directory of topics.
 #[derive(Debug)]
-pub struct DirLog {
+pub(in crate::log) struct DirLog {
     url: String,
     root: PathBuf,
     stale_after: Duration,
@@ -59,14 +62,9 @@ pub struct DirLog {
 type Ends = HashMap<(String, Partition), Cursor>;
 
 impl DirLog {
-    /// Opens the log in this directory, which is created with the first topic.
-    pub fn open(path: impl Into<PathBuf>) -> Self {
-        Self::open_with(path, STALE_AFTER)
-    }
-
-    /// Opens the log in this directory, like [`DirLog::open`]. Tables report partitions that lag for longer
-    /// than `stale_after`.
-    pub fn open_with(path: impl Into<PathBuf>, stale_after: Duration) -> Self {
+    /// Opens the log in this directory, which is created with the first topic. Tables report partitions that
+    /// lag for longer than `stale_after`.
+    pub(in crate::log) fn open(path: impl Into<PathBuf>, stale_after: Duration) -> Self {
         let root = path.into();
         let url = format!("dir:{}", root.display());
         Self {
@@ -86,7 +84,7 @@ impl DirLog {
         partitions: Vec<Partition>,
     ) -> impl Stream<Item = Result<TopicEvent, LogError>> + Send + use<> {
         let (root, ends) = (self.root.clone(), self.ends.clone());
-        let every = SAMPLE_EVERY.min(self.stale_after / 3);
+        let every = (self.stale_after / 3).clamp(MIN_SAMPLE_EVERY, SAMPLE_EVERY);
         stream::unfold((topic, partitions), move |(topic, partitions)| {
             let (root, ends) = (root.clone(), ends.clone());
             async move {

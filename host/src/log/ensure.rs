@@ -181,7 +181,7 @@ fn log_retention(topic: &str, policy: &str) {
 
 /// Whether a policy, a comma-separated list, keeps the newest record of each key.
 #[must_use]
-pub fn compacts(policy: &str) -> bool {
+fn compacts(policy: &str) -> bool {
     words(policy).any(|word| word == "compact")
 }
 

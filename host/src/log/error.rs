@@ -15,7 +15,7 @@ pub enum LogError {
         "`{url}` is not the URL of a log: {reason}. Write kafka://HOST:PORT,HOST:PORT or dir:PATH, \
          for example kafka://localhost:9092 or dir:./data"
     )]
-    Url {
+    InvalidUrl {
         /// The URL.
         url: String,
         /// What is wrong with it.
@@ -23,7 +23,7 @@ pub enum LogError {
     },
     /// A property or an option is not valid.
     #[error("property `{name}`: {reason}")]
-    Property {
+    InvalidProperty {
         /// The name. The value is never shown, because it may be a secret.
         name: String,
         /// What is wrong, or what to set instead.

@@ -36,8 +36,8 @@ pub struct Health(watch::Receiver<Option<Outage>>);
 
 impl Health {
     /// Creates the health of a log from a channel: the log sends its outage, or `None` when it is healthy.
-    #[must_use]
-    pub fn new(outages: watch::Receiver<Option<Outage>>) -> Self {
+    #[cfg(feature = "kafka")]
+    pub(in crate::log) fn new(outages: watch::Receiver<Option<Outage>>) -> Self {
         Self(outages)
     }
 

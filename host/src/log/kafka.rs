@@ -42,7 +42,7 @@ use write::cluster_writer::ClusterWriter;
 
 /// A Kafka cluster.
 #[derive(Debug)]
-pub struct KafkaLog {
+pub(in crate::log) struct KafkaLog {
     url: Arc<str>,
     configs: Arc<Configs>,
     health: Arc<ClusterHealth>,
@@ -61,8 +61,8 @@ impl KafkaLog {
     ///
     /// # Errors
     ///
-    /// [`LogError::Property`] if an option is not valid, [`LogError::Client`] if no client can be started.
-    pub fn open(brokers: &str, options: LogOptions) -> Result<Self, LogError> {
+    /// [`LogError::InvalidProperty`] if an option is not valid, [`LogError::Client`] if no client can be started.
+    pub(in crate::log) fn open(brokers: &str, options: LogOptions) -> Result<Self, LogError> {
         let url: Arc<str> = format!("kafka://{brokers}").into();
         let configs = Arc::new(Configs::new(brokers, options)?);
         // A little less than promised, because timers may be late.

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::log::dir::DirLog;
 #[cfg(feature = "kafka")]
-use crate::log::KafkaLog;
-use crate::log::{DirLog, Log, LogError, LogOptions};
+use crate::log::kafka::KafkaLog;
+use crate::log::{Log, LogError, LogOptions};
 
 /// Opens the log at a URL, `kafka://HOST:PORT,…` or `dir:PATH`, with default options.
 ///
@@ -21,13 +22,13 @@ pub fn open(url: &str) -> Result<Arc<dyn Log>, LogError> {
 ///
 /// # Errors
 ///
-/// [`LogError::Url`] if the URL is not the URL of a log, [`LogError::Property`] if an option is not valid,
+/// [`LogError::InvalidUrl`] if the URL is not the URL of a log, [`LogError::InvalidProperty`] if an option is not valid,
 /// [`LogError::Client`] or [`LogError::Io`] if the log cannot be opened.
 pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogError> {
     let invalid_url = |reason: &str| {
         // The part before an @ may be a password.
         let redacted = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
-        Err(LogError::Url { url: redacted, reason: reason.to_owned() })
+        Err(LogError::InvalidUrl { url: redacted, reason: reason.to_owned() })
     };
     match url.split_once(':') {
         Some(("dir", "")) => invalid_url("the path of the folder is missing"),
@@ -37,10 +38,10 @@ pub fn open_with(url: &str, options: LogOptions) -> Result<Arc<dyn Log>, LogErro
         Some(("dir", path)) => {
             options.validate()?;
             match options.properties.keys().next().cloned() {
-                None => Ok(Arc::new(DirLog::open_with(path, options.stale_after))),
+                None => Ok(Arc::new(DirLog::open(path, options.stale_after))),
                 Some(name) => {
                     let reason = "a directory log has no client properties; remove it".to_owned();
-                    Err(LogError::Property { name, reason })
+                    Err(LogError::InvalidProperty { name, reason })
                 }
             }
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::log::LogError;
 
 /// The default of [`LogOptions::stale_after`].
-pub const STALE_AFTER: Duration = Duration::from_secs(10);
+pub const DEFAULT_STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// The options of a log.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct LogOptions {
     /// Which records of transactions are read.
     pub isolation: Isolation,
     /// How long the log may be silent, or a partition may lag, before tables report that they are degraded;
-    /// at least 100 ms, [`STALE_AFTER`] by default.
+    /// at least 100 ms, [`DEFAULT_STALE_AFTER`] by default.
     pub stale_after: Duration,
     /// When a written record is acknowledged.
     pub acks: Acks,
@@ -35,6 +35,7 @@ pub struct LogOptions {
 /// Which records of transactions are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Isolation {
     /// Records of committed transactions only. Records after the first one of an open transaction are read
     /// when it ends.
@@ -47,6 +48,7 @@ pub enum Isolation {
 /// When a written record is acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Acks {
     /// When all in-sync replicas have it.
     #[default]
@@ -61,7 +63,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             isolation: Isolation::default(),
-            stale_after: STALE_AFTER,
+            stale_after: DEFAULT_STALE_AFTER,
             acks: Acks::default(),
             idempotence: true,
             oauth_token_file: None,
@@ -89,10 +91,10 @@ impl LogOptions {
     ///
     /// # Errors
     ///
-    /// [`LogError::Property`] with the name of an option that is invalid or contradicts another one.
+    /// [`LogError::InvalidProperty`] with the name of an option that is invalid or contradicts another one.
     pub fn validate(&self) -> Result<(), LogError> {
         let invalid = |name: &str, reason: &str| {
-            Err(LogError::Property { name: name.to_owned(), reason: reason.to_owned() })
+            Err(LogError::InvalidProperty { name: name.to_owned(), reason: reason.to_owned() })
         };
         if self.stale_after < Duration::from_millis(100) {
             return invalid("stale_after", "must be at least 100ms");

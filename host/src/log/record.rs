@@ -15,7 +15,7 @@ const BATCH_RECORDS: usize = 1024;
 pub(crate) const NO_TIMESTAMP: i64 = -1;
 
 /// A header of a record. Names may repeat. A null value differs from an empty one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Header {
     /// The name.
     pub name: String,
@@ -32,6 +32,7 @@ impl Header {
 
 /// Whether records are read with their headers. Requesting headers takes time, even if records have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Headers {
     /// Records are read with their headers.
     Wanted,
@@ -166,7 +167,7 @@ impl RecordBatch {
 
     /// Returns the records whose offsets are not below `offset`.
     #[must_use]
-    pub fn from_offset(self, offset: Offset) -> Self {
+    pub(crate) fn starting_at(self, offset: Offset) -> Self {
         if self.offsets.first().is_none_or(|&first| first >= offset) {
             return self;
         }
@@ -179,7 +180,7 @@ impl RecordBatch {
     ///
     /// If the batch has fewer records.
     #[must_use]
-    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let mut slice = Self::new(self.partition);
         for index in range {
             let record = self.get(index);
@@ -207,13 +208,13 @@ impl RecordBatch {
 
     /// The keys of all records.
     #[must_use]
-    pub fn keys(&self) -> &PackedNullable {
+    pub(crate) fn keys(&self) -> &PackedNullable {
         &self.keys
     }
 
     /// The values of all records.
     #[must_use]
-    pub fn values(&self) -> &PackedNullable {
+    pub(crate) fn values(&self) -> &PackedNullable {
         &self.values
     }
 }

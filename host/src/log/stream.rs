@@ -1,12 +1,14 @@
 //! What a log returns to readers and writers: partition streams, samples of end offsets, acknowledgements.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures_util::Stream;
-use futures_util::stream::BoxStream;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, poll_fn};
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{LogError, Offset, OffsetRange, Partition, RecordBatch};
@@ -26,17 +28,33 @@ pub enum StreamItem {
 }
 
 /// The records of one partition, in order, without end.
-#[derive(Debug)]
 pub struct PartitionStream {
     range: OffsetRange,
-    items: mpsc::Receiver<Result<StreamItem, LogError>>,
+    items: BoxStream<'static, Result<StreamItem, LogError>>,
+}
+
+impl fmt::Debug for PartitionStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionStream").field("range", &self.range).finish_non_exhaustive()
+    }
 }
 
 impl PartitionStream {
-    /// Creates a stream of the items that are sent through the channel.
+    /// Creates a stream of the records in a range of a partition and of those after it.
     #[must_use]
-    pub fn new(range: OffsetRange, items: mpsc::Receiver<Result<StreamItem, LogError>>) -> Self {
-        Self { range, items }
+    pub fn new(
+        range: OffsetRange,
+        items: impl Stream<Item = Result<StreamItem, LogError>> + Send + 'static,
+    ) -> Self {
+        Self { range, items: items.boxed() }
+    }
+
+    /// Creates a stream of the items that are sent through a channel.
+    pub(in crate::log) fn from_channel(
+        range: OffsetRange,
+        mut items: mpsc::Receiver<Result<StreamItem, LogError>>,
+    ) -> Self {
+        Self::new(range, poll_fn(move |context| items.poll_recv(context)))
     }
 
     /// The partition, the offset at which the stream begins, and the end offset when reading began.
@@ -61,7 +79,7 @@ pub enum TopicEvent {
 }
 
 /// What a log reports of the partitions that are read, at intervals of at most a third of
-/// [`Log::stale_after`]. A table compares it with what it has applied.
+/// [`Log::stale_after`](crate::log::Log::stale_after). A table compares it with what it has applied.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TopicSample {
@@ -106,12 +124,12 @@ impl Stream for PartitionStream {
     type Item = Result<StreamItem, LogError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_recv(context)
+        self.items.poll_next_unpin(context)
     }
 }
 
 /// The acknowledgement of a record, with the partition and the offset that it got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ack {
     /// Its partition.
     pub partition: Partition,
@@ -133,14 +151,30 @@ pub struct Unacknowledged {
 
 /// The outcome of a queued record, as a future. Resolves when the record is durable, when it has failed for
 /// good, or when it was given up and may or may not be durable.
-#[derive(Debug)]
-pub struct Delivery(oneshot::Receiver<Result<Ack, LogError>>);
+#[must_use = "the outcome of a write is known only when its delivery is awaited"]
+pub struct Delivery(DeliverySource);
+
+/// Where the outcome of a record comes from.
+enum DeliverySource {
+    Channel(oneshot::Receiver<Result<Ack, LogError>>),
+    Future(BoxFuture<'static, Result<Ack, LogError>>),
+}
 
 impl Delivery {
-    /// Creates a delivery that resolves to the result that is sent through the channel.
-    #[must_use]
-    pub fn new(answer: oneshot::Receiver<Result<Ack, LogError>>) -> Self {
-        Self(answer)
+    /// Creates a delivery that resolves to the output of a future.
+    pub fn new(outcome: impl Future<Output = Result<Ack, LogError>> + Send + 'static) -> Self {
+        Self(DeliverySource::Future(outcome.boxed()))
+    }
+
+    /// Creates a delivery that resolves to the result that is sent through a channel.
+    pub(in crate::log) fn from_channel(outcome: oneshot::Receiver<Result<Ack, LogError>>) -> Self {
+        Self(DeliverySource::Channel(outcome))
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").finish_non_exhaustive()
     }
 }
 
@@ -148,6 +182,11 @@ impl Future for Delivery {
     type Output = Result<Ack, LogError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(LogError::Closed)))
+        match &mut self.0 {
+            DeliverySource::Channel(outcome) => {
+                outcome.poll_unpin(context).map(|outcome| outcome.unwrap_or(Err(LogError::Closed)))
+            }
+            DeliverySource::Future(outcome) => outcome.poll_unpin(context),
+        }
     }
 }

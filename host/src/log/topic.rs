@@ -9,7 +9,7 @@ pub type Partition = i32;
 pub type Offset = i64;
 
 /// The description of a topic. A re-created topic has another identity than the one that was deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopicDescription {
     /// The name.
     pub name: String,
@@ -31,7 +31,7 @@ pub struct NewTopic {
 }
 
 /// The range of offsets that a partition holds, from `start` up to but not including `end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OffsetRange {
     /// The partition.
     pub partition: Partition,

@@ -15,6 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The result of waiting for writes.
 #[derive(Debug, Clone)]
+#[must_use = "the writes may not be visible"]
 #[non_exhaustive]
 pub enum Freshness {
     /// The writes are visible.
@@ -39,6 +40,8 @@ pub enum StaleReason {
     /// The end offsets of the topic cannot be read, and trying again will not help.
     Log(LogError),
 }
+
+impl std::error::Error for StaleReason {}
 
 impl Freshness {
     /// Whether this is [`Freshness::Fresh`].

@@ -39,8 +39,8 @@ impl Table {
 }
 
 impl TableBuilder {
-    /// How long [`TableBuilder::start`] and [`Table::ready`] wait for the table to be complete;
-    /// [`CATCHUP_TIMEOUT`](crate::table::CATCHUP_TIMEOUT) by default.
+    /// How long [`TableBuilder::start`] and [`Table::wait_until_ready`] wait for the table to be complete;
+    /// [`DEFAULT_CATCHUP_TIMEOUT`](crate::table::DEFAULT_CATCHUP_TIMEOUT) by default.
     #[must_use]
     pub fn catchup_timeout(mut self, timeout: Duration) -> Self {
         self.settings.catchup_timeout = timeout;
@@ -94,7 +94,7 @@ impl TableBuilder {
     /// How many bytes the table may use for entries, watch history and rejected records; no limit by
     /// default. A table that exceeds it applies no more records and is degraded, keeps its contents
     /// readable, and continues when there is room again. The same happens when the process exceeds
-    /// [`set_process_limit`](crate::set_process_limit).
+    /// [`set_process_memory_limit`](crate::set_process_memory_limit).
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
@@ -109,7 +109,7 @@ impl TableBuilder {
     }
 
     /// Finds the topic, within the catch-up timeout (and a second at least), and begins to load it.
-    /// [`Table::ready`] waits for the table. Needs a tokio runtime, on which the table's tasks run.
+    /// [`Table::wait_until_ready`] waits for the table. Needs a tokio runtime, on which the table's tasks run.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl TableBuilder {
     /// [`TableError`] if the topic does not exist or cannot be read, or the log fails.
     pub async fn start(self) -> Result<Table, TableError> {
         let table = self.open().await?;
-        table.ready().await?;
+        table.wait_until_ready().await?;
         Ok(table)
     }
 }

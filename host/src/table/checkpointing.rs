@@ -109,7 +109,7 @@ impl Checkpointing {
                 "the table did not follow the topic for {away:?}, and the log keeps tombstones for \
                  {max_age:?}: the table may have missed some"
             );
-            return Err(CheckpointError::Unfit { reason });
+            return Err(CheckpointError::Unusable { reason });
         }
         if let Err(error) = writer.complete(as_of, now) {
             self.abandon(generation, &error);

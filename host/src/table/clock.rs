@@ -20,7 +20,7 @@ pub trait Clock: Debug + Send + Sync {
     /// # Cancel safety
     ///
     /// Nothing is lost if this is dropped.
-    async fn until(&self, time: i64);
+    async fn sleep_until(&self, time: i64);
 }
 
 /// The clock of the machine.
@@ -34,7 +34,7 @@ impl Clock for SystemClock {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 
-    async fn until(&self, time: i64) {
+    async fn sleep_until(&self, time: i64) {
         let left = u64::try_from(time.saturating_sub(self.now())).unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(left).min(MAX_SLEEP)).await;
     }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use triomphe::ThinArc;
 
 use crate::log::{NO_TIMESTAMP, Offset, Partition};
+use crate::table::error::ParseError;
 use crate::table::record_place::RecordPlace;
 
 /// A key's newest accepted value, and where its record is. A clone is a handle to the same entry.
@@ -187,9 +188,9 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// If the JSON does not fit the type.
-    pub fn parse<'a, T: serde::Deserialize<'a>>(&'a self) -> serde_json::Result<T> {
-        serde_json::from_str(self.json())
+    /// If the value does not fit the type.
+    pub fn parse<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, ParseError> {
+        serde_json::from_str(self.json()).map_err(|source| ParseError { key: self.key().to_owned(), source })
     }
 
     /// The partition of its record.

@@ -1,7 +1,16 @@
 //! Errors of tables.
 
+use crate::escape::escape_name;
 use crate::log::LogError;
 use crate::table::reject::RejectedRecord;
+
+/// A value does not fit the type that it was parsed into.
+#[derive(Debug, thiserror::Error)]
+#[error("key `{}`: the value does not fit the type: {source}", escape_name(key))]
+pub struct ParseError {
+    pub(in crate::table) key: String,
+    pub(in crate::table) source: serde_json::Error,
+}
 
 /// Why a table could not be started, no longer follows its topic, or refused a request.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,13 +39,13 @@ pub enum TableError {
     },
     /// The codecs cannot be swapped while another generation is being loaded.
     #[error("topic `{topic}`: another generation is still being loaded; swap the codecs when it is complete")]
-    Loading {
+    SwapInProgress {
         /// The topic.
         topic: String,
     },
     /// Other codecs were not swapped in, because two generations together exceed a memory limit.
     #[error("topic `{topic}`: cannot load the topic with other codecs: {reason}")]
-    Memory {
+    MemoryLimit {
         /// The topic.
         topic: String,
         /// The limit, what is used, and the setting.

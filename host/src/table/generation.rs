@@ -446,7 +446,9 @@ impl Generation {
     async fn next_deadline(&self) {
         match &self.deadlines {
             None => std::future::pending().await,
-            Some(deadlines) => self.shared.settings.clock.until(deadlines.next().unwrap_or(i64::MAX)).await,
+            Some(deadlines) => {
+                self.shared.settings.clock.sleep_until(deadlines.next().unwrap_or(i64::MAX)).await
+            }
         }
     }
 
@@ -458,7 +460,7 @@ impl Generation {
         while let Some(reason) = self.exceeded_limit() {
             if Instant::now() >= give_up_at && self.shared.is_beside_served(self.state.number) {
                 let topic = self.state.topic.name.clone();
-                return Err(GenerationEnd::Halted(TableError::Memory { topic, reason }));
+                return Err(GenerationEnd::Halted(TableError::MemoryLimit { topic, reason }));
             }
             if !std::mem::replace(&mut is_reported, true) {
                 if !self.is_served && !self.shared.is_serving() {

@@ -72,7 +72,7 @@ impl Table {
     /// # Cancel safety
     ///
     /// Loading continues if this is dropped.
-    pub async fn ready(&self) -> Result<Status, TableError> {
+    pub async fn wait_until_ready(&self) -> Result<Status, TableError> {
         let mut status = self.shared.subscribe_status();
         let ended = status.wait_for(|status| !matches!(status, Status::Loading)).await;
         match ended.as_deref() {
@@ -205,7 +205,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`TableError::Loading`] if another generation is being loaded; otherwise the reason why the topic
+    /// [`TableError::SwapInProgress`] if another generation is being loaded; otherwise the reason why the topic
     /// could not be loaded. The table then continues with the old codecs.
     ///
     /// # Cancel safety

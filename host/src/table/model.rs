@@ -89,7 +89,7 @@ fn change(effect: Effect) -> Option<Change> {
 proptest! {
     #[test]
     fn a_view_behaves_like_the_model(records in records(), size in 1..40_usize, sorted_at in 0..10_usize) {
-        let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+        let codecs = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
         let (mut view, mut model) = (View::unsorted(1, topic(), "f".into()), Model::default());
         view.add_partition(OffsetRange { partition: 0, start: 0, end: 0 });
         let mut changes = BTreeMap::new();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::table::clock::{Clock, SystemClock};
 
 /// How long `start` waits, by default, for a table to be complete before it returns a degraded one.
-pub const CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
+pub const DEFAULT_CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a rejected record does to the entry of its key. A record with a null key, a foreign key, or a
 /// key that cannot be decoded affects no entry; the last one halts a table with [`OnReject::Halt`].
@@ -56,7 +56,7 @@ pub(super) struct CheckpointSettings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            catchup_timeout: CATCHUP_TIMEOUT,
+            catchup_timeout: DEFAULT_CATCHUP_TIMEOUT,
             on_reject: OnReject::default(),
             ttl: None,
             clock: Arc::new(SystemClock),

@@ -300,7 +300,7 @@ impl Supervisor {
                     return Err(error.into());
                 }
                 let reason = error.to_string();
-                let distrusted = is_replaced.then(|| CheckpointError::Unfit { reason: reason.clone() });
+                let distrusted = is_replaced.then(|| CheckpointError::Unusable { reason: reason.clone() });
                 restart(reason, distrusted, true)
             }
         }
@@ -314,7 +314,7 @@ impl Supervisor {
             return;
         }
         if self.loading.is_some() || self.waiting.is_some() {
-            let _ = request.answer.send(Err(TableError::Loading { topic }));
+            let _ = request.answer.send(Err(TableError::SwapInProgress { topic }));
             return;
         }
         tracing::info!(topic, "loading the topic with other codecs");

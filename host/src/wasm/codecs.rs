@@ -57,7 +57,8 @@ impl ComponentCodec {
         let name = || self.component.template.id.name.clone();
         let failed = |error| self.component.to_wasm_error("configured", error);
         let accepted = self.start().map_err(failed)?;
-        let instance = accepted.map_err(|message| WasmError::Configuration { name: name(), message })?;
+        let instance =
+            accepted.map_err(|message| WasmError::InvalidConfiguration { name: name(), message })?;
         self.put_back(instance);
         Ok(())
     }
@@ -174,10 +175,10 @@ impl Component {
         let failed = |error| self.to_wasm_error("measured", error);
         let mut instance = self.instantiate().map_err(failed)?;
         let context = Context { topic: "", role: Role::Value, config };
-        instance
-            .configure(context)
-            .map_err(failed)?
-            .map_err(|message| WasmError::Configuration { name: self.template.id.name.clone(), message })?;
+        instance.configure(context).map_err(failed)?.map_err(|message| WasmError::InvalidConfiguration {
+            name: self.template.id.name.clone(),
+            message,
+        })?;
         let mut used = [0; 2];
         for used in &mut used {
             instance.decode_values(raw, &[]).map_err(failed)?;
@@ -212,7 +213,7 @@ impl Component {
         let takes_config = self.template.interfaces.contains(&Interface::Plugin);
         if !takes_config && config.trim() != "{}" {
             let message = "it exports no `plugin`, so it takes no configuration: remove it".to_owned();
-            return Err(WasmError::Configuration { name: self.template.id.name.clone(), message });
+            return Err(WasmError::InvalidConfiguration { name: self.template.id.name.clone(), message });
         }
         let setup = Setup { topic: topic.to_owned(), role, config: config.to_owned() };
         let codec = ComponentCodec::new(self.clone(), setup);

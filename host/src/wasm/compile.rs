@@ -27,6 +27,7 @@ pub(crate) const COMPILE: &str = "compile-component";
 /// The compiler of components. There is no default, because only the program that embeds the library knows
 /// where a `ktables` command is, and whether it trusts its components.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compiler {
     /// This `ktables` command, in a process with limited memory, time and priority, which is killed at the
     /// deadline. It must have the same wasmtime with the same configuration as this program.

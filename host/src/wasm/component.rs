@@ -90,7 +90,7 @@ impl Engine {
         if let Some(expected) = options.digest {
             check_digest(&expected)?;
             if !expected.eq_ignore_ascii_case(&digest) {
-                return Err(WasmError::Digest { name, expected, actual: digest });
+                return Err(WasmError::DigestMismatch { name, expected, actual: digest });
             }
         }
         let inspection = inspect(&bytes);
@@ -215,7 +215,7 @@ impl Component {
     /// Converts the error of a component that failed while it was `action`, a participle.
     pub(super) fn to_wasm_error(&self, action: &'static str, error: CallError) -> WasmError {
         match error {
-            CallError::Fault(fault) => WasmError::Failed {
+            CallError::Fault(fault) => WasmError::Faulted {
                 name: self.template.id.name.clone(),
                 action,
                 message: format!("{}: {}", fault.kind, fault.message),

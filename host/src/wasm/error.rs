@@ -21,7 +21,7 @@ pub enum WasmError {
          `ktables codec inspect` prints the digest to approve, sha256:…",
         escape_name(name)
     )]
-    Digest {
+    DigestMismatch {
         /// The component's file name.
         name: String,
         /// The digest that the configuration requires.
@@ -68,7 +68,7 @@ pub enum WasmError {
     },
     /// The component does not accept its configuration.
     #[error("component {} does not accept its configuration: {}", escape_name(name), one_line(message))]
-    Configuration {
+    InvalidConfiguration {
         /// The component's name.
         name: String,
         /// The component's message.
@@ -76,7 +76,7 @@ pub enum WasmError {
     },
     /// The component faulted before its first record.
     #[error("component {} failed while it was {action}: {}", escape_name(name), one_line(message))]
-    Failed {
+    Faulted {
         /// The component's name.
         name: String,
         /// What the host was doing with it, as a participle.

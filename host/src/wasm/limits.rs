@@ -11,6 +11,7 @@ pub(super) const MAX_NAME_BYTES: usize = 100;
 /// A set of default limits, for the needs of guests in certain languages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Profile {
     /// Rust, C, Go: a few megabytes at most.
     #[default]

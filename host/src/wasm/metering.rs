@@ -2,6 +2,7 @@
 
 /// How the work of guests is limited and measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Metering {
     /// By time ([`Limits::deadline`](crate::wasm::Limits::deadline)). For production.
     #[default]

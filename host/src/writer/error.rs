@@ -25,6 +25,7 @@ pub enum WriteError {
         /// What was being done, for example "encode the key".
         action: &'static str,
         /// Why the codec rejected it.
+        #[source]
         reason: RejectReason,
     },
     /// Readers would see another key, value or member than the one that was to be written.
@@ -42,7 +43,7 @@ pub enum WriteError {
         escape_name(group),
         escape_name(member)
     )]
-    NoScheme {
+    NoGroupScheme {
         /// The group.
         group: String,
         /// The member.
@@ -69,6 +70,7 @@ pub enum WriteError {
         /// Partition and offset of the record.
         ack: Ack,
         /// Why it is not visible.
+        #[source]
         reason: Box<StaleReason>,
     },
     /// The log failed; whether the record was written is unknown.

@@ -66,7 +66,7 @@ fn resolve_key(codecs: CheckedCodecs<'_>, target: Target) -> Result<WriteResult<
         Target::Member { group, member } => (group, member),
     };
     let Some(joined) = codecs.join(&group, &member) else {
-        return Ok(Err(WriteError::NoScheme { group, member }));
+        return Ok(Err(WriteError::NoGroupScheme { group, member }));
     };
     let key = match single(joined?) {
         Ok(key) => String::from(key),
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn with_a_group_scheme_only_keys_of_members_are_accepted() {
-        let codecs = Codecs { scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+        let codecs = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
         let member = Target::Member { group: "äö".to_owned(), member: "x".to_owned() };
         assert_eq!(
             check(&codecs, member.clone(), Some("1")).unwrap().key.as_deref(),
@@ -261,7 +261,10 @@ mod tests {
         );
         assert!(check(&codecs, key("2:abc"), Some("1")).is_ok());
         assert!(matches!(check(&codecs, key("abc"), Some("1")), Err(WriteError::NotVerified { .. })));
-        assert!(matches!(check(&Codecs::default(), member, Some("1")), Err(WriteError::NoScheme { .. })));
+        assert!(matches!(
+            check(&Codecs::default(), member, Some("1")),
+            Err(WriteError::NoGroupScheme { .. })
+        ));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub enum Verify {
 
 /// The entry that is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// The entry of a key.
     Key(String),

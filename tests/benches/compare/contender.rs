@@ -187,7 +187,7 @@ fn replay_into_table(kind: &str, codec: &str, bootstrap: &str, topic: &str) -> (
         other => panic!("no codec {other:?}"),
     };
     let timed = Arc::new(TimedCodec { codec: value, first: OnceLock::new() });
-    let codecs = Codecs { key: Arc::new(Utf8), value: timed.clone(), scheme: None };
+    let codecs = Codecs { key: Arc::new(Utf8), value: timed.clone(), group_scheme: None };
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let table = Table::builder(log, topic, codecs).catchup_timeout(TIMEOUT);

@@ -124,12 +124,12 @@ impl FedTable {
         let key = if grouped { grouped_key } else { data::key };
         let values = (0..1000).map(|n| data::json(n, 100)).collect();
         let scheme = grouped.then(|| Arc::new(LengthPrefixed) as _);
-        let codecs = Codecs { scheme, ..Codecs::default() };
+        let codecs = Codecs { group_scheme: scheme, ..Codecs::default() };
         let builder = Table::builder(log.clone(), "t", codecs).catchup_timeout(TIMEOUT);
         let table = runtime.block_on(builder.open()).unwrap();
         let fed = Self { log, table, runtime, values, keys, key };
         fed.write(0..keys, 0);
-        fed.runtime.block_on(fed.table.ready()).unwrap();
+        fed.runtime.block_on(fed.table.wait_until_ready()).unwrap();
         fed
     }
 

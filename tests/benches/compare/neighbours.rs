@@ -185,7 +185,7 @@ fn measure_table(disturbance: &str, log: &str, prefix: &str) -> Value {
             disturbed.0.push(tokio::spawn(swap_repeatedly(table.clone())));
         }
         let described: TopicDescription = log.describe(&topic).await.unwrap();
-        let mut watcher = table.watch(WatchStart::Now).only(WatchFilter::Key("probe".to_owned()));
+        let mut watcher = table.watch(WatchStart::Now).with_filter(WatchFilter::Key("probe".to_owned()));
         let mut times = Vec::with_capacity(WRITES);
         let mut ticks = tokio::time::interval(WRITE_INTERVAL);
         for number in 0..WRITES {
@@ -276,7 +276,7 @@ fn compile_repeatedly() {
     loop {
         let loaded = engine.load_bytes("large", bytes.clone(), LoadOptions::default());
         // The component is compiled, and then refused because it exports no functions.
-        assert!(matches!(loaded, Err(WasmError::Failed { .. })), "{loaded:?}");
+        assert!(matches!(loaded, Err(WasmError::Faulted { .. })), "{loaded:?}");
     }
 }
 
@@ -343,7 +343,7 @@ fn measure_watched_table(watchers: usize, seconds: usize) -> Value {
         let mut stalled = (watchers > 0).then(|| table.watch(WatchStart::Entries));
         for number in 0..watchers {
             let filter = WatchFilter::Prefix(format!("{number:03}-"));
-            tasks.push(table.watch(WatchStart::Now).only(filter));
+            tasks.push(table.watch(WatchStart::Now).with_filter(filter));
         }
         tasks.extend((0..9).filter(|_| watchers > 0).map(|_| table.watch(WatchStart::Now)));
         let tasks: Vec<_> = tasks

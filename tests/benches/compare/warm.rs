@@ -85,7 +85,7 @@ fn damage(folder: &Path) {
 /// Starts a table, with a checkpoint unless `folder` is `none`, and returns its measures when it is complete.
 pub(crate) fn run_as_contender(folder: &str, bootstrap: &str, topic: &str) -> (Value, Table, Runtime) {
     let value = component("mirror").value_codec(TOPIC, &json!({"mode": "json"}).to_string()).unwrap();
-    let codecs = Codecs { key: std::sync::Arc::new(Utf8), value, scheme: None };
+    let codecs = Codecs { key: std::sync::Arc::new(Utf8), value, group_scheme: None };
     let log = ktables::log::open(&format!("kafka://{bootstrap}")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut builder = Table::builder(log, topic, codecs).catchup_timeout(TIMEOUT);

@@ -78,7 +78,7 @@ async fn a_leader_is_killed_while_a_table_loads() {
     let leader = run_blocking(|| kafka::wait_for_leader(&cluster.bootstrap(), &name, 0));
     cluster.node(leader).kill().unwrap();
     codec.recover();
-    loading.ready().await.unwrap();
+    loading.wait_until_ready().await.unwrap();
     witness.wait_for_writes(100).await;
     run_blocking(|| cluster.heal()).unwrap();
     ktables_tests::eventually_async("the loading table has all records", || {

@@ -89,7 +89,7 @@ async fn partitions_added_while_a_table_loads_are_loaded_too() {
     })
     .await;
     codec.recover();
-    loading.ready().await.unwrap();
+    loading.wait_until_ready().await.unwrap();
     eventually_async("the table is caught up", || (loading.status().name() == "caught_up").then_some(()))
         .await;
     // The table became caught up only after it had loaded the new partition, too.

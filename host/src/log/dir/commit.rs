@@ -205,7 +205,7 @@ impl Committer {
         let permit = queue.reserve(record.byte_len()).await?;
         let (answer, delivery) = oneshot::channel();
         queue.push(Job::Write(PendingRecord { destination, record, answer, _permit: permit })).await?;
-        Ok(Delivery::new(delivery))
+        Ok(Delivery::from_channel(delivery))
     }
 
     /// Writes records as one batch. All must belong to one partition.

@@ -24,7 +24,7 @@ pub(super) fn start_stream(
             let _ = items.send(Err(error)).await;
         }
     });
-    PartitionStream::new(range, stream)
+    PartitionStream::from_channel(range, stream)
 }
 
 /// Sends records and positions until the log fails (`Some`) or the stream is dropped (`None`).

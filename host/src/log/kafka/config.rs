@@ -110,7 +110,7 @@ impl Configs {
     ///
     /// # Errors
     ///
-    /// [`LogError::Property`] if an option is not valid, or if the user must not set it.
+    /// [`LogError::InvalidProperty`] if an option is not valid, or if the user must not set it.
     pub(super) fn new(bootstrap: &str, mut options: LogOptions) -> Result<Self, LogError> {
         options.validate()?;
         for (alias, name) in ALIASES {
@@ -118,14 +118,14 @@ impl Configs {
                 && options.properties.insert(name.to_owned(), value).is_some()
             {
                 let reason = format!("it is an alias of `{name}`: set only one of them");
-                return Err(LogError::Property { name: alias.to_owned(), reason });
+                return Err(LogError::InvalidProperty { name: alias.to_owned(), reason });
             }
         }
         let refused: Vec<(&str, &str)> =
             options.properties.keys().filter_map(|name| Some((&**name, reserved_reason(name)?))).collect();
         if !refused.is_empty() {
             let (names, reasons): (Vec<&str>, Vec<&str>) = refused.into_iter().unzip();
-            return Err(LogError::Property { name: names.join("`, `"), reason: reasons.join("; ") });
+            return Err(LogError::InvalidProperty { name: names.join("`, `"), reason: reasons.join("; ") });
         }
         let configs = Self { bootstrap: bootstrap.to_owned(), options };
         if configs.protocol() != "plaintext" {
@@ -324,12 +324,12 @@ fn property_error(error: KafkaError) -> LogError {
     use rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
     match error {
         KafkaError::ClientConfig(RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
-            LogError::Property { name, reason: "librdkafka has no such property".to_owned() }
+            LogError::InvalidProperty { name, reason: "librdkafka has no such property".to_owned() }
         }
         KafkaError::ClientConfig(_, _, name, _) => {
-            LogError::Property { name, reason: "librdkafka rejects this value".to_owned() }
+            LogError::InvalidProperty { name, reason: "librdkafka rejects this value".to_owned() }
         }
-        error => LogError::Property { name: "properties".to_owned(), reason: error.to_string() },
+        error => LogError::InvalidProperty { name: "properties".to_owned(), reason: error.to_string() },
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn verify(shared: &Shared, state: &GenerationState) -> Checkpoi
     loop {
         let due = clock.now().saturating_add(VERIFY_EVERY_MILLIS);
         while clock.now() < due {
-            clock.until(due).await;
+            clock.sleep_until(due).await;
         }
         let as_of = clock.now();
         // A barrier is about the generation that is served.
@@ -77,7 +77,7 @@ impl RecordSource {
         let topic = &state.topic;
         // Another generation may still write into the folder.
         if !shared.checkpointing.finish().await {
-            let error = CheckpointError::Slow;
+            let error = CheckpointError::TooSlow;
             give_up(shared, &topic.name, &error);
             shared.checkpointing.report_unused(&topic.name, &error.to_string());
             return Self::without_checkpoint(headers);
@@ -191,7 +191,7 @@ async fn load(
             Err(error) => load(Duration::MAX).and(Err(error)),
         }
     };
-    tokio::task::spawn_blocking(load).await.unwrap_or(Err(CheckpointError::Slow))
+    tokio::task::spawn_blocking(load).await.unwrap_or(Err(CheckpointError::TooSlow))
 }
 
 /// Returns the maximum age of a checkpoint: the time for which the log keeps tombstones, unless the user
@@ -200,7 +200,7 @@ pub(super) async fn max_age(shared: &Shared, topic: &TopicDescription) -> Result
     if let Some(max_age) = shared.settings.checkpoint.max_age {
         return Ok(max_age);
     }
-    let unfit = |reason: String| CheckpointError::Unfit {
+    let unfit = |reason: String| CheckpointError::Unusable {
         reason: format!(
             "it is unknown how long the log keeps tombstones ({reason}); set checkpoint_max_age to that time"
         ),

@@ -29,7 +29,7 @@ pub enum WatchStart {
     /// The changes after a token, once the table is loaded. The token may be of an earlier watcher of this
     /// table, of another process, or from before a restart. The table takes the changes from its history or
     /// reads the log again. From the log, it delivers the newest change of each key, or, with
-    /// [`Watcher::every`], every record that the log still holds, and the entry before a change is unknown.
+    /// [`Watcher::every_change`], every record that the log still holds, and the entry before a change is unknown.
     /// If the changes are no longer known, or the topic or the codecs are others, the watcher receives
     /// [`WatchEvent::Restarted`] and all entries.
     Since(WatchToken),
@@ -39,7 +39,7 @@ pub enum WatchStart {
 ///
 /// A watcher never slows the table down. One that falls behind receives the difference between what
 /// it has seen and the newest entries, with [`Cause::Difference`](crate::table::Cause::Difference);
-/// with [`Watcher::every`], it receives how much it missed. A watcher keeps at most 64 MiB of
+/// with [`Watcher::every_change`], it receives how much it missed. A watcher keeps at most 64 MiB of
 /// entries alive that the table no longer has. Beyond that, it starts again with
 /// [`WatchEvent::Restarted`].
 pub struct Watcher {
@@ -96,7 +96,7 @@ impl Watcher {
     /// Restricts the watcher to some keys. Events that are about no key are delivered in any case,
     /// except records whose key could not be decoded.
     #[must_use]
-    pub fn only(mut self, filter: WatchFilter) -> Self {
+    pub fn with_filter(mut self, filter: WatchFilter) -> Self {
         let mut hub = lock(&self.hub);
         hub.unsubscribe(&self.subscription, &self.filter);
         hub.subscribe(&self.subscription, &filter);
@@ -108,7 +108,7 @@ impl Watcher {
     /// Delivers every change, or [`WatchEvent::Lagged`] if some were missed, instead of
     /// differences.
     #[must_use]
-    pub fn every(self) -> Self {
+    pub fn every_change(self) -> Self {
         self.subscription.want_every();
         self
     }
@@ -275,7 +275,7 @@ mod tests {
             let hub = hub();
             let mut watcher = watch(&hub, WatchStart::Now);
             if wants_every {
-                watcher = watcher.every();
+                watcher = watcher.every_change();
             }
             let early = watcher.token().unwrap();
             let mut applied = View::clone(&view());
@@ -379,7 +379,7 @@ mod tests {
         let hub = hub();
         let token = watch(&hub, WatchStart::Now).token().unwrap();
         lock(&hub).publish(view(), vec![effect()]);
-        let mut resumed = watch(&hub, WatchStart::Since(token)).every();
+        let mut resumed = watch(&hub, WatchStart::Since(token)).every_change();
         lock(&hub).switch_generation(other_view("f"));
         assert!(matches!(&delivered(&mut resumed).await[..], [WatchEvent::Restarted, WatchEvent::Synced]));
     }

@@ -128,7 +128,7 @@ impl Feed {
             has_reached_end: false,
             reading: reading.clone(),
         };
-        (feed, PartitionStream::new(range, stream))
+        (feed, PartitionStream::from_channel(range, stream))
     }
 
     /// The next offset to read.

@@ -105,7 +105,7 @@ impl ClusterWriter {
     ) -> Result<Vec<Ack>, LogError> {
         if !self.configs.options().idempotence {
             let reason = "transactions, which atomic writes use, need it: leave it enabled".to_owned();
-            return Err(LogError::Property { name: "idempotence".to_owned(), reason });
+            return Err(LogError::InvalidProperty { name: "idempotence".to_owned(), reason });
         }
         let target = self.target(topic).await;
         records.iter().try_for_each(|record| target.check(record))?;

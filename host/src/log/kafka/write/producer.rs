@@ -382,7 +382,7 @@ impl Inner {
         let queued =
             take_error(unsafe { sys::rd_kafka_produceva(self.client.rk(), values.as_ptr(), values.len()) });
         match queued {
-            Ok(()) => Ok(Delivery::new(delivery)),
+            Ok(()) => Ok(Delivery::from_channel(delivery)),
             Err(code) => {
                 lock(&self.outstanding).records -= 1;
                 target.outstanding.fetch_sub(1, Ordering::AcqRel);
