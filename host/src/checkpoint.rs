@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! DIR/checkpoint.json             the manifest: segments, positions, and the time they are complete as of
-//! DIR/PARTITION-OFFSET-NUMBER.log segments, in the directory log's format
+//! DIR/PARTITION-OFFSET-NUMBER.log segments, in the directory log's format; NUMBER counts up, so that a
+//!                                 compacted segment never replaces one that is in use
 //! DIR/lock                        locked by the table that writes the checkpoint
 //! ```
 //!
@@ -19,8 +20,8 @@
 //!   complete: records above its positions are later. No tombstone can be missed as long as the log keeps
 //!   tombstones for longer than the age of the checkpoint, now and at every earlier time when a table
 //!   continued it.
-//! - A record that compaction dropped is lost to a codec that accepts less than the codec that was used
-//!   when the record was written, just as if the broker had compacted the topic.
+//! - A record that compaction dropped is lost to a codec that accepts less than the codec with which
+//!   the table applied the record, just as if the broker had compacted the topic.
 //! - If anything is wrong with a checkpoint, the table replays its topic and reports the reason.
 //!
 //! This module knows nothing of codecs and tables.
@@ -84,7 +85,7 @@ impl Checkpoint {
     pub(crate) fn check_lock(&self) -> Result<(), CheckpointError> {
         match is_at(&self.lock, &self.folder.join("lock")) {
             true => Ok(()),
-            false => Err(CheckpointError::InUse { folder: self.folder.clone() }),
+            false => Err(CheckpointError::Unlocked { path: self.folder.join("lock") }),
         }
     }
 

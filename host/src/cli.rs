@@ -42,8 +42,9 @@ type StopRequests = watch::Receiver<u8>;
 /// Runs a command until it is done, or until `shutdown` resolves. `shutdown` is called again after it has
 /// resolved.
 ///
-/// A command that writes finishes its pending writes after the first shutdown request. After the second one,
-/// it gives them up and reports those that were not acknowledged. The third one ends it at once.
+/// After the first shutdown request, `import` and `set --heartbeat` finish their pending writes, and after the
+/// second one they give them up. Other commands that write give up after the first one. A command that gives
+/// up reports the writes that were not acknowledged. The third request ends it at once.
 ///
 /// # Errors
 ///
@@ -109,7 +110,9 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Args::command(), "ktables", &mut script);
-            output.writer().write_all(&script)?;
+            let mut out = output.writer();
+            out.write_all(&script)?;
+            out.flush()?;
             Ok(Exit::Done)
         }
     }
@@ -121,7 +124,7 @@ enum OnShutdown {
     Stop,
     /// Fails with [`CliError::Interrupted`].
     Abort,
-    /// Finishes its pending writes, and reports their results.
+    /// Finishes its pending writes or gives them up, and reports their results.
     Finish,
 }
 

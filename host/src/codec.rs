@@ -2,7 +2,7 @@
 //!
 //! Codecs are called with batches, on a codec worker, never on a thread of the caller's runtime. A call has
 //! three outcomes, which are never mixed: an item is converted; an item is rejected ([`RejectReason`], which
-//! says whether the codec *returned* an error or *faulted*); or the host failed ([`HostFailure`]), and no
+//! says whether the codec *returned* an error or *faulted*: trapped, exceeded a limit, or broke the contract); or the host failed ([`HostFailure`]), and no
 //! record is rejected for that. If a codec faults over several items ([`CodecFailure::Fault`]), the caller
 //! retries them one by one, and lets others use the worker in between.
 //!

@@ -28,6 +28,7 @@ pub(crate) fn wait_timeout<'a, T>(
 }
 
 /// Waits while a condition holds, for at most `timeout`. Returns false if it still holds then.
+#[cfg(any(feature = "kafka", feature = "wasm"))]
 pub(crate) fn wait_while<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

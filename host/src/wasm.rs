@@ -51,7 +51,7 @@ pub(crate) use scan::MAX_BYTES;
 /// holds every reason to refuse it.
 #[cfg(feature = "cli")]
 pub(crate) fn check_code(bytes: &[u8]) -> Result<(), Vec<String>> {
-    scan::scan_code(bytes).map_err(scan::Refusal::reasons)
+    scan::scan_code(bytes).map_err(|refusal| refusal.reasons())
 }
 
 /// Scans the code of a component, for fuzzers. Returns whether the scan accepts it.

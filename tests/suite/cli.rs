@@ -351,7 +351,12 @@ async fn lists_are_restricted_by_group_and_prefix(kind: LogKind) {
 async fn tables_are_printed_or_refused(kind: LogKind) {
     let scratch = kind.scratch(1).await;
     scratch.put("a", Some(b"1")).await;
+    scratch.put("b", Some(b"2")).await;
     scratch.put("b", Some(b"{")).await;
+    // Only the second row has a rejected record; its cell has a heading, too.
+    let dump = succeed(&mut scratch.ktables(&["dump", "--output", "table"])).stdout;
+    let column = dump.lines().next().unwrap().find("rejected");
+    assert!(column.is_some() && dump.lines().nth(2).unwrap().find("{") == column, "{dump}");
     for command in ["dump", "rejects", "status"] {
         let table = succeed(&mut scratch.ktables(&[command, "--output", "table"])).stdout;
         assert!(table.lines().all(|line| line.trim_end() == line), "{command}: {table}");
@@ -415,6 +420,11 @@ fn arguments_replace_settings_of_a_configured_table() {
     assert!(known.code == 2 && known.stderr.contains("(known: deb, utf8, bytes, json)"), "{}", known.stderr);
     let useless = run(&mut table(&["get", "a", "--codec-limit", "memory=1MiB"]));
     assert!(useless.code == 2 && useless.stderr.contains("only for components"), "{}", useless.stderr);
+    let limited_typo =
+        run(&mut table(&["get", "a", "--value-codec", "debb", "--codec-limit", "memory=1MiB"]));
+    assert!(limited_typo.stderr.contains("did you mean `deb`?"), "{}", limited_typo.stderr);
+    let ignored = run(&mut ktables(&["get", "a", "--log", &url, "--topic", "t", "--config", "x.toml"]));
+    assert!(ignored.code == 2 && ignored.stderr.contains("--config"), "{}", ignored.stderr);
     // The configuration names codecs, not files.
     fs::write(&config, text.replace("ttl", "value_codec = \"./deb822.wasm\"\nttl")).unwrap();
     let file = run(&mut table(&["get", "a"]));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ktables::codec::{Codecs, LengthPrefixed};
 use ktables::table::{
-    Cause, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
+    Cause, Entry, MAX_HISTORY_EFFECTS, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };
 use ktables_tests::{LogKind, Scratch, TIMEOUT, on_each_log, record};
 
@@ -131,6 +131,7 @@ async fn resuming_during_writes_neither_loses_nor_repeats_a_change(kind: LogKind
     assert_eq!(seen.len(), 100);
 }
 
+// Long because it is one story, in the order in which it happens.
 async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
     let scratch = kind.scratch(1).await;
     scratch.write(["same", "other", "gone"].map(|key| record(key, Some(b"1"))).into()).await;
@@ -159,17 +160,18 @@ async fn a_slow_watcher_receives_the_difference_or_a_lag_event(kind: LogKind) {
     let mut seen = BTreeMap::new();
     while seen.len() < 9 {
         let WatchEvent::Change(change) = next(&mut slow).await else { panic!("not a change") };
-        let [old, new] =
-            [&change.old, &change.new].map(|side| side.as_ref().map(|entry| entry.json().to_owned()));
+        let json = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.json().to_owned());
         assert!(change.cause == Cause::Difference || change.key() == "end", "{change:?}");
-        assert_eq!(seen.insert(change.key().to_owned(), (old, new)), None);
+        assert_eq!(seen.insert(change.key().to_owned(), (json(&change.old), json(&change.new))), None);
     }
     let some = |text: &str| Some(text.to_owned());
     let mut expected: BTreeMap<_, _> = (0..5).map(|n| (format!("new{n}"), (None, some("2")))).collect();
-    expected.insert("end".to_owned(), (None, some("1")));
-    expected.insert("gone".to_owned(), (some("1"), None));
-    expected.insert("other".to_owned(), (some("1"), some("2")));
-    expected.insert("k".to_owned(), (some("699"), some("2")));
+    expected.extend([
+        ("end".to_owned(), (None, some("1"))),
+        ("gone".to_owned(), (some("1"), None)),
+        ("other".to_owned(), (some("1"), some("2"))),
+        ("k".to_owned(), (some("699"), some("2"))),
+    ]);
     assert_eq!(seen, expected);
     scratch.put("live", Some(b"1")).await;
     assert_eq!(change(&mut slow).await, pair("live", "1"));

@@ -15,7 +15,7 @@ pub enum CheckpointError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Another table is writing the checkpoint, or its lock file was removed.
+    /// Another table is writing the checkpoint.
     #[error(
         "another table, possibly in another process, is using the checkpoint in {}: give each table its own \
          folder",
@@ -24,6 +24,16 @@ pub enum CheckpointError {
     InUse {
         /// The folder.
         folder: PathBuf,
+    },
+    /// The lock file was removed or replaced while a table was writing the checkpoint.
+    #[error(
+        "{} was removed or replaced, so another table may use the checkpoint: start this table again to write \
+         a checkpoint again",
+        path.display()
+    )]
+    Unlocked {
+        /// The lock file.
+        path: PathBuf,
     },
     /// A file of the checkpoint is malformed, incomplete, or does not match its checksum.
     #[error("the checkpoint is damaged: {}: {reason}", path.display())]

@@ -20,7 +20,7 @@ const MAX_SEGMENT_BYTES: u64 = SEGMENT_BYTES + (1 << 30);
 /// How many digits the first offset has in the file name of a segment.
 const BASE_DIGITS: usize = 20;
 
-/// A compacted batch is closed when it reaches this size.
+/// A batch of the records that compaction keeps is closed when it reaches this size.
 const BATCH_BYTES: usize = 128 * 1024;
 
 /// A segment that is being written.
@@ -32,7 +32,8 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates a segment whose first record has the offset `base`.
+    /// Creates a segment whose first record has the offset `base`. `number` makes its file name unique: each
+    /// new segment has a higher one.
     pub(super) fn create(
         folder: &Path,
         partition: Partition,
@@ -172,7 +173,8 @@ pub(super) fn batches<'a>(
                 rest = after;
                 Ok(batch)
             }
-            // The checksum matches, so this was written.
+            // The caller has verified the checksum of the segment, so this is not a torn write: the batch was
+            // malformed when it was written.
             Frame::Partial { .. } | Frame::Bad(_) => {
                 rest = &[];
                 Err(CheckpointError::damaged(path, "it contains a malformed batch"))
@@ -211,8 +213,6 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let far = i64::from(i32::MAX);
         let offsets = [5, 6, far + 5, far + 6, 3 * far, 3 * far + 1];
-        let mut read = RecordBatch::new(0);
-        offsets.iter().for_each(|&offset| read.push(offset, Some(7), Some(b"k"), Some(b"v"), Vec::new()));
         let mut writer = RollingWriter::new(folder.path(), 0, 1);
         let whole: Vec<u8> = offsets
             .iter()

@@ -53,7 +53,7 @@ pub struct Args {
 pub(super) enum Format {
     /// A table, for people.
     Table,
-    /// JSON, for programs: one object per line.
+    /// JSON, for programs: one value per line.
     Json,
 }
 
@@ -108,7 +108,7 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
     /// Print an object: the entry, the partition, offset and timestamp of its record, the status of the
-    /// table, and the notice if a newer record was rejected.
+    /// table, and, if a newer record was rejected, "rejected" with its position and the reason.
     #[arg(long)]
     pub(super) verbose: bool,
     /// Print the value of a key even if it has expired.
@@ -287,7 +287,8 @@ pub(super) struct ImportArgs {
 ///
 /// First come the entries, as `dump` prints them, then {"event":"synced"}, then changes:
 /// {"key","old","new","partition","offset","timestamp"}. If the entry was removed, the change has
-/// "delete":true. If it was not made by a new record, "cause" is rejected, expired, revived, retention,
+/// "delete":true. If it was not made by a new record, "cause" is rejected (with --on-reject remove), expired,
+/// revived (the clock was set back before the expiry), retention (the log no longer has the record),
 /// generation or difference.
 ///
 /// Lines with an "event" come between the changes. "rejected": a record was rejected; has "key" (null if

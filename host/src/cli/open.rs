@@ -154,7 +154,7 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
     table.checkpoint = args.checkpoint.clone().or(table.checkpoint);
     table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);
     let limits = parse_limits(&args.codec_limit)?;
-    let mut has_component = false;
+    let mut is_all_built_in = true;
     for (option, codec, argument, json) in [
         ("--key-codec", &mut table.key_codec, &args.key_codec, &args.key_codec_config),
         ("--value-codec", &mut table.value_codec, &args.value_codec, &args.value_codec_config),
@@ -164,13 +164,14 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
             *codec = Some(find_codec(config, name)?);
         }
         let component = codec.as_ref().and_then(|codec| find_component(config, codec));
-        has_component |= component.is_some();
+        let is_built_in = codec.as_ref().is_none_or(is_built_in);
+        is_all_built_in &= is_built_in;
         match (component, json) {
             (Some(component), json) if json.is_some() || limits != LimitsConfig::default() => {
                 let component = override_component(component.clone(), option, json.as_deref(), &limits)?;
                 *codec = Some(TableCodec::Component(component));
             }
-            (None, Some(_)) if codec.as_ref().is_none_or(is_built_in) => {
+            (None, Some(_)) if is_built_in => {
                 return Err(CliError::Usage(format!(
                     "{option}-config is only for components: name one with {option} FILE.wasm"
                 )));
@@ -179,7 +180,7 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
             _ => {}
         }
     }
-    if !has_component && limits != LimitsConfig::default() {
+    if is_all_built_in && limits != LimitsConfig::default() {
         return Err(CliError::Usage(
             "--codec-limit is only for components, and this table has none".to_owned(),
         ));

@@ -1,5 +1,6 @@
 //! Prints the answers of commands: as JSON for programs, as tables for people.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -82,13 +83,27 @@ impl Output {
             rows.into_iter().try_for_each(|row| write_json_line(&mut out, &row))?;
             return out.flush();
         }
-        let mut table = new_text_table();
+        // Rows may lack members, so the columns are known after the last row.
+        let mut columns: Vec<String> = Vec::new();
+        let mut cells: Vec<HashMap<String, String>> = Vec::new();
         for row in rows {
             let members = object_members(&row)?;
-            if table.header().is_none() {
-                table.set_header(members.iter().map(|(name, _)| name));
-            }
-            table.add_row(members.iter().map(|(name, value)| format_cell(name, value)));
+            let new = members.iter().map(|(name, _)| name).filter(|name| !columns.contains(name));
+            columns.extend(new.cloned().collect::<Vec<_>>());
+            cells.push(
+                members
+                    .into_iter()
+                    .map(|(name, value)| {
+                        let cell = format_cell(&name, &value);
+                        (name, cell)
+                    })
+                    .collect(),
+            );
+        }
+        let mut table = new_text_table();
+        table.set_header(&columns);
+        for mut row in cells {
+            table.add_row(columns.iter().map(|name| row.remove(name).unwrap_or_default()));
         }
         if table.is_empty() { Ok(()) } else { self.print_table(&table) }
     }
@@ -209,7 +224,7 @@ impl Write for StdoutWriter {
 impl Drop for StdoutWriter {
     fn drop(&mut self) {
         // `BufWriter` would try again to write the rest when it is dropped. The rest is left only after an
-        // error, or because nobody reads it.
+        // error, because nobody reads it, or because it was not flushed.
         let out = std::mem::replace(&mut self.out, BufWriter::with_capacity(0, io::stdout()));
         let _ = out.into_parts();
     }

@@ -119,6 +119,7 @@ async fn write_heartbeats(
 fn is_temporary(error: &WriteError) -> bool {
     match error {
         WriteError::Log(error) => error.is_transient() || matches!(error, LogError::Undelivered { .. }),
+        // `Codec`: the host could not run a codec, which did not refuse the value.
         WriteError::NotVisible { .. } | WriteError::Codec(_) => true,
         _ => false,
     }
@@ -192,12 +193,13 @@ pub(super) fn print_ack(ack: Ack, output: Output) -> Result<(), CliError> {
 
 /// Reads a value from standard input.
 async fn read_stdin() -> Result<String, CliError> {
-    let mut text = String::new();
-    let read = stdin().take(MAX_VALUE_BYTES as u64 + 1).read_to_string(&mut text).await;
+    let mut bytes = Vec::new();
+    let read = stdin().take(MAX_VALUE_BYTES as u64 + 1).read_to_end(&mut bytes).await;
     read.map_err(FileError::of::<CliError>("read the value from", "standard input".as_ref()))?;
-    if text.len() > MAX_VALUE_BYTES {
+    if bytes.len() > MAX_VALUE_BYTES {
         let reason = format!("the value on standard input is larger than {MAX_VALUE_BYTES} bytes");
         return Err(CliError::Usage(reason));
     }
-    Ok(text)
+    String::from_utf8(bytes)
+        .map_err(|error| CliError::Usage(format!("the value on standard input is not UTF-8: {error}")))
 }

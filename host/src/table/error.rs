@@ -22,7 +22,8 @@ pub enum TableError {
     /// A record was rejected, in a table with [`OnReject::Halt`](crate::table::OnReject::Halt).
     #[error(
         "topic `{topic}`, partition {}, offset {}: a record was rejected, and `on_reject` is `halt`: {}. \
-         Repair the codec, write the key again, delete the record, or choose another `on_reject`",
+         Repair the codec, or choose another `on_reject`. Writing the key again helps only once the log has \
+         compacted this record away",
         reject.partition, reject.offset, reject.reason
     )]
     Halted {
@@ -37,8 +38,11 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
-    /// The codecs cannot be swapped while another generation is being loaded.
-    #[error("topic `{topic}`: another generation is still being loaded; swap the codecs when it is complete")]
+    /// The codecs cannot be swapped while the table loads its topic again, with other codecs or because the
+    /// topic was replaced.
+    #[error(
+        "topic `{topic}`: the table is already loading its topic again; swap the codecs when that is complete"
+    )]
     SwapInProgress {
         /// The topic.
         topic: String,

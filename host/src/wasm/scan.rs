@@ -19,5 +19,5 @@ mod sections;
 
 pub(super) use code::scan_code;
 pub(crate) use limits::MAX_BYTES;
-pub(super) use limits::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES, Needs, Refusal, quote};
+pub(super) use limits::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES, Needs, quote};
 pub(super) use sections::scan_sections;

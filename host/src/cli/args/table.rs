@@ -10,7 +10,7 @@ use crate::table::OnReject;
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TableArgs {
     /// The configuration file [default: ktables.toml].
-    #[arg(long, value_name = "FILE", help_heading = "Table")]
+    #[arg(long, value_name = "FILE", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
     pub(in crate::cli) config: Option<PathBuf>,
     /// The name of the table in the configuration.
     #[arg(short, long, value_name = "NAME", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
