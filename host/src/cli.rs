@@ -60,9 +60,11 @@ pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError>
         () = shutdown() => match on_shutdown {
             OnShutdown::Stop => {
                 stop.send_replace(1);
-                // It may block, because nobody reads its output.
-                let _ = tokio::time::timeout(STOP_TIMEOUT, command).await;
-                return Ok(Exit::Done);
+                match tokio::time::timeout(STOP_TIMEOUT, &mut command).await {
+                    Ok(result) => result,
+                    // It blocks, because nobody reads its output.
+                    Err(_) => return Ok(Exit::Done),
+                }
             }
             OnShutdown::Abort => return Err(CliError::Interrupted),
             OnShutdown::Finish => {

@@ -63,7 +63,7 @@ impl Config {
             if path.starts_with("~") {
                 return Err(format!("{setting}: `~` is not replaced here: write `${{HOME}}/…`"));
             }
-            // Component by component, which drops `./`.
+            // Splitting the path into its parts and joining them again drops `./`.
             Ok(folder.join(path).components().collect::<PathBuf>())
         };
         for (name, codec) in &mut self.codecs {
@@ -78,6 +78,13 @@ impl Config {
             if let Some(file) = &mut log.oauth_token_file {
                 *file = resolve(file, &format!("logs.{name}.oauth_token_file"))?;
             }
+            // `probe` makes librdkafka search the certificates of the system.
+            let is_path =
+                |(name, path): &(&String, &mut String)| name.ends_with(".location") && *path != "probe";
+            for (property, path) in log.properties.iter_mut().filter(is_path) {
+                let setting = format!("logs.{name}.properties.{property}");
+                *path = resolve(Path::new(path), &setting)?.display().to_string();
+            }
             if let Some(path) = log.url.strip_prefix("dir:").filter(|path| !path.is_empty()) {
                 log.url = format!("dir:{}", resolve(Path::new(path), &format!("logs.{name}.url"))?.display());
             }
@@ -90,6 +97,9 @@ impl Config {
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| describe_syntax_error(&error, text))?;
         let mut unusable = BTreeMap::new();
+        if let Some(limits) = table.get_mut("limits") {
+            substitute(limits, "limits", &variable).map_err(SubstitutionError::into_reason)?;
+        }
         for section in SECTIONS {
             let Some(toml::Value::Table(members)) = table.get_mut(section) else { continue };
             let names: Vec<String> = members.keys().cloned().collect();
@@ -204,11 +214,32 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_is_refused() {
+    fn a_memory_limit_must_be_a_size_above_zero() {
         for text in ["[limits]\nmemory = \"0\"", "[limits]\nmemory = \"much\""] {
             let error = parse(text).unwrap_err();
             assert!(error.contains("memory") && error.contains("32MiB"), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_take_variables() {
+        let parse = |text| Config::parse(text, |name| (name == "MEM").then(|| "1GiB".to_owned()));
+        assert_eq!(parse("[limits]\nmemory = \"${MEM}\"").unwrap().limits.memory, Some(1 << 30));
+        let error = parse("[limits]\nmemory = \"${NO_SUCH}\"").unwrap_err();
+        assert!(error.contains("limits.memory") && error.contains("NO_SUCH"), "{error}");
+    }
+
+    #[test]
+    fn files_in_properties_are_relative_to_the_file() {
+        let text = r#"
+            [logs.a]
+            url = "kafka://b:1"
+            properties = { "ssl.ca.location" = "probe", "ssl.key.location" = "./key.pem", "client.id" = "x" }
+        "#;
+        let config = parse(text).unwrap().resolve_paths(Path::new("/etc/k")).unwrap();
+        let properties = &config.logs["a"].properties;
+        let values: Vec<&str> = properties.values().map(String::as_str).collect();
+        assert_eq!(values, ["x", "probe", "/etc/k/key.pem"]);
     }
 
     #[test]

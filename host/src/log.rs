@@ -1,9 +1,10 @@
 //! Logs, which store the records of topics, in a Kafka cluster or in a directory. A log knows neither codecs
 //! nor tables. How many clients and threads it uses is internal to it.
 //!
-//! A log returns one ordered stream for each partition. Positions at the end of the log travel in the same
-//! stream, as [`StreamItem::Position`], between the records. So a reader that handles a stream in order
-//! counts the records that it has *applied*, never records that it has only received.
+//! A log returns one ordered stream for each partition. How far the stream has come where no record shows it
+//! (control records, compaction, the end of the partition) is an item of the same stream,
+//! [`StreamItem::Position`]. So a reader that handles the items in order knows how far it has *applied* the
+//! partition, not only how far it was received.
 
 pub(crate) mod batch;
 mod dir;

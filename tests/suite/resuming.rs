@@ -372,14 +372,30 @@ async fn the_command_continues_where_it_ended() {
     let lines = first.until(is_change);
     assert_eq!(lines.last().unwrap()["key"], "b");
     first.signal("INT");
-    ktables_tests::eventually("the token", || std::fs::metadata(&file).ok());
-    drop(first);
+    assert!(first.rest_with_prefix("").is_empty(), "it ends");
     scratch.put("c", Some(b"3")).await;
     let mut second = watch();
     let lines = second.until(is_change);
     let keys: Vec<&Value> = lines.iter().filter(|line| is_change(line)).map(|line| &line["key"]).collect();
     assert_eq!(keys, ["c"]);
     second.kill();
+    // A command that is killed before anything happens has stored its place, too.
+    let quiet = scratch.path().join("quiet.token");
+    let quiet = ["watch", "--from-now", "--resume", quiet.to_str().unwrap()];
+    let mut killed = RunningCommand::start(&mut scratch.ktables(&quiet));
+    ktables_tests::eventually("the token is stored", || std::fs::metadata(quiet[3]).ok());
+    killed.kill();
+    scratch.put("d", Some(b"4")).await;
+    let mut third = RunningCommand::start(&mut scratch.ktables(&quiet));
+    assert_eq!(third.until(is_change).last().unwrap()["key"], "d");
+    third.kill();
+    let nowhere = scratch.path().join("nowhere/token");
+    let refused = ktables_tests::run(&mut scratch.ktables(&["watch", "--resume", nowhere.to_str().unwrap()]));
+    assert!(
+        refused.code == 3 && refused.stderr.contains("cannot write the watch token"),
+        "{}",
+        refused.stderr
+    );
     std::fs::write(&file, "no token").unwrap();
     let refused = ktables_tests::run(&mut scratch.ktables(&["watch", "--resume", file.to_str().unwrap()]));
     assert!(refused.code == 2 && refused.stderr.contains("not a watch token"), "{}", refused.stderr);

@@ -97,8 +97,17 @@ impl CliError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_)
-            | Self::Log(LogError::InvalidUrl { .. } | LogError::InvalidProperty { .. })
-            | Self::Component(WasmError::InvalidDigest { .. }) => 2,
+            | Self::Log(
+                LogError::InvalidUrl { .. }
+                | LogError::InvalidProperty { .. }
+                | LogError::InvalidTopic { .. }
+                | LogError::UnknownPartition { .. },
+            )
+            | Self::Component(
+                WasmError::InvalidDigest { .. }
+                | WasmError::MissingExport { .. }
+                | WasmError::InvalidConfiguration { .. },
+            ) => 2,
             Self::Log(LogError::PolicyMismatch { .. }) => 1,
             // Refused: nothing was written.
             Self::Write(

@@ -4,9 +4,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tempfile::NamedTempFile;
+
 use crate::cli::args::WatchArgs;
 use crate::cli::open::ResolvedTable;
-use crate::cli::output::{Output, wait_for_stdout_close, write_json_line};
+use crate::cli::output::{Output, StdoutWriter, wait_for_stdout_close, write_json_line};
 use crate::cli::write::wait_for_stop;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::{FileError, read_text};
@@ -19,7 +21,7 @@ pub(super) async fn watch(
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
     output.require_json("watch")?;
-    let mut token_file = args.resume.map(TokenFile::new);
+    let token_file = args.resume.map(TokenFile::new);
     let start = match token_file.as_ref().map(TokenFile::read).transpose()?.flatten() {
         Some(token) => WatchStart::Since(token),
         None if args.from_now => WatchStart::Now,
@@ -31,59 +33,110 @@ pub(super) async fn watch(
         (.., Some(group)) => WatchFilter::Group(group),
         (None, None, None) => WatchFilter::All,
     };
+    if let Some(token_file) = &token_file {
+        token_file.check_writable()?;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     if matches!(filter, WatchFilter::Group(_)) {
         resolved.require_groups()?;
     }
     let table = resolved.load().await?;
+    let status = table.status();
     let mut watcher = table.watch(start).with_filter(filter);
     if args.every {
         watcher = watcher.every_change();
     }
-    let mut out = output.writer();
+    let mut printer = EventPrinter { out: output.writer(), token_file };
+    if !matches!(status, Status::CaughtUp) {
+        // Otherwise the output would not show that the entries may be incomplete.
+        printer.print(&WatchEvent::Status(status))?;
+    }
     let mut closed = std::pin::pin!(wait_for_stdout_close());
-    loop {
-        let event = tokio::select! {
-            event = watcher.next() => event,
-            () = &mut closed => break,
-            () = wait_for_stop(&mut stop_requests, 1) => break,
-        };
-        let Some(event) = event else { break };
-        let is_live = !matches!(event, WatchEvent::Entry(_));
-        write_json_line(&mut out, &EventJson::new(&event))?;
-        // Entries arrive in bulk and are buffered. Every later event is flushed at once.
-        if is_live {
-            out.flush()?;
-            if let Some(token_file) = &mut token_file {
-                token_file.write_if_due(&watcher)?;
-            }
+    let is_stopped = loop {
+        tokio::select! {
+            event = watcher.next() => match event {
+                Some(event) => printer.print(&event)?,
+                None => break false,
+            },
+            () = printer.wait_for_token_time() => printer.store_token(&watcher)?,
+            () = &mut closed => break false,
+            () = wait_for_stop(&mut stop_requests, 1) => break true,
         }
+    };
+    if is_stopped {
+        // In the middle of entries or of a difference there is no token, and the next command would print
+        // them again.
+        let rest = async {
+            while printer.token_file.is_some() && watcher.token().is_none() {
+                let Some(event) = watcher.next().await else { break };
+                printer.print(&event)?;
+            }
+            Ok::<_, CliError>(())
+        };
+        tokio::time::timeout(STOP_GRACE, rest).await.unwrap_or(Ok(()))?;
     }
-    if let Some(token_file) = &mut token_file {
-        token_file.write(&watcher)?;
-    }
+    printer.out.flush()?;
+    printer.store_token(&watcher)?;
     match table.status() {
         Status::Failed(error) => Err(CliError::Table((*error).clone())),
         _ => Ok(Exit::Done),
     }
 }
 
-/// The shortest interval between two writes of the token while changes are printed.
+/// How long a command that was asked to stop prints the rest of what it has begun.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// The interval between two writes of the token while changes are printed.
 const TOKEN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 20;
+
+/// Prints events, and stores the token of what it has printed.
+struct EventPrinter {
+    out: StdoutWriter,
+    token_file: Option<TokenFile>,
+}
+
+impl EventPrinter {
+    fn print(&mut self, event: &WatchEvent) -> Result<(), CliError> {
+        write_json_line(&mut self.out, &EventJson::new(event))?;
+        // Entries arrive in bulk and are buffered. Every other event is flushed at once.
+        if !matches!(event, WatchEvent::Entry(_)) {
+            self.out.flush()?;
+        }
+        if let Some(file) = &mut self.token_file {
+            file.write_at.get_or_insert(file.written_at + TOKEN_WRITE_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Waits until the token has to be stored.
+    async fn wait_for_token_time(&self) {
+        match self.token_file.as_ref().and_then(|file| file.write_at) {
+            Some(time) => tokio::time::sleep_until(time.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn store_token(&mut self, watcher: &Watcher) -> Result<(), CliError> {
+        self.token_file.as_mut().map_or(Ok(()), |file| file.write(watcher))
+    }
+}
 
 /// The file in which `watch --resume` stores its token: the position after the last event that it has
 /// printed.
 struct TokenFile {
     path: PathBuf,
     written_at: Instant,
+    /// When to write the token; `None` if it is written.
+    write_at: Option<Instant>,
 }
 
 impl TokenFile {
     fn new(path: PathBuf) -> Self {
-        Self { path, written_at: Instant::now() }
+        let now = Instant::now();
+        Self { path, written_at: now, write_at: Some(now) }
     }
 
     /// Reads the token. Returns `None` if the file does not exist yet.
@@ -97,23 +150,33 @@ impl TokenFile {
         }
     }
 
-    /// Writes the token if the last write was at least [`TOKEN_WRITE_INTERVAL`] ago.
-    fn write_if_due(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        if self.written_at.elapsed() >= TOKEN_WRITE_INTERVAL { self.write(watcher) } else { Ok(()) }
+    /// Fails if no token can be written.
+    fn check_writable(&self) -> Result<(), CliError> {
+        let draft = self.create_draft();
+        draft.map(drop).map_err(FileError::of::<CliError>("write the watch token to", &self.path))
     }
 
-    /// Replaces the file with one that holds the current token, atomically.
+    /// Replaces the file with one that holds the current token, atomically. While there is no token, tries
+    /// again later.
     fn write(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        let Some(token) = watcher.token() else { return Ok(()) };
         self.written_at = Instant::now();
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let Some(token) = watcher.token() else {
+            self.write_at = Some(self.written_at + TOKEN_WRITE_INTERVAL);
+            return Ok(());
+        };
+        self.write_at = None;
         let write = || {
-            let mut draft = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+            let mut draft = self.create_draft()?;
             writeln!(draft, "{token}")?;
             draft.as_file().sync_all()?;
             draft.persist(&self.path)?;
             Ok(())
         };
         write().map_err(FileError::of::<CliError>("write the watch token to", &self.path))
+    }
+
+    fn create_draft(&self) -> io::Result<NamedTempFile> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
     }
 }

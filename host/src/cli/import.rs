@@ -175,7 +175,7 @@ pub(super) async fn import(
 ) -> Result<Exit, CliError> {
     let resolved = run_unless_stopped(&mut stop_requests, ResolvedTable::resolve(args.table)).await??;
     let log = resolved.log().clone();
-    let writer = resolved.open_writer(args.verify.verify, None);
+    let writer = resolved.open_writer(args.verify.verify);
     let writer = run_unless_stopped(&mut stop_requests, writer).await??;
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let lines = LineReader::new(BufReader::with_capacity(64 * 1024, stdin()));

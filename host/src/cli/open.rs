@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cli::args::{TableArgs, WaitArgs};
+use crate::cli::args::TableArgs;
 use crate::cli::{CliError, codec, logs, progress};
 use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{CheckedCodecs, CodecFailure};
 use crate::config::{
     self, Catalog, CodecConfig, Config, LimitsConfig, LogConfig, TableCodec, TableConfig, TableSource,
 };
-use crate::log::{Log, ensure_topic, with_timeout};
-use crate::table::Table;
-use crate::writer::{Verify, Writer};
+use crate::log::{Ack, Log, ensure_topic, with_timeout};
+use crate::table::{Freshness, Table};
+use crate::writer::{Verify, WriteError, Writer};
 
 /// How long resolving a table may take before a message says why it may take long.
 const COMPILE_NOTICE_DELAY: Duration = Duration::from_secs(1);
@@ -119,13 +119,16 @@ impl ResolvedTable {
         ))
     }
 
-    /// Opens a writer to the topic. With `--wait`, it loads the table, and writes return when they are
-    /// visible in it.
-    pub(super) async fn open_writer(
-        &self,
-        verify: Option<Verify>,
-        wait: Option<WaitArgs>,
-    ) -> Result<Writer, CliError> {
+    /// Waits until a record is visible in the table.
+    pub(super) async fn wait_until_visible(&self, table: &Table, ack: Ack) -> Result<(), CliError> {
+        match table.wait_for(&[ack], self.catchup_timeout).await {
+            Freshness::Stale(reason) => Err(WriteError::NotVisible { ack, reason: Box::new(reason) }.into()),
+            Freshness::Fresh => Ok(()),
+        }
+    }
+
+    /// Opens a writer to the topic.
+    pub(super) async fn open_writer(&self, verify: Option<Verify>) -> Result<Writer, CliError> {
         let TableSource { log, codecs, ensure, .. } = &self.source;
         let topic = self.source.topic();
         let writer = with_timeout(&**log, topic, self.catchup_timeout, async {
@@ -134,11 +137,7 @@ impl ResolvedTable {
             }
             Writer::open(log.clone(), topic, codecs.clone()).await
         });
-        let writer = writer.await?.verify(verify.unwrap_or(self.source.verify()));
-        match wait {
-            Some(WaitArgs { wait: true }) => Ok(writer.visible_in(&self.load().await?, self.catchup_timeout)),
-            _ => Ok(writer),
-        }
+        Ok(writer.await?.verify(verify.unwrap_or(self.source.verify())))
     }
 }
 

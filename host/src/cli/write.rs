@@ -7,13 +7,14 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, stdin};
 use tokio::time::MissedTickBehavior;
 
-use crate::cli::args::{DeleteArgs, EntryArgs, SetArgs};
+use crate::cli::args::{DeleteArgs, EntryArgs, SetArgs, WaitArgs};
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::FileError;
 use crate::log::{Ack, Log, LogError};
-use crate::writer::{Target, Write, WriteError, Writer};
+use crate::table::Table;
+use crate::writer::{Target, Verify, Write, WriteError, Writer};
 
 /// The largest value that is read from standard input or a file: several times the largest record that
 /// brokers accept by default.
@@ -23,25 +24,64 @@ pub(super) const MAX_VALUE_BYTES: usize = 32 << 20;
 /// meanwhile.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Where a command writes.
+struct Destination {
+    resolved: ResolvedTable,
+    writer: Writer,
+    /// The table in which writes must become visible, with `--wait`.
+    table: Option<Table>,
+}
+
+impl Destination {
+    async fn open(resolved: ResolvedTable, verify: Option<Verify>, wait: WaitArgs) -> Result<Self, CliError> {
+        let writer = resolved.open_writer(verify).await?;
+        let table = if wait.wait { Some(resolved.load().await?) } else { None };
+        Ok(Self { resolved, writer, table })
+    }
+
+    /// Writes an entry, and prints its acknowledgement. With `--wait`, it must be visible first. Gives up when
+    /// the command was asked to stop this many times.
+    async fn write(
+        &self,
+        write: Write,
+        output: Output,
+        stop_requests: &mut StopRequests,
+        times: u8,
+    ) -> Result<(), CliError> {
+        let stop = wait_for_stop(stop_requests, times);
+        let log = self.resolved.log().as_ref();
+        let ack = finish_or_give_up_when(stop, log, self.writer.write(write)).await?;
+        if let Some(table) = &self.table {
+            tokio::select! {
+                visible = self.resolved.wait_until_visible(table, ack) => visible?,
+                () = wait_for_stop(stop_requests, times) => {
+                    tracing::warn!("interrupted: the record is written, but may not be visible yet");
+                    print_ack(ack, output)?;
+                    return Err(CliError::Interrupted);
+                }
+            }
+        }
+        print_ack(ack, output)
+    }
+}
+
 pub(super) async fn set(
     args: SetArgs,
     output: Output,
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let resolved = run_unless_stopped(&mut stop_requests, async {
+    let open = async {
         let value = if args.value == "-" { read_stdin().await? } else { args.value };
-        Ok::<_, CliError>((ResolvedTable::resolve(args.table).await?, value))
-    });
-    let (resolved, value) = resolved.await??;
-    let writer = resolved.open_writer(args.verify.verify, Some(args.wait));
-    let writer = run_unless_stopped(&mut stop_requests, writer).await??;
+        let resolved = ResolvedTable::resolve(args.table).await?;
+        Ok::<_, CliError>((Destination::open(resolved, args.verify.verify, args.wait).await?, value))
+    };
+    let (destination, value) = run_unless_stopped(&mut stop_requests, open).await??;
     let write = Write { target: target(args.entry), value: Some(value) };
     match args.heartbeat {
-        None => write_once(&resolved, &writer, write, output, stop_requests).await,
-        Some(every) => {
-            write_heartbeats(&resolved, &writer, write, every, args.keep, output, stop_requests).await
-        }
+        None => destination.write(write, output, &mut stop_requests, 1).await?,
+        Some(every) => write_heartbeats(&destination, write, every, args.keep, output, stop_requests).await?,
     }
+    Ok(Exit::Done)
 }
 
 pub(super) async fn delete(
@@ -49,11 +89,11 @@ pub(super) async fn delete(
     output: Output,
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let resolved = run_unless_stopped(&mut stop_requests, ResolvedTable::resolve(args.table)).await??;
-    let writer =
-        run_unless_stopped(&mut stop_requests, resolved.open_writer(None, Some(args.wait))).await??;
+    let open = async { Destination::open(ResolvedTable::resolve(args.table).await?, None, args.wait).await };
+    let destination = run_unless_stopped(&mut stop_requests, open).await??;
     let write = Write { target: target(args.entry), value: None };
-    write_once(&resolved, &writer, write, output, stop_requests).await
+    destination.write(write, output, &mut stop_requests, 1).await?;
+    Ok(Exit::Done)
 }
 
 fn target(entry: EntryArgs) -> Target {
@@ -63,30 +103,16 @@ fn target(entry: EntryArgs) -> Target {
     }
 }
 
-/// Writes an entry, and prints its acknowledgement.
-async fn write_once(
-    resolved: &ResolvedTable,
-    writer: &Writer,
-    write: Write,
-    output: Output,
-    mut stop_requests: StopRequests,
-) -> Result<Exit, CliError> {
-    let ack = finish_or_give_up(&mut stop_requests, resolved.log().as_ref(), writer.write(write)).await?;
-    print_ack(ack, output)?;
-    Ok(Exit::Done)
-}
-
 /// Writes an entry periodically until the command is asked to stop, and then deletes it, unless `keep` is
-/// set.
+/// set. Gives up when the command is asked again.
 async fn write_heartbeats(
-    resolved: &ResolvedTable,
-    writer: &Writer,
+    destination: &Destination,
     write: Write,
     every: Duration,
     keep: bool,
     output: Output,
     mut stop_requests: StopRequests,
-) -> Result<Exit, CliError> {
+) -> Result<(), CliError> {
     let mut ticks = tokio::time::interval(every);
     // After a late heartbeat, the next one follows a full interval later.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,22 +123,16 @@ async fn write_heartbeats(
             () = wait_for_stop(&mut stop_requests, 1) => break,
             _ = ticks.tick() => {}
         }
-        let abort = wait_for_stop(&mut abort_requests, 2);
-        let heartbeat = finish_or_give_up_when(abort, resolved.log().as_ref(), writer.write(write.clone()));
-        match heartbeat.await {
-            Ok(ack) => print_ack(ack, output)?,
+        match destination.write(write.clone(), output, &mut abort_requests, 2).await {
             // The next heartbeat may succeed.
-            Err(error) if is_temporary(&error) => tracing::warn!("{error}"),
-            Err(error) => return Err(error.into()),
+            Err(CliError::Write(error)) if is_temporary(&error) => tracing::warn!("{error}"),
+            written => written?,
         }
     }
-    if !keep {
-        let delete = writer.write(Write { value: None, ..write });
-        let abort = wait_for_stop(&mut abort_requests, 2);
-        let ack = finish_or_give_up_when(abort, resolved.log().as_ref(), delete).await?;
-        print_ack(ack, output)?;
+    if keep {
+        return Ok(());
     }
-    Ok(Exit::Done)
+    destination.write(Write { value: None, ..write }, output, &mut abort_requests, 2).await
 }
 
 /// Whether a later write may succeed.

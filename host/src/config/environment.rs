@@ -4,8 +4,16 @@
 pub(super) enum SubstitutionError {
     /// A variable is not set.
     Missing(String),
-    /// The value has no equivalent in JSON, or `${` is not closed.
+    /// `${` is not closed, or names no variable.
     Invalid(String),
+}
+
+impl SubstitutionError {
+    pub(super) fn into_reason(self) -> String {
+        match self {
+            Self::Missing(reason) | Self::Invalid(reason) => reason,
+        }
+    }
 }
 
 /// Replaces environment variables in all strings of a value. `path` names the value in errors.
@@ -14,14 +22,11 @@ pub(super) fn substitute(
     path: &str,
     variable: &impl Fn(&str) -> Option<String>,
 ) -> Result<(), SubstitutionError> {
-    let invalid = |reason: &str| Err(SubstitutionError::Invalid(format!("{path}: {reason}")));
     match value {
         toml::Value::String(text) => {
             *text = substitute_text(text, path, variable)?;
             Ok(())
         }
-        toml::Value::Datetime(_) => invalid("a date is not a JSON value: write it as a string"),
-        toml::Value::Float(number) if !number.is_finite() => invalid(&format!("{number} is not JSON")),
         toml::Value::Array(values) => {
             values.iter_mut().try_for_each(|value| substitute(value, path, variable))
         }
@@ -48,8 +53,12 @@ fn substitute_text(
         let (name, after) = after.split_once('}').ok_or_else(|| {
             SubstitutionError::Invalid(format!("{path}: `${{` without `}}`: write `$${{` for a plain `${{`"))
         })?;
+        if name.is_empty() {
+            return Err(SubstitutionError::Invalid(format!("{path}: `${{}}` names no environment variable")));
+        }
         let value = variable(name).ok_or_else(|| {
-            SubstitutionError::Missing(format!("{path}: the environment variable {name} is not set"))
+            let reason = format!("{path}: the environment variable {name} is not set, or is not UTF-8");
+            SubstitutionError::Missing(reason)
         })?;
         replaced.push_str(before);
         replaced.push_str(&value);

@@ -69,6 +69,23 @@ pub(super) fn deserialize_json<'de, D: serde::Deserializer<'de>>(
     let toml::Value::Table(table) = toml::Value::deserialize(deserializer)? else {
         return Err(serde::de::Error::custom("a codec's configuration must be a table"));
     };
-    // OK because values that JSON does not have were refused before.
+    table.values().try_for_each(check_json)?;
+    // OK because JSON has all of these values.
     Ok(Some(serde_json::to_string(&table).expect("serializes")))
+}
+
+/// Fails if a value contains one that JSON does not have.
+fn check_json<E: serde::de::Error>(value: &toml::Value) -> Result<(), E> {
+    match value {
+        toml::Value::Datetime(_) => Err(E::custom(
+            "a component receives its configuration as JSON, which has no dates: write a string",
+        )),
+        toml::Value::Float(number) if !number.is_finite() => Err(E::custom(format!(
+            "a component receives its configuration as JSON, which has no {number}: write a finite number or a \
+             string"
+        ))),
+        toml::Value::Array(values) => values.iter().try_for_each(check_json),
+        toml::Value::Table(table) => table.values().try_for_each(check_json),
+        _ => Ok(()),
+    }
 }

@@ -72,8 +72,15 @@ impl KafkaLog {
         let tails = Arc::new(TailClients::new(configs.clone(), url.clone(), health.clone()));
         let writer =
             Arc::new(ClusterWriter::new(configs.clone(), url.clone(), health.clone(), control.clone()));
-        let monitor =
-            Monitor::new(control.clone(), tails.clone(), writer.clone(), health.clone(), stale_after);
+        let isolation = configs.options().isolation;
+        let monitor = Monitor::new(
+            control.clone(),
+            tails.clone(),
+            writer.clone(),
+            health.clone(),
+            stale_after,
+            isolation,
+        );
         let monitor = Arc::new(monitor);
         let (background, end) = start_background(&url, monitor.clone())?;
         let loader = Loader { configs: configs.clone(), log: url.clone(), health: health.clone(), tails };

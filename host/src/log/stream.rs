@@ -78,14 +78,15 @@ pub enum TopicEvent {
     Sample(TopicSample),
 }
 
-/// What a log reports of the partitions that are read, at intervals of at most a third of
-/// [`Log::stale_after`](crate::log::Log::stale_after). A table compares it with what it has applied.
+/// What a log reports of all partitions that are read, about three times in
+/// [`Log::stale_after`](crate::log::Log::stale_after) or more often, also while no broker answers. A table
+/// compares it with what it has applied.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TopicSample {
     /// When the end offsets were requested.
     pub requested_at: Instant,
-    /// The partitions, in any order.
+    /// All partitions that are read, in any order.
     pub partitions: Vec<PartitionSample>,
 }
 

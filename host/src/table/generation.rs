@@ -230,10 +230,11 @@ impl Generation {
     async fn read(&mut self, start: GenerationStart) -> Result<Infallible, GenerationEnd> {
         let began = self.shared.settings.clock.now();
         let mut reading = Reading::open(&self.shared, &self.state, start).await?;
+        self.lags = LagTracker::new(self.shared.log.stale_after(), time::now());
         self.state.is_reading.store(true, Ordering::Release);
         let mut is_complete = false;
         loop {
-            self.wait_for_memory().await?;
+            self.wait_for_memory(&mut reading).await?;
             if !is_complete && reading.has_all_partitions() && self.state.is_loaded(&self.view) {
                 is_complete = self.complete(began).await?;
             }
@@ -289,7 +290,9 @@ impl Generation {
 
     /// Reports lags in time although the log reports no end offsets.
     fn evaluate_overdue(&mut self) {
-        let lags = self.lags.evaluate_overdue(|partition| self.view.position(partition), time::now());
+        let (now, time) = time::now();
+        let now = self.lags.due().map_or(now, |due| due.max(now));
+        let lags = self.lags.evaluate_overdue(|partition| self.view.position(partition), (now, time));
         self.report_lags(lags);
     }
 
@@ -313,6 +316,7 @@ impl Generation {
             self.hold_served();
             return Ok(false);
         }
+        self.lags.forget_advanced(|partition| self.view.position(partition));
         self.state.finish_loading(self.view.counters.records);
         self.shared.report_complete(&self.state, &self.view);
         Ok(true)
@@ -452,9 +456,9 @@ impl Generation {
         }
     }
 
-    /// Waits while the table, or the process, exceeds a memory limit. Entries expire meanwhile. The
-    /// generation of a swap is given up instead, because the served one needs the memory.
-    async fn wait_for_memory(&mut self) -> Result<(), GenerationEnd> {
+    /// Waits while the table, or the process, exceeds a memory limit. Entries expire, and lags are judged
+    /// meanwhile. The generation of a swap is given up instead, because the served one needs the memory.
+    async fn wait_for_memory(&mut self, reading: &mut Reading) -> Result<(), GenerationEnd> {
         let mut is_reported = false;
         let give_up_at = Instant::now() + MEMORY_GRACE;
         while let Some(reason) = self.exceeded_limit() {
@@ -472,6 +476,7 @@ impl Generation {
             }
             tokio::select! {
                 () = sleep(MEMORY_CHECK_EVERY) => {}
+                event = reading.next_event() => self.handle(event?).await?,
                 () = self.next_deadline(), if self.is_served => {
                     // Another generation that is served by now ends this one soon.
                     let _ = self.expire();
@@ -479,6 +484,8 @@ impl Generation {
             }
         }
         if is_reported {
+            // The lag is known before the table no longer reports its memory limit.
+            self.evaluate_overdue();
             self.shared.update_generation(&self.state, |conditions| conditions.memory = None);
         }
         Ok(())

@@ -44,6 +44,13 @@ pub(super) struct Settings {
     pub(super) memory_limit: Option<u64>,
 }
 
+impl Settings {
+    /// Describes the settings that decide what the table holds, besides its codecs.
+    pub(super) fn describe_contents(&self) -> String {
+        format!("{:?} {:?}", self.on_reject, self.ttl)
+    }
+}
+
 /// The checkpoint of a table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CheckpointSettings {

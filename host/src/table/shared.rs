@@ -69,7 +69,11 @@ impl Shared {
         let reported = Arc::new(GenerationState::new(1, topic.clone(), codecs));
         let view = Arc::new(View::empty(1, topic, reported.fingerprint.clone()));
         Self {
-            hub: Arc::new(Mutex::new(Hub::new(view.clone(), settings.clock.clone()))),
+            hub: Arc::new(Mutex::new(Hub::new(
+                view.clone(),
+                settings.describe_contents().into(),
+                settings.clock.clone(),
+            ))),
             view: ArcSwap::new(view),
             log,
             late_at: far_ahead(settings.catchup_timeout),

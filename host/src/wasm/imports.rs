@@ -1,8 +1,8 @@
 //! The interfaces that the host provides to guests, one file for each. [`IMPORTS`] is also the allow-list: a
 //! component that imports anything else is refused.
 //!
-//! An import that fails is a failure of the host. A guest's deadline does not count the time that the host
-//! works for an import ([`State::run_import`]).
+//! If one of their functions fails, that is a failure of the host, not a fault of the guest. A guest's deadline
+//! does not count the time that the host works for it ([`State::run_import`]).
 
 mod import;
 mod logging;

@@ -177,7 +177,7 @@ impl Broker {
         self.launch()
     }
 
-    /// Lets the broker outlive this process. It runs until the process with this id has ended, or until
+    /// Lets the broker outlive the calling process. It runs until another one, `process`, has ended, or until
     /// [`DetachedBroker::stop`](crate::DetachedBroker::stop) stops it. The options must have named the
     /// broker.
     ///
@@ -191,7 +191,10 @@ impl Broker {
 
     fn secured(&self) -> &SecuredPorts {
         // OK because the panic is documented, and only tests call this.
-        self.ports.secured.as_ref().expect("a broker started with `secured`")
+        self.ports
+            .secured
+            .as_ref()
+            .expect("this broker has no such listener: start it with `BrokerOptions::secured`")
     }
 
     fn signal(&self, name: &str) -> Result<(), String> {

@@ -81,7 +81,10 @@ impl Jvm {
     /// Kills the process, and waits until it has ended.
     pub(crate) fn kill(mut self) -> Result<(), String> {
         let result = self.child.kill().and_then(|()| self.child.wait());
-        self.remove_pid_file();
+        // Otherwise the guardian tries to kill it.
+        if result.is_ok() {
+            self.remove_pid_file();
+        }
         result.map(drop).map_err(|error| format!("cannot kill process {}: {error}", self.id()))
     }
 

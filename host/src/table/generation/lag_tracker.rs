@@ -39,14 +39,27 @@ struct LaggingPartition {
     position_since: TimePoint,
     /// The last time for which everything is known to be applied that the partition held then.
     complete_at: TimePoint,
-    /// The end offsets of later samples that are not reached yet, oldest first; `None` for a sample for which
-    /// no broker answered.
-    ends: VecDeque<(Option<Offset>, TimePoint)>,
+    /// Whether no broker answered for the sample before the last one.
+    was_silent: bool,
+    /// The end offsets of later samples that are not reached yet, oldest first.
+    ends: VecDeque<SampledEnd>,
+}
+
+/// An end offset, or a silence, of one or more consecutive samples.
+#[derive(Debug, Clone, Copy)]
+struct SampledEnd {
+    /// `None` if no broker answered.
+    end: Option<Offset>,
+    /// The time of its first sample.
+    first: Instant,
+    /// The time of its last sample; of a silence, the time when it began.
+    time: TimePoint,
 }
 
 impl LaggingPartition {
     fn new(sample: PartitionSample, position: Offset, time: TimePoint) -> Self {
-        Self { sample, position, position_since: time, complete_at: time, ends: VecDeque::new() }
+        let ends = VecDeque::new();
+        Self { sample, position, position_since: time, complete_at: time, was_silent: false, ends }
     }
 
     /// Updates the position. `before` is the time of the previous sample, when it may not have been reached.
@@ -54,41 +67,44 @@ impl LaggingPartition {
         if position != self.position {
             (self.position, self.position_since) = (position, before);
         }
-        let is_reached = |(end, _): &(Option<Offset>, TimePoint)| end.is_some_and(|end| end <= position);
+        let is_reached = |sampled: &SampledEnd| sampled.end.is_some_and(|end| end <= position);
         if let Some(last) = self.ends.iter().rposition(is_reached) {
             let reached = self.ends.drain(..=last).next_back();
-            self.complete_at = reached.map_or(self.complete_at, |(_, time)| time);
+            self.complete_at = reached.map_or(self.complete_at, |reached| reached.time);
         }
     }
 
     /// Adds an end offset. Keeps one of those that are older than `stale_after`, and a limited number of the
     /// others, evenly spaced.
     fn add_end(&mut self, end: Option<Offset>, time: TimePoint, stale_after: Duration) {
-        let age = |of: &TimePoint| time.0.duration_since(of.0);
+        let age = |of: TimePoint| time.0.saturating_duration_since(of.0);
         match self.ends.back_mut() {
             // Keeps the time at which the silence began.
-            Some((None, _)) if end.is_none() => {}
-            Some((last, last_time)) if *last == end => *last_time = time,
-            Some((_, last_time)) if age(last_time) < stale_after / MAX_ENDS => {}
-            _ => self.ends.push_back((end, time)),
+            Some(SampledEnd { end: None, .. }) if end.is_none() => {}
+            Some(last) if last.end == end => last.time = time,
+            Some(last) if age(last.time) < stale_after / MAX_ENDS => {}
+            _ => self.ends.push_back(SampledEnd { end, first: time.0, time }),
         }
-        while self.ends.get(1).is_some_and(|(_, time)| age(time) >= stale_after) {
+        while self.ends.get(1).is_some_and(|sampled| age(sampled.time) >= stale_after) {
             self.ends.pop_front();
         }
     }
 
     /// Whether no broker answered for the last sample.
-    fn was_silent(&self) -> bool {
-        self.ends.back().is_some_and(|(end, _)| end.is_none())
+    fn is_silent(&self) -> bool {
+        self.ends.back().is_some_and(|sampled| sampled.end.is_none())
     }
 
     /// The time at which the partition counts as lagging, if its position does not change before:
     /// `stale_after` after everything was last applied, or, if no end offset is known, after the beginning
-    /// of the silence.
+    /// of the silence. An end offset that was sampled first after that time, as after a silence, may be
+    /// reached in a moment.
     fn due(&self, stale_after: Duration) -> Option<Instant> {
-        let first = self.ends.front()?;
-        let has_end = self.ends.iter().any(|(end, _)| end.is_some());
-        Some(if has_end { self.complete_at.0 } else { first.1.0 } + stale_after)
+        let silence = self.ends.front()?.time.0;
+        Some(match self.ends.iter().find(|sampled| sampled.end.is_some()) {
+            Some(known) => (self.complete_at.0 + stale_after).max(known.first + stale_after / MAX_ENDS),
+            None => silence + stale_after,
+        })
     }
 }
 
@@ -142,15 +158,16 @@ impl LagTracker {
             let reported = self.reported(partition);
             let was_reported_silent = reported.is_some_and(|lag| lag.cause == LagCause::Silent);
             // An end offset of an earlier sample that is not reached yet, or a silence that has lasted.
-            let is_missed = |&(end, time): &(Option<Offset>, TimePoint)| end.is_some() || is_stale(time);
+            let is_missed = |sampled: &SampledEnd| sampled.end.is_some() || is_stale(sampled.time);
             let is_confirmed = end.is_none() || was_reported_silent || lagging.ends.iter().any(is_missed);
             if is_stale(lagging.complete_at) && is_confirmed {
                 // After a silence, records that were written meanwhile may still be arriving.
                 let is_stalled = is_unmoved && is_stale(lagging.position_since);
-                let cause = cause(&sample, position, is_stalled, lagging.was_silent());
+                let cause = cause(&sample, position, is_stalled, lagging.is_silent());
                 let lag = Lag { partition, position, end, since: lagging.complete_at.1, cause };
                 lags.push(reported.map_or(lag.clone(), |reported| reported.updated(lag)));
             }
+            lagging.was_silent = lagging.is_silent();
             lagging.add_end(end, time, self.stale_after);
             self.lagging.insert(partition, lagging);
         }
@@ -158,7 +175,8 @@ impl LagTracker {
     }
 
     /// Evaluates positions with the last samples, while no new ones arrive. Returns all lagging partitions,
-    /// if they differ from those that were returned last.
+    /// if they differ from those that were returned last. `time` is not before [`LagTracker::due`], if that
+    /// was waited for.
     pub(super) fn evaluate_overdue(
         &mut self,
         position: impl Fn(Partition) -> Offset,
@@ -176,12 +194,17 @@ impl LagTracker {
             }
             if let Err(index) = lags.binary_search_by_key(&partition, |lag| lag.partition) {
                 let is_stalled = is_unmoved && is_stale(lagging.position_since);
-                let cause = cause(&lagging.sample, position, is_stalled, false);
+                let cause = cause(&lagging.sample, position, is_stalled, lagging.was_silent);
                 let (end, since) = (lagging.sample.end, lagging.complete_at.1);
                 lags.insert(index, Lag { partition, position, end, since, cause });
             }
         }
         self.report(lags)
+    }
+
+    /// Forgets reported lags of partitions that have advanced since. They are not returned again.
+    pub(super) fn forget_advanced(&mut self, position: impl Fn(Partition) -> Offset) {
+        self.reported.retain(|lag| position(lag.partition) <= lag.position);
     }
 
     /// Returns the lags if they differ from those reported last.
@@ -336,12 +359,16 @@ mod tests {
         for samples in [&a[..], &b[..]] {
             let start = now();
             let mut tracker = LagTracker::new(STALE_AFTER, start);
-            let mut evaluate =
-                |at, position, end| causes(tracker.evaluate(sample(position, end, None), after(start, at)));
-            assert!(samples.iter().all(|&(at, position, end)| evaluate(at, position, end).is_none()));
-            // Others go on writing.
-            assert_eq!(evaluate(12, 98, Some(99)), None);
-            assert_eq!(evaluate(15, 107, Some(109)), None);
+            let evaluate = |tracker: &mut LagTracker, at, position, end| {
+                causes(tracker.evaluate(sample(position, end, None), after(start, at)))
+            };
+            for &(at, position, end) in samples {
+                assert_eq!(evaluate(&mut tracker, at, position, end), None);
+            }
+            // Others go on writing, and what is missing may arrive in a moment.
+            assert_eq!(evaluate(&mut tracker, 12, 98, Some(99)), None);
+            assert!(tracker.due().is_some_and(|due| due > after(start, 12).0));
+            assert_eq!(evaluate(&mut tracker, 15, 107, Some(109)), None);
         }
     }
 

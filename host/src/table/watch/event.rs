@@ -9,7 +9,7 @@ use crate::table::status::Status;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum WatchEvent {
-    /// An entry of the view with which the watcher began.
+    /// An entry of the view with which the watcher began, or started again.
     Entry(Entry),
     /// All entries of that view were delivered. Sent for an empty table, too.
     Synced,
@@ -21,8 +21,9 @@ pub enum WatchEvent {
     Change(Change),
     /// A record was rejected.
     Rejected {
-        /// The key of the record, whose entry did not change; `None` if the key is null or could
-        /// not be decoded.
+        /// The key of the record; `None` if it is null or could not be decoded. With
+        /// [`OnReject::Remove`](crate::table::OnReject::Remove), the removal of its entry comes before this,
+        /// as a change.
         key: Option<Box<str>>,
         /// What is wrong with the record.
         notice: RejectNotice,
@@ -33,7 +34,8 @@ pub enum WatchEvent {
     /// re-created, or the codecs were swapped. The changes that follow lead from the old contents
     /// to the new ones.
     Generation(u64),
-    /// A watcher that asked for every change fell behind and missed this many batches of changes.
+    /// A watcher that asked for every change missed this many batches of changes: it fell behind, or it began
+    /// while a batch was being applied.
     Lagged(u64),
 }
 

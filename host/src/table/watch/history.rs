@@ -69,6 +69,8 @@ pub(super) struct History {
     /// The number of the batch after the last one with a status.
     after_status: u64,
     newest: Arc<View>,
+    /// The settings that decide what the table holds: tokens of a table with other settings start again.
+    settings: Arc<str>,
     source: Source,
     status: Status,
     clock: Arc<dyn Clock>,
@@ -77,7 +79,7 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn new(newest: Arc<View>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(newest: Arc<View>, settings: Arc<str>, clock: Arc<dyn Clock>) -> Self {
         Self {
             id: Uuid::new_v4(),
             batches: VecDeque::new(),
@@ -87,7 +89,8 @@ impl History {
             since_view: (0, 0),
             published: 0,
             after_status: 0,
-            source: source(&newest),
+            source: source(&newest, &settings),
+            settings,
             newest,
             status: Status::Loading,
             clock,
@@ -98,7 +101,7 @@ impl History {
     /// Sets the newest view, and returns the one before.
     pub(super) fn replace_newest(&mut self, view: Arc<View>) -> Arc<View> {
         if view.generation != self.newest.generation {
-            self.source = source(&view);
+            self.source = source(&view, &self.settings);
         }
         std::mem::replace(&mut self.newest, view)
     }
@@ -269,8 +272,9 @@ impl WatchBatch {
     }
 }
 
-fn source(view: &View) -> Source {
-    Source { topic_id: view.topic.id.as_str().into(), fingerprint: view.fingerprint.clone() }
+fn source(view: &View, settings: &str) -> Source {
+    let fingerprint = format!("{} {settings}", view.fingerprint).into();
+    Source { topic_id: view.topic.id.as_str().into(), fingerprint }
 }
 
 fn byte_len(effect: &Effect) -> usize {

@@ -42,11 +42,11 @@ pub(in crate::table) struct Hub {
 pub(in crate::table) type SharedHub = Arc<Mutex<Hub>>;
 
 impl Hub {
-    /// `clock` is the table's clock.
-    pub(in crate::table) fn new(view: Arc<View>, clock: Arc<dyn Clock>) -> Self {
+    /// `settings` are those of the table that decide what it holds, `clock` is its clock.
+    pub(in crate::table) fn new(view: Arc<View>, settings: Arc<str>, clock: Arc<dyn Clock>) -> Self {
         Self {
             is_recording: false,
-            history: History::new(view, clock),
+            history: History::new(view, settings, clock),
             subscriptions: Subscriptions::default(),
             checked: 0,
             left: None,
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn history_ends_some_time_after_the_last_watcher() {
         let view = view();
-        let mut hub = Hub::new(view.clone(), Arc::new(SystemClock));
+        let mut hub = Hub::new(view.clone(), "".into(), Arc::new(SystemClock));
         hub.publish(view.clone(), vec![effect()]);
         assert!(!hub.is_recording() && hub.byte_len() == 0, "nobody watches");
         let subscription = Arc::new(Subscription::default());

@@ -22,7 +22,7 @@ const MAX_TEXT_BYTES: usize = 512 << 10;
 
 /// What a watcher has seen of a table, so that another one can resume from there.
 ///
-/// Valid in every process that reads the same topic with the same codecs, and after a restart. It has a
+/// Valid in every process that reads the same topic with the same codecs, `on_reject` and `ttl`, and after a restart. It has a
 /// text form: base64url, to be treated as opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchToken {
@@ -41,7 +41,7 @@ pub struct WatchToken {
 pub(in crate::table) struct Source {
     /// The identity of the topic; empty if the log has none.
     pub(in crate::table) topic_id: Arc<str>,
-    /// The fingerprint of the codecs.
+    /// The fingerprint of the codecs, and the settings of the table that decide what it holds.
     pub(in crate::table) fingerprint: Arc<str>,
 }
 

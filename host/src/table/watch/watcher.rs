@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn hub() -> SharedHub {
-        Arc::new(Mutex::new(Hub::new(view(), Arc::new(SystemClock))))
+        Arc::new(Mutex::new(Hub::new(view(), "".into(), Arc::new(SystemClock))))
     }
 
     /// A log that no longer has any record.

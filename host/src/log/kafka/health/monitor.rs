@@ -17,7 +17,9 @@ use crate::log::kafka::health::stuck::Remedy;
 use crate::log::kafka::read::feed::{Feed, Reading};
 use crate::log::kafka::read::tail::{Refresh, TailClients};
 use crate::log::kafka::write::cluster_writer::ClusterWriter;
-use crate::log::{LogError, Offset, Partition, PartitionSample, PartitionStream, TopicDescription};
+use crate::log::{
+    Isolation, LogError, Offset, Partition, PartitionSample, PartitionStream, TopicDescription,
+};
 use crate::sync::lock;
 
 /// How often the topics are checked, with one request for all of them.
@@ -42,6 +44,7 @@ pub(in crate::log::kafka) struct Monitor {
     /// How long the cluster may be silent, or a partition lag, before that is reported: a little less than
     /// users are promised.
     stale_after: Duration,
+    isolation: Isolation,
     /// When the control client was replaced last.
     replaced: Mutex<Option<Instant>>,
     /// Whether the last request for the end offsets of all topics failed. Each topic then gets a request
@@ -58,6 +61,7 @@ impl Monitor {
         writer: Arc<ClusterWriter>,
         health: Arc<ClusterHealth>,
         stale_after: Duration,
+        isolation: Isolation,
     ) -> Self {
         Self {
             control,
@@ -65,6 +69,7 @@ impl Monitor {
             writer,
             health,
             stale_after,
+            isolation,
             replaced: Mutex::default(),
             must_request_separately: AtomicBool::new(false),
             monitored: Mutex::default(),
@@ -125,7 +130,7 @@ impl Monitor {
                     self.update_readings(topics, request_timeout).await;
                     let wants_starts = check % CHECKS_PER_START_REQUEST == 0;
                     self.sample(&leaderless, wants_starts, request_timeout).await;
-                    // Samples are reported first: the outage is not over before lags are known.
+                    // Samples are sent first, so that lags are known when the outage is over.
                     self.health.recover(Instant::now());
                     self.writer.replace_stuck(self.stale_after).await;
                 }
@@ -277,9 +282,14 @@ impl Monitor {
         let partitions: BTreeSet<TopicPartition> = readings.iter().flat_map(of_reading).collect();
         let with_leader: BTreeSet<TopicPartition> = partitions.difference(leaderless).cloned().collect();
         let ends = self.request_ends(&with_leader, timeout).await;
-        let unread = unread(&readings, &ends);
-        let stable = self.control.known_offsets(&unread, OffsetKind::LastStable, timeout).await;
-        let stable = stable.unwrap_or_default();
+        let stable = match self.isolation {
+            Isolation::ReadUncommitted => HashMap::new(),
+            Isolation::ReadCommitted => {
+                let unread = unread(&readings, &ends);
+                let stable = self.control.known_offsets(&unread, OffsetKind::LastStable, timeout).await;
+                stable.unwrap_or_default()
+            }
+        };
         if wants_starts
             && let Ok(starts) = self.control.known_offsets(&with_leader, OffsetKind::First, timeout).await
         {

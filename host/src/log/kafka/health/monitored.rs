@@ -108,6 +108,10 @@ impl MonitoredReading {
         stale_after: Duration,
     ) -> Option<Remedy> {
         let has_silence_changed = self.silence.check(samples, now, stale_after);
+        if has_silence_changed {
+            // What was tried before the silence says nothing about what helps now.
+            self.stuck = StuckDetector::default();
+        }
         // While nobody answers, nothing shows that the client is the cause.
         let is_answered = samples.iter().any(|sample| sample.end.is_some());
         let waiting = is_answered.then(|| waiting(reading, samples));
@@ -140,4 +144,56 @@ pub(super) fn samples(reading: &Reading) -> Vec<PartitionSample> {
         ..PartitionSample::unknown(progress.partition)
     };
     reading.progress().iter().map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::log::kafka::read::feed::Feed;
+    use crate::log::{Headers, OffsetRange};
+
+    fn sample(end: Option<Offset>) -> PartitionSample {
+        PartitionSample { end, ..PartitionSample::unknown(0) }
+    }
+
+    #[tokio::test]
+    async fn a_reader_receives_the_newest_sample_and_the_error_that_ends_it() {
+        let (events, mut stream) = TopicEvents::new();
+        let reading = Arc::new(Reading::new("t", "1", Headers::Unwanted));
+        let monitored = MonitoredReading::new(&reading, 1, events.clone());
+        for end in 1..4 {
+            monitored.report(vec![sample(Some(end))], Instant::now());
+        }
+        let Some(Ok(TopicEvent::Sample(newest))) = stream.next().await else { panic!("not a sample") };
+        assert_eq!(newest.partitions, [sample(Some(3))]);
+        assert!(stream.next().now_or_never().is_none() && !events.is_closed());
+        events.end(LogError::Closed);
+        drop((events, monitored));
+        assert!(matches!(stream.next().await, Some(Err(LogError::Closed))));
+        assert!(stream.next().await.is_none());
+    }
+
+    #[test]
+    fn a_client_is_refreshed_only_if_the_reader_waits_for_data() {
+        let reading = Arc::new(Reading::new("t", "1", Headers::Unwanted));
+        reading.is_followed.store(true, Ordering::Relaxed);
+        let (mut feed, stream) = Feed::new(&reading, OffsetRange { partition: 0, start: 0, end: 9 });
+        let mut monitored = MonitoredReading::new(&reading, 1, TopicEvents::new().0);
+        let stale_after = Duration::from_secs(10);
+        let mut check = |samples: &[PartitionSample]| {
+            monitored.check_client(&reading, samples, Instant::now(), stale_after)
+        };
+        let behind = |read| [PartitionSample { read, ..sample(Some(9)) }];
+        assert_eq!((check(&behind(0)), check(&behind(0))), (None, Some(Remedy::Refresh)));
+        // An open transaction hides the rest.
+        let hidden = [PartitionSample { stable: Some(0), ..behind(0)[0] }];
+        assert_eq!((check(&hidden), check(&hidden)), (None, None));
+        // The reader has not taken what was sent.
+        feed.advance(5);
+        feed.flush();
+        assert_eq!((check(&behind(5)), check(&behind(5))), (None, None));
+        drop(stream);
+    }
 }

@@ -1,5 +1,5 @@
-//! The numbers of rows in an order, in blocks that clones share. The caller provides the comparison whenever
-//! it searches for a slot.
+//! A sorted list of row numbers, each of which identifies a row, in blocks that clones of the list share. The
+//! caller provides the comparison whenever it searches for a slot.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use triomphe::Arc;
 /// A block that exceeds this many rows is split. Tests use small blocks, to have many of them.
 const BLOCK: usize = if cfg!(test) { 4 } else { 512 };
 
-/// Rows in order.
+/// Row numbers, sorted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Order {
     blocks: Arc<Vec<Arc<Vec<u32>>>>,
