@@ -239,7 +239,7 @@ async fn a_configuration_sets_the_digest_and_the_config_of_a_component() {
     assert_eq!(stdout(&succeed(&mut here(&["get", "a"]))), "[1]");
     write(&digest, "nonsense");
     let refused = run(&mut here(&["get", "a"]));
-    assert_eq!(refused.code, 3);
+    assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
     write("sha256:00", "json");
     let refused = run(&mut here(&["get", "a"]));

@@ -27,12 +27,7 @@ pub(super) async fn watch(
         None if args.from_now => WatchStart::Now,
         None => WatchStart::Entries,
     };
-    let filter = match (args.key, args.prefix, args.group) {
-        (Some(key), ..) => WatchFilter::Key(key),
-        (_, Some(prefix), _) => WatchFilter::Prefix(prefix),
-        (.., Some(group)) => WatchFilter::Group(group),
-        (None, None, None) => WatchFilter::All,
-    };
+    let filter = filter(args.key, args.prefix, args.group);
     if let Some(token_file) = &token_file {
         token_file.check_writable()?;
     }
@@ -64,15 +59,7 @@ pub(super) async fn watch(
         }
     };
     if is_stopped {
-        // In the middle of entries or of a difference there is no token, and the next command would print
-        // them again.
-        let rest = async {
-            while printer.token_file.is_some() && watcher.token().is_none() {
-                let Some(event) = watcher.next().await else { break };
-                printer.print(&event)?;
-            }
-            Ok::<_, CliError>(())
-        };
+        let rest = printer.print_rest(&mut watcher);
         tokio::time::timeout(STOP_GRACE, rest).await.unwrap_or(Ok(()))?;
     }
     printer.out.flush()?;
@@ -80,6 +67,15 @@ pub(super) async fn watch(
     match table.status() {
         Status::Failed(error) => Err(CliError::Table((*error).clone())),
         _ => Ok(Exit::Done),
+    }
+}
+
+fn filter(key: Option<String>, prefix: Option<String>, group: Option<String>) -> WatchFilter {
+    match (key, prefix, group) {
+        (Some(key), ..) => WatchFilter::Key(key),
+        (_, Some(prefix), _) => WatchFilter::Prefix(prefix),
+        (.., Some(group)) => WatchFilter::Group(group),
+        (None, None, None) => WatchFilter::All,
     }
 }
 
@@ -107,6 +103,16 @@ impl EventPrinter {
         }
         if let Some(file) = &mut self.token_file {
             file.write_at.get_or_insert(file.written_at + TOKEN_WRITE_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Prints the rest of the entries or of the difference that is being delivered: in the middle of it there
+    /// is no token, and the next command would print it again.
+    async fn print_rest(&mut self, watcher: &mut Watcher) -> Result<(), CliError> {
+        while self.token_file.is_some() && watcher.token().is_none() {
+            let Some(event) = watcher.next().await else { break };
+            self.print(&event)?;
         }
         Ok(())
     }

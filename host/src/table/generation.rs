@@ -8,6 +8,7 @@
 mod decode;
 mod decode_stream;
 mod lag_tracker;
+mod memory;
 mod reading;
 mod replay;
 mod resume;
@@ -45,12 +46,6 @@ use decode_stream::Step;
 use lag_tracker::LagTracker;
 use reading::{Reading, ReadingEvent};
 use source::StreamError;
-
-/// How often a table that exceeds a memory limit checks whether there is room again.
-const MEMORY_CHECK_EVERY: Duration = Duration::from_millis(200);
-
-/// How long a swap's generation may exceed a memory limit before it is given up.
-const MEMORY_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a generation that is being loaded stays behind the served one before it holds that one: the
 /// served one applies nothing for a while.
@@ -454,54 +449,5 @@ impl Generation {
                 self.shared.settings.clock.sleep_until(deadlines.next().unwrap_or(i64::MAX)).await
             }
         }
-    }
-
-    /// Waits while the table, or the process, exceeds a memory limit. Entries expire, and lags are judged
-    /// meanwhile. The generation of a swap is given up instead, because the served one needs the memory.
-    async fn wait_for_memory(&mut self, reading: &mut Reading) -> Result<(), GenerationEnd> {
-        let mut is_reported = false;
-        let give_up_at = Instant::now() + MEMORY_GRACE;
-        while let Some(reason) = self.exceeded_limit() {
-            if Instant::now() >= give_up_at && self.shared.is_beside_served(self.state.number) {
-                let topic = self.state.topic.name.clone();
-                return Err(GenerationEnd::Halted(TableError::MemoryLimit { topic, reason }));
-            }
-            if !std::mem::replace(&mut is_reported, true) {
-                if !self.is_served && !self.shared.is_serving() {
-                    // What was loaded can be read meanwhile.
-                    self.serve_partially().await;
-                }
-                self.shared
-                    .update_generation(&self.state, |conditions| conditions.memory = Some(reason.into()));
-            }
-            tokio::select! {
-                () = sleep(MEMORY_CHECK_EVERY) => {}
-                event = reading.next_event() => self.handle(event?).await?,
-                () = self.next_deadline(), if self.is_served => {
-                    // Another generation that is served by now ends this one soon.
-                    let _ = self.expire();
-                }
-            }
-        }
-        if is_reported {
-            // The lag is known before the table no longer reports its memory limit.
-            self.evaluate_overdue();
-            self.shared.update_generation(&self.state, |conditions| conditions.memory = None);
-        }
-        Ok(())
-    }
-
-    /// Describes the memory limit that is exceeded.
-    fn exceeded_limit(&self) -> Option<String> {
-        if let Some(limit) = self.shared.settings.memory_limit {
-            let used = self.shared.memory_bytes(&self.state);
-            if used > limit {
-                return Some(format!(
-                    "memory limit {limit} bytes: the table uses {used}, raise tables.NAME.memory_limit"
-                ));
-            }
-        }
-        let (used, limit) = crate::memory::exceeded_process_limit()?;
-        Some(format!("memory limit {limit} bytes: the process uses {used}, raise limits.memory"))
     }
 }

@@ -20,7 +20,7 @@ use crate::table::reject::{RejectNotice, RejectedRecord};
 use crate::table::settings::OnReject;
 use crate::table::shared::Shared;
 use crate::table::view::View;
-use crate::table::watch::WatchToken;
+use crate::table::watch::{Source, WatchToken};
 use crate::thread::run_long;
 
 /// How many records, and how many bytes of decoded records, are read for one watcher. A watcher that needs
@@ -42,8 +42,7 @@ pub(in crate::table) async fn wait_until_reached(shared: &Shared, token: &WatchT
         while !shared.status().is_final() {
             let view = shared.view_to_keep();
             if shared.is_serving() {
-                let is_other =
-                    *view.topic.id != *token.source.topic_id || view.fingerprint != token.source.fingerprint;
+                let is_other = Source::new(&view, &shared.settings.describe_contents()) != token.source;
                 if is_other || view.positions().has_reached(&token.place.positions) {
                     return;
                 }

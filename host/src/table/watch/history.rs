@@ -89,7 +89,7 @@ impl History {
             since_view: (0, 0),
             published: 0,
             after_status: 0,
-            source: source(&newest, &settings),
+            source: Source::new(&newest, &settings),
             settings,
             newest,
             status: Status::Loading,
@@ -101,7 +101,7 @@ impl History {
     /// Sets the newest view, and returns the one before.
     pub(super) fn replace_newest(&mut self, view: Arc<View>) -> Arc<View> {
         if view.generation != self.newest.generation {
-            self.source = source(&view, &self.settings);
+            self.source = Source::new(&view, &self.settings);
         }
         std::mem::replace(&mut self.newest, view)
     }
@@ -270,11 +270,6 @@ impl WatchBatch {
         let is_split = effects[..count].last().and_then(Effect::record) == effects[count].record();
         (!is_split).then_some(place)
     }
-}
-
-fn source(view: &View, settings: &str) -> Source {
-    let fingerprint = format!("{} {settings}", view.fingerprint).into();
-    Source { topic_id: view.topic.id.as_str().into(), fingerprint }
 }
 
 fn byte_len(effect: &Effect) -> usize {

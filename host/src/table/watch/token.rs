@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::log::{Offset, Partition};
 use crate::table::place::Place;
 use crate::table::positions::Positions;
+use crate::table::view::View;
 
 /// The version of the text form.
 const VERSION: u8 = 1;
@@ -43,6 +44,14 @@ pub(in crate::table) struct Source {
     pub(in crate::table) topic_id: Arc<str>,
     /// The fingerprint of the codecs, and the settings of the table that decide what it holds.
     pub(in crate::table) fingerprint: Arc<str>,
+}
+
+impl Source {
+    /// Returns the source of a view, in a table with these settings.
+    pub(in crate::table) fn new(view: &View, settings: &str) -> Self {
+        let fingerprint = format!("{} {settings}", view.fingerprint).into();
+        Self { topic_id: view.topic.id.as_str().into(), fingerprint }
+    }
 }
 
 /// A point in the history of one table in one process.
