@@ -323,30 +323,30 @@ async fn tables_of_one_topic_share_a_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_table_blocks_no_other_and_loses_nothing() {
-    let slow = LogKind::Kafka.scratch(2).await;
+async fn a_stalled_table_blocks_no_other_and_loses_nothing() {
+    let stalled = LogKind::Kafka.scratch(2).await;
     let name = ktables_tests::unique("quick");
     kafka::create(&kafka::shared(), &name, 2, &[]).await;
-    let quick_topic = kafka::wait_for_topic(slow.log.as_ref(), &name).await;
+    let quick_topic = kafka::wait_for_topic(stalled.log.as_ref(), &name).await;
     let codec = Arc::new(FaultyCodec::default());
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
-    let slow_table = slow.table(codecs).await;
-    let builder = Table::builder(slow.log.clone(), &name, Codecs::default());
+    let stalled_table = stalled.table(codecs).await;
+    let builder = Table::builder(stalled.log.clone(), &name, Codecs::default());
     let quick_table = builder.start().await.unwrap();
     codec.fail();
     // Far more records than a stream and the client's queue can hold.
     let value = format!("\"{}\"", "x".repeat(1000));
     let records = (0..40_000).map(|n| record(&format!("k{}", n % 1000), Some(value.as_bytes())));
-    slow.write(records.collect()).await;
+    stalled.write(records.collect()).await;
     for number in 0..20 {
-        let delivery = slow.log.send(&quick_topic, record("k", Some(number.to_string().as_bytes()))).await;
+        let delivery = stalled.log.send(&quick_topic, record("k", Some(number.to_string().as_bytes()))).await;
         delivery.unwrap().await.unwrap();
         assert!(quick_table.barrier(TIMEOUT).await.is_fresh());
         assert_eq!(quick_table.get("k").unwrap().json(), number.to_string());
     }
     codec.recover();
-    slow.sync(&slow_table).await;
-    assert_eq!((slow_table.stats().records, slow_table.len()), (40_000, 1000));
+    stalled.sync(&stalled_table).await;
+    assert_eq!((stalled_table.stats().records, stalled_table.len()), (40_000, 1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,6 +360,7 @@ async fn a_partition_with_undecoded_records_lags() {
     codec.block();
     scratch.put("k", Some(b"1")).await;
     let reason = eventually_async("the status reports the lag", || table.status().reason()).await;
+    // A time follows, as 2026-11-21T06:05:55Z.
     assert!(reason.contains(" behind since 20"), "{reason}");
     codec.recover();
     wait_until_caught_up(&table).await;
@@ -368,7 +369,7 @@ async fn a_partition_with_undecoded_records_lags() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_load_does_not_block_others() {
-    // Enough records to use the whole memory budget of loading clients.
+    // Enough records that the load takes as much of the loading clients' memory budget as one load may.
     let large = LogKind::Kafka.scratch(1).await;
     large.write((0..270_000).map(|n| record(&format!("k{}", n % 1000), Some(b"1"))).collect()).await;
     let codec = Arc::new(FaultyCodec::default());

@@ -32,7 +32,7 @@ fn is_decoded_as_text(snapshot: &Snapshot) -> bool {
     texts > 0
 }
 
-// Long because a writer, a reader and a watcher run beside the swap.
+// Long because it sets up a writer, a reader and a watcher, which run beside the swap.
 async fn a_swap_of_codecs_is_one_step_for_readers_while_others_write(kind: LogKind) {
     let scratch = Arc::new(kind.scratch(4).await);
     let value = |n: u64| record(&format!("k{}", n % KEYS), Some(n.to_string().as_bytes()));

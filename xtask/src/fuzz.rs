@@ -43,6 +43,9 @@ pub(crate) fn fuzz(args: &[String]) -> Outcome {
     if let Some(unknown) = only.iter().find(|only| !TARGETS.contains(&only.as_str())) {
         return Err(format!("there is no target `{unknown}`: use one of {}", TARGETS.join(", ")));
     }
+    if minutes == 0 {
+        return Err("--minutes: at least 1".to_owned());
+    }
     let folder = target().join("fuzz");
     let this = std::env::current_exe();
     let this = this.map_err(|error| format!("cannot find the path of this program: {error}"))?;
@@ -88,5 +91,9 @@ pub(crate) fn compile(args: &[String]) -> Outcome {
     compile.args(args).args(COVERAGE.iter().filter(|_| is_instrumented));
     let status =
         compile.status().map_err(|error| format!("cannot run {}: {error}", command_line(&compile)))?;
-    if status.success() { Ok(()) } else { Err(status.to_string()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("rustc failed for crate {} ({status})", name.map_or("unknown", String::as_str)))
+    }
 }

@@ -36,11 +36,12 @@ pub(super) async fn watch(
         resolved.require_groups()?;
     }
     let table = resolved.load().await?;
-    let status = table.status();
     let mut watcher = table.watch(start).with_filter(filter);
     if args.every {
         watcher = watcher.every_change();
     }
+    // After the watcher began, so that no later status is missed. It may be printed twice.
+    let status = table.status();
     let mut printer = EventPrinter { out: output.writer(), token_file };
     if !matches!(status, Status::CaughtUp) {
         // Otherwise the output would not show that the entries may be incomplete.

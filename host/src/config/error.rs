@@ -1,4 +1,4 @@
-//! The error of configurations and catalogs.
+//! The error of reading a configuration, and of opening the logs, codecs and tables that it names.
 
 use crate::file::FileError;
 use crate::log::LogError;

@@ -128,7 +128,7 @@ impl RunningGeneration {
             view,
             deadlines,
             is_served: false,
-            is_verified: false,
+            is_checkpoint_age_checked: false,
             overtaking: None,
             lags: LagTracker::new(shared.log.stale_after(), time::now()),
             events,
@@ -168,8 +168,8 @@ struct Generation {
     /// When its entries expire, in a table with a time to live.
     deadlines: Option<Deadlines>,
     is_served: bool,
-    /// Whether its checkpoint was found to be young enough.
-    is_verified: bool,
+    /// Whether the age of its checkpoint, if it has one, was checked.
+    is_checkpoint_age_checked: bool,
     /// Set while it is loaded and the served generation is ahead.
     overtaking: Option<Overtaking>,
     lags: LagTracker,
@@ -238,7 +238,8 @@ impl Generation {
             tokio::select! {
                 biased;
                 () = sleep_until(self.shared.late_at), if may_serve_partially => {
-                    while let Some(event) = reading.next_event().now_or_never() {
+                    // The partial table, and its status, include every partition that is known by now.
+                    while let Some(event) = reading.next_topic_event().now_or_never() {
                         self.handle(event?).await?;
                     }
                     self.serve_partially().await;
@@ -301,11 +302,11 @@ impl Generation {
     /// false if it is still behind the generation that is served now, and has to catch up with it first.
     async fn complete(&mut self, began: i64) -> Result<bool, GenerationEnd> {
         self.sort().await;
-        if !self.is_verified {
+        if !self.is_checkpoint_age_checked {
             let now = self.shared.settings.clock.now();
             let completed = self.shared.checkpointing.complete(self.state.number, began, now);
             completed.map_err(GenerationEnd::Checkpoint)?;
-            self.is_verified = true;
+            self.is_checkpoint_age_checked = true;
         }
         if !self.is_served && !self.try_switch(true) {
             self.hold_served();
@@ -324,6 +325,7 @@ impl Generation {
         let overtaking = self.overtaking.get_or_insert(Overtaking { since: now, hold: FIRST_HOLD });
         if now.duration_since(overtaking.since) >= OVERTAKE_AFTER {
             let until = now + overtaking.hold;
+            // A generation is served, so it is the reported one.
             self.shared.reported().hold_until(until);
             *overtaking = Overtaking { since: until, hold: (overtaking.hold * 2).min(MAX_HOLD) };
         }
@@ -346,7 +348,11 @@ impl Generation {
             match workers::run_host(sort).await {
                 Ok(sorted) => self.view = sorted,
                 Err(failure) => {
-                    tracing::error!(topic = self.state.topic.name, "{failure}; trying again");
+                    let reason = failure.reason;
+                    tracing::error!(
+                        topic = self.state.topic.name,
+                        "cannot sort the table: {reason}; trying again"
+                    );
                     sleep(RETRY_AFTER).await;
                 }
             }
@@ -356,7 +362,7 @@ impl Generation {
     fn try_switch(&mut self, is_complete: bool) -> bool {
         self.is_served = self.shared.try_switch(&self.state, Arc::new(self.view.clone()), is_complete);
         if self.is_served {
-            // A sorted view has groups.
+            // Sorting has built the groups, so their number is copied now.
             self.state.update_progress(&self.view);
             self.report(GenerationEvent::Served(self.state.number));
         }

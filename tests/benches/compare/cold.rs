@@ -34,8 +34,10 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
 /// Times the command from its start to its end, with the compiled component in the cache, and a bare client.
 fn cold_cell(options: &Options, bootstrap: &str) -> Cell {
     let topic = produce(bootstrap, &TOPIC_OF_10K);
-    let about =
-        format!("`ktables get` of a key in a topic of {} records, {TIMES} a round", TOPIC_OF_10K.records);
+    let about = format!(
+        "`ktables get` of a key in a topic of {} records, {TIMES} runs a round",
+        TOPIC_OF_10K.records
+    );
     let mut cell = Cell::new("cold", about);
     let (codec, log) = (component_path("service-record"), format!("kafka://{bootstrap}"));
     let get = || {

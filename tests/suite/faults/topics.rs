@@ -136,8 +136,8 @@ async fn entries_of_deleted_records_are_removed() {
     witness.finish(1).await.report();
 }
 
-/// Stops a loading table, calls `lose` to delete records that it has not read, and checks that the table
-/// then equals a fresh replay.
+/// Makes the codec of a loading table fail, so that the load stalls; calls `lose` to delete records that the
+/// table has not read; lets the codec recover; and checks that the table equals a fresh replay.
 async fn check_that_unread_records_are_lost(settings: &[(&str, &str)], lose: impl AsyncFnOnce(&Scratch)) {
     let (bootstrap, name) = create_topic(settings).await;
     let small = BTreeMap::from(
@@ -148,9 +148,9 @@ async fn check_that_unread_records_are_lost(settings: &[(&str, &str)], lose: imp
         LogOptions { stale_after: ktables_tests::STALE_AFTER, properties: small, ..LogOptions::default() };
     let scratch = Scratch::existing(&bootstrap, options, &name).await;
     let value = format!("\"{}\"", "x".repeat(500));
-    let write =
+    let records_from =
         |from: usize| (from..from + 5000).map(|n| record(&format!("k{n}"), Some(value.as_bytes()))).collect();
-    scratch.write(write(0)).await;
+    scratch.write(records_from(0)).await;
     let codec = Arc::new(FaultyCodec::default());
     codec.fail();
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
@@ -159,7 +159,7 @@ async fn check_that_unread_records_are_lost(settings: &[(&str, &str)], lose: imp
     eventually_async("the codec fails", || loading.status().reason()?.contains("a test fault").then_some(()))
         .await;
     lose(&scratch).await;
-    scratch.write(write(20_000)).await;
+    scratch.write(records_from(20_000)).await;
     codec.recover();
     eventually_async("the table is caught up", || (loading.status().name() == "caught_up").then_some(()))
         .await;
@@ -189,7 +189,7 @@ async fn retention_moves_the_log_start_while_a_table_loads() {
     let settings =
         [("retention.bytes", "200000"), ("segment.bytes", "1048576"), ("file.delete.delay.ms", "0")];
     check_that_unread_records_are_lost(&settings, async |scratch| {
-        // Retention deletes the segments before a new one.
+        // Retention deletes closed segments only, so these records begin new ones.
         let value = format!("\"{}\"", "y".repeat(500));
         let more = (5000..12_000).map(|n| record(&format!("k{n}"), Some(value.as_bytes()))).collect();
         scratch.write(more).await;

@@ -35,7 +35,7 @@ impl Generation {
             }
             tokio::select! {
                 () = sleep(MEMORY_CHECK_EVERY) => {}
-                event = reading.next_event() => self.handle(event?).await?,
+                event = reading.next_topic_event() => self.handle(event?).await?,
                 () = self.next_deadline(), if self.is_served => {
                     // Another generation that is served by now ends this one soon.
                     let _ = self.expire();

@@ -89,7 +89,7 @@ impl Reading {
     }
 
     /// Waits for the next event other than steps: a partition to load, or a sample.
-    pub(super) async fn next_event(&mut self) -> Result<ReadingEvent, StreamError> {
+    pub(super) async fn next_topic_event(&mut self) -> Result<ReadingEvent, StreamError> {
         let event = self.topic_events.next().await;
         self.take_event(event)
     }
