@@ -307,25 +307,36 @@ async fn a_table_that_is_behind_a_token_resumes_there_once_it_has_reached_it(kin
 async fn a_rejected_record_is_no_change_of_its_key(kind: LogKind) {
     let scratch = kind.scratch(1).await;
     scratch.put("known", Some(b"1")).await;
+    scratch.put("gone", Some(b"1")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let place = token(&table.watch(WatchStart::Now));
     drop(table);
     scratch.put("known", Some(b"{")).await;
     scratch.put("unknown", Some(b"{")).await;
+    let tombstone = scratch.put("gone", None).await;
+    scratch.put("gone", Some(b"{")).await;
     let table = elsewhere(&scratch, Codecs::default()).await;
     let mut watcher = table.watch(WatchStart::Since(place));
     scratch.put("end", Some(b"1")).await;
     let mut events = Vec::new();
-    while !matches!(events.last(), Some(WatchEvent::Change(_))) {
+    while !matches!(events.last(), Some(WatchEvent::Change(change)) if change.key() == "end") {
         events.push(next(&mut watcher).await);
     }
     let rejected = |event: &WatchEvent| match event {
         WatchEvent::Rejected { key, .. } => Some(key.as_deref().unwrap_or_default().to_owned()),
         _ => None,
     };
-    assert_eq!(events.iter().filter_map(rejected).collect::<Vec<_>>(), ["known", "unknown"]);
-    let Some(WatchEvent::Change(change)) = events.pop() else { unreachable!() };
-    assert_eq!(change.key(), "end");
+    assert_eq!(events.iter().filter_map(rejected).collect::<Vec<_>>(), ["known", "unknown", "gone"]);
+    let changes: Vec<(&str, Option<i64>)> = events
+        .iter()
+        .filter_map(|event| match event {
+            WatchEvent::Change(change) => Some((change.key(), Some(change.offset))),
+            _ => None,
+        })
+        .collect();
+    // The tombstone deleted the entry, not the rejected record after it.
+    assert_eq!(changes[0], ("gone", tombstone.offset));
+    assert_eq!(changes.len(), 2);
 }
 
 on_each_log!(

@@ -166,8 +166,8 @@ struct NewestRecord {
     number: usize,
     /// The record as an entry, which has no value if the record was rejected.
     entry: Entry,
-    /// Whether any record of the key may have changed its entry.
-    has_change: bool,
+    /// The newest record of the key that may have changed its entry.
+    changed: Option<Entry>,
 }
 
 impl EffectCollector {
@@ -211,10 +211,10 @@ impl EffectCollector {
         }
     }
 
-    fn set_newest(&mut self, entry: Entry, has_change: bool) {
-        let key = entry.key().into();
-        let has_change = has_change || self.newest.get(&key).is_some_and(|newest| newest.has_change);
-        self.newest.insert(key, NewestRecord { number: self.records, entry, has_change });
+    fn set_newest(&mut self, entry: Entry, is_change: bool) {
+        let before = self.newest.remove(entry.key());
+        let changed = if is_change { Some(entry.clone()) } else { before.and_then(|newest| newest.changed) };
+        self.newest.insert(entry.key().into(), NewestRecord { number: self.records, entry, changed });
     }
 
     fn add_reject(&mut self, reject: &RejectedRecord) {
@@ -272,10 +272,10 @@ impl EffectCollector {
             group: written.group().map(Into::into),
             notice: notice.clone(),
         });
-        if newest.has_change {
+        if let Some(changed) = newest.changed {
             self.effects.push(Effect::Change(match self.view.rows().get(key).cloned() {
                 Some(entry) => Change::set(None, entry, Cause::Difference),
-                None => Change::deleted_unknown(written, Cause::Difference),
+                None => Change::deleted_unknown(changed, Cause::Difference),
             }));
         }
         self.effects.extend(effect);
