@@ -2,7 +2,9 @@
 
 use ktables::codec::Codecs;
 use ktables::table::{Status, Table, WatchStart};
-use ktables_tests::{Scratch, TIMEOUT, eventually_async, record, root, run, run_and_measure};
+use ktables_tests::{
+    RunningCommand, Scratch, TIMEOUT, eventually_async, eventually_ok, record, root, run, run_and_measure,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -73,11 +75,30 @@ async fn the_memory_limit_is_read_from_the_configuration() {
         scratch.topic.name
     );
     std::fs::write(&config, text).unwrap();
-    let args = ["status", "--config", config.to_str().unwrap(), "-t", "t", "--catchup-timeout", "1s"];
-    let status = run(&mut ktables_tests::ktables(&args));
+    let table = |args: &[&str], timeout| {
+        let table = ["--config", config.to_str().unwrap(), "-t", "t", "--catchup-timeout", timeout];
+        ktables_tests::ktables(&[args, &table].concat())
+    };
+    let status = run(&mut table(&["status"], "1s"));
     assert_eq!(status.code, 4, "{}", status.stderr);
     let output = format!("{}{}", status.stdout, status.stderr);
     assert!(output.contains("memory limit") && output.contains("memory_limit"), "{output}");
+    // A watch says that its entries are not all.
+    let first = RunningCommand::start(&mut table(&["watch"], "1s")).next();
+    assert_eq!((&first["event"], &first["status"]), (&"status".into(), &"degraded".into()));
+    // A write that never becomes visible is given up on request, and its place is printed.
+    let before = end(&scratch).await;
+    let mut set = RunningCommand::start(&mut table(&["set", "last", "1", "--wait"], "5m"));
+    eventually_ok("the record is written", || async {
+        if end(&scratch).await > before { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    set.signal("INT");
+    assert_eq!((&set.next()["offset"], set.wait()), (&before.into(), 3));
+}
+
+async fn end(scratch: &Scratch) -> i64 {
+    scratch.log.end_offsets(&scratch.topic).await.unwrap()[0].1
 }
 
 #[tokio::test(flavor = "multi_thread")]

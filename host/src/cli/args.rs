@@ -317,8 +317,8 @@ pub(super) struct WatchArgs {
     #[arg(long)]
     pub(super) every: bool,
     /// Continue after the last event that an earlier `watch` with this file printed, and store the position
-    /// in the file. If the changes since then are no longer available, print a "restarted" event and all
-    /// entries.
+    /// in the file. After a crash, the events of the last second may be printed again. If the changes since
+    /// then are no longer available, print a "restarted" event and all entries.
     #[arg(long, value_name = "FILE")]
     pub(super) resume: Option<PathBuf>,
     /// Print only changes of this key.

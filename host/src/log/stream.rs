@@ -114,7 +114,7 @@ pub struct PartitionSample {
 }
 
 impl PartitionSample {
-    /// Creates a sample of a partition of which nothing is known.
+    /// Creates a sample of a partition about which nothing is known.
     #[must_use]
     pub fn unknown(partition: Partition) -> Self {
         Self { partition, read: 0, end: None, stable: None }

@@ -167,7 +167,7 @@ impl Drop for OtherProcess {
 fn measure_table(disturbance: &str, log: &str, prefix: &str) -> Value {
     let rt = runtime();
     rt.block_on(async {
-        // In the same runtime as the measured table, as other tables of a program are.
+        // The disturbance runs in the runtime of the measured table, like the other tables of a program.
         let mut disturbed = match disturbance {
             "swap" => Disturbance(Vec::new()),
             disturbance => disturb(disturbance, log, prefix),

@@ -33,7 +33,7 @@ pub struct WatchToken {
     /// All records that were written before this time (milliseconds since 1970) are below the positions of
     /// `place`. The age of the token counts from it. `None` if the table was never caught up.
     pub(in crate::table) as_of: Option<i64>,
-    /// The same point in the history of the table that made the token.
+    /// Where the watcher was in the history of the table that returned the token.
     pub(in crate::table) cursor: Cursor,
 }
 

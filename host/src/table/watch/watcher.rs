@@ -56,8 +56,7 @@ enum Stage {
     Resuming(WatchToken),
     /// The table has not reached the token yet.
     Waiting(JoinSet<()>, WatchToken),
-    /// A task reads the log again. As a task, it ends and frees its memory even if nobody polls the
-    /// watcher.
+    /// A task reads the log again. It ends and frees its memory even if nobody polls the watcher.
     Replaying(JoinSet<Option<Vec<Effect>>>),
     /// The watcher follows the table.
     Following,
