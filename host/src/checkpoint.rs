@@ -50,7 +50,7 @@ use segment::read_verified;
 /// How many times [`inspect`] tries to read a checkpoint whose files a table replaces meanwhile.
 const MAX_INSPECT_ATTEMPTS: usize = 10;
 
-/// A folder that holds a checkpoint or will hold one, locked against other users.
+/// A folder that holds a checkpoint or will hold one, locked against other tables and commands.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     folder: PathBuf,
@@ -109,7 +109,7 @@ pub struct CheckpointInfo {
     pub topic_id: String,
     /// The time as of which it is complete: it has all records that the topic held then.
     pub as_of: SystemTime,
-    /// Whether its records have headers.
+    /// Whether records are stored with their headers: only if the codec needs them.
     pub headers: bool,
     /// For each partition, the offset up to which it has all records.
     pub positions: Vec<(Partition, Offset)>,

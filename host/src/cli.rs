@@ -33,22 +33,24 @@ pub use logging::{log_failure, start_logging};
 use args::{CheckpointCommand, CodecCommand, Command, TopicCommand};
 use output::Output;
 
-/// How long a command that runs until Ctrl-C may take to stop.
+/// How long `watch` may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The number of times that the command was asked to stop.
 type StopRequests = watch::Receiver<u8>;
 
-/// Runs a command until it is done, or until `shutdown` resolves. `shutdown` is called again after it has
-/// resolved.
+/// Runs a command until it is done. Each time `shutdown` resolves, the command is asked to stop, and `shutdown`
+/// is called again, three times at most.
 ///
-/// After the first shutdown request, `import` and `set --heartbeat` finish their pending writes, and after the
-/// second one they give them up. Other commands that write give up after the first one. A command that gives
-/// up reports the writes that were not acknowledged. The third request ends it at once.
+/// `watch` and commands that write nothing stop after the first request. `import` and `set --heartbeat` then
+/// finish their pending writes, and give them up after the second one. Other commands that write give up
+/// after the first one. A command that gives up reports the writes that were not acknowledged. The third
+/// request ends it at once.
 ///
 /// # Errors
 ///
-/// [`CliError`] if the arguments or the configuration are wrong, or if the environment failed.
+/// [`CliError`] if the arguments or the configuration are wrong, a write was refused or is not visible in time,
+/// the environment failed, or the command was interrupted. [`CliError::code`] is the exit code.
 pub async fn run(args: Args, shutdown: impl AsyncFn()) -> Result<Exit, CliError> {
     let on_shutdown = OnShutdown::of_command(&args.command);
     let (stop, stop_requests) = watch::channel(0);

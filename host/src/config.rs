@@ -63,7 +63,7 @@ impl Config {
             if path.starts_with("~") {
                 return Err(format!("{setting}: `~` is not replaced here: write `${{HOME}}/…`"));
             }
-            // Splitting the path into its parts and joining them again drops `./`.
+            // Splitting the path into its parts and joining them again drops `./` inside it.
             Ok(folder.join(path).components().collect::<PathBuf>())
         };
         for (name, codec) in &mut self.codecs {

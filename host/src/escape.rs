@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// The maximum length of shown text, in bytes. Nobody reads more.
+/// How much of a text is shown, in bytes before they are escaped. Nobody reads more.
 pub(crate) const SHOWN_BYTES: usize = 4 * 1024;
 
 /// The maximum length of a name that a message quotes, in bytes.
@@ -61,8 +61,8 @@ pub(crate) fn message(text: &str) -> String {
 #[cfg(feature = "cli")]
 const SHOWN_LINES: usize = 40;
 
-/// Escapes JSON text for a terminal. The result is still the same JSON: apart from line breaks between
-/// tokens, control characters below U+0020 are already escaped in it.
+/// Escapes a line of JSON text for a terminal. The result is still the same JSON: the only control characters
+/// below U+0020 in it are tabs between tokens, which become spaces. In strings, all are escaped already.
 #[cfg(feature = "cli")]
 pub(crate) fn json_for_terminal(json: &str) -> Cow<'_, str> {
     if !json.chars().any(must_escape) {
@@ -70,7 +70,7 @@ pub(crate) fn json_for_terminal(json: &str) -> Cow<'_, str> {
     }
     let mut escaped = String::with_capacity(json.len() + 16);
     // OK because writing to a string never fails.
-    write_escaped(&mut escaped, json, must_escape).expect("a string");
+    write_escaped(&mut escaped, &json.replace('\t', " "), must_escape).expect("a string");
     Cow::Owned(escaped)
 }
 
@@ -113,6 +113,7 @@ mod tests {
         assert_eq!(one_line_within("äää", 3).to_string(), "ä… (4 bytes more)");
         assert_eq!(message("a:\n- b\x07"), "a:\n    - b\\u0007");
         assert_eq!(json_for_terminal("\"\u{7f}\""), "\"\\u007f\"");
+        assert_eq!(json_for_terminal("{\t\"a\":\t1}"), "{ \"a\": 1}");
     }
 
     proptest! {

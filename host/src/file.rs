@@ -1,4 +1,5 @@
-//! Reads files that other users may have created or replaced. Defines the error of all file operations.
+//! Reads files that other users may have created or replaced, and replaces files atomically. Defines the error
+//! of all file operations.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -81,9 +82,68 @@ pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
+/// The new contents of a file. The file is replaced only when they are complete: until then it stays as it is.
+#[cfg(feature = "cli")]
+pub(crate) struct Replacement {
+    draft: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+#[cfg(feature = "cli")]
+impl Replacement {
+    /// Begins to write the contents, in the folder of the file.
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // Like any file that a command writes: the umask decides who may read it.
+        let permissions = std::fs::Permissions::from_mode(0o666);
+        let draft = tempfile::Builder::new()
+            .permissions(permissions)
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        Ok(Self { draft, path: path.to_owned() })
+    }
+
+    /// Replaces the file, once the contents are on the disk.
+    pub(crate) fn persist(self) -> io::Result<()> {
+        self.draft.as_file().sync_all()?;
+        self.draft.persist(self.path).map(drop).map_err(|error| error.error)
+    }
+}
+
+#[cfg(feature = "cli")]
+impl io::Write for Replacement {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.draft.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.draft.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn a_file_is_replaced_when_its_new_contents_are_complete() {
+        use std::io::Write;
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::TempDir::new().unwrap();
+        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+        std::fs::write(&path, "old").unwrap();
+        let mut replacement = Replacement::new(&path).unwrap();
+        write!(replacement, "new").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+        replacement.persist().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        std::fs::write(&other, "").unwrap();
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&other), "others may read it like any new file");
+        drop(Replacement::new(&path).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+    }
 
     #[test]
     fn only_regular_files_of_bounded_size_are_read() {

@@ -190,7 +190,7 @@ fn unreachable_brokers_invalid_urls_and_missing_topics_are_reported() {
     assert!(ended.code == 2 && !ended.stderr.contains("sEcReT"), "{}", ended.stderr);
     let url = format!("kafka://{}", kafka::shared());
     let unnamed = run(&mut ktables(&["get", "k", "--log", &url, "--topic", ""]));
-    assert_eq!(unnamed.code, 3, "{}", unnamed.stderr);
+    assert_eq!(unnamed.code, 2, "{}", unnamed.stderr);
     assert!(unnamed.stderr.contains("needs a name"), "{}", unnamed.stderr);
     let missing = unique("missing");
     let url = format!("kafka://{}", kafka::shared());
@@ -212,7 +212,9 @@ async fn properties_that_would_break_a_table_are_refused_by_name() {
         ("enable.auto.commit=true", "commits no offsets"),
         ("group.id=mine", "no consumer group"),
         ("bootstrap.servers=a:1", "kafka://HOST:PORT"),
-        ("transactional.id=mine", "does not support it"),
+        ("transactional.id=mine", "ktables chooses it"),
+        ("log_level=7", "KTABLES_LOG"),
+        ("allow.auto.create.topics=true", "topic ensure"),
         ("delivery.report.only.error=true", "does not support it"),
         ("no.such.property=sEcReT", "no such property"),
         ("socket.timeout.ms=sEcReT", "rejects this value"),
@@ -263,6 +265,12 @@ async fn ensure_creates_a_compacted_topic_and_warns_about_one_that_is_not() {
     assert_eq!(line["partitions"].as_array().unwrap().len(), 2);
     assert_eq!(created.stderr, "");
     assert_eq!(ensure(&name, &[]).json()[0]["outcome"], "verified");
+    let retention = ["--setting", "delete.retention.ms=86400000"];
+    assert!(ensure(&name, &retention).stderr.is_empty(), "the topic has the default");
+    let differs = ensure(&name, &["--setting", "delete.retention.ms=7", "--replication-factor", "3"]);
+    for part in ["with `delete.retention.ms=86400000`; it was not changed to `7`", "replication factor"] {
+        assert!(differs.stderr.contains(part), "{}", differs.stderr);
+    }
     // The broker's default number of partitions.
     let default = ensure(&unique("default"), &[]);
     assert_eq!(default.json()[0]["partitions"].as_array().unwrap().len(), 3);

@@ -112,7 +112,7 @@ async fn an_unusable_checkpoint_is_reported_and_the_topic_replayed(kind: LogKind
     let fresh = scratch.table(Codecs::default()).await;
     let table = start_without_checkpoint("there is no checkpoint").await;
     // Only one table at a time can use the folder.
-    let other = start_without_checkpoint("another table").await;
+    let other = start_without_checkpoint("in another process, is using").await;
     assert!(stats(&other).failed.is_some());
     assert_eq!(contents(&other), contents(&fresh));
     table.stop().await;
@@ -462,10 +462,16 @@ async fn the_command_starts_from_inspects_and_removes_a_checkpoint() {
     let segment = files(Path::new(path))
         .into_iter()
         .find(|path| path.extension().is_some_and(|extension| extension == "log"));
-    std::fs::write(segment.unwrap(), b"damage").unwrap();
-    let damaged = inspect();
-    assert_eq!(damaged.code, 1);
-    assert!(damaged.stderr.contains("damaged") && damaged.stderr.contains(".log"), "{}", damaged.stderr);
+    let segment = segment.unwrap();
+    for damage in [Some(b"damage"), None] {
+        match damage {
+            Some(bytes) => std::fs::write(&segment, bytes).unwrap(),
+            None => std::fs::remove_file(&segment).unwrap(),
+        }
+        let damaged = inspect();
+        assert_eq!(damaged.code, 1, "{}", damaged.stderr);
+        assert!(damaged.stderr.contains("damaged") && damaged.stderr.contains(".log"), "{}", damaged.stderr);
+    }
     assert_eq!(succeed(&mut scratch.ktables(&["get", "a", "--checkpoint", path])).stdout, "2\n");
     let remove = || run(&mut ktables_tests::ktables(&["checkpoint", "remove", path]));
     assert_eq!(remove().code, 0);

@@ -45,7 +45,13 @@ async fn groups_and_members(kind: LogKind) {
     assert_eq!(succeed(&mut grouped(&["keys"])).json(), ["5:größehost", "5:größeother"]);
     succeed(&mut grouped(&["delete", "--in", "größe", "host"]));
     assert_eq!(run(&mut grouped(&["get", "--in", "größe", "host"])).code, 1);
-    assert_eq!(run(&mut grouped(&["members", "none"])).code, 1);
+    for (args, missing) in [
+        (&["members", "none"][..], "no members in group `none`"),
+        (&["members", "größe", "--prefix", "x"], "no member of group `größe` begins with `x`"),
+    ] {
+        let ended = run(&mut grouped(args));
+        assert!(ended.code == 1 && ended.stderr.contains(missing), "{}", ended.stderr);
+    }
     let flat = run(&mut scratch.ktables(&["groups"]));
     assert_eq!(flat.code, 2);
     assert!(flat.stderr.contains("group_scheme"), "{}", flat.stderr);
@@ -249,6 +255,12 @@ async fn a_configuration_sets_the_digest_and_the_config_of_a_component() {
     write(&digest, "log");
     let logged = run(here(&["get", "a"]).env("KTABLES_LOG", "ktables::guest=trace"));
     assert!(logged.stderr.contains("[1]") && logged.stderr.contains("probe"), "{}", logged.stderr);
+    // The messages of the command are still logged, also if the variable is not valid.
+    for filter in ["ktables::guest=trace", "a=nonsense"] {
+        let missing = run(here(&["get", "missing"]).env("KTABLES_LOG", filter));
+        assert!(missing.stderr.contains("no entry for key `missing`"), "{filter}: {}", missing.stderr);
+        assert_eq!(missing.stderr.contains("KTABLES_LOG"), filter == "a=nonsense", "{}", missing.stderr);
+    }
 }
 
 async fn a_reader_that_closes_the_pipe_early_is_not_an_error(kind: LogKind) {

@@ -80,7 +80,7 @@ async fn a_watch_reports_each_change_once_and_each_outage_while_its_broker_is_ki
     while !writes.changes.is_empty() {
         writes.remove_delivered(&[tokio::task::block_in_place(|| watch.next())]);
     }
-    // A change that is delivered twice would come before this one.
+    // A change of its partition that is delivered twice would come before this one.
     writes.set(&writer, "last").await;
     let mut lines = tokio::task::block_in_place(|| watch.until(|line| line["key"] == "last"));
     lines.extend(watch.rest());

@@ -159,7 +159,7 @@ async fn swap_when_possible(table: &Table) -> u64 {
         loop {
             match table.swap_codecs(Codecs::new(Utf8, Utf8)).await {
                 Ok(number) => return number,
-                Err(TableError::SwapInProgress { .. }) => tokio::task::yield_now().await,
+                Err(TableError::Loading { .. }) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
             }
         }

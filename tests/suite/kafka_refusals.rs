@@ -46,6 +46,15 @@ async fn a_topic_with_a_small_max_message_bytes_gets_small_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_queue_cannot_hold_is_refused() {
+    let scratch = topic_with(&[]).await;
+    let value = format!("\"{}\"", "x".repeat(2000));
+    let set = run(&mut scratch.ktables(&["set", "k", &value, "-X", "queue.buffering.max.kbytes=1"]));
+    assert_eq!(set.code, 1, "{}", set.stderr);
+    assert!(set.stderr.contains("queue.buffering.max.kbytes"), "{}", set.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lowered_max_message_bytes_is_noticed() {
     let scratch = topic_with(&[]).await;
     let writer = Writer::open(scratch.log.clone(), &scratch.topic.name, Codecs::default()).await.unwrap();

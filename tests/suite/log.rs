@@ -2,10 +2,11 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use futures_util::StreamExt;
 use ktables::codec::Codecs;
-use ktables::log::{Header, LogError, NewRecord, NewTopic};
+use ktables::log::{Header, Headers, LogError, NewRecord, NewTopic, OffsetRange, StreamItem, TopicEvent};
 use ktables::table::{Status, TableError};
 use ktables_tests::{Scratch, TOPIC, eventually_async, record};
 use proptest::prelude::*;
@@ -183,6 +184,69 @@ async fn a_damaged_length_does_not_hide_later_batches() {
     fs::write(&path, &bytes).unwrap();
     let started = ktables::table::Table::builder(scratch.log.clone(), TOPIC, Codecs::default()).start().await;
     assert!(matches!(started, Err(TableError::Log(LogError::Corrupt { offset: 1, .. }))), "{started:?}");
+}
+
+#[tokio::test]
+async fn records_before_a_batch_that_cannot_be_read_are_delivered() {
+    let scratch = Scratch::new(1).await;
+    for number in 0..2 {
+        scratch.put("a", Some(number.to_string().as_bytes())).await;
+    }
+    let path = segment(&scratch, 0);
+    let mut bytes = fs::read(&path).unwrap();
+    // The second batch claims to be compressed, and its checksum is correct.
+    let second = bytes.len() / 2;
+    bytes[second + 22] |= 1;
+    let crc = crc32c::crc32c(&bytes[second + 21..]);
+    bytes[second + 17..second + 21].copy_from_slice(&crc.to_be_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let range = OffsetRange { partition: 0, start: 0, end: 2 };
+    let mut events = scratch.log.read(&scratch.topic, &[range], Headers::Unwanted).await.unwrap();
+    let Some(Ok(TopicEvent::Partition(mut stream))) = events.next().await else { panic!("no partition") };
+    let Some(Ok(StreamItem::Records(records))) = stream.next().await else { panic!("no records") };
+    assert_eq!((records.len(), records.get(0).offset), (1, 0));
+    let Some(Err(LogError::Corrupt { offset: 1, position, .. })) = stream.next().await else {
+        panic!("no error")
+    };
+    assert_eq!(position, second as u64);
+}
+
+#[tokio::test]
+async fn records_without_a_key_are_spread_and_can_be_written_atomically() {
+    let scratch = Scratch::new(2).await;
+    let keyless =
+        |count: usize| vec![NewRecord { value: Some(b"1".to_vec()), ..NewRecord::default() }; count];
+    let mut partitions = Vec::new();
+    for _ in 0..2 {
+        let acks = scratch.log.send_atomically(&scratch.topic, keyless(3)).await.unwrap();
+        assert!(acks.iter().all(|ack| ack.partition == acks[0].partition), "{acks:?}");
+        partitions.push(acks[0].partition);
+    }
+    assert_eq!(partitions, [0, 1]);
+    // It goes where a record with a key goes.
+    let mixed = [keyless(1), vec![record("a", Some(b"1"))]].concat();
+    let acks = scratch.log.send_atomically(&scratch.topic, mixed).await.unwrap();
+    assert_eq!(acks[0].partition, acks[1].partition);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_and_restored_is_followed() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("a", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let (folder, backup) = (scratch.path().join(TOPIC), scratch.path().join("backup"));
+    let copy = |from: &Path, to: &Path| {
+        let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(copied.unwrap().success());
+    };
+    copy(&folder, &backup);
+    fs::remove_dir_all(&folder).unwrap();
+    eventually_async("the table has noticed", || (table.status() != Status::CaughtUp).then_some(())).await;
+    copy(&backup, &folder);
+    eventually_async("the table is loaded again", || (table.status() == Status::CaughtUp).then_some(()))
+        .await;
+    ktables_tests::succeed(&mut scratch.ktables(&["set", "b", "2"]));
+    eventually_async("the table follows", || table.get("b")).await;
 }
 
 #[tokio::test]

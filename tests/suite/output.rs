@@ -159,6 +159,9 @@ async fn commands_work_although_their_output_is_closed_or_full() {
         }
         assert_eq!(run_redirected(&scratch.ktables(&["set", "a", "no json"]), streams).code, 1, "{streams}");
         assert_eq!(run_redirected(&scratch.ktables(&["nonsense"]), streams).code, 2, "{streams}");
+        let mut invalid = scratch.ktables(&["get", "a"]);
+        invalid.env("KTABLES_LOG", "a=nonsense");
+        assert_eq!(run_redirected(&invalid, streams).code, 0, "{streams}");
         let file = scratch.path().join("lines");
         std::fs::write(&file, "{\"key\":\"b\",\"value\":1}\nnonsense\n").unwrap();
         let import = format!("{streams} < {}", file.display());

@@ -23,6 +23,7 @@ pub(crate) fn program() -> PathBuf {
 #[must_use]
 pub fn ktables(args: &[&str]) -> Command {
     let mut command = Command::new(program());
+    // KTABLES_LOG filters the messages of the command.
     command.args(args).env("KTABLES_CACHE_DIR", cache_folder()).env_remove("KTABLES_LOG");
     command
 }

@@ -250,11 +250,11 @@ impl Transactional {
         self.0.begin_transaction().expect("begun");
     }
 
-    /// Writes a record, and waits until it is acknowledged.
+    /// Writes a record, and waits until its delivery has succeeded or failed. A failure shows at the commit.
     ///
     /// # Panics
     ///
-    /// If that fails.
+    /// If the record cannot be queued.
     pub fn send(&self, topic: &str, partition: i32, key: &str, value: &str) {
         let record = BaseRecord::to(topic).partition(partition).key(key).payload(value);
         self.0.send(record).map_err(|(error, _)| error).expect("queued");

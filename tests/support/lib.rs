@@ -273,7 +273,8 @@ impl Scratch {
         }
     }
 
-    /// Creates the topic again after it was deleted, with this many partitions.
+    /// Creates the topic again after it was deleted, with this many partitions. On a cluster, it is compacted
+    /// now.
     ///
     /// # Panics
     ///

@@ -9,7 +9,7 @@ use procfs::process::Process;
 use crate::{CommandOutput, TIMEOUT};
 
 /// How often peaks are read. The system records the peak of each process, so only a process that lives for a
-/// shorter time can be missed.
+/// shorter time can be missed, or growth in the last moment before the exit.
 const INTERVAL: Duration = Duration::from_millis(2);
 
 /// The peak resident memory of a command and of its children, in bytes.

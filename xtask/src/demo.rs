@@ -1,4 +1,4 @@
-//! The demo: shows in a minute what ktables does. Each command is printed before it runs.
+//! The demo: shows in a minute what ktables does. Each `ktables` command is printed before it runs.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,6 +14,9 @@ use crate::run::{Outcome, command, ktables, output, run, say, target};
 
 /// Debian's own list of installed packages. Other systems do not have it.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
+
+/// The package whose record the demo shows. Almost every Debian system has it.
+const PACKAGE: &str = "Package: adduser";
 
 /// The name of the demo's broker.
 const BROKER: &str = "demo";
@@ -32,7 +35,7 @@ pub(crate) fn run_on_directory() -> Outcome {
 }
 
 /// Runs the demo on a Kafka broker, which ends with the shell that called this program, or with the next
-/// demo.
+/// demo on Kafka.
 pub(crate) fn run_on_kafka() -> Outcome {
     build_guests()?;
     check_requirements()?;
@@ -59,7 +62,8 @@ fn run_steps(folder: &Path, log: &str, log_name: &str) -> Outcome {
 
     say_title(&format!("1. Real records in a format of their own: Debian's control stanzas, in {log_name}"));
     let sample = "examples/deb822/sample/status";
-    let source = if Path::new(DPKG_STATUS).exists() { DPKG_STATUS } else { sample };
+    let installed = fs::read_to_string(DPKG_STATUS).unwrap_or_default();
+    let source = if installed.lines().any(|line| line == PACKAGE) { DPKG_STATUS } else { sample };
     let mut embed = command(target().join("release/embed"));
     run(embed.arg(log).arg(component_path("deb822")).arg(source))?;
 
@@ -82,7 +86,7 @@ fn run_steps(folder: &Path, log: &str, log_name: &str) -> Outcome {
     say("   The entry keeps its last accepted value, and has a notice:");
     demo.show(&["get", "admin/adduser", "--verbose", "--output", "table"])?;
 
-    say_title("Now try it yourself. In this folder:");
+    say_title("Now try it yourself, in the folder of the project:");
     let config = relative_path(&demo.config);
     for next in [
         "watch",
@@ -110,7 +114,8 @@ impl Demo {
         command
     }
 
-    /// Runs a command on the demo's table. Prints the command and the first lines of its output.
+    /// Runs a command on the demo's table. Prints the command, without `--config`, and the first lines of its
+    /// output.
     fn show(&self, args: &[&str]) -> Outcome {
         say(&format!(" $ ktables {} -t packages", quote_args(args)));
         print_output(&output(&mut self.ktables(args))?);

@@ -21,6 +21,10 @@ pub(crate) fn start(nodes: &str) -> Outcome {
         .filter(|nodes| (1..=MAX_NODES).contains(nodes))
         .ok_or(format!("--nodes must be a number from 1 to {MAX_NODES}"))?;
     let running = find_running();
+    if nodes > running.len() && !running.is_empty() {
+        let advice = "stop it first: cargo xtask kafka down";
+        return Err(format!("Kafka is already running, with {} of {nodes} brokers; {advice}", running.len()));
+    }
     if !running.is_empty() {
         say("Kafka is already running");
         print_addresses(&running);
@@ -49,7 +53,7 @@ pub(crate) fn stop() -> Outcome {
     for name in node_names() {
         is_any_stopped |= DetachedBroker::stop(&target(), &name)?;
     }
-    say(if is_any_stopped { "stopped Kafka, and removed its data" } else { "no broker is running" });
+    say(if is_any_stopped { "Kafka is stopped, and its data is removed" } else { "no broker is running" });
     Ok(())
 }
 

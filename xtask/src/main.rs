@@ -56,8 +56,9 @@ cargo xtask COMMAND
   kafka down        stop it, and remove its data
   kafka status      print its addresses
 
-Needs Rust (rustup), a C compiler, make and perl. KTABLES_RUST_WASM=rustup|debian chooses
-where the WebAssembly toolchain comes from; if it is not set, rustup is tried first.";
+Needs Rust (rustup), a C compiler, make and perl. If there is no
+WebAssembly toolchain yet, KTABLES_RUST_WASM=rustup|debian chooses where it comes from; if it
+is not set, rustup is tried first.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -1,11 +1,11 @@
-//! Runs the calls into librdkafka under a memory checker, which finds memory that is read after it was freed,
-//! freed twice, or never freed.
+//! Runs the calls into librdkafka that handle records under a memory checker, which finds memory that is read
+//! after it was freed, freed twice, or never freed.
 
 use crate::run::{Outcome, build_program, cargo, command, output, root, run};
 use crate::setup::ensure_valgrind;
 
 /// Tests of the suite that together make all these calls: reading in bulk and one by one, headers,
-/// transactions, writing, waiting, a re-created topic, a shared tail client.
+/// transactions, writing, waiting for a write to be visible, a re-created topic, a shared tail client.
 const TESTS: [&str; 7] = [
     "cluster::headers_timestamps_null_and_empty_bytes_are_read_as_written",
     "cluster::all_compression_codecs_are_read",

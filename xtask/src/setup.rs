@@ -67,7 +67,7 @@ impl Toolchain {
     }
 }
 
-/// Installs everything that the other commands need.
+/// Installs what most commands need. `guard`, `memcheck`, `profile` and `bench --peers` install the rest.
 pub(crate) fn setup() -> Outcome {
     check_prerequisites()?;
     let toolchain = ensure_wasm_toolchain()?;
@@ -89,7 +89,8 @@ pub(crate) fn check_prerequisites() -> Outcome {
     Ok(())
 }
 
-/// Finds a toolchain for guests, or installs one. `KTABLES_RUST_WASM` chooses which.
+/// Finds a toolchain for guests. If this one has no target for them, installs the one that `KTABLES_RUST_WASM`
+/// chooses.
 pub(crate) fn ensure_wasm_toolchain() -> Outcome<Toolchain> {
     if has_target() {
         return Ok(Toolchain::Rustup);

@@ -1,5 +1,6 @@
 //! A program that embeds a table. It writes raw records to a log, loads them into a table through a
-//! component, reads a typed value, and watches a change.
+//! component, reads a typed value, and watches a change. STATUS_FILE is a list of Debian packages, as in
+//! /var/lib/dpkg/status: stanzas of `Name: value` lines, separated by empty lines.
 //!
 //! ```text
 //! embed dir:./data target/components/deb822.wasm examples/deb822/sample/status
@@ -73,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes each stanza as a record with the key SECTION/PACKAGE, and returns their number.
-async fn write_stanzas(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Error>> {
+async fn write_stanzas(log: &dyn Log, packages: &str) -> Result<usize, Box<dyn Error>> {
     let topic = match log.create(TOPIC, NewTopic { partitions: Some(4), ..NewTopic::default() }).await {
         Err(LogError::TopicExists { .. }) => log.describe(TOPIC).await?,
         created => created?,
@@ -84,7 +85,7 @@ async fn write_stanzas(log: &dyn Log, status: &str) -> Result<usize, Box<dyn Err
         value.unwrap_or_else(|| "none".to_owned())
     };
     let mut deliveries = Vec::new();
-    for stanza in status.split("\n\n").filter(|stanza| !stanza.trim().is_empty()) {
+    for stanza in packages.split("\n\n").filter(|stanza| !stanza.trim().is_empty()) {
         let key = format!("{}/{}", field(stanza, "Section"), field(stanza, "Package"));
         let value = Some(format!("{stanza}\n").into_bytes());
         let record = NewRecord { key: Some(key.into_bytes()), value, ..NewRecord::default() };

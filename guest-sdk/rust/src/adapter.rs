@@ -178,6 +178,7 @@ impl<T: Plugin> PluginAdapter<T> {
 
 impl<T: Plugin + ExportedCodec> plugin::Guest for PluginAdapter<T> {
     fn describe() -> Info {
+        crate::log::report_panics();
         T::describe()
     }
 

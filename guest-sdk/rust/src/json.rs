@@ -2,8 +2,8 @@
 
 use crate::CodecError;
 
-/// Checks that a text is JSON, as the host checks every answer. For codecs whose records contain JSON: it is
-/// faster than parsing.
+/// Checks that a text is JSON, as the host checks every decoded value. For codecs whose records contain JSON:
+/// it is faster than parsing.
 ///
 /// ```
 /// assert!(ktables_guest::check_json("[1, 2]").is_ok());

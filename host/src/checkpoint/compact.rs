@@ -15,7 +15,8 @@ use crate::checkpoint::segment::{RollingWriter, batches, read_verified};
 use crate::log::batch::{self, RawRecord};
 use crate::log::{Offset, Partition};
 
-/// The newest records of a raw key; `None` if there is none, or if it is a tombstone.
+/// The newest records of a raw key; `None` if there is none, or if it is a tombstone that was accepted. A
+/// rejected tombstone deletes nothing.
 #[derive(Debug, Clone, Copy, Default)]
 struct NewestRecords {
     /// The newest record.
@@ -57,6 +58,7 @@ impl Compaction {
         let (first_state, second_state) = (RandomState::default(), RandomState::default());
         let mut newest: HashMap<(u64, u64), NewestRecords, RandomState> = HashMap::default();
         let was_indexed = self.for_each_record(|record| {
+            // A record without a key has no entry, and is dropped.
             let Some(key) = record.key else { return Ok(()) };
             use std::hash::BuildHasher as _;
             let newest = newest.entry((first_state.hash_one(key), second_state.hash_one(key))).or_default();

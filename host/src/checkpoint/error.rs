@@ -15,10 +15,10 @@ pub enum CheckpointError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Another table is writing the checkpoint.
+    /// A table is writing the checkpoint.
     #[error(
-        "another table, possibly in another process, is using the checkpoint in {}: give each table its own \
-         folder",
+        "a table, possibly in another process, is using the checkpoint in {}: stop that table, or give each \
+         table its own folder",
         folder.display()
     )]
     InUse {
@@ -43,7 +43,8 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The checkpoint is intact, but does not match the topic or the table's options, or is too old.
+    /// The checkpoint must not be used, although no damage was found: it does not match the topic or the
+    /// table's options, is too old or of unknown age, has another format, or its folder is open to other users.
     #[error("the checkpoint is not usable: {reason}")]
     Unusable {
         /// Why it is not usable.
@@ -52,14 +53,20 @@ pub enum CheckpointError {
     /// The disk does not keep up with the table.
     #[error("writing the checkpoint takes too long: the disk does not keep up with the records of the topic")]
     TooSlow,
+    /// The checkpoint was finished: another generation of the table, or another table, may continue it.
+    #[error("the checkpoint was finished, so that another generation of the table can continue it")]
+    Finished,
+    /// The work on the checkpoint panicked.
+    #[error("the work on the checkpoint panicked; this is a defect of ktables")]
+    Panicked,
     /// A file or folder of a checkpoint could not be read or written.
     #[error(transparent)]
     Io(#[from] FileError),
 }
 
 impl CheckpointError {
-    /// Returns a function for `map_err` after a call to the file system. `action` is a verb, as in "cannot
-    /// read".
+    /// Returns a function for `map_err` after a call to the file system. `action` is a verb, and a
+    /// preposition if it needs one.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         FileError::of(action, path)
     }

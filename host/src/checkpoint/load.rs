@@ -26,7 +26,7 @@ pub(crate) struct LoadRequirements<'a> {
     pub(crate) ranges: &'a [OffsetRange],
     pub(crate) headers: Headers,
     pub(crate) isolation: Isolation,
-    /// How long the log keeps tombstones.
+    /// From which age on a checkpoint is not used: how long the log keeps tombstones, or what the user has set.
     pub(crate) max_age: Duration,
     /// The time now, in milliseconds since 1970.
     pub(crate) now: i64,
@@ -113,10 +113,7 @@ impl LoadedCheckpoint {
                     Ok(Ok(true)) => {}
                     // The receiver was dropped.
                     Ok(Ok(false)) => return,
-                    Err(error) => {
-                        let error = CheckpointError::damaged(&this.folder, error.to_string());
-                        return drop(sink.send(Err(error)).await);
-                    }
+                    Err(_) => return drop(sink.send(Err(CheckpointError::Panicked)).await),
                     Ok(Err(error)) => return drop(sink.send(Err(error)).await),
                 }
             }
@@ -167,8 +164,8 @@ fn find_mismatch(manifest: &Manifest, requirements: &LoadRequirements<'_>) -> Op
     let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
     if age >= *max_age {
         return Some(format!(
-            "it is {age:?} old, or was when a table continued it, and the log keeps tombstones only for \
-             {max_age:?} (delete.retention.ms): some tombstones may be missing"
+            "it is {age:?} old, or was when a table continued it, and the limit is {max_age:?} \
+             (checkpoint_max_age, or else the topic's delete.retention.ms): some tombstones may be missing"
         ));
     }
     manifest.partitions.iter().find_map(|state| {

@@ -18,7 +18,8 @@ pub(super) const FILE_NAME: &str = "checkpoint.json";
 /// The file name of a new manifest, before it is renamed.
 pub(super) const DRAFT_NAME: &str = "checkpoint.draft";
 
-/// The maximum size of a manifest. A checkpoint of one terabyte has 32,768 segments, of a hundred bytes each.
+/// The maximum size of a manifest. A checkpoint of one terabyte has 32,768 segments, each of
+/// which takes a hundred bytes here.
 const MAX_BYTES: usize = 64 << 20;
 
 /// The version of the format.
@@ -33,13 +34,13 @@ pub(super) struct Manifest {
     pub(super) topic_id: String,
     /// The time as of which it has all records of the topic, in milliseconds since 1970.
     pub(super) as_of: i64,
-    /// The greatest age that the checkpoint had when a table continued it, in milliseconds.
+    /// The greatest age that the checkpoint had when a table confirmed that it is complete again, in
+    /// milliseconds.
     pub(super) max_away: i64,
     /// Whether the records have headers.
     pub(super) headers: bool,
     pub(super) isolation: Isolation,
     /// The number of the newest segment.
-    #[serde(rename = "next")]
     pub(super) last_number: u64,
     pub(super) partitions: Vec<PartitionState>,
 }

@@ -32,8 +32,8 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates a segment whose first record has the offset `base`. `number` makes its file name unique: each
-    /// new segment has a higher one.
+    /// Creates a segment whose first record has the offset `base`. Together with `number`, it makes
+    /// the file name unique: each compaction, and each segment that is appended to, has a higher number.
     pub(super) fn create(
         folder: &Path,
         partition: Partition,
@@ -49,7 +49,7 @@ impl SegmentWriter {
 
     /// Opens an existing segment to append to it.
     pub(super) fn reopen(folder: &Path, info: &SegmentInfo) -> Result<Self, CheckpointError> {
-        let path = folder.join(&info.file);
+        let (path, _) = open_existing(folder, info)?;
         // The bytes after its end do not belong to the segment.
         let opened = private::create_options().create(false).open(&path).and_then(|mut file| {
             file.set_len(info.bytes)?;
@@ -133,13 +133,28 @@ impl<'a> RollingWriter<'a> {
     }
 }
 
-/// Reads the bytes of a segment, and verifies length and checksum.
-pub(super) fn read_verified(folder: &Path, info: &SegmentInfo) -> Result<Vec<u8>, CheckpointError> {
+/// Opens a segment for reading. Returns its path, too. Fails unless it lies in the folder, and has at least the
+/// bytes that the manifest names.
+fn open_existing(folder: &Path, info: &SegmentInfo) -> Result<(PathBuf, File), CheckpointError> {
     let path = folder.join(&info.file);
     if Path::new(&info.file).file_name().is_none_or(|name| name != info.file.as_str()) {
         return Err(CheckpointError::damaged(&path, "the manifest names a file outside the folder"));
     }
-    let file = private::open(&path).map_err(CheckpointError::io("open", &path))?;
+    let file = private::open(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => CheckpointError::damaged(&path, "the file is missing"),
+        _ => CheckpointError::io("open", &path)(error),
+    })?;
+    let len = file.metadata().map_err(CheckpointError::io("read the metadata of", &path))?.len();
+    if len < info.bytes {
+        let reason = format!("it has only {len} of {} bytes", info.bytes);
+        return Err(CheckpointError::damaged(&path, reason));
+    }
+    Ok((path, file))
+}
+
+/// Reads the bytes of a segment, and verifies length and checksum.
+pub(super) fn read_verified(folder: &Path, info: &SegmentInfo) -> Result<Vec<u8>, CheckpointError> {
+    let (path, file) = open_existing(folder, info)?;
     if info.bytes > MAX_SEGMENT_BYTES {
         return Err(CheckpointError::damaged(
             &path,

@@ -85,6 +85,8 @@ pub(crate) struct CheckpointWriter {
     state: Arc<Mutex<CheckpointWriterState>>,
     /// Set when nobody waits for a compaction any more.
     is_cancelled: Arc<AtomicBool>,
+    /// Whether the thread was asked to end.
+    is_finished: AtomicBool,
 }
 
 impl CheckpointWriter {
@@ -141,15 +143,15 @@ impl CheckpointWriter {
         crate::thread::spawn("ktables-checkpoint", move || thread.run(&received))
             .map_err(CheckpointError::io("start a thread for", &folder))?;
         let queue_permits = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        Ok(Self { messages, queue_permits, state, is_cancelled })
+        Ok(Self { messages, queue_permits, state, is_cancelled, is_finished: AtomicBool::new(false) })
     }
 
     pub(crate) fn state(&self) -> CheckpointWriterState {
         lock(&self.state).clone()
     }
 
-    /// Appends something that is about to be applied. Fails if writing has failed or the disk is too slow;
-    /// then the checkpoint on the disk stays as it was.
+    /// Appends something that is about to be applied. Fails if writing has failed; then the checkpoint on the
+    /// disk stays as it was. Also fails if the disk is too slow; then what is queued is still written.
     pub(crate) async fn append(&self, record: CheckpointRecord) -> Result<(), CheckpointError> {
         let bytes = match &record {
             CheckpointRecord::Records(batch, _) => batch.byte_len(),
@@ -172,6 +174,7 @@ impl CheckpointWriter {
     /// Waits until everything is on the disk and the folder is unlocked. Returns false if that takes too
     /// long.
     pub(crate) async fn finish(&self) -> bool {
+        self.is_finished.store(true, Ordering::Relaxed);
         let (done, mut finished) = oneshot::channel();
         // An error means that the thread has ended, here and below.
         if self.send(Message::Finish(done)).is_err() || timeout(FINISH_TIMEOUT, &mut finished).await.is_ok() {
@@ -182,8 +185,11 @@ impl CheckpointWriter {
     }
 
     fn send(&self, message: Message) -> Result<(), CheckpointError> {
-        let reason = |_| self.state().failed.unwrap_or(CheckpointError::TooSlow);
-        self.messages.send(message).map_err(reason)
+        self.messages.send(message).map_err(|_| match self.state().failed {
+            Some(error) => error,
+            None if self.is_finished.load(Ordering::Relaxed) => CheckpointError::Finished,
+            None => CheckpointError::Panicked,
+        })
     }
 }
 

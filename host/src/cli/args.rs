@@ -34,8 +34,8 @@ Exit codes:
   0  done
   1  the answer is no: something was not found, or was refused
   2  wrong arguments or configuration
-  3  the environment failed, for example the log or a file
-  4  the table is degraded: the answer may be incomplete
+  3  the environment failed, for example the log or a file, or the command was interrupted
+  4  the table is degraded: the answer may be incomplete; or a write is not visible in time
 
 Messages go to standard error. KTABLES_LOG filters them by level and target, for
 example KTABLES_LOG=info or KTABLES_LOG=warn,ktables::guest=trace."
@@ -108,7 +108,7 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) entry: EntryArgs,
     /// Print an object: the entry, the partition, offset and timestamp of its record, the status of the
-    /// table, and, if a newer record was rejected, "rejected" with its position and the reason.
+    /// table, and, if the newest record of the key was rejected, "rejected" with its position and the reason.
     #[arg(long)]
     pub(super) verbose: bool,
     /// Print the value of a key even if it has expired.
@@ -155,7 +155,7 @@ pub(super) struct GroupsArgs {
 
 /// Print the members of a group, with their values.
 ///
-/// Exit code 1 if the group has no members.
+/// Exit code 1 if no member is found.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -171,7 +171,7 @@ pub(super) struct MembersArgs {
     pub(super) table: TableArgs,
 }
 
-/// Print all entries, ordered by key.
+/// Print all entries, ordered by key; expired entries come last.
 ///
 /// As JSON, each line is {"key","value","partition","offset","timestamp"}. If the newest record of the key was
 /// rejected, the line also has "rejected":{"partition","offset","kind","message"}.
@@ -209,8 +209,8 @@ pub(super) struct SetArgs {
     pub(super) verify: VerifyArgs,
     #[command(flatten)]
     pub(super) wait: WaitArgs,
-    /// Write the entry again at this interval until Ctrl-C, or until the terminal is closed, and then delete
-    /// it. For tables whose entries expire (ttl).
+    /// Write the entry again at this interval until Ctrl-C or SIGTERM, or until the terminal is closed, and
+    /// then delete it. For tables whose entries expire (ttl).
     #[arg(long, value_name = "TIME", value_parser = parse_positive_duration)]
     pub(super) heartbeat: Option<Duration>,
     /// Do not delete the entry when the heartbeats end.
@@ -223,7 +223,8 @@ pub(super) struct SetArgs {
 /// What to wait for after writing.
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitArgs {
-    /// Load the table, and wait until the write is visible in it.
+    /// Load the table, and wait until the write is visible in it. Exit code 4 if it is not visible within
+    /// --catchup-timeout.
     #[arg(long)]
     pub(super) wait: bool,
 }
@@ -260,9 +261,10 @@ pub(super) struct DeleteArgs {
 /// read are written.
 ///
 /// Each line that is not written is reported on standard error, with its number. At the end, the command
-/// prints counts: "lines" that were read, and how many of them were "acknowledged", "refused", "expired"
-/// (skipped), or "blank". "interrupted" says whether it was stopped before the end of the input. Exit code 1
-/// if any line was refused.
+/// prints counts: "lines" that were read, and how many of them were "acknowledged", "refused" (not
+/// acknowledged; after a failure of the log, they may have been written), "expired" (skipped), or "blank".
+/// "interrupted" says whether it was stopped before the end of the input. Exit code 1 if any line was refused,
+/// and 3 if the log failed or the command was stopped.
 ///
 /// The first Ctrl-C stops reading, and waits until the lines that were read are acknowledged or refused. If
 /// the cluster does not answer, that takes up to two minutes (delivery.timeout.ms). The second Ctrl-C gives
@@ -285,23 +287,24 @@ pub(super) struct ImportArgs {
 
 /// Print the entries of the table, and then every change, as NDJSON.
 ///
-/// First come the entries, as `dump` prints them, then {"event":"synced"}, then changes:
+/// First come the entries, as `dump` prints them but without "rejected", then {"event":"synced"}, then changes:
 /// {"key","old","new","partition","offset","timestamp"}. If the entry was removed, the change has
-/// "delete":true. If it was not made by a new record, "cause" is rejected (with --on-reject remove), expired,
-/// revived (the clock was set back before the expiry), retention (the log no longer has the record),
-/// generation or difference.
+/// "delete":true. After --resume, "old" may be null because it is unknown. If no accepted record made the
+/// change, "cause" is rejected (with --on-reject remove), expired, revived (the clock was set back before the
+/// expiry), retention (the log no longer has the record), generation or difference.
 ///
 /// Lines with an "event" come between the changes. "rejected": a record was rejected; has "key" (null if
 /// there is none or it cannot be decoded), "partition", "offset", "kind" and "message". "status": the status
-/// of the table changed; has "status" and "reason". "generation": another generation is served, because the
-/// topic was replaced or is read again. "restarted": the command fell too far behind, and all entries follow
+/// of the table changed; has "status" and "reason". "generation": the topic was loaded again, because it was
+/// created anew or truncated, and the new contents replace the old ones; has the number of the "generation".
+/// "restarted": the command fell too far behind, and all entries follow
 /// again, then "synced".
 ///
 /// If the command falls a little behind, it prints the difference to the current entries, with
-/// "cause":"difference". With --every, it prints "lagged" instead; "missed" counts the missed batches of
-/// changes.
+/// "cause":"difference". With --every, it prints "lagged" instead; "missed" counts the missed steps, in
+/// each of which the table applied some changes at once.
 ///
-/// The command runs until Ctrl-C, or until its output is closed.
+/// The command runs until Ctrl-C or SIGTERM, or until its output is closed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -310,15 +313,16 @@ Examples:
   ktables watch -t services --in billing
   ktables watch -t services --resume services.token >> changes.ndjson")]
 pub(super) struct WatchArgs {
-    /// Print no entries at the start, only changes from now on.
+    /// Print no entries at the start, only changes from now on. With --resume, only if FILE does not exist yet.
     #[arg(long)]
     pub(super) from_now: bool,
     /// Print every change, and a "lagged" event instead of the difference if the command falls behind.
     #[arg(long)]
     pub(super) every: bool,
     /// Continue after the last event that an earlier `watch` with this file printed, and store the position
-    /// in the file. After a crash, the events of the last second may be printed again. If the changes since
-    /// then are no longer available, print a "restarted" event and all entries.
+    /// in the file. After a crash, the events since the position was stored are printed again: those of the
+    /// last second or, if it was listing entries, the whole list. If the changes since then are no longer
+    /// available, print a "restarted" event and all entries.
     #[arg(long, value_name = "FILE")]
     pub(super) resume: Option<PathBuf>,
     /// Print only changes of this key.
@@ -344,9 +348,9 @@ pub(super) struct StatusArgs {
     pub(super) table: TableArgs,
 }
 
-/// Print the newest rejected records, at most 1,000.
+/// Print the newest rejected records, at most 1,000 and at most 16 MiB.
 ///
-/// "raw" holds the bytes of the rejected key or value, as base64.
+/// "raw" holds the bytes of the rejected key or value, as base64: the first 16 KiB. "raw_len" is their number.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -13,7 +13,9 @@ struct InfoLine {
     topic: String,
     topic_id: String,
     as_of: String,
+    /// Whether it keeps headers: only if the codec needs them.
     headers: bool,
+    /// Also counts records that newer ones replace, until they are compacted away.
     records: u64,
     bytes: u64,
     positions: Vec<PositionLine>,

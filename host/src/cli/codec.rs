@@ -10,15 +10,15 @@ use serde::Serialize;
 use crate::cli::args::{BuildArgs, InspectArgs};
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
-use crate::file::{FileError, read_bounded};
-use crate::wasm::child::{ChildError, Job, REFUSED, confine};
+use crate::file::{FileError, Replacement, read_bounded};
+use crate::wasm::child::{ChildError, FAILED, Job, REFUSED, confine};
 use crate::wasm::compile::{COMPILE, compile_as_child};
 use crate::wasm::{
     Compiler, Engine, EngineOptions, LoadOptions, MAX_BYTES, SUPPORTED_VERSIONS, WasmError, check_code,
     digest_of, inspect as inspect_bytes,
 };
 
-/// The hidden subcommand that builds a component from a core module.
+/// The first argument of the child process that builds a component from a core module.
 const BUILD: &str = "build-component";
 
 /// The argument of [`BUILD`] that replaces imports of WASI by stubs.
@@ -27,7 +27,8 @@ const STUB_WASI: &str = "stub-wasi";
 /// The argument of [`BUILD`] that keeps all imports.
 const PLAIN: &str = "plain";
 
-/// How long building a component may take: a hundred times as long as the largest module that was tried.
+/// How long building a component may take: a hundred times what it took for the largest module that
+/// was tried.
 const BUILD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// An adapter that implements WASI preview 1 with stubs.
@@ -43,10 +44,12 @@ struct InspectLine<'a> {
     digest: String,
     bytes: usize,
     accepted: bool,
+    /// Which interfaces of the WIT package it exports: what kinds of codec it is.
     kinds: Vec<&'static str>,
     name: Option<String>,
     version: Option<String>,
     wants_headers: Option<bool>,
+    /// The versions of the WIT package that it was built against, and the ones that this program supports.
     wit: Vec<&'a str>,
     wit_supported: &'static str,
     imports: &'a [String],
@@ -77,8 +80,8 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "ktables".into())
 }
 
-/// Does the work of a child process, and returns its exit code. Returns `None` if this process is not such a
-/// child.
+/// Compiles or builds a component, if this process was started for that by another one, and returns the exit
+/// code. Otherwise returns `None`. To be called before the arguments are parsed.
 #[must_use]
 pub fn run_as_child() -> Option<u8> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -95,7 +98,7 @@ pub fn run_as_child() -> Option<u8> {
         Err((code, reason)) => {
             // OK to ignore: there is no other place to report it.
             let _ = writeln!(io::stderr(), "{reason}");
-            u8::try_from(code).unwrap_or(3)
+            u8::try_from(code).unwrap_or(u8::MAX)
         }
     })
 }
@@ -106,8 +109,8 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
     let inspection = inspect_bytes(&bytes);
     let mut refusals = inspection.refusals.clone();
     let mut description = None;
-    // A component that passes inspection may still have exports of wrong types, or fault when it is
-    // described.
+    // A component that passes inspection may still have exports of wrong types, or trap when its `describe`
+    // is called.
     if refusals.is_empty() {
         let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
         match Engine::new(engine_options())?.load_bytes(&name, bytes, LoadOptions::default()) {
@@ -140,9 +143,9 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
 
 pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> {
     let core = read(&args.core)?;
-    let refused = |reason: String| CliError::Usage(format!("{}: {reason}", args.core.display()));
-    check_is_module(&core).map_err(refused)?;
-    check_code(&core).map_err(|reasons| refused(reasons.join("; ")))?;
+    let invalid_module = |reason: String| CliError::Usage(format!("{}: {reason}", args.core.display()));
+    check_is_module(&core).map_err(invalid_module)?;
+    check_code(&core).map_err(|reasons| invalid_module(reasons.join("; ")))?;
     let (program, mode) = (own_program(), if args.stub_wasi { STUB_WASI } else { PLAIN });
     let job = Job {
         program: &program,
@@ -152,12 +155,17 @@ pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> 
         deadline: BUILD_DEADLINE,
     };
     let component = job.run().map_err(|error| match error {
-        ChildError::Refused(reason) => refused(reason),
+        ChildError::Refused(reason) => invalid_module(reason),
         ChildError::Failed(reason) => WasmError::Engine { reason }.into(),
     })?;
     let refusals = inspect_bytes(&component).refusals;
     if refusals.is_empty() {
-        write_atomically(&args.out, &component).map_err(FileError::of::<CliError>("write", &args.out))?;
+        let write = || {
+            let mut out = Replacement::new(&args.out)?;
+            out.write_all(&component)?;
+            out.persist()
+        };
+        write().map_err(FileError::of::<CliError>("write", &args.out))?;
         output.print_object(&BuildLine {
             file: args.out.display().to_string(),
             digest: digest_of(&component),
@@ -174,18 +182,9 @@ pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> 
     Ok(Exit::No)
 }
 
-/// Writes a temporary file in the same folder, and renames it: an existing file stays intact if writing
-/// fails.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    file.persist(path).map(drop).map_err(|error| error.error)
-}
-
 /// Builds a component from the core module on standard input, in the child process of [`build`].
 fn build_as_child(args: &[OsString]) -> Result<(), (i32, String)> {
-    let failed = |error: io::Error| (REFUSED + 1, error.to_string());
+    let failed = |error: io::Error| (FAILED, error.to_string());
     confine(BUILD_DEADLINE).map_err(failed)?;
     let mut core = Vec::new();
     io::stdin().take(MAX_BYTES as u64 + 1).read_to_end(&mut core).map_err(failed)?;

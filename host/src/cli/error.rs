@@ -96,30 +96,38 @@ impl CliError {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
+            Self::Log(error) | Self::Table(TableError::Log(error)) | Self::Write(WriteError::Log(error)) => {
+                log_code(error)
+            }
             Self::Usage(_)
-            | Self::Log(
-                LogError::InvalidUrl { .. }
-                | LogError::InvalidProperty { .. }
-                | LogError::InvalidTopic { .. }
-                | LogError::UnknownPartition { .. },
-            )
             | Self::Component(
                 WasmError::InvalidDigest { .. }
                 | WasmError::MissingExport { .. }
                 | WasmError::InvalidConfiguration { .. },
-            ) => 2,
-            Self::Log(LogError::PolicyMismatch { .. }) => 1,
+            )
+            | Self::Write(WriteError::NoGroupScheme { .. }) => 2,
             // Refused: nothing was written.
             Self::Write(
                 WriteError::InvalidJson { .. }
                 | WriteError::Rejected { .. }
                 | WriteError::NotVerified { .. }
-                | WriteError::NoGroupScheme { .. }
                 | WriteError::InvalidRecord { .. },
             ) => 1,
             // Written, but the table is late.
             Self::Write(WriteError::NotVisible { .. }) => 4,
             _ => 3,
         }
+    }
+}
+
+/// Returns the exit code for an error of the log.
+fn log_code(error: &LogError) -> u8 {
+    match error {
+        LogError::InvalidUrl { .. }
+        | LogError::InvalidProperty { .. }
+        | LogError::InvalidTopic { .. }
+        | LogError::UnknownPartition { .. } => 2,
+        LogError::PolicyMismatch { .. } => 1,
+        _ => 3,
     }
 }

@@ -1,17 +1,15 @@
 //! The `watch` command, which prints a table's changes.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use tempfile::NamedTempFile;
 
 use crate::cli::args::WatchArgs;
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, StdoutWriter, wait_for_stdout_close, write_json_line};
 use crate::cli::write::wait_for_stop;
 use crate::cli::{CliError, Exit, StopRequests};
-use crate::file::{FileError, read_text};
+use crate::file::{FileError, Replacement, read_text};
 use crate::table::{InvalidToken, Status, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 use crate::wire::EventJson;
 
@@ -55,7 +53,8 @@ pub(super) async fn watch(
                 None => break false,
             },
             () = printer.wait_for_token_time() => printer.store_token(&watcher)?,
-            () = &mut closed => break false,
+            // Nobody has read what is in the pipe, so the stored token stays.
+            () = &mut closed => return Ok(Exit::Done),
             () = wait_for_stop(&mut stop_requests, 1) => break true,
         }
     };
@@ -86,6 +85,10 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// The interval between two writes of the token while changes are printed.
 const TOKEN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The interval between two writes of the token while nothing is printed: the log no longer has the records
+/// that follow a token that is too old.
+const IDLE_TOKEN_WRITE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The largest token file that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 20;
 
@@ -103,7 +106,7 @@ impl EventPrinter {
             self.out.flush()?;
         }
         if let Some(file) = &mut self.token_file {
-            file.write_at.get_or_insert(file.written_at + TOKEN_WRITE_INTERVAL);
+            file.next_write = file.next_write.min(file.last_attempt + TOKEN_WRITE_INTERVAL);
         }
         Ok(())
     }
@@ -120,14 +123,18 @@ impl EventPrinter {
 
     /// Waits until the token has to be stored.
     async fn wait_for_token_time(&self) {
-        match self.token_file.as_ref().and_then(|file| file.write_at) {
-            Some(time) => tokio::time::sleep_until(time.into()).await,
+        match &self.token_file {
+            Some(file) => tokio::time::sleep_until(file.next_write.into()).await,
             None => std::future::pending().await,
         }
     }
 
+    /// Stores the token, unless the output is closed: then nobody has received the last events.
     fn store_token(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        self.token_file.as_mut().map_or(Ok(()), |file| file.write(watcher))
+        match &mut self.token_file {
+            Some(file) if !self.out.is_closed() => file.write(watcher),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -135,15 +142,16 @@ impl EventPrinter {
 /// printed.
 struct TokenFile {
     path: PathBuf,
-    written_at: Instant,
-    /// When to write the token; `None` if it is written.
-    write_at: Option<Instant>,
+    /// When writing the token was last tried.
+    last_attempt: Instant,
+    /// When to write the token next.
+    next_write: Instant,
 }
 
 impl TokenFile {
     fn new(path: PathBuf) -> Self {
         let now = Instant::now();
-        Self { path, written_at: now, write_at: Some(now) }
+        Self { path, last_attempt: now, next_write: now }
     }
 
     /// Reads the token. Returns `None` if the file does not exist yet.
@@ -159,31 +167,24 @@ impl TokenFile {
 
     /// Fails if no token can be written.
     fn check_writable(&self) -> Result<(), CliError> {
-        let draft = self.create_draft();
-        draft.map(drop).map_err(FileError::of::<CliError>("write the watch token to", &self.path))
+        let replacement = Replacement::new(&self.path);
+        replacement.map(drop).map_err(FileError::of::<CliError>("write the watch token to", &self.path))
     }
 
     /// Replaces the file with one that holds the current token, atomically. While there is no token, tries
     /// again later.
     fn write(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        self.written_at = Instant::now();
+        self.last_attempt = Instant::now();
         let Some(token) = watcher.token() else {
-            self.write_at = Some(self.written_at + TOKEN_WRITE_INTERVAL);
+            self.next_write = self.last_attempt + TOKEN_WRITE_INTERVAL;
             return Ok(());
         };
-        self.write_at = None;
+        self.next_write = self.last_attempt + IDLE_TOKEN_WRITE_INTERVAL;
         let write = || {
-            let mut draft = self.create_draft()?;
-            writeln!(draft, "{token}")?;
-            draft.as_file().sync_all()?;
-            draft.persist(&self.path)?;
-            Ok(())
+            let mut replacement = Replacement::new(&self.path)?;
+            writeln!(replacement, "{token}")?;
+            replacement.persist()
         };
         write().map_err(FileError::of::<CliError>("write the watch token to", &self.path))
-    }
-
-    fn create_draft(&self) -> io::Result<NamedTempFile> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
     }
 }

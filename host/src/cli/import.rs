@@ -82,7 +82,10 @@ impl InputLine {
         if !text.trim_start().starts_with('{') {
             return Err("it is not a JSON object: write {\"key\": …, \"value\": …}".to_owned());
         }
-        let line: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        // The line has a number of its own.
+        let invalid =
+            |error: serde_json::Error| error.to_string().replace(" at line 1 column ", " at column ");
+        let line: Self = serde_json::from_str(text).map_err(invalid)?;
         let target = match (line.key, line.group, line.member) {
             (Some(key), None, None) => Target::Key(key),
             (None, Some(group), Some(member)) => Target::Member { group, member },
@@ -189,8 +192,6 @@ pub(super) async fn import(
         bar.set_message(format!("{} entries acknowledged", import.counts.acknowledged));
     }
     bar.finish_and_clear();
-    // The stop request may have arrived while the command waited for acknowledgements.
-    import.counts.interrupted = *import.stop_requests.borrow() > 0;
     output.print_object(&import.counts)?;
     match import.failure {
         Some(error) => Err(error),
@@ -221,7 +222,10 @@ impl Importer {
             let line = tokio::select! {
                 biased;
                 // The first request ends the input.
-                () = wait_for_stop(&mut self.stop_requests, 1) => Ok(NextLine::End),
+                () = wait_for_stop(&mut self.stop_requests, 1) => {
+                    self.counts.interrupted = true;
+                    Ok(NextLine::End)
+                }
                 line = self.lines.next() => line,
                 () = tokio::time::sleep(INPUT_PAUSE), if !chunk.is_empty() => break,
             };
@@ -263,6 +267,7 @@ impl Importer {
                 continue;
             };
             self.refuse(line, &error.to_string());
+            self.counts.interrupted |= *self.stop_requests.borrow() > 1;
             if matches!(error, WriteError::Log(_) | WriteError::Codec(_)) {
                 self.fail(error.into());
             }

@@ -1,24 +1,33 @@
-//! Messages on standard error. Each message is one line, with its line breaks escaped: a component, a record
-//! or a file cannot forge a message. If standard error is closed or full, messages are lost, and the command
-//! does not fail.
+//! Messages on standard error. Each message is one line, with its line breaks escaped; the reason of a failure
+//! may have several, of which all but the first are indented. So a component, a record or a file cannot forge a
+//! message. If standard error is closed or its disk is full, messages are lost, and the command does not fail.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write, stderr};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::escape::{message, one_line};
 
-/// Starts logging to standard error. The environment variable `KTABLES_LOG` filters by level and target.
+/// What is logged by default. The messages of guests are not: a rejected record already carries the message of
+/// its fault.
+const DEFAULT_FILTER: &str = "warn,ktables::guest=off";
+
+/// Starts logging to standard error. The environment variable `KTABLES_LOG` filters by level and target. What
+/// it does not name is logged from warnings on.
 pub fn start_logging() {
-    // Messages of guests are off by default: a rejected record already carries the message of its fault.
-    let filter = std::env::var("KTABLES_LOG").unwrap_or_else(|_| "warn,ktables::guest=off".to_owned());
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(filter);
+    let (filter, error) = match std::env::var("KTABLES_LOG") {
+        // A later directive replaces an earlier one of the same target.
+        Ok(directives) => match EnvFilter::try_new(format!("warn,{directives}")) {
+            Ok(filter) => (filter, None),
+            Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
+        },
+        Err(_) => (EnvFilter::new(DEFAULT_FILTER), None),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| LossyStderr)
@@ -26,6 +35,9 @@ pub fn start_logging() {
         .log_internal_errors(false)
         .event_format(OneLineFormat)
         .init();
+    if let Some(error) = error {
+        tracing::warn!("KTABLES_LOG: {error}; write LEVEL or TARGET=LEVEL, separated by commas");
+    }
 }
 
 /// Writes to standard error why the command failed.

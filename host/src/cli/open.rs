@@ -75,7 +75,7 @@ impl ResolvedTable {
         // A degraded table has logged that it is degraded.
         progress::show_until(&table, table.wait_until_ready()).await?;
         let stats = table.stats();
-        let rejected: u64 = stats.rejects.values().sum();
+        let rejected = stats.rejects.values().sum::<u64>() + stats.keyless;
         if rejected > 0 {
             tracing::warn!(
                 "{rejected} of {} records were rejected: `ktables rejects` lists the newest",

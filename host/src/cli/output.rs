@@ -181,6 +181,11 @@ impl StdoutWriter {
         Self { out: BufWriter::new(io::stdout()), line, is_closed: false }
     }
 
+    /// Whether the reader of the pipe has closed it, so that something that was written is lost.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Turns a broken pipe into success, and remembers it.
     fn ignore_broken_pipe(&mut self, written: io::Result<()>) -> io::Result<()> {
         match written {

@@ -8,7 +8,7 @@ use crate::cli::args::{
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, write_json_line};
 use crate::cli::{CliError, Exit};
-use crate::escape::one_line;
+use crate::escape::{escape_name, one_line};
 use crate::table::{Entry, Status, Table};
 use crate::wire::{
     EntryDetails, EntryJson, FullStatusJson, GroupJson, MemberJson, PartitionJson, RejectJson, StatusJson,
@@ -43,23 +43,25 @@ pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError>
         output.print_line(entry.json())?;
     }
     if entry.is_none() {
-        match table.status() {
-            Status::CaughtUp => tracing::warn!("there is no entry for {name}"),
-            status => tracing::warn!(
-                "there is no entry for {name} in what was loaded so far; the table is {}",
-                status.name()
-            ),
-        }
+        log_missing(&table, &format!("there is no entry for {name}"));
     }
     if let Some(notice) = &notice {
         let (partition, offset) = (notice.partition, notice.offset);
         tracing::warn!(
-            "a newer record for {name} was rejected (partition {partition}, offset {offset}): {}: {}",
+            "the newest record for {name} was rejected (partition {partition}, offset {offset}): {}: {}",
             notice.kind,
             notice.message
         );
     }
     Ok(finish(&table, entry.is_some()).await)
+}
+
+/// Logs that something was not found, and that it may exist nevertheless if the table is degraded.
+fn log_missing(table: &Table, missing: &str) {
+    match table.status() {
+        Status::CaughtUp => tracing::warn!("{missing}"),
+        status => tracing::warn!("{missing} in what was loaded so far; the table is {}", status.name()),
+    }
 }
 
 pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliError> {
@@ -107,7 +109,12 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
     }
     output.print_rows(members.iter().map(MemberJson::new))?;
     if members.is_empty() {
-        tracing::warn!("there are no members in group `{}`", args.group);
+        let group = escape_name(&args.group);
+        let missing = match &args.prefix {
+            None => format!("there are no members in group `{group}`"),
+            Some(prefix) => format!("no member of group `{group}` begins with `{}`", escape_name(prefix)),
+        };
+        log_missing(&table, &missing);
     }
     Ok(finish(&table, !members.is_empty()).await)
 }

@@ -6,7 +6,9 @@ use crate::cli::args::{DeleteTopicArgs, DescribeArgs, EnsureArgs, ListArgs};
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit, logs};
 use crate::escape::escape_name;
-use crate::log::{self, EnsureOutcome, EnsureTopic, Log, NewTopic, TopicDescription};
+use crate::log::{
+    self, CLEANUP_POLICY, EnsureOutcome, EnsureTopic, Ensured, Log, NewTopic, TopicDescription,
+};
 
 pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, CliError> {
     let log = logs::open(&args.target.log)?;
@@ -18,16 +20,44 @@ pub(super) async fn ensure(args: EnsureArgs, output: Output) -> Result<Exit, Cli
     let options = EnsureTopic { new, on_policy_mismatch: args.on_policy_mismatch };
     let ensured = log::ensure_topic(log.as_ref(), &args.target.topic, &options).await?;
     let topic = &ensured.topic;
-    if ensured.outcome != EnsureOutcome::Created
-        && args.partitions.is_some_and(|partitions| partitions != topic.partitions)
-    {
+    if ensured.outcome != EnsureOutcome::Created {
+        warn_of_differences(log.as_ref(), &ensured, &options.new).await;
+    }
+    print_topic(log.as_ref(), Some(ensured.outcome.name()), topic, output).await
+}
+
+/// Warns of options for a new topic that were not applied, because the topic exists.
+async fn warn_of_differences(log: &dyn Log, ensured: &Ensured, wanted: &NewTopic) {
+    let topic = &ensured.topic;
+    let name = escape_name(&topic.name);
+    if wanted.partitions.is_some_and(|partitions| partitions != topic.partitions) {
         tracing::warn!(
-            "topic `{}` exists with {} partitions; their number was not changed",
-            topic.name,
+            "topic `{name}` exists with {} partitions; their number was not changed",
             topic.partitions
         );
     }
-    print_topic(log.as_ref(), Some(ensured.outcome.name()), topic, output).await
+    if wanted.replication_factor.is_some() {
+        tracing::warn!("topic `{name}` exists; its replication factor was neither checked nor changed");
+    }
+    for (setting, wanted) in &wanted.settings {
+        // Otherwise the outcome says what was done about the policy.
+        if setting == CLEANUP_POLICY && ensured.outcome != EnsureOutcome::Skipped {
+            continue;
+        }
+        match log.setting(&topic.name, setting).await {
+            Ok(value) if value == *wanted => {}
+            Ok(value) => tracing::warn!(
+                "topic `{name}` exists with `{}={}`; it was not changed to `{}`",
+                escape_name(setting),
+                escape_name(&value),
+                escape_name(wanted)
+            ),
+            Err(error) => tracing::warn!(
+                "topic `{name}` exists; its setting `{}` was neither checked nor changed: {error}",
+                escape_name(setting)
+            ),
+        }
+    }
 }
 
 fn parse_setting(text: &str) -> Result<(String, String), CliError> {

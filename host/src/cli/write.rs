@@ -124,8 +124,10 @@ async fn write_heartbeats(
             _ = ticks.tick() => {}
         }
         match destination.write(write.clone(), output, &mut abort_requests, 2).await {
-            // The next heartbeat may succeed.
-            Err(CliError::Write(error)) if is_temporary(&error) => tracing::warn!("{error}"),
+            Err(CliError::Write(error)) if is_temporary(&error) && *abort_requests.borrow() < 2 => {
+                // The next heartbeat may succeed.
+                tracing::warn!("{error}");
+            }
             written => written?,
         }
     }
@@ -139,14 +141,14 @@ async fn write_heartbeats(
 fn is_temporary(error: &WriteError) -> bool {
     match error {
         WriteError::Log(error) => error.is_transient() || matches!(error, LogError::Undelivered { .. }),
-        // `Codec`: the host could not run a codec, which did not refuse the value.
+        // `Codec` is a failure of the host: no codec has refused the value.
         WriteError::NotVisible { .. } | WriteError::Codec(_) => true,
         _ => false,
     }
 }
 
-/// Runs work that writes nothing. Drops it, and fails with [`CliError::Interrupted`], when the command is
-/// asked to stop.
+/// Runs work that has written nothing if it is dropped before it is done. Drops it, and fails with
+/// [`CliError::Interrupted`], when the command is asked to stop.
 pub(super) async fn run_unless_stopped<T>(
     stop_requests: &mut StopRequests,
     work: impl Future<Output = T>,

@@ -33,10 +33,13 @@ impl<'a> PackedAnswers<'a> {
     }
 
     /// Combines the answers for all items with the indices and reasons of the rejected ones. A rejected item
-    /// also needs an entry in `items`, which is ignored.
+    /// also needs an entry in `items`, which is ignored. An index without an item is ignored, and if an item
+    /// has several reasons, the first one counts.
     #[must_use]
     pub fn from_parts(items: Packed, mut rejected: Vec<(usize, RejectReason)>) -> Self {
+        rejected.retain(|(index, _)| *index < items.len());
         rejected.sort_by_key(|(index, _)| *index);
+        rejected.dedup_by_key(|(index, _)| *index);
         Self { items: Cow::Owned(items), rejected, is_json: false }
     }
 
@@ -153,7 +156,7 @@ fn parse_text(
     std::str::from_utf8(item).map_err(|error| reject(RejectKind::InvalidUtf8, format!("not UTF-8: {error}")))
 }
 
-/// Removes the line breaks of JSON text, because NDJSON and server-sent events are line formats. In valid
+/// Removes the line breaks of JSON text, because commands print one value per line. In valid
 /// JSON, line breaks occur only between tokens, never inside a string.
 fn remove_line_breaks(json: &[u8]) -> Cow<'_, [u8]> {
     let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     fn reject_reason() -> RejectReason {
-        RejectReason::built_in(RejectKind::Other, "no")
+        RejectReason::without_component(RejectKind::Other, "no")
     }
 
     #[test]
@@ -198,6 +201,15 @@ mod tests {
         let expected: [Result<&[u8], _>; 5] =
             [Ok(b"1"), Err(RejectKind::Other), Err(RejectKind::InvalidJson), Ok(b"[1,2]"), Ok(b"4")];
         assert_eq!(kinds, expected);
+    }
+
+    #[test]
+    fn each_rejected_item_counts_once() {
+        let items: Packed = ["1", "2", "3"].iter().collect();
+        let rejected = [2, 0, 0, 7].map(|index| (index, reject_reason())).into();
+        let answers = PackedAnswers::from_parts(items, rejected);
+        let is_accepted: Vec<bool> = answers.iter().map(|answer| answer.is_ok()).collect();
+        assert_eq!(is_accepted, [false, true, false]);
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl KeyCodec for Json {
 impl ValueCodec for Json {
     fn decode_values<'a>(&self, raw: &'a Packed, _: &[&[Header]]) -> Result<PackedAnswers<'a>, CodecFailure> {
         let mut answers = PackedAnswers::unchanged(raw);
-        answers.check_json(|_, reason| RejectReason::built_in(RejectKind::Malformed, reason));
+        answers.check_json(|_, reason| RejectReason::without_component(RejectKind::Malformed, reason));
         Ok(answers)
     }
 
@@ -141,14 +141,15 @@ fn check_each(
 }
 
 fn parse_text(raw: &[u8]) -> Result<&str, RejectReason> {
-    std::str::from_utf8(raw)
-        .map_err(|error| RejectReason::built_in(RejectKind::Malformed, format!("not UTF-8: {error}")))
+    std::str::from_utf8(raw).map_err(|error| {
+        RejectReason::without_component(RejectKind::Malformed, format!("not UTF-8: {error}"))
+    })
 }
 
 fn check_json(text: &str) -> Result<(), RejectReason> {
     ktables_json::check(text)
         .map(drop)
-        .map_err(|error| RejectReason::built_in(RejectKind::Malformed, format!("not JSON: {error}")))
+        .map_err(|error| RejectReason::without_component(RejectKind::Malformed, format!("not JSON: {error}")))
 }
 
 fn to_json_string(text: &str) -> String {
@@ -158,13 +159,19 @@ fn to_json_string(text: &str) -> String {
 
 fn parse_string(value: &str) -> Result<String, RejectReason> {
     serde_json::from_str(value).map_err(|error| {
-        RejectReason::built_in(RejectKind::Invalid, format!("this codec only encodes JSON strings: {error}"))
+        RejectReason::without_component(
+            RejectKind::Invalid,
+            format!("this codec only encodes JSON strings: {error}"),
+        )
     })
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>, RejectReason> {
     BASE64.decode(text).map_err(|error| {
-        RejectReason::built_in(RejectKind::Invalid, format!("not base64 (RFC 4648, with padding): {error}"))
+        RejectReason::without_component(
+            RejectKind::Invalid,
+            format!("not base64 (RFC 4648, with padding): {error}"),
+        )
     })
 }
 

@@ -21,7 +21,7 @@ pub struct Codecs {
 }
 
 impl Codecs {
-    /// Returns a name for the first codec that is not built in: the digest of its component, or the address
+    /// Returns a name for the first codec, in the order value, key, group scheme, that is not built in: the digest of its component, or the address
     /// in memory of a native codec. Codecs with the same name share a lane of the workers. `None` if all
     /// codecs are built in.
     pub(crate) fn guest_name(&self) -> Option<String> {

@@ -2,7 +2,10 @@
 //! to the last digit.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Whether two valid JSON texts are equal in structure and values.
@@ -16,24 +19,47 @@ pub(crate) fn json_equal(left: &str, right: &str) -> bool {
         return true;
     }
     match (left.as_bytes().first(), right.as_bytes().first()) {
-        (Some(b'{'), Some(b'{')) => compare::<BTreeMap<String, &RawValue>>(left, right, |left, right| {
+        (Some(b'{'), Some(b'{')) => compare::<BTreeMap<Text, &RawValue>>(left, right, |left, right| {
             left.len() == right.len()
                 && left.iter().zip(&right).all(|(l, r)| l.0 == r.0 && json_equal(l.1.get(), r.1.get()))
         }),
         (Some(b'['), Some(b'[')) => compare::<Vec<&RawValue>>(left, right, |left, right| {
             left.len() == right.len() && left.iter().zip(&right).all(|(l, r)| json_equal(l.get(), r.get()))
         }),
-        (Some(b'"'), Some(b'"')) => compare::<String>(left, right, |left, right| left == right),
+        (Some(b'"'), Some(b'"')) => compare::<Text>(left, right, |left, right| left == right),
         (Some(b'-' | b'0'..=b'9'), Some(b'-' | b'0'..=b'9')) => {
-            // A number whose exponent is out of range equals only the same text, which was compared before.
+            // A number other than zero whose exponent is out of range equals only the same text, which was
+            // compared before.
             Decimal::parse(left).is_some_and(|left| Decimal::parse(right) == Some(left))
         }
         _ => left == right,
     }
 }
 
+/// The content of a JSON string. Not a `String`, because the escape of half a surrogate pair is valid JSON.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Text(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl Visitor<'_> for TextVisitor {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Text, E> {
+                Ok(Text(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(TextVisitor)
+    }
+}
+
 /// Parses two texts, and compares the results. False if one of them cannot be parsed.
-fn compare<'a, T: serde::Deserialize<'a>>(
+fn compare<'a, T: Deserialize<'a>>(
     left: &'a str,
     right: &'a str,
     is_equal: impl FnOnce(T, T) -> bool,
@@ -54,7 +80,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// Parses a JSON number. Returns `None` if the exponent does not fit into an `i64`.
+    /// Parses a JSON number. Returns `None` if it is not zero, and the exponent does not fit into an `i64`.
     fn parse(text: &str) -> Option<Self> {
         let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -103,6 +129,8 @@ mod tests {
         check("[1,2]", "[2,1]", false);
         check(r#"{"a":1}"#, r#"{"a":1,"b":null}"#, false);
         check(r#""\u0041""#, r#""A""#, true);
+        check(r#"{"\ud800":["\udc00"]}"#, r#"{ "\uD800" : ["\uDC00"]}"#, true);
+        check(r#""\ud800""#, r#""\ud801""#, false);
         check("null", "0", false);
         check("true", "\"true\"", false);
         check("true", " true ", true);

@@ -46,9 +46,10 @@ pub enum RejectKind {
     Deadline,
     /// The component exceeded its memory limit.
     Memory,
-    /// The component returned more bytes than its output limit allows.
+    /// The component returned more bytes than its output limit allows, or a key of more than 1 MiB.
     Output,
-    /// The codec's answer broke the contract: too few or too many items, or errors out of order.
+    /// The codec's answer broke the contract: too few or too many items, errors whose indices do not
+    /// ascend, or a form that the host cannot read.
     Contract,
     /// The codec returned text that is not UTF-8.
     InvalidUtf8,
@@ -129,8 +130,8 @@ impl RejectReason {
         Self { kind, message, component }
     }
 
-    /// Creates the reason of a built-in codec.
-    pub(crate) fn built_in(kind: RejectKind, message: impl Into<String>) -> Self {
+    /// Creates a reason that names no component.
+    pub(crate) fn without_component(kind: RejectKind, message: impl Into<String>) -> Self {
         Self::new(kind, message.into(), None)
     }
 }

@@ -72,8 +72,9 @@ pub struct Encoded {
 /// Converts between the bytes of record keys and text.
 ///
 /// Encoding a decoded key must return the same bytes, because Kafka compacts by the bytes, and a table looks
-/// keys up by the text. A record whose key does not satisfy this is rejected as
-/// [`RejectKind::NonCanonicalKey`](crate::codec::RejectKind::NonCanonicalKey).
+/// keys up by the text. If the codec is a component, a record whose key does not satisfy this is rejected as
+/// [`RejectKind::NonCanonicalKey`](crate::codec::RejectKind::NonCanonicalKey). A native codec is not checked,
+/// and must reject such keys itself.
 pub trait KeyCodec: Codec {
     /// Decodes keys to text.
     ///

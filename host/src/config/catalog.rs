@@ -167,11 +167,12 @@ impl Catalog {
         Ok(Codecs { key, value, group_scheme })
     }
 
-    /// Loads a component. Returns it with its configuration as JSON.
+    /// Loads a component. Returns it with its configuration as JSON. If its name is unknown, the error lists
+    /// the known names, `built_in_names` among them.
     fn load_component<'a>(
         &'a self,
         codec: &'a TableCodec,
-        built_in: &[&str],
+        built_in_names: &[&str],
     ) -> Result<(Component, &'a str), ConfigError> {
         let section = match codec {
             TableCodec::Component(section) => section,
@@ -179,7 +180,7 @@ impl Catalog {
                 self.check_usable("codecs", name)?;
                 self.config.codecs.get(name).ok_or_else(|| {
                     let known = self.config.codecs.keys().map(String::as_str);
-                    self.unknown("codec", name, known.chain(built_in.iter().copied()))
+                    self.unknown("codec", name, known.chain(built_in_names.iter().copied()))
                 })?
             }
         };
@@ -205,9 +206,9 @@ impl Catalog {
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    /// Fails if this member of a section needs an environment variable that is not set.
-    fn check_usable(&self, section: &'static str, name: &str) -> Result<(), ConfigError> {
-        self.config.check_usable(section, name).map_err(|reason| self.invalid(&reason))
+    /// Fails if the section `[kind.name]` needs an environment variable that is not set.
+    fn check_usable(&self, kind: &'static str, name: &str) -> Result<(), ConfigError> {
+        self.config.check_usable(kind, name).map_err(|reason| self.invalid(&reason))
     }
 
     fn unknown<'a>(&self, kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
@@ -225,19 +226,20 @@ impl Catalog {
     }
 }
 
-/// Returns the built-in codec of a table, or its codec that is not built in. The codecs are in the order of
-/// [`BUILT_IN`].
+/// Returns the built-in codec that a table uses. `Err` is not a failure: it is the table's codec, which is a
+/// component. `built_in` has the codecs that [`BUILT_IN`] names, in this order.
 fn find_built_in<'a, T: ?Sized>(
     codec: Option<&'a TableCodec>,
     default: &str,
-    codecs: [Arc<T>; BUILT_IN.len()],
+    built_in: [Arc<T>; BUILT_IN.len()],
 ) -> Result<Arc<T>, &'a TableCodec> {
     let name = match codec {
         None => default,
         Some(TableCodec::Named(name)) => name,
         Some(component) => return Err(component),
     };
-    let found = BUILT_IN.into_iter().zip(codecs).find_map(|(known, codec)| (known == name).then_some(codec));
+    let found =
+        BUILT_IN.into_iter().zip(built_in).find_map(|(known, codec)| (known == name).then_some(codec));
     // OK because every default is the name of a built-in codec.
     found.ok_or_else(|| codec.expect("a codec that is not the default"))
 }

@@ -26,18 +26,16 @@ pub(super) fn describe_value_error(error: &toml::de::Error) -> String {
     }
 }
 
-/// Replaces the value that a message of serde quotes.
+/// Removes the value that a message of serde quotes, for example from "invalid type: integer `1`, expected a
+/// string".
 fn redact_value(message: &str) -> String {
-    for (quotes, kind) in [
-        ("invalid type: string \"", "a string"),
-        ("invalid value: string \"", "this string"),
-        ("unknown variant `", "this word"),
-    ] {
-        if let Some(start) = message.find(quotes)
+    for problem in ["invalid type: ", "invalid value: ", "unknown variant "] {
+        if let Some(start) = message.find(problem)
             && let Some(end) = message.rfind(", expected ")
         {
-            let problem = quotes.split_once(": ").map_or(String::new(), |(text, _)| format!("{text}: "));
-            return format!("{}{problem}{kind}{}", &message[..start], &message[end..]);
+            let (before, found) = message[..end].split_at(start + problem.len());
+            let kind = found.split(['"', '`']).next().unwrap_or_default();
+            return format!("{}{}", format!("{before}{kind}").trim_end_matches([' ', ':']), &message[end..]);
         }
     }
     message.to_owned()

@@ -89,7 +89,10 @@ pub(crate) fn parse_frame(bytes: &[u8], expected: Offset) -> Frame {
     if usize::try_from(count).is_err() || count as usize > (len - HEADER) / MIN_RECORD || last < 0 {
         return Frame::Bad(format!("the batch claims {count} records in {len} bytes"));
     }
-    Frame::Whole { len, next: base.saturating_add(i64::from(last) + 1) }
+    match base.checked_add(i64::from(last) + 1) {
+        Some(next) => Frame::Whole { len, next },
+        None => Frame::Bad(format!("the batch has {count} records from offset {base} on")),
+    }
 }
 
 /// Returns the position after the records of a batch that is torn or damaged, by following the length fields

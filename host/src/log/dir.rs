@@ -190,7 +190,7 @@ impl Log for DirLog {
         Self::run_blocking(move || {
             if topic::describe(&root, &url, &topic.name)?.id != topic.id {
                 let (topic, reason) = (topic.name, "the topic was deleted and created again".to_owned());
-                return Err(LogError::Replaced { topic, partition: 0, reason });
+                return Err(LogError::Replaced { topic, partition: None, reason });
             }
             let mut ends = lock(&ends);
             (0..topic.partitions)

@@ -23,7 +23,7 @@ pub struct EnsureTopic {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OnPolicyMismatch {
-    /// Do nothing; its policy is not read.
+    /// Do nothing; its policy is not checked.
     Ignore,
     /// Log a warning, and continue.
     #[default]

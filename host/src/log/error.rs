@@ -38,10 +38,7 @@ pub enum LogError {
         reason: String,
     },
     /// No broker answered, or the cluster cannot do it at present. Trying again may help.
-    #[error(
-        "cannot {action} topic `{topic}` in {log} now: {reason}. \
-         Check the address and security.protocol"
-    )]
+    #[error("cannot {action} topic `{topic}` in {log} now: {reason}")]
     Unreachable {
         /// The URL of the log.
         log: String,
@@ -49,7 +46,7 @@ pub enum LogError {
         topic: String,
         /// What was being done.
         action: &'static str,
-        /// The last error.
+        /// The last error, and what to check.
         reason: String,
     },
     /// The cluster refuses the credentials.
@@ -149,12 +146,15 @@ pub enum LogError {
         partitions: Partition,
     },
     /// The topic was re-created, or has lost records that were read: a table of it no longer matches it.
-    #[error("topic `{topic}`, partition {partition}: {reason}")]
+    #[error(
+        "topic `{topic}`{}: {reason}",
+        partition.map(|partition| format!(", partition {partition}")).unwrap_or_default()
+    )]
     Replaced {
         /// The topic.
         topic: String,
-        /// The partition where that was noticed.
-        partition: Partition,
+        /// The partition in which that was noticed; `None` if it was seen of the topic as a whole.
+        partition: Option<Partition>,
         /// What happened.
         reason: String,
     },
@@ -190,8 +190,8 @@ pub enum LogError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The record can never be written.
-    #[error("topic `{topic}`: this record cannot be written: {reason}")]
+    /// The record was refused, because it is not valid or too large.
+    #[error("topic `{topic}`: this record was refused: {reason}")]
     InvalidRecord {
         /// The topic.
         topic: String,
@@ -239,7 +239,10 @@ fn rights(action: &str) -> &'static str {
         "delete" => "DELETE",
         "read the settings of" => "DESCRIBE_CONFIGS",
         "change the settings of" => "ALTER_CONFIGS",
-        "write to" | "begin a transaction for" | "write in a transaction to" => "WRITE",
+        "write to" => "WRITE; brokers before 2.8 also require IDEMPOTENT_WRITE, or idempotence = false",
+        "begin a transaction for" | "write in a transaction to" => {
+            "WRITE, on the topic and on transactional ids with the prefix ktables-"
+        }
         _ => "DESCRIBE and READ",
     }
 }
@@ -249,6 +252,12 @@ impl LogError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Locked { .. } | Self::Watch { .. } | Self::Unreachable { .. })
+    }
+
+    /// Creates the error of a request that no broker answered.
+    pub(crate) fn unanswered(log: String, topic: String, action: &'static str, reason: &str) -> Self {
+        let reason = format!("{reason}. Check the address and security.protocol");
+        Self::Unreachable { log, topic, action, reason }
     }
 
     /// Converts an error of the file system, for `map_err`.

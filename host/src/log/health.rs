@@ -9,9 +9,9 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outage {
-    /// The time of the last request that the log answered.
+    /// The time of the last request that the log answered, or when reading began if that is later.
     pub since: SystemTime,
-    /// The last error.
+    /// The last error before the outage was reported.
     pub reason: String,
 }
 

@@ -3,14 +3,16 @@
 //!
 //! A cluster has these kinds of clients, each polled by a thread of its own:
 //!
-//! - The *control client* requests topics and offsets. It consumes nothing, because a broker answers the
+//! - The *control client* describes and changes topics, and requests offsets. It consumes nothing, because a broker answers the
 //!   requests of a connection in turn, and an answer must not wait behind a fetch.
-//! - *Loading clients* read a topic fast, from its first offset, one for each topic that is being loaded,
-//!   within a memory budget of the process.
+//! - *Loading clients* read a topic fast, from the requested offsets to the end offsets, one for each topic that
+//!   is being loaded, within a memory budget of the process.
 //! - The *tail client* follows all loaded topics.
-//! - *Producers* write, from the first write on: one for all topics with batches of the usual size.
+//! - *Producers* write, from the first write on: one for all topics that accept batches of the default size, one
+//!   more for each smaller batch size (`max.message.bytes`), and one for transactions.
 //!
-//! Threads and connections grow with clusters, not with tables.
+//! Threads and connections grow with clusters, not with tables, except that each further table of the same topic
+//! needs a tail client of its own.
 
 mod config;
 mod control;

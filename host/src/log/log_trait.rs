@@ -39,7 +39,8 @@ pub trait Log: Debug + Send + Sync {
     /// [`LogError::TopicExists`] if a topic has this name.
     async fn create(&self, topic: &str, settings: NewTopic) -> Result<TopicDescription, LogError>;
 
-    /// Returns the names of all topics, in order, without those that Kafka uses internally.
+    /// Returns the names of all topics, in order, without those of a cluster that begin with
+    /// `__`, as Kafka's internal ones do.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ pub(crate) async fn with_timeout<T>(
             None => format!("no answer within {}", humantime::format_duration(timeout)),
         };
         let (log, topic) = (log.url().to_owned(), topic.to_owned());
-        Err(LogError::Unreachable { log, topic, action: "describe", reason })
+        Err(LogError::unanswered(log, topic, "describe", &reason))
     };
     tokio::time::timeout(timeout, answer).await.unwrap_or_else(timed_out)
 }

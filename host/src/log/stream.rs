@@ -19,8 +19,8 @@ use crate::log::{LogError, Offset, OffsetRange, Partition, RecordBatch};
 pub enum StreamItem {
     /// Consecutive records.
     Records(Box<RecordBatch>),
-    /// Everything below this offset has come through the stream, although no record may have the last
-    /// offsets (control records, compaction).
+    /// Everything below this offset has come through the stream, even if the last offsets belong to no record
+    /// (control records, compaction).
     Position(Offset),
     /// The log no longer holds records below this offset: retention, or somebody, deleted them. Comes after
     /// the records that were read before.
@@ -64,7 +64,8 @@ impl PartitionStream {
     }
 }
 
-/// The events of a topic that is read. An error ends all of its partition streams.
+/// The events of a topic that is read. After an error, its partition streams are of no use, although they may
+/// still deliver records.
 pub type TopicStream = BoxStream<'static, Result<TopicEvent, LogError>>;
 
 /// An event of a topic that is read.
@@ -79,8 +80,8 @@ pub enum TopicEvent {
 }
 
 /// What a log reports of all partitions that are read, about three times in
-/// [`Log::stale_after`](crate::log::Log::stale_after) or more often, also while no broker answers. A table
-/// compares it with what it has applied.
+/// [`Log::stale_after`](crate::log::Log::stale_after) or more often; less often while no broker answers,
+/// because each sample waits for its request. A table compares it with what it has applied.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TopicSample {
@@ -104,12 +105,13 @@ impl TopicSample {
 pub struct PartitionSample {
     /// The partition.
     pub partition: Partition,
-    /// The offset below which all records had been sent to the stream when the end offset was requested.
+    /// The offset below which all records had been read for the stream when the end offset was requested. A log
+    /// in which reading never stalls may report the end offset.
     pub read: Offset,
     /// The end offset; `None` if no broker answered.
     pub end: Option<Offset>,
     /// The last stable offset, up to which open transactions let readers go; `None` if it was not
-    /// requested.
+    /// requested or not answered.
     pub stable: Option<Offset>,
 }
 

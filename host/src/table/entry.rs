@@ -88,8 +88,8 @@ impl EntryMaker {
 
 /// Converts a length within an entry to a `u32`.
 fn to_u32(length: usize) -> u32 {
-    // OK because a record's length is a positive `i32` in Kafka, and the text of an entry is at most a few
-    // times as long.
+    // OK because clients and the output limit of components keep records and decoded keys far below 2 GiB. A
+    // codec of the embedding program must do so itself.
     u32::try_from(length).ok().filter(|&length| length < GROUPED).expect("less than 2 GiB")
 }
 

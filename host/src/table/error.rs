@@ -16,10 +16,11 @@ pub struct ParseError {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
-    /// The log failed, and trying again will not help.
+    /// The log failed. [`LogError::is_transient`] says whether it may help to start the table again.
     #[error(transparent)]
     Log(LogError),
-    /// A record was rejected, in a table with [`OnReject::Halt`](crate::table::OnReject::Halt).
+    /// A record was rejected, in a table with [`OnReject::Halt`](crate::table::OnReject::Halt). Records without
+    /// a key are rejected in every table, and never halt it.
     #[error(
         "topic `{topic}`, partition {}, offset {}: a record was rejected, and `on_reject` is `halt`: {}. \
          Repair the codec, or choose another `on_reject`. Writing the key again helps only once the log has \
@@ -38,16 +39,15 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
-    /// The codecs cannot be swapped while the table loads its topic again, with other codecs or because the
-    /// topic was replaced.
-    #[error(
-        "topic `{topic}`: the table is already loading its topic again; swap the codecs when that is complete"
-    )]
-    SwapInProgress {
+    /// The codecs cannot be swapped while the table loads its topic: for the first time, with other codecs, or
+    /// again after a failure or because the topic was replaced.
+    #[error("topic `{topic}`: the table is loading its topic; swap the codecs when that is complete")]
+    Loading {
         /// The topic.
         topic: String,
     },
-    /// Other codecs were not swapped in, because two generations together exceed a memory limit.
+    /// Other codecs were not swapped in, because the old and the new contents together exceed the memory limit
+    /// of the table or of the process.
     #[error("topic `{topic}`: cannot load the topic with other codecs: {reason}")]
     MemoryLimit {
         /// The topic.

@@ -39,7 +39,7 @@ pub(super) struct GenerationState {
     held_until: Mutex<Option<tokio::time::Instant>>,
 }
 
-/// The numbers of a view, apart from its rows, which nobody may read before the view is complete.
+/// The numbers of a view, apart from its rows, which nobody may read before the view is served.
 #[derive(Debug, Default)]
 struct Progress {
     counters: Counters,
@@ -168,7 +168,7 @@ impl GenerationState {
         loading.catch_up.is_none().then(|| loading.progress(&positions))
     }
 
-    /// The statistics of a table that reports this generation.
+    /// The statistics of a table that serves this generation, or loads it while it serves none.
     pub(super) fn stats(
         &self,
         status_since: SystemTime,

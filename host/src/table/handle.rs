@@ -63,11 +63,11 @@ impl Table {
         Self { shared, stop: Arc::new(stop), swaps }
     }
 
-    /// Waits until loading has ended: the table is complete, or degraded.
+    /// Waits until loading has ended: the table is complete, degraded, or stopped.
     ///
     /// # Errors
     ///
-    /// [`TableError`] if the log failed.
+    /// [`TableError`] if the table failed: because of the log, a record that halts it, or a panic.
     ///
     /// # Cancel safety
     ///
@@ -201,11 +201,12 @@ impl Table {
 
     /// Decodes the topic with other codecs: loads another generation beside the one that is served,
     /// which continues to follow the topic, and switches in one step when the new one is complete
-    /// and not behind. Returns the number of the new generation, which continues the checkpoint.
+    /// and not behind. Returns the number of the new generation. It continues the checkpoint if it can
+    /// load it; otherwise, none is written until the table is started again.
     ///
     /// # Errors
     ///
-    /// [`TableError::SwapInProgress`] if another generation is being loaded; otherwise the reason why the topic
+    /// [`TableError::Loading`] if the topic is being loaded already; otherwise the reason why the topic
     /// could not be loaded. The table then continues with the old codecs.
     ///
     /// # Cancel safety
@@ -220,7 +221,7 @@ impl Table {
     }
 
     /// Stops reading, and waits until the table's tasks have ended. The contents stay readable; the
-    /// status is [`Status::Stopped`].
+    /// status is [`Status::Stopped`], or [`Status::Failed`] if the table had failed.
     ///
     /// # Cancel safety
     ///

@@ -39,11 +39,11 @@ pub struct RejectedRecord {
     pub offset: Offset,
     /// The timestamp of the record: milliseconds since 1970; `None` if it has none.
     pub timestamp: Option<i64>,
-    /// The key, if it could be decoded.
+    /// The key; `None` if it is null or was rejected.
     pub key: Option<Box<str>>,
     /// The group of the key, if it has one.
     pub group: Option<Box<str>>,
-    /// The part of the record that was rejected.
+    /// The part of the record that was rejected: [`RecordPart::Value`] if the key is null.
     pub part: RecordPart,
     /// Why, and by which component.
     pub reason: RejectReason,
@@ -138,7 +138,7 @@ mod tests {
                 key: Some("k".repeat(1 << 20).into()),
                 group: None,
                 part: RecordPart::Key,
-                reason: RejectReason::built_in(RejectKind::Other, "m".repeat(6 << 20)),
+                reason: RejectReason::without_component(RejectKind::Other, "m".repeat(6 << 20)),
                 raw: vec![0; RAW_BYTES],
                 raw_len: 1 << 20,
             });

@@ -314,7 +314,7 @@ impl Shared {
         self.published.send_replace(());
     }
 
-    /// Whether the served generation no longer follows the topic.
+    /// Whether a generation has ended, and no other one is complete yet.
     pub(super) fn is_outdated(&self) -> bool {
         lock(&self.state).conditions.outdated.is_some()
     }

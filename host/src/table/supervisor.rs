@@ -314,7 +314,7 @@ impl Supervisor {
             return;
         }
         if self.loading.is_some() || self.waiting.is_some() {
-            let _ = request.answer.send(Err(TableError::SwapInProgress { topic }));
+            let _ = request.answer.send(Err(TableError::Loading { topic }));
             return;
         }
         tracing::info!(topic, "loading the topic with other codecs");

@@ -38,6 +38,10 @@ const REASON_BYTES: u64 = 64 * 1024;
 /// The exit code of a child that refuses its input, with the reason on its standard error.
 pub(crate) const REFUSED: i32 = 1;
 
+/// The exit code of a child that could not do its work, with the reason on its standard error.
+#[cfg(feature = "cli")]
+pub(crate) const FAILED: i32 = 2;
+
 /// A job for a child process.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {

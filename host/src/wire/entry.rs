@@ -19,7 +19,7 @@ pub(crate) struct EntryJson<'a> {
     rejected: Option<NoticeJson<'a>>,
 }
 
-/// The notice that a newer record was rejected.
+/// The notice that the newest record of the key was rejected.
 #[derive(Debug, Serialize)]
 pub(crate) struct NoticeJson<'a> {
     partition: i32,
@@ -52,7 +52,7 @@ impl<'a> EntryJson<'a> {
         }
     }
 
-    /// Adds the notice that a newer record was rejected, if there is one.
+    /// Adds the notice that the newest record of the key was rejected, if there is one.
     pub(crate) fn with_notice(self, notice: Option<&'a RejectNotice>) -> Self {
         Self { rejected: notice.map(NoticeJson::new), ..self }
     }

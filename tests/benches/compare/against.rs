@@ -44,7 +44,7 @@ enum Better {
 /// alone.
 fn better_values(row: &str, measure: &str) -> Option<Better> {
     let others = ["raw", "get: plain map", "Python", "GlobalKTable", "KCache"];
-    if others.iter().any(|other| row.starts_with(other)) || measure.contains(", of ") {
+    if others.iter().any(|other| row.starts_with(other)) || measure.contains(" / ") {
         return None;
     }
     Some(match measure {

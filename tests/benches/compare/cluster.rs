@@ -89,9 +89,9 @@ async fn barrier_cell(options: &Options, address: &str) -> Cell {
             drop(writing);
         }
     }
-    cell.add_ratio("p50, of the raw request's", "p50, ms", "raw end offsets", Ratio::Amount);
+    cell.add_ratio("p50 / the raw request's", "p50, ms", "raw end offsets", Ratio::Amount);
     let churn = "raw end offsets, churn";
-    cell.add_ratio("p50, of the raw request's under churn", "p50, ms", churn, Ratio::Amount);
+    cell.add_ratio("p50 / the raw request's under churn", "p50, ms", churn, Ratio::Amount);
     cell
 }
 
@@ -205,8 +205,8 @@ async fn visible_cell(options: &Options, address: &str) -> Cell {
     }
     drop(raw.stdin.take());
     raw.wait().unwrap();
-    cell.add_ratio("p50, of the raw consumer's", "p50, ms", "raw consumer, another process", Ratio::Amount);
-    cell.add_ratio("p99, of the raw consumer's", "p99, ms", "raw consumer, another process", Ratio::Amount);
+    cell.add_ratio("p50 / the raw consumer's", "p50, ms", "raw consumer, another process", Ratio::Amount);
+    cell.add_ratio("p99 / the raw consumer's", "p99, ms", "raw consumer, another process", Ratio::Amount);
     cell
 }
 
@@ -246,7 +246,7 @@ async fn write_cell(options: &Options, address: &str) -> Cell {
         });
         cell.add_sample("raw producer", "pipelined, s", start.elapsed().as_secs_f64());
     }
-    cell.add_ratio("speed, of the raw producer's", "pipelined, s", "raw producer", Ratio::Speed);
+    cell.add_ratio("speed / the raw producer's", "pipelined, s", "raw producer", Ratio::Speed);
     cell
 }
 

@@ -46,7 +46,7 @@ fn cold_cell(options: &Options, bootstrap: &str) -> Cell {
     };
     let raw = || {
         let mut raw = Command::new(std::env::current_exe().unwrap());
-        let run = process::run(raw.args([COMMAND, "raw", "at-once", bootstrap, &topic]), Memory::Ignored);
+        let run = process::run(raw.args([COMMAND, "raw", "bulk", bootstrap, &topic]), Memory::Ignored);
         assert_eq!(run.number("records"), TOPIC_OF_10K.records as f64);
         Duration::from_secs_f64(run.number("done") - run.started)
     };
@@ -63,7 +63,7 @@ fn cold_cell(options: &Options, bootstrap: &str) -> Cell {
         cell.add_sample("raw librdkafka loop, to the end of its process", "p50, ms", median(theirs));
     }
     let raw = "raw librdkafka loop, to its last record";
-    cell.add_ratio("time, of the raw loop's", "p50, ms", raw, Ratio::Amount);
+    cell.add_ratio("time / the raw loop's", "p50, ms", raw, Ratio::Amount);
     cell
 }
 
@@ -115,7 +115,7 @@ fn first_load_cell(options: &Options) -> Cell {
         let reference = format!("{name}, in this process");
         cell.add_ratio_for(
             &format!("{name},"),
-            "time, of this process's",
+            "time / in this process",
             "p50, ms",
             &reference,
             Ratio::Amount,

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &[String]) {
         ["neighbour" | "disturb" | "watched", ..] => {
             neighbours::run_as_contender(&args).unwrap_or_else(|| panic!("no contender {args:?}"))
         }
-        ["raw", how, bootstrap, topic] => replay_raw(bootstrap, topic, how == "at-once"),
+        ["raw", how, bootstrap, topic] => replay_raw(bootstrap, topic, how == "bulk"),
         [warm::WARM, folder, bootstrap, topic] => {
             let (result, table, runtime) = warm::run_as_contender(folder, bootstrap, topic);
             kept = Some((table, runtime));

@@ -77,9 +77,9 @@ fn reads_cell(options: &Options, keys: usize, name: &'static str) -> Cell {
             }
         }
     }
-    cell.add_ratio_for("get", "p50, of the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
-    cell.add_ratio_for("get", "p99.9, of the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
-    cell.add_ratio_for("update", "mean, of updates without", "mean, ns", "update", Ratio::Amount);
+    cell.add_ratio_for("get", "p50 / the plain map's", "p50, ns", "get: plain map", Ratio::Amount);
+    cell.add_ratio_for("get", "p99.9 / the plain map's", "p99.9, ns", "get: plain map", Ratio::Amount);
+    cell.add_ratio_for("update", "mean / updates without", "mean, ns", "update", Ratio::Amount);
     cell
 }
 

@@ -126,10 +126,10 @@ fn neighbours_cell(options: &Options, name: &'static str, log: &str) -> Cell {
     }
     for disturbance in DISTURBANCES {
         let reference = format!("{disturbance}: another process");
-        for (ratio, measure) in [("p50, of it", "p50, ms"), ("p99, of it", "p99, ms")] {
+        for (ratio, measure) in [("p50 / the other's", "p50, ms"), ("p99 / the other's", "p99, ms")] {
             cell.add_ratio_for(disturbance, ratio, measure, &reference, Ratio::Amount);
         }
-        cell.add_ratio_for(disturbance, "replay speed, of its", "replay, s", &reference, Ratio::Speed);
+        cell.add_ratio_for(disturbance, "replay speed / the other's", "replay, s", &reference, Ratio::Speed);
     }
     cell
 }
@@ -327,7 +327,7 @@ fn watchers_cell(options: &Options) -> Cell {
             cell.add_sample(label, "wrong", run.number("wrong"));
         }
     }
-    cell.add_ratio("peak, of none", "peak, MiB", "no watchers", Ratio::Amount);
+    cell.add_ratio("peak / without watchers", "peak, MiB", "no watchers", Ratio::Amount);
     cell
 }
 

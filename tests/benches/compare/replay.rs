@@ -22,7 +22,7 @@ struct Contender {
 }
 
 /// The contender that all others are compared with.
-const RAW: Contender = Contender { label: "raw librdkafka loop, 512 at once", kind: "raw", codec: "at-once" };
+const RAW: Contender = Contender { label: "raw librdkafka loop, 512 at once", kind: "raw", codec: "bulk" };
 
 /// A loop that polls, as programs with rdkafka do.
 const POLL: Contender =
@@ -129,8 +129,8 @@ fn workload_cell(options: &Options, bootstrap: &str, workload: &Workload, conten
             add_samples(&mut cell, contender.label, workload, &run);
         }
     }
-    cell.add_ratio("speed, from start, of raw's", "from start, s", RAW.label, Ratio::Speed);
-    cell.add_ratio("speed, from first record, of raw's", "from first record, s", RAW.label, Ratio::Speed);
+    cell.add_ratio("speed, from start / raw's", "from start, s", RAW.label, Ratio::Speed);
+    cell.add_ratio("speed, from first record / raw's", "from first record, s", RAW.label, Ratio::Speed);
     cell
 }
 
@@ -184,6 +184,6 @@ fn add_samples(cell: &mut Cell, label: &str, workload: &Workload, run: &Run) {
     cell.add_sample(label, "peak, MiB", run.peak as f64 / f64::from(1 << 20));
     if let Some(kept) = run.kept {
         cell.add_sample(label, "kept, MiB", kept as f64 / f64::from(1 << 20));
-        cell.add_sample(label, "peak, of kept", run.peak as f64 / kept as f64);
+        cell.add_sample(label, "peak / kept", run.peak as f64 / kept as f64);
     }
 }

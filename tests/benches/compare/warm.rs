@@ -67,8 +67,8 @@ fn warm_cell(options: &Options, bootstrap: &str) -> Cell {
         }
         assert!(entries.iter().all(|&entries| entries as usize == WORKLOAD.keys), "{entries:?}");
     }
-    cell.add_ratio("time, of a full replay's", "from start, s", REPLAY, Ratio::Amount);
-    cell.add_ratio("speed, of a full replay's", "from start, s", REPLAY, Ratio::Speed);
+    cell.add_ratio("time / a full replay's", "from start, s", REPLAY, Ratio::Amount);
+    cell.add_ratio("speed / a full replay's", "from start, s", REPLAY, Ratio::Speed);
     cell
 }
 

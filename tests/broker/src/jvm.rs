@@ -1,4 +1,5 @@
-//! The process of a broker.
+//! The process of a broker. It must not outlive its *owner*, the process that started it: if the owner dies, a
+//! shell that runs beside it, the *guardian*, kills the broker (`guardian.rs`).
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -46,8 +47,8 @@ impl Jvm {
         shell.arg("-c").arg(EXEC).arg(&pid_file).arg(java.get_program()).args(java.get_args());
         shell.args(HEAP).args(LOGGING).arg("kafka.Kafka").arg(folder.join(CONFIG_FILE));
         shell.stdin(Stdio::null()).stdout(output).stderr(errors);
-        // Its own process group: Ctrl-C in a terminal goes to the owner, who may need the broker until its
-        // own end.
+        // In a process group of its own, so that Ctrl-C in a terminal reaches the owner only, which may need
+        // the broker until the owner ends.
         let child = shell.process_group(0).spawn().map_err(|error| format!("cannot run sh: {error}"))?;
         Ok(Self { child, pid_file })
     }
@@ -57,7 +58,7 @@ impl Jvm {
         self.child.id()
     }
 
-    /// Returns the exit status, or `None` while the process runs.
+    /// Returns the exit status; `None` while the process runs, or if its status cannot be read.
     pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().ok().flatten();
         if status.is_some() {
@@ -81,7 +82,7 @@ impl Jvm {
     /// Kills the process, and waits until it has ended.
     pub(crate) fn kill(mut self) -> Result<(), String> {
         let result = self.child.kill().and_then(|()| self.child.wait());
-        // Otherwise the guardian tries to kill it.
+        // After a failure, the file stays, so that the guardian tries again.
         if result.is_ok() {
             self.remove_pid_file();
         }

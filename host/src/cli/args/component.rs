@@ -8,6 +8,9 @@ use clap::Subcommand;
 pub(in crate::cli) enum CheckpointCommand {
     /// Print a summary of a checkpoint, and verify every byte of it.
     ///
+    /// "headers" says whether it keeps headers, which it does if the value codec needs them. "records" also
+    /// counts records of which it has a newer one, until they are compacted away.
+    ///
     /// Exit code 1 if the checkpoint is damaged or does not exist.
     #[command(after_help = "Example:\n  ktables checkpoint inspect ./checkpoints/services")]
     Inspect(CheckpointArgs),
@@ -45,7 +48,8 @@ pub(in crate::cli) struct InspectArgs {
 
 /// Build a component from a core module that was built against the WIT package.
 ///
-/// Exit code 1 if the component would be refused. Then it is not written.
+/// Exit code 1 if the imports or exports of the component would be refused, and 2 if the module is malformed,
+/// exceeds a limit or cannot be made a component. Then no file is written. `codec inspect` checks the rest.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

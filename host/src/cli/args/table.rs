@@ -21,26 +21,33 @@ pub(in crate::cli) struct TableArgs {
     /// The topic in the log.
     #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
     pub(in crate::cli) topic: Option<String>,
-    /// The codec of keys: utf8, bytes, json, or a component file [default: utf8].
+    /// The codec of keys: utf8, bytes, json, a component file, or the name of a codec in the
+    /// configuration [default: the configuration's, or utf8].
     #[arg(long, value_name = "CODEC", help_heading = "Table")]
     pub(in crate::cli) key_codec: Option<String>,
-    /// The codec of values: utf8, bytes, json, or a component file [default: json].
+    /// The codec of values: utf8, bytes, json, a component file, or the name of a codec in the
+    /// configuration [default: the configuration's, or json].
     #[arg(long, value_name = "CODEC", help_heading = "Table")]
     pub(in crate::cli) value_codec: Option<String>,
-    /// The configuration of the key codec, if it is a component: a JSON object [default: {}].
+    /// The configuration of the key codec, if it is a component: a JSON object [default: the
+    /// configuration's, or {}].
     #[arg(long, value_name = "JSON", help_heading = "Table")]
     pub(in crate::cli) key_codec_config: Option<String>,
-    /// The configuration of the value codec, if it is a component: a JSON object [default: {}].
+    /// The configuration of the value codec, if it is a component: a JSON object [default: the
+    /// configuration's, or {}].
     #[arg(long, value_name = "JSON", help_heading = "Table")]
     pub(in crate::cli) value_codec_config: Option<String>,
-    /// The configuration of the group scheme, if it is a component: a JSON object [default: {}].
+    /// The configuration of the group scheme, if it is a component: a JSON object [default: the
+    /// configuration's, or {}].
     #[arg(long, value_name = "JSON", help_heading = "Table")]
     pub(in crate::cli) group_scheme_config: Option<String>,
-    /// A limit of the table's components: profile=large, memory=128MiB, output=64MiB, deadline=2s,
-    /// deadline_per_record=1ms, or start_deadline=30s. May be repeated.
+    /// A limit of the table's components, for example memory=128MiB: memory, output, deadline,
+    /// deadline_per_record, start_deadline, or profile, which sets the defaults of the others: small, or large
+    /// for interpreters. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Table")]
     pub(in crate::cli) codec_limit: Vec<String>,
-    /// The group scheme, which splits keys into groups and members: length-prefixed, or a component file.
+    /// The group scheme, which splits keys into groups and members: length-prefixed, a component
+    /// file, or the name of a codec in the configuration.
     #[arg(long, value_name = "SCHEME", help_heading = "Table")]
     pub(in crate::cli) group_scheme: Option<String>,
     /// What happens to the entry of a key whose newest record was rejected [default: the configuration's, or
@@ -55,13 +62,14 @@ pub(in crate::cli) struct TableArgs {
     /// and reads only newer records from the log.
     #[arg(long, value_name = "DIR", help_heading = "Table")]
     pub(in crate::cli) checkpoint: Option<PathBuf>,
-    /// The maximum age of a checkpoint [default: the topic's delete.retention.ms]. An older one is not used.
+    /// The maximum age of a checkpoint [default: the configuration's, or the topic's
+    /// delete.retention.ms]. An older one is not used.
     #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = humantime::parse_duration)]
     pub(in crate::cli) checkpoint_max_age: Option<Duration>,
     #[command(flatten)]
     pub(in crate::cli) property: PropertyArgs,
     /// How long to wait until the table is complete. After that, the command uses the partial table, which is
-    /// degraded.
+    /// degraded. Commands that write wait this long for the log, and again for --wait, and fail after it.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(in crate::cli) catchup_timeout: Duration,
 }

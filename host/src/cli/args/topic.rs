@@ -60,7 +60,7 @@ pub(in crate::cli) enum TopicCommand {
 
 /// Print the names of the topics of a log, in order.
 ///
-/// Topics that Kafka uses internally are left out.
+/// Topics of a cluster whose names begin with __, as Kafka's internal ones do, are left out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables topic list --log kafka://localhost:9092")]
 pub(in crate::cli) struct ListArgs {
@@ -83,9 +83,11 @@ pub(in crate::cli) struct DeleteTopicArgs {
 
 /// Create a topic if it does not exist. On a cluster, the new topic is compacted.
 ///
-/// An existing topic keeps its settings. If it is not compacted, its old entries may be deleted, and
-/// --on-policy-mismatch says what to do about that. Prints the outcome: created, verified, reconciled,
-/// mismatch, unreadable or skipped. Exit code 1 if --on-policy-mismatch is raise and the topic is not
+/// An existing topic keeps its settings, and a warning says which of those given here differ. If it is not
+/// compacted, its old entries may be deleted, and
+/// --on-policy-mismatch says what to do about that. Prints the outcome: created; or, if the topic
+/// exists, verified (it is compacted), reconciled (it is compacted now), mismatch (it is not), unreadable (no
+/// right to read its policy) or skipped (its policy was not checked). Exit code 1 if --on-policy-mismatch is raise and the topic is not
 /// compacted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

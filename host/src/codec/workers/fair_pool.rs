@@ -19,7 +19,7 @@ const MAX_THREADS: usize = 64;
 /// A job that runs for longer than this is slow.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// How long a thread waits for a job before it ends.
+/// How long a thread waits for a job before it ends, if there are more threads than cores.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -58,7 +58,7 @@ struct Queue {
     jobs: VecDeque<Job>,
 }
 
-/// The state of a lane that has running jobs, or whose last job was slow.
+/// The state of a lane that has running jobs, or whose last job was slow while others wait.
 #[derive(Debug, Default)]
 struct LaneState {
     /// When each running job began.
@@ -190,6 +190,8 @@ impl Pool {
     /// Adds threads for jobs that may run, but find no idle thread because running jobs became slow.
     fn supervise(&'static self) {
         let mut state = self.lock();
+        // Reported once, and not at each tick.
+        let mut is_failure_reported = false;
         loop {
             let now = Instant::now();
             let has_jobs = !state.queues.is_empty();
@@ -198,9 +200,14 @@ impl Pool {
                 self.job_ready.notify_one();
             } else if can_run && state.threads < MAX_THREADS {
                 state.threads += 1;
-                if let Err(error) = thread::spawn("ktables-codec", move || self.run_jobs()) {
-                    state.threads -= 1;
-                    tracing::error!("cannot start a codec worker thread: {error}; trying again");
+                match thread::spawn("ktables-codec", move || self.run_jobs()) {
+                    Ok(_) => is_failure_reported = false,
+                    Err(error) => {
+                        state.threads -= 1;
+                        if !std::mem::replace(&mut is_failure_reported, true) {
+                            tracing::error!("cannot start a codec worker thread: {error}; trying again");
+                        }
+                    }
                 }
             }
             let wakeup = &self.supervisor_wakeup;

@@ -1,7 +1,7 @@
 //! The purpose of a job.
 
-/// The purpose of a job. Each purpose has lanes of its own, so jobs of writers do not wait for jobs of
-/// tables.
+/// The purpose of a job. Each purpose has lanes of its own, so jobs of writers do not queue behind
+/// those of tables of the same codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// Decoding records for a table.

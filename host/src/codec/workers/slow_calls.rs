@@ -19,7 +19,7 @@ pub(super) fn run_with_purpose(purpose: Purpose, job: impl FnOnce()) {
 }
 
 /// The slow calls of one component: one permit for each purpose. A call is slow after it has been running for
-/// longer than a tick.
+/// longer than [`TICK`](super::TICK).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SlowCalls(Arc<[Permit; 2]>);
 
@@ -31,8 +31,9 @@ struct Permit {
 }
 
 impl SlowCalls {
-    /// Waits until no other slow call of the component has the purpose of this thread's job, and takes the
-    /// permit. Returns at once on a thread that runs no job.
+    /// Called from within a guest call that has become slow. Pauses it until no other slow call of the
+    /// component has the purpose of this thread's job, and takes the permit. Returns at once on a thread that
+    /// runs no job.
     pub(crate) fn enter(&self) -> SlowCall {
         let Some(purpose) = PURPOSE.get() else { return SlowCall(None) };
         let index = match purpose {

@@ -135,7 +135,7 @@ impl Appender {
         if path == self.end.path() && before != self.end.position() {
             let (topic, partition) = (self.topic.clone(), self.end.partition());
             let reason = "the segment changed although this process holds its lock".to_owned();
-            return Err(LogError::Replaced { topic, partition, reason });
+            return Err(LogError::Replaced { topic, partition: Some(partition), reason });
         }
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
             // If the file can be cut back to its old length, nothing was written.
@@ -189,7 +189,8 @@ impl Appender {
             partition = self.end.partition(),
             offset = self.end.next_offset(),
             path = %path.display(),
-            "cut {torn} bytes of an unfinished write off the segment; no acknowledged record is lost"
+            "cut {torn} bytes of an unfinished write off the segment; unless the file was damaged, no acknowledged \
+             record is lost"
         );
         let file = open_regular(OpenOptions::new().write(true), path).map_err(LogError::io("open", path))?;
         file.set_len(self.end.position()).map_err(LogError::io("cut", path))?;

@@ -1,6 +1,6 @@
-//! Group commit: one thread for each topic appends for all writers of a process. Records that are queued
-//! while it syncs go into its next append. Each topic has its own thread, so a topic that another process has
-//! locked does not delay the others.
+//! Group commit: one thread for each topic appends for all writers that share an open log. Records that are
+//! queued while it syncs go into its next append. Each topic has its own thread, so a topic that another
+//! process has locked does not delay the others.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -28,11 +28,12 @@ const QUEUE_KIB: u32 = 32 * 1024;
 /// How long `close` waits until the thread has listed the records that it gave up.
 const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The largest number of records in one append: as many as a reader takes in one batch.
+/// The largest number of records in one append, except for those that are written atomically: as many as a
+/// reader takes in one batch.
 const APPEND_RECORDS: usize = 1024;
 
-/// The largest size of one record (key, value and headers), in bytes: Kafka's default `message.max.bytes`. An
-/// append is closed when it reaches this size, too.
+/// The largest size of one record (key, value and headers), in bytes: about the default of Kafka's
+/// `message.max.bytes`. An append is closed when it reaches this size, too.
 const RECORD_BYTES: usize = 1024 * 1024;
 
 /// The largest size of records that are written atomically, in bytes: a few times that of one record.
@@ -82,6 +83,8 @@ struct Queue {
     /// One permit for each KiB that may still be queued.
     free_kib: Arc<Semaphore>,
     closing: Arc<Closing>,
+    /// Counts records without a key, which are spread over the partitions in turn.
+    keyless_count: Arc<AtomicU32>,
 }
 
 /// The state of closing a queue.
@@ -109,7 +112,14 @@ impl Queue {
         crate::thread::spawn("ktables-commit", move || thread.run(pending))
             .map_err(LogError::io("start a thread that writes to", root))?;
         let free_kib = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        Ok(Self { jobs, free_kib, closing })
+        Ok(Self { jobs, free_kib, closing, keyless_count: Arc::default() })
+    }
+
+    /// Returns the partition of the next record without a key: each partition in turn.
+    fn next_partition(&self, topic: &TopicDescription) -> Partition {
+        let count = self.keyless_count.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+        // OK because the sign bit is cleared.
+        i32::try_from(count).expect("31 bits fit into an i32") % topic.partitions
     }
 
     /// Waits until records of this size, in bytes, can be queued, and reserves the space.
@@ -155,14 +165,12 @@ pub(super) struct Committer {
     url: String,
     /// The queues by topic. A std lock: held to find a queue, or to start its thread.
     queues: Mutex<HashMap<String, Queue>>,
-    /// Counts records without a key, which are spread over the partitions in turn.
-    keyless_count: AtomicU32,
 }
 
 impl Committer {
     pub(super) fn new(root: &Path, url: &str) -> Self {
         let (root, url) = (root.to_owned(), url.to_owned());
-        Self { root, url, queues: Mutex::default(), keyless_count: AtomicU32::new(0) }
+        Self { root, url, queues: Mutex::default() }
     }
 
     /// Returns the queue of a topic. Starts its thread if there is none yet.
@@ -199,9 +207,12 @@ impl Committer {
         record: NewRecord,
     ) -> Result<Delivery, LogError> {
         self.check_size(topic, &record)?;
-        let partition = self.choose_partition(topic, &record)?;
-        let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let queue = self.queue(&topic.name)?;
+        let partition = match chosen_partition(topic, &record)? {
+            Some(partition) => partition,
+            None => queue.next_partition(topic),
+        };
+        let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let permit = queue.reserve(record.byte_len()).await?;
         let (answer, delivery) = oneshot::channel();
         queue.push(Job::Write(PendingRecord { destination, record, answer, _permit: permit })).await?;
@@ -214,13 +225,16 @@ impl Committer {
         topic: &TopicDescription,
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
-        let Some(first) = records.first() else { return Ok(Vec::new()) };
-        let partition = self.choose_partition(topic, first)?;
-        let mut bytes = 0;
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut partition, mut bytes) = (None, 0);
         for record in &records {
             self.check_size(topic, record)?;
             bytes += record.byte_len();
-            let other = self.choose_partition(topic, record)?;
+            // A record without a key goes where the others go.
+            let Some(other) = chosen_partition(topic, record)? else { continue };
+            let partition = *partition.get_or_insert(other);
             if other != partition {
                 let reason = format!(
                     "it belongs to partition {other}, and another record to partition {partition}: a \
@@ -237,8 +251,9 @@ impl Committer {
             return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
         }
         let count = records.len() as Offset;
-        let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let queue = self.queue(&topic.name)?;
+        let partition = partition.unwrap_or_else(|| queue.next_partition(topic));
+        let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let permit = queue.reserve(bytes).await?;
         let (answer, result) = oneshot::channel();
         let pending = PendingBatch { destination, records, answer, _permit: permit };
@@ -256,23 +271,18 @@ impl Committer {
         let reason = format!("it has {bytes} bytes, and at most {RECORD_BYTES} are allowed");
         Err(LogError::InvalidRecord { topic: topic.name.clone(), reason })
     }
+}
 
-    /// Returns the partition of a record: the one that it names, that of its key, or for a record without a
-    /// key the next one in turn.
-    fn choose_partition(&self, topic: &TopicDescription, record: &NewRecord) -> Result<Partition, LogError> {
-        let partitions = topic.partitions;
-        match (record.partition, &record.key) {
-            (Some(partition), _) if (0..partitions).contains(&partition) => Ok(partition),
-            (Some(partition), _) => {
-                Err(LogError::UnknownPartition { topic: topic.name.clone(), partition, partitions })
-            }
-            (None, Some(key)) => Ok(murmur::partition_for(key, partitions)),
-            (None, None) => {
-                let count = self.keyless_count.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
-                // OK because the sign bit is cleared.
-                Ok(i32::try_from(count).expect("31 bits fit into an i32") % partitions)
-            }
+/// Returns the partition of a record: the one that it names, or that of its key. `None` for a record without a
+/// key, which may go to any partition.
+fn chosen_partition(topic: &TopicDescription, record: &NewRecord) -> Result<Option<Partition>, LogError> {
+    let partitions = topic.partitions;
+    match (record.partition, &record.key) {
+        (Some(partition), _) if (0..partitions).contains(&partition) => Ok(Some(partition)),
+        (Some(partition), _) => {
+            Err(LogError::UnknownPartition { topic: topic.name.clone(), partition, partitions })
         }
+        (None, key) => Ok(key.as_ref().map(|key| murmur::partition_for(key, partitions))),
     }
 }
 
@@ -343,7 +353,7 @@ impl CommitThread {
                 Unacknowledged { topic, partition: Some(destination.partition), key }
             });
             closing.given_up().extend(given_up);
-            let reason = "the log was closed before the record was written".to_owned();
+            let reason = "the log was closed while the record was queued".to_owned();
             result = Err(LogError::Undelivered { log, topic, reason });
         }
         result
@@ -380,8 +390,7 @@ impl CommitThread {
                         "the topic was re-created with {} partitions instead of {}: open the writer again",
                         topic.partitions, destination.partitions
                     );
-                    let (topic, partition) = (topic.name, destination.partition);
-                    return Err(LogError::Replaced { topic, partition, reason });
+                    return Err(LogError::Replaced { topic: topic.name, partition: None, reason });
                 }
                 Ok(entry.insert(Appender::open(&self.root, &self.url, &topic, destination.partition)?))
             }

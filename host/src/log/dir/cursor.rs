@@ -37,6 +37,8 @@ pub(super) struct Cursor {
     buffer: Vec<u8>,
     /// The number of bytes in the buffer that lie before `position`.
     consumed: usize,
+    /// Where the batch began that the cursor passed last: its position in the file, and its base offset.
+    passed: (u64, Offset),
 }
 
 impl Cursor {
@@ -70,6 +72,7 @@ impl Cursor {
             next: base,
             buffer: Vec::new(),
             consumed: 0,
+            passed: (0, base),
         };
         cursor.open_file()?;
         Ok(cursor)
@@ -113,6 +116,7 @@ impl Cursor {
             match batch::parse_frame(&self.buffer[self.consumed..], self.next) {
                 batch::Frame::Whole { len, next } => {
                     let start = self.consumed;
+                    self.passed = (self.position, self.next);
                     self.consumed += len;
                     self.position += len as u64;
                     self.next = next;
@@ -127,6 +131,12 @@ impl Cursor {
                 }
             }
         }
+    }
+
+    /// Moves back to the batch that [`Self::next_batch`] returned last, because its records cannot be read.
+    pub(super) fn move_back(&mut self) {
+        (self.position, self.next) = self.passed;
+        self.discard_buffer();
     }
 
     /// Reads the bytes after the position again, because those in the buffer may be a torn tail that was cut
@@ -184,7 +194,7 @@ impl Cursor {
     pub(super) fn check_identity(&self) -> Result<(), LogError> {
         let replaced = |reason: &str| {
             let (topic, partition) = (self.topic.clone(), self.partition);
-            Err(LogError::Replaced { topic, partition, reason: reason.to_owned() })
+            Err(LogError::Replaced { topic, partition: Some(partition), reason: reason.to_owned() })
         };
         // The inode of the folder is not compared, because a file system may reuse it for the next folder.
         match topic::identity(&self.root, &self.topic)? {
@@ -218,7 +228,8 @@ impl Cursor {
     }
 
     /// Whether these bytes at the end of the file are the torn tail of a write that never finished: an
-    /// incomplete batch, or blocks of zeros that were allocated and never written.
+    /// incomplete batch, a batch that ends the file and has a wrong checksum, or blocks of zeros that were
+    /// allocated and never written.
     fn is_torn(&self, rest: &[u8]) -> bool {
         match batch::parse_frame(rest, self.next) {
             batch::Frame::Whole { .. } => false,

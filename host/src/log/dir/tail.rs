@@ -67,8 +67,14 @@ fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<Rec
             // The records before the damage are returned first. The next call fails with the same error.
             Err(_) => break,
         };
-        let result = batch::read_into(bytes, from, headers, &mut records);
-        result.map_err(|reason| cursor.corrupt(reason))?;
+        let whole = records.len();
+        if let Err(reason) = batch::read_into(bytes, from, headers, &mut records) {
+            cursor.move_back();
+            if whole == 0 {
+                return Err(cursor.corrupt(reason));
+            }
+            return Ok(records.slice(0..whole));
+        }
     }
     if records.is_empty() {
         cursor.check_identity()?;

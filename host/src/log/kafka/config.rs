@@ -1,6 +1,7 @@
 //! Builds librdkafka's configuration for each kind of client from the user's properties and from what
 //! tables need.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -11,7 +12,7 @@ use crate::log::{Acks, Isolation, LogError, LogOptions};
 
 /// Properties that users cannot set, because they would break replay or ordering, and the reason or the
 /// alternative that the error names.
-const RESERVED: [(&[&str], &str); 10] = [
+const RESERVED: [(&[&str], &str); 13] = [
     (&["bootstrap.servers", "metadata.broker.list"], "write the brokers in the URL: kafka://HOST:PORT,…"),
     (&["isolation.level"], "set isolation = \"read_committed\" or \"read_uncommitted\""),
     (&["enable.idempotence"], "set idempotence = true or false"),
@@ -42,32 +43,34 @@ const RESERVED: [(&[&str], &str); 10] = [
         ],
         "a table uses no consumer group: every process reads all partitions",
     ),
-    (
-        &[
-            "transactional.id",
-            "transaction.timeout.ms",
-            "allow.auto.create.topics",
-            "log.queue",
-            "delivery.report.only.error",
-        ],
-        "ktables does not support it; create topics with `ktables topic ensure`",
-    ),
+    (&["allow.auto.create.topics"], "create topics with `ktables topic ensure`"),
+    (&["transactional.id", "transaction.timeout.ms"], "ktables chooses it; set delivery.timeout.ms"),
+    (&["log_level"], "the messages of librdkafka are filtered like all others, for example with KTABLES_LOG"),
+    (&["log.queue", "delivery.report.only.error"], "ktables does not support it"),
 ];
 
-/// Properties that librdkafka knows by two names: the alias, and the name that is used here.
+/// Properties that librdkafka knows by two names: the other name, and the one that is used here.
 const ALIASES: [(&str, &str); 3] = [
     ("message.timeout.ms", "delivery.timeout.ms"),
     ("queue.buffering.max.ms", "linger.ms"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
 ];
 
-/// The longest time that a client spends on brokers that do not answer before it returns to the brokers
-/// of the URL.
+/// The longest time that a client spends without usable metadata before it returns to the brokers of the URL.
 const MAX_REBOOTSTRAP_DELAY: Duration = Duration::from_secs(5);
 
-/// The transaction timeout in milliseconds: how long a transaction may stay open after its writer died. It
-/// is the default of Kafka's clients.
-const TRANSACTION_TIMEOUT_MILLIS: &str = "60000";
+/// The transaction timeout in milliseconds, unless `delivery.timeout.ms` is set: the broker aborts a
+/// transaction that is open for longer. It is the default of Kafka's clients.
+const TRANSACTION_TIMEOUT_MILLIS: u64 = 60_000;
+
+/// The transaction timeouts in milliseconds that librdkafka and, by default, brokers accept.
+const TRANSACTION_TIMEOUTS: RangeInclusive<u64> = 1_000..=900_000;
+
+/// How long a record is retried, in milliseconds, unless `delivery.timeout.ms` is set: as with Java's client.
+const DELIVERY_TIMEOUT_MILLIS: u64 = 120_000;
+
+/// How much longer than its records are retried a producer that was replaced exists.
+const RETIRE_MARGIN: Duration = Duration::from_secs(10);
 
 /// The limit of batch sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,7 +86,7 @@ pub(super) enum BatchSize {
 /// The purpose of a client, which decides its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
-    /// Requests topics and offsets.
+    /// Describes, creates, changes and deletes topics, and requests their settings and offsets.
     Control,
     /// Loads a topic as fast as possible.
     Load {
@@ -117,15 +120,16 @@ impl Configs {
             if let Some(value) = options.properties.remove(alias)
                 && options.properties.insert(name.to_owned(), value).is_some()
             {
-                let reason = format!("it is an alias of `{name}`: set only one of them");
+                let reason = format!("it is another name of `{name}`: set only one of them");
                 return Err(LogError::InvalidProperty { name: alias.to_owned(), reason });
             }
         }
         let refused: Vec<(&str, &str)> =
             options.properties.keys().filter_map(|name| Some((&**name, reserved_reason(name)?))).collect();
-        if !refused.is_empty() {
-            let (names, reasons): (Vec<&str>, Vec<&str>) = refused.into_iter().unzip();
-            return Err(LogError::InvalidProperty { name: names.join("`, `"), reason: reasons.join("; ") });
+        if let [(name, reason), others @ ..] = &refused[..] {
+            let others = others.iter().map(|(name, reason)| format!("; property `{name}`: {reason}"));
+            let reason = format!("{reason}{}", others.collect::<String>());
+            return Err(LogError::InvalidProperty { name: (*name).to_owned(), reason });
         }
         let configs = Self { bootstrap: bootstrap.to_owned(), options };
         if configs.protocol() != "plaintext" {
@@ -133,10 +137,9 @@ impl Configs {
             // process ends, while threads of clients still use it.
             openssl_sys::init();
         }
-        configs
-            .config(Purpose::Produce(BatchSize::Default))
-            .create_native_config()
-            .map_err(property_error)?;
+        for purpose in [Purpose::Produce(BatchSize::Default), Purpose::Transact(BatchSize::Default)] {
+            configs.config(purpose).create_native_config().map_err(property_error)?;
+        }
         Ok(configs)
     }
 
@@ -179,12 +182,13 @@ impl Configs {
         let mut config = ClientConfig::new();
         config.set("client.id", "ktables");
         // librdkafka leaves its first connection when it knows the broker by name, and delays the second
-        // one for half of this time. With the default, that costs each command 50 ms.
+        // one for half of this time. With the default of 100 ms, that costs each command 50 ms.
         config.set("reconnect.backoff.ms", "20");
         // Clients reconnect at most a second after a broker is back.
         config.set("reconnect.backoff.max.ms", "1000");
-        // A metadata response may name no brokers at all, for example while a broker joins its cluster.
-        // The client then returns to the brokers of the URL. The default is five minutes.
+        // Without usable metadata for this long, the client returns to the brokers of the URL: the brokers it
+        // knows do not answer, or a response names none, for example while a broker joins its cluster.
+        // librdkafka's default is five minutes.
         let delay = (self.options.stale_after / 2).clamp(Duration::from_secs(1), MAX_REBOOTSTRAP_DELAY);
         config.set("metadata.recovery.rebootstrap.trigger.ms", delay.as_millis().to_string());
         config.set("enable.metrics.push", "false");
@@ -208,8 +212,9 @@ impl Configs {
 
     fn producer(&self, batch: BatchSize) -> ClientConfig {
         // A single write should not wait for others, and many writes fill batches anyway while requests are
-        // in flight. A delivery may take two minutes, as with Java's client.
-        let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", "120000")]);
+        // in flight.
+        let delivery_timeout = DELIVERY_TIMEOUT_MILLIS.to_string();
+        let mut config = self.base(&[("linger.ms", "0"), ("delivery.timeout.ms", &delivery_timeout)]);
         match batch {
             BatchSize::Default => {}
             BatchSize::AtMost(bytes) => drop(config.set("batch.size", bytes.to_string())),
@@ -233,12 +238,16 @@ impl Configs {
         let mut config = self.producer(batch);
         config.set("transactional.id", format!("ktables-{}", uuid::Uuid::new_v4()));
         // A record may be retried for as long as its transaction may be open.
-        let properties = &self.options.properties;
-        let timeout = properties.get("delivery.timeout.ms");
-        let timeout = timeout.map_or(TRANSACTION_TIMEOUT_MILLIS, String::as_str);
-        config.set("transaction.timeout.ms", timeout);
-        config.set("delivery.timeout.ms", timeout);
-        if !properties.contains_key("linger.ms") {
+        let (min, max) = TRANSACTION_TIMEOUTS.into_inner();
+        let timeout = match self.number("delivery.timeout.ms") {
+            None => TRANSACTION_TIMEOUT_MILLIS,
+            // Without a limit.
+            Some(0) => max,
+            Some(millis) => millis.clamp(min, max),
+        };
+        config.set("transaction.timeout.ms", timeout.to_string());
+        config.set("delivery.timeout.ms", timeout.to_string());
+        if !self.options.properties.contains_key("linger.ms") {
             // All records of a transaction are queued at once, so a short wait fills batches.
             config.set("linger.ms", "5");
         }
@@ -303,6 +312,18 @@ impl Configs {
         }
     }
 
+    /// Returns how long a producer that was replaced may take to write its queued records: a little longer than
+    /// they are retried.
+    pub(super) fn retire_timeout(&self) -> Duration {
+        let millis = match self.number("delivery.timeout.ms") {
+            None => DELIVERY_TIMEOUT_MILLIS,
+            // Without a limit.
+            Some(0) => u64::from(u32::MAX),
+            Some(millis) => millis,
+        };
+        Duration::from_millis(millis) + RETIRE_MARGIN
+    }
+
     /// Returns a property of the user's as a number, or `None` if it is not set.
     fn number(&self, property: &str) -> Option<u64> {
         self.options.properties.get(property).and_then(|value| value.parse().ok())
@@ -358,9 +379,25 @@ mod tests {
         }
     }
 
-    /// The list of reserved properties is complete: it names each property whose value ktables overrides.
+    #[test]
+    fn every_delivery_timeout_gives_a_valid_transaction_timeout() {
+        for (delivery, transaction) in
+            [("0", "900000"), ("1", "1000"), ("5000", "5000"), ("2147483647", "900000")]
+        {
+            let properties = [("delivery.timeout.ms".to_owned(), delivery.to_owned())].into();
+            let options = LogOptions { properties, ..LogOptions::default() };
+            let config = Configs::new("a:1", options).unwrap().config(Purpose::Transact(BatchSize::Default));
+            assert_eq!(config.get("transaction.timeout.ms"), Some(transaction), "{delivery}");
+            assert_eq!(config.get("delivery.timeout.ms"), Some(transaction), "{delivery}");
+        }
+    }
+
+    /// The list of reserved properties is complete: it names each property whose value ktables overrides. The
+    /// limits of a batch are not on it: the user's are lowered to what a topic accepts.
     #[test]
     fn properties_that_ktables_overrides_are_refused() {
+        // A number, because some properties are limited to a range.
+        const THEIRS: &str = "7777";
         let configs = |properties: &[(&str, &str)]| {
             let properties =
                 properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -380,8 +417,8 @@ mod tests {
             let ours = configs(&[tls]).config(purpose);
             assert!(ours.config_map().len() > 8, "{purpose:?}");
             for name in ours.config_map().keys() {
-                let theirs = configs(&[tls, (name, "theirs")]).config(purpose);
-                let is_overridden = theirs.get(name) != Some("theirs");
+                let theirs = configs(&[tls, (name, THEIRS)]).config(purpose);
+                let is_overridden = theirs.get(name) != Some(THEIRS);
                 assert!(!is_overridden || reserved_reason(name).is_some(), "{name} for {purpose:?}");
             }
         }

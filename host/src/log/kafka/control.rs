@@ -1,5 +1,5 @@
-//! The control client of a cluster requests topics, settings and offsets. It consumes nothing, so that no
-//! answer waits behind a fetch.
+//! The control client of a cluster describes, creates, changes and deletes topics, and requests their settings
+//! and offsets. It consumes nothing, so that no answer waits behind a fetch.
 
 mod topics;
 
@@ -26,10 +26,10 @@ use crate::sync::lock;
 use crate::thread::run_in_background;
 use crate::time::now;
 
-/// How long a request to the cluster may take, including retries.
+/// How long a request to the cluster is retried, and how long a probe waits for a broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait for one answer of a broker that answered a moment ago.
+/// How long to wait for one answer of a cluster that has answered before, and has not failed since.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the polling thread waits for events, unless [`Client::wake`] ends the wait.
@@ -168,15 +168,17 @@ impl Control {
         }
     }
 
-    /// Waits until some broker answers. All callers share one probe, so at most one thread blocks.
+    /// Waits until some broker answers, for [`REQUEST_TIMEOUT`] at most. All callers share one probe, so at
+    /// most one thread blocks.
     fn probe(&self) -> Probe {
         let mut current = lock(&self.probe);
         match &*current {
-            Some(probe) if probe.peek().is_none() => probe.clone(),
+            // It is under way.
+            Some(probe) if probe.clone().now_or_never().is_none() => probe.clone(),
             _ => {
                 let client = self.polled_client().client.clone();
                 let probe = tokio::task::spawn_blocking(move || client.probe(REQUEST_TIMEOUT));
-                // The join fails only if the runtime shuts down.
+                // The join fails if the runtime shuts down, or if the probe panicked.
                 let probe = probe.map(|probed| probed.unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut)));
                 current.insert(probe.boxed().shared()).clone()
             }
@@ -223,7 +225,7 @@ impl Control {
         topics.into_iter().next().map_or_else(|| Err(unknown()), |(_, topic)| topic)
     }
 
-    /// Requests identity and number of partitions of a topic.
+    /// Requests identity and number of partitions of a topic. Fails while the topic has no partitions.
     pub(super) async fn describe(&self, name: &str) -> Result<TopicDescription, LogError> {
         let topic = self.describe_topic(name).await?;
         if topic.partitions == 0 {
@@ -329,7 +331,8 @@ impl Control {
         partitions.map_while(range).collect()
     }
 
-    /// Requests first and end offsets of all partitions. Partitions that were added since are included.
+    /// Requests first and end offsets of all partitions. Includes partitions that were added since `topic`
+    /// was described.
     ///
     /// # Errors
     ///
@@ -345,7 +348,8 @@ impl Control {
         Ok(ranges)
     }
 
-    /// Requests the end offsets of all partitions. Partitions that were added since are included.
+    /// Requests the end offsets of all partitions. Includes partitions that were added since `topic`
+    /// was described.
     ///
     /// # Errors
     ///
@@ -386,7 +390,7 @@ fn retry_policy() -> ConstantBuilder {
 /// The error of a topic that was deleted and created again.
 pub(super) fn replaced_error(topic: &str) -> LogError {
     let reason = "the topic was deleted and created again".to_owned();
-    LogError::Replaced { topic: topic.to_owned(), partition: 0, reason }
+    LogError::Replaced { topic: topic.to_owned(), partition: None, reason }
 }
 
 /// Converts a topic's name to a C string. librdkafka does not accept an empty name.

@@ -30,7 +30,9 @@ pub(super) fn classify(code: Code) -> ErrorClass {
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
         | Code::IllegalSASLState => ErrorClass::Authentication,
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => ErrorClass::Denied,
+        Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => ErrorClass::Denied,
         Code::UnknownTopicOrPartition
         | Code::UnknownTopic
         | Code::UnknownPartition
@@ -86,7 +88,16 @@ pub(super) fn topic_error(
 ) -> LogError {
     let (log, topic) = (log.to_owned(), topic.to_owned());
     match classify(code) {
-        ErrorClass::Transient => LogError::Unreachable { log, topic, action, reason },
+        ErrorClass::Transient => match code {
+            Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::AllBrokersDown
+            | Code::SSL
+            | Code::OperationTimedOut
+            | Code::TimedOutQueue
+            | Code::MessageTimedOut => LogError::unanswered(log, topic, action, &reason),
+            _ => LogError::Unreachable { log, topic, action, reason },
+        },
         ErrorClass::Authentication => LogError::Authentication { log, reason },
         ErrorClass::Denied => LogError::Denied { log, topic, action, reason },
         ErrorClass::Missing => LogError::UnknownTopic { log, topic },
@@ -100,5 +111,29 @@ pub(super) fn topic_error(
             | Code::PolicyViolation => LogError::InvalidTopic { topic, reason },
             _ => LogError::Broker { log, topic, action, reason },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(action: &'static str, code: Code) -> String {
+        topic_error("kafka://a:1", "t", action, code, "the reason".to_owned()).to_string()
+    }
+
+    #[test]
+    fn errors_say_what_to_check_or_to_ask_for() {
+        for (action, code, advice) in [
+            ("describe", Code::Resolve, "security.protocol"),
+            ("begin a transaction for", Code::TransactionalIdAuthorizationFailed, "transactional ids"),
+            ("write to", Code::ClusterAuthorizationFailed, "IDEMPOTENT_WRITE"),
+            ("write to", Code::TopicAuthorizationFailed, "WRITE"),
+        ] {
+            let message = message(action, code);
+            assert!(message.contains("the reason") && message.contains(advice), "{message}");
+        }
+        let answered = message("write to", Code::NotEnoughReplicas);
+        assert!(!answered.contains("address"), "a broker answered: {answered}");
     }
 }

@@ -101,7 +101,7 @@ fn decode_values(
             Key::Foreign => return Outcome::Foreign(record.offset),
             Key::Null => {
                 let message = "its key is null, so no table can hold it";
-                let reason = RejectReason::built_in(RejectKind::Keyless, message);
+                let reason = RejectReason::without_component(RejectKind::Keyless, message);
                 let raw = record.value.unwrap_or_default();
                 return reject(&record, None, None, RecordPart::Value, reason, raw);
             }

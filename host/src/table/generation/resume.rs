@@ -191,7 +191,7 @@ async fn load(
             Err(error) => load(Duration::MAX).and(Err(error)),
         }
     };
-    tokio::task::spawn_blocking(load).await.unwrap_or(Err(CheckpointError::TooSlow))
+    tokio::task::spawn_blocking(load).await.unwrap_or(Err(CheckpointError::Panicked))
 }
 
 /// Returns the maximum age of a checkpoint: the time for which the log keeps tombstones, unless the user

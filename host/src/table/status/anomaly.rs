@@ -23,7 +23,8 @@ pub enum WriterAnomaly {
     /// writers differ.
     OlderTimestamp,
     /// The record is in another partition than Java's default partitioner (murmur2) chooses. A
-    /// table checks the first record of each batch only.
+    /// table checks only the first record with a key of each batch that it decodes (up to 1,024 records), so
+    /// the count is a sample.
     OtherPartitioner,
 }
 

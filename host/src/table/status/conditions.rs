@@ -19,7 +19,7 @@ pub(in crate::table) struct Conditions {
     pub(in crate::table) was_complete: bool,
     /// Why the log cannot be reached.
     pub(in crate::table) unreachable: Option<Arc<str>>,
-    /// Why the served generation no longer follows the topic, while another one is loaded.
+    /// Why a generation that was served or loaded has ended. Kept until another one is complete.
     pub(in crate::table) outdated: Option<Arc<str>>,
     pub(in crate::table) failed: Option<Arc<TableError>>,
     pub(in crate::table) is_stopped: bool,
@@ -45,7 +45,7 @@ pub(in crate::table) struct GenerationConditions {
 }
 
 impl Conditions {
-    /// Records that the reported generation, which has this view, is complete.
+    /// Records that the generation that `generation` describes is complete. It has this view.
     pub(in crate::table) fn set_complete(&mut self, view: &View) {
         self.outdated = None;
         self.was_complete = true;
@@ -68,7 +68,7 @@ impl Conditions {
         }
         let GenerationConditions { is_complete, late, lags, undecoded, .. } = &self.generation;
         // Until the catch-up timeout, other problems may pass by themselves.
-        if !is_complete && late.is_none() && undecoded.is_empty() {
+        if !is_complete && late.is_none() {
             return Status::Loading;
         }
         if let Some(reason) = &self.unreachable {

@@ -23,8 +23,8 @@ const MAX_TEXT_BYTES: usize = 512 << 10;
 
 /// What a watcher has seen of a table, so that another one can resume from there.
 ///
-/// Valid in every process that reads the same topic with the same codecs, `on_reject` and `ttl`, and after a restart. It has a
-/// text form: base64url, to be treated as opaque.
+/// Valid in every process that reads the same topic with the same codecs, `on_reject` and `ttl`, and after a
+/// restart. It has a text form: base64url, to be treated as opaque.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchToken {
     pub(in crate::table) source: Source,

@@ -64,7 +64,7 @@ impl Control {
         admin::parse_creation(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
     }
 
-    /// Returns the names of all topics, in order, without internal ones.
+    /// Returns the names of all topics, in order, without those that begin with `__`, as internal ones do.
     pub(in crate::log::kafka) async fn topics(&self) -> Result<Vec<String>, LogError> {
         let client = self.polled_client().client.clone();
         let list = tokio::task::spawn_blocking(move || client.list_topics(REQUEST_TIMEOUT));
@@ -89,7 +89,9 @@ impl Control {
                 Err(error) => Err(error),
             }
         };
-        let reason = "it was deleted, but brokers still describe it: try again later".to_owned();
+        let reason =
+            "it was deleted, but brokers have not confirmed in time that it is gone: list the topics"
+                .to_owned();
         let timed_out = |_| Err(self.unreachable(name, action, reason));
         tokio::time::timeout(REQUEST_TIMEOUT, check_gone.retry(retry_policy()).when(LogError::is_transient))
             .await
@@ -109,7 +111,8 @@ impl Control {
         };
         let should_retry =
             |error: &LogError| error.is_transient() || matches!(error, LogError::UnknownTopic { .. });
-        let reason = "it was created, but brokers do not know it yet: try again later".to_owned();
+        let reason =
+            "it exists, but not all of its partitions can be reached yet: try again later".to_owned();
         let timed_out = |_| Err(self.unreachable(name, "describe", reason));
         tokio::time::timeout(REQUEST_TIMEOUT, describe.retry(retry_policy()).when(should_retry))
             .await

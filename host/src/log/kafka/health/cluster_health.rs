@@ -15,7 +15,7 @@ use crate::time::{TimePoint, now};
 /// How long to wait for the cluster to accept our credentials after it refused them before.
 const AUTHENTICATION_RETRY: Duration = Duration::from_secs(2);
 
-/// The health of a cluster, as seen by all of its clients together.
+/// The health of a cluster: the answers to its control client, and the errors of all its clients.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct ClusterHealth {
     stale_after: Duration,
@@ -29,10 +29,10 @@ pub(in crate::log::kafka) struct ClusterHealth {
 
 #[derive(Debug)]
 struct State {
-    /// The time of the last request that was answered.
+    /// The time of the last request of the control client that was answered, or since when topics are read.
     answered: TimePoint,
-    /// Whether requests are being sent.
-    is_asking: bool,
+    /// Whether topics are read, so that requests are sent regularly.
+    reads_topics: bool,
     /// The last error since the last answer.
     reason: Option<String>,
     /// Whether the cluster has answered at all.
@@ -41,7 +41,7 @@ struct State {
 
 impl ClusterHealth {
     pub(in crate::log::kafka) fn new(stale_after: Duration) -> Self {
-        let state = State { answered: now(), is_asking: false, reason: None, has_answered: false };
+        let state = State { answered: now(), reads_topics: false, reason: None, has_answered: false };
         Self {
             stale_after,
             state: Mutex::new(state),
@@ -137,24 +137,24 @@ impl ClusterHealth {
         }
     }
 
-    /// Sets whether requests are being sent. While none are, silence is not an outage.
-    pub(in crate::log::kafka) fn set_asking(&self, is_asking: bool) {
+    /// Sets whether topics are read. While none are, silence is not an outage.
+    pub(in crate::log::kafka) fn set_reads_topics(&self, reads_topics: bool) {
         let mut state = self.state();
-        if is_asking && !state.is_asking {
+        if reads_topics && !state.reads_topics {
             state.answered = now();
         }
-        state.is_asking = is_asking;
+        state.reads_topics = reads_topics;
     }
 
     /// Returns the time at which the silence becomes an outage if no answer comes before, or `None` if no
-    /// requests are being sent or an outage is reported already.
+    /// topics are read or an outage is reported already.
     pub(in crate::log::kafka) fn due(&self) -> Option<Instant> {
         let state = self.state();
-        (state.is_asking && self.outage.borrow().is_none()).then(|| state.answered.0 + self.stale_after)
+        (state.reads_topics && self.outage.borrow().is_none()).then(|| state.answered.0 + self.stale_after)
     }
 
     /// Reports an outage if it is due.
-    pub(in crate::log::kafka) fn evaluate_if_asking(&self, now: Instant) {
+    pub(in crate::log::kafka) fn evaluate_if_due(&self, now: Instant) {
         if self.due().is_some_and(|due| due <= now) {
             self.evaluate(now);
         }
@@ -206,7 +206,7 @@ mod tests {
     fn an_outage_is_reported_in_time_and_only_while_requests_are_sent() {
         let health = ClusterHealth::new(Duration::from_secs(10));
         assert_eq!(health.due(), None, "no requests are sent");
-        health.set_asking(true);
+        health.set_reads_topics(true);
         let (start, time) = now();
         let at = |seconds| (start + Duration::from_secs(seconds), time + Duration::from_secs(seconds));
         // The time of the request counts, not the order of the answers.
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn an_answer_alone_does_not_end_an_outage() {
         let health = ClusterHealth::new(Duration::ZERO);
-        health.set_asking(true);
+        health.set_reads_topics(true);
         health.evaluate(Instant::now());
         let health = ClusterHealth { stale_after: Duration::from_secs(3600), ..health };
         health.record_answer(now());

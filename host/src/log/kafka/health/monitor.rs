@@ -22,10 +22,11 @@ use crate::log::{
 };
 use crate::sync::lock;
 
-/// How often the topics are checked, with one request for all of them.
+/// The longest time between two checks of the topics, each with one request for all of them. A third of
+/// `stale_after` if that is shorter.
 const CHECK_EVERY: Duration = Duration::from_secs(3);
 
-/// The first offsets, which only retention moves, are requested once in this many checks.
+/// The first offsets, which move only when the broker deletes records, are requested once in this many checks.
 const CHECKS_PER_START_REQUEST: usize = 5;
 
 /// The shortest wait for something that is due.
@@ -47,8 +48,8 @@ pub(in crate::log::kafka) struct Monitor {
     isolation: Isolation,
     /// When the control client was replaced last.
     replaced: Mutex<Option<Instant>>,
-    /// Whether the last request for the end offsets of all topics failed. Each topic then gets a request
-    /// of its own.
+    /// Whether a topic's own request for end offsets failed at the last check. The next check then begins with
+    /// requests for each topic, instead of one for all.
     must_request_separately: AtomicBool,
     /// A std lock: held to read or change it, never during a request.
     monitored: Mutex<Vec<MonitoredReading>>,
@@ -83,7 +84,7 @@ impl Monitor {
         partitions: Partition,
         events: TopicEvents,
     ) {
-        self.health.set_asking(true);
+        self.health.set_reads_topics(true);
         self.monitored().push(MonitoredReading::new(reading, partitions, events));
     }
 
@@ -94,13 +95,13 @@ impl Monitor {
 
     /// Reports outages in time although nobody answers, for ever.
     pub(in crate::log::kafka) async fn report_outages(&self) {
-        // Nothing that a check adds meanwhile is due sooner.
+        // What becomes due during the sleep is reported late by this much at most.
         let longest = CHECK_EVERY.min(self.stale_after / 3);
         loop {
             let due = self.health.due();
             let wait = due.map_or(longest, |due| due.saturating_duration_since(Instant::now()));
             tokio::time::sleep(wait.clamp(MIN_WAIT, longest)).await;
-            self.health.evaluate_if_asking(Instant::now());
+            self.health.evaluate_if_due(Instant::now());
         }
     }
 
@@ -112,7 +113,7 @@ impl Monitor {
             // OK to ignore: both outcomes are reasons to check.
             let _ = within(every, self.health.wait_for_check_request()).await;
             let mut names = self.names();
-            self.health.set_asking(!names.is_empty());
+            self.health.set_reads_topics(!names.is_empty());
             if names.is_empty() {
                 self.health.recover(Instant::now());
             }
@@ -254,7 +255,7 @@ impl Monitor {
             let ranges = self.control.known_ranges(&reading.topic, *known..topic.partitions, timeout).await;
             let Some(last) = ranges.last() else { continue };
             let partitions = last.partition + 1;
-            tracing::info!(topic = topic.name, partitions, "partitions were added");
+            tracing::info!(topic = topic.name, "partitions were added: {partitions} are read now");
             let (feeds, new): (Vec<Feed>, Vec<PartitionStream>) =
                 ranges.into_iter().map(|range| Feed::new(reading, range)).unzip();
             for stream in new {
@@ -298,7 +299,8 @@ impl Monitor {
         self.evaluate_all(readings, &ends, &stable, requested_at, Refresh::Yes);
     }
 
-    /// Evaluates the samples of all readings with the end offsets, as far as they are known.
+    /// Evaluates the samples of all readings with the end offsets, as far as they are known. With
+    /// [`Refresh::No`], no client is refreshed or replaced, because the cluster does not answer.
     fn evaluate_all(
         &self,
         readings: Vec<(Arc<Reading>, Vec<PartitionSample>)>,
@@ -341,7 +343,7 @@ impl Monitor {
     }
 
     /// Reports to a reading that its topic was truncated, or its end offsets. Refreshes or replaces the
-    /// client of a partition that receives no data.
+    /// client of a partition that receives no data, unless [`Refresh::No`] is given.
     fn evaluate(
         &self,
         reading: &Arc<Reading>,
@@ -444,5 +446,5 @@ pub(in crate::log::kafka) fn find_truncation(
 
 fn truncation_error(topic: &str, partition: Partition, end: Offset, position: Offset) -> LogError {
     let reason = format!("the log was truncated: it ends at {end}, and was read up to {position}");
-    LogError::Replaced { topic: topic.to_owned(), partition, reason }
+    LogError::Replaced { topic: topic.to_owned(), partition: Some(partition), reason }
 }

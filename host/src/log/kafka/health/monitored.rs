@@ -15,7 +15,7 @@ use crate::log::{
     LogError, Offset, Partition, PartitionSample, PartitionStream, TopicEvent, TopicSample, TopicStream,
 };
 
-/// The channels through which a reading receives its events.
+/// The channels through which the reader of a topic receives its events.
 #[derive(Debug, Clone)]
 pub(in crate::log::kafka) struct TopicEvents {
     partitions: mpsc::UnboundedSender<Result<PartitionStream, LogError>>,

@@ -18,7 +18,7 @@ use crate::log::kafka::read::feed::{Feed, Feeds};
 pub(in crate::log::kafka) enum StopReason {
     /// The client has failed for good.
     Dead,
-    /// A table accepts no items any more.
+    /// There is no progress: a table accepts no items, or no data arrives.
     Stalled,
 }
 
@@ -190,7 +190,7 @@ impl Reader {
             ErrorClass::Missing => self.health.request_check(),
             ErrorClass::Gone => {
                 let reason = format!("offset {offset} does not exist any more: {reason}");
-                feed.fail(LogError::Replaced { topic, partition, reason });
+                feed.fail(LogError::Replaced { topic, partition: Some(partition), reason });
             }
             ErrorClass::Damaged => feed.fail(LogError::CorruptBatch { topic, partition, offset, reason }),
             ErrorClass::Transient | ErrorClass::Authentication | ErrorClass::Refused => {}

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::log::kafka::config::{BatchSize, Configs, Purpose};
 use crate::log::kafka::control::Control;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
-use crate::log::kafka::write::producer::{Producer, RETIRE_TIMEOUT};
+use crate::log::kafka::write::producer::Producer;
 use crate::log::kafka::write::target::{MAX_MESSAGE_BYTES, Target, TopicLimits};
 use crate::log::kafka::write::transaction::TransactionalProducer;
 use crate::log::{Ack, CLEANUP_POLICY, Delivery, LogError, NewRecord, TopicDescription, Unacknowledged};
@@ -94,7 +94,13 @@ impl ClusterWriter {
     ) -> Result<Delivery, LogError> {
         let target = self.target(topic).await;
         target.check(record)?;
-        self.producer(target.batch_size()).await?.send(&target, record).await
+        loop {
+            let producer = self.producer(target.batch_size()).await?;
+            if let Some(delivery) = producer.send(&target, record).await? {
+                return Ok(delivery);
+            }
+            // The producer failed while the record waited for its queue. Another one takes its place.
+        }
     }
 
     /// Writes all records, or none.
@@ -203,7 +209,8 @@ impl ClusterWriter {
         // Records that the other client has queued must be written before records that are written now.
         if let Some(previous) = previous.filter(|previous| previous.batch_size() != limits.batch) {
             let other = self.state().producers.get(&previous.batch_size()).cloned();
-            let wait = move || other.is_none_or(|other| other.flush_target(&previous, RETIRE_TIMEOUT));
+            let timeout = self.configs.retire_timeout();
+            let wait = move || other.is_none_or(|other| other.flush_target(&previous, timeout));
             // OK to ignore: it fails only if the runtime has ended.
             let _ = tokio::task::spawn_blocking(wait).await;
         }
@@ -253,13 +260,14 @@ impl ClusterWriter {
             let probed = producer.clone();
             let is_stuck = move || {
                 let is_stuck = (0..2).all(|_| probed.client().probe(PROBE_TIMEOUT).is_err());
-                if is_stuck {
-                    probed.give_up("the producer received no answer");
-                }
-                is_stuck
+                is_stuck.then(|| probed.give_up("the producer received no answer"))
             };
-            if tokio::task::spawn_blocking(is_stuck).await.unwrap_or(false) {
-                tracing::warn!(log = %self.log, "a producer receives no answer and is replaced");
+            if let Ok(Some(given_up)) = tokio::task::spawn_blocking(is_stuck).await {
+                tracing::warn!(
+                    log = %self.log,
+                    "a producer receives no answer and is replaced; {given_up} of its records were not \
+                     acknowledged, and may have been written or not"
+                );
                 let mut state = self.state();
                 if state.producers.get(&batch).is_some_and(|current| Arc::ptr_eq(current, &producer)) {
                     state.producers.remove(&batch);

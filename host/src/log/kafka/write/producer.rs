@@ -35,9 +35,8 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for the delivery reports of purged records.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client that was replaced may take to write its queued records: more than the default of
-/// `delivery.timeout.ms`, 120 s.
-pub(in crate::log::kafka) const RETIRE_TIMEOUT: Duration = Duration::from_secs(130);
+/// How long a record waits for the report of another one before it tries the queue again.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A delivery report that librdkafka owes for a record.
 struct PendingReport {
@@ -59,8 +58,10 @@ struct Inner {
     health: Arc<ClusterHealth>,
     must_stop: AtomicBool,
     is_dead: AtomicBool,
-    /// The largest record that it accepts, in bytes.
+    /// Its `message.max.bytes`: the limit of a record with its overhead.
     max_message_bytes: u64,
+    /// How long a client that was replaced may take to write its queued records.
+    retire_timeout: Duration,
     /// The error that made the client unusable.
     fatal: OnceLock<(Code, String)>,
     /// Why its outstanding records were purged, for their errors.
@@ -98,6 +99,7 @@ impl Producer {
             must_stop: AtomicBool::new(false),
             is_dead: AtomicBool::new(false),
             max_message_bytes: configs.max_message_bytes(),
+            retire_timeout: configs.retire_timeout(),
             fatal: OnceLock::new(),
             give_up_reason: OnceLock::new(),
             room: Notify::new(),
@@ -125,29 +127,45 @@ impl Producer {
         self.inner.is_dead.load(Ordering::Acquire)
     }
 
-    /// Queues a record. Waits while the queue is full.
+    /// Queues a record. Waits while the queue is full. Returns `None` if the client fails for good, or is given
+    /// up, during the wait.
     pub(in crate::log::kafka) async fn send(
         &self,
         target: &Arc<Target>,
         record: &NewRecord,
-    ) -> Result<Delivery, LogError> {
+    ) -> Result<Option<Delivery>, LogError> {
         let mut has_refreshed = false;
         loop {
             // Registered before the attempt, so that no notification is missed.
             let room = self.inner.room.notified();
             match self.inner.queue(target, record) {
-                Err(Code::QueueFull) => room.await,
+                Err(Code::QueueFull) if self.inner.is_empty() => {
+                    let reason = "the queue of the client is too small for it (queue.buffering.max.kbytes and \
+                                  queue.buffering.max.messages, properties of the log)";
+                    let (topic, reason) = (target.name().to_owned(), reason.to_owned());
+                    return Err(LogError::InvalidRecord { topic, reason });
+                }
+                Err(Code::QueueFull) => {
+                    // OK to ignore: either way, the queue may have room again.
+                    let _ = tokio::time::timeout(ROOM_TIMEOUT, room).await;
+                    if self.is_dead() {
+                        return Ok(None);
+                    }
+                }
                 // The partition was added since the client requested metadata.
                 Err(Code::UnknownPartition) if !has_refreshed => {
                     has_refreshed = true;
                     let (inner, name) = (self.inner.clone(), target.name().to_owned());
                     let refresh = move || inner.client.refresh_metadata(&name, METADATA_TIMEOUT);
                     if let Ok(Err(error)) = tokio::task::spawn_blocking(refresh).await {
-                        tracing::debug!(topic = target.name(), "cannot request new partitions: {error}");
+                        tracing::debug!(
+                            topic = target.name(),
+                            "cannot refresh the metadata of the topic: {error}"
+                        );
                     }
                 }
                 Err(code) => return Err(self.inner.queue_error(target, record, code)),
-                Ok(delivery) => return Ok(delivery),
+                Ok(delivery) => return Ok(Some(delivery)),
             }
         }
     }
@@ -160,7 +178,7 @@ impl Producer {
     /// Lets a client that was replaced write its queued records, on a thread of its own, then drops it.
     pub(in crate::log::kafka) fn retire(old: Arc<Self>) {
         let retire = move || {
-            old.inner.wait_for_reports(RETIRE_TIMEOUT);
+            old.inner.wait_for_reports(old.inner.retire_timeout);
             // This purges records that are still outstanding.
             drop(old);
         };
@@ -171,13 +189,15 @@ impl Producer {
         }
     }
 
-    /// Purges the outstanding records, whose errors state this reason. The client must not be used any more.
-    pub(in crate::log::kafka) fn give_up(&self, reason: &'static str) {
+    /// Purges the outstanding records, whose errors state this reason. Returns their number. The client must
+    /// not be used any more.
+    pub(in crate::log::kafka) fn give_up(&self, reason: &'static str) -> usize {
         let _ = self.inner.give_up_reason.set(reason);
         self.inner.is_dead.store(true, Ordering::Release);
-        let lost = self.inner.close(Duration::ZERO);
-        // The next call of `close` returns them.
-        lock(&self.inner.outstanding).given_up.extend(lost);
+        let purged = self.inner.close(Duration::ZERO).len();
+        // Wakes those that wait for room in its queue.
+        self.inner.room.notify_waiters();
+        purged
     }
 
     /// Returns how long no delivery report has arrived while records are outstanding; zero if none are.
@@ -281,7 +301,7 @@ impl Inner {
     /// Returns the error for a record that was not delivered.
     fn delivery_error(&self, target: &Target, delivered: &DeliveryReport, code: Code) -> LogError {
         let (log, topic) = (self.log.to_string(), target.name().to_owned());
-        // Records that were not sent because the client failed for good fail with the client's error.
+        // Records that were not sent because the client was refused a right fail with that error.
         if let (Code::PurgeQueue | Code::Fatal, Some((code, reason))) = (code, self.fatal())
             && classify(code) == ErrorClass::Denied
         {
@@ -294,7 +314,9 @@ impl Inner {
                 key: delivered.key.clone(),
             };
             lock(&self.outstanding).given_up.push(unacknowledged);
-            let reason = self.give_up_reason.get().copied().unwrap_or("it was given up").to_owned();
+            let given_up = self.give_up_reason.get().map(|&reason| reason.to_owned());
+            let failed = || self.fatal().map(|(_, reason)| reason);
+            let reason = given_up.or_else(failed).unwrap_or_else(|| "it was given up".to_owned());
             return LogError::Undelivered { log, topic, reason };
         }
         match classify(code) {
@@ -308,7 +330,11 @@ impl Inner {
             ErrorClass::Gone | ErrorClass::Damaged | ErrorClass::Refused => {
                 match refusal_reason(target, delivered, code) {
                     Some(reason) => LogError::InvalidRecord { topic, reason },
-                    None => LogError::Undelivered { log, topic, reason: code.to_string() },
+                    None => {
+                        let failed = self.fatal().filter(|_| code == Code::Fatal).map(|(_, reason)| reason);
+                        let reason = failed.unwrap_or_else(|| code.to_string());
+                        LogError::Undelivered { log, topic, reason }
+                    }
                 }
             }
         }
@@ -324,7 +350,10 @@ impl Inner {
         match code {
             Code::MessageSizeTooLarge => {
                 let limits = target.describe_limits(self.max_message_bytes);
-                let reason = format!("it has {} bytes with its key and headers: {limits}", record.byte_len());
+                let reason = format!(
+                    "it has {} bytes with its key and headers, besides some overhead: {limits}",
+                    record.byte_len()
+                );
                 LogError::InvalidRecord { topic: target.name().to_owned(), reason }
             }
             code => topic_error(&self.log, target.name(), "write to", code, code.to_string()),
@@ -402,6 +431,11 @@ impl Inner {
             self.wait_for_reports(PURGE_TIMEOUT);
         }
         std::mem::take(&mut lock(&self.outstanding).given_up)
+    }
+
+    /// Whether no record is outstanding.
+    fn is_empty(&self) -> bool {
+        lock(&self.outstanding).records == 0
     }
 
     /// Waits until no record is outstanding. Returns false after the timeout.

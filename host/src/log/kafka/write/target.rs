@@ -25,7 +25,7 @@ pub(in crate::log::kafka) struct Target {
     /// The same topic with its previous limits, until its outstanding records have been written.
     previous: Mutex<Option<Arc<Self>>>,
     pub(in crate::log::kafka) limits: OnceCell<TopicLimits>,
-    /// Whether the topic refused a record that fits its limits, so that they must be requested again.
+    /// Whether the limits may have changed, so that they must be requested again.
     pub(in crate::log::kafka) is_outdated: AtomicBool,
     /// Whether the topic refused a record for its size although it fits the limits.
     pub(in crate::log::kafka) has_refused_size: AtomicBool,
@@ -83,8 +83,8 @@ impl Target {
         self.limits.get().map_or(BatchSize::Default, |limits| limits.batch)
     }
 
-    /// Returns why a record was refused as too large. If the record itself is within the limit, its batch was
-    /// too large: the limit of the topic has changed, and is requested again.
+    /// Returns why a record was refused as too large. If its key and value are within the limit, its batch was
+    /// too large: the limit of the topic may have changed, and is requested again.
     pub(in crate::log::kafka) fn handle_size_refusal(&self, len: usize) -> String {
         let limit = self.limits.get().and_then(|limits| limits.max_message_bytes);
         if limit.is_none_or(|limit| len as u64 <= limit) {
@@ -96,8 +96,9 @@ impl Target {
                 format!("it has {len} bytes, and the topic accepts {limit} ({MAX_MESSAGE_BYTES})")
             }
             _ => format!(
-                "its batch is larger than the topic accepts ({MAX_MESSAGE_BYTES}), and the record has {len} \
-                 bytes of it: write it again"
+                "its batch is larger than the topic accepts ({MAX_MESSAGE_BYTES}), and its key and value have \
+                 {len} bytes of it: write it again; if that fails, the record is too large with its headers \
+                 and the overhead of a batch"
             ),
         }
     }

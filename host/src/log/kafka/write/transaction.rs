@@ -62,7 +62,12 @@ impl TransactionalProducer {
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
             match runtime.block_on(self.0.send(target, record)) {
-                Ok(delivery) => deliveries.push(delivery),
+                Ok(Some(delivery)) => deliveries.push(delivery),
+                Ok(None) => {
+                    let reason = "its client failed".to_owned();
+                    let step_error = StepError { code: Code::Fatal, reason, is_retriable: false };
+                    return Err(self.failure(target, step_error, true));
+                }
                 Err(error) => {
                     let is_client_dead = self.abort().is_err();
                     return Err(TransactionError { error, is_client_dead });
