@@ -11,8 +11,8 @@
 //! - *Producers* write, from the first write on: one for all topics that accept batches of the default size, one
 //!   more for each smaller batch size (`max.message.bytes`), and one for transactions.
 //!
-//! Threads and connections grow with clusters, not with tables, except that each further table of the same topic
-//! needs a tail client of its own.
+//! Threads and connections grow with clusters, not with tables, except that each further table of the same
+//! topic needs a tail client of its own.
 
 mod config;
 mod control;
@@ -23,6 +23,7 @@ mod read;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -63,7 +64,8 @@ impl KafkaLog {
     ///
     /// # Errors
     ///
-    /// [`LogError::InvalidProperty`] if an option is not valid, [`LogError::Client`] if no client can be started.
+    /// [`LogError::InvalidProperty`] if an option is not valid, [`LogError::Client`] if no client can be
+    /// started.
     pub(in crate::log) fn open(brokers: &str, options: LogOptions) -> Result<Self, LogError> {
         let url: Arc<str> = format!("kafka://{brokers}").into();
         let configs = Arc::new(Configs::new(brokers, options)?);
@@ -219,6 +221,7 @@ impl Log for KafkaLog {
         let partitions = Partition::try_from(from.len()).expect("few enough");
         self.monitor.add(&reading, partitions, events);
         if feeds.iter().all(|feed| feed.target <= feed.position()) {
+            reading.is_followed.store(true, Ordering::Relaxed);
             let tails = self.loader.tails.clone();
             // Starting a client blocks.
             self.background.spawn_blocking(move || tails.adopt(feeds, Refresh::No));

@@ -29,7 +29,7 @@ struct State {
     unused: Option<Arc<str>>,
     /// Why the checkpoint is no longer written. The writer may still have the folder.
     failed: Option<Arc<str>>,
-    /// How long the log keeps tombstones, if that is known.
+    /// How long the log keeps tombstones, or the limit that the user has set, if one is known.
     max_age: Option<Duration>,
     /// The last time as of which the table had applied everything: milliseconds since 1970.
     as_of: Option<i64>,
@@ -106,8 +106,8 @@ impl Checkpointing {
         {
             let away = Duration::from_millis(away as u64);
             let reason = format!(
-                "the table did not follow the topic for {away:?}, and the log keeps tombstones for \
-                 {max_age:?}: the table may have missed some"
+                "the table did not follow the topic for {away:?}, and the limit is {max_age:?} \
+                 (checkpoint_max_age, or else the topic's delete.retention.ms): it may have missed tombstones"
             );
             return Err(CheckpointError::Unusable { reason });
         }
@@ -156,7 +156,7 @@ impl Checkpointing {
         lock(&self.state).unused = Some(reason.into());
     }
 
-    /// Sets how long the log keeps tombstones.
+    /// Sets how long the log keeps tombstones, or the limit that the user has set.
     pub(super) fn set_max_age(&self, max_age: Option<Duration>) {
         lock(&self.state).max_age = max_age;
     }

@@ -2,8 +2,8 @@
 //!
 //! A generation owns its topic, codecs, sources, view, progress and rejected records, and runs as a
 //! task of its own. It loads the topic while another generation may be served. When it has applied
-//! everything that the topic held when it began, it takes the other one's place in one step, and
-//! follows the topic from then on.
+//! everything that the topic held when it began and, in a swap, has reached the positions of the served one, it
+//! takes the other one's place in one step, and follows the topic from then on.
 
 mod decode;
 mod decode_stream;
@@ -63,7 +63,8 @@ const LONG_RECORDS: usize = 256;
 #[derive(Debug)]
 pub(super) enum GenerationEnd {
     Log(LogError),
-    /// The checkpoint that it loaded cannot be trusted.
+    /// The checkpoint that it loaded cannot be trusted, or it did not follow its topic for so long that it may
+    /// have missed tombstones.
     Checkpoint(CheckpointError),
     /// A record was rejected in a table that halts then, or a swap needs too much memory.
     Halted(TableError),
@@ -227,26 +228,31 @@ impl Generation {
         let mut reading = Reading::open(&self.shared, &self.state, start).await?;
         self.lags = LagTracker::new(self.shared.log.stale_after(), time::now());
         self.state.is_reading.store(true, Ordering::Release);
-        let mut is_complete = false;
+        let (mut is_complete, mut is_late) = (false, false);
         loop {
             self.wait_for_memory(&mut reading).await?;
             if !is_complete && reading.has_all_partitions() && self.state.is_loaded(&self.view) {
                 is_complete = self.complete(began).await?;
             }
-            let may_serve_partially = !self.is_served && !self.shared.is_serving();
+            let is_alone = self.is_served || !self.shared.is_serving();
+            let may_be_late = !is_complete && !is_late && is_alone;
             let held_until = self.state.held_until().filter(|_| self.is_served);
             tokio::select! {
                 biased;
-                () = sleep_until(self.shared.late_at), if may_serve_partially => {
+                () = sleep_until(self.shared.late_at), if may_be_late => {
+                    is_late = true;
                     // The partial table, and its status, include every partition that is known by now.
                     while let Some(event) = reading.next_topic_event().now_or_never() {
                         self.handle(event?).await?;
                     }
-                    self.serve_partially().await;
+                    // It may be served already, because of a memory limit.
+                    if !self.is_served {
+                        self.serve_partially().await;
+                    }
                     self.shared.report_late();
                 }
                 () = self.next_deadline(), if self.is_served => self.expire()?,
-                () = self.next_lag() => self.evaluate_overdue(),
+                () = self.next_lag() => self.evaluate_overdue(self.lags.due()),
                 () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
                 event = reading.next(), if held_until.is_none() => self.handle(event?).await?,
             }
@@ -284,10 +290,11 @@ impl Generation {
         }
     }
 
-    /// Reports lags in time although the log reports no end offsets.
-    fn evaluate_overdue(&mut self) {
+    /// Reports lags in time although the log reports no end offsets. If the time at which one was due was
+    /// waited for, it is not in the future: timers may be early by less than a tick.
+    fn evaluate_overdue(&mut self, waited_for: Option<std::time::Instant>) {
         let (now, time) = time::now();
-        let now = self.lags.due().map_or(now, |due| due.max(now));
+        let now = waited_for.map_or(now, |due| due.max(now));
         let lags = self.lags.evaluate_overdue(|partition| self.view.position(partition), (now, time));
         self.report_lags(lags);
     }
@@ -392,7 +399,12 @@ impl Generation {
             self.apply_steps(steps, is_recording);
         for (anomaly, partition, offset) in first_anomalies {
             let topic = &self.state.topic.name;
-            tracing::warn!(topic, partition, offset, "{anomaly}; the statistics count more of these");
+            tracing::warn!(
+                topic,
+                partition,
+                offset,
+                "{anomaly}; further ones are only counted (ktables status)"
+            );
         }
         for reject in rejects {
             let (topic, partition, offset) = (&self.state.topic.name, reject.partition, reject.offset);

@@ -240,7 +240,7 @@ impl Shared {
         lock(&self.state).reported.clone()
     }
 
-    /// Whether the reported generation has begun to read the topic.
+    /// Whether the reported generation reads the topic: it has begun to, and has not ended.
     pub(super) fn is_reading(&self) -> bool {
         self.reported().is_reading.load(Ordering::Acquire)
     }
@@ -252,6 +252,7 @@ impl Shared {
                 state.conditions.outdated = Some(reason.into());
                 state.conditions.generation.undecoded.clear();
                 state.conditions.generation.lags.clear();
+                state.conditions.generation.memory = None;
             }
         });
     }
@@ -260,7 +261,8 @@ impl Shared {
     pub(super) fn report_late(&self) {
         let mut incomplete = self.reported().describe_incomplete();
         if !incomplete.is_empty() {
-            incomplete.insert_str(0, ": ");
+            // The status does not change with the progress.
+            incomplete = format!(" (then: {incomplete})");
         }
         let reason = format!("still loading after {:?}{incomplete}", self.settings.catchup_timeout);
         self.update(|conditions| conditions.generation.late = Some(reason.into()));
@@ -324,9 +326,9 @@ impl Shared {
         lock(&self.state).conditions.was_complete
     }
 
-    /// The bytes that the table uses with one of its generations. The other one does not count: it
-    /// must not be stopped by a generation that will replace it, and the switch frees what the replaced
-    /// one uses.
+    /// The bytes that the table uses with one of its generations. The other one does not count: the
+    /// served generation must not stop because of the one that will replace it, and once that one is served,
+    /// what the replaced one uses is freed.
     pub(super) fn memory_bytes(&self, generation: &GenerationState) -> u64 {
         let view = generation.view_bytes.load(Ordering::Relaxed);
         view + generation.reject_bytes() + lock(&self.hub).byte_len() as u64

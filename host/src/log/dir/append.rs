@@ -33,8 +33,9 @@ pub(super) struct Appender {
     path: PathBuf,
     /// The folder of the partition. It is locked for an append, and synced after a file was created in it.
     folder: File,
-    /// The lock file in the folder. It is locked for an append, too. Alone it is not enough, because somebody
-    /// may remove it while it is locked.
+    /// The lock file in the folder, by which `fuser` finds the processes that append. It is locked for an
+    /// append, too, so that a program, for example a backup, can keep appends away with it. Alone it is not
+    /// enough, because somebody may remove it while it is locked.
     lock_file: File,
     /// A cursor at the known end of the partition.
     end: Cursor,
@@ -139,7 +140,7 @@ impl Appender {
         }
         if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
             // If the file can be cut back to its old length, nothing was written.
-            return Err(match file.set_len(before) {
+            return Err(match file.set_len(before).and_then(|()| file.sync_data()) {
                 Ok(()) => LogError::io("append to", &path)(error),
                 Err(_) => self.undelivered(&error),
             });
@@ -189,7 +190,7 @@ impl Appender {
             partition = self.end.partition(),
             offset = self.end.next_offset(),
             path = %path.display(),
-            "cut {torn} bytes of an unfinished write off the segment; unless the file was damaged, no acknowledged \
+            "cutting {torn} bytes of an unfinished write off the segment; unless the file was damaged, no acknowledged \
              record is lost"
         );
         let file = open_regular(OpenOptions::new().write(true), path).map_err(LogError::io("open", path))?;

@@ -1,4 +1,5 @@
-//! Decodes a batch of records. Runs on a codec worker, and knows nothing of tables.
+//! Decodes a batch of records. Runs on a codec worker, or, for small batches of built-in codecs, on the task
+//! that reads them. Knows nothing of tables.
 
 use crate::codec::{
     CheckedCodecs, CodecFailure, Codecs, GroupKey, PackedAnswers, RejectKind, RejectReason, checked_text,
@@ -28,6 +29,7 @@ enum Key<'a> {
 pub(in crate::table) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<DecodedRecords, CodecFailure> {
     let codecs = CheckedCodecs(codecs);
     let (raw, indices) = batch.keys().select(|_| true);
+    // For the check of the partitioner, which hashes raw keys.
     let first = indices
         .first()
         .map(|&index| batch.get(index))

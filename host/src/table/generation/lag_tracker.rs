@@ -133,9 +133,9 @@ impl LagTracker {
 
     /// Evaluates samples that were requested at this time, with the positions that were applied since.
     /// Returns all lagging partitions, if they differ from those that were returned last. A partition lags
-    /// if not everything was applied that it held `stale_after` ago. It counts as lagging only if two
-    /// consecutive samples show it behind, however long a sample takes. A short silence alone does not show
-    /// that.
+    /// if not everything was applied that it held `stale_after` ago. A sample with an end
+    /// offset shows that only if the one before did, too, however long a sample takes; a sample without one
+    /// shows it alone.
     pub(super) fn evaluate(
         &mut self,
         mut samples: Vec<(PartitionSample, Offset)>,
@@ -202,7 +202,8 @@ impl LagTracker {
         self.report(lags)
     }
 
-    /// Forgets reported lags of partitions that have advanced since. They are not returned again.
+    /// Forgets reported lags of partitions that have advanced since. One that still lags at the next sample is
+    /// returned anew.
     pub(super) fn forget_advanced(&mut self, position: impl Fn(Partition) -> Offset) {
         self.reported.retain(|lag| position(lag.partition) <= lag.position);
     }

@@ -44,7 +44,7 @@ impl Generation {
         }
         if is_reported {
             // The lag is known before the table no longer reports its memory limit.
-            self.evaluate_overdue();
+            self.evaluate_overdue(None);
             self.shared.update_generation(&self.state, |conditions| conditions.memory = None);
         }
         Ok(())
@@ -61,6 +61,8 @@ impl Generation {
             }
         }
         let (used, limit) = crate::memory::exceeded_process_limit()?;
-        Some(format!("memory limit {limit} bytes: the process uses {used}, raise limits.memory"))
+        Some(format!(
+            "memory limit {limit} bytes: the process uses {used}, raise memory in the section [limits]"
+        ))
     }
 }

@@ -82,16 +82,18 @@ impl RecordSource {
             shared.checkpointing.report_unused(&topic.name, &error.to_string());
             return Self::without_checkpoint(headers);
         }
+        let max_age = max_age(shared, topic).await;
+        shared.checkpointing.set_max_age(max_age.as_ref().ok().copied());
         let found = match distrusted {
             Some(error) => Err(error),
-            None => load(shared, checkpoint, topic, ranges, headers).await,
+            None => load(shared, checkpoint, topic, ranges, headers, max_age).await,
         };
         let report = |error| shared.checkpointing.report_unused(&topic.name, &format!("{error}"));
         let loaded = found.map_err(|error: CheckpointError| report(error)).ok();
         if loaded.is_none() && shared.is_beside_served(state.number) {
             // A new checkpoint would replace that of the served generation, and the swap may still fail.
-            let reason =
-                "the new codecs need a new checkpoint; the table begins one when it is started again";
+            let reason = "a swap of codecs ended it, because the new generation could not load it; the table \
+                          writes one again when it is started again";
             shared.checkpointing.fail(reason.into());
             return Self::without_checkpoint(headers);
         }
@@ -103,8 +105,7 @@ impl RecordSource {
         match tokio::task::spawn_blocking(start).await {
             Ok(Ok(writer)) => shared.checkpointing.begin(state.number, writer, loaded.as_ref()),
             Ok(Err(error)) => give_up(shared, &topic.name, &error),
-            // The runtime is shutting down.
-            Err(_) => {}
+            Err(_) => give_up(shared, &topic.name, &CheckpointError::Panicked),
         }
         Self { loaded, headers }
     }
@@ -169,9 +170,8 @@ async fn load(
     topic: &TopicDescription,
     ranges: &[OffsetRange],
     headers: Headers,
+    max_age: Result<Duration, CheckpointError>,
 ) -> Result<LoadedCheckpoint, CheckpointError> {
-    let max_age = max_age(shared, topic).await;
-    shared.checkpointing.set_max_age(max_age.as_ref().ok().copied());
     let (checkpoint, topic, ranges) = (checkpoint.clone(), topic.clone(), ranges.to_vec());
     let (now, isolation) = (shared.settings.clock.now(), shared.log.isolation());
     let load = move || {

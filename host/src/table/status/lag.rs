@@ -5,16 +5,17 @@ use std::time::SystemTime;
 
 use crate::log::{Offset, Partition};
 
-/// A partition whose reader is behind: records older than `stale_after` have not been applied yet.
+/// A partition that is behind, or may be: for longer than `stale_after`, it is not known to be complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::table) struct Lag {
     /// The partition.
     pub(in crate::table) partition: Partition,
     /// The next offset to apply.
     pub(in crate::table) position: Offset,
-    /// The end offset; `None` if no broker answers.
+    /// The end offset; `None` if no leader answers.
     pub(in crate::table) end: Option<Offset>,
-    /// The start time of the lag: everything that the partition held then was applied.
+    /// The start time of the lag: everything that the partition held then was applied. While the table loads,
+    /// the time when it began to read.
     pub(in crate::table) since: SystemTime,
     /// The cause.
     pub(in crate::table) cause: LagCause,
@@ -27,7 +28,7 @@ pub(in crate::table) enum LagCause {
     OpenTransaction,
     /// The partition has no leader, or the leader does not answer.
     Silent,
-    /// No data arrives, or the reader takes none.
+    /// Everything that was read is applied, and no more data arrives.
     Unread,
     /// The leader answers again, and the records written meanwhile may be on their way.
     Recovering,

@@ -13,7 +13,8 @@ const MAX_SUPERFLUOUS: usize = 1024;
 #[derive(Debug)]
 pub(in crate::table) struct Deadlines {
     ttl: i64,
-    /// Usually one for each key: the deadline of an entry that was replaced leads to its successor.
+    /// Usually one for each key: when the deadline of an entry that was replaced is due, the view looks up its
+    /// key, and adds the deadline of the present entry.
     /// Keys that are deleted and written again have more, until [`Deadlines::rebuild`].
     heap: BinaryHeap<Reverse<Deadline>>,
     /// The time of the clock when it was read last.
@@ -50,8 +51,8 @@ impl Deadlines {
         Self { ttl, heap: BinaryHeap::new(), now: i64::MIN }
     }
 
-    /// Adds the deadline of an entry, unless the entry that it replaced has one that is not later: that one
-    /// leads to its successor. An entry without a timestamp never expires.
+    /// Adds the deadline of an entry, unless the entry that it replaced has one that is not later: when that
+    /// one is due, the view adds the deadline of the present entry. An entry without a timestamp never expires.
     pub(in crate::table) fn add(&mut self, old: Option<&Entry>, entry: &Entry) {
         let known = old.and_then(|old| self.deadline_of(old));
         if let Some(time) = self.deadline_of(entry)

@@ -28,10 +28,10 @@ pub(in crate::log::kafka) struct Feed {
     pub(in crate::log::kafka) target: Offset,
     /// The next offset to read: every record below it is in the stream, in `batch` or in `pending`.
     position: Offset,
-    /// The leader epoch of the last record, by which a broker detects that the log was truncated since; -1 if
-    /// unknown.
+    /// The leader epoch of the last record, by which librdkafka finds out from the broker whether the log was
+    /// truncated since; -1 if unknown.
     epoch: i32,
-    /// The position that was last sent to the stream, with records or alone.
+    /// The position that was last sent to the stream or put into `pending`, with records or alone.
     reported: Offset,
     /// The first offset of the log that was last sent to the stream; -1 if none was.
     reported_start: Offset,
@@ -48,7 +48,8 @@ pub(in crate::log::kafka) struct Feed {
     pub(in crate::log::kafka) reading: Arc<Reading>,
 }
 
-/// One reading of a topic by one generation of a table. It lives as long as any of its feeds.
+/// One reading of a topic, by a generation of a table or for a watcher that resumes. It lives as long as any of
+/// its feeds.
 #[derive(Debug)]
 pub(in crate::log::kafka) struct Reading {
     pub(in crate::log::kafka) topic: Arc<str>,
@@ -57,7 +58,7 @@ pub(in crate::log::kafka) struct Reading {
     pub(in crate::log::kafka) headers: Headers,
     /// The progress of its partitions. A std lock, held only to read or to add one.
     progress: Mutex<Vec<Arc<PartitionProgress>>>,
-    /// Whether the topic is loaded, and a tail client follows it.
+    /// Whether loading has ended, and a tail client follows the topic.
     pub(in crate::log::kafka) is_followed: AtomicBool,
 }
 
@@ -65,7 +66,7 @@ pub(in crate::log::kafka) struct Reading {
 #[derive(Debug)]
 pub(in crate::log::kafka) struct PartitionProgress {
     pub(in crate::log::kafka) partition: Partition,
-    /// Every record below this offset was sent to the stream.
+    /// Every record below this offset was sent to the stream, or is in `pending`.
     pub(in crate::log::kafka) position: AtomicI64,
     items: mpsc::WeakSender<Result<StreamItem, LogError>>,
     /// The first offset of the partition; -1 until it was requested.

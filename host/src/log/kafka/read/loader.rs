@@ -3,6 +3,7 @@
 //! the loading client is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -94,6 +95,9 @@ impl Loader {
             if matches!(stop, Err(StopReason::Stalled)) {
                 break;
             }
+        }
+        if let Some(feed) = feeds.first() {
+            feed.reading.is_followed.store(true, Ordering::Relaxed);
         }
         self.tails.adopt(feeds, Refresh::No);
     }

@@ -3,7 +3,6 @@
 //! client cannot read a partition twice, and may stick to the leader epoch of a topic that is gone.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -264,7 +263,6 @@ impl TailThread {
         // A closed reading of the same topic must be unassigned first.
         self.reader.drop_closed();
         if let Some(feed) = feeds.first() {
-            feed.reading.is_followed.store(true, Ordering::Relaxed);
             let is_new = self.known_topics.insert(feed.reading.topic.clone());
             self.needs_refresh |= is_new || refresh == Refresh::Yes;
         }
