@@ -91,16 +91,25 @@ pub(crate) struct Replacement {
 
 #[cfg(feature = "cli")]
 impl Replacement {
-    /// Begins to write the contents, in the folder of the file.
+    /// Begins to write the contents, in the folder of the file. If the file exists, it must be a regular one,
+    /// and keeps its mode.
     pub(crate) fn new(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
+        // A symbolic link stays, and the file that it leads to is replaced.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         // Like any file that a command writes: the umask decides who may read it.
         let permissions = std::fs::Permissions::from_mode(0o666);
         let draft = tempfile::Builder::new()
             .permissions(permissions)
             .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-        Ok(Self { draft, path: path.to_owned() })
+        match std::fs::metadata(&path) {
+            Ok(existing) if !existing.is_file() => return Err(not_a_regular_file()),
+            Ok(existing) => draft.as_file().set_permissions(existing.permissions())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self { draft, path })
     }
 
     /// Replaces the file, once the contents are on the disk.
@@ -142,7 +151,15 @@ mod tests {
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&other), "others may read it like any new file");
         drop(Replacement::new(&path).unwrap());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+        // A link stays, and the file keeps its mode.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Replacement::new(&link).unwrap().persist().unwrap();
+        assert!(link.is_symlink() && std::fs::read_to_string(&path).unwrap().is_empty());
+        assert_eq!(mode(&path) & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "nothing is left behind");
+        assert!(Replacement::new(folder.path()).is_err(), "not a regular file");
     }
 
     #[test]

@@ -170,6 +170,14 @@ async fn commands_work_although_their_output_is_closed_or_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_that_ends_with_an_error_deletes_its_entry() {
+    let scratch = Scratch::new(1).await;
+    let heartbeat = scratch.ktables(&["set", "a", "1", "--heartbeat", "50ms"]);
+    assert_eq!(run_redirected(&heartbeat, ">/dev/full").code, 3);
+    assert_eq!(run(&mut scratch.ktables(&["get", "a"])).code, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_continue_until_a_signal_stops_them() {
     for (signals, is_nohup) in [(&["TERM"][..], false), (&["HUP"], false), (&["HUP", "TERM"], true)] {
         check_that_signals_stop_heartbeats(signals, is_nohup).await;

@@ -319,10 +319,11 @@ pub(super) struct WatchArgs {
     /// Print every change, and a "lagged" event instead of the difference if the command falls behind.
     #[arg(long)]
     pub(super) every: bool,
-    /// Continue after the last event that an earlier `watch` with this file printed, and store the position
-    /// in the file. After a crash, the events since the position was stored are printed again: those of the
-    /// last second or, if it was listing entries, the whole list. If the changes since then are no longer
-    /// available, print a "restarted" event and all entries.
+    /// Continue after the last event that an earlier `watch` with this file and the same filter printed, and
+    /// store the position in the file. An event counts as printed once it is in the pipe or file. After a
+    /// crash, the events since the position was stored are printed again: those of the last second or, if it
+    /// was listing entries, the whole list. If the changes since then are no longer available, print a
+    /// "restarted" event and all entries.
     #[arg(long, value_name = "FILE")]
     pub(super) resume: Option<PathBuf>,
     /// Print only changes of this key.

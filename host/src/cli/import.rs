@@ -282,6 +282,7 @@ impl Importer {
 
     /// Stops reading, and makes the command fail with this error.
     fn fail(&mut self, error: CliError) {
+        self.counts.interrupted |= self.is_reading;
         self.is_reading = false;
         self.failure.get_or_insert(error);
     }

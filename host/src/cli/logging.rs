@@ -36,7 +36,9 @@ pub fn start_logging() {
         .event_format(OneLineFormat)
         .init();
     if let Some(error) = error {
-        tracing::warn!("KTABLES_LOG: {error}; write LEVEL or TARGET=LEVEL, separated by commas");
+        tracing::warn!(
+            "KTABLES_LOG is not valid, and is ignored: {error}; write LEVEL or TARGET=LEVEL, separated by commas"
+        );
     }
 }
 

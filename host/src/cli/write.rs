@@ -117,10 +117,10 @@ async fn write_heartbeats(
     // After a late heartbeat, the next one follows a full interval later.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut abort_requests = stop_requests.clone();
-    loop {
+    let ended = loop {
         tokio::select! {
             biased;
-            () = wait_for_stop(&mut stop_requests, 1) => break,
+            () = wait_for_stop(&mut stop_requests, 1) => break Ok(()),
             _ = ticks.tick() => {}
         }
         match destination.write(write.clone(), output, &mut abort_requests, 2).await {
@@ -128,13 +128,16 @@ async fn write_heartbeats(
                 // The next heartbeat may succeed.
                 tracing::warn!("{error}");
             }
-            written => written?,
+            Ok(()) => {}
+            Err(error) => break Err(error),
         }
-    }
+    };
     if keep {
-        return Ok(());
+        return ended;
     }
-    destination.write(Write { value: None, ..write }, output, &mut abort_requests, 2).await
+    // Also after a failure, for example of the output.
+    let deleted = destination.write(Write { value: None, ..write }, output, &mut abort_requests, 2).await;
+    ended.and(deleted)
 }
 
 /// Whether a later write may succeed.

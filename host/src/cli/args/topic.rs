@@ -46,7 +46,7 @@ pub(in crate::cli) struct ProduceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     pub(in crate::cli) partition: Option<i32>,
     /// The timestamp, in milliseconds since 1970-01-01 UTC [default: now].
-    #[arg(long, value_name = "MILLIS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MILLIS", value_parser = clap::value_parser!(i64).range(0..), allow_negative_numbers = true)]
     pub(in crate::cli) timestamp: Option<i64>,
 }
 

@@ -61,9 +61,9 @@ fn read_manifest(root: &Path, topic: &str) -> Result<Option<Manifest>, LogError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io("read", &path)(error)),
     };
-    serde_json::from_slice(&text).map(Some).map_err(|error| LogError::InvalidTopic {
-        topic: topic.to_owned(),
-        reason: format!("{} is malformed: {error}", path.display()),
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        let error = io::Error::new(io::ErrorKind::InvalidData, format!("it is malformed: {error}"));
+        LogError::io("read", &path)(error)
     })
 }
 
