@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use ktables::Packed;
 use ktables::codec::{
-    Answers, Bytes, Codec, CodecFailure, Codecs, Encoded, Json, PackedAnswers, Utf8, ValueCodec,
+    Answers, Bytes, Codec, CodecFailure, Codecs, Encoded, Json, LengthPrefixed, PackedAnswers, Utf8,
+    ValueCodec,
 };
 use ktables::log::Header;
-use ktables::table::{Freshness, OnReject, Snapshot, Status, Table, TableError, WatchEvent, WatchStart};
+use ktables::table::{
+    Freshness, OnReject, Snapshot, Status, Table, TableError, WatchEvent, WatchFilter, WatchStart,
+};
 use ktables_tests::{
     FaultyCodec, LogKind, Scratch, TIMEOUT, contents, eventually_async, on_each_log, record,
 };
@@ -237,6 +240,28 @@ async fn a_swap_that_is_cancelled_after_its_topic_was_recreated_leaves_a_table_o
     scratch.sync(&table).await;
     assert_eq!(contents(&table), [("new".to_owned(), "2".to_owned())].into());
     eventually_async("the table is caught up", || (table.status() == Status::CaughtUp).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_of_a_group_sees_what_another_group_scheme_moves() {
+    let scratch = Scratch::new(1).await;
+    scratch.put("1:gm", Some(b"1")).await;
+    let table = scratch.table(Codecs::default()).await;
+    let filter = WatchFilter::Group("g".to_owned());
+    let mut watcher = table.watch(WatchStart::Now).with_filter(filter);
+    let grouped = Codecs { group_scheme: Some(Arc::new(LengthPrefixed)), ..Codecs::default() };
+    for (codecs, is_member) in [(grouped, true), (Codecs::default(), false)] {
+        table.swap_codecs(codecs).await.unwrap();
+        let change = async {
+            loop {
+                if let WatchEvent::Change(change) = watcher.next().await.expect("the table runs") {
+                    return change;
+                }
+            }
+        };
+        let change = tokio::time::timeout(TIMEOUT, change).await.expect("a change");
+        assert_eq!((change.key(), change.new.is_some()), ("1:gm", is_member));
+    }
 }
 
 async fn a_swap_completes_although_its_codec_is_slow_and_others_write(kind: LogKind) {

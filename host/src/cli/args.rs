@@ -351,7 +351,8 @@ pub(super) struct StatusArgs {
 
 /// Print the newest rejected records, at most 1,000 and at most 16 MiB.
 ///
-/// "raw" holds the bytes of the rejected key or value, as base64: the first 16 KiB. "raw_len" is their number.
+/// "raw" holds the bytes of the rejected key or value, as base64: the first 16 KiB. "raw_len" is the length of
+/// the whole key or value, in bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

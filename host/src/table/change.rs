@@ -104,7 +104,7 @@ impl Change {
 #[derive(Debug, Clone)]
 pub(super) enum Effect {
     Change(Change),
-    /// A record was rejected. `key` is `None` if it could not be decoded.
+    /// A record was rejected. `key` is `None` if it is null, or could not be decoded.
     Rejected {
         key: Option<Box<str>>,
         group: Option<Box<str>>,

@@ -247,6 +247,10 @@ impl Shared {
 
     /// Reports why a generation no longer follows the topic, if it is the one that is reported.
     pub(super) fn report_outdated(&self, number: u64, reason: String) {
+        if tokio::time::Instant::now() >= self.late_at && self.reported().number == number {
+            // It can no longer report this itself.
+            self.report_late();
+        }
         self.update_state(|state| {
             if state.reported.number == number {
                 state.conditions.outdated = Some(reason.into());

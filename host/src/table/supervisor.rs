@@ -1,8 +1,9 @@
 //! Decides which generation of a table is served, which one is loaded, and when to switch.
 //!
-//! The first generation is loaded when the table starts. Another one is loaded when the topic was
-//! re-created or truncated, when a checkpoint turned out to be wrong, and when the codecs are
-//! swapped. Both run at the same time until the new one takes over.
+//! The first generation is loaded when the table starts. Another one is loaded when the served one has ended
+//! (the topic was re-created or truncated, a checkpoint turned out to be wrong, or reading failed in a way
+//! that may pass), and when the codecs are swapped. What was served stays readable until the new one takes
+//! over; in a swap, it also follows the topic until then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +95,8 @@ async fn observe(shared: &Shared) {
                 }
                 () = &mut late, if !is_late => {
                     is_late = true;
-                    // A generation that is being read is served before it is reported as late.
+                    // A generation that has begun to read its topic reports this itself, after what it has
+                    // loaded is served.
                     if !shared.is_reading() {
                         shared.report_late();
                     }
@@ -255,6 +257,8 @@ impl Supervisor {
             Err(error) => return Err(error),
         };
         tracing::warn!(topic = state.topic.name, "loading a new generation: {}", restart.reason);
+        // While the table waits for a first replacement, the newest reason counts.
+        let number = if self.shared.is_outdated() { self.shared.reported().number } else { number };
         self.shared.report_outdated(number, format!("loading the topic again: {}", restart.reason));
         if is_serving && self.swap.is_some() {
             self.restart_swap(restart).await;
@@ -376,8 +380,9 @@ impl Supervisor {
     }
 }
 
-/// Whether to keep trying after an error. What a disk or a broker refuses at the start, it will keep
-/// refusing. A table that was complete once keeps trying, until somebody repairs the cause.
+/// Whether to keep trying after an error. An unreachable log is always tried again. Refused credentials and
+/// errors of the file system are tried again only by a table that was complete once: at the start, they will
+/// hardly pass. Everything else, such as a missing right or damaged records, ends the table.
 fn is_retryable(shared: &Shared, error: &LogError) -> bool {
     match error {
         LogError::Unreachable { .. } => true,

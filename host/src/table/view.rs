@@ -112,7 +112,8 @@ impl View {
         }
     }
 
-    /// Sorts the rows; from then on they stay sorted. Uses all threads of rayon's pool.
+    /// Sorts the rows; from then on they stay sorted. Uses all threads of the rayon pool that it runs on:
+    /// that of the host's workers.
     pub(super) fn sort(&mut self) {
         self.rows.sort();
     }

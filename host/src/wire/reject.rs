@@ -17,7 +17,9 @@ pub(crate) struct RejectJson<'a> {
     component: Option<ComponentJson<'a>>,
     key: Option<&'a str>,
     part: &'static str,
+    /// The first 16 KiB of the rejected part, as base64.
     raw: String,
+    /// The length of the whole rejected part, in bytes.
     raw_len: usize,
 }
 

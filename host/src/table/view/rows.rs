@@ -1,7 +1,7 @@
 //! The rows of a view: found by key in one step, and listed in the order of keys, and in a grouped table
 //! in the order of groups and members.
 //!
-//! Each row has a number. An [`Index`], which all views of a generation share, maps keys to numbers. Pages
+//! Each row has a number. An [`Index`], which views share until it is rebuilt, maps keys to numbers. Pages
 //! map numbers to rows ([`Paged`]); views share the pages that do not differ. The [`Order`]s hold numbers.
 //! So a new value for a known key changes one page, and nothing else.
 //!
@@ -267,7 +267,7 @@ impl Rows {
                 self.rows.replace(number as usize, Some(row));
                 number
             }
-            // OK because 2^32 rows do not fit into any memory.
+            // OK because that many rows need more than 300 GB of memory, besides their keys and values.
             None => u32::try_from(self.rows.push(row)).expect("fewer than 2^32 rows"),
         };
         let is_crowded = self.index.insert(hash, number);
@@ -374,7 +374,7 @@ mod tests {
         };
         (0..10_000).for_each(|n| set(&mut rows, &format!("key-{n}")));
         for n in 0..2_000 {
-            // Each of the two keys gets the number of the other one.
+            // `leader` gets the number of the removed key, and the new key that of `leader`.
             for gone in ["leader".to_owned(), format!("key-{n}")] {
                 rows.remove(&gone, KeyHash::of(&gone));
             }

@@ -30,11 +30,12 @@ pub enum WatchEvent {
     },
     /// The status of the table changed.
     Status(Status),
-    /// Another generation, with this number, replaced the one that was served: the topic was
-    /// re-created, or the codecs were swapped. The changes that follow lead from the old contents
-    /// to the new ones.
+    /// Another generation, with this number, replaced the one that was served: the topic was re-created,
+    /// truncated or loaded again after an error, or the codecs were swapped. The changes that follow lead
+    /// from the old contents to the new ones.
     Generation(u64),
-    /// A watcher that asked for every change missed this many batches of changes: it fell behind, or it began
+    /// A watcher that asked for every change missed up to this many publications of the table (batches of
+    /// changes of any key, or statuses): it fell behind, or it began
     /// while a batch was being applied.
     Lagged(u64),
 }

@@ -6,7 +6,7 @@ use crate::table::change::Effect;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WatchFilter {
-    /// All keys, and rejected records whose key could not be decoded.
+    /// All keys, and rejected records without a key: it is null, or could not be decoded.
     #[default]
     All,
     /// One key.

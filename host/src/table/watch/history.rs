@@ -22,7 +22,8 @@ const MAX_HISTORY_BYTES: usize = 16 << 20;
 const VIEW_EVERY_BATCHES: usize = 64;
 const VIEW_EVERY_BYTES: usize = 1 << 20;
 
-/// How far a table that is caught up may lag: several times the usual `stale_after`.
+/// How far a table that is caught up is assumed to lag at most: several times the usual `stale_after`. With a
+/// longer one, or just after a long load, it may lag more.
 const MAX_LAG_MILLIS: i64 = 60_000;
 
 /// How many bytes an effect uses besides its entries.

@@ -16,7 +16,7 @@ const ROWS_AT_ONCE: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Walk {
     Found(Change),
-    /// Many rows were examined, and none is wanted. There are more.
+    /// Some rows were examined. To be called again: it may have found changes, and there may be more rows.
     Continue,
     Done,
 }
@@ -148,7 +148,10 @@ impl Difference {
                 }
             }
             DifferenceWalk::Older(last) => {
-                let is_gone = |key: &str, newer: &View| newer.rows().get(key).is_none();
+                // Also those that another group scheme has moved to another group.
+                let is_kept = |key: &str, newer: &Entry| filter.accepts(key, newer.group());
+                let is_gone =
+                    |key: &str, newer: &View| newer.rows().get(key).is_none_or(|newer| !is_kept(key, newer));
                 match self.compare_rows(self.seen.view.clone(), last, filter, is_gone) {
                     Some(last) => DifferenceWalk::Older(Some(last)),
                     None => DifferenceWalk::Done,
@@ -198,17 +201,21 @@ impl Difference {
     /// Compares the entries of a key.
     fn compare(&mut self, key: &str, filter: &WatchFilter) {
         let (old, new) = (self.seen.get(key), self.view.rows().get(key));
-        if filter.accepts(key, new.or(old).and_then(Entry::group)) {
-            self.found.extend(change(old, new, self.cause));
-        }
+        let is_accepted = |entry: &&Entry| filter.accepts(key, entry.group());
+        self.found.extend(match (old.filter(is_accepted), new.filter(is_accepted)) {
+            (_, Some(new)) => change(old, Some(new), self.cause),
+            (old, None) => change(old, None, self.cause),
+        });
     }
 }
 
 /// The change from one entry of a key to another; `None` if they are the same.
 fn change(old: Option<&Entry>, new: Option<&Entry>, cause: Cause) -> Option<Change> {
     let is_same = |old: &Entry, new: &Entry| match cause {
-        // Another generation may have another topic, whose offsets say nothing.
-        Cause::Generation => old.json() == new.json(),
+        // Another generation may have another topic, whose offsets say nothing, and another group scheme.
+        Cause::Generation => {
+            (old.json(), old.group(), old.member()) == (new.json(), new.group(), new.member())
+        }
         _ => (old.partition(), old.offset()) == (new.partition(), new.offset()),
     };
     match (old, new) {

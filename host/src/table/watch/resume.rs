@@ -10,7 +10,8 @@ use crate::table::watch::token::WatchToken;
 
 /// What a watcher needs of its table to resume.
 pub(in crate::table) trait Resume: Send + Sync {
-    /// Waits until the served view has reached a token. Returns early if it never will.
+    /// Waits until the served view has reached a token. Returns early if it never will, and after a
+    /// timeout.
     fn wait_until_reached(&self, token: WatchToken) -> BoxFuture<'static, ()>;
 
     /// Reads what led from a token to a view from the log: every effect, or those of the newest record

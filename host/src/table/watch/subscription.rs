@@ -377,7 +377,9 @@ impl State {
                     self.events.push_back(WatchEvent::Generation(newest.generation));
                     cause = Cause::Generation;
                 }
-                self.difference = Some(Difference::new(seen, newest.clone(), cause, missed - 1));
+                // The difference leads to the newest view, and stands for what was published until then.
+                let missed = history.next() - from - 1;
+                self.difference = Some(Difference::new(seen, newest.clone(), cause, missed));
             }
         }
         self.status = history.status_since(from);

@@ -29,9 +29,9 @@ pub enum WatchStart {
     /// The changes after a token, once the table is loaded. The token may be of an earlier watcher of this
     /// table, of another process, or from before a restart. The table takes the changes from its history or
     /// reads the log again. From the log, it delivers the newest change of each key, or, with
-    /// [`Watcher::every_change`], every record that the log still holds, and the entry before a change is unknown.
-    /// If the changes are no longer known, or the topic or the codecs are others, the watcher receives
-    /// [`WatchEvent::Restarted`] and all entries.
+    /// [`Watcher::every_change`], every record that the log still holds, and the entry before a change is
+    /// unknown. If the changes are no longer known, or the topic or the codecs are others, the watcher
+    /// receives [`WatchEvent::Restarted`] and all entries.
     Since(WatchToken),
 }
 
@@ -371,6 +371,16 @@ mod tests {
         let token = watcher.token().unwrap();
         let mut resumed = watch(&hub, WatchStart::Since(token));
         assert!(matches!(&delivered(&mut resumed).await[..], [WatchEvent::Restarted, WatchEvent::Synced]));
+    }
+
+    #[tokio::test]
+    async fn a_watcher_of_every_change_learns_what_it_missed_after_a_switch() {
+        let hub = hub();
+        let mut watcher = watch(&hub, WatchStart::Now).every_change();
+        lock(&hub).switch_generation(other_view("f"));
+        lock(&hub).publish(other_view("f"), vec![effect()]);
+        let events = delivered(&mut watcher).await;
+        assert!(matches!(&events[..], [WatchEvent::Generation(2), WatchEvent::Lagged(1)]), "{events:?}");
     }
 
     #[tokio::test]

@@ -14,7 +14,8 @@ use crate::log::kafka::write::producer::Producer;
 use crate::log::kafka::write::target::Target;
 use crate::log::{Ack, Delivery, LogError, NewRecord};
 
-/// How long each step of a transaction may take, retries included.
+/// How long each attempt of a step of a transaction may take, and how long a step is retried. Together, they
+/// take twice this at most.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait before a step is retried.
@@ -82,13 +83,15 @@ impl TransactionalProducer {
             // If the transaction can be aborted, nothing was written.
             Err(step_error) => match self.abort() {
                 Err(_) => Err(self.unknown_outcome(target, step_error)),
-                Ok(()) => {
-                    let error = wait_for_acks(deliveries, runtime).err();
-                    Err(error.map_or_else(
-                        || self.failure(target, step_error, false),
-                        |error| TransactionError { error, is_client_dead: false },
-                    ))
-                }
+                Ok(()) => Err(match wait_for_acks(deliveries, runtime) {
+                    Ok(_) => self.failure(target, step_error, false),
+                    // It is known that nothing was written.
+                    Err(LogError::Undelivered { reason, .. }) => {
+                        let reason = format!("{}: {reason}", step_error.reason);
+                        self.failure(target, StepError { reason, ..step_error }, false)
+                    }
+                    Err(error) => TransactionError { error, is_client_dead: false },
+                }),
             },
         }
     }
@@ -122,19 +125,20 @@ impl TransactionalProducer {
     }
 }
 
-/// Waits for the acknowledgements of all records. Returns the first error that is a cause: a record that was
-/// purged because of another one has an error that states only that.
+/// Waits for the acknowledgements of all records. Returns the first error other than
+/// [`LogError::Undelivered`], which records have, too, that were purged because of another one; otherwise the
+/// first error.
 fn wait_for_acks(deliveries: Vec<Delivery>, runtime: &tokio::runtime::Handle) -> Result<Vec<Ack>, LogError> {
-    let mut purged = None;
+    let mut undelivered = None;
     let mut acks = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
         match runtime.block_on(delivery) {
             Ok(ack) => acks.push(ack),
-            Err(error @ LogError::Undelivered { .. }) => drop(purged.get_or_insert(error)),
+            Err(error @ LogError::Undelivered { .. }) => drop(undelivered.get_or_insert(error)),
             Err(error) => return Err(error),
         }
     }
-    purged.map_or(Ok(acks), Err)
+    undelivered.map_or(Ok(acks), Err)
 }
 
 /// Retries a step until it succeeds, fails for good, or [`STEP_TIMEOUT`] is over.
