@@ -82,7 +82,8 @@ pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
-/// The new contents of a file. The file is replaced only when they are complete: until then it stays as it is.
+/// The new contents of a file. They replace it all at once when they are complete; until then, the file is
+/// unchanged.
 #[cfg(feature = "cli")]
 pub(crate) struct Replacement {
     draft: tempfile::NamedTempFile,

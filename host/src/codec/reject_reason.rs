@@ -130,7 +130,7 @@ impl RejectReason {
         Self { kind, message, component }
     }
 
-    /// Creates a reason that names no component.
+    /// Creates a reason for which no component is responsible.
     pub(crate) fn without_component(kind: RejectKind, message: impl Into<String>) -> Self {
         Self::new(kind, message.into(), None)
     }

@@ -265,7 +265,7 @@ impl Shared {
     pub(super) fn report_late(&self) {
         let mut incomplete = self.reported().describe_incomplete();
         if !incomplete.is_empty() {
-            // The status does not change with the progress.
+            // The text is not updated, so it says that these offsets are from then.
             incomplete = format!(" (then: {incomplete})");
         }
         let reason = format!("still loading after {:?}{incomplete}", self.settings.catchup_timeout);

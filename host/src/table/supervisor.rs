@@ -257,7 +257,7 @@ impl Supervisor {
             Err(error) => return Err(error),
         };
         tracing::warn!(topic = state.topic.name, "loading a new generation: {}", restart.reason);
-        // While the table waits for a first replacement, the newest reason counts.
+        // If the served generation has ended already, this is a failure of its successor, and the newer reason.
         let number = if self.shared.is_outdated() { self.shared.reported().number } else { number };
         self.shared.report_outdated(number, format!("loading the topic again: {}", restart.reason));
         if is_serving && self.swap.is_some() {

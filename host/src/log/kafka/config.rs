@@ -49,7 +49,7 @@ const RESERVED: [(&[&str], &str); 13] = [
     (&["log.queue", "delivery.report.only.error"], "ktables does not support it"),
 ];
 
-/// Properties that librdkafka knows by two names: the other name, and the one that is used here.
+/// Properties that have two names in librdkafka. The second one of each pair is used here.
 const ALIASES: [(&str, &str); 3] = [
     ("message.timeout.ms", "delivery.timeout.ms"),
     ("queue.buffering.max.ms", "linger.ms"),
