@@ -189,8 +189,10 @@ async fn heartbeats_continue_until_a_signal_stops_them() {
 async fn check_that_signals_stop_heartbeats(signals: &[&str], is_nohup: bool) {
     let scratch = Scratch::new(1).await;
     let plain = scratch.ktables(&["set", "a", "1", "--heartbeat", "50ms"]);
-    let mut command = Command::new(if is_nohup { "nohup".as_ref() } else { plain.get_program() });
-    command.args(is_nohup.then(|| plain.get_program())).args(plain.get_args());
+    // This process may have been started with `nohup`, and its children ignore SIGHUP then.
+    let wrapper: &[&str] = if is_nohup { &["nohup"] } else { &["env", "--default-signal=HUP"] };
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(plain.get_program()).args(plain.get_args());
     for (name, value) in plain.get_envs() {
         match value {
             Some(value) => command.env(name, value),
