@@ -198,3 +198,34 @@ async fn a_partition_without_a_leader_is_reported_until_it_has_one() {
     drop(starting);
     witness.finish(1).await.report();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_about_a_partition_without_a_leader_fail_and_those_about_others_succeed() {
+    let mut guard = lock_cluster().await;
+    let cluster = guard.as_mut().unwrap();
+    let replicas: [&[i32]; 2] = [&[1], &[2]];
+    let settings = [("min.insync.replicas", "1")];
+    let (broken, whole) = (unique("broken"), unique("whole"));
+    kafka::create_with_replicas(&cluster.bootstrap(), &broken, &replicas, &settings).await;
+    kafka::create_with_replicas(&cluster.bootstrap(), &whole, &replicas[..1], &settings).await;
+    let log = ktables::log::open(&format!("kafka://{}", cluster.bootstrap())).unwrap();
+    let (broken, whole) = (log.describe(&broken).await.unwrap(), log.describe(&whole).await.unwrap());
+    cluster.node(2).kill().unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    let requests = (0..64).map(|_| {
+        let (log, broken, whole) = (log.clone(), broken.clone(), whole.clone());
+        tokio::spawn(async move {
+            while std::time::Instant::now() < until {
+                // It is retried until it is cancelled.
+                let offsets = tokio::time::timeout(Duration::from_millis(100), log.end_offsets(&broken));
+                assert!(offsets.await.is_err());
+                assert_eq!(log.end_offsets(&whole).await.unwrap(), [(0, 0)]);
+            }
+        })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        request.await.unwrap();
+    }
+    run_blocking(|| cluster.heal()).unwrap();
+    assert_eq!(log.end_offsets(&broken).await.unwrap(), [(0, 0), (1, 0)]);
+}

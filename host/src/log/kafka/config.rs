@@ -161,7 +161,7 @@ impl Configs {
 
     fn config(&self, purpose: Purpose) -> ClientConfig {
         match purpose {
-            Purpose::Control => self.base(&[]),
+            Purpose::Control => self.control(),
             Purpose::Load { queue_kib } => self.loader(queue_kib),
             Purpose::Tail => self.tail(),
             Purpose::Produce(batch) => self.producer(batch),
@@ -207,6 +207,15 @@ impl Configs {
         config.set("allow.auto.create.topics", "false");
         // Our log callback receives all log lines of librdkafka, and the subscriber filters them.
         config.set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
+        config
+    }
+
+    fn control(&self) -> ClientConfig {
+        let mut config = self.base(&[]);
+        // With `read_committed`, brokers answer a request for the end offset with the last stable offset, which
+        // misses records that were acknowledged after the start of an open transaction. librdkafka logs that a
+        // producer ignores this property, but it sends it.
+        config.set("isolation.level", "read_uncommitted");
         config
     }
 

@@ -14,12 +14,14 @@ use backon::{ConstantBuilder, Retryable};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::Semaphore;
 
 use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::error::topic_error;
-use crate::log::kafka::ffi::admin::{self, DescribedTopic, OffsetKind, PendingReply};
+use crate::log::kafka::ffi::admin::{self, Answer, DescribedTopic, PendingReply};
 use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::event::{Event, Reply};
+use crate::log::kafka::ffi::offsets::{ListedOffset, OffsetKind, join_ranges, list_offsets};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::{LogError, Offset, OffsetRange, Partition, TopicDescription};
 use crate::sync::lock;
@@ -38,6 +40,9 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The action of requesting a topic's settings, as errors name it.
 const READ_SETTINGS: &str = "read the settings of";
 
+/// How many requests for offsets may be under way, because each of them blocks a thread. The others wait.
+const MAX_OFFSET_REQUESTS: usize = 32;
+
 /// The action of requesting a topic's offsets, as errors name it.
 const REQUEST_OFFSETS: &str = "request the offsets of";
 
@@ -51,6 +56,8 @@ pub(super) struct Control {
     health: Arc<ClusterHealth>,
     /// The last probe, which may be under way. A std lock: held to clone or replace the probe.
     probe: Mutex<Option<Probe>>,
+    /// One permit for each request for offsets that may start.
+    offset_requests: Semaphore,
 }
 
 /// A client and the thread that polls it.
@@ -110,7 +117,15 @@ impl Control {
         health: Arc<ClusterHealth>,
     ) -> Result<Self, LogError> {
         let polled_client = Mutex::new(PolledClient::start(configs, &log, health.clone())?);
-        Ok(Self { configs: configs.clone(), polled_client, log, health, probe: Mutex::default() })
+        let offset_requests = Semaphore::new(MAX_OFFSET_REQUESTS);
+        Ok(Self {
+            configs: configs.clone(),
+            polled_client,
+            log,
+            health,
+            probe: Mutex::default(),
+            offset_requests,
+        })
     }
 
     /// Replaces the client with a new one. Blocks.
@@ -128,14 +143,54 @@ impl Control {
         lock(&self.polled_client).clone()
     }
 
-    /// Sends a request and waits for its answer.
-    async fn request(
+    /// Sends an admin request, waits for its reply, and parses it.
+    async fn request<T>(
         &self,
         action: &'static str,
         topic: &str,
         timeout: Duration,
         send: impl FnOnce(&Client) -> Result<PendingReply, LogError>,
-    ) -> Result<Reply, LogError> {
+        parse: impl FnOnce(&Reply) -> T,
+    ) -> Result<T, LogError> {
+        let send_and_parse = async |polled: Arc<PolledClient>| {
+            let reply = send(&polled.client)?.await.map_err(|_| LogError::Closed)?;
+            // The reply is dropped before the client that it belongs to.
+            Ok(reply.error().map_or_else(|| Ok(parse(&reply)), Err))
+        };
+        self.ask(action, topic, timeout, send_and_parse).await
+    }
+
+    /// Requests one offset of each of these partitions, on a thread that may block.
+    async fn request_offsets(
+        &self,
+        partitions: Vec<(String, Partition)>,
+        kind: OffsetKind,
+        timeout: Duration,
+    ) -> Result<Vec<ListedOffset>, LogError> {
+        let Some((topic, _)) = partitions.first().cloned() else { return Ok(Vec::new()) };
+        let answer_timeout = timeout.min(ANSWER_TIMEOUT);
+        let list = async |polled: Arc<PolledClient>| {
+            // OK because the semaphore is never closed.
+            let _permit = self.offset_requests.acquire().await.expect("a permit");
+            let client = polled.client.clone();
+            let list = move || {
+                let partitions = partitions.iter().map(|(topic, partition)| (&**topic, *partition));
+                list_offsets(&client, partitions, kind, answer_timeout)
+            };
+            let listed = tokio::task::spawn_blocking(list).await.map_err(|_| LogError::Closed)?;
+            Ok(listed.map_err(|code| (code, code.to_string())))
+        };
+        self.ask(REQUEST_OFFSETS, &topic, timeout, list).await
+    }
+
+    /// Asks the cluster something, after some broker has answered, and waits for the answer.
+    async fn ask<T>(
+        &self,
+        action: &'static str,
+        topic: &str,
+        timeout: Duration,
+        question: impl AsyncFnOnce(Arc<PolledClient>) -> Result<Answer<T>, LogError>,
+    ) -> Result<T, LogError> {
         let asked = now();
         let answer = async {
             // While an admin request waits for a broker, librdkafka connects in a loop without a pause.
@@ -146,22 +201,17 @@ impl Control {
                     self.error(topic, action, code, self.specific_reason(code.to_string()))
                 })?;
             }
-            let polled = self.polled_client();
-            let reply = send(&polled.client)?.await.map_err(|_| LogError::Closed)?;
-            match reply.error() {
-                None => Ok(reply),
-                Some((code, reason)) => {
-                    if code == RDKafkaErrorCode::OperationTimedOut {
-                        // The request may have waited for a broker that is gone. The next request then
-                        // begins with a probe, with which librdkafka fetches the brokers again.
-                        self.health.mark_suspect(&reason);
-                    }
-                    Err(self.error(topic, action, code, self.specific_reason(reason)))
+            question(self.polled_client()).await?.map_err(|(code, reason)| {
+                if code == RDKafkaErrorCode::OperationTimedOut {
+                    // The request may have waited for a broker that is gone. The next request then
+                    // begins with a probe, with which librdkafka fetches the brokers again.
+                    self.health.mark_suspect(&reason);
                 }
-            }
+                self.error(topic, action, code, self.specific_reason(reason))
+            })
         };
         tokio::select! {
-            reply = answer => reply.inspect(|_| self.health.record_answer(asked)),
+            answer = answer => answer.inspect(|_| self.health.record_answer(asked)),
             reason = self.health.wait_for_refusal() => {
                 Err(LogError::Authentication { log: self.log.to_string(), reason })
             }
@@ -205,8 +255,8 @@ impl Control {
         let names = names.iter().map(|name| c_name(name)).collect::<Result<Vec<_>, _>>()?;
         let first = names.first().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let send = |client: &Client| Ok(admin::describe_topics(client, &names, timeout.min(ANSWER_TIMEOUT)));
-        let reply = self.request(action, &first, timeout, send).await?;
-        let described = admin::parse_topics(&reply).into_iter().map(|(name, answer)| {
+        let topics = self.request(action, &first, timeout, send, admin::parse_topics).await?;
+        let described = topics.into_iter().map(|(name, answer)| {
             let answer = answer.map_err(|(code, reason)| self.error(&name, action, code, reason));
             (name, answer)
         });
@@ -250,7 +300,7 @@ impl Control {
             self.list_offsets(topic, partitions.clone(), OffsetKind::First),
             self.list_offsets(topic, partitions, OffsetKind::End)
         );
-        Ok(admin::join_ranges(&first?, &end?))
+        Ok(join_ranges(&first?, &end?))
     }
 
     /// Requests one offset of each of these partitions. Retries while leaders move.
@@ -276,15 +326,12 @@ impl Control {
         partitions: std::ops::Range<Partition>,
         kind: OffsetKind,
     ) -> Result<Vec<(Partition, Offset)>, LogError> {
-        let action = REQUEST_OFFSETS;
-        let send = |client: &Client| {
-            let partitions = partitions.map(|number| (topic, number));
-            Ok(admin::list_offsets(client, partitions, kind, ANSWER_TIMEOUT))
-        };
-        let reply = self.request(action, topic, REQUEST_TIMEOUT, send).await?;
-        let listed = admin::parse_offsets(&reply).into_iter().map(|(_, partition, offset)| {
-            let offset = offset
-                .map_err(|code| self.error(topic, action, code, format!("partition {partition}: {code}")))?;
+        let partitions = partitions.map(|number| (topic.to_owned(), number)).collect();
+        let listed = self.request_offsets(partitions, kind, REQUEST_TIMEOUT).await?;
+        let listed = listed.into_iter().map(|(_, partition, offset)| {
+            let offset = offset.map_err(|code| {
+                self.error(topic, REQUEST_OFFSETS, code, format!("partition {partition}: {code}"))
+            })?;
             Ok((partition, offset))
         });
         listed.collect()
@@ -298,16 +345,9 @@ impl Control {
         kind: OffsetKind,
         timeout: Duration,
     ) -> Result<HashMap<(Arc<str>, Partition), Offset>, LogError> {
-        let Some((first, _)) = partitions.first() else { return Ok(HashMap::new()) };
-        let send = |client: &Client| {
-            let partitions = partitions.iter().map(|(topic, partition)| (&**topic, *partition));
-            Ok(admin::list_offsets(client, partitions, kind, timeout.min(ANSWER_TIMEOUT)))
-        };
-        let reply = self.request(REQUEST_OFFSETS, first, timeout, send).await?;
-        let listed = admin::parse_offsets(&reply).into_iter();
-        Ok(listed
-            .filter_map(|(topic, partition, offset)| Some(((topic.into(), partition), offset.ok()?)))
-            .collect())
+        let partitions = partitions.iter().map(|(topic, partition)| (topic.to_string(), *partition));
+        let listed = self.request_offsets(partitions.collect(), kind, timeout).await?;
+        Ok(known(listed))
     }
 
     /// Requests first and end offsets of these partitions, once. The result ends before the first
@@ -380,6 +420,14 @@ impl Control {
         }
         Err(replaced_error(&topic.name))
     }
+}
+
+/// Leaves out the partitions that have no offset.
+pub(super) fn known(listed: Vec<ListedOffset>) -> HashMap<(Arc<str>, Partition), Offset> {
+    let known = listed
+        .into_iter()
+        .filter_map(|(topic, partition, offset)| Some(((topic.into(), partition), offset.ok()?)));
+    known.collect()
 }
 
 /// Retries every 30 ms, without a limit: callers bound the time.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use backon::Retryable;
 
 use super::{ANSWER_TIMEOUT, Control, READ_SETTINGS, REQUEST_TIMEOUT, c_name, retry_policy};
-use crate::log::kafka::ffi::admin::{self, OffsetKind};
+use crate::log::kafka::ffi::admin;
 use crate::log::kafka::ffi::client::Client;
+use crate::log::kafka::ffi::offsets::OffsetKind;
 use crate::log::{CLEANUP_POLICY, LogError, NewTopic, TopicDescription};
 
 impl Control {
@@ -29,8 +30,8 @@ impl Control {
         let send = |client: &Client| {
             Ok(admin::describe_configuration(client, &c_name(topic)?, timeout.min(ANSWER_TIMEOUT)))
         };
-        let reply = self.request(READ_SETTINGS, topic, timeout, send).await?;
-        admin::parse_settings(&reply).map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
+        let answer = self.request(READ_SETTINGS, topic, timeout, send, admin::parse_settings).await?;
+        answer.map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
     }
 
     /// Changes the `cleanup.policy` of a topic.
@@ -45,8 +46,8 @@ impl Control {
             admin::alter_configuration(client, &c_name(name)?, CLEANUP_POLICY, policy, ANSWER_TIMEOUT)
                 .map_err(invalid)
         };
-        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
-        admin::parse_alteration(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
+        let answer = self.request(action, name, REQUEST_TIMEOUT, send, admin::parse_alteration).await?;
+        answer.map_err(|(code, reason)| self.error(name, action, code, reason))
     }
 
     /// Creates a topic. Other brokers may not know it yet: see [`Control::wait_until_visible`].
@@ -60,8 +61,8 @@ impl Control {
         let send = |client: &Client| {
             admin::create_topic(client, &c_name(name)?, settings, REQUEST_TIMEOUT).map_err(invalid)
         };
-        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
-        admin::parse_creation(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))
+        let answer = self.request(action, name, REQUEST_TIMEOUT, send, admin::parse_creation).await?;
+        answer.map_err(|(code, reason)| self.error(name, action, code, reason))
     }
 
     /// Returns the names of all topics, in order, without those that begin with `__`, as internal ones do.
@@ -80,8 +81,8 @@ impl Control {
     pub(in crate::log::kafka) async fn delete(&self, name: &str) -> Result<(), LogError> {
         let action = "delete";
         let send = |client: &Client| Ok(admin::delete_topic(client, &c_name(name)?, REQUEST_TIMEOUT));
-        let reply = self.request(action, name, REQUEST_TIMEOUT, send).await?;
-        admin::parse_deletion(&reply).map_err(|(code, reason)| self.error(name, action, code, reason))?;
+        let answer = self.request(action, name, REQUEST_TIMEOUT, send, admin::parse_deletion).await?;
+        answer.map_err(|(code, reason)| self.error(name, action, code, reason))?;
         let check_gone = || async {
             match self.describe(name).await {
                 Err(LogError::UnknownTopic { .. }) => Ok(()),

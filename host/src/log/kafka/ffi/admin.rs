@@ -16,25 +16,10 @@ use tokio::sync::oneshot;
 
 use crate::log::kafka::ffi::client::{Client, millis, take_error};
 use crate::log::kafka::ffi::event::{Reply, text};
-use crate::log::{NewTopic, Offset, OffsetRange, Partition};
+use crate::log::{NewTopic, Partition};
 
-use sys::rd_kafka_IsolationLevel_t::{
-    RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED, RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
-};
 use sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC;
 use sys::rd_kafka_admin_op_t as Operation;
-
-/// The offset of a partition that [`list_offsets`] requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::log::kafka) enum OffsetKind {
-    /// The log start offset: that of the first record.
-    First,
-    /// The end offset: the high watermark, which the next record gets.
-    End,
-    /// The last stable offset: that of the first record of an open transaction, or the high watermark if
-    /// no transaction is open.
-    LastStable,
-}
 
 /// The zero UUID in base64, which clusters without topic ids return.
 const ZERO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
@@ -164,80 +149,6 @@ unsafe fn parse_topic(topic: *const sys::rd_kafka_TopicDescription_t) -> Answer<
             leaderless,
         })
     }
-}
-
-/// Requests one offset of each of these partitions. End offsets are requested with `read_uncommitted`: with
-/// `read_committed`, brokers answer with the last stable offset, which misses records that were
-/// acknowledged after the start of an open transaction.
-#[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn list_offsets<'a>(
-    client: &Client,
-    partitions: impl IntoIterator<Item = (&'a str, Partition)>,
-    kind: OffsetKind,
-    timeout: Duration,
-) -> PendingReply {
-    let (options, pending) = RequestOptions::new(client, Operation::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout);
-    let offset = match kind {
-        OffsetKind::First => rdkafka::Offset::Beginning,
-        OffsetKind::End | OffsetKind::LastStable => rdkafka::Offset::End,
-    };
-    let isolation = match kind {
-        OffsetKind::First | OffsetKind::End => RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
-        OffsetKind::LastStable => RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
-    };
-    let mut list = rdkafka::TopicPartitionList::new();
-    for (topic, partition) in partitions {
-        // OK because `Beginning` and `End` are valid offsets.
-        list.add_partition_offset(topic, partition, offset).expect("a valid offset");
-    }
-    // SAFETY: all arguments live until the end of the calls, which copy them.
-    unsafe {
-        sys::rd_kafka_AdminOptions_set_isolation_level(options.0, isolation);
-        sys::rd_kafka_ListOffsets(client.rk(), list.ptr(), options.0, client.queue());
-    }
-    pending
-}
-
-/// The offset of one partition in the reply to [`list_offsets`].
-pub(in crate::log::kafka) type ListedOffset = (String, Partition, Result<Offset, RDKafkaErrorCode>);
-
-/// Returns the offsets in the reply to [`list_offsets`], one for each partition.
-#[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn parse_offsets(reply: &Reply) -> Vec<ListedOffset> {
-    // SAFETY: everything in the reply lives as long as the reply.
-    unsafe {
-        let result = sys::rd_kafka_event_ListOffsets_result(reply.as_ptr());
-        if result.is_null() {
-            return Vec::new();
-        }
-        let mut count = 0;
-        let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
-        let listed = |&info: &*const _| {
-            let partition = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
-            let offset = match partition.offset {
-                _ if partition.err.is_error() => Err(partition.err.into()),
-                // For a partition without a leader, librdkafka returns -1001 and no error.
-                ..0 => Err(RDKafkaErrorCode::LeaderNotAvailable),
-                offset => Ok(offset),
-            };
-            (text(partition.topic), partition.partition, offset)
-        };
-        as_slice(infos, count).iter().map(listed).collect()
-    }
-}
-
-/// Combines first and end offsets to ranges, ordered by partition. Partitions without both are left out.
-pub(in crate::log::kafka) fn join_ranges(
-    first: &[(Partition, Offset)],
-    end: &[(Partition, Offset)],
-) -> Vec<OffsetRange> {
-    let end_of = |partition| end.iter().find(|listed| listed.0 == partition).map(|listed| listed.1);
-    let range = |&(partition, start): &(Partition, Offset)| {
-        end_of(partition).map(|end| OffsetRange { partition, start, end })
-    };
-    let mut ranges: Vec<OffsetRange> = first.iter().filter_map(range).collect();
-    ranges.sort_by_key(|range| range.partition);
-    ranges
 }
 
 /// Requests the settings of a topic.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::time::timeout as within;
 
-use crate::log::kafka::control::{Control, replaced_error};
-use crate::log::kafka::ffi::admin::{DescribedTopic, OffsetKind};
+use crate::log::kafka::control::{Control, known, replaced_error};
+use crate::log::kafka::ffi::admin::DescribedTopic;
+use crate::log::kafka::ffi::offsets::{OffsetKind, list_offsets};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::health::monitored::{MonitoredReading, TopicEvents, samples};
 use crate::log::kafka::health::stuck::Remedy;
@@ -28,6 +29,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(3);
 
 /// The first offsets, which move only when the broker deletes records, are requested once in this many checks.
 const CHECKS_PER_START_REQUEST: usize = 5;
+
+/// How long a request for last stable offsets may take.
+const LAST_STABLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The shortest wait for something that is due.
 const MIN_WAIT: Duration = Duration::from_millis(10);
@@ -285,11 +289,7 @@ impl Monitor {
         let ends = self.request_ends(&with_leader, timeout).await;
         let stable = match self.isolation {
             Isolation::ReadUncommitted => HashMap::new(),
-            Isolation::ReadCommitted => {
-                let unread = unread(&readings, &ends);
-                let stable = self.control.known_offsets(&unread, OffsetKind::LastStable, timeout).await;
-                stable.unwrap_or_default()
-            }
+            Isolation::ReadCommitted => self.request_last_stable(unread(&readings, &ends), timeout).await,
         };
         if wants_starts
             && let Ok(starts) = self.control.known_offsets(&with_leader, OffsetKind::First, timeout).await
@@ -297,6 +297,32 @@ impl Monitor {
             set_starts(&readings, &starts);
         }
         self.evaluate_all(readings, &ends, &stable, requested_at, Refresh::Yes);
+    }
+
+    /// Requests the last stable offsets, which only a client that reads committed records gets. No offset is
+    /// known if the client is stuck.
+    async fn request_last_stable(
+        &self,
+        partitions: BTreeSet<TopicPartition>,
+        timeout: Duration,
+    ) -> HashMap<TopicPartition, Offset> {
+        if partitions.is_empty() {
+            return HashMap::new();
+        }
+        let (tails, timeout) = (self.tails.clone(), timeout.min(LAST_STABLE_TIMEOUT));
+        let list = move || {
+            let client = tails.any_client()?;
+            let partitions = partitions.iter().map(|(topic, partition)| (&**topic, *partition));
+            Ok(list_offsets(&client, partitions, OffsetKind::End, timeout))
+        };
+        match tokio::task::spawn_blocking(list).await {
+            Ok(Ok(Ok(listed))) => return known(listed),
+            Ok(Ok(Err(code))) => tracing::debug!("cannot request the last stable offsets: {code}"),
+            Ok(Err::<_, LogError>(error)) => tracing::debug!("{error}"),
+            // The runtime ends.
+            Err(_) => {}
+        }
+        HashMap::new()
     }
 
     /// Evaluates the samples of all readings with the end offsets, as far as they are known. With
