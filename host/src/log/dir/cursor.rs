@@ -2,9 +2,11 @@
 //! end offsets use it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::file::open_regular;
 use crate::log::dir::topic;
@@ -12,6 +14,10 @@ use crate::log::{LogError, Offset, Partition, TopicDescription, batch};
 
 /// The size of one read of a segment, in bytes.
 const READ_BYTES: usize = 256 * 1024;
+
+/// The size of a read that does not wait for the disk, in bytes: small, because it runs on a thread of the
+/// runtime.
+const CACHED_READ_BYTES: usize = 16 * 1024;
 
 /// The largest number of bytes after the position that are checked for a torn tail: more than a segment and a
 /// write after it, so a longer rest is not part of a log.
@@ -114,14 +120,7 @@ impl Cursor {
                 continue;
             }
             match batch::parse_frame(&self.buffer[self.consumed..], self.next) {
-                batch::Frame::Whole { len, next } => {
-                    let start = self.consumed;
-                    self.passed = (self.position, self.next);
-                    self.consumed += len;
-                    self.position += len as u64;
-                    self.next = next;
-                    return Ok(Some(&self.buffer[start..start + len]));
-                }
+                batch::Frame::Whole { len, next } => return Ok(Some(self.pass(len, next))),
                 batch::Frame::Partial { len } => needed = len,
                 batch::Frame::Bad(reason) => {
                     if !self.recheck(&reason)? {
@@ -133,7 +132,37 @@ impl Cursor {
         }
     }
 
-    /// Moves back to the batch that [`Self::next_batch`] returned last, because its records cannot be read.
+    /// Moves over the batch of `len` bytes at the position, and returns its bytes.
+    fn pass(&mut self, len: usize, next: Offset) -> &[u8] {
+        let start = self.consumed;
+        self.passed = (self.position, self.next);
+        self.consumed += len;
+        self.position += len as u64;
+        self.next = next;
+        &self.buffer[start..start + len]
+    }
+
+    /// Reads some bytes ahead if that does not wait for the disk: if they are in the page cache, as those are
+    /// that were just written. File systems that cannot tell read nothing here.
+    pub(super) fn read_cached(&mut self) {
+        let held = self.drop_consumed();
+        let Some(file) = &self.file else { return };
+        self.buffer.resize(held + CACHED_READ_BYTES, 0);
+        let mut target = [IoSliceMut::new(&mut self.buffer[held..])];
+        let read = preadv2(file, &mut target, self.position + held as u64, ReadWriteFlags::NOWAIT);
+        // An error is reported by the next read that may wait.
+        self.buffer.truncate(held + read.unwrap_or(0));
+    }
+
+    /// Moves over the next whole batch that was read ahead, and returns its bytes. Reads nothing.
+    pub(super) fn next_batch_read_ahead(&mut self) -> Option<&[u8]> {
+        match batch::parse_frame(&self.buffer[self.consumed..], self.next) {
+            batch::Frame::Whole { len, next } => Some(self.pass(len, next)),
+            _ => None,
+        }
+    }
+
+    /// Moves back to the batch that was returned last, because its records cannot be read.
     pub(super) fn move_back(&mut self) {
         (self.position, self.next) = self.passed;
         self.discard_buffer();
@@ -264,10 +293,8 @@ impl Cursor {
     /// fewer.
     fn fill_buffer(&mut self, needed: usize) -> Result<bool, LogError> {
         self.open_file()?;
+        let held = self.drop_consumed();
         let Some(file) = &self.file else { return Ok(false) };
-        self.buffer.drain(..self.consumed);
-        self.consumed = 0;
-        let held = self.buffer.len();
         let len = file.metadata().map_err(LogError::io("read the metadata of", &self.path))?.len();
         let available = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
         // The length field of a batch may be damaged, so it is not trusted beyond the end of the file.
@@ -279,6 +306,13 @@ impl Cursor {
             .map_err(LogError::io("read", &self.path))?;
         self.buffer.truncate(held + read);
         Ok(self.buffer.len() >= needed)
+    }
+
+    /// Removes the bytes before the position from the buffer. Returns the number of the others.
+    fn drop_consumed(&mut self) -> usize {
+        self.buffer.drain(..self.consumed);
+        self.consumed = 0;
+        self.buffer.len()
     }
 
     /// Moves to the next segment; false if there is none.

@@ -35,30 +35,61 @@ async fn follow(
     mut changes: watch::Receiver<u64>,
     items: &mpsc::Sender<Result<StreamItem, LogError>>,
 ) -> Result<(), Option<LogError>> {
+    // After a change, the first records are read on this thread, if that does not wait for the disk: two switches
+    // of threads take longer.
+    let mut has_changed = false;
     loop {
         // Before the read, so that a change during the read ends the wait below.
         changes.mark_unchanged();
-        let (returned, batch) = DirLog::run_blocking(move || {
-            let batch = read_batch(&mut cursor, from, headers)?;
-            Ok((cursor, batch))
-        })
-        .await?;
-        cursor = returned;
+        let mut batch = RecordBatch::new(cursor.partition());
+        if std::mem::take(&mut has_changed) {
+            read_cached(&mut cursor, from, headers, &mut batch);
+        }
+        if batch.is_empty() {
+            (cursor, batch) = DirLog::run_blocking(move || {
+                read_batch(&mut cursor, from, headers, &mut batch)?;
+                Ok((cursor, batch))
+            })
+            .await?;
+        }
         if !batch.is_empty() {
             items.send(Ok(StreamItem::Records(Box::new(batch)))).await.map_err(|_| None)?;
             continue;
         }
         items.send(Ok(StreamItem::Position(cursor.next_offset()))).await.map_err(|_| None)?;
         tokio::select! {
-            changed = changes.changed() => changed.map_err(|_| LogError::Closed)?,
+            changed = changes.changed() => {
+                changed.map_err(|_| LogError::Closed)?;
+                has_changed = true;
+            }
             () = items.closed() => return Err(None),
         }
     }
 }
 
-/// Reads the next records, until they fill a batch. Returns an empty batch at the end of the log.
-fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<RecordBatch, LogError> {
-    let mut records = RecordBatch::new(cursor.partition());
+/// Reads records that were just written into an empty batch, as far as that does not wait for the disk.
+fn read_cached(cursor: &mut Cursor, from: Offset, headers: Headers, records: &mut RecordBatch) {
+    cursor.read_cached();
+    while !records.is_full()
+        && let Some(bytes) = cursor.next_batch_read_ahead()
+    {
+        let whole = records.len();
+        if batch::read_into(bytes, from, headers, records).is_err() {
+            // The next read fails with this error.
+            cursor.move_back();
+            *records = records.slice(0..whole);
+            return;
+        }
+    }
+}
+
+/// Reads the next records into an empty batch, until they fill it. Leaves it empty at the end of the log.
+fn read_batch(
+    cursor: &mut Cursor,
+    from: Offset,
+    headers: Headers,
+    records: &mut RecordBatch,
+) -> Result<(), LogError> {
     while !records.is_full() {
         let bytes = match cursor.next_batch() {
             Ok(Some(bytes)) => bytes,
@@ -68,16 +99,17 @@ fn read_batch(cursor: &mut Cursor, from: Offset, headers: Headers) -> Result<Rec
             Err(_) => break,
         };
         let whole = records.len();
-        if let Err(reason) = batch::read_into(bytes, from, headers, &mut records) {
+        if let Err(reason) = batch::read_into(bytes, from, headers, records) {
             cursor.move_back();
             if whole == 0 {
                 return Err(cursor.corrupt(reason));
             }
-            return Ok(records.slice(0..whole));
+            *records = records.slice(0..whole);
+            return Ok(());
         }
     }
     if records.is_empty() {
         cursor.check_identity()?;
     }
-    Ok(records)
+    Ok(())
 }
