@@ -2,11 +2,9 @@
 //! end offsets use it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-use rustix::io::{ReadWriteFlags, preadv2};
 
 use crate::file::open_regular;
 use crate::log::dir::topic;
@@ -16,7 +14,7 @@ use crate::log::{LogError, Offset, Partition, TopicDescription, batch};
 const READ_BYTES: usize = 256 * 1024;
 
 /// The size of a read that does not wait for the disk, in bytes: small, because it runs on a thread of the
-/// runtime.
+/// runtime. A larger batch is read in the other way.
 const CACHED_READ_BYTES: usize = 16 * 1024;
 
 /// The largest number of bytes after the position that are checked for a torn tail: more than a segment and a
@@ -142,16 +140,15 @@ impl Cursor {
         &self.buffer[start..start + len]
     }
 
-    /// Reads some bytes ahead if that does not wait for the disk: if they are in the page cache, as those are
-    /// that were just written. File systems that cannot tell read nothing here.
+    /// Reads the bytes after the position, up to [`CACHED_READ_BYTES`], if that does not wait for the disk: if they
+    /// are in the page cache, as those are that were just written. Otherwise, or after an error, the buffer is
+    /// empty, and [`Self::next_batch`] reads them.
     pub(super) fn read_cached(&mut self) {
-        let held = self.drop_consumed();
+        self.discard_buffer();
         let Some(file) = &self.file else { return };
-        self.buffer.resize(held + CACHED_READ_BYTES, 0);
-        let mut target = [IoSliceMut::new(&mut self.buffer[held..])];
-        let read = preadv2(file, &mut target, self.position + held as u64, ReadWriteFlags::NOWAIT);
-        // An error is reported by the next read that may wait.
-        self.buffer.truncate(held + read.unwrap_or(0));
+        self.buffer.resize(CACHED_READ_BYTES, 0);
+        let read = read_without_waiting(file, &mut self.buffer, self.position).unwrap_or(0);
+        self.buffer.truncate(read);
     }
 
     /// Moves over the next whole batch that was read ahead, and returns its bytes. Reads nothing.
@@ -293,8 +290,10 @@ impl Cursor {
     /// fewer.
     fn fill_buffer(&mut self, needed: usize) -> Result<bool, LogError> {
         self.open_file()?;
-        let held = self.drop_consumed();
         let Some(file) = &self.file else { return Ok(false) };
+        self.buffer.drain(..self.consumed);
+        self.consumed = 0;
+        let held = self.buffer.len();
         let len = file.metadata().map_err(LogError::io("read the metadata of", &self.path))?.len();
         let available = usize::try_from(len.saturating_sub(self.position)).unwrap_or(usize::MAX);
         // The length field of a batch may be damaged, so it is not trusted beyond the end of the file.
@@ -306,13 +305,6 @@ impl Cursor {
             .map_err(LogError::io("read", &self.path))?;
         self.buffer.truncate(held + read);
         Ok(self.buffer.len() >= needed)
-    }
-
-    /// Removes the bytes before the position from the buffer. Returns the number of the others.
-    fn drop_consumed(&mut self) -> usize {
-        self.buffer.drain(..self.consumed);
-        self.consumed = 0;
-        self.buffer.len()
     }
 
     /// Moves to the next segment; false if there is none.
@@ -364,6 +356,20 @@ fn segments(folder: &Path) -> Result<Vec<Offset>, LogError> {
         .filter_map(|entry| entry.map(base).transpose())
         .collect::<Result<_, _>>()
         .map_err(LogError::io("list", folder))
+}
+
+/// Reads from a position in the file into the buffer, but only what is in the page cache. Fails if there is
+/// nothing, or if the file system cannot tell. Returns the number of bytes.
+#[cfg(target_os = "linux")]
+fn read_without_waiting(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    Ok(preadv2(file, &mut [io::IoSliceMut::new(buffer)], position, ReadWriteFlags::NOWAIT)?)
+}
+
+/// Other systems cannot tell what is in the page cache.
+#[cfg(not(target_os = "linux"))]
+fn read_without_waiting(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Fills the buffer from a position in the file, as far as the file reaches. Returns the number of bytes.

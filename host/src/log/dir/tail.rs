@@ -35,8 +35,8 @@ async fn follow(
     mut changes: watch::Receiver<u64>,
     items: &mpsc::Sender<Result<StreamItem, LogError>>,
 ) -> Result<(), Option<LogError>> {
-    // After a change, the first records are read on this thread, if that does not wait for the disk: two switches
-    // of threads take longer.
+    // After a change, the first records are read on this thread if they are in the page cache. Another thread would
+    // have to be woken, and then this one again, behind other tasks of the runtime.
     let mut has_changed = false;
     loop {
         // Before the read, so that a change during the read ends the wait below.
@@ -74,11 +74,9 @@ fn read_cached(cursor: &mut Cursor, from: Offset, headers: Headers, records: &mu
         && let Some(bytes) = cursor.next_batch_read_ahead()
     {
         let whole = records.len();
+        // The next read fails with an error of this one.
         if batch::read_into(bytes, from, headers, records).is_err() {
-            // The next read fails with this error.
-            cursor.move_back();
-            *records = records.slice(0..whole);
-            return;
+            return undo(cursor, records, whole);
         }
     }
 }
@@ -100,16 +98,18 @@ fn read_batch(
         };
         let whole = records.len();
         if let Err(reason) = batch::read_into(bytes, from, headers, records) {
-            cursor.move_back();
-            if whole == 0 {
-                return Err(cursor.corrupt(reason));
-            }
-            *records = records.slice(0..whole);
-            return Ok(());
+            undo(cursor, records, whole);
+            return if whole == 0 { Err(cursor.corrupt(reason)) } else { Ok(()) };
         }
     }
     if records.is_empty() {
         cursor.check_identity()?;
     }
     Ok(())
+}
+
+/// Moves back to the batch that could not be read, and removes what was read of it: all but `whole` records.
+fn undo(cursor: &mut Cursor, records: &mut RecordBatch, whole: usize) {
+    cursor.move_back();
+    *records = records.slice(0..whole);
 }

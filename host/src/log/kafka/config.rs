@@ -86,8 +86,9 @@ pub(super) enum BatchSize {
 /// The purpose of a client, which decides its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
-    /// Describes, creates, changes and deletes topics, and requests their settings and offsets.
-    Control,
+    /// Describes, creates, changes and deletes topics, and requests their settings and offsets: the end offsets
+    /// of this isolation.
+    Control(Isolation),
     /// Loads a topic as fast as possible.
     Load {
         /// The limit of its queue of fetched records, in KiB.
@@ -146,7 +147,7 @@ impl Configs {
     /// Starts a client. It connects in the background.
     pub(super) fn start(&self, purpose: Purpose) -> Result<Client, LogError> {
         let kind = match purpose {
-            Purpose::Control | Purpose::Produce(_) | Purpose::Transact(_) => Kind::Producer,
+            Purpose::Control(_) | Purpose::Produce(_) | Purpose::Transact(_) => Kind::Producer,
             Purpose::Load { .. } | Purpose::Tail => Kind::Consumer,
         };
         let token_file = self.options.oauth_token_file.clone();
@@ -161,7 +162,7 @@ impl Configs {
 
     fn config(&self, purpose: Purpose) -> ClientConfig {
         match purpose {
-            Purpose::Control => self.control(),
+            Purpose::Control(isolation) => self.control(isolation),
             Purpose::Load { queue_kib } => self.loader(queue_kib),
             Purpose::Tail => self.tail(),
             Purpose::Produce(batch) => self.producer(batch),
@@ -210,12 +211,9 @@ impl Configs {
         config
     }
 
-    fn control(&self) -> ClientConfig {
+    fn control(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.base(&[]);
-        // With `read_committed`, brokers answer a request for the end offset with the last stable offset, which
-        // misses records that were acknowledged after the start of an open transaction. librdkafka logs that a
-        // producer ignores this property, but it sends it.
-        config.set("isolation.level", "read_uncommitted");
+        config.set("isolation.level", isolation_level(isolation));
         config
     }
 
@@ -296,13 +294,7 @@ impl Configs {
         config.set("enable.auto.offset.store", "false");
         config.set("enable.partition.eof", "true");
         config.set("auto.offset.reset", "error");
-        config.set(
-            "isolation.level",
-            match self.options.isolation {
-                Isolation::ReadCommitted => "read_committed",
-                Isolation::ReadUncommitted => "read_uncommitted",
-            },
-        );
+        config.set("isolation.level", isolation_level(self.options.isolation));
         config
     }
 
@@ -363,6 +355,14 @@ fn property_error(error: KafkaError) -> LogError {
     }
 }
 
+/// Returns the value of librdkafka's `isolation.level`.
+fn isolation_level(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::ReadCommitted => "read_committed",
+        Isolation::ReadUncommitted => "read_uncommitted",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,7 +416,7 @@ mod tests {
         // With TLS, because one property is set only then.
         let tls = ("security.protocol", "ssl");
         let purposes = [
-            Purpose::Control,
+            Purpose::Control(Isolation::ReadCommitted),
             Purpose::Load { queue_kib: 1024 },
             Purpose::Tail,
             Purpose::Produce(BatchSize::Default),

@@ -1,9 +1,9 @@
 //! The control client of a cluster describes, creates, changes and deletes topics, and requests their settings
 //! and offsets. It consumes nothing, so that no answer waits behind a fetch.
 
+mod offsets;
 mod topics;
 
-use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,16 +14,15 @@ use backon::{ConstantBuilder, Retryable};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::Semaphore;
 
 use crate::log::kafka::config::{Configs, Purpose};
+use crate::log::kafka::control::offsets::OffsetRequests;
 use crate::log::kafka::error::topic_error;
 use crate::log::kafka::ffi::admin::{self, Answer, DescribedTopic, PendingReply};
 use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::event::{Event, Reply};
-use crate::log::kafka::ffi::offsets::{ListedOffset, OffsetKind, join_ranges, list_offsets};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
-use crate::log::{LogError, Offset, OffsetRange, Partition, TopicDescription};
+use crate::log::{Isolation, LogError, TopicDescription};
 use crate::sync::lock;
 use crate::thread::run_in_background;
 use crate::time::now;
@@ -40,12 +39,6 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The action of requesting a topic's settings, as errors name it.
 const READ_SETTINGS: &str = "read the settings of";
 
-/// How many requests for offsets may be under way, because each of them blocks a thread. The others wait.
-const MAX_OFFSET_REQUESTS: usize = 32;
-
-/// The action of requesting a topic's offsets, as errors name it.
-const REQUEST_OFFSETS: &str = "request the offsets of";
-
 /// The control client, which can be replaced while requests are under way.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -56,8 +49,7 @@ pub(super) struct Control {
     health: Arc<ClusterHealth>,
     /// The last probe, which may be under way. A std lock: held to clone or replace the probe.
     probe: Mutex<Option<Probe>>,
-    /// One permit for each request for offsets that may start.
-    offset_requests: Semaphore,
+    offset_requests: OffsetRequests,
 }
 
 /// A client and the thread that polls it.
@@ -69,8 +61,14 @@ struct PolledClient {
 }
 
 impl PolledClient {
-    fn start(configs: &Configs, log: &str, health: Arc<ClusterHealth>) -> Result<Arc<Self>, LogError> {
-        let client = Arc::new(configs.start(Purpose::Control)?);
+    /// Starts a client, which requests the end offsets of its isolation. Blocks.
+    fn start(
+        configs: &Configs,
+        isolation: Isolation,
+        log: &str,
+        health: Arc<ClusterHealth>,
+    ) -> Result<Arc<Self>, LogError> {
+        let client = Arc::new(configs.start(Purpose::Control(isolation))?);
         let stop = Arc::new(AtomicBool::new(false));
         let (polled, stopped) = (client.clone(), stop.clone());
         let thread = crate::thread::spawn("ktables-control", move || {
@@ -116,21 +114,22 @@ impl Control {
         log: Arc<str>,
         health: Arc<ClusterHealth>,
     ) -> Result<Self, LogError> {
-        let polled_client = Mutex::new(PolledClient::start(configs, &log, health.clone())?);
-        let offset_requests = Semaphore::new(MAX_OFFSET_REQUESTS);
+        let client = PolledClient::start(configs, Isolation::ReadUncommitted, &log, health.clone())?;
+        let polled_client = Mutex::new(client);
         Ok(Self {
             configs: configs.clone(),
             polled_client,
             log,
             health,
             probe: Mutex::default(),
-            offset_requests,
+            offset_requests: OffsetRequests::default(),
         })
     }
 
     /// Replaces the client with a new one. Blocks.
     pub(super) fn replace_client(&self) -> Result<(), LogError> {
-        let new = PolledClient::start(&self.configs, &self.log, self.health.clone())?;
+        let health = self.health.clone();
+        let new = PolledClient::start(&self.configs, Isolation::ReadUncommitted, &self.log, health)?;
         let old = std::mem::replace(&mut *lock(&self.polled_client), new);
         // A probe of the old client says nothing about the new one.
         lock(&self.probe).take();
@@ -152,35 +151,13 @@ impl Control {
         send: impl FnOnce(&Client) -> Result<PendingReply, LogError>,
         parse: impl FnOnce(&Reply) -> T,
     ) -> Result<T, LogError> {
-        let send_and_parse = async |polled: Arc<PolledClient>| {
+        let send_and_parse = async || {
+            let polled = self.polled_client();
             let reply = send(&polled.client)?.await.map_err(|_| LogError::Closed)?;
             // The reply is dropped before the client that it belongs to.
             Ok(reply.error().map_or_else(|| Ok(parse(&reply)), Err))
         };
         self.ask(action, topic, timeout, send_and_parse).await
-    }
-
-    /// Requests one offset of each of these partitions, on a thread that may block.
-    async fn request_offsets(
-        &self,
-        partitions: Vec<(String, Partition)>,
-        kind: OffsetKind,
-        timeout: Duration,
-    ) -> Result<Vec<ListedOffset>, LogError> {
-        let Some((topic, _)) = partitions.first().cloned() else { return Ok(Vec::new()) };
-        let answer_timeout = timeout.min(ANSWER_TIMEOUT);
-        let list = async |polled: Arc<PolledClient>| {
-            // OK because the semaphore is never closed.
-            let _permit = self.offset_requests.acquire().await.expect("a permit");
-            let client = polled.client.clone();
-            let list = move || {
-                let partitions = partitions.iter().map(|(topic, partition)| (&**topic, *partition));
-                list_offsets(&client, partitions, kind, answer_timeout)
-            };
-            let listed = tokio::task::spawn_blocking(list).await.map_err(|_| LogError::Closed)?;
-            Ok(listed.map_err(|code| (code, code.to_string())))
-        };
-        self.ask(REQUEST_OFFSETS, &topic, timeout, list).await
     }
 
     /// Asks the cluster something, after some broker has answered, and waits for the answer.
@@ -189,11 +166,11 @@ impl Control {
         action: &'static str,
         topic: &str,
         timeout: Duration,
-        question: impl AsyncFnOnce(Arc<PolledClient>) -> Result<Answer<T>, LogError>,
+        question: impl AsyncFnOnce() -> Result<Answer<T>, LogError>,
     ) -> Result<T, LogError> {
         let asked = now();
         let answer = async {
-            // While an admin request waits for a broker, librdkafka connects in a loop without a pause.
+            // While a request waits for a broker, librdkafka connects in a loop without a pause.
             // So no request is sent before some broker answers.
             if !self.health.is_healthy() {
                 let probed = tokio::time::timeout(timeout, self.probe()).await;
@@ -201,8 +178,8 @@ impl Control {
                     self.error(topic, action, code, self.specific_reason(code.to_string()))
                 })?;
             }
-            question(self.polled_client()).await?.map_err(|(code, reason)| {
-                if code == RDKafkaErrorCode::OperationTimedOut {
+            question().await?.map_err(|(code, reason)| {
+                if matches!(code, RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::AllBrokersDown) {
                     // The request may have waited for a broker that is gone. The next request then
                     // begins with a probe, with which librdkafka fetches the brokers again.
                     self.health.mark_suspect(&reason);
@@ -290,125 +267,6 @@ impl Control {
         LogError::Unreachable { log: self.log.to_string(), topic: topic.to_owned(), action, reason }
     }
 
-    /// Requests first and end offsets of these partitions.
-    pub(super) async fn offset_ranges(
-        &self,
-        topic: &str,
-        partitions: std::ops::Range<Partition>,
-    ) -> Result<Vec<OffsetRange>, LogError> {
-        let (first, end) = tokio::join!(
-            self.list_offsets(topic, partitions.clone(), OffsetKind::First),
-            self.list_offsets(topic, partitions, OffsetKind::End)
-        );
-        Ok(join_ranges(&first?, &end?))
-    }
-
-    /// Requests one offset of each of these partitions. Retries while leaders move.
-    async fn list_offsets(
-        &self,
-        topic: &str,
-        partitions: std::ops::Range<Partition>,
-        kind: OffsetKind,
-    ) -> Result<Vec<(Partition, Offset)>, LogError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let list = || self.list_offsets_once(topic, partitions.clone(), kind);
-        let started = Instant::now();
-        let should_retry = |error: &LogError| error.is_transient() && started.elapsed() < REQUEST_TIMEOUT;
-        list.retry(retry_policy()).when(should_retry).await
-    }
-
-    /// Requests one offset of each of these partitions. Fails if one of them has no leader.
-    async fn list_offsets_once(
-        &self,
-        topic: &str,
-        partitions: std::ops::Range<Partition>,
-        kind: OffsetKind,
-    ) -> Result<Vec<(Partition, Offset)>, LogError> {
-        let partitions = partitions.map(|number| (topic.to_owned(), number)).collect();
-        let listed = self.request_offsets(partitions, kind, REQUEST_TIMEOUT).await?;
-        let listed = listed.into_iter().map(|(_, partition, offset)| {
-            let offset = offset.map_err(|code| {
-                self.error(topic, REQUEST_OFFSETS, code, format!("partition {partition}: {code}"))
-            })?;
-            Ok((partition, offset))
-        });
-        listed.collect()
-    }
-
-    /// Requests one offset of each of these partitions, once. The result lacks the partitions that no
-    /// broker answered for.
-    pub(super) async fn known_offsets(
-        &self,
-        partitions: &BTreeSet<(Arc<str>, Partition)>,
-        kind: OffsetKind,
-        timeout: Duration,
-    ) -> Result<HashMap<(Arc<str>, Partition), Offset>, LogError> {
-        let partitions = partitions.iter().map(|(topic, partition)| (topic.to_string(), *partition));
-        let listed = self.request_offsets(partitions.collect(), kind, timeout).await?;
-        Ok(known(listed))
-    }
-
-    /// Requests first and end offsets of these partitions, once. The result ends before the first
-    /// partition that no broker answered for.
-    pub(super) async fn known_ranges(
-        &self,
-        topic: &Arc<str>,
-        partitions: std::ops::Range<Partition>,
-        timeout: Duration,
-    ) -> Vec<OffsetRange> {
-        let requested: BTreeSet<_> = partitions.clone().map(|number| (topic.clone(), number)).collect();
-        let (first, end) = tokio::join!(
-            self.known_offsets(&requested, OffsetKind::First, timeout),
-            self.known_offsets(&requested, OffsetKind::End, timeout)
-        );
-        let (first, end) = (first.unwrap_or_default(), end.unwrap_or_default());
-        let range = |partition| {
-            let key = (topic.clone(), partition);
-            Some(OffsetRange { partition, start: *first.get(&key)?, end: *end.get(&key)? })
-        };
-        partitions.map_while(range).collect()
-    }
-
-    /// Requests first and end offsets of all partitions. Includes partitions that were added since `topic`
-    /// was described.
-    ///
-    /// # Errors
-    ///
-    /// [`LogError::Replaced`] if the topic was deleted and created again.
-    pub(super) async fn offsets(&self, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-        let (current, ranges) = tokio::join!(
-            self.describe_topic(&topic.name),
-            self.offset_ranges(&topic.name, 0..topic.partitions)
-        );
-        let current = self.check_identity(topic, current?)?;
-        let mut ranges = ranges?;
-        ranges.extend(self.offset_ranges(&topic.name, topic.partitions..current.partitions).await?);
-        Ok(ranges)
-    }
-
-    /// Requests the end offsets of all partitions. Includes partitions that were added since `topic`
-    /// was described.
-    ///
-    /// # Errors
-    ///
-    /// [`LogError::Replaced`] if the topic was deleted and created again.
-    pub(super) async fn end_offsets(
-        &self,
-        topic: &TopicDescription,
-    ) -> Result<Vec<(Partition, Offset)>, LogError> {
-        let (current, ends) = tokio::join!(
-            self.describe_topic(&topic.name),
-            self.list_offsets(&topic.name, 0..topic.partitions, OffsetKind::End)
-        );
-        let current = self.check_identity(topic, current?)?;
-        let mut ends = ends?;
-        let added = topic.partitions..current.partitions;
-        ends.extend(self.list_offsets(&topic.name, added, OffsetKind::End).await?);
-        Ok(ends)
-    }
-
     /// Checks that the name still belongs to the same topic.
     fn check_identity(
         &self,
@@ -420,14 +278,6 @@ impl Control {
         }
         Err(replaced_error(&topic.name))
     }
-}
-
-/// Leaves out the partitions that have no offset.
-pub(super) fn known(listed: Vec<ListedOffset>) -> HashMap<(Arc<str>, Partition), Offset> {
-    let known = listed
-        .into_iter()
-        .filter_map(|(topic, partition, offset)| Some(((topic.into(), partition), offset.ok()?)));
-    known.collect()
 }
 
 /// Retries every 30 ms, without a limit: callers bound the time.

@@ -1,7 +1,8 @@
 //! A client of librdkafka, reduced to what this log uses: one queue, from which one thread takes typed
 //! [`Event`]s.
 //!
-//! Most code that calls C is here, in [`event`](super::event) and in [`admin`](super::admin). The client may
+//! Most code that calls C is here, in [`event`](super::event), [`admin`](super::admin) and
+//! [`offsets`](super::offsets). The client may
 //! be used from any thread. Only one thread polls it, and that thread receives its events.
 
 use std::ffi::{CString, c_char};

@@ -1,6 +1,7 @@
-//! First and end offsets of partitions.
+//! Requests for offsets of partitions.
 
-use std::time::Duration;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
 use rdkafka::error::IsError;
@@ -10,22 +11,30 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use crate::log::kafka::ffi::client::{Client, millis};
 use crate::log::{Offset, OffsetRange, Partition};
 
+/// The codes of errors that librdkafka finds itself. All others come from brokers.
+const LOCAL_ERRORS: RangeInclusive<i32> = -200..=-100;
+
+/// How many requests [`list_offsets`] sends at most to find the partitions with errors.
+const MAX_QUERIES: usize = 64;
+
 /// The offset of a partition that [`list_offsets`] requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log::kafka) enum OffsetKind {
     /// The log start offset: that of the first record.
     First,
-    /// The end offset, which the next record gets. Brokers answer a client that reads only committed records
-    /// with the last stable offset: that of the first record of an open transaction, or the end offset if no
-    /// transaction is open.
+    /// The end offset: the high watermark, which the next record gets. Needs a client that also reads
+    /// uncommitted records.
     End,
+    /// The last stable offset: that of the first record of an open transaction, or the high watermark if no
+    /// transaction is open. Needs a client that reads only committed records.
+    LastStable,
 }
 
 /// The offset of one partition of a topic, or why there is none.
 pub(in crate::log::kafka) type ListedOffset = (String, Partition, Result<Offset, RDKafkaErrorCode>);
 
-/// Requests one offset of each of these partitions from their leaders. Blocks until all leaders have answered,
-/// or until the timeout is over. Returns an offset or an error for each partition.
+/// Requests one offset of each of these partitions from their leaders, and returns an offset or an error for each.
+/// Blocks until all leaders have answered, or until the timeout is over.
 ///
 /// The admin API's `ListOffsets` would not block, but must not be used: it begins the request on the calling
 /// thread, and if a leader is not known, the client's own thread may finish and free the request meanwhile
@@ -33,34 +42,71 @@ pub(in crate::log::kafka) type ListedOffset = (String, Partition, Result<Offset,
 ///
 /// # Errors
 ///
-/// If a leader does not answer, or answers with an error for one of its partitions.
-#[allow(unsafe_code, reason = "calls into librdkafka")]
-pub(in crate::log::kafka) fn list_offsets<'a>(
+/// If a leader does not answer, or if nobody was asked because no partition has a leader that the client knows.
+pub(in crate::log::kafka) fn list_offsets(
     client: &Client,
-    partitions: impl IntoIterator<Item = (&'a str, Partition)>,
+    partitions: &[(String, Partition)],
     kind: OffsetKind,
     timeout: Duration,
 ) -> Result<Vec<ListedOffset>, RDKafkaErrorCode> {
+    let began = Instant::now();
+    let (mut listed, mut pending, mut queries) = (Vec::new(), vec![partitions], 0);
+    while let Some(part) = pending.pop() {
+        queries += 1;
+        match query(client, part, kind, timeout.saturating_sub(began.elapsed())) {
+            Ok(answers) => listed.extend(answers),
+            Err(QueryError::NoLeader(answers)) => {
+                if let (1, Some((_, _, Err(code)))) = (queries, answers.first()) {
+                    return Err(*code);
+                }
+                listed.extend(answers);
+            }
+            Err(QueryError::Failed(code)) if LOCAL_ERRORS.contains(&(code as i32)) => return Err(code),
+            // A broker's error for one partition takes the place of all answers. Halving finds that partition.
+            Err(QueryError::Failed(_)) if part.len() > 1 && queries < MAX_QUERIES => {
+                let (first, second) = part.split_at(part.len() / 2);
+                pending.extend([second, first]);
+            }
+            Err(QueryError::Failed(code)) => {
+                listed.extend(part.iter().map(|(topic, partition)| (topic.clone(), *partition, Err(code))));
+            }
+        }
+    }
+    Ok(listed)
+}
+
+/// Why a request has no answer.
+enum QueryError {
+    /// Nobody was asked: the client knows no leader of any partition. Each has its own error.
+    NoLeader(Vec<ListedOffset>),
+    Failed(RDKafkaErrorCode),
+}
+
+/// Sends one request to each leader of these partitions, and waits for the answers.
+#[allow(unsafe_code, reason = "calls into librdkafka")]
+fn query(
+    client: &Client,
+    partitions: &[(String, Partition)],
+    kind: OffsetKind,
+    timeout: Duration,
+) -> Result<Vec<ListedOffset>, QueryError> {
     let wanted = match kind {
         OffsetKind::First => Position::Beginning,
-        OffsetKind::End => Position::End,
+        OffsetKind::End | OffsetKind::LastStable => Position::End,
     };
-    let mut list = TopicPartitionList::new();
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
     for (topic, partition) in partitions {
         // OK because `Beginning` and `End` are valid offsets.
-        list.add_partition_offset(topic, partition, wanted).expect("a valid offset");
+        list.add_partition_offset(topic, *partition, wanted).expect("a valid offset");
     }
-    if list.count() == 0 {
-        return Ok(Vec::new());
-    }
-    // SAFETY: client and list are alive; the answers are written into the list. In a request for the offsets
-    // of times, the two kinds are the times -2 and -1.
+    // SAFETY: client and list are alive; the answers are written into the list. In a request for the offsets of
+    // times, `Beginning` and `End` are the times -2 and -1.
     let code = unsafe { sys::rd_kafka_offsets_for_times(client.rk(), list.ptr(), millis(timeout)) };
-    match code.into() {
-        // No partition has a leader. The list says why.
-        RDKafkaErrorCode::UnknownPartition => {}
-        failure if code.is_error() => return Err(failure),
-        _ => {}
+    let code = code.is_error().then(|| RDKafkaErrorCode::from(code));
+    if let Some(code) = code
+        && code != RDKafkaErrorCode::UnknownPartition
+    {
+        return Err(QueryError::Failed(code));
     }
     let listed = list.elements().into_iter().map(|element| {
         let offset = match (element.error(), element.offset()) {
@@ -71,7 +117,8 @@ pub(in crate::log::kafka) fn list_offsets<'a>(
         };
         (element.topic().to_owned(), element.partition(), offset)
     });
-    Ok(listed.collect())
+    let listed = listed.collect();
+    if code.is_some() { Err(QueryError::NoLeader(listed)) } else { Ok(listed) }
 }
 
 /// Combines first and end offsets to ranges, ordered by partition. Partitions without both are left out.

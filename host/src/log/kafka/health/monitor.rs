@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::time::timeout as within;
 
-use crate::log::kafka::control::{Control, known, replaced_error};
+use crate::log::kafka::control::{Control, replaced_error};
 use crate::log::kafka::ffi::admin::DescribedTopic;
-use crate::log::kafka::ffi::offsets::{OffsetKind, list_offsets};
+use crate::log::kafka::ffi::offsets::OffsetKind;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::health::monitored::{MonitoredReading, TopicEvents, samples};
 use crate::log::kafka::health::stuck::Remedy;
@@ -29,9 +29,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(3);
 
 /// The first offsets, which move only when the broker deletes records, are requested once in this many checks.
 const CHECKS_PER_START_REQUEST: usize = 5;
-
-/// How long a request for last stable offsets may take.
-const LAST_STABLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The shortest wait for something that is due.
 const MIN_WAIT: Duration = Duration::from_millis(10);
@@ -286,43 +283,17 @@ impl Monitor {
         };
         let partitions: BTreeSet<TopicPartition> = readings.iter().flat_map(of_reading).collect();
         let with_leader: BTreeSet<TopicPartition> = partitions.difference(leaderless).cloned().collect();
-        let ends = self.request_ends(&with_leader, timeout).await;
+        let ends = self.request(&with_leader, OffsetKind::End, timeout).await;
         let stable = match self.isolation {
             Isolation::ReadUncommitted => HashMap::new(),
-            Isolation::ReadCommitted => self.request_last_stable(unread(&readings, &ends), timeout).await,
+            Isolation::ReadCommitted => {
+                self.request(&unread(&readings, &ends), OffsetKind::LastStable, timeout).await
+            }
         };
-        if wants_starts
-            && let Ok(starts) = self.control.known_offsets(&with_leader, OffsetKind::First, timeout).await
-        {
-            set_starts(&readings, &starts);
+        if wants_starts {
+            set_starts(&readings, &self.request(&with_leader, OffsetKind::First, timeout).await);
         }
         self.evaluate_all(readings, &ends, &stable, requested_at, Refresh::Yes);
-    }
-
-    /// Requests the last stable offsets, which only a client that reads committed records gets. No offset is
-    /// known if the client is stuck.
-    async fn request_last_stable(
-        &self,
-        partitions: BTreeSet<TopicPartition>,
-        timeout: Duration,
-    ) -> HashMap<TopicPartition, Offset> {
-        if partitions.is_empty() {
-            return HashMap::new();
-        }
-        let (tails, timeout) = (self.tails.clone(), timeout.min(LAST_STABLE_TIMEOUT));
-        let list = move || {
-            let client = tails.any_client()?;
-            let partitions = partitions.iter().map(|(topic, partition)| (&**topic, *partition));
-            Ok(list_offsets(&client, partitions, OffsetKind::End, timeout))
-        };
-        match tokio::task::spawn_blocking(list).await {
-            Ok(Ok(Ok(listed))) => return known(listed),
-            Ok(Ok(Err(code))) => tracing::debug!("cannot request the last stable offsets: {code}"),
-            Ok(Err::<_, LogError>(error)) => tracing::debug!("{error}"),
-            // The runtime ends.
-            Err(_) => {}
-        }
-        HashMap::new()
     }
 
     /// Evaluates the samples of all readings with the end offsets, as far as they are known. With
@@ -345,16 +316,17 @@ impl Monitor {
         }
     }
 
-    /// Requests end offsets. One leader that does not answer makes the whole request fail; then each topic
-    /// gets a request of its own.
-    async fn request_ends(
+    /// Requests offsets. One leader that does not answer makes the whole request fail; then each topic gets a
+    /// request of its own.
+    async fn request(
         &self,
         partitions: &BTreeSet<TopicPartition>,
+        kind: OffsetKind,
         timeout: Duration,
     ) -> HashMap<TopicPartition, Offset> {
         if !self.must_request_separately.load(Ordering::Relaxed) {
-            match self.control.known_offsets(partitions, OffsetKind::End, timeout).await {
-                Ok(ends) => return ends,
+            match self.control.known_offsets(partitions, kind, timeout).await {
+                Ok(offsets) => return offsets,
                 Err(error) => tracing::debug!("{error}"),
             }
         }
@@ -362,9 +334,11 @@ impl Monitor {
         for partition in partitions {
             topics.entry(&partition.0).or_default().insert(partition.clone());
         }
-        let asked = topics.values().map(|own| self.control.known_offsets(own, OffsetKind::End, timeout));
+        let asked = topics.values().map(|own| self.control.known_offsets(own, kind, timeout));
         let answers = join_all(asked).await;
-        self.must_request_separately.store(answers.iter().any(Result::is_err), Ordering::Relaxed);
+        if kind == OffsetKind::End {
+            self.must_request_separately.store(answers.iter().any(Result::is_err), Ordering::Relaxed);
+        }
         answers.into_iter().flatten().flatten().collect()
     }
 

@@ -82,16 +82,6 @@ impl TailClients {
         drop(idle);
     }
 
-    /// Returns one of the clients. Starts one if there is none, which blocks.
-    pub(in crate::log::kafka) fn any_client(&self) -> Result<Arc<Client>, LogError> {
-        let mut tails = lock(&self.tails);
-        let tail = match tails.first() {
-            Some(tail) => tail,
-            None => tails.push_mut(self.start()?),
-        };
-        Ok(lock(&tail.client).clone())
-    }
-
     /// Requests positions from the client until they reach these targets, because somebody waits for them.
     pub(in crate::log::kafka) fn request_positions(&self, topic: &str, targets: &[(Partition, Offset)]) {
         for tail in lock(&self.tails).iter() {

@@ -1,0 +1,249 @@
+//! Requests for first and end offsets, and for last stable offsets. Each of them blocks a thread.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use backon::Retryable;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::Semaphore;
+
+use super::{ANSWER_TIMEOUT, Control, PolledClient, REQUEST_TIMEOUT, retry_policy};
+use crate::log::kafka::ffi::client::Client;
+use crate::log::kafka::ffi::offsets::{ListedOffset, OffsetKind, join_ranges, list_offsets};
+use crate::log::{Isolation, LogError, Offset, OffsetRange, Partition, TopicDescription};
+use crate::sync::lock;
+
+/// The action of requesting a topic's offsets, as errors name it.
+const REQUEST_OFFSETS: &str = "request the offsets of";
+
+/// How many requests of tables and writers may block a thread at the same time. The others wait.
+const MAX_OF_CALLERS: usize = 32;
+
+/// How many requests of the monitor may block a thread at the same time: if one leader does not answer, it sends
+/// one for each topic.
+const MAX_OF_MONITOR: usize = 64;
+
+/// How long a request for the leaders of a topic may take.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The requests for offsets that are under way.
+#[derive(Debug)]
+pub(super) struct OffsetRequests {
+    of_callers: Arc<Semaphore>,
+    /// Apart, so that the monitor notices the end of an outage however many callers wait.
+    of_monitor: Arc<Semaphore>,
+    /// The client that reads only committed records, which brokers answer with last stable offsets. It is started
+    /// when it is needed. A std lock: held while it starts, on threads that may block.
+    committed: Arc<Mutex<Option<Arc<PolledClient>>>>,
+}
+
+impl Default for OffsetRequests {
+    fn default() -> Self {
+        Self {
+            of_callers: Arc::new(Semaphore::new(MAX_OF_CALLERS)),
+            of_monitor: Arc::new(Semaphore::new(MAX_OF_MONITOR)),
+            committed: Arc::default(),
+        }
+    }
+}
+
+impl Control {
+    /// Requests one offset of each of these partitions, on a thread that may block. A leader that does not answer
+    /// within the timeout loses its connection, so the next request does not wait on a connection that is frozen.
+    async fn request_offsets(
+        &self,
+        partitions: Vec<(String, Partition)>,
+        kind: OffsetKind,
+        timeout: Duration,
+        permits: &Arc<Semaphore>,
+    ) -> Result<Vec<ListedOffset>, LogError> {
+        let Some((topic, _)) = partitions.first().cloned() else { return Ok(Vec::new()) };
+        let list = async || {
+            let Ok(permit) = tokio::time::timeout(timeout, permits.clone().acquire_owned()).await else {
+                let reason = "too many requests for offsets are under way".to_owned();
+                return Ok(Err((RDKafkaErrorCode::TimedOutQueue, reason)));
+            };
+            let client = self.client_for(kind);
+            let list = move || {
+                // Held until the thread is free again, even if nobody waits for the answer any more.
+                let _permit = permit;
+                let client = client()?;
+                let listed = list_offsets(&client, &partitions, kind, timeout.min(ANSWER_TIMEOUT));
+                if let Some(topic) = leaderless_topic(&partitions, &listed) {
+                    // OK to ignore: the next request finds no leader then, either.
+                    let _ = client.refresh_metadata(topic, REFRESH_TIMEOUT);
+                }
+                Ok::<_, LogError>(listed)
+            };
+            let listed = tokio::task::spawn_blocking(list).await.map_err(|_| LogError::Closed)??;
+            if kind == OffsetKind::LastStable && listed.is_err() {
+                // The client may be the cause, and not the cluster. The next request starts another one.
+                lock(&self.offset_requests.committed).take();
+            }
+            Ok(listed.map_err(|code| (code, code.to_string())))
+        };
+        self.ask(REQUEST_OFFSETS, &topic, timeout, list).await
+    }
+
+    /// Returns a function that returns the client for requests of this kind. It may block.
+    fn client_for(&self, kind: OffsetKind) -> impl FnOnce() -> Result<Arc<Client>, LogError> + Send + use<> {
+        let (current, committed) = (self.polled_client(), self.offset_requests.committed.clone());
+        let (configs, log, health) = (self.configs.clone(), self.log.clone(), self.health.clone());
+        move || match kind {
+            OffsetKind::First | OffsetKind::End => Ok(current.client.clone()),
+            OffsetKind::LastStable => {
+                let mut committed = lock(&committed);
+                let client = match &mut *committed {
+                    Some(client) => client,
+                    none => {
+                        none.insert(PolledClient::start(&configs, Isolation::ReadCommitted, &log, health)?)
+                    }
+                };
+                Ok(client.client.clone())
+            }
+        }
+    }
+
+    /// Requests first and end offsets of these partitions.
+    pub(in crate::log::kafka) async fn offset_ranges(
+        &self,
+        topic: &str,
+        partitions: Range<Partition>,
+    ) -> Result<Vec<OffsetRange>, LogError> {
+        let (first, end) = tokio::join!(
+            self.list_offsets(topic, partitions.clone(), OffsetKind::First),
+            self.list_offsets(topic, partitions, OffsetKind::End)
+        );
+        Ok(join_ranges(&first?, &end?))
+    }
+
+    /// Requests one offset of each of these partitions. Retries while leaders move.
+    pub(super) async fn list_offsets(
+        &self,
+        topic: &str,
+        partitions: Range<Partition>,
+        kind: OffsetKind,
+    ) -> Result<Vec<(Partition, Offset)>, LogError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = || self.list_offsets_once(topic, partitions.clone(), kind);
+        let started = Instant::now();
+        let should_retry = |error: &LogError| error.is_transient() && started.elapsed() < REQUEST_TIMEOUT;
+        list.retry(retry_policy()).when(should_retry).await
+    }
+
+    /// Requests one offset of each of these partitions. Fails if one of them has no leader.
+    async fn list_offsets_once(
+        &self,
+        topic: &str,
+        partitions: Range<Partition>,
+        kind: OffsetKind,
+    ) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let partitions = partitions.map(|number| (topic.to_owned(), number)).collect();
+        let permits = &self.offset_requests.of_callers;
+        let listed = self.request_offsets(partitions, kind, REQUEST_TIMEOUT, permits).await?;
+        let listed = listed.into_iter().map(|(_, partition, offset)| {
+            let offset = offset.map_err(|code| {
+                self.error(topic, REQUEST_OFFSETS, code, format!("partition {partition}: {code}"))
+            })?;
+            Ok((partition, offset))
+        });
+        listed.collect()
+    }
+
+    /// Requests one offset of each of these partitions, once, for the monitor. The result lacks the partitions
+    /// that no broker answered for.
+    pub(in crate::log::kafka) async fn known_offsets(
+        &self,
+        partitions: &BTreeSet<(Arc<str>, Partition)>,
+        kind: OffsetKind,
+        timeout: Duration,
+    ) -> Result<HashMap<(Arc<str>, Partition), Offset>, LogError> {
+        let partitions = partitions.iter().map(|(topic, partition)| (topic.to_string(), *partition));
+        let permits = &self.offset_requests.of_monitor;
+        let listed = self.request_offsets(partitions.collect(), kind, timeout, permits).await?.into_iter();
+        Ok(listed
+            .filter_map(|(topic, partition, offset)| Some(((topic.into(), partition), offset.ok()?)))
+            .collect())
+    }
+
+    /// Requests first and end offsets of these partitions, once, for the monitor. The result ends before the first
+    /// partition that no broker answered for.
+    pub(in crate::log::kafka) async fn known_ranges(
+        &self,
+        topic: &Arc<str>,
+        partitions: Range<Partition>,
+        timeout: Duration,
+    ) -> Vec<OffsetRange> {
+        let requested: BTreeSet<_> = partitions.clone().map(|number| (topic.clone(), number)).collect();
+        let (first, end) = tokio::join!(
+            self.known_offsets(&requested, OffsetKind::First, timeout),
+            self.known_offsets(&requested, OffsetKind::End, timeout)
+        );
+        let (first, end) = (first.unwrap_or_default(), end.unwrap_or_default());
+        let range = |partition| {
+            let key = (topic.clone(), partition);
+            Some(OffsetRange { partition, start: *first.get(&key)?, end: *end.get(&key)? })
+        };
+        partitions.map_while(range).collect()
+    }
+
+    /// Requests first and end offsets of all partitions. Includes partitions that were added since `topic`
+    /// was described.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Replaced`] if the topic was deleted and created again.
+    pub(in crate::log::kafka) async fn offsets(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<Vec<OffsetRange>, LogError> {
+        let (current, ranges) = tokio::join!(
+            self.describe_topic(&topic.name),
+            self.offset_ranges(&topic.name, 0..topic.partitions)
+        );
+        let current = self.check_identity(topic, current?)?;
+        let mut ranges = ranges?;
+        ranges.extend(self.offset_ranges(&topic.name, topic.partitions..current.partitions).await?);
+        Ok(ranges)
+    }
+
+    /// Requests the end offsets of all partitions. Includes partitions that were added since `topic`
+    /// was described.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Replaced`] if the topic was deleted and created again.
+    pub(in crate::log::kafka) async fn end_offsets(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<Vec<(Partition, Offset)>, LogError> {
+        let (current, ends) = tokio::join!(
+            self.describe_topic(&topic.name),
+            self.list_offsets(&topic.name, 0..topic.partitions, OffsetKind::End)
+        );
+        let current = self.check_identity(topic, current?)?;
+        let mut ends = ends?;
+        let added = topic.partitions..current.partitions;
+        ends.extend(self.list_offsets(&topic.name, added, OffsetKind::End).await?);
+        Ok(ends)
+    }
+}
+
+/// Returns a topic of which a partition had no leader. A client that knows of that does not ask again by itself.
+fn leaderless_topic<'a>(
+    partitions: &'a [(String, Partition)],
+    listed: &'a Result<Vec<ListedOffset>, RDKafkaErrorCode>,
+) -> Option<&'a str> {
+    const MISSING: RDKafkaErrorCode = RDKafkaErrorCode::LeaderNotAvailable;
+    match listed {
+        Ok(listed) => {
+            let leaderless = listed.iter().find(|(_, _, offset)| *offset == Err(MISSING));
+            leaderless.map(|(topic, _, _)| topic.as_str())
+        }
+        Err(code) => partitions.first().filter(|_| *code == MISSING).map(|(topic, _)| topic.as_str()),
+    }
+}
