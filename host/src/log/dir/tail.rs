@@ -74,7 +74,7 @@ fn read_cached(cursor: &mut Cursor, from: Offset, headers: Headers, records: &mu
         && let Some(bytes) = cursor.next_batch_read_ahead()
     {
         let whole = records.len();
-        // The next read fails with an error of this one.
+        // The next read finds the same damage, and reports it.
         if batch::read_into(bytes, from, headers, records).is_err() {
             return undo(cursor, records, whole);
         }

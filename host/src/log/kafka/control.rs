@@ -171,7 +171,7 @@ impl Control {
         let asked = now();
         let answer = async {
             // While a request waits for a broker, librdkafka connects in a loop without a pause.
-            // So no request is sent before some broker answers.
+            // So no request is sent before some broker has answered.
             if !self.health.is_healthy() {
                 let probed = tokio::time::timeout(timeout, self.probe()).await;
                 probed.unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut)).map_err(|code| {

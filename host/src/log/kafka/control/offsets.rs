@@ -10,7 +10,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Semaphore;
 
 use super::{ANSWER_TIMEOUT, Control, PolledClient, REQUEST_TIMEOUT, retry_policy};
-use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::offsets::{ListedOffset, OffsetKind, join_ranges, list_offsets};
 use crate::log::{Isolation, LogError, Offset, OffsetRange, Partition, TopicDescription};
 use crate::sync::lock;
@@ -25,8 +24,14 @@ const MAX_OF_CALLERS: usize = 32;
 /// one for each topic.
 const MAX_OF_MONITOR: usize = 64;
 
-/// How long a request for the leaders of a topic may take.
+/// How long a request for leaders may take.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often leaders are requested, at most, while a partition has none.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// For how long the requests of a client for last stable offsets may fail before another one is started.
+const REPLACE_AFTER: Duration = Duration::from_secs(10);
 
 /// The requests for offsets that are under way.
 #[derive(Debug)]
@@ -34,9 +39,32 @@ pub(super) struct OffsetRequests {
     of_callers: Arc<Semaphore>,
     /// Apart, so that the monitor notices the end of an outage however many callers wait.
     of_monitor: Arc<Semaphore>,
-    /// The client that reads only committed records, which brokers answer with last stable offsets. It is started
-    /// when it is needed. A std lock: held while it starts, on threads that may block.
-    committed: Arc<Mutex<Option<Arc<PolledClient>>>>,
+    committed: Arc<Mutex<CommittedClient>>,
+    /// When leaders were requested last. A std lock: held to compare or set it.
+    refreshed: Arc<Mutex<Option<Instant>>>,
+}
+
+/// The client that reads only committed records, which brokers answer with last stable offsets. It is started when
+/// it is needed. A std lock: held while it starts, and only on threads that may block.
+#[derive(Debug, Default)]
+struct CommittedClient {
+    client: Option<Arc<PolledClient>>,
+    /// Since when its requests fail.
+    failing_since: Option<Instant>,
+}
+
+impl CommittedClient {
+    /// Notes whether a request of this client failed. Returns the client if another one must take its place.
+    fn note(&mut self, client: &Arc<PolledClient>, failed: bool, now: Instant) -> Option<Arc<PolledClient>> {
+        let is_current = self.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, client));
+        (is_current && fails_for_long(&mut self.failing_since, failed, now)).then(|| self.client.take())?
+    }
+}
+
+/// Whether requests have failed for [`REPLACE_AFTER`], with this one. If so, the time begins anew.
+fn fails_for_long(since: &mut Option<Instant>, failed: bool, now: Instant) -> bool {
+    *since = failed.then(|| since.unwrap_or(now));
+    since.take_if(|since| now.saturating_duration_since(*since) >= REPLACE_AFTER).is_some()
 }
 
 impl Default for OffsetRequests {
@@ -45,6 +73,7 @@ impl Default for OffsetRequests {
             of_callers: Arc::new(Semaphore::new(MAX_OF_CALLERS)),
             of_monitor: Arc::new(Semaphore::new(MAX_OF_MONITOR)),
             committed: Arc::default(),
+            refreshed: Arc::default(),
         }
     }
 }
@@ -62,47 +91,54 @@ impl Control {
         let Some((topic, _)) = partitions.first().cloned() else { return Ok(Vec::new()) };
         let list = async || {
             let Ok(permit) = tokio::time::timeout(timeout, permits.clone().acquire_owned()).await else {
-                let reason = "too many requests for offsets are under way".to_owned();
-                return Ok(Err((RDKafkaErrorCode::TimedOutQueue, reason)));
+                let reason = "too many requests for offsets are under way: try again later".to_owned();
+                return Ok(Err((RDKafkaErrorCode::Retry, reason)));
             };
-            let client = self.client_for(kind);
+            let list = self.blocking_request(partitions, kind, timeout.min(ANSWER_TIMEOUT));
             let list = move || {
                 // Held until the thread is free again, even if nobody waits for the answer any more.
                 let _permit = permit;
-                let client = client()?;
-                let listed = list_offsets(&client, &partitions, kind, timeout.min(ANSWER_TIMEOUT));
-                if let Some(topic) = leaderless_topic(&partitions, &listed) {
-                    // OK to ignore: the next request finds no leader then, either.
-                    let _ = client.refresh_metadata(topic, REFRESH_TIMEOUT);
-                }
-                Ok::<_, LogError>(listed)
+                list()
             };
             let listed = tokio::task::spawn_blocking(list).await.map_err(|_| LogError::Closed)??;
-            if kind == OffsetKind::LastStable && listed.is_err() {
-                // The client may be the cause, and not the cluster. The next request starts another one.
-                lock(&self.offset_requests.committed).take();
-            }
             Ok(listed.map_err(|code| (code, code.to_string())))
         };
         self.ask(REQUEST_OFFSETS, &topic, timeout, list).await
     }
 
-    /// Returns a function that returns the client for requests of this kind. It may block.
-    fn client_for(&self, kind: OffsetKind) -> impl FnOnce() -> Result<Arc<Client>, LogError> + Send + use<> {
-        let (current, committed) = (self.polled_client(), self.offset_requests.committed.clone());
+    /// Returns a function that sends a request for offsets with the client for this kind, and waits for the answers.
+    fn blocking_request(
+        &self,
+        partitions: Vec<(String, Partition)>,
+        kind: OffsetKind,
+        timeout: Duration,
+    ) -> impl FnOnce() -> Result<Result<Vec<ListedOffset>, RDKafkaErrorCode>, LogError> + Send + use<> {
+        let requests = &self.offset_requests;
+        let (current, committed) = (self.polled_client(), requests.committed.clone());
+        let refreshed = requests.refreshed.clone();
         let (configs, log, health) = (self.configs.clone(), self.log.clone(), self.health.clone());
-        move || match kind {
-            OffsetKind::First | OffsetKind::End => Ok(current.client.clone()),
-            OffsetKind::LastStable => {
-                let mut committed = lock(&committed);
-                let client = match &mut *committed {
-                    Some(client) => client,
+        move || {
+            let polled = match kind {
+                OffsetKind::First | OffsetKind::End => current,
+                OffsetKind::LastStable => match &mut lock(&committed).client {
+                    Some(client) => client.clone(),
                     none => {
-                        none.insert(PolledClient::start(&configs, Isolation::ReadCommitted, &log, health)?)
+                        let client = PolledClient::start(&configs, Isolation::ReadCommitted, &log, health)?;
+                        none.insert(client).clone()
                     }
-                };
-                Ok(client.client.clone())
+                },
+            };
+            let listed = list_offsets(&polled.client, &partitions, kind, timeout);
+            if is_leader_missing(&listed) && claim_refresh(&refreshed, Instant::now()) {
+                // A client that knows that there is no leader does not ask again by itself. OK to ignore: the next
+                // request finds no leader then, either.
+                let _ = polled.client.probe(REFRESH_TIMEOUT);
             }
+            if kind == OffsetKind::LastStable {
+                let replaced = lock(&committed).note(&polled, listed.is_err(), Instant::now());
+                drop(replaced);
+            }
+            Ok(listed)
         }
     }
 
@@ -233,17 +269,47 @@ impl Control {
     }
 }
 
-/// Returns a topic of which a partition had no leader. A client that knows of that does not ask again by itself.
-fn leaderless_topic<'a>(
-    partitions: &'a [(String, Partition)],
-    listed: &'a Result<Vec<ListedOffset>, RDKafkaErrorCode>,
-) -> Option<&'a str> {
+/// Whether a partition has no leader that the client knows.
+fn is_leader_missing(listed: &Result<Vec<ListedOffset>, RDKafkaErrorCode>) -> bool {
     const MISSING: RDKafkaErrorCode = RDKafkaErrorCode::LeaderNotAvailable;
     match listed {
-        Ok(listed) => {
-            let leaderless = listed.iter().find(|(_, _, offset)| *offset == Err(MISSING));
-            leaderless.map(|(topic, _, _)| topic.as_str())
-        }
-        Err(code) => partitions.first().filter(|_| *code == MISSING).map(|(topic, _)| topic.as_str()),
+        Ok(listed) => listed.iter().any(|(_, _, offset)| *offset == Err(MISSING)),
+        Err(code) => *code == MISSING,
+    }
+}
+
+/// Returns whether the caller should request leaders: nobody did so lately. If so, notes the time.
+fn claim_refresh(refreshed: &Mutex<Option<Instant>>, now: Instant) -> bool {
+    let mut refreshed = lock(refreshed);
+    let is_due = refreshed.is_none_or(|last| now.saturating_duration_since(last) >= REFRESH_EVERY);
+    if is_due {
+        *refreshed = Some(now);
+    }
+    is_due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_that_fail_for_long_replace_a_client() {
+        let (mut since, start) = (None, Instant::now());
+        let mut fails = |failed, after| fails_for_long(&mut since, failed, start + after);
+        assert!(!fails(true, Duration::ZERO));
+        assert!(!fails(true, REPLACE_AFTER / 2));
+        // A success begins the time anew.
+        assert!(!fails(false, REPLACE_AFTER / 2));
+        assert!(!fails(true, REPLACE_AFTER));
+        assert!(fails(true, 2 * REPLACE_AFTER));
+        assert!(!fails(true, 2 * REPLACE_AFTER));
+    }
+
+    #[test]
+    fn leaders_are_requested_only_now_and_then() {
+        let (refreshed, start) = (Mutex::default(), Instant::now());
+        assert!(claim_refresh(&refreshed, start));
+        assert!(!claim_refresh(&refreshed, start + REFRESH_EVERY / 2));
+        assert!(claim_refresh(&refreshed, start + REFRESH_EVERY));
     }
 }

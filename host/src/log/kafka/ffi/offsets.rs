@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
-use rdkafka::error::IsError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset as Position, TopicPartitionList};
 
@@ -14,7 +13,7 @@ use crate::log::{Offset, OffsetRange, Partition};
 /// The codes of errors that librdkafka finds itself. All others come from brokers.
 const LOCAL_ERRORS: RangeInclusive<i32> = -200..=-100;
 
-/// How many requests [`list_offsets`] sends at most to find the partitions with errors.
+/// After how many requests [`list_offsets`] no longer halves a list to find the partitions with errors.
 const MAX_QUERIES: usize = 64;
 
 /// The offset of a partition that [`list_offsets`] requests.
@@ -61,13 +60,13 @@ pub(in crate::log::kafka) fn list_offsets(
                 }
                 listed.extend(answers);
             }
-            Err(QueryError::Failed(code)) if LOCAL_ERRORS.contains(&(code as i32)) => return Err(code),
-            // A broker's error for one partition takes the place of all answers. Halving finds that partition.
-            Err(QueryError::Failed(_)) if part.len() > 1 && queries < MAX_QUERIES => {
+            Err(QueryError::Local(code)) if queries == 1 => return Err(code),
+            // It takes the place of all answers. Halving finds the partition that it is about.
+            Err(QueryError::Broker(_)) if part.len() > 1 && queries < MAX_QUERIES => {
                 let (first, second) = part.split_at(part.len() / 2);
                 pending.extend([second, first]);
             }
-            Err(QueryError::Failed(code)) => {
+            Err(QueryError::Local(code) | QueryError::Broker(code)) => {
                 listed.extend(part.iter().map(|(topic, partition)| (topic.clone(), *partition, Err(code))));
             }
         }
@@ -79,7 +78,10 @@ pub(in crate::log::kafka) fn list_offsets(
 enum QueryError {
     /// Nobody was asked: the client knows no leader of any partition. Each has its own error.
     NoLeader(Vec<ListedOffset>),
-    Failed(RDKafkaErrorCode),
+    /// The client found the error itself, for example that a leader did not answer.
+    Local(RDKafkaErrorCode),
+    /// A broker answered with this error for at least one partition.
+    Broker(RDKafkaErrorCode),
 }
 
 /// Sends one request to each leader of these partitions, and waits for the answers.
@@ -102,11 +104,11 @@ fn query(
     // SAFETY: client and list are alive; the answers are written into the list. In a request for the offsets of
     // times, `Beginning` and `End` are the times -2 and -1.
     let code = unsafe { sys::rd_kafka_offsets_for_times(client.rk(), list.ptr(), millis(timeout)) };
-    let code = code.is_error().then(|| RDKafkaErrorCode::from(code));
-    if let Some(code) = code
-        && code != RDKafkaErrorCode::UnknownPartition
-    {
-        return Err(QueryError::Failed(code));
+    let code = RDKafkaErrorCode::from(code);
+    let has_no_leader = code == RDKafkaErrorCode::UnknownPartition;
+    if code != RDKafkaErrorCode::NoError && !has_no_leader {
+        let is_local = LOCAL_ERRORS.contains(&(code as i32));
+        return Err(if is_local { QueryError::Local(code) } else { QueryError::Broker(code) });
     }
     let listed = list.elements().into_iter().map(|element| {
         let offset = match (element.error(), element.offset()) {
@@ -118,7 +120,7 @@ fn query(
         (element.topic().to_owned(), element.partition(), offset)
     });
     let listed = listed.collect();
-    if code.is_some() { Err(QueryError::NoLeader(listed)) } else { Ok(listed) }
+    if has_no_leader { Err(QueryError::NoLeader(listed)) } else { Ok(listed) }
 }
 
 /// Combines first and end offsets to ranges, ordered by partition. Partitions without both are left out.
