@@ -109,6 +109,7 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Topic(TopicCommand::Delete(args)) => topic::delete(args).await,
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
         Command::Codec(CodecCommand::Build(args)) => codec::build(&args, output),
+        Command::Codec(CodecCommand::Wit) => codec::wit(output),
         Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
         Command::Completions(args) => {

@@ -55,6 +55,9 @@ mod config;
 #[cfg(feature = "cli")]
 mod wire;
 
+#[cfg(feature = "cli")]
+mod authors;
+
 // For the command only.
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -45,7 +45,7 @@ pub use limits::{Limits, Profile};
 pub use metering::Metering;
 
 #[cfg(feature = "cli")]
-pub(crate) use scan::MAX_BYTES;
+pub(crate) use scan::{MAX_BYTES, quote};
 
 /// Checks the types and the code of a component or a core module, before anything parses it. The error
 /// holds every reason to refuse it.

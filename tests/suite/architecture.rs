@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["table", "wasm"],
     &["writer"],
     &["config", "wire"],
+    &["authors"],
     &["cli"],
     &["fuzzing"],
 ];

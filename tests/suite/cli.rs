@@ -298,6 +298,7 @@ fn every_command_has_help_with_an_example() {
         &["topic", "delete"],
         &["codec", "inspect"],
         &["codec", "build"],
+        &["codec", "wit"],
         &["checkpoint", "inspect"],
         &["checkpoint", "remove"],
         &["completions"],

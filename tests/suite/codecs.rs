@@ -11,7 +11,9 @@ use ktables::log::{Header, NewRecord};
 use ktables::table::Table;
 use ktables::wasm::{Engine, EngineOptions, LoadOptions, Metering, WasmError};
 use ktables::writer::{Verify, WriteError, Writer};
-use ktables_tests::{Scratch, TOPIC, component, component_path, engine, engine_options, record};
+use ktables_tests::{
+    Scratch, TOPIC, component, component_path, engine, engine_options, ktables, record, root, succeed,
+};
 
 fn values(name: &str, config: &str) -> Codecs {
     Codecs { value: component(name).value_codec(TOPIC, config).unwrap(), ..Codecs::default() }
@@ -265,4 +267,61 @@ fn built_in_key_codecs_decode_only_the_bytes_they_support() {
     assert!(KeyCodec::decode_keys(&Utf8, &raw).unwrap().into_one().is_err());
     assert_eq!(ktables::codec::Bytes.decode_keys(&raw).unwrap().into_one().unwrap(), b"/wA=");
     assert!(Json.decode_keys(&raw).unwrap().into_one().is_err());
+}
+
+/// A codec that returns each value unchanged. It is written by hand, so it contains no description of its
+/// interfaces. Each answer lies in memory from address 16 on, and the host's arguments from 1024 on.
+const WRITTEN_BY_HAND: &str = r#"(module
+    (memory (export "memory") 16)
+    (global $free (mut i32) (i32.const 1024))
+    (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
+        (local $address i32)
+        (local.set $address
+            (i32.and
+                (i32.add (global.get $free) (i32.sub (local.get $align) (i32.const 1)))
+                (i32.sub (i32.const 0) (local.get $align))))
+        (global.set $free (i32.add (local.get $address) (local.get $size)))
+        (local.get $address))
+    (func $answer (param $bytes i32) (param $len i32) (result i32)
+        (i64.store (i32.const 16) (i64.const 0))
+        (i32.store (i32.const 20) (local.get $bytes))
+        (i32.store (i32.const 24) (local.get $len))
+        (i64.store (i32.const 28) (i64.const 0))
+        (i32.const 16))
+    (func (export "ktables:codec/value-codec@0.1.0#decode") (param i32 i32 i32 i32) (result i32)
+        (call $answer (local.get 0) (local.get 1)))
+    (func (export "ktables:codec/value-codec@0.1.0#encode") (param i32 i32) (result i32)
+        (call $answer (local.get 0) (local.get 1)))
+    (func $reset (param i32) (global.set $free (i32.const 1024)))
+    (export "cabi_post_ktables:codec/value-codec@0.1.0#decode" (func $reset))
+    (export "cabi_post_ktables:codec/value-codec@0.1.0#encode" (func $reset)))"#;
+
+#[test]
+fn a_module_without_a_description_is_built_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (core, codec, log) = (path("core.wasm"), path("codec.wasm"), format!("dir:{}", path("log")));
+    fs::write(&core, wat::parse_str(WRITTEN_BY_HAND).unwrap()).unwrap();
+    let built = succeed(&mut ktables(&["codec", "build", &core, "-o", &codec]));
+    let (line, inspected) =
+        (built.json().remove(0), succeed(&mut ktables(&["codec", "inspect", &codec])).json().remove(0));
+    assert_eq!(line["kinds"], serde_json::json!(["value-codec"]));
+    assert_eq!((&line["digest"], &inspected["accepted"]), (&inspected["digest"], &true.into()));
+    assert_eq!(built.stderr, "");
+    let table = ["--log", &log, "--topic", "t", "--value-codec", &codec];
+    succeed(&mut ktables(&[&["topic", "ensure", "--log", &log, "--topic", "t"][..]].concat()));
+    for value in ["[1,2]", "{}", "\"x\""] {
+        succeed(&mut ktables(&[&["set"][..], &table, &["key", value]].concat()));
+        assert_eq!(succeed(&mut ktables(&[&["get"][..], &table, &["key"]].concat())).stdout.trim(), value);
+    }
+}
+
+#[test]
+fn the_wit_package_is_printed_as_one_file() {
+    let printed = succeed(&mut ktables(&["codec", "wit"])).stdout;
+    for file in fs::read_dir(root().join("wit/0.1")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(printed.contains(text.strip_prefix("package ktables:codec@0.1.0;\n").unwrap().trim()));
+    }
+    assert_eq!(printed.matches("\npackage ").count() + usize::from(printed.starts_with("package ")), 1);
 }

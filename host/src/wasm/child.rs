@@ -33,7 +33,7 @@ const MAX_CHILDREN: usize = 2;
 const PERMIT_DEADLINES: u32 = 8;
 
 /// How many bytes of a child's standard error are kept.
-const REASON_BYTES: u64 = 64 * 1024;
+const MESSAGE_BYTES: u64 = 64 * 1024;
 
 /// The exit code of a child that refuses its input, with the reason on its standard error.
 pub(crate) const REFUSED: i32 = 1;
@@ -65,8 +65,9 @@ pub(crate) enum ChildError {
 }
 
 impl Job<'_> {
-    /// Runs the child to its end. Waits first while too many other children run.
-    pub(crate) fn run(&self) -> Result<Vec<u8>, ChildError> {
+    /// Runs the child to its end, and returns what it wrote to standard output and to standard error. Waits first
+    /// while too many other children run.
+    pub(crate) fn run(&self) -> Result<(Vec<u8>, String), ChildError> {
         let _permit = Permit::acquire(self.deadline.saturating_mul(PERMIT_DEADLINES)).ok_or_else(|| {
             ChildError::Failed("other components take too long to compile: try again later".to_owned())
         })?;
@@ -106,11 +107,11 @@ impl Job<'_> {
         thread::scope(|scope| {
             // Fails if the child ends before it has read everything.
             scope.spawn(move || stdin.write_all(self.input));
-            let reason = scope.spawn(move || {
-                let mut reason = Vec::new();
-                let _ = stderr.by_ref().take(REASON_BYTES).read_to_end(&mut reason);
+            let messages = scope.spawn(move || {
+                let mut messages = Vec::new();
+                let _ = stderr.by_ref().take(MESSAGE_BYTES).read_to_end(&mut messages);
                 let _ = io::copy(&mut stderr, &mut io::sink());
-                String::from_utf8_lossy(&reason).trim().to_owned()
+                String::from_utf8_lossy(&messages).trim().to_owned()
             });
             let watchdog = scope.spawn(move || {
                 let is_late = stop_receiver.recv_timeout(self.deadline) == Err(RecvTimeoutError::Timeout);
@@ -132,10 +133,10 @@ impl Job<'_> {
             // OK because these threads do not panic.
             let is_late = watchdog.join().expect("no panic");
             let status = child.wait();
-            let reason = reason.join().expect("no panic");
+            let messages = messages.join().expect("no panic");
             waited.map_err(io::Error::from)?;
             read?;
-            Ok(ChildOutput { output, reason, is_late, status: status? })
+            Ok(ChildOutput { output, messages, is_late, status: status? })
         })
     }
 }
@@ -144,13 +145,13 @@ impl Job<'_> {
 #[derive(Debug)]
 struct ChildOutput {
     output: Vec<u8>,
-    reason: String,
+    messages: String,
     is_late: bool,
     status: ExitStatus,
 }
 
 impl ChildOutput {
-    fn into_result(self, job: &Job<'_>) -> Result<Vec<u8>, ChildError> {
+    fn into_result(self, job: &Job<'_>) -> Result<(Vec<u8>, String), ChildError> {
         if self.is_late {
             return Err(ChildError::Refused(format!("processing it takes longer than {:?}", job.deadline)));
         }
@@ -159,10 +160,10 @@ impl ChildOutput {
             return Err(ChildError::Refused(reason));
         }
         match (self.status.code(), self.status.signal()) {
-            (Some(0), _) => Ok(self.output),
-            (Some(REFUSED), _) => Err(ChildError::Refused(self.reason)),
+            (Some(0), _) => Ok((self.output, self.messages)),
+            (Some(REFUSED), _) => Err(ChildError::Refused(self.messages)),
             (Some(_), _) => {
-                let reason = format!("{} ({}): {}", job.program.display(), self.status, self.reason);
+                let reason = format!("{} ({}): {}", job.program.display(), self.status, self.messages);
                 Err(ChildError::Failed(reason))
             }
             (None, signal) => Err(ChildError::Refused(format!(
@@ -170,7 +171,7 @@ impl ChildOutput {
                  (signal {}{})",
                 address_space_bytes(),
                 signal.unwrap_or_default(),
-                self.reason.lines().next_back().map_or_else(String::new, |last| format!(": {last}"))
+                self.messages.lines().next_back().map_or_else(String::new, |last| format!(": {last}"))
             ))),
         }
     }

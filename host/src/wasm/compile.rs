@@ -59,7 +59,7 @@ impl Compiler {
                 let output_limit = MAX_COMPILED_BYTES;
                 let job = Job { program, args: &args, input: &bytes, output_limit, deadline };
                 match job.run() {
-                    Ok(code) => Ok(Compiled::Code(code)),
+                    Ok((code, _)) => Ok(Compiled::Code(code)),
                     Err(ChildError::Refused(reason)) => {
                         Err(refused(vec![format!("it cannot be compiled: {reason}")]))
                     }

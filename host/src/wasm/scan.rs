@@ -18,6 +18,6 @@ mod limits;
 mod sections;
 
 pub(super) use code::scan_code;
-pub(crate) use limits::MAX_BYTES;
-pub(super) use limits::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES, Needs, quote};
+pub(crate) use limits::{MAX_BYTES, quote};
+pub(super) use limits::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES, Needs};
 pub(super) use sections::scan_sections;

@@ -33,6 +33,9 @@ pub(in crate::cli) struct CheckpointArgs {
 pub(in crate::cli) enum CodecCommand {
     Inspect(InspectArgs),
     Build(BuildArgs),
+    /// Print the WIT package that components are built against, as one file.
+    #[command(after_help = "Example:\n  ktables codec wit > ktables.wit")]
+    Wit,
 }
 
 /// Describe a component, and check whether it is accepted as a codec.
@@ -46,7 +49,11 @@ pub(in crate::cli) struct InspectArgs {
     pub(in crate::cli) file: PathBuf,
 }
 
-/// Build a component from a core module that was built against the WIT package.
+/// Build a component from a core module that exports functions of the WIT package.
+///
+/// The module needs no description of its interfaces: the names of its exports say which ones it implements, for
+/// example `ktables:codec/value-codec@0.1.0#decode`. If an export is missing or has a wrong name or type, the
+/// error says what to write. `codec wit` prints the package.
 ///
 /// Exit code 1 if the imports or exports of the component would be refused, and 2 if the module is malformed,
 /// exceeds a limit or cannot be made a component. Then no file is written. `codec inspect` checks the rest.

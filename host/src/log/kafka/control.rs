@@ -1,13 +1,13 @@
 //! The control client of a cluster describes, creates, changes and deletes topics, and requests their settings
 //! and offsets. It consumes nothing, so that no answer waits behind a fetch.
 
+mod offset_requests;
 mod offsets;
+mod polled_client;
 mod topics;
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backon::{ConstantBuilder, Retryable};
@@ -15,16 +15,16 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::log::kafka::config::{Configs, Purpose};
-use crate::log::kafka::control::offsets::OffsetRequests;
+use crate::log::kafka::config::Configs;
+use crate::log::kafka::control::offset_requests::OffsetRequests;
+use crate::log::kafka::control::polled_client::PolledClient;
 use crate::log::kafka::error::topic_error;
 use crate::log::kafka::ffi::admin::{self, Answer, DescribedTopic, PendingReply};
 use crate::log::kafka::ffi::client::Client;
-use crate::log::kafka::ffi::event::{Event, Reply};
+use crate::log::kafka::ffi::event::Reply;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::{Isolation, LogError, TopicDescription};
 use crate::sync::lock;
-use crate::thread::run_in_background;
 use crate::time::now;
 
 /// How long a request to the cluster is retried, and how long a probe waits for a broker.
@@ -32,9 +32,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long to wait for one answer of a cluster that has answered before, and has not failed since.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the polling thread waits for events, unless [`Client::wake`] ends the wait.
-const POLL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The action of requesting a topic's settings, as errors name it.
 const READ_SETTINGS: &str = "read the settings of";
@@ -50,58 +47,6 @@ pub(super) struct Control {
     /// The last probe, which may be under way. A std lock: held to clone or replace the probe.
     probe: Mutex<Option<Probe>>,
     offset_requests: OffsetRequests,
-}
-
-/// A client and the thread that polls it.
-#[derive(Debug)]
-struct PolledClient {
-    client: Arc<Client>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl PolledClient {
-    /// Starts a client, which requests the end offsets of its isolation. Blocks.
-    fn start(
-        configs: &Configs,
-        isolation: Isolation,
-        log: &str,
-        health: Arc<ClusterHealth>,
-    ) -> Result<Arc<Self>, LogError> {
-        let client = Arc::new(configs.start(Purpose::Control(isolation))?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (polled, stopped) = (client.clone(), stop.clone());
-        let thread = crate::thread::spawn("ktables-control", move || {
-            while !stopped.load(Ordering::Acquire) {
-                match polled.poll(POLL_TIMEOUT) {
-                    Some(Event::Reply(reply)) => admin::deliver_reply(reply),
-                    Some(Event::Failure(failure)) => {
-                        health.record_failure(&failure);
-                        health.record_refusal(&failure);
-                    }
-                    _ => {}
-                }
-            }
-        });
-        let failed = |error| {
-            let reason = format!("cannot start a thread: {error}");
-            LogError::Client { log: log.to_owned(), reason }
-        };
-        Ok(Arc::new(Self { client, stop, thread: Some(thread.map_err(failed)?) }))
-    }
-}
-
-impl Drop for PolledClient {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.client.wake();
-        let (client, thread) = (self.client.clone(), self.thread.take());
-        run_in_background(move || {
-            // An error means that the thread panicked, which was logged then.
-            thread.map(JoinHandle::join);
-            drop(client);
-        });
-    }
 }
 
 /// A request that any broker may answer. Its clones share one result.

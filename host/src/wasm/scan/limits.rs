@@ -143,6 +143,6 @@ pub(super) fn describe_excess(subject: &str, items: &str, count: u64, limit: u64
 }
 
 /// Quotes a name from a file for a message.
-pub(in crate::wasm) fn quote(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     format!("`{}`", escape_name(name))
 }
