@@ -185,7 +185,7 @@ mod tests {
         let built = build_module(&[log, MEMORY, REALLOC, DECODE, ENCODE, POST_RETURNS]).unwrap();
         let inspection = crate::wasm::inspect(&built.component);
         assert_eq!(inspection.refusals, Vec::<String>::new());
-        assert_eq!(inspection.imports, ["ktables:codec/types@0.1.0", "ktables:codec/logging@0.1.0"]);
+        assert_eq!(inspection.imports, ["ktables:codec/logging@0.1.0", "ktables:codec/types@0.1.0"]);
         assert_eq!(inspection.exports, ["ktables:codec/value-codec@0.1.0"]);
         assert_eq!(built.advice, Vec::<String>::new());
     }

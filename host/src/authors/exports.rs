@@ -1,6 +1,6 @@
 //! Checks the functions that a core module exports for the host, and says what to write instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
 use wasmparser::types::EntityType;
@@ -20,6 +20,9 @@ pub(super) const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 /// The interface that a component may import.
 const LOGGING: &str = "logging";
+
+/// The name of the function with which the host allocates memory for its arguments.
+const REALLOC: &str = "cabi_realloc";
 
 /// The prefix of the name of a function that frees an answer.
 const POST: &str = "cabi_post_";
@@ -67,6 +70,8 @@ impl Display for Signature {
 struct Module {
     /// The exported functions and their types.
     functions: BTreeMap<String, Signature>,
+    /// Some of the functions that the host does not call: one may be meant for one that is missing.
+    others: Vec<String>,
     memory: Option<MemoryType>,
     /// The modules that it imports from, and what.
     imports: BTreeMap<String, Vec<String>>,
@@ -95,7 +100,6 @@ pub(super) fn check(
     package: PackageId,
     stub_wasi: bool,
 ) -> Result<Checked, Vec<String>> {
-    let module = Module::read(core).map_err(|reason| vec![reason])?;
     let interfaces = &resolve.packages[package].interfaces;
     // OK because an interface of a package has a name.
     let full_name = |id: InterfaceId| resolve.id_of(id).expect("a name");
@@ -103,6 +107,10 @@ pub(super) fn check(
     let ids = interfaces.iter().filter(|(name, _)| *name != LOGGING).map(|(_, &id)| id);
     let expected: Vec<(String, Vec<ExpectedPair>)> =
         ids.map(|id| (full_name(id), expected_functions(resolve, id))).collect();
+    let pairs = expected.iter().flat_map(|(_, functions)| functions);
+    let names = pairs.flat_map(|pair| std::iter::once(&pair.function).chain(&pair.post_return));
+    let known: BTreeSet<&str> = names.map(|function| function.name.as_str()).chain([REALLOC]).collect();
+    let module = Module::read(core, &known).map_err(|reason| vec![reason])?;
     let is_exported = |pair: &ExpectedPair| module.functions.contains_key(&pair.function.name);
     let (implemented, others): (Vec<_>, Vec<_>) =
         expected.iter().partition(|(_, functions)| functions.iter().any(is_exported));
@@ -175,15 +183,14 @@ fn core_types(types: &[WasmType]) -> Vec<ValType> {
     types.iter().map(core).collect()
 }
 
-/// The function with which the host allocates memory for its arguments: from the old address, the old size, the
-/// alignment and the new size.
+/// The function [`REALLOC`]. It takes the old address, the old size, the alignment and the new size.
 fn realloc() -> Expected {
     let signature = Signature { params: vec![ValType::I32; 4], results: vec![ValType::I32] };
-    Expected { name: "cabi_realloc".to_owned(), signature }
+    Expected { name: REALLOC.to_owned(), signature }
 }
 
 impl Module {
-    fn read(core: &[u8]) -> Result<Self, String> {
+    fn read(core: &[u8], known: &BTreeSet<&str>) -> Result<Self, String> {
         let types =
             Validator::new().validate_all(core).map_err(|error| format!("it is malformed: {error}"))?;
         let types = types.as_ref();
@@ -203,7 +210,9 @@ impl Module {
         for (module, name, _) in types.core_imports().into_iter().flatten() {
             imports.entry(module.to_owned()).or_default().push(name.to_owned());
         }
-        Ok(Self { functions, memory, imports })
+        let others = functions.keys().filter(|name| name.len() <= MAX_NAME && !known.contains(name.as_str()));
+        let others = others.take(MAX_CANDIDATES).cloned().collect();
+        Ok(Self { functions, others, memory, imports })
     }
 
     /// Returns what is wrong with a function that the host calls: it is missing, or has another type.
@@ -234,11 +243,9 @@ impl Module {
         )
     }
 
-    /// Returns the exported function whose name is most similar to this one, which is missing.
+    /// Returns the function that the host does not call whose name is most similar to this one, which is missing.
     fn find_similar(&self, missing: &str) -> Option<&str> {
-        let names = self.functions.keys().map(String::as_str);
-        let candidates = names.filter(|name| name.len() <= MAX_NAME).take(MAX_CANDIDATES);
-        let scored = candidates.map(|name| (similarity(missing, name), name));
+        let scored = self.others.iter().map(|name| (similarity(missing, name), name.as_str()));
         let (score, best) = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         (score >= MIN_SIMILARITY).then_some(best)
     }
@@ -283,7 +290,7 @@ impl Module {
 /// types is not compared: the package and its version, and the prefix of functions that free answers.
 fn similarity(missing: &str, found: &str) -> f64 {
     let (missing_post, found_post) = (missing.strip_prefix(POST), found.strip_prefix(POST));
-    if missing == found || missing_post.is_some() != found_post.is_some() {
+    if missing_post.is_some() != found_post.is_some() {
         return 0.0;
     }
     let core = |name: &str| {
