@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use crate::log::LogError;
 use crate::log::kafka::control::polled_client::PolledClient;
 use crate::sync::lock;
 
@@ -17,6 +18,9 @@ const MAX_OF_MONITOR: usize = 64;
 
 /// How often leaders are requested, at most, while a partition has none.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a client for last stable offsets is kept although nobody needs one.
+const KEEP_UNUSED: Duration = Duration::from_secs(30);
 
 /// For how long the requests of a client for last stable offsets may fail before another one is started.
 const REPLACE_AFTER: Duration = Duration::from_secs(10);
@@ -36,13 +40,30 @@ pub(super) struct OffsetRequests {
 /// it is needed. A std lock: held while it starts, and only on threads that may block.
 #[derive(Debug, Default)]
 pub(super) struct CommittedClient {
-    pub(super) client: Option<Arc<PolledClient>>,
+    client: Option<Arc<PolledClient>>,
     /// Since when its requests fail.
     failing_since: Option<Instant>,
+    /// When it was used last.
+    used: Option<Instant>,
 }
 
 impl CommittedClient {
+    /// Returns the client. Starts one if there is none.
+    pub(super) fn get_or_start(
+        &mut self,
+        now: Instant,
+        start: impl FnOnce() -> Result<Arc<PolledClient>, LogError>,
+    ) -> Result<Arc<PolledClient>, LogError> {
+        self.used = Some(now);
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        self.failing_since = None;
+        Ok(self.client.insert(start()?).clone())
+    }
+
     /// Notes whether a request of this client failed. Returns the client if another one must take its place.
+    /// Whoever drops it should not hold the lock.
     pub(super) fn note(
         &mut self,
         client: &Arc<PolledClient>,
@@ -51,6 +72,12 @@ impl CommittedClient {
     ) -> Option<Arc<PolledClient>> {
         let is_current = self.client.as_ref().is_some_and(|current| Arc::ptr_eq(current, client));
         (is_current && fails_for_long(&mut self.failing_since, failed, now)).then(|| self.client.take())?
+    }
+
+    /// Returns the client if it was not used for long.
+    pub(super) fn take_unused(&mut self, now: Instant) -> Option<Arc<PolledClient>> {
+        let is_unused = self.used.is_none_or(|used| now.saturating_duration_since(used) >= KEEP_UNUSED);
+        self.client.take_if(|_| is_unused)
     }
 }
 

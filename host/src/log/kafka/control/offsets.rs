@@ -50,6 +50,13 @@ impl Control {
         self.ask(REQUEST_OFFSETS, &topic, timeout, list).await
     }
 
+    /// Drops the client for last stable offsets if nobody has needed it for long.
+    pub(in crate::log::kafka) fn drop_unused_client(&self) {
+        // It is locked while a client starts, which is not unused then.
+        let unused = self.offset_requests.committed.try_lock().ok();
+        drop(unused.and_then(|mut committed| committed.take_unused(Instant::now())));
+    }
+
     /// Returns a function that sends a request for offsets with the client for this kind, and waits for the answers.
     fn blocking_request(
         &self,
@@ -64,13 +71,9 @@ impl Control {
         move || {
             let polled = match kind {
                 OffsetKind::First | OffsetKind::End => current,
-                OffsetKind::LastStable => match &mut lock(&committed).client {
-                    Some(client) => client.clone(),
-                    none => {
-                        let client = PolledClient::start(&configs, Isolation::ReadCommitted, &log, health)?;
-                        none.insert(client).clone()
-                    }
-                },
+                OffsetKind::LastStable => lock(&committed).get_or_start(Instant::now(), || {
+                    PolledClient::start(&configs, Isolation::ReadCommitted, &log, health)
+                })?,
             };
             let listed = list_offsets(&polled.client, &partitions, kind, timeout);
             if is_leader_missing(&listed) && claim_refresh(&refreshed, Instant::now()) {

@@ -113,6 +113,7 @@ impl Monitor {
         for check in 0_usize.. {
             // OK to ignore: both outcomes are reasons to check.
             let _ = within(every, self.health.wait_for_check_request()).await;
+            self.control.drop_unused_client();
             let mut names = self.names();
             self.health.set_reads_topics(!names.is_empty());
             if names.is_empty() {
