@@ -99,7 +99,7 @@ impl Control {
         let send_and_parse = async || {
             let polled = self.polled_client();
             let reply = send(&polled.client)?.await.map_err(|_| LogError::Closed)?;
-            // The reply is dropped before the client that it belongs to.
+            // The client is dropped last: the reply belongs to it.
             Ok(reply.error().map_or_else(|| Ok(parse(&reply)), Err))
         };
         self.ask(action, topic, timeout, send_and_parse).await

@@ -23,8 +23,10 @@ const REQUEST_OFFSETS: &str = "request the offsets of";
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Control {
-    /// Requests one offset of each of these partitions, on a thread that may block. A leader that does not answer
-    /// within the timeout loses its connection, so the next request does not wait on a connection that is frozen.
+    /// Requests one offset of each of these partitions, on a thread that may block.
+    ///
+    /// If a leader does not answer in time, librdkafka closes the connection to it. So a frozen connection delays
+    /// one request, and not the next one.
     async fn request_offsets(
         &self,
         partitions: Vec<(String, Partition)>,

@@ -35,9 +35,9 @@ pub(in crate::log::kafka) type ListedOffset = (String, Partition, Result<Offset,
 /// Requests one offset of each of these partitions from their leaders, and returns an offset or an error for each.
 /// Blocks until all leaders have answered, or until the timeout is over.
 ///
-/// The admin API's `ListOffsets` would not block, but must not be used: it begins the request on the calling
-/// thread, and if a leader is not known, the client's own thread may finish and free the request meanwhile
-/// (librdkafka 2.12.1).
+/// The admin API's `ListOffsets` would not block, but it can crash (librdkafka 2.12.1). It begins the request on the
+/// calling thread. While a partition has no leader, the client's own thread may finish the request and free it,
+/// although the calling thread still uses it.
 ///
 /// # Errors
 ///
@@ -101,8 +101,10 @@ fn query(
         // OK because `Beginning` and `End` are valid offsets.
         list.add_partition_offset(topic, *partition, wanted).expect("a valid offset");
     }
-    // SAFETY: client and list are alive; the answers are written into the list. In a request for the offsets of
-    // times, `Beginning` and `End` are the times -2 and -1.
+    // SAFETY: client and list are alive; the answers are written into the list.
+    //
+    // The call takes times instead of offsets. `Beginning` and `End` are the numbers -2 and -1, which Kafka's
+    // protocol reserves for the first and the end offset.
     let code = unsafe { sys::rd_kafka_offsets_for_times(client.rk(), list.ptr(), millis(timeout)) };
     let code = RDKafkaErrorCode::from(code);
     let has_no_leader = code == RDKafkaErrorCode::UnknownPartition;
