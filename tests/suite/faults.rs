@@ -199,6 +199,30 @@ async fn a_broker_killed_during_writes_loses_no_acknowledged_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_that_wait_during_a_long_outage_are_written_after_it() {
+    let (mut broker, scratch) = start_cluster(1).await;
+    let table = scratch.table(Codecs::default()).await;
+    for round in 0..3 {
+        broker.kill().unwrap();
+        let written: Vec<_> = (0..20).map(|n| record(&format!("{round}-{n}"), Some(b"1"))).collect();
+        let mut deliveries = Vec::new();
+        for record in written {
+            deliveries.push(scratch.log.send(&scratch.topic, record).await.unwrap());
+        }
+        // It is longer than the silence after which a producer without an outage is replaced.
+        wait_for_status(&table, "degraded").await;
+        broker.restart().unwrap();
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        wait_for_status(&table, "caught_up").await;
+    }
+    scratch.sync(&table).await;
+    assert_eq!(table.stats().records, 60);
+    FaultTally { acknowledged: 60, ..FaultTally::without_errors(3) }.report();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn close_lists_the_unacknowledged_records() {
     let (mut broker, scratch) = start_cluster(1).await;
     let table = scratch.table(Codecs::default()).await;

@@ -110,6 +110,8 @@ impl Monitor {
     pub(in crate::log::kafka) async fn run(&self) {
         let every = CHECK_EVERY.min(self.stale_after / 3);
         let request_timeout = every.max(Duration::from_millis(500));
+        // Since when all requests for the topics were answered.
+        let mut answering_since = None;
         for check in 0_usize.. {
             // OK to ignore: both outcomes are reasons to check.
             let _ = within(every, self.health.wait_for_check_request()).await;
@@ -124,8 +126,10 @@ impl Monitor {
             // A request that names a topic twice is refused.
             names.extend(unanswered.filter(|name| !names.contains(name)));
             if names.is_empty() {
+                answering_since = None;
                 continue;
             }
+            let requested_at = Instant::now();
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             match self.control.describe_topics(&names, request_timeout).await {
                 Ok(topics) => {
@@ -135,10 +139,12 @@ impl Monitor {
                     self.sample(&leaderless, wants_starts, request_timeout).await;
                     // Samples are sent first, so that lags are known when the outage is over.
                     self.health.recover(Instant::now());
-                    self.writer.replace_stuck(self.stale_after).await;
+                    let answering_since = *answering_since.get_or_insert(requested_at);
+                    self.writer.check_producers(self.stale_after, answering_since).await;
                 }
                 Err(error) => {
                     tracing::debug!("{error}");
+                    answering_since = None;
                     self.replace_control().await;
                     let none = HashMap::new();
                     self.evaluate_all(self.readings(), &none, &none, Instant::now(), Refresh::No);

@@ -1,8 +1,9 @@
-//! Detects a consuming client that receives nothing although the cluster has data for it, so that it is
-//! refreshed or replaced.
+//! Detects clients that receive nothing although the cluster answers other clients, so that they are refreshed
+//! or replaced.
 //!
 //! After a broker was frozen, clients were seen to stop for ever without an error. Whatever the cause is, the
-//! symptom is the same: the cluster answers other clients, and no data arrives.
+//! symptom is the same: the cluster answers other clients, and a consumer receives no data, or a producer no
+//! delivery report.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,10 @@ use crate::log::{Offset, Partition, PartitionSample};
 /// The longest time between two replacements that did not help.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// What may help a stuck client.
+/// How many probes of a producer must fail before it is replaced.
+const FAILED_PROBES: u32 = 3;
+
+/// What may help a stuck consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log::kafka) enum Remedy {
     /// Requesting anew who leads the partitions.
@@ -21,7 +25,7 @@ pub(in crate::log::kafka) enum Remedy {
     Replace,
 }
 
-/// Compares the positions of a client at each check at which the cluster answered.
+/// Compares the positions of a consumer at each check at which the cluster answered.
 #[derive(Debug, Default)]
 pub(in crate::log::kafka) struct StuckDetector {
     /// The positions of partitions with more to read, at the last check.
@@ -94,9 +98,95 @@ impl SilenceDetector {
     }
 }
 
+/// What to do with a producer that receives no delivery report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::log::kafka) enum ProducerAction {
+    /// Sending a request with it that the cluster answers at once.
+    Probe,
+    /// Starting another one in its place.
+    Replace,
+}
+
+/// Counts the probes of a producer that fail between checks at which the cluster answers other clients.
+#[derive(Debug, Default)]
+pub(in crate::log::kafka) struct StuckProducerDetector {
+    /// The number of probes that failed in sequence.
+    failed: u32,
+    /// When the first of them failed.
+    failed_since: Option<Instant>,
+}
+
+impl StuckProducerDetector {
+    /// Returns what to do with a producer, at a check that the cluster answered, as it has answered all since
+    /// `answering_since`. The producer has outstanding records and has received no delivery report since
+    /// `silent_since`.
+    ///
+    /// Only what happened since the end of the last outage counts: a producer whose records wait because of an
+    /// outage has the same time as any other.
+    pub(in crate::log::kafka) fn check(
+        &mut self,
+        silent_since: Option<Instant>,
+        answering_since: Instant,
+        now: Instant,
+        stale_after: Duration,
+    ) -> Option<ProducerAction> {
+        let began = silent_since.map(|since| since.max(answering_since));
+        let lasts = |since| now.saturating_duration_since(since) >= stale_after / 2;
+        let silent_since = began.filter(|&began| lasts(began));
+        let still_counts = |failed| silent_since.is_some_and(|since| failed >= since);
+        if !self.failed_since.is_some_and(still_counts) {
+            *self = Self::default();
+        }
+        silent_since?;
+        let is_stuck = self.failed >= FAILED_PROBES && self.failed_since.is_some_and(lasts);
+        Some(if is_stuck { ProducerAction::Replace } else { ProducerAction::Probe })
+    }
+
+    /// Records whether a probe failed.
+    pub(in crate::log::kafka) fn record_probe(&mut self, has_failed: bool, now: Instant) {
+        if has_failed {
+            self.failed += 1;
+            self.failed_since.get_or_insert(now);
+        } else {
+            *self = Self::default();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_producer_is_replaced_only_if_the_cluster_answers_between_its_failed_probes() {
+        let (start, stale_after) = (Instant::now(), Duration::from_secs(10));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut stuck = StuckProducerDetector::default();
+        let (probe, replace) = (Some(ProducerAction::Probe), Some(ProducerAction::Replace));
+        assert_eq!(stuck.check(Some(at(0)), at(0), at(4), stale_after), None);
+        // Probes that fail in quick sequence do not suffice.
+        for second in [5, 6, 7, 8, 9] {
+            assert_eq!(stuck.check(Some(at(0)), at(0), at(second), stale_after), probe);
+            stuck.record_probe(true, at(second));
+        }
+        assert_eq!(stuck.check(Some(at(0)), at(0), at(10), stale_after), replace);
+        // After an outage, it begins anew.
+        assert_eq!(stuck.check(Some(at(0)), at(11), at(12), stale_after), None);
+        assert_eq!(stuck.check(Some(at(0)), at(11), at(16), stale_after), probe);
+        stuck.record_probe(true, at(18));
+        // After a delivery report, too.
+        assert_eq!(stuck.check(Some(at(19)), at(11), at(26), stale_after), probe);
+        stuck.record_probe(true, at(26));
+        assert_eq!(stuck.check(Some(at(19)), at(11), at(40), stale_after), probe);
+        stuck.record_probe(false, at(40));
+        for second in [41, 61] {
+            assert_eq!(stuck.check(Some(at(19)), at(11), at(second), stale_after), probe);
+            stuck.record_probe(true, at(second));
+        }
+        assert_eq!(stuck.check(Some(at(19)), at(11), at(80), stale_after), probe);
+        // Nothing is outstanding.
+        assert_eq!(stuck.check(None, at(11), at(90), stale_after), None);
+    }
 
     #[test]
     fn a_stuck_client_is_refreshed_then_replaced_less_and_less_often() {

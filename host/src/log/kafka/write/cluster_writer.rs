@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::log::kafka::config::{BatchSize, Configs, Purpose};
 use crate::log::kafka::control::Control;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
+use crate::log::kafka::health::stuck::ProducerAction;
 use crate::log::kafka::write::producer::Producer;
 use crate::log::kafka::write::target::{MAX_MESSAGE_BYTES, Target, TopicLimits};
 use crate::log::kafka::write::transaction::TransactionalProducer;
@@ -243,35 +244,42 @@ impl ClusterWriter {
     /// half of the timeout.
     pub(in crate::log::kafka) fn silent_topic(&self, timeout: Duration) -> Option<Arc<str>> {
         let (now, state) = (Instant::now(), self.state());
-        let is_silent = state.producers.values().any(|producer| producer.silence(now) >= timeout / 2);
+        let is_silent = state.producers.values().any(|producer| {
+            producer.silent_since().is_some_and(|since| now.saturating_duration_since(since) >= timeout / 2)
+        });
         state.targets.keys().next().filter(|_| is_silent).map(|name| name.as_str().into())
     }
 
-    /// Replaces producers that receive no answer although the cluster answers other clients. Their
-    /// outstanding records may have been written or not, and no other producer writes them again.
-    pub(in crate::log::kafka) async fn replace_stuck(&self, timeout: Duration) {
-        let now = Instant::now();
-        let silent: Vec<(BatchSize, Arc<Producer>)> = {
-            let state = self.state();
-            let producers = state.producers.iter().map(|(&batch, producer)| (batch, producer.clone()));
-            producers.filter(|(_, producer)| producer.silence(now) >= timeout / 2).collect()
-        };
-        for (batch, producer) in silent {
+    /// Probes producers that receive no answer, and replaces those that are stuck: see [`StuckProducerDetector`].
+    /// For a check that the cluster answered, as it has answered all since `answering_since`.
+    ///
+    /// The outstanding records of a replaced producer may have been written or not, and no other producer writes
+    /// them again.
+    ///
+    /// [`StuckProducerDetector`]: crate::log::kafka::health::stuck::StuckProducerDetector
+    pub(in crate::log::kafka) async fn check_producers(&self, timeout: Duration, answering_since: Instant) {
+        let producers = self.state().producers.clone();
+        for (batch, producer) in producers {
             let probed = producer.clone();
-            let is_stuck = move || {
-                let is_stuck = (0..2).all(|_| probed.client().probe(PROBE_TIMEOUT).is_err());
-                is_stuck.then(|| probed.give_up("the producer received no answer"))
-            };
-            if let Ok(Some(given_up)) = tokio::task::spawn_blocking(is_stuck).await {
-                tracing::warn!(
-                    log = %self.log,
-                    "a producer receives no answer and is replaced; {given_up} of its records were not \
-                     acknowledged, and may have been written or not"
-                );
-                let mut state = self.state();
-                if state.producers.get(&batch).is_some_and(|current| Arc::ptr_eq(current, &producer)) {
-                    state.producers.remove(&batch);
-                    state.retire(producer);
+            match producer.check(answering_since, timeout) {
+                None => {}
+                Some(ProducerAction::Probe) => {
+                    // It fails if the runtime shuts down.
+                    let _ = tokio::task::spawn_blocking(move || probed.probe(PROBE_TIMEOUT)).await;
+                }
+                Some(ProducerAction::Replace) => {
+                    let give_up = move || probed.give_up("the producer received no answer");
+                    let Ok(given_up) = tokio::task::spawn_blocking(give_up).await else { continue };
+                    tracing::warn!(
+                        log = %self.log,
+                        "a producer receives no answer and is replaced; {given_up} of its records were not \
+                         acknowledged, and may have been written or not"
+                    );
+                    let mut state = self.state();
+                    if state.producers.get(&batch).is_some_and(|current| Arc::ptr_eq(current, &producer)) {
+                        state.producers.remove(&batch);
+                        state.retire(producer);
+                    }
                 }
             }
         }

@@ -19,6 +19,7 @@ use crate::log::kafka::error::{ErrorClass, classify, topic_error};
 use crate::log::kafka::ffi::client::{Client, take_error};
 use crate::log::kafka::ffi::event::{DeliveryReport, Event};
 use crate::log::kafka::health::cluster_health::ClusterHealth;
+use crate::log::kafka::health::stuck::{ProducerAction, StuckProducerDetector};
 use crate::log::kafka::write::target::Target;
 use crate::log::{Ack, Delivery, LogError, NewRecord, Unacknowledged};
 use crate::sync::{lock, wait_while};
@@ -70,6 +71,8 @@ struct Inner {
     room: Notify,
     /// A std lock, held only to count, or to take the list.
     outstanding: Mutex<Outstanding>,
+    /// A std lock, held only to count.
+    stuck: Mutex<StuckProducerDetector>,
     /// Notified after each delivery report.
     reported: Condvar,
 }
@@ -104,6 +107,7 @@ impl Producer {
             give_up_reason: OnceLock::new(),
             room: Notify::new(),
             outstanding: Mutex::new(Outstanding { records: 0, since: Instant::now(), given_up: Vec::new() }),
+            stuck: Mutex::default(),
             reported: Condvar::new(),
         });
         let polled = inner.clone();
@@ -200,14 +204,26 @@ impl Producer {
         purged
     }
 
-    /// Returns how long no delivery report has arrived while records are outstanding; zero if none are.
-    pub(in crate::log::kafka) fn silence(&self, now: Instant) -> Duration {
+    /// Returns what to do if it receives no delivery report: see [`StuckProducerDetector::check`].
+    pub(in crate::log::kafka) fn check(
+        &self,
+        answering_since: Instant,
+        stale_after: Duration,
+    ) -> Option<ProducerAction> {
+        let silent_since = self.silent_since();
+        lock(&self.inner.stuck).check(silent_since, answering_since, Instant::now(), stale_after)
+    }
+
+    /// Sends a request that any broker answers at once, and records whether one did. Blocks.
+    pub(in crate::log::kafka) fn probe(&self, timeout: Duration) {
+        let has_failed = self.client().probe(timeout).is_err();
+        lock(&self.inner.stuck).record_probe(has_failed, Instant::now());
+    }
+
+    /// Since when no delivery report has arrived while records are outstanding; `None` if none are.
+    pub(in crate::log::kafka) fn silent_since(&self) -> Option<Instant> {
         let outstanding = lock(&self.inner.outstanding);
-        if outstanding.records == 0 {
-            Duration::ZERO
-        } else {
-            now.saturating_duration_since(outstanding.since)
-        }
+        (outstanding.records > 0).then_some(outstanding.since)
     }
 
     /// Waits until no record is outstanding. Returns false after the timeout.
