@@ -98,8 +98,8 @@ fn query(
     };
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for (topic, partition) in partitions {
-        // OK because `Beginning` and `End` are valid offsets.
-        list.add_partition_offset(topic, *partition, wanted).expect("a valid offset");
+        // OK because `Beginning` and `End` are valid offsets. `add_partition_offset` would search the list.
+        list.add_partition(topic, *partition).set_offset(wanted).expect("a valid offset");
     }
     // SAFETY: client and list are alive; the answers are written into the list.
     //
