@@ -209,7 +209,6 @@ async fn records_that_wait_during_a_long_outage_are_written_after_it() {
         for record in written {
             deliveries.push(scratch.log.send(&scratch.topic, record).await.unwrap());
         }
-        // It is longer than the silence after which a producer without an outage is replaced.
         wait_for_status(&table, "degraded").await;
         broker.restart().unwrap();
         for delivery in deliveries {

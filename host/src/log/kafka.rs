@@ -103,6 +103,10 @@ fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), L
     }
 }
 
+/// How long a thread for blocking requests of the monitor is kept. Its next check is seconds away, and a thread is
+/// cheap to start.
+const KEEP_BLOCKING_THREADS: Duration = Duration::from_millis(100);
+
 /// Starts a runtime on a thread of its own, for background work: it continues whatever happens to the
 /// runtime that opened the log.
 fn start_background(
@@ -113,7 +117,11 @@ fn start_background(
         let reason = format!("cannot start a thread: {error}");
         LogError::Client { log: url.to_owned(), reason }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .thread_keep_alive(KEEP_BLOCKING_THREADS)
+        .build()
+        .map_err(failed)?;
     let handle = runtime.handle().clone();
     let (end, ended) = oneshot::channel();
     let run = move || {

@@ -30,6 +30,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(3);
 /// The first offsets, which move only when the broker deletes records, are requested once in this many checks.
 const CHECKS_PER_START_REQUEST: usize = 5;
 
+/// After how long an answer counts as late.
+const LATE_ANSWER: Duration = Duration::from_secs(1);
+
 /// The shortest wait for something that is due.
 const MIN_WAIT: Duration = Duration::from_millis(10);
 
@@ -110,7 +113,7 @@ impl Monitor {
     pub(in crate::log::kafka) async fn run(&self) {
         let every = CHECK_EVERY.min(self.stale_after / 3);
         let request_timeout = every.max(Duration::from_millis(500));
-        // Since when all requests for the topics were answered.
+        // Since when all descriptions of the topics arrived in time.
         let mut answering_since = None;
         for check in 0_usize.. {
             // OK to ignore: both outcomes are reasons to check.
@@ -133,13 +136,16 @@ impl Monitor {
             let names: Vec<&str> = names.iter().map(|name| &**name).collect();
             match self.control.describe_topics(&names, request_timeout).await {
                 Ok(topics) => {
+                    let answered_at = Instant::now();
+                    // It may have waited until the end of an outage.
+                    answering_since = answering_since.filter(|_| answered_at - requested_at < LATE_ANSWER);
                     let leaderless = leaderless(&topics);
                     self.update_readings(topics, request_timeout).await;
                     let wants_starts = check % CHECKS_PER_START_REQUEST == 0;
                     self.sample(&leaderless, wants_starts, request_timeout).await;
                     // Samples are sent first, so that lags are known when the outage is over.
                     self.health.recover(Instant::now());
-                    let answering_since = *answering_since.get_or_insert(requested_at);
+                    let answering_since = *answering_since.get_or_insert(answered_at);
                     self.writer.check_producers(self.stale_after, answering_since).await;
                 }
                 Err(error) => {

@@ -13,7 +13,7 @@ use crate::log::{Offset, Partition, PartitionSample};
 /// The longest time between two replacements that did not help.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// How many probes of a producer must fail before it is replaced.
+/// How many probes of a producer must fail in sequence before it is replaced.
 const FAILED_PROBES: u32 = 3;
 
 /// What may help a stuck consumer.
@@ -101,7 +101,7 @@ impl SilenceDetector {
 /// What to do with a producer that receives no delivery report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log::kafka) enum ProducerAction {
-    /// Sending a request with it that the cluster answers at once.
+    /// Sending a request with it that any broker can answer.
     Probe,
     /// Starting another one in its place.
     Replace,
@@ -114,15 +114,17 @@ pub(in crate::log::kafka) struct StuckProducerDetector {
     failed: u32,
     /// When the first of them failed.
     failed_since: Option<Instant>,
+    /// Whether a probe is under way.
+    is_probing: bool,
 }
 
 impl StuckProducerDetector {
-    /// Returns what to do with a producer, at a check that the cluster answered, as it has answered all since
-    /// `answering_since`. The producer has outstanding records and has received no delivery report since
-    /// `silent_since`.
+    /// Returns what to do with a producer, at a check of the topics that the cluster answered. It has answered all
+    /// checks since `answering_since`. The producer has received no delivery report since `silent_since`; that is
+    /// `None` if it waits for none.
     ///
-    /// Only what happened since the end of the last outage counts: a producer whose records wait because of an
-    /// outage has the same time as any other.
+    /// Time before `answering_since` does not count: a producer whose records wait because of an outage needs some
+    /// time after it to connect again.
     pub(in crate::log::kafka) fn check(
         &mut self,
         silent_since: Option<Instant>,
@@ -130,25 +132,32 @@ impl StuckProducerDetector {
         now: Instant,
         stale_after: Duration,
     ) -> Option<ProducerAction> {
-        let began = silent_since.map(|since| since.max(answering_since));
-        let lasts = |since| now.saturating_duration_since(since) >= stale_after / 2;
-        let silent_since = began.filter(|&began| lasts(began));
-        let still_counts = |failed| silent_since.is_some_and(|since| failed >= since);
-        if !self.failed_since.is_some_and(still_counts) {
-            *self = Self::default();
+        let is_long_ago = |since| now.saturating_duration_since(since) >= stale_after / 2;
+        let suspect_since =
+            silent_since.map(|since| since.max(answering_since)).filter(|&since| is_long_ago(since));
+        let is_relevant = |failed| suspect_since.is_some_and(|since| failed >= since);
+        if !self.failed_since.is_some_and(is_relevant) {
+            (self.failed, self.failed_since) = (0, None);
         }
-        silent_since?;
-        let is_stuck = self.failed >= FAILED_PROBES && self.failed_since.is_some_and(lasts);
-        Some(if is_stuck { ProducerAction::Replace } else { ProducerAction::Probe })
+        suspect_since?;
+        if self.is_probing {
+            return None;
+        }
+        if self.failed >= FAILED_PROBES && self.failed_since.is_some_and(is_long_ago) {
+            return Some(ProducerAction::Replace);
+        }
+        self.is_probing = true;
+        Some(ProducerAction::Probe)
     }
 
-    /// Records whether a probe failed.
+    /// Records the end of a probe, and whether it failed.
     pub(in crate::log::kafka) fn record_probe(&mut self, has_failed: bool, now: Instant) {
+        self.is_probing = false;
         if has_failed {
             self.failed += 1;
             self.failed_since.get_or_insert(now);
         } else {
-            *self = Self::default();
+            (self.failed, self.failed_since) = (0, None);
         }
     }
 }
@@ -164,8 +173,12 @@ mod tests {
         let mut stuck = StuckProducerDetector::default();
         let (probe, replace) = (Some(ProducerAction::Probe), Some(ProducerAction::Replace));
         assert_eq!(stuck.check(Some(at(0)), at(0), at(4), stale_after), None);
+        // One probe at a time.
+        assert_eq!(stuck.check(Some(at(0)), at(0), at(5), stale_after), probe);
+        assert_eq!(stuck.check(Some(at(0)), at(0), at(5), stale_after), None);
+        stuck.record_probe(true, at(5));
         // Probes that fail in quick sequence do not suffice.
-        for second in [5, 6, 7, 8, 9] {
+        for second in [6, 7, 8, 9] {
             assert_eq!(stuck.check(Some(at(0)), at(0), at(second), stale_after), probe);
             stuck.record_probe(true, at(second));
         }

@@ -250,13 +250,14 @@ impl ClusterWriter {
         state.targets.keys().next().filter(|_| is_silent).map(|name| name.as_str().into())
     }
 
-    /// Probes producers that receive no answer, and replaces those that are stuck: see [`StuckProducerDetector`].
-    /// For a check that the cluster answered, as it has answered all since `answering_since`.
+    /// Probes producers that receive no delivery reports, and replaces those that are stuck: see
+    /// [`StuckProducerDetector::check`]. Called at a check that the cluster answered, as it has answered all checks
+    /// since `answering_since`.
     ///
     /// The outstanding records of a replaced producer may have been written or not, and no other producer writes
     /// them again.
     ///
-    /// [`StuckProducerDetector`]: crate::log::kafka::health::stuck::StuckProducerDetector
+    /// [`StuckProducerDetector::check`]: crate::log::kafka::health::stuck::StuckProducerDetector::check
     pub(in crate::log::kafka) async fn check_producers(&self, timeout: Duration, answering_since: Instant) {
         let producers = self.state().producers.clone();
         for (batch, producer) in producers {
@@ -264,8 +265,8 @@ impl ClusterWriter {
             match producer.check(answering_since, timeout) {
                 None => {}
                 Some(ProducerAction::Probe) => {
-                    // It fails if the runtime shuts down.
-                    let _ = tokio::task::spawn_blocking(move || probed.probe(PROBE_TIMEOUT)).await;
+                    // Not awaited, so that the next check is not late. A later check finds the result.
+                    tokio::task::spawn_blocking(move || probed.probe(PROBE_TIMEOUT));
                 }
                 Some(ProducerAction::Replace) => {
                     let give_up = move || probed.give_up("the producer received no answer");
