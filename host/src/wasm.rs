@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod fault;
 mod guest_log;
+mod guest_output;
 mod imports;
 mod inspect;
 mod instance;
@@ -44,6 +45,8 @@ pub use interfaces::{Interface, SUPPORTED_VERSIONS};
 pub use limits::{Limits, Profile};
 pub use metering::Metering;
 
+#[cfg(feature = "cli")]
+pub(crate) use imports::judge_import;
 #[cfg(feature = "cli")]
 pub(crate) use scan::{MAX_BYTES, quote};
 

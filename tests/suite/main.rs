@@ -32,5 +32,6 @@ mod rules;
 mod scale;
 mod table;
 mod topics;
+mod wasi;
 mod watching;
 mod writing;

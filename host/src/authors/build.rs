@@ -1,14 +1,14 @@
 //! Builds a component from a core module, in a child process.
 
 use std::borrow::Cow;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use wasmparser::Parser;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
-use wit_parser::Resolve;
+use wit_parser::{PackageId, Resolve};
 
 use crate::authors::exports::{Checked, PREVIEW1, check};
 use crate::authors::wit::package;
@@ -18,17 +18,15 @@ use crate::wasm::{MAX_BYTES, check_code};
 /// The first argument of the child process.
 const BUILD: &str = "build-component";
 
-/// The argument of [`BUILD`] that replaces imports of WASI by stubs.
-const STUB_WASI: &str = "stub-wasi";
-
-/// The argument of [`BUILD`] that keeps all imports.
-const PLAIN: &str = "plain";
-
 /// How long a build may take: a hundred times what it took for the largest module that was tried.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An adapter that implements WASI preview 1 with stubs.
+/// An adapter that implements WASI preview 1 without access to anything, and logs what a guest prints.
 const PREVIEW1_STUB: &str = include_str!("preview1-stub.wat");
+
+/// What the adapter needs from the host.
+const PREVIEW1_STUB_WORLD: &str =
+    "package ktables:preview1-stub; world stub { include ktables:codec/logging-guest@0.1.0; }";
 
 /// A component, and advice to its author.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,31 +41,24 @@ struct Built {
 ///
 /// [`ChildError::Refused`] if the module is malformed or exceeds a limit, or if it does not export what a codec
 /// needs.
-pub(crate) fn build(program: &Path, core: &[u8], stub_wasi: bool) -> Result<(Vec<u8>, String), ChildError> {
+pub(crate) fn build(program: &Path, core: &[u8]) -> Result<(Vec<u8>, String), ChildError> {
     check_is_module(core).map_err(ChildError::Refused)?;
     check_code(core).map_err(|reasons| ChildError::Refused(reasons.join("; ")))?;
-    let mode = if stub_wasi { STUB_WASI } else { PLAIN };
-    let job = Job {
-        program,
-        args: &[OsStr::new(BUILD), OsStr::new(mode)],
-        input: core,
-        output_limit: MAX_BYTES,
-        deadline: DEADLINE,
-    };
+    let job =
+        Job { program, args: &[OsStr::new(BUILD)], input: core, output_limit: MAX_BYTES, deadline: DEADLINE };
     job.run()
 }
 
 /// Builds a component from the core module on standard input, if this process was started by [`build`]:
 /// otherwise returns `None`.
-pub(crate) fn build_as_child(job: &OsStr, args: &[OsString]) -> Option<Result<(), (i32, String)>> {
+pub(crate) fn build_as_child(job: &OsStr) -> Option<Result<(), (i32, String)>> {
     (job == BUILD).then(|| {
         let failed = |error: io::Error| (FAILED, error.to_string());
         confine(DEADLINE).map_err(failed)?;
         let mut core = Vec::new();
         io::stdin().take(MAX_BYTES as u64 + 1).read_to_end(&mut core).map_err(failed)?;
-        let stub_wasi = args.first().is_some_and(|mode| mode == STUB_WASI);
         // On a thread, because the stack size of the main thread depends on the shell.
-        let built = crate::thread::spawn("build", move || componentize(&core, stub_wasi)).map_err(failed)?;
+        let built = crate::thread::spawn("build", move || componentize(&core)).map_err(failed)?;
         let built = built.join().unwrap_or_else(|_| Err("it is malformed: the encoder panicked".to_owned()));
         let built = built.map_err(|reason| (REFUSED, reason))?;
         for line in built.advice {
@@ -90,33 +81,41 @@ fn check_is_module(core: &[u8]) -> Result<(), String> {
 }
 
 /// Builds a component from a core module. If the module does not say which interfaces it implements, as generated
-/// bindings do, the names of its exports do.
-fn componentize(core: &[u8], stub_wasi: bool) -> Result<Built, String> {
+/// bindings do, the names of its exports do. Imports of WASI preview 1 are replaced by the stub adapter.
+fn componentize(core: &[u8]) -> Result<Built, String> {
     check_is_module(core)?;
     let failed = |error| format!("cannot build a component from it: {error:#}");
     let (core, advice) = match has_world(core)? {
         true => (Cow::Borrowed(core), Vec::new()),
         false => {
-            let (core, advice) = embed_world(core, stub_wasi)?;
+            let (core, advice) = embed_world(core)?;
             (Cow::Owned(core), advice)
         }
     };
+    // The adapter takes part only if the module imports it.
     let mut encoder = ComponentEncoder::default().validate(true).module(&core).map_err(failed)?;
-    if stub_wasi {
-        // OK because it is a constant that a test parses.
-        let stub = wat::parse_str(PREVIEW1_STUB).expect("a valid module");
-        encoder = encoder.adapter(PREVIEW1, &stub).map_err(failed)?;
-    }
-    let component = encoder.encode().map_err(|error| {
-        let hint = if stub_wasi || !format!("{error:#}").contains(PREVIEW1) {
-            ""
-        } else {
-            "\nThe module imports WASI: build it for a target without WASI (Rust: wasm32-unknown-unknown), \
-             or add --stub-wasi"
-        };
-        format!("{}{hint}", failed(error))
-    })?;
+    encoder = encoder.adapter(PREVIEW1, &preview1_stub()).map_err(failed)?;
+    let component = encoder.encode().map_err(failed)?;
     Ok(Built { component, advice })
+}
+
+/// Returns the adapter that stubs WASI.
+fn preview1_stub() -> Vec<u8> {
+    // All of this is OK because it is constant, and a test builds it.
+    let mut stub = wat::parse_str(PREVIEW1_STUB).expect("a valid module");
+    let (mut resolve, _) = resolve_package();
+    let package = resolve.push_str("stub.wit", PREVIEW1_STUB_WORLD).expect("a valid package");
+    let world = resolve.select_world(&[package], None).expect("one world");
+    embed_component_metadata(&mut stub, &resolve, world, StringEncoding::UTF8).expect("a valid world");
+    stub
+}
+
+/// Parses the WIT package.
+fn resolve_package() -> (Resolve, PackageId) {
+    let mut resolve = Resolve::default();
+    // OK because a test parses the package.
+    let package = resolve.push_str("ktables.wit", &package()).expect("a valid package");
+    (resolve, package)
 }
 
 /// Whether a module says which interfaces it implements.
@@ -126,12 +125,9 @@ fn has_world(core: &[u8]) -> Result<bool, String> {
 }
 
 /// Checks the exports of a module, and adds the world that they make up. Returns the module and advice.
-fn embed_world(core: &[u8], stub_wasi: bool) -> Result<(Vec<u8>, Vec<String>), String> {
-    let mut resolve = Resolve::default();
-    // OK because a test parses the package.
-    let package = resolve.push_str("ktables.wit", &package()).expect("a valid package");
-    let Checked { world, advice } =
-        check(core, &resolve, package, stub_wasi).map_err(|faults| faults.join("\n"))?;
+fn embed_world(core: &[u8]) -> Result<(Vec<u8>, Vec<String>), String> {
+    let (mut resolve, package) = resolve_package();
+    let Checked { world, advice } = check(core, &resolve, package).map_err(|faults| faults.join("\n"))?;
     let failed = |error| format!("cannot describe its exports: {error:#}");
     let package = resolve.push_str("world.wit", &world).map_err(failed)?;
     let world = resolve.select_world(&[package], None).map_err(failed)?;
@@ -145,23 +141,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wasi_is_stubbed_on_request() {
+    fn imports_of_wasi_are_replaced() {
         let random =
             r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#;
         let initialize = r#"(func (export "_initialize") (drop (call $random (i32.const 0) (i32.const 8))))"#;
         let parts = [random, MEMORY, REALLOC, DECODE, ENCODE, initialize];
         let core = wat::parse_str(format!("(module {})", parts.concat())).unwrap();
-        let error = componentize(&core, false).unwrap_err();
-        assert!(error.contains("`random_get`") && error.contains("--stub-wasi"), "{error}");
-        let built = componentize(&core, true).unwrap();
+        let built = componentize(&core).unwrap();
         let inspection = crate::wasm::inspect(&built.component);
         assert_eq!(inspection.imports, ["ktables:codec/types@0.1.0"]);
     }
 
     #[test]
+    fn a_module_that_prints_imports_logging() {
+        let write = r#"(import "wasi_snapshot_preview1" "fd_write"
+            (func $write (param i32 i32 i32 i32) (result i32)))"#;
+        let initialize = r#"(func (export "_initialize")
+            (drop (call $write (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0))))"#;
+        let parts = [write, MEMORY, REALLOC, DECODE, ENCODE, POST_RETURNS, initialize];
+        let core = wat::parse_str(format!("(module {})", parts.concat())).unwrap();
+        let inspection = crate::wasm::inspect(&componentize(&core).unwrap().component);
+        assert_eq!(inspection.imports, ["ktables:codec/logging@0.1.0", "ktables:codec/types@0.1.0"]);
+        assert!(!inspection.uses_wasi());
+    }
+
+    #[test]
     fn only_core_modules_can_be_built() {
-        assert!(componentize(b"hello", false).is_err());
-        assert!(componentize(&wat::parse_str("(component)").unwrap(), false).is_err());
+        assert!(componentize(b"hello").is_err());
+        assert!(componentize(&wat::parse_str("(component)").unwrap()).is_err());
     }
 
     const MEMORY: &str = r#"(memory (export "memory") 1)"#;
@@ -176,7 +183,7 @@ mod tests {
         (func (export "cabi_post_ktables:codec/value-codec@0.1.0#encode") (param i32))"#;
 
     fn build_module(parts: &[&str]) -> Result<Built, String> {
-        componentize(&wat::parse_str(format!("(module {})", parts.concat())).unwrap(), false)
+        componentize(&wat::parse_str(format!("(module {})", parts.concat())).unwrap())
     }
 
     #[test]

@@ -94,12 +94,7 @@ struct ExpectedPair {
 /// # Errors
 ///
 /// Every fault, with what to write instead, and then the advice.
-pub(super) fn check(
-    core: &[u8],
-    resolve: &Resolve,
-    package: PackageId,
-    stub_wasi: bool,
-) -> Result<Checked, Vec<String>> {
+pub(super) fn check(core: &[u8], resolve: &Resolve, package: PackageId) -> Result<Checked, Vec<String>> {
     let interfaces = &resolve.packages[package].interfaces;
     // OK because an interface of a package has a name.
     let full_name = |id: InterfaceId| resolve.id_of(id).expect("a name");
@@ -134,7 +129,7 @@ pub(super) fn check(
         faults.extend(module.fault_of(&realloc()));
         faults.extend(module.memory_fault());
     }
-    faults.extend(module.import_faults(&logging, stub_wasi));
+    faults.extend(module.import_faults(&logging));
     if module.functions.contains_key("_start") {
         advice.push(
             "`_start` is not called: if it sets up the language's runtime, build a library instead, which has \
@@ -261,25 +256,19 @@ impl Module {
     }
 
     /// Returns what is imported but not provided.
-    fn import_faults(&self, logging: &str, stub_wasi: bool) -> Vec<String> {
-        let unknown = self.imports.iter().filter(|(from, _)| *from != logging);
-        let unknown = unknown.filter(|(from, _)| *from != PREVIEW1 || !stub_wasi);
+    fn import_faults(&self, logging: &str) -> Vec<String> {
+        let unknown = self.imports.iter().filter(|(from, _)| *from != logging && *from != PREVIEW1);
         let describe = |(from, names): (&String, &Vec<String>)| {
             let mut listed: Vec<String> = names.iter().take(MAX_LISTED).map(|name| quote(name)).collect();
             if let Some(more @ 1..) = names.len().checked_sub(MAX_LISTED) {
                 listed.push(format!("{more} more"));
             }
-            let advice = match from == PREVIEW1 {
-                true => {
-                    "build it for a target without WASI (Rust: wasm32-unknown-unknown), or add --stub-wasi"
-                        .to_owned()
-                }
-                false => format!("only the function `log` of {} can be imported", quote(logging)),
-            };
             format!(
-                "it imports {} from {}, which the host does not provide: {advice}",
+                "it imports {} from {}, which the host does not provide: only the function `log` of {} and WASI \
+                 preview 1 can be imported",
                 listed.join(", "),
-                quote(from)
+                quote(from),
+                quote(logging)
             )
         };
         unknown.map(describe).collect()

@@ -15,7 +15,7 @@ use crate::wasm::child::ChildError;
 use crate::wasm::compile::{COMPILE, compile_as_child};
 use crate::wasm::{
     Compiler, Engine, EngineOptions, Inspection, LoadOptions, MAX_BYTES, SUPPORTED_VERSIONS, WasmError,
-    digest_of, inspect as inspect_bytes,
+    digest_of, inspect as inspect_bytes, judge_import,
 };
 
 /// A component, as `codec inspect` prints it.
@@ -33,9 +33,26 @@ struct InspectLine<'a> {
     /// The versions of the WIT package that it was built against, and the ones that this program supports.
     wit: Vec<&'a str>,
     wit_supported: &'static str,
-    imports: &'a [String],
+    /// "pure", or "sealed WASI" if it imports WASI.
+    sandbox: &'static str,
+    imports: Vec<ImportLine<'a>>,
     exports: &'a [String],
     refused_because: Vec<String>,
+}
+
+/// An import of a component, as `codec inspect` prints it.
+#[derive(Serialize)]
+struct ImportLine<'a> {
+    name: &'a str,
+    allowed: bool,
+    reason: String,
+}
+
+impl<'a> ImportLine<'a> {
+    fn new(name: &'a str) -> Self {
+        let verdict = judge_import(name);
+        Self { name, allowed: verdict.is_ok(), reason: verdict.map_or_else(|refusal| refusal, str::to_owned) }
+    }
 }
 
 /// A component that was written, as `codec build` prints it.
@@ -69,7 +86,7 @@ fn own_program() -> PathBuf {
 pub fn run_as_child() -> Option<u8> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let (job, rest) = args.split_first()?;
-    let result = if job == COMPILE { compile_as_child(rest) } else { authors::build_as_child(job, rest)? };
+    let result = if job == COMPILE { compile_as_child(rest) } else { authors::build_as_child(job)? };
     Some(match result {
         Ok(()) => 0,
         Err((code, reason)) => {
@@ -111,7 +128,8 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
         wants_headers: description.as_ref().map(|description| description.wants_headers),
         wit: inspection.versions().into_iter().collect(),
         wit_supported: SUPPORTED_VERSIONS,
-        imports: &inspection.imports,
+        sandbox: if inspection.uses_wasi() { "sealed WASI" } else { "pure" },
+        imports: inspection.imports.iter().map(|import| ImportLine::new(import)).collect(),
         exports: &inspection.exports,
         refused_because: refusals,
     })?;
@@ -120,11 +138,10 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
 
 pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> {
     let core = read(&args.core)?;
-    let (component, advice) =
-        authors::build(&own_program(), &core, args.stub_wasi).map_err(|error| match error {
-            ChildError::Refused(reason) => CliError::Usage(format!("{}: {reason}", args.core.display())),
-            ChildError::Failed(reason) => WasmError::Engine { reason }.into(),
-        })?;
+    let (component, advice) = authors::build(&own_program(), &core).map_err(|error| match error {
+        ChildError::Refused(reason) => CliError::Usage(format!("{}: {reason}", args.core.display())),
+        ChildError::Failed(reason) => WasmError::Engine { reason }.into(),
+    })?;
     for line in advice.lines() {
         tracing::warn!("{}: {line}", args.core.display());
     }

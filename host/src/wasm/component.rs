@@ -11,6 +11,7 @@ use crate::wasm::digest::{check_digest, digest_of};
 use crate::wasm::engine::{Engine, EngineShared};
 use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
+use crate::wasm::imports::WASI_HOST_BYTES;
 use crate::wasm::inspect::inspect;
 use crate::wasm::instance::{Instance, Template};
 use crate::wasm::interfaces::Interface;
@@ -103,6 +104,10 @@ impl Engine {
         };
         let compiled = self.compile(bytes, &digest, &name)?;
         let pre = self.shared.linker.instantiate_pre(&compiled).map_err(refused)?;
+        let mut host_bytes = usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX);
+        if inspection.uses_wasi() {
+            host_bytes = host_bytes.saturating_add(WASI_HOST_BYTES);
+        }
         let template = Template {
             engine: self.shared.engine.clone(),
             pre,
@@ -111,7 +116,7 @@ impl Engine {
             limits: options.limits,
             budget: self.shared.budget.clone(),
             counts_fuel: self.shared.metering == Metering::Fuel,
-            host_bytes: usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX),
+            host_bytes,
             shared: self.shared.component_shared(&digest),
         };
         let mut component = Component { shared: self.shared.clone(), template, description: None };

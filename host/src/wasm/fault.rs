@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use wasmtime::Trap;
+use wasmtime::{Trap, WasmBacktrace};
 
 use crate::codec::workers::TICK;
 use crate::codec::{HostFailure, RejectKind};
+use crate::wasm::guest_output::LastWords;
+use crate::wasm::imports::describe_error;
 use crate::wasm::limits::Limits;
 use crate::wasm::state::{ExceededLimit, State};
 
@@ -90,16 +92,36 @@ pub(super) fn classify(
                  limits.start_deadline; checked every {TICK:?})"
             ),
         ),
-        Some(_) => match &state.last_error {
-            // The panic message, which says more than the trap that follows it.
-            Some(last) => Fault::new(RejectKind::Trap, last),
-            None => Fault::new(RejectKind::Trap, text),
-        },
+        Some(Trap::CannotLeaveComponent) => with_output(
+            format!("{text}: `cabi_realloc` and the functions `cabi_post_…` cannot call imports, to print for example"),
+            &state.output.take().text,
+        ),
+        Some(trap) => trap_fault(*trap, text, state.output.take()),
         None if error.downcast_ref::<std::str::Utf8Error>().is_some() => {
             Fault::new(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {text}"))
+        }
+        // The error has a backtrace if an import failed, and none if the host could not read an answer.
+        None if error.downcast_ref::<WasmBacktrace>().is_some() => {
+            let end = describe_error(error).unwrap_or_else(|| format!("called an import wrongly: {text}"));
+            with_output(end, &state.output.take().text)
         }
         None if text.starts_with("too much data is being copied") => Fault::too_much_output(limits),
         None => Fault::contract(format!("answered with something that the host cannot read: {text}")),
     }
     .into()
+}
+
+/// Returns the fault of a guest that trapped after it wrote this.
+fn trap_fault(trap: Trap, text: String, last_words: LastWords) -> Fault {
+    // A panic or an exception ends with this trap, and its message says more.
+    if trap == Trap::UnreachableCodeReached && last_words.ends_with_error && !last_words.text.is_empty() {
+        return Fault::new(RejectKind::Trap, last_words.text);
+    }
+    with_output(text, &last_words.text)
+}
+
+/// Returns the fault of a guest that ended this way, with what it wrote.
+fn with_output(end: String, output: &str) -> Fault {
+    let message = if output.is_empty() { end } else { format!("{end}; it printed: {output}") };
+    Fault::new(RejectKind::Trap, message)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use wasmparser::Parser;
 
-use crate::wasm::imports::{IMPORTS, import_names};
+use crate::wasm::imports::{WASI, judge_import};
 use crate::wasm::interfaces::{Interface, PACKAGE, SUPPORTED_VERSIONS, is_supported, split_name};
 use crate::wasm::scan::{MAX_BYTES, Needs, quote, scan_sections};
 
@@ -51,6 +51,12 @@ impl Inspection {
         self.exports.iter().filter_map(|export| Some(split_name(export)?.1)).collect()
     }
 
+    /// Whether the component imports WASI, which the host provides without access to anything outside.
+    #[must_use]
+    pub fn uses_wasi(&self) -> bool {
+        self.imports.iter().any(|import| import.starts_with(WASI))
+    }
+
     /// Collects the imports and exports of the outermost component, and checks its limits.
     fn read_sections(&mut self, bytes: &[u8]) {
         match scan_sections(bytes) {
@@ -70,7 +76,7 @@ impl Inspection {
     /// Checks the names of the imports and exports, and that there is a codec.
     fn check_names(&mut self) {
         for import in &self.imports {
-            self.refusals.extend(import_refusal(import));
+            self.refusals.extend(judge_import(import).err());
         }
         for export in &self.exports {
             let Some((name, version)) = split_name(export) else { continue };
@@ -95,29 +101,6 @@ impl Inspection {
                 list_names(&self.exports)
             ));
         }
-    }
-}
-
-/// Returns why the host does not provide an import; `None` if it does.
-fn import_refusal(import: &str) -> Option<String> {
-    let is_import = |name: &str| IMPORTS.iter().any(|import| import.name == name);
-    match split_name(import) {
-        Some((name, version)) if is_import(name) && is_supported(version) => None,
-        Some((name, _)) if is_import(name) => Some(format!(
-            "it imports {}, a version that this host does not support: rebuild it against ktables:codec \
-             {SUPPORTED_VERSIONS}",
-            quote(import)
-        )),
-        _ if import.starts_with("wasi:") => Some(format!(
-            "it imports {}, but this host provides no WASI to codecs. Build for a target without it (Rust: \
-             wasm32-unknown-unknown), or replace it by stubs with `ktables codec build --stub-wasi`",
-            quote(import)
-        )),
-        _ => Some(format!(
-            "it imports {}, which this host does not provide; it provides only {}",
-            quote(import),
-            import_names()
-        )),
     }
 }
 
@@ -150,8 +133,12 @@ mod tests {
         check_refused("(module)", "ktables codec build");
         check_refused("(component)", "exports no codec");
         check_refused(
-            r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#,
-            "wasi:cli/environment@0.2.0",
+            r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#,
+            "wasi:http/outgoing-handler@0.2.0",
+        );
+        check_refused(
+            r#"(component (import "wasi:cli/environment@0.3.0" (instance)))"#,
+            "wasi:cli/environment@0.3.0",
         );
         check_refused(
             r#"(component (import "ktables:codec/logging@0.2.0" (instance)))"#,

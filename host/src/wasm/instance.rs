@@ -177,7 +177,10 @@ impl Instance {
 /// Returns why an instance could not be created. This is a fault of the guest only if its code trapped or it
 /// needs more memory than its limit. `classify` tells that limit from the engine's budget.
 fn start_error(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -> CallError {
-    if store.data().exceeded.is_some() || error.downcast_ref::<wasmtime::Trap>().is_some() {
+    let is_fault = error.downcast_ref::<wasmtime::Trap>().is_some()
+        // An import that the guest called failed.
+        || error.downcast_ref::<wasmtime::WasmBacktrace>().is_some();
+    if store.data().exceeded.is_some() || is_fault {
         return classify(error, store.data(), limits, limits.start_deadline);
     }
     let reason = match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {

@@ -9,6 +9,8 @@ use wasmtime::{ResourceLimiter, Result};
 use crate::codec::ComponentId;
 use crate::codec::workers::SlowCall;
 use crate::wasm::guest_log::LogLimiter;
+use crate::wasm::guest_output::GuestOutput;
+use crate::wasm::imports::SealedWasi;
 
 /// The bytes of a table element: a pointer, and wasmtime's own data for it.
 const TABLE_ELEMENT_BYTES: usize = 16;
@@ -60,8 +62,10 @@ pub(super) struct State {
     pub(super) slow: Option<SlowCall>,
     /// The limit that the current call exceeded.
     pub(super) exceeded: Option<ExceededLimit>,
-    /// The last error that the guest logged: its panic message, if it panicked.
-    pub(super) last_error: Option<String>,
+    /// What the guest wrote during the current call: its panic message, if it panicked.
+    pub(super) output: GuestOutput,
+    /// The state of WASI, if the guest has used it.
+    pub(super) wasi: Option<Box<SealedWasi>>,
     /// How long the host worked for the current call. The deadline does not count this time.
     host_time: Duration,
 }
@@ -82,7 +86,8 @@ impl State {
             ticks_left: None,
             slow: None,
             exceeded: None,
-            last_error: None,
+            output: GuestOutput::default(),
+            wasi: None,
             host_time: Duration::ZERO,
         }
     }
@@ -93,7 +98,7 @@ impl State {
         self.ticks_left = ticks_left;
         self.slow = None;
         self.exceeded = None;
-        self.last_error = None;
+        self.output.clear();
         self.host_time = Duration::ZERO;
     }
 

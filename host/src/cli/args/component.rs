@@ -40,6 +40,9 @@ pub(in crate::cli) enum CodecCommand {
 
 /// Describe a component, and check whether it is accepted as a codec.
 ///
+/// Prints its digest, its kinds of codec, its description of itself, and each import with the reason why it is
+/// allowed or not. `sandbox` is `pure`, or `sealed WASI` if the component imports WASI.
+///
 /// Exit code 1 if the component is refused. The reasons are printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
@@ -55,6 +58,10 @@ pub(in crate::cli) struct InspectArgs {
 /// example `ktables:codec/value-codec@0.1.0#decode`. If an export is missing or has a wrong name or type, the
 /// error says what to write. `codec wit` prints the package.
 ///
+/// Imports of WASI preview 1, which the runtimes of C and Go have, are replaced by functions that read nothing: there
+/// are no files and no environment variables, the clock counts, random numbers have a fixed seed, and an exit is a
+/// trap. What the module prints goes to the log of the host, and explains its faults.
+///
 /// Exit code 1 if the imports or exports of the component would be refused, and 2 if the module is malformed,
 /// exceeds a limit or cannot be made a component. Then no file is written. `codec inspect` checks the rest.
 #[derive(Debug, clap::Args)]
@@ -62,7 +69,7 @@ pub(in crate::cli) struct InspectArgs {
 Examples:
   cargo build --release --target wasm32-unknown-unknown
   ktables codec build target/wasm32-unknown-unknown/release/my_codec.wasm -o my_codec.wasm
-  ktables codec build go.wasm -o codec.wasm --stub-wasi")]
+  ktables codec build go.wasm -o codec.wasm")]
 pub(in crate::cli) struct BuildArgs {
     /// The file of the core module.
     #[arg(value_name = "CORE.wasm")]
@@ -70,8 +77,4 @@ pub(in crate::cli) struct BuildArgs {
     /// The file that the component is written to.
     #[arg(short, long = "out", value_name = "FILE.wasm")]
     pub(in crate::cli) out: PathBuf,
-    /// Replace imports of WASI preview 1 by stubs: no files, no environment variables, a clock that counts
-    /// calls, and fixed random numbers.
-    #[arg(long)]
-    pub(in crate::cli) stub_wasi: bool,
 }

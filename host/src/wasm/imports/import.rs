@@ -5,9 +5,11 @@ use wasmtime::component::Linker;
 use crate::wasm::state::State;
 
 /// An interface that the host provides to guests.
-pub(in crate::wasm) struct Import {
+pub(super) struct Import {
     /// The interface's name in the host's WIT package.
-    pub(in crate::wasm) name: &'static str,
+    pub(super) name: &'static str,
+    /// What it is for, to explain why components may import it.
+    pub(super) about: &'static str,
     /// Adds the interface's functions to a linker.
     pub(super) add_to_linker: fn(&mut Linker<State>) -> wasmtime::Result<()>,
 }

@@ -8,6 +8,7 @@ use crate::wasm::state::State;
 
 pub(super) const IMPORT: Import = Import {
     name: "types",
+    about: "has only types",
     add_to_linker: |linker| types::add_to_linker::<_, HasSelf<State>>(linker, |state| state),
 };
 
