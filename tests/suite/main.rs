@@ -15,6 +15,7 @@ mod generations;
 mod imports;
 mod interop;
 mod kafka_refusals;
+mod languages;
 mod loading;
 mod log;
 mod memory;

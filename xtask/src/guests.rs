@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use crate::run::{Outcome, cargo, command, ktables, output, run, say, target};
-use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_wasm_toolchain};
+use crate::run::{Outcome, cargo, command, ktables, output, root, run, say, target};
+use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_go, ensure_wasm_toolchain};
 
 /// The project's components. Each is a package of the workspace.
 const GUESTS: [&str; 7] =
     ["deb822", "deb822-by-section", "service-record", "hostile", "mirror", "simple", "probe"];
+
+/// The project's components in Go. Each is a folder of the examples.
+const GO_GUESTS: [&str; 1] = ["service-record-go"];
 
 /// Builds the project's components into `target/components`.
 pub(crate) fn build_guests() -> Outcome {
@@ -24,7 +27,12 @@ pub(crate) fn build_guests() -> Outcome {
         let component = components.join(format!("{guest}.wasm"));
         componentize(&core_module(&build, guest), &component)?;
     }
-    say(&format!("{} components in {}", GUESTS.len(), components.display()));
+    for guest in GO_GUESTS {
+        let core = build.join(format!("{guest}.core.wasm"));
+        run(ensure_go()?.arg("-o").arg(&core).arg(".").current_dir(root().join("examples").join(guest)))?;
+        componentize(&core, &components.join(format!("{guest}.wasm")))?;
+    }
+    say(&format!("{} components in {}", GUESTS.len() + GO_GUESTS.len(), components.display()));
     Ok(())
 }
 

@@ -26,6 +26,9 @@ const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 /// The Python packages that the tests need.
 const PYTHON_REQUIREMENTS: &str = "tests/interop/requirements.txt";
 
+/// The Python packages with the compilers for guests.
+const GUEST_REQUIREMENTS: &str = "guest-sdk/requirements.txt";
+
 /// Debian's perf.
 const DEBIAN_PERF: [&str; 1] = ["linux-perf"];
 
@@ -74,6 +77,7 @@ pub(crate) fn setup() -> Outcome {
     say(&format!("building guests with the toolchain of {toolchain:?}"));
     ensure_cargo_deny()?;
     ensure_kafka()?;
+    ensure_go()?;
     ensure_python_packages()
 }
 
@@ -177,6 +181,23 @@ pub(crate) fn ensure_valgrind() -> Outcome {
 /// Installs the Python packages of the tests.
 fn ensure_python_packages() -> Outcome {
     ensure_virtual_environment(PYTHON_REQUIREMENTS, &target().join("tools/python"))
+}
+
+/// Installs the compilers for guests in other languages than Rust. Returns a `go build` that builds a core module.
+pub(crate) fn ensure_go() -> Outcome<Command> {
+    let folder = target().join("tools/guests");
+    ensure_virtual_environment(GUEST_REQUIREMENTS, &folder)?;
+    let mut go = command(folder.join("bin/go"));
+    go.args(["build", "-buildmode=c-shared", "-trimpath"])
+        .envs([
+            ("GOOS", "wasip1"),
+            ("GOARCH", "wasm"),
+            ("GOFLAGS", ""),
+            ("GOTOOLCHAIN", "local"),
+            ("GOPROXY", "off"),
+        ])
+        .env("GOCACHE", target().join("go"));
+    Ok(go)
 }
 
 /// Creates a Python virtual environment with these packages, unless it is there.

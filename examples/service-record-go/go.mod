@@ -1,0 +1,7 @@
+module service-record
+
+go 1.24
+
+require ktables v0.0.0
+
+replace ktables => ../../guest-sdk/go

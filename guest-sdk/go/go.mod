@@ -1,0 +1,3 @@
+module ktables
+
+go 1.24
