@@ -33,6 +33,7 @@ mod interfaces;
 mod limits;
 mod metering;
 mod scan;
+mod sealed_wasi;
 mod state;
 
 pub use compile::Compiler;

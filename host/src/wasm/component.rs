@@ -11,13 +11,13 @@ use crate::wasm::digest::{check_digest, digest_of};
 use crate::wasm::engine::{Engine, EngineShared};
 use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
-use crate::wasm::imports::WASI_HOST_BYTES;
 use crate::wasm::inspect::inspect;
 use crate::wasm::instance::{Instance, Template};
 use crate::wasm::interfaces::Interface;
 use crate::wasm::limits::{Limits, MAX_NAME_BYTES};
 use crate::wasm::metering::Metering;
 use crate::wasm::scan::MAX_BYTES;
+use crate::wasm::sealed_wasi::WASI_HOST_BYTES;
 
 /// How many times the host tries to start an instance that exceeds its start deadline: the machine may have
 /// been busy.

@@ -17,7 +17,7 @@ use crate::wasm::scan::quote;
 use crate::wasm::state::State;
 use import::Import;
 
-pub(super) use wasi::{HOST_BYTES as WASI_HOST_BYTES, SealedWasi, WASI, describe_error};
+pub(super) use wasi::{WASI, describe_error};
 
 /// All interfaces of the host's WIT package that it provides.
 const IMPORTS: &[Import] = &[logging::IMPORT, types::IMPORT];

@@ -10,7 +10,7 @@ use crate::codec::ComponentId;
 use crate::codec::workers::SlowCall;
 use crate::wasm::guest_log::LogLimiter;
 use crate::wasm::guest_output::GuestOutput;
-use crate::wasm::imports::SealedWasi;
+use crate::wasm::sealed_wasi::SealedWasi;
 
 /// The bytes of a table element: a pointer, and wasmtime's own data for it.
 const TABLE_ELEMENT_BYTES: usize = 16;

@@ -9,7 +9,6 @@
 
 mod io;
 mod output;
-mod sealed;
 mod sockets;
 
 use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
@@ -20,8 +19,7 @@ use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sync};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{I32Exit, ResourceTableError, WasiCtxView, WasiView};
 
-pub(in crate::wasm) use sealed::{HOST_BYTES, SealedWasi};
-
+use crate::wasm::sealed_wasi::SealedWasi;
 use crate::wasm::state::State;
 
 /// The prefix of the names of WASI's interfaces.

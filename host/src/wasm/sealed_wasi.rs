@@ -12,7 +12,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, ResourceTable, WasiCtx};
 const MAX_RESOURCES: usize = 1000;
 
 /// The bytes that the host keeps for an instance that uses WASI, at most: about 150 for each resource.
-pub(in crate::wasm) const HOST_BYTES: usize = MAX_RESOURCES * 150;
+pub(super) const WASI_HOST_BYTES: usize = MAX_RESOURCES * 150;
 
 /// How many random bytes a guest may request at once.
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
@@ -27,7 +27,7 @@ const CLOCK_STEP: Duration = Duration::from_micros(1);
 const CLOCK_START: Duration = Duration::from_secs(1_577_836_800);
 
 /// The state of WASI in one instance.
-pub(in crate::wasm) struct SealedWasi {
+pub(super) struct SealedWasi {
     pub(super) ctx: WasiCtx,
     pub(super) table: ResourceTable,
 }
