@@ -1,4 +1,4 @@
-//! The same codec in each language decodes and encodes alike.
+//! One codec, written in each language: all of them must decode and encode alike.
 
 use std::sync::Arc;
 

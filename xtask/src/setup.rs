@@ -26,7 +26,7 @@ const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 /// The Python packages that the tests need.
 const PYTHON_REQUIREMENTS: &str = "tests/interop/requirements.txt";
 
-/// The Python packages with the compilers for guests.
+/// The Python packages that contain compilers for components in other languages than Rust.
 const GUEST_REQUIREMENTS: &str = "guest-sdk/requirements.txt";
 
 /// Debian's perf.

@@ -36,15 +36,7 @@ func decoded(unsafe.Pointer) { abi.Release() }
 //go:wasmexport ktables:codec/key-codec@0.1.0#encode
 func encode(key unsafe.Pointer, size uint32) unsafe.Pointer {
 	defer abi.ExplainPanic()
-	raw, err := exported.EncodeKey(abi.Text(key, size))
-	answer := abi.NewAnswer(16)
-	if err != nil {
-		answer.PutByte(0, 1)
-		answer.PutError(4, err)
-	} else {
-		answer.PutBytes(4, raw)
-	}
-	return answer.Pointer()
+	return abi.BytesOrError(exported.EncodeKey(abi.Text(key, size)))
 }
 
 //go:wasmexport cabi_post_ktables:codec/key-codec@0.1.0#encode

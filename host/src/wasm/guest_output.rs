@@ -11,8 +11,7 @@ const KEPT_BYTES: usize = 3 << 10;
 /// How many bytes of an incomplete first line are left out at most.
 const INCOMPLETE_LINE_BYTES: usize = 512;
 
-/// The newest bytes that a guest wrote during a call. A std lock: held to copy. A clone is a handle to the same
-/// bytes.
+/// The newest bytes that a guest wrote during a call. Clones share the bytes. The std lock is held only to copy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GuestOutput(Arc<Mutex<Kept>>);
 
@@ -58,8 +57,9 @@ impl GuestOutput {
         lock(&self.0).write(bytes, about);
     }
 
-    /// Adds a log message. Messages are lines, except for the pieces of a text that a runtime prints in several
-    /// calls: where one of two messages has white space at the place where they meet, nothing is added there.
+    /// Adds a log message, on a line of its own. But some runtimes print one text with several calls, for example
+    /// `panic: ` and then the reason. So there is no line break between two messages if the first one ends with
+    /// white space, or the second one begins with it.
     pub(super) fn write_message(&self, message: &str, about: About) {
         let mut kept = lock(&self.0);
         let ends_with_space = kept.bytes.back().is_none_or(u8::is_ascii_whitespace);

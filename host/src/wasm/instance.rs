@@ -178,7 +178,7 @@ impl Instance {
 /// needs more memory than its limit. `classify` tells that limit from the engine's budget.
 fn start_error(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -> CallError {
     let is_fault = error.downcast_ref::<wasmtime::Trap>().is_some()
-        // An import that the guest called failed.
+        // The guest called an import, which failed.
         || error.downcast_ref::<wasmtime::WasmBacktrace>().is_some();
     if store.data().exceeded.is_some() || is_fault {
         return classify(error, store.data(), limits, limits.start_deadline);

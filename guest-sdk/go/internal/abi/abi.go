@@ -177,12 +177,17 @@ func pair(at unsafe.Pointer, offset uintptr) (unsafe.Pointer, uint32) {
 
 // TextOrError returns the answer of a function that returns a text or an error.
 func TextOrError(text string, err error) unsafe.Pointer {
+	return BytesOrError([]byte(text), err)
+}
+
+// BytesOrError returns the answer of a function that returns bytes or an error.
+func BytesOrError(bytes []byte, err error) unsafe.Pointer {
 	answer := NewAnswer(16)
 	if err != nil {
 		answer.PutByte(0, 1)
 		answer.PutError(4, err)
 	} else {
-		answer.PutText(4, text)
+		answer.PutBytes(4, bytes)
 	}
 	return answer.Pointer()
 }

@@ -13,7 +13,7 @@ use crate::log::{Offset, Partition, PartitionSample};
 /// The longest time between two replacements that did not help.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// How many probes of a producer must fail in sequence before it is replaced.
+/// How many probes of a producer must fail, one after the other, before it is replaced.
 const FAILED_PROBES: u32 = 3;
 
 /// What may help a stuck consumer.
@@ -25,7 +25,7 @@ pub(in crate::log::kafka) enum Remedy {
     Replace,
 }
 
-/// Compares the positions of a consumer at each check at which the cluster answered.
+/// Detects a consumer that makes no progress, by comparing its positions at the checks that the cluster answered.
 #[derive(Debug, Default)]
 pub(in crate::log::kafka) struct StuckDetector {
     /// The positions of partitions with more to read, at the last check.

@@ -11,7 +11,7 @@ use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 use crate::wasm::imports::wasi::Forbidden;
 use crate::wasm::state::State;
 
-/// Adds the functions of `wasi:sockets` to a linker.
+/// Makes `wasi:sockets` available to guests.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Own = HasSelf<State>;
     let l = linker;
