@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use ktables::codec::Codecs;
 use ktables::log::{Log, NewRecord};
 use ktables::table::{Table, WatchEvent, WatchStart};
@@ -33,7 +34,7 @@ const TIMED_PYTHON: usize = 20;
 const PIPELINED: usize = 100_000;
 
 /// For how long the requests of idle tables are counted.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -262,16 +263,16 @@ async fn idle_cell() -> Cell {
     proxy.forward(broker.bootstrap(), counts.clone());
     let counts = &counts;
     let cpu = || process::cpu(std::process::id()).as_secs_f64();
+    let threads = count_threads();
     for (clusters, each) in [(1, 0), (1, 1), (1, 10), (1, 100), (2, 50), (4, 25)] {
         say(&format!("idle: {clusters} x {each} tables"));
         wait_until_connections_settle(counts).await;
-        let threads = count_threads();
         let mut tables = Vec::new();
         let mut logs = Vec::new();
         for _ in 0..clusters {
             let (log, _) = create_topic(&address, 1).await;
-            for _ in 0..each {
-                let (_, name) = create_topic(&address, 4).await;
+            let topics = stream::iter(0..each).map(|_| create_topic(&address, 4)).buffered(8);
+            for (_, name) in topics.collect::<Vec<_>>().await {
                 tables.push(Table::builder(log.clone(), &name, Codecs::default()).start().await.unwrap());
             }
             logs.push(log);
