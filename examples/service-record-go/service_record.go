@@ -7,7 +7,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"io"
+	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -31,15 +32,15 @@ const (
 	draining = 2
 )
 
-// service is the content of a record. Its fields are pointers, so that a missing one is noticed.
+// service is the content of a record.
 type service struct {
-	Host     *string   `json:"host"`
-	Port     *uint16   `json:"port"`
-	Weight   *uint32   `json:"weight"`
-	Healthy  *bool     `json:"healthy"`
-	Draining *bool     `json:"draining"`
-	Started  *uint64   `json:"started"`
-	Tags     *[]string `json:"tags"`
+	Host     string   `json:"host"`
+	Port     uint16   `json:"port"`
+	Weight   uint32   `json:"weight"`
+	Healthy  bool     `json:"healthy"`
+	Draining bool     `json:"draining"`
+	Started  uint64   `json:"started"`
+	Tags     []string `json:"tags"`
 }
 
 func (serviceRecord) Decode(raw []byte, _ []codec.Header) (string, error) {
@@ -66,38 +67,80 @@ func (serviceRecord) Decode(raw []byte, _ []codec.Header) (string, error) {
 	if rest := len(raw) - fields.at; rest > 0 {
 		return "", codec.Malformed("%d bytes after the last tag", rest)
 	}
-	return toJSON(service{&host, &port, &weight, &isHealthy, &isDraining, &started, &tags})
+	return toJSON(service{host, port, weight, isHealthy, isDraining, started, tags})
 }
 
 func (serviceRecord) Encode(text string) (value.Encoded, error) {
-	var s service
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&s); err != nil {
-		return value.Encoded{}, codec.Invalid("%v", err)
+	s, err := parse(text)
+	if err != nil {
+		return value.Encoded{}, err
 	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return value.Encoded{}, codec.Invalid("more than one JSON value")
-	}
-	if s.Host == nil || s.Port == nil || s.Weight == nil || s.Healthy == nil || s.Draining == nil ||
-		s.Started == nil || s.Tags == nil {
-		return value.Encoded{}, codec.Invalid(
-			"a field is missing: expected host, port, weight, healthy, draining, started and tags")
-	}
-	raw := []byte{version, flag(*s.Healthy, healthy) | flag(*s.Draining, draining)}
-	raw = binary.BigEndian.AppendUint16(raw, *s.Port)
-	raw = binary.BigEndian.AppendUint32(raw, *s.Weight)
-	raw = binary.BigEndian.AppendUint64(raw, *s.Started)
-	raw, err := appendText(raw, "host", *s.Host)
+	raw := []byte{version, flag(s.Healthy, healthy) | flag(s.Draining, draining)}
+	raw = binary.BigEndian.AppendUint16(raw, s.Port)
+	raw = binary.BigEndian.AppendUint32(raw, s.Weight)
+	raw = binary.BigEndian.AppendUint64(raw, s.Started)
+	raw, err = appendText(raw, "host", s.Host)
 	if err == nil {
-		raw, err = appendLength(raw, "tags", len(*s.Tags))
+		raw, err = appendLength(raw, "tags", len(s.Tags))
 	}
-	for _, tag := range *s.Tags {
+	for _, tag := range s.Tags {
 		if err == nil {
 			raw, err = appendText(raw, "tag", tag)
 		}
 	}
 	return value.Encoded{Raw: raw}, err
+}
+
+// parse reads the fields one by one, because package json takes other cases of their names, null for any value, and half
+// of a surrogate pair for a character.
+func parse(text string) (s service, err error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &members); err != nil {
+		return s, codec.Invalid("%v", err)
+	}
+	var host exactText
+	var tags []exactText
+	// No map, whose order is random: the same text must always give the same error.
+	fields := []struct {
+		name string
+		to   any
+	}{
+		{"host", &host}, {"port", &s.Port}, {"weight", &s.Weight}, {"healthy", &s.Healthy}, {"draining", &s.Draining},
+		{"started", &s.Started}, {"tags", &tags},
+	}
+	for _, field := range fields {
+		member, ok := members[field.name]
+		if !ok || string(member) == "null" {
+			return s, codec.Invalid("%s is missing", field.name)
+		}
+		if err := json.Unmarshal(member, field.to); err != nil {
+			return s, codec.Invalid("%s: %v", field.name, err)
+		}
+	}
+	if len(members) > len(fields) {
+		return s, codec.Invalid("an unknown field: expected host, port, weight, healthy, draining, started and tags")
+	}
+	s.Host = string(host)
+	for _, tag := range tags {
+		s.Tags = append(s.Tags, string(tag))
+	}
+	return s, nil
+}
+
+// exactText is a JSON string in which nothing was replaced.
+type exactText string
+
+func (t *exactText) UnmarshalJSON(raw []byte) error {
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil || string(raw) == "null" {
+		return fmt.Errorf("expected a text, found %s", raw)
+	}
+	isWritten := bytes.ContainsRune(raw, utf8.RuneError) || bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`))
+	if strings.ContainsRune(text, utf8.RuneError) && !isWritten {
+		return errors.New("a surrogate without its pair")
+	}
+	*t = exactText(text)
+	return nil
 }
 
 func (serviceRecord) DecodeKey(raw []byte) (string, error) {
@@ -175,5 +218,7 @@ func toJSON(s service) (string, error) {
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	err := encoder.Encode(s)
-	return strings.TrimSuffix(text.String(), "\n"), err
+	// Package json escapes two characters that JSON does not need to escape.
+	plain := strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029").Replace(text.String())
+	return strings.TrimSuffix(plain, "\n"), err
 }

@@ -67,8 +67,12 @@ impl ValueCodec for ServiceRecord {
     }
 
     fn encode(&self, value: &str) -> Result<Encoded, CodecError> {
-        let service: Service<'_> =
-            serde_json::from_str(value).map_err(|error| CodecError::Invalid(error.to_string()))?;
+        let invalid = |error: serde_json::Error| CodecError::Invalid(error.to_string());
+        // An object: a struct could also be read from an array. If a field occurs twice, the last one counts.
+        let members: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(value).map_err(invalid)?;
+        let members = serde_json::Value::Object(members);
+        let service = Service::deserialize(&members).map_err(invalid)?;
         let mut raw = vec![1, u8::from(service.healthy) | u8::from(service.draining) << 1];
         raw.extend(service.port.to_be_bytes());
         raw.extend(service.weight.to_be_bytes());

@@ -2,7 +2,14 @@
 //
 // A codec is a value with the methods of [value.Codec], [key.Codec] or [group.Scheme]. An init function exports it:
 //
+//	package main
+//
 //	func init() { value.Export(MyCodec{}) }
+//
+//	func main() {}
+//
+// A component may have a codec of values, one of keys and a group scheme; [plugin.Export] adds a description and receives
+// the configuration.
 //
 // Build it with the standard compiler, and make a component of the module:
 //
@@ -13,6 +20,7 @@ package codec
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"ktables/internal/abi"
 )
@@ -51,13 +59,14 @@ func init() {
 	}
 }
 
-// A Header of a record. Headers are in the order of the record, and several may have the same name.
+// A Header of a record has a Name (a string) and a Value ([]byte; nil is null). Headers are in the order of the record,
+// and several may have the same name.
 type Header = abi.Header
 
 // A Level of a log message.
 type Level uint32
 
-// The levels of log messages. The messages of one call at LevelError also explain a fault in that call.
+// The levels of log messages. Messages at LevelInfo or above are part of the message of a fault in the same call.
 const (
 	LevelTrace Level = iota
 	LevelDebug
@@ -66,7 +75,7 @@ const (
 	LevelError
 )
 
-// Log writes a message to the log of the host.
+// Log writes a message to the log of the host. What is not UTF-8 becomes question marks, as in the texts of errors.
 func Log(level Level, format string, args ...any) {
-	abi.Log(uint32(level), fmt.Sprintf(format, args...))
+	abi.Log(uint32(level), strings.ToValidUTF8(fmt.Sprintf(format, args...), "?"))
 }

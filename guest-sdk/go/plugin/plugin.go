@@ -2,6 +2,7 @@
 package plugin
 
 import (
+	"strings"
 	"unsafe"
 
 	"ktables/internal/abi"
@@ -29,7 +30,7 @@ const (
 type Context struct {
 	Topic string
 	Role  Role
-	// The configuration that the user gives, as JSON text.
+	// The configuration that the user gives, as JSON text; "{}" if there is none.
 	Config string
 }
 
@@ -68,7 +69,7 @@ func configureInstance(
 		context := Context{abi.Text(topic, topicSize), Role(role), abi.Text(config, configSize)}
 		if err := configure(context); err != nil {
 			answer.PutByte(0, 1)
-			answer.PutText(4, err.Error())
+			answer.PutText(4, strings.ToValidUTF8(err.Error(), "?"))
 		}
 	}
 	return answer.Pointer()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"unsafe"
 )
 
@@ -40,7 +41,7 @@ const levelError = 4
 // ExplainPanic logs a panic, and ends the call. Deferred by every exported function.
 func ExplainPanic() {
 	if reason := recover(); reason != nil {
-		Log(levelError, fmt.Sprintf("panic: %v\n%s", reason, debug.Stack()))
+		Log(levelError, strings.ToValidUTF8(fmt.Sprintf("panic: %v\n%s", reason, debug.Stack()), "?"))
 		os.Exit(2)
 	}
 }
@@ -109,7 +110,8 @@ func (a Answer) PutText(offset uintptr, value string) {
 // PutError writes an error at an offset: its kind, and its text.
 func (a Answer) PutError(offset uintptr, err error) {
 	a.PutByte(offset, byte(KindOf(err)))
-	a.PutText(offset+4, err.Error())
+	// The host refuses text that is not UTF-8.
+	a.PutText(offset+4, strings.ToValidUTF8(err.Error(), "?"))
 }
 
 // headerSize is the number of bytes of a header.
