@@ -4,18 +4,27 @@
 //! [`CliError`]; both have an exit code.
 
 mod args;
+mod bench_codec;
+mod cases;
+mod check_codec;
 mod checkpoint;
 mod codec;
 mod error;
 mod follow;
 mod import;
+mod limits;
 mod logging;
 mod logs;
+mod new_codec;
 mod open;
 mod output;
 mod produce;
 mod progress;
 mod read;
+mod records;
+mod run_codec;
+mod samples;
+mod test_codec;
 mod topic;
 mod write;
 
@@ -107,9 +116,15 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Topic(TopicCommand::List(args)) => topic::list(args, output).await,
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,
         Command::Topic(TopicCommand::Delete(args)) => topic::delete(args).await,
+        Command::Codec(CodecCommand::New(args)) => new_codec::create(&args, output),
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
         Command::Codec(CodecCommand::Build(args)) => codec::build(&args, output),
         Command::Codec(CodecCommand::Wit) => codec::wit(output),
+        Command::Codec(CodecCommand::Check(args)) => check_codec::check(args, output).await,
+        Command::Codec(CodecCommand::Test(args)) => test_codec::test(args, output).await,
+        Command::Codec(CodecCommand::Run(args)) => run_codec::run(args, output).await,
+        Command::Codec(CodecCommand::Reproduce(args)) => cases::reproduce(args, output).await,
+        Command::Codec(CodecCommand::Bench(args)) => bench_codec::bench(args, output).await,
         Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
         Command::Completions(args) => {

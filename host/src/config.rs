@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub(crate) use catalog::{Catalog, TableSource, is_built_in};
+pub(crate) use catalog::{Catalog, ComponentSettings, TableSource, is_built_in};
 pub(crate) use describe::find_nearest;
 pub(crate) use error::ConfigError;
 pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableCodec, TableConfig};

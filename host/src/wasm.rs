@@ -21,6 +21,8 @@ mod compiled;
 mod component;
 mod config;
 mod digest;
+#[cfg(feature = "cli")]
+mod direct;
 mod engine;
 mod error;
 mod fault;
@@ -46,6 +48,8 @@ pub use interfaces::{Interface, SUPPORTED_VERSIONS};
 pub use limits::{Limits, Profile};
 pub use metering::Metering;
 
+#[cfg(feature = "cli")]
+pub(crate) use direct::{Answer, CodecKind, DirectCodec, Form, Outcome, Request};
 #[cfg(feature = "cli")]
 pub(crate) use imports::judge_import;
 #[cfg(feature = "cli")]

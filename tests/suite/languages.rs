@@ -3,11 +3,19 @@
 use std::sync::Arc;
 
 use ktables::Packed;
-use ktables::codec::{KeyCodec, ValueCodec};
-use ktables_tests::{TOPIC, component};
+use ktables::codec::{Codecs, KeyCodec, RejectKind, ValueCodec};
+use ktables::log::NewRecord;
+use ktables::wasm::{Limits, Profile};
+use ktables_tests::{LogKind, TOPIC, component, component_with_limits, contents, is_long_run};
 
 /// Components with the codec of the compact service record.
-const COMPONENTS: [&str; 2] = ["service-record", "service-record-go"];
+const COMPONENTS: [&str; 5] = [
+    "service-record",
+    "service-record-c",
+    "service-record-go",
+    "service-record-python",
+    "service-record-typescript",
+];
 
 /// The values of records, in the form in which they are decoded.
 const VALUES: [&str; 3] = [
@@ -20,7 +28,8 @@ const VALUES: [&str; 3] = [
 const KEYS: [&str; 2] = ["00102030-4050-6070-8090-a0b0c0d0e0f0", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
 
 fn codecs() -> impl Iterator<Item = (Arc<dyn ValueCodec>, Arc<dyn KeyCodec>)> {
-    COMPONENTS.map(component).into_iter().map(|component| {
+    COMPONENTS.into_iter().map(|name| {
+        let component = component_with_limits(name, Limits::new(Profile::Large));
         (component.value_codec(TOPIC, "{}").unwrap(), component.key_codec(TOPIC, "{}").unwrap())
     })
 }
@@ -70,4 +79,75 @@ fn all_languages_reject_the_same_input_for_the_same_kind_of_reason() {
         answers.push((decoded, encoded, keys));
     }
     assert!(answers.iter().all(|other| *other == answers[0]), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_has_the_same_contents_through_each_language() {
+    let scratch = LogKind::Directory.scratch(2).await;
+    let (value, key) = codecs().next().unwrap();
+    let texts: Vec<String> = (0..500).map(service).collect();
+    let values = value.encode_values(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let keys: Vec<String> =
+        (0..500).map(|index| format!("{index:08x}-0000-4000-8000-000000000000")).collect();
+    let keys = key.encode_keys(&keys.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let mut records = Vec::new();
+    for (index, (key, value)) in keys.iter().zip(values).enumerate() {
+        let mut raw = value.unwrap().raw;
+        if index % 50 == 0 {
+            // Damaged.
+            raw.push(0);
+        }
+        records.push(NewRecord {
+            key: Some(key.unwrap().to_vec()),
+            value: Some(raw),
+            ..NewRecord::default()
+        });
+    }
+    scratch.write(records).await;
+    let mut tables = Vec::new();
+    for (value, key) in codecs() {
+        let table = scratch.table(Codecs { key, value, group_scheme: None }).await;
+        tables.push((contents(&table), table.stats().rejects));
+    }
+    assert_eq!(tables[0].0.len(), 490);
+    assert_eq!(tables[0].1, [(RejectKind::Malformed, 10)].into());
+    assert!(tables.iter().all(|other| *other == tables[0]));
+}
+
+/// Returns the content of a record.
+fn service(index: usize) -> String {
+    let (healthy, tags) = (index.is_multiple_of(2), vec!["eu"; index % 4]);
+    serde_json::json!({
+        "host": format!("host-{index}"), "port": index, "weight": index * 7, "healthy": healthy,
+        "draining": !healthy, "started": 1_700_000_000_000_u64 + index as u64, "tags": tags,
+    })
+    .to_string()
+}
+
+#[test]
+fn a_component_that_keeps_memory_answers_all_calls() {
+    let leaking = component("planted-leak").value_codec(TOPIC, "{}").unwrap();
+    let batch: Packed = (0..1000).map(|_| b"x").collect();
+    // Each record keeps a KiB, and 64 MiB are allowed.
+    for _ in 0..200 {
+        let decoded = leaking.decode_values(&batch, &[]).unwrap();
+        assert!(decoded.iter().all(|text| text == Ok(b"1")));
+    }
+}
+
+#[test]
+fn a_million_records_are_decoded_in_python() {
+    if !is_long_run() {
+        return;
+    }
+    let (value, key) = codecs().next().unwrap();
+    let values: Packed =
+        value.encode_values(&[VALUES[0]; 1000]).unwrap().into_iter().map(|e| e.unwrap().raw).collect();
+    let keys: Packed = key.encode_keys(&[KEYS[0]; 1000]).unwrap().iter().map(Result::unwrap).collect();
+    let python = component("service-record-python");
+    let (value, key) = (python.value_codec(TOPIC, "{}").unwrap(), python.key_codec(TOPIC, "{}").unwrap());
+    for _ in 0..1000 {
+        assert!(value.decode_values(&values, &[]).unwrap().iter().all(|text| text.is_ok()));
+        assert!(key.decode_keys(&keys).unwrap().iter().all(|text| text.is_ok()));
+    }
 }

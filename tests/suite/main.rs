@@ -4,6 +4,7 @@
 
 mod access;
 mod architecture;
+mod authors;
 mod checkpoints;
 mod cli;
 mod cluster;

@@ -17,6 +17,8 @@ fn run_block(block: &str) {
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", block]).current_dir(root());
     shell.env_remove("KTABLES_LOG").env("KTABLES_CACHE_DIR", cache_folder());
+    // The C compiler's libraries are compiled once.
+    shell.env("ZIG_GLOBAL_CACHE_DIR", cache_folder().with_file_name("zig"));
     let output = shell.output().expect("bash runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);

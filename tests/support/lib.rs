@@ -56,7 +56,8 @@ pub fn root() -> &'static Path {
 }
 
 /// Returns the folder that the running test was built into.
-fn release_folder() -> PathBuf {
+#[must_use]
+pub fn release_folder() -> PathBuf {
     let test = std::env::current_exe().expect("a running test");
     test.ancestors().nth(2).expect("target/release/deps/test").to_owned()
 }

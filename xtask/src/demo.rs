@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ktables_broker::{Broker, BrokerOptions, DetachedBroker, check_requirements};
 
-use crate::guests::build_guests;
+use crate::guests::build_rust_guests;
 use crate::run::{Outcome, command, ktables, output, run, say, target};
 
 /// Debian's own list of installed packages. Other systems do not have it.
@@ -29,7 +29,7 @@ const WIDTH: usize = 110;
 
 /// Runs the demo on a directory log.
 pub(crate) fn run_on_directory() -> Outcome {
-    build_guests()?;
+    build_rust_guests()?;
     let folder = create_folder()?;
     run_steps(&folder, &format!("dir:{}", folder.join("data").display()), "a directory log")
 }
@@ -37,7 +37,7 @@ pub(crate) fn run_on_directory() -> Outcome {
 /// Runs the demo on a Kafka broker, which ends with the shell that called this program, or with the next
 /// demo on Kafka.
 pub(crate) fn run_on_kafka() -> Outcome {
-    build_guests()?;
+    build_rust_guests()?;
     check_requirements()?;
     DetachedBroker::stop(&target(), BROKER)?;
     say("starting a Kafka broker");

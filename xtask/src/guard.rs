@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::guests::build_guests;
+use crate::guests::build_rust_guests;
 use crate::run::{Outcome, build_program, cargo, command, output, root, run, say, target};
 use crate::setup::ensure_valgrind;
 
@@ -35,7 +35,7 @@ pub(crate) enum GuardMode {
 /// Counts all paths, and compares or records the counts.
 pub(crate) fn guard(mode: GuardMode) -> Outcome {
     ensure_valgrind()?;
-    build_guests()?;
+    build_rust_guests()?;
     let program = build_program("guard", &mut cargo(["bench", "--workspace", "--bench", "guard"]))?;
     let mut counted = Vec::new();
     for path in PATHS {

@@ -1,38 +1,47 @@
-//! Builds components: cargo builds a core module, and `ktables codec build` makes a component of it.
+//! Builds components. Those in Rust: cargo builds a core module, and `ktables codec build` makes a component of it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::run::{Outcome, cargo, command, ktables, output, root, run, say, target};
-use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_go, ensure_wasm_toolchain};
+use crate::languages::{EXAMPLES, PLANTED, build_other_languages};
+use crate::run::{Outcome, cargo, componentize, output, run, say, target};
+use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_wasm_toolchain};
 
-/// The project's components. Each is a package of the workspace.
+/// The project's components in Rust. Each is a package of the workspace.
 const GUESTS: [&str; 7] =
     ["deb822", "deb822-by-section", "service-record", "hostile", "mirror", "simple", "probe"];
 
-/// The project's components in Go. Each is a folder of the examples.
-const GO_GUESTS: [&str; 1] = ["service-record-go"];
-
-/// Builds the project's components into `target/components`.
+/// Builds all components of the project into `target/components`.
 pub(crate) fn build_guests() -> Outcome {
+    build_rust_guests()?;
+    build_other_languages(&components())?;
+    say(&format!(
+        "{} components in {}",
+        GUESTS.len() + EXAMPLES.len() + PLANTED.len(),
+        components().display()
+    ));
+    Ok(())
+}
+
+/// Returns the folder of the project's components.
+fn components() -> PathBuf {
+    target().join("components")
+}
+
+/// Builds the components in Rust, which need no other tools, into the same folder.
+pub(crate) fn build_rust_guests() -> Outcome {
     build_ktables()?;
     let toolchain = ensure_wasm_toolchain()?;
     let build = target().join("guests");
     let mut cargo = guest_cargo(toolchain, &build);
     run(GUESTS.iter().fold(&mut cargo, |cargo, guest| cargo.args(["-p", guest])))?;
-    let components = target().join("components");
+    let components = components();
     fs::create_dir_all(&components)
         .map_err(|error| format!("cannot create {}: {error}", components.display()))?;
     for guest in GUESTS {
         let component = components.join(format!("{guest}.wasm"));
         componentize(&core_module(&build, guest), &component)?;
     }
-    for guest in GO_GUESTS {
-        let core = build.join(format!("{guest}.core.wasm"));
-        run(ensure_go()?.arg("-o").arg(&core).arg(".").current_dir(root().join("examples").join(guest)))?;
-        componentize(&core, &components.join(format!("{guest}.wasm")))?;
-    }
-    say(&format!("{} components in {}", GUESTS.len() + GO_GUESTS.len(), components.display()));
     Ok(())
 }
 
@@ -96,10 +105,6 @@ fn guest_cargo(toolchain: Toolchain, build: &Path) -> std::process::Command {
     cargo
 }
 
-fn core_module(build: &Path, package: &str) -> std::path::PathBuf {
+fn core_module(build: &Path, package: &str) -> PathBuf {
     build.join(WASM_TARGET).join("release").join(format!("{}.wasm", package.replace('-', "_")))
-}
-
-fn componentize(core: &Path, component: &Path) -> Outcome {
-    run(command(ktables()).args(["codec", "build"]).arg(core).arg("-o").arg(component))
 }

@@ -10,6 +10,7 @@ mod fuzz;
 mod guard;
 mod guests;
 mod kafka;
+mod languages;
 mod memcheck;
 mod run;
 mod setup;

@@ -33,6 +33,11 @@ pub(crate) fn ktables() -> PathBuf {
     target().join("release/ktables")
 }
 
+/// Makes a component of a core module.
+pub(crate) fn componentize(core: &Path, component: &Path) -> Outcome {
+    run(command(ktables()).args(["codec", "build"]).arg(core).arg("-o").arg(component))
+}
+
 /// Returns a command that runs in the project's folder.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

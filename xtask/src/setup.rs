@@ -1,5 +1,5 @@
-//! Installs what the other commands need: a Rust toolchain that builds for WebAssembly, cargo-deny and
-//! valgrind; Java, Maven, Apache Kafka and Python packages for tests against a real broker; perf and inferno
+//! Installs what the other commands need: a Rust toolchain that builds for WebAssembly, compilers for other
+//! languages, cargo-deny and valgrind; Java, Maven, Apache Kafka and Python packages for tests against a real broker; perf and inferno
 //! for profiles; the peers for the bench.
 
 use std::fs;
@@ -77,7 +77,7 @@ pub(crate) fn setup() -> Outcome {
     say(&format!("building guests with the toolchain of {toolchain:?}"));
     ensure_cargo_deny()?;
     ensure_kafka()?;
-    ensure_go()?;
+    ensure_guest_tools()?;
     ensure_python_packages()
 }
 
@@ -183,21 +183,40 @@ fn ensure_python_packages() -> Outcome {
     ensure_virtual_environment(PYTHON_REQUIREMENTS, &target().join("tools/python"))
 }
 
-/// Installs the compilers for guests in other languages than Rust. Returns a `go build` that builds a core module.
-pub(crate) fn ensure_go() -> Outcome<Command> {
+/// Installs the compilers for guests in other languages than Rust. Returns the folder that has them in `bin`.
+pub(crate) fn ensure_guest_tools() -> Outcome<PathBuf> {
     let folder = target().join("tools/guests");
     ensure_virtual_environment(GUEST_REQUIREMENTS, &folder)?;
-    let mut go = command(folder.join("bin/go"));
-    go.args(["build", "-buildmode=c-shared", "-trimpath"])
-        .envs([
-            ("GOOS", "wasip1"),
-            ("GOARCH", "wasm"),
-            ("GOFLAGS", ""),
-            ("GOTOOLCHAIN", "local"),
-            ("GOPROXY", "off"),
-        ])
-        .env("GOCACHE", target().join("go"));
-    Ok(go)
+    Ok(folder)
+}
+
+/// Installs the packages of a `package.json` with the npm of the guests' tools. Returns the folder that has them in
+/// `node_modules`.
+pub(crate) fn ensure_npm_packages(tools: &Path, manifest: &Path) -> Outcome<PathBuf> {
+    let folder = target().join("tools/npm");
+    // Written last, as `requirements.txt` is.
+    let installed = folder.join("installed.json");
+    let text = fs::read(manifest).map_err(|error| format!("cannot read {}: {error}", manifest.display()))?;
+    if fs::read(&installed).is_ok_and(|installed| installed == text) {
+        return Ok(folder);
+    }
+    say(&format!("installing: the npm packages of {}", manifest.display()));
+    // OK to ignore: usually there is none.
+    let _ = fs::remove_file(&installed);
+    let write = |file: &Path| {
+        fs::write(file, &text).map_err(|error| format!("cannot write {}: {error}", file.display()))
+    };
+    fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
+    write(&folder.join("package.json"))?;
+    let mut npm = command(tools.join("bin/npm"));
+    npm.args(["install", "--no-audit", "--no-fund", "--loglevel=error"]).stdout(std::io::stderr());
+    // npm starts `node`.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(tools.join("bin")).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(folders).map_err(|error| format!("cannot extend PATH: {error}"))?;
+    run(npm.env("PATH", path).current_dir(&folder))?;
+    write(&installed)?;
+    Ok(folder)
 }
 
 /// Creates a Python virtual environment with these packages, unless it is there.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::guests::build_guests;
+use crate::guests::build_rust_guests;
 use crate::run::{Outcome, build_program, cargo, command, output, say, target};
 use crate::setup::setup;
 
@@ -66,7 +66,7 @@ impl Options {
 pub(crate) fn soak(args: &[String]) -> Outcome {
     let options = Options::parse(args)?;
     setup()?;
-    build_guests()?;
+    build_rust_guests()?;
     let suite = build_program("suite", &mut cargo(["test", "--release", "--workspace", "--test", "suite"]))?;
     let listed = output(command(&suite).arg("--list"))?;
     let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));

@@ -30,8 +30,8 @@ const PREVIEW1_STUB_WORLD: &str =
 
 /// A component, and advice to its author.
 #[derive(Debug, PartialEq, Eq)]
-struct Built {
-    component: Vec<u8>,
+pub(super) struct Built {
+    pub(super) component: Vec<u8>,
     advice: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ fn check_is_module(core: &[u8]) -> Result<(), String> {
 
 /// Builds a component from a core module. If the module does not say which interfaces it implements, as generated
 /// bindings do, the names of its exports do. Imports of WASI preview 1 are replaced by the stub adapter.
-fn componentize(core: &[u8]) -> Result<Built, String> {
+pub(super) fn componentize(core: &[u8]) -> Result<Built, String> {
     check_is_module(core)?;
     let failed = |error| format!("cannot build a component from it: {error:#}");
     let (core, advice) = match has_world(core)? {

@@ -3,20 +3,25 @@
 /// The line that each file of the package begins with.
 const HEADER: &str = "package ktables:codec@0.1.0;\n";
 
-/// The files of the package.
-const FILES: [&str; 7] = [
-    include_str!("../../wit/0.1/types.wit"),
-    include_str!("../../wit/0.1/value-codec.wit"),
-    include_str!("../../wit/0.1/key-codec.wit"),
-    include_str!("../../wit/0.1/group-scheme.wit"),
-    include_str!("../../wit/0.1/plugin.wit"),
-    include_str!("../../wit/0.1/logging.wit"),
-    include_str!("../../wit/0.1/worlds.wit"),
+/// The files of the package: their names and their texts.
+const FILES: [(&str, &str); 7] = [
+    ("types.wit", include_str!("../../wit/0.1/types.wit")),
+    ("value-codec.wit", include_str!("../../wit/0.1/value-codec.wit")),
+    ("key-codec.wit", include_str!("../../wit/0.1/key-codec.wit")),
+    ("group-scheme.wit", include_str!("../../wit/0.1/group-scheme.wit")),
+    ("plugin.wit", include_str!("../../wit/0.1/plugin.wit")),
+    ("logging.wit", include_str!("../../wit/0.1/logging.wit")),
+    ("worlds.wit", include_str!("../../wit/0.1/worlds.wit")),
 ];
+
+/// Returns the names and the texts of the files of the package.
+pub(super) fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.into_iter()
+}
 
 /// Returns the package as one file.
 pub(crate) fn package() -> String {
-    let contents = FILES.map(|file| file.strip_prefix(HEADER).unwrap_or(file));
+    let contents = FILES.map(|(_, file)| file.strip_prefix(HEADER).unwrap_or(file));
     [&[HEADER][..], &contents].concat().concat()
 }
 

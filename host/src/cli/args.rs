@@ -1,6 +1,7 @@
 //! The arguments of the command. Their doc comments are its help texts.
 
-mod component;
+mod checkpoint;
+mod codec;
 mod table;
 mod topic;
 mod values;
@@ -11,7 +12,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::writer::Verify;
-pub(super) use component::{BuildArgs, CheckpointArgs, CheckpointCommand, CodecCommand, InspectArgs};
+pub(super) use checkpoint::{CheckpointArgs, CheckpointCommand};
+pub(super) use codec::{
+    BenchArgs, BuildArgs, CheckArgs, CodecCommand, ComponentArgs, Function, InspectArgs, NewArgs,
+    ReproduceArgs, RunArgs, TestArgs,
+};
 pub(super) use table::{EntryArgs, LogArgs, PropertyArgs, TableArgs};
 pub(super) use topic::{DeleteTopicArgs, DescribeArgs, EnsureArgs, ListArgs, ProduceArgs, TopicCommand};
 use values::parse_positive_duration;
@@ -74,7 +79,7 @@ pub(super) enum Command {
     /// Create, list, describe and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Inspect and build components.
+    /// Write, build and check codecs.
     #[command(subcommand)]
     Codec(CodecCommand),
     /// Inspect and remove checkpoints.
@@ -357,8 +362,14 @@ pub(super) struct StatusArgs {
 #[command(after_help = "\
 Examples:
   ktables rejects -t services | jq -r .raw | head -1 | base64 -d | xxd
-  ktables rejects -t services --prefix bill")]
+  ktables rejects -t services --prefix bill
+  ktables rejects -t services --export cases/")]
 pub(super) struct RejectsArgs {
+    /// Write a case for each record that a component rejected into this folder, instead of printing it: the record, the
+    /// reason, and the digest, the configuration and the limits of the component. `ktables codec reproduce` tries a case
+    /// with a component. The configuration may hold secrets.
+    #[arg(long, value_name = "DIR")]
+    pub(super) export: Option<PathBuf>,
     /// Print only records of keys with this prefix.
     #[arg(long, value_name = "PREFIX")]
     pub(super) prefix: Option<String>,

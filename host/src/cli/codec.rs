@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::authors;
-use crate::cli::args::{BuildArgs, InspectArgs};
+use crate::cli::args::{BuildArgs, ComponentArgs, InspectArgs};
+use crate::cli::limits::parse_limits;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
 use crate::file::{FileError, Replacement, read_bounded};
 use crate::wasm::child::ChildError;
 use crate::wasm::compile::{COMPILE, compile_as_child};
 use crate::wasm::{
-    Compiler, Engine, EngineOptions, Inspection, LoadOptions, MAX_BYTES, SUPPORTED_VERSIONS, WasmError,
-    digest_of, inspect as inspect_bytes, judge_import,
+    Compiler, Component, Engine, EngineOptions, Inspection, LoadOptions, MAX_BYTES, SUPPORTED_VERSIONS,
+    WasmError, digest_of, inspect as inspect_bytes, judge_import,
 };
 
 /// A component, as `codec inspect` prints it.
@@ -97,6 +98,12 @@ pub fn run_as_child() -> Option<u8> {
     })
 }
 
+/// Loads a component to call it from a command.
+pub(super) fn load(args: &ComponentArgs) -> Result<Component, CliError> {
+    let limits = parse_limits("--limit", &args.limit)?.limits();
+    Ok(Engine::new(engine_options())?.load(&args.file, LoadOptions { digest: None, limits })?)
+}
+
 pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliError> {
     let bytes = read(&args.file)?;
     let (digest, len) = (digest_of(&bytes), bytes.len());
@@ -107,7 +114,8 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
     // is called.
     if refusals.is_empty() {
         let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
-        match Engine::new(engine_options())?.load_bytes(&name, bytes, LoadOptions::default()) {
+        let options = LoadOptions { digest: None, limits: parse_limits("--limit", &args.limit)?.limits() };
+        match Engine::new(engine_options())?.load_bytes(&name, bytes, options) {
             Ok(component) => description = component.description().cloned(),
             Err(WasmError::Refused { reasons, .. }) => refusals = reasons,
             Err(error @ (WasmError::Faulted { .. } | WasmError::MissingExport { .. })) => {

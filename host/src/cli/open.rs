@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::cli::args::TableArgs;
+use crate::cli::limits::parse_limits;
 use crate::cli::{CliError, codec, logs, progress};
 use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{CheckedCodecs, CodecFailure};
 use crate::config::{
-    self, Catalog, CodecConfig, Config, LimitsConfig, LogConfig, TableCodec, TableConfig, TableSource,
+    self, Catalog, CodecConfig, ComponentSettings, Config, LimitsConfig, LogConfig, TableCodec, TableConfig,
+    TableSource,
 };
 use crate::log::{Ack, Log, ensure_topic, with_timeout};
-use crate::table::{Freshness, Table};
+use crate::table::{Freshness, RecordPart, Table};
 use crate::writer::{Verify, WriteError, Writer};
 
 /// How long resolving a table may take before a message says why it may take long.
@@ -67,6 +67,19 @@ impl ResolvedTable {
 
     pub(super) fn log(&self) -> &Arc<dyn Log> {
         &self.source.log
+    }
+
+    /// Returns the name of the topic.
+    pub(super) fn topic(&self) -> &str {
+        self.source.topic()
+    }
+
+    /// Returns how the codec of a part of records runs; `None` if it is built in.
+    pub(super) fn component_settings(&self, part: RecordPart) -> Option<&ComponentSettings> {
+        match part {
+            RecordPart::Key => self.source.key_component.as_ref(),
+            RecordPart::Value => self.source.value_component.as_ref(),
+        }
     }
 
     /// Opens the table, and waits until it is loaded or degraded. Shows its progress meanwhile.
@@ -152,7 +165,7 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
     table.ttl = args.ttl.or(table.ttl);
     table.checkpoint = args.checkpoint.clone().or(table.checkpoint);
     table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);
-    let limits = parse_limits(&args.codec_limit)?;
+    let limits = parse_limits("--codec-limit", &args.codec_limit)?;
     let mut is_all_built_in = true;
     for (option, codec, argument, json) in [
         ("--key-codec", &mut table.key_codec, &args.key_codec, &args.key_codec_config),
@@ -236,17 +249,4 @@ fn override_component(
         limits: limits.clone().or(&component.limits),
         ..component
     })
-}
-
-/// Parses limits, each as `NAME=VALUE`, written as in the configuration file.
-fn parse_limits(limits: &[String]) -> Result<LimitsConfig, CliError> {
-    let mut table = toml::Table::new();
-    for limit in limits {
-        let (name, value) = limit.split_once('=').ok_or_else(|| {
-            CliError::Usage("--codec-limit needs NAME=VALUE, for example memory=128MiB".to_owned())
-        })?;
-        table.insert(name.to_owned(), value.to_owned().into());
-    }
-    LimitsConfig::deserialize(table)
-        .map_err(|error| CliError::Usage(format!("--codec-limit: {}", error.message())))
 }

@@ -7,7 +7,7 @@ use crate::cli::args::{
 };
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, write_json_line};
-use crate::cli::{CliError, Exit};
+use crate::cli::{CliError, Exit, cases};
 use crate::escape::{escape_name, one_line};
 use crate::table::{Entry, Status, Table};
 use crate::wire::{
@@ -164,7 +164,10 @@ pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, C
     if let Some(group) = &args.group {
         rejects.retain(|reject| reject.group.as_deref() == Some(group));
     }
-    output.print_rows(rejects.iter().map(RejectJson::new))?;
+    match &args.export {
+        Some(folder) => cases::export(&resolved, &rejects, folder, output).await?,
+        None => output.print_rows(rejects.iter().map(RejectJson::new))?,
+    }
     Ok(finish(&table, true).await)
 }
 

@@ -48,7 +48,18 @@ pub(crate) struct TableSource {
     pub(crate) codecs: Codecs,
     /// Whether and how the topic is ensured before it is used.
     pub(crate) ensure: Option<EnsureTopic>,
+    /// How the codecs of keys and values run, if they are components.
+    pub(crate) key_component: Option<ComponentSettings>,
+    pub(crate) value_component: Option<ComponentSettings>,
     config: TableConfig,
+}
+
+/// How a component runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ComponentSettings {
+    /// Its configuration, as JSON.
+    pub(crate) config: String,
+    pub(crate) limits: Limits,
 }
 
 impl TableSource {
@@ -121,7 +132,14 @@ impl Catalog {
         };
         let ensure = table.ensure_options().map_err(|reason| self.invalid(&reason))?;
         let codecs = self.load_codecs(table)?;
-        Ok(TableSource { log: self.open_log(&table.log)?, codecs, ensure, config: table.clone() })
+        Ok(TableSource {
+            log: self.open_log(&table.log)?,
+            codecs,
+            ensure,
+            key_component: self.component_settings(table.key_codec.as_ref()),
+            value_component: self.component_settings(table.value_codec.as_ref()),
+            config: table.clone(),
+        })
     }
 
     fn open_log(&self, name: &str) -> Result<Arc<dyn Log>, ConfigError> {
@@ -195,6 +213,16 @@ impl Catalog {
         let component = self.engine()?.load(file, options)?;
         components.push((source, component.clone()));
         Ok((component, config))
+    }
+
+    /// Returns how a codec runs; `None` if it is built in.
+    fn component_settings(&self, codec: Option<&TableCodec>) -> Option<ComponentSettings> {
+        let section = match codec? {
+            TableCodec::Component(section) => section,
+            TableCodec::Named(name) => self.config.codecs.get(name)?,
+        };
+        let config = section.config.clone().unwrap_or_else(|| "{}".to_owned());
+        Some(ComponentSettings { config, limits: section.limits.limits() })
     }
 
     /// Returns the engine, which is created on first use.

@@ -32,6 +32,8 @@ pub(super) struct ComponentCodec {
     setup: Setup,
     /// The instances that no call uses now; never more than there were concurrent calls.
     idle: Arc<IdleInstances>,
+    /// Whether instances that have grown are replaced.
+    pub(super) recycles: bool,
 }
 
 impl std::fmt::Debug for ComponentCodec {
@@ -49,7 +51,7 @@ impl ComponentCodec {
     pub(super) fn new(component: Component, setup: Setup) -> Self {
         let idle = Arc::default();
         component.shared.register_idle(&idle);
-        Self { component, setup, idle }
+        Self { component, setup, idle, recycles: true }
     }
 
     /// Starts the first instance, to find out whether the component accepts the configuration.
@@ -64,7 +66,7 @@ impl ComponentCodec {
     }
 
     /// Calls an instance once for all items. An instance that faults is dropped.
-    fn call<T: Default>(
+    pub(super) fn call<T: Default>(
         &self,
         len: usize,
         call: impl Fn(&mut Instance) -> Result<T, CallError>,
@@ -90,7 +92,7 @@ impl ComponentCodec {
         }
     }
 
-    /// Runs a call once. The instance becomes idle again only if it kept to the contract.
+    /// Runs a call once. The instance becomes idle again only if it kept to the contract, and needs no replacement.
     fn call_once<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
         let mut instance = match self.take_idle() {
             Some(instance) => instance,
@@ -101,7 +103,8 @@ impl ComponentCodec {
         if let Some(failure) = instance.budget_failure() {
             return Err(CallError::Host(failure));
         }
-        if !instance.is_broken() {
+        let is_used_up = self.recycles && instance.needs_recycling();
+        if !instance.is_broken() && !is_used_up {
             self.put_back(instance);
         }
         Ok(answers)
@@ -136,6 +139,18 @@ impl ComponentCodec {
 
     fn context(&self) -> Context<'_> {
         Context { topic: &self.setup.topic, role: self.setup.role, config: &self.setup.config }
+    }
+
+    /// Drops the instances that no call uses now.
+    #[cfg(feature = "cli")]
+    pub(super) fn drop_idle(&self) {
+        lock(&self.idle).clear();
+    }
+
+    /// Returns the memory of an instance that no call uses now, in bytes.
+    #[cfg(feature = "cli")]
+    pub(super) fn memory_used(&self) -> Option<usize> {
+        lock(&self.idle).last().map(Instance::memory_used)
     }
 
     fn take_idle(&self) -> Option<Instance> {
@@ -209,7 +224,12 @@ impl Component {
         Ok(Arc::new(self.create_codec(topic, Role::Group, config)?))
     }
 
-    fn create_codec(&self, topic: &str, role: Role, config: &str) -> Result<ComponentCodec, WasmError> {
+    pub(super) fn create_codec(
+        &self,
+        topic: &str,
+        role: Role,
+        config: &str,
+    ) -> Result<ComponentCodec, WasmError> {
         let takes_config = self.template.interfaces.contains(&Interface::Plugin);
         if !takes_config && config.trim() != "{}" {
             let message = "it exports no `plugin`, so it takes no configuration: remove it".to_owned();
@@ -221,7 +241,7 @@ impl Component {
         Ok(codec)
     }
 
-    fn require(&self, wanted: &'static str, any: &[Interface]) -> Result<(), WasmError> {
+    pub(super) fn require(&self, wanted: &'static str, any: &[Interface]) -> Result<(), WasmError> {
         if any.iter().any(|interface| self.template.interfaces.contains(interface)) {
             return Ok(());
         }

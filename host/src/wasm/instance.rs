@@ -24,6 +24,9 @@ use crate::wasm::limits::Limits;
 use crate::wasm::state::{Budget, ExceededLimit, State};
 use exports::Exports;
 
+/// The part of the memory that an instance may grow by, after which it is replaced. The rest is for a single call.
+const RECYCLE_AFTER: std::ops::Range<f64> = 0.4..0.6;
+
 /// The fuel of an instance, if its engine counts fuel: enough for some minutes of work.
 const FUEL: u64 = 1 << 40;
 
@@ -60,6 +63,8 @@ pub(super) struct Instance {
     limits: Limits,
     /// Whether an answer broke the contract, so that the instance must be dropped.
     is_broken: bool,
+    /// The memory above which the instance is replaced by a new one, in bytes.
+    recycle_at: usize,
 }
 
 impl Instance {
@@ -100,7 +105,9 @@ impl Instance {
         let instance = instance.map_err(|error| start_error(&error, &store, limits))?;
         match Exports::load(pre, instance, &mut store, interfaces) {
             Ok(exports) => {
-                Ok(Self { store, exports, id: id.clone(), limits: limits.clone(), is_broken: false })
+                let recycle_at = recycling_mark(store.data().used(), limits.memory);
+                let (id, limits) = (id.clone(), limits.clone());
+                Ok(Self { store, exports, id, limits, is_broken: false, recycle_at })
             }
             Err(error) => Err(classify(&error, store.data(), limits, limits.start_deadline)),
         }
@@ -130,6 +137,18 @@ impl Instance {
     /// Returns the fuel that the instance has used since it was created, if its engine counts fuel.
     pub(super) fn fuel_used(&self) -> Option<u64> {
         self.store.get_fuel().ok().map(|left| FUEL - left)
+    }
+
+    /// Returns whether the memory of the instance has grown so much that a new instance should replace it. Guests in
+    /// languages with an interpreter may grow with each call.
+    pub(super) fn needs_recycling(&self) -> bool {
+        self.store.data().used() > self.recycle_at
+    }
+
+    /// Returns the memory that is charged to the instance, in bytes.
+    #[cfg(feature = "cli")]
+    pub(super) fn memory_used(&self) -> usize {
+        self.store.data().used()
     }
 
     /// Returns whether an answer broke the contract, so that the instance must not be used again.
@@ -172,6 +191,13 @@ impl Instance {
     fn start_call_error(&self, error: &wasmtime::Error) -> CallError {
         classify(error, self.store.data(), &self.limits, self.limits.start_deadline)
     }
+}
+
+/// Returns the memory above which an instance is replaced: when it has used a part of what its limit leaves it. The part
+/// differs by instance, so that not all are replaced at once.
+fn recycling_mark(used: usize, limit: usize) -> usize {
+    let part = rand::random_range(RECYCLE_AFTER);
+    used + (limit.saturating_sub(used) as f64 * part) as usize
 }
 
 /// Returns why an instance could not be created. This is a fault of the guest only if its code trapped or it

@@ -92,6 +92,11 @@ impl State {
         }
     }
 
+    /// Returns the bytes that are charged to the instance.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     /// Resets the state of the previous call. Once the new call becomes slow, it may take
     /// `ticks_left` more ticks.
     pub(super) fn begin_call(&mut self, ticks_left: Option<u64>) {
