@@ -362,10 +362,6 @@ const void *ktables_decode_value_(ktables_decode_value *decode, const uint8_t *r
     return answer_of(&out, status);
 }
 
-const void *ktables_encode_value_(ktables_convert *encode, const uint8_t *value, size_t len) {
-    return ktables_convert_(encode, value, len);
-}
-
 const void *ktables_convert_(ktables_convert *convert, const uint8_t *data, size_t len) {
     ktables_output out = {0};
     ktables_status status = convert((ktables_bytes){data, len}, &out);

@@ -222,7 +222,7 @@ typedef ktables_status ktables_configure(ktables_context context, ktables_output
                     (const uint8_t *raw, size_t len, const ktables_header *headers, size_t count),                    \
                     ktables_decode_value_(decode, raw, len, headers, count))                                          \
     KTABLES_EXPORT_("value-codec@0.1.0#encode", value_encode, (const uint8_t *value, size_t len),                     \
-                    ktables_encode_value_(encode, value, len))                                                        \
+                    ktables_convert_(encode, value, len))                                                             \
     KTABLES_EXPORT_("value-codec-batch@0.1.0#decode", value_decode_batch,                                             \
                     (const uint8_t *bytes, size_t len, const uint32_t *ends, size_t count,                            \
                     const ktables_headers *headers, size_t header_lists),                                             \
@@ -289,7 +289,6 @@ typedef struct {
 
 const void *ktables_decode_value_(ktables_decode_value *decode, const uint8_t *raw, size_t len,
                                   const ktables_header *headers, size_t count);
-const void *ktables_encode_value_(ktables_convert *encode, const uint8_t *value, size_t len);
 const void *ktables_decode_values_(ktables_decode_value *decode, ktables_packed_ raw, const ktables_headers *headers,
                                    size_t count);
 const void *ktables_encode_values_(ktables_convert *encode, ktables_packed_ values);

@@ -1,4 +1,5 @@
-//! Tools for the authors of codecs: they create a project, build a component from a core module, and check it.
+//! Tools for the authors of codecs: they create a project, build a component from a core module, check, test and
+//! measure it, and try rejected records with it.
 
 mod bench;
 mod build;

@@ -65,7 +65,7 @@ fn load(
     Ok((component, started.elapsed()))
 }
 
-/// Chooses the kind of codec that is measured, and its samples.
+/// Returns the kind of codec to measure, and the samples for it.
 fn choose(
     args: &BenchArgs,
     component: &Component,

@@ -10,7 +10,7 @@ use crate::log::{Headers, Log, OffsetRange, RecordBatch, StreamItem, TopicEvent,
 /// How long a log may take to deliver the next records.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads up to `count` records in a range of offsets of a partition. Records that the log no longer holds are missing.
+/// Reads a range of offsets of a partition: up to `count` records, without those that the log has removed.
 pub(super) async fn read_range(
     log: &dyn Log,
     topic: &str,

@@ -147,7 +147,7 @@ impl ComponentCodec {
         lock(&self.idle).clear();
     }
 
-    /// Returns the memory of an instance that no call uses now, in bytes.
+    /// Returns the memory that an idle instance uses, in bytes. `None` if there is no idle instance.
     #[cfg(feature = "cli")]
     pub(super) fn memory_used(&self) -> Option<usize> {
         lock(&self.idle).last().map(Instance::memory_used)

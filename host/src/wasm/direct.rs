@@ -203,7 +203,7 @@ impl DirectCodec {
         self.codec.call(raw.len(), decode).map(drop)
     }
 
-    /// Keeps the instance although its memory grows.
+    /// Never replaces the instance because its memory has grown, so that the growth can be measured.
     pub(crate) fn with_one_instance(mut self) -> Self {
         self.codec.recycles = false;
         self

@@ -23,7 +23,7 @@ KTABLES_EXPORT_("value-codec@0.1.0#decode", decode,
                 (const uint8_t *raw, size_t len, const ktables_header *headers, size_t count),
                 ktables_decode_value_(decode, raw, len, headers, count))
 KTABLES_EXPORT_("value-codec@0.1.0#encode", encode, (const uint8_t *value, size_t len),
-                ktables_encode_value_(ktables_cannot_encode, value, len))
+                ktables_convert_(ktables_cannot_encode, value, len))
 KTABLES_EXPORT_("value-codec-batch@0.1.0#decode", decode_batch,
                 (const uint8_t *bytes, size_t len, const uint32_t *ends, size_t count, const ktables_headers *headers,
                  size_t lists),

@@ -98,7 +98,7 @@ pub(in crate::cli) struct ComponentArgs {
     /// The configuration of the codec: a JSON object.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(in crate::cli) config: String,
-    /// The topic that the codec is told to be used for.
+    /// The name of the topic that the codec receives with its configuration.
     #[arg(long, default_value = "test")]
     pub(in crate::cli) topic: String,
     /// A limit, for example memory=128MiB: memory, output, deadline, deadline_per_record, start_deadline, or profile,
@@ -109,8 +109,8 @@ pub(in crate::cli) struct ComponentArgs {
 
 /// Check whether a component is fit for production.
 ///
-/// Loads it as production does. Then it looks for input that shows a fault, among samples, damaged samples and
-/// random bytes, and prints the smallest that it finds. The tests, for each kind of codec that the component has:
+/// Loads the component with the checks and limits of production. Then tries samples, damaged samples and random
+/// bytes, and prints the smallest input that shows a fault. The tests, for each kind of codec that the component has:
 ///
 ///   accepted-samples   the codec accepts one of the samples, or, without samples, one of the random inputs; if
 ///                      not, nothing is proven
@@ -136,7 +136,7 @@ pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
     pub(in crate::cli) component: ComponentArgs,
     /// Samples of the format: a file with vectors (.ndjson), any other file, which is one value (one key, if the
-    /// component only has a codec of keys), a folder of such files (the first 1,000), or LOG/TOPIC, for example
+    /// component only has a codec of keys), a folder with up to 1,000 such files, or LOG/TOPIC, for example
     /// dir:./data/services: the first 1,000 records of a directory, or of a cluster without TLS and passwords. May
     /// be repeated.
     #[arg(long, value_name = "DIR|FILE|LOG/TOPIC")]
@@ -180,8 +180,8 @@ pub(in crate::cli) struct TestArgs {
     /// The file with the vectors.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) vectors: PathBuf,
-    /// Replace the answers in the file by those of the component, and add missing ones. Review the difference: the
-    /// component passes whatever it answers.
+    /// Replace the answers in the file by those of the component, and add missing ones. Review the difference, because
+    /// wrong answers are written, too.
     #[arg(long)]
     pub(in crate::cli) bless: bool,
 }
