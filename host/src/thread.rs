@@ -16,12 +16,24 @@ pub(crate) fn spawn<T: Send + 'static>(
 }
 
 /// Starts work that may block or take long, on one of the runtime's threads for blocking work, and returns
-/// at once. Outside of a runtime, runs the work on this thread.
+/// at once. Outside of a runtime, and on a runtime that shuts down, runs the work on this thread.
 pub(crate) fn run_in_background(work: impl FnOnce() + Send + 'static) {
+    let work = RunOnDrop(Some(work));
     match tokio::runtime::Handle::try_current() {
         // Nobody waits for the result.
-        Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        Err(_) => work(),
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(work))),
+        Err(_) => drop(work),
+    }
+}
+
+/// Work that runs when this is dropped: a runtime that shuts down drops what it was to run.
+struct RunOnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for RunOnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take() {
+            work();
+        }
     }
 }
 
@@ -54,6 +66,18 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn work_in_the_background_also_runs_while_a_runtime_shuts_down() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _context = handle.enter();
+        let has_run = Arc::new(AtomicBool::new(false));
+        let flag = has_run.clone();
+        run_in_background(move || flag.store(true, Ordering::Release));
+        assert!(has_run.load(Ordering::Acquire));
+    }
 
     #[test]
     fn other_tasks_continue_during_long_work() {

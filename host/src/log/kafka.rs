@@ -1,10 +1,11 @@
 //! `kafka://HOST:PORT,…`: Apache Kafka, and brokers that speak its protocol, through librdkafka. Nothing
 //! outside of this module calls librdkafka.
 //!
-//! A cluster has these kinds of clients, each polled by a thread of its own:
+//! A cluster has these kinds of clients. Each but the first has a thread of its own that polls its event queue:
 //!
-//! - The *control client* describes and changes topics, and requests offsets. It consumes nothing, because a broker answers the
-//!   requests of a connection in turn, and an answer must not wait behind a fetch.
+//! - The *control client* describes and changes topics, and requests offsets. It consumes nothing, because a broker
+//!   answers the requests of a connection in turn, and an answer must not wait behind a fetch. The background thread,
+//!   which also monitors the topics, polls its queue.
 //! - *Loading clients* read a topic fast, from the requested offsets to the end offsets, one for each topic that
 //!   is being loaded, within a memory budget of the process.
 //! - The *tail client* follows all loaded topics.
@@ -27,6 +28,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 use crate::log::{
@@ -53,7 +55,7 @@ pub(in crate::log) struct KafkaLog {
     loader: Loader,
     monitor: Arc<Monitor>,
     writer: Arc<ClusterWriter>,
-    background: tokio::runtime::Handle,
+    background: Handle,
     /// Dropped with the log, which ends the background thread.
     _end: oneshot::Sender<()>,
 }
@@ -72,7 +74,9 @@ impl KafkaLog {
         // A little less than promised, because timers may be late.
         let stale_after = configs.options().stale_after * 19 / 20;
         let health = Arc::new(ClusterHealth::new(stale_after));
-        let control = Arc::new(Control::start(&configs, url.clone(), health.clone())?);
+        let runtime = build_background(&url)?;
+        let background = runtime.handle().clone();
+        let control = Arc::new(Control::start(&configs, url.clone(), health.clone(), background.clone())?);
         let tails = Arc::new(TailClients::new(configs.clone(), url.clone(), health.clone()));
         let writer =
             Arc::new(ClusterWriter::new(configs.clone(), url.clone(), health.clone(), control.clone()));
@@ -86,7 +90,7 @@ impl KafkaLog {
             isolation,
         );
         let monitor = Arc::new(monitor);
-        let (background, end) = start_background(&url, monitor.clone())?;
+        let end = start_background(&url, runtime, monitor.clone())?;
         let loader = Loader { configs: configs.clone(), log: url.clone(), health: health.clone(), tails };
         Ok(Self { url, configs, health, control, loader, monitor, writer, background, _end: end })
     }
@@ -103,26 +107,26 @@ fn check_partition(topic: &TopicDescription, record: &NewRecord) -> Result<(), L
     }
 }
 
-/// How long a thread for blocking requests of the monitor is kept. Its next check is seconds away, and a thread is
-/// cheap to start.
-const KEEP_BLOCKING_THREADS: Duration = Duration::from_millis(100);
+/// How long a thread for blocking requests is kept. Longer than the 3 s between two checks of the monitor, so that each
+/// check finds one, and shorter than two, so that surplus threads end.
+const KEEP_BLOCKING_THREADS: Duration = Duration::from_secs(4);
 
-/// Starts a runtime on a thread of its own, for background work: it continues whatever happens to the
-/// runtime that opened the log.
-fn start_background(
-    url: &str,
-    monitor: Arc<Monitor>,
-) -> Result<(tokio::runtime::Handle, oneshot::Sender<()>), LogError> {
-    let failed = |error| {
-        let reason = format!("cannot start a thread: {error}");
-        LogError::Client { log: url.to_owned(), reason }
-    };
+/// Builds the runtime for background work, which continues whatever happens to the runtime that opened the log.
+fn build_background(url: &str) -> Result<Runtime, LogError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
+        .thread_name("ktables-blocking")
         .thread_keep_alive(KEEP_BLOCKING_THREADS)
-        .build()
-        .map_err(failed)?;
-    let handle = runtime.handle().clone();
+        .build();
+    runtime.map_err(|error| cannot_start_thread(url, &error))
+}
+
+/// Runs the background work and the monitor on a thread of their own, until the returned sender is dropped.
+fn start_background(
+    url: &str,
+    runtime: Runtime,
+    monitor: Arc<Monitor>,
+) -> Result<oneshot::Sender<()>, LogError> {
     let (end, ended) = oneshot::channel();
     let run = move || {
         runtime.block_on(async {
@@ -134,8 +138,12 @@ fn start_background(
             }
         });
     };
-    crate::thread::spawn("ktables-monitor", run).map_err(failed)?;
-    Ok((handle, end))
+    crate::thread::spawn("ktables-monitor", run).map_err(|error| cannot_start_thread(url, &error))?;
+    Ok(end)
+}
+
+fn cannot_start_thread(url: &str, error: &std::io::Error) -> LogError {
+    LogError::Client { log: url.to_owned(), reason: format!("cannot start a thread: {error}") }
 }
 
 #[async_trait]

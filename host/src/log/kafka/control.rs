@@ -14,6 +14,7 @@ use backon::{ConstantBuilder, Retryable};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::runtime::Handle;
 
 use crate::log::kafka::config::Configs;
 use crate::log::kafka::control::offset_requests::OffsetRequests;
@@ -44,6 +45,8 @@ pub(super) struct Control {
     polled_client: Mutex<Arc<PolledClient>>,
     log: Arc<str>,
     health: Arc<ClusterHealth>,
+    /// Where the tasks run that take the events of clients.
+    background: Handle,
     /// The last probe, which may be under way. A std lock: held to clone or replace the probe.
     probe: Mutex<Option<Probe>>,
     offset_requests: OffsetRequests,
@@ -53,19 +56,21 @@ pub(super) struct Control {
 type Probe = Shared<BoxFuture<'static, Result<(), RDKafkaErrorCode>>>;
 
 impl Control {
-    /// Starts the client and its thread.
+    /// Starts the client, and its task in the background.
     pub(super) fn start(
         configs: &Arc<Configs>,
         log: Arc<str>,
         health: Arc<ClusterHealth>,
+        background: Handle,
     ) -> Result<Self, LogError> {
-        let client = PolledClient::start(configs, Isolation::ReadUncommitted, &log, health.clone())?;
-        let polled_client = Mutex::new(client);
+        let isolation = Isolation::ReadUncommitted;
+        let client = PolledClient::start(configs, isolation, health.clone(), &background)?;
         Ok(Self {
             configs: configs.clone(),
-            polled_client,
+            polled_client: Mutex::new(client),
             log,
             health,
+            background,
             probe: Mutex::default(),
             offset_requests: OffsetRequests::default(),
         })
@@ -73,8 +78,8 @@ impl Control {
 
     /// Replaces the client with a new one. Blocks.
     pub(super) fn replace_client(&self) -> Result<(), LogError> {
-        let health = self.health.clone();
-        let new = PolledClient::start(&self.configs, Isolation::ReadUncommitted, &self.log, health)?;
+        let (isolation, health) = (Isolation::ReadUncommitted, self.health.clone());
+        let new = PolledClient::start(&self.configs, isolation, health, &self.background)?;
         let old = std::mem::replace(&mut *lock(&self.polled_client), new);
         // A probe of the old client says nothing about the new one.
         lock(&self.probe).take();
@@ -82,7 +87,7 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the client. Its thread polls it until the last `Arc` is dropped.
+    /// Returns the client. A task takes its events until the last `Arc` is dropped.
     fn polled_client(&self) -> Arc<PolledClient> {
         lock(&self.polled_client).clone()
     }
@@ -98,7 +103,7 @@ impl Control {
     ) -> Result<T, LogError> {
         let send_and_parse = async || {
             let polled = self.polled_client();
-            let reply = send(&polled.client)?.await.map_err(|_| LogError::Closed)?;
+            let reply = send(polled.client())?.await.map_err(|_| LogError::Closed)?;
             // The client is dropped last: the reply belongs to it.
             Ok(reply.error().map_or_else(|| Ok(parse(&reply)), Err))
         };
@@ -148,7 +153,7 @@ impl Control {
             // It is under way.
             Some(probe) if probe.clone().now_or_never().is_none() => probe.clone(),
             _ => {
-                let client = self.polled_client().client.clone();
+                let client = self.polled_client().client().clone();
                 let probe = tokio::task::spawn_blocking(move || client.probe(REQUEST_TIMEOUT));
                 // The join fails if the runtime shuts down, or if the probe panicked.
                 let probe = probe.map(|probed| probed.unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut)));

@@ -69,19 +69,20 @@ impl Control {
         let requests = &self.offset_requests;
         let (current, committed) = (self.polled_client(), requests.committed.clone());
         let refreshed = requests.refreshed.clone();
-        let (configs, log, health) = (self.configs.clone(), self.log.clone(), self.health.clone());
+        let (configs, health, background) =
+            (self.configs.clone(), self.health.clone(), self.background.clone());
         move || {
             let polled = match kind {
                 OffsetKind::First | OffsetKind::End => current,
                 OffsetKind::LastStable => lock(&committed).get_or_start(Instant::now(), || {
-                    PolledClient::start(&configs, Isolation::ReadCommitted, &log, health)
+                    PolledClient::start(&configs, Isolation::ReadCommitted, health, &background)
                 })?,
             };
-            let listed = list_offsets(&polled.client, &partitions, kind, timeout);
+            let listed = list_offsets(polled.client(), &partitions, kind, timeout);
             if is_leader_missing(&listed) && claim_refresh(&refreshed, Instant::now()) {
                 // A client that knows that there is no leader does not ask again by itself. OK to ignore: the next
                 // request finds no leader then, either.
-                let _ = polled.client.probe(REFRESH_TIMEOUT);
+                let _ = polled.client().probe(REFRESH_TIMEOUT);
             }
             if kind == OffsetKind::LastStable {
                 let replaced = lock(&committed).note(&polled, listed.is_err(), Instant::now());

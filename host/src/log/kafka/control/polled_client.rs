@@ -1,9 +1,9 @@
-//! A client of the control requests, and the thread that takes its events.
+//! A client of the control requests, and the task that takes its events.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::log::kafka::config::{Configs, Purpose};
 use crate::log::kafka::ffi::admin;
@@ -13,57 +13,63 @@ use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::{Isolation, LogError};
 use crate::thread::run_in_background;
 
-/// How long the polling thread waits for events, unless [`Client::wake`] ends the wait.
-const POLL_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A client and the thread that polls it.
+/// A client whose events a task takes, until the last `Arc` of this is dropped.
 #[derive(Debug)]
 pub(super) struct PolledClient {
-    pub(super) client: Arc<Client>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// Present until the drop.
+    client: Option<Arc<Client>>,
+    has_events: Arc<Notify>,
 }
 
 impl PolledClient {
-    /// Starts a client, which requests the end offsets of its isolation. Blocks.
+    /// Starts a client, which requests the end offsets of its isolation, and its task in the background. Blocks.
     pub(super) fn start(
         configs: &Configs,
         isolation: Isolation,
-        log: &str,
         health: Arc<ClusterHealth>,
+        background: &Handle,
     ) -> Result<Arc<Self>, LogError> {
         let client = Arc::new(configs.start(Purpose::Control(isolation))?);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (polled, stopped) = (client.clone(), stop.clone());
-        let thread = crate::thread::spawn("ktables-control", move || {
-            while !stopped.load(Ordering::Acquire) {
-                match polled.poll(POLL_TIMEOUT) {
-                    Some(Event::Reply(reply)) => admin::deliver_reply(reply),
-                    Some(Event::Failure(failure)) => {
-                        health.record_failure(&failure);
-                        health.record_refusal(&failure);
-                    }
-                    _ => {}
-                }
-            }
-        });
-        let failed = |error| {
-            let reason = format!("cannot start a thread: {error}");
-            LogError::Client { log: log.to_owned(), reason }
-        };
-        Ok(Arc::new(Self { client, stop, thread: Some(thread.map_err(failed)?) }))
+        let has_events = client.notify_of_events();
+        let polled = Arc::new(Self { client: Some(client), has_events: has_events.clone() });
+        background.spawn(take_events(Arc::downgrade(&polled), has_events, health));
+        Ok(polled)
+    }
+
+    /// The client.
+    pub(super) fn client(&self) -> &Arc<Client> {
+        // OK because only the drop takes it.
+        self.client.as_ref().expect("a client")
     }
 }
 
 impl Drop for PolledClient {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.client.wake();
-        let (client, thread) = (self.client.clone(), self.thread.take());
-        run_in_background(move || {
-            // An error means that the thread panicked, which was logged then.
-            thread.map(JoinHandle::join);
-            drop(client);
+        // Ends the task.
+        self.has_events.notify_one();
+        let client = self.client.take();
+        // Destroying a client blocks.
+        run_in_background(move || drop(client));
+    }
+}
+
+/// Takes the events of a client until it is dropped.
+async fn take_events(polled: Weak<PolledClient>, has_events: Arc<Notify>, health: Arc<ClusterHealth>) {
+    // Events that arrived before the notifications began are taken first.
+    while let Some(polled) = polled.upgrade() {
+        polled.client().poll_all(|event| match event {
+            Event::Reply(reply) => admin::deliver_reply(reply),
+            Event::TokenRequested => {
+                let polled = polled.clone();
+                run_in_background(move || polled.client().refresh_token());
+            }
+            Event::Failure(failure) => {
+                health.record_failure(&failure);
+                health.record_refusal(&failure);
+            }
+            _ => {}
         });
+        drop(polled);
+        has_events.notified().await;
     }
 }

@@ -67,7 +67,7 @@ impl Control {
 
     /// Returns the names of all topics, in order, without those that begin with `__`, as internal ones do.
     pub(in crate::log::kafka) async fn topics(&self) -> Result<Vec<String>, LogError> {
-        let client = self.polled_client().client.clone();
+        let client = self.polled_client().client().clone();
         let list = tokio::task::spawn_blocking(move || client.list_topics(REQUEST_TIMEOUT));
         let listed = list.await.map_err(|_| LogError::Closed)?;
         let mut names =

@@ -1,6 +1,6 @@
 //! Requests to the cluster and their replies, through librdkafka's admin API.
 //!
-//! A request is sent at once. Its reply comes through the client's queue, and the thread that polls the
+//! A request is sent at once. Its reply comes through the client's queue, and whoever polls the
 //! queue passes it to [`deliver_reply`].
 
 use std::collections::HashMap;

@@ -1,13 +1,14 @@
-//! A client of librdkafka, reduced to what this log uses: one queue, from which one thread takes typed
+//! A client of librdkafka, reduced to what this log uses: one queue, from which one thread or task takes typed
 //! [`Event`]s.
 //!
 //! Most code that calls C is here, in [`event`](super::event), [`admin`](super::admin) and
 //! [`offsets`](super::offsets). The client may
-//! be used from any thread. Only one thread polls it, and that thread receives its events.
+//! be used from any thread. Only one thread or task polls it, and receives its events.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -15,6 +16,7 @@ use rdkafka::client::{Client as Native, DefaultClientContext};
 use rdkafka::error::{IsError, KafkaError};
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaQueue, RDKafkaType};
 use rdkafka::{ClientConfig, TopicPartitionList};
+use tokio::sync::Notify;
 
 use crate::log::kafka::ffi::event::{Event, on_log, text};
 use crate::log::kafka::ffi::token::Token;
@@ -34,6 +36,8 @@ pub(in crate::log::kafka) enum Kind {
 pub(in crate::log::kafka) struct Client {
     native: Native,
     queue: NonNull<RDKafkaQueue>,
+    /// Notified when an event arrives in the empty queue. Dropped after the queue.
+    has_events: Arc<Notify>,
     /// The file of the OAuth token, if clients authenticate with one.
     token_file: Option<PathBuf>,
 }
@@ -92,7 +96,7 @@ impl Client {
         };
         let queue =
             NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("no event queue".to_owned()))?;
-        Ok(Self { native, queue, token_file })
+        Ok(Self { native, queue, has_events: Arc::default(), token_file })
     }
 
     /// The handle of librdkafka's client.
@@ -108,13 +112,41 @@ impl Client {
     /// Waits for the next event. Returns `None` after the timeout, after [`Client::wake`], and after a log
     /// line. Answers requests for OAuth tokens.
     pub(in crate::log::kafka) fn poll(&self, timeout: Duration) -> Option<Event> {
-        let millis = millis(timeout);
         // SAFETY: the queue lives as long as `self`; `Event` owns the event and frees it.
-        let event = unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis)) };
-        if let (Some(Event::TokenRequested), Some(file)) = (&event, &self.token_file) {
-            self.set_token(file);
+        let event = unsafe { Event::new(sys::rd_kafka_queue_poll(self.queue(), millis(timeout))) };
+        if let Some(Event::TokenRequested) = &event {
+            self.refresh_token();
         }
         event
+    }
+
+    /// Returns what is notified when an event arrives in the empty queue, from now on. A task that was notified must
+    /// take all events, with [`Client::poll_all`].
+    pub(in crate::log::kafka) fn notify_of_events(&self) -> Arc<Notify> {
+        let opaque = Arc::as_ptr(&self.has_events).cast_mut().cast::<c_void>();
+        // SAFETY: the queue lives as long as `self`, and what `opaque` points to lives longer: `drop` ends the
+        // notifications first.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(self.queue(), Some(on_event), opaque) };
+        self.has_events.clone()
+    }
+
+    /// Passes all available events to `each`. Does not wait. Whoever receives a request for an OAuth token must call
+    /// [`Client::refresh_token`].
+    pub(in crate::log::kafka) fn poll_all(&self, mut each: impl FnMut(Event)) {
+        // SAFETY: the queue lives as long as `self`.
+        while let Some(event) = NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.queue(), 0) }) {
+            // SAFETY: librdkafka returns each event once, so nobody else has it.
+            if let Some(event) = unsafe { Event::new(event.as_ptr()) } {
+                each(event);
+            }
+        }
+    }
+
+    /// Answers a request for an OAuth token. Reads a file.
+    pub(in crate::log::kafka) fn refresh_token(&self) {
+        if let Some(file) = &self.token_file {
+            self.set_token(file);
+        }
     }
 
     /// Passes available records and events of partitions to `each`, up to [`MAX_RECORDS_PER_POLL`], and
@@ -281,8 +313,18 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // SAFETY: `self` owns this reference to the queue, and the client is destroyed after it.
-        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue(), None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue());
+        }
     }
+}
+
+/// Is called by librdkafka, on one of its threads and while it holds a lock of the queue.
+#[allow(unsafe_code, reason = "reads the pointer that `Client::notify_of_events` lent to librdkafka")]
+unsafe extern "C" fn on_event(_: *mut RDKafka, opaque: *mut c_void) {
+    // SAFETY: it lives until the queue ends the notifications.
+    unsafe { &*opaque.cast::<Notify>() }.notify_one();
 }
 
 /// Returns the code of an error object, and frees the object. Null means success.
