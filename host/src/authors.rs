@@ -13,6 +13,8 @@ pub(crate) mod vectors;
 mod wit;
 
 pub(crate) use bench::{Cost, Measured, measure, noop_component};
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) use build::build_here;
 pub(crate) use build::{build, build_as_child};
 pub(crate) use case::{Case, CasePart};
 pub(crate) use check::{CheckOptions, TestResult, check};

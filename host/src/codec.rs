@@ -4,7 +4,7 @@
 //! three outcomes, which are never mixed: an item is converted; an item is rejected ([`RejectReason`], which
 //! says whether the codec *returned* an error or *faulted*: trapped, exceeded a limit, or broke the contract); or the host failed ([`HostFailure`]), and no
 //! record is rejected for that. If a codec faults over several items ([`CodecFailure::Fault`]), the caller
-//! retries them one by one, and lets others use the worker in between.
+//! retries them in smaller parts, down to single items, and lets others use the worker in between.
 //!
 //! The built-in codecs are `utf8`, `bytes` and `json`, and the length-prefixed group scheme. Components
 //! implement the same traits (see [`crate::wasm`]).
@@ -23,7 +23,7 @@ pub use answers::PackedAnswers;
 pub use builtin::{Bytes, Json, Utf8};
 pub use codecs::Codecs;
 pub use length_prefixed::LengthPrefixed;
-pub use reject_reason::{CodecFailure, ComponentId, HostFailure, RejectKind, RejectReason};
+pub use reject_reason::{CodecFailure, ComponentId, HostFailure, RejectKind, RejectReason, TrapDetails};
 pub use traits::{Answers, Codec, Encoded, GroupKey, GroupScheme, KeyCodec, ValueCodec};
 
 pub(crate) use answers::{checked_text, contract_violation};

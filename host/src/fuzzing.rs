@@ -14,6 +14,12 @@ pub fn component(bytes: &[u8]) {
     let _ = crate::wasm::scan_code(bytes);
 }
 
+/// Builds a component from a core module, as the child process of `codec build` does after the same checks.
+pub fn build(bytes: &[u8]) {
+    // OK to ignore: the bytes may be valid or not.
+    let _ = crate::authors::build_here(bytes);
+}
+
 /// Checks a packed list as a guest returns it, and reads each item.
 pub fn answers(bytes: &[u8]) {
     let Some((&count, rest)) = bytes.split_first() else { return };
@@ -77,8 +83,9 @@ pub fn configuration(bytes: &[u8]) {
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("component", component),
+    ("build", build),
     ("answers", answers),
     ("batches", batches),
     ("manifest", manifest),

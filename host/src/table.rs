@@ -29,6 +29,7 @@ mod key_hash;
 mod model;
 mod place;
 mod positions;
+mod quarantine;
 mod record_place;
 mod reject;
 mod resumer;
@@ -48,7 +49,7 @@ pub use entry::Entry;
 pub use error::{ParseError, TableError};
 pub use handle::Table;
 pub use reject::{RecordPart, RejectNotice, RejectedRecord};
-pub use settings::{DEFAULT_CATCHUP_TIMEOUT, OnReject};
+pub use settings::{DEFAULT_CATCHUP_TIMEOUT, OnQuarantine, OnReject};
 pub use snapshot::Snapshot;
 pub use status::{
     AnomalyCount, CheckpointStats, LoadProgress, PartitionProgress, Stats, Status, WriterAnomaly,

@@ -337,6 +337,9 @@ async fn a_case_reproduces_a_fault_elsewhere_and_passes_with_another_component()
             (&json!(2), &json!("ZW1wdHk="), &json!(""))
         );
         assert_eq!(read["limits"]["memory"], "33554432B");
+        assert_eq!(read["trap"], "UnreachableCodeReached");
+        // The component has no names of functions.
+        assert!(read["backtrace"][0].as_str().unwrap().starts_with("function "), "{}", read["backtrace"]);
         let again = run(&mut ktables(&["codec", "reproduce", &case, &codec]));
         assert_eq!(again.code, 1, "{}", again.stderr);
         let again = summary(&again);

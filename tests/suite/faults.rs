@@ -140,8 +140,11 @@ async fn a_table_loads_completely_although_its_broker_is_killed() {
     let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
     let builder = Table::builder(scratch.log.clone(), &scratch.topic.name, codecs);
     let table = builder.catchup_timeout(Duration::from_secs(1)).open().await.unwrap();
-    let reason = wait_for_status(&table, "degraded").await.reason().unwrap();
-    assert!(reason.contains("a test fault"), "{reason}");
+    // On a busy machine, no record may have arrived after the second.
+    eventually_async("the status has the failure of the codec", || {
+        table.status().reason()?.contains("a test fault").then_some(())
+    })
+    .await;
     broker.kill().unwrap();
     eventually_async("the status reports the outage", || {
         table.status().reason()?.starts_with("unreachable since 20").then_some(())

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ktables::codec::{Codecs, RejectKind};
-use ktables::table::{RecordPart, Status, Table};
+use ktables::codec::{Codecs, RejectKind, Utf8};
+use ktables::table::{OnQuarantine, RecordPart, Status, Table};
 use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
 use ktables_tests::{
-    RunningCommand, Scratch, TOPIC, component_path, component_with_limits, engine_options, record, succeed,
+    RunningCommand, Scratch, TIMEOUT, TOPIC, component_path, component_with_limits, engine_options,
+    eventually_async, record, succeed,
 };
 
 /// Small limits, so that the tests are fast.
@@ -137,7 +138,7 @@ async fn an_oversized_answer_is_rejected_by_either_limit() {
 }
 
 #[tokio::test]
-async fn reject_messages_name_the_limit_to_raise() {
+async fn rejects_name_the_limit_to_raise_and_the_functions_that_ran() {
     let scratch = Scratch::new(1).await;
     let component = component_with_limits("hostile", limits());
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
@@ -148,6 +149,9 @@ async fn reject_messages_name_the_limit_to_raise() {
     let messages: Vec<String> = table.rejects().iter().map(|reject| reject.reason.message.clone()).collect();
     assert!(messages[0].contains("16777216") && messages[0].contains("limits.memory"), "{messages:?}");
     assert!(messages[1].contains("limits.deadline"), "{messages:?}");
+    let trap = table.rejects()[1].reason.trap.clone().unwrap();
+    assert_eq!(trap.code.as_deref(), Some("Interrupt"));
+    assert!(trap.backtrace.iter().any(|function| function.contains("answer::choose_answer")), "{trap:?}");
 }
 
 #[tokio::test]
@@ -219,4 +223,67 @@ async fn hostile_components_do_not_bloat_the_host() {
     }
     let more = peaks["bad"].saturating_sub(peaks["good"]);
     assert!(more <= (16 + 64) << 20, "{more} bytes more: {peaks:?}");
+}
+
+#[tokio::test]
+async fn a_component_that_keeps_faulting_is_quarantined() {
+    let scratch = Scratch::new(1).await;
+    scratch.write((0..50).map(|n| record(&format!("k{n}"), Some(b"1"))).collect()).await;
+    let component = component_with_limits("hostile", limits());
+    let start = async |on_quarantine| {
+        let value = component.value_codec(TOPIC, "{}").unwrap();
+        let codecs = Codecs { value, ..Codecs::default() };
+        let builder = Table::builder(scratch.log.clone(), TOPIC, codecs).catchup_timeout(TIMEOUT);
+        builder.on_quarantine(on_quarantine).quarantine_faults(20).start().await.unwrap()
+    };
+    let probed = start(OnQuarantine::Probe).await;
+    let waiting = start(OnQuarantine::Wait).await;
+    let rejecting = start(OnQuarantine::Reject).await;
+    scratch.write((0..21).map(|n| record(&format!("k{n}"), Some(b"poison:json"))).collect()).await;
+    for table in [&probed, &waiting] {
+        let degraded = eventually_async("the component is quarantined", || match table.status() {
+            Status::Degraded(reason) => Some(reason),
+            _ => None,
+        });
+        let reason = degraded.await;
+        assert!(reason.contains("codec quarantined: ") && reason.contains("on_quarantine"), "{reason}");
+        assert!(reason.contains("not JSON") && reason.contains(&component.id().to_string()), "{reason}");
+        assert_eq!((table.get("k0").unwrap().json(), table.rejects().len()), ("1", 21));
+    }
+    // In quarantine, records are decided one by one, also those that fault.
+    scratch.put("k0", Some(b"poison:trap")).await;
+    scratch.put("k1", Some(b"2")).await;
+    scratch.sync(&probed).await;
+    assert_eq!((probed.get("k1").unwrap().json(), probed.rejects().len()), ("2", 22));
+    assert!(matches!(probed.status(), Status::Degraded(_)));
+    // Another component ends the quarantine.
+    assert_eq!(waiting.get("k1").unwrap().json(), "1");
+    waiting.swap_codecs(Codecs::new(Utf8, Utf8)).await.unwrap();
+    assert!(matches!(waiting.status(), Status::CaughtUp), "{}", waiting.status());
+    assert_eq!(waiting.get("k1").unwrap().json(), "\"2\"");
+    // Nothing is quarantined if the user does not want it.
+    scratch.sync(&rejecting).await;
+    assert!(matches!(rejecting.status(), Status::CaughtUp), "{}", rejecting.status());
+    assert_eq!((rejecting.get("k1").unwrap().json(), rejecting.rejects().len()), ("2", 22));
+}
+
+#[tokio::test]
+async fn a_quarantine_ends_after_records_without_a_fault() {
+    let scratch = Scratch::new(2).await;
+    scratch.put("k0", Some(b"1")).await;
+    let value = component_with_limits("hostile", limits()).value_codec(TOPIC, "{}").unwrap();
+    let codecs = Codecs { value, ..Codecs::default() };
+    let builder = Table::builder(scratch.log.clone(), TOPIC, codecs).quarantine_faults(2);
+    let table = builder.start().await.unwrap();
+    scratch.write((0..4).map(|n| record(&format!("bad{n}"), Some(b"poison:json"))).collect()).await;
+    eventually_async("the component is quarantined", || {
+        matches!(table.status(), Status::Degraded(_)).then_some(())
+    })
+    .await;
+    // In both partitions. One record a second is decoded, and twenty must pass.
+    scratch.write((0..22).map(|n| record(&format!("good{n}"), Some(b"1"))).collect()).await;
+    eventually_async("the quarantine has ended", || matches!(table.status(), Status::CaughtUp).then_some(()))
+        .await;
+    scratch.sync(&table).await;
+    assert_eq!((table.len(), table.rejects().len()), (23, 4));
 }

@@ -3,12 +3,11 @@
 use ktables::Packed;
 use ktables::codec::{Codecs, RejectKind};
 use ktables::wasm::{Component, Limits, LoadOptions};
-use ktables_tests::{Scratch, TOPIC, contents, engine, ktables, succeed};
+use ktables_tests::{Scratch, TOPIC, contents, embed_world, engine, ktables, succeed};
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_component::{ComponentEncoder, StringEncoding};
 
 /// A codec that does what the first byte of a value says, and returns any other value unchanged. Its own data lies
 /// from address 16 on, the answer at 512, and the host's arguments from 1024 on.
@@ -108,14 +107,8 @@ const GUEST: &str = r#"(module
 
 /// Builds the guest with the adapter that implements preview 1 with WASI 0.2, as compilers for WASI do.
 fn build_guest() -> Vec<u8> {
-    let mut resolve = Resolve::default();
-    let package = succeed(&mut ktables(&["codec", "wit"])).stdout;
-    resolve.push_str("ktables.wit", &package).unwrap();
-    let world = "package test:guest; world guest { include ktables:codec/value-codec-guest@0.1.0; }";
-    let package = resolve.push_str("world.wit", world).unwrap();
-    let world = resolve.select_world(&[package], None).unwrap();
     let mut core = wat::parse_str(GUEST).unwrap();
-    embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8).unwrap();
+    embed_world(&mut core, "include ktables:codec/value-codec-guest@0.1.0;", StringEncoding::UTF8);
     let encoder = ComponentEncoder::default().module(&core).unwrap();
     let adapter = (WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER);
     let mut encoder = encoder.adapter(adapter.0, adapter.1).unwrap();

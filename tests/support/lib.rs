@@ -11,6 +11,7 @@ mod memory_log;
 mod proxy;
 mod running;
 pub mod tools;
+mod wit;
 mod witness;
 mod wrapped_log;
 
@@ -37,6 +38,7 @@ pub use measure::{PeakMemory, run_and_measure};
 pub use memory_log::MemoryLog;
 pub use proxy::{Interceptor, Proxy};
 pub use running::RunningCommand;
+pub use wit::embed_world;
 pub use witness::{FaultTally, STALE_AFTER, Witness};
 pub use wrapped_log::WrappedLog;
 

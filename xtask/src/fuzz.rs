@@ -6,7 +6,7 @@ use std::fs;
 use crate::run::{Outcome, cargo, command, command_line, run, say, target};
 
 /// All targets, with their names in `ktables::fuzzing`.
-const TARGETS: [&str; 5] = ["component", "answers", "batches", "manifest", "configuration"];
+const TARGETS: [&str; 6] = ["component", "build", "answers", "batches", "manifest", "configuration"];
 
 /// Options of rustc that let libFuzzer see which code runs and which values it compares.
 const COVERAGE: [&str; 6] = [

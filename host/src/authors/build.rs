@@ -70,6 +70,13 @@ pub(crate) fn build_as_child(job: &OsStr) -> Option<Result<(), (i32, String)>> {
     })
 }
 
+/// Builds a component from a core module in this process, after the same checks as [`build`]. Returns whether it could
+/// be built. For the fuzzer.
+#[cfg(any(feature = "fuzzing", test))]
+pub(crate) fn build_here(core: &[u8]) -> bool {
+    check_code(core).is_ok() && componentize(core).is_ok()
+}
+
 fn check_is_module(core: &[u8]) -> Result<(), String> {
     if Parser::is_component(core) {
         return Err("it is already a component".to_owned());

@@ -34,6 +34,12 @@ pub(crate) struct Case {
     /// Why it was rejected.
     pub(crate) kind: String,
     pub(crate) message: String,
+    /// The code of the trap, if the component trapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trap: Option<String>,
+    /// The functions of the component that were running, the innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    backtrace: Vec<String>,
     component: CaseComponent,
     /// The configuration of the component.
     config: String,
@@ -71,6 +77,8 @@ impl Case {
             part,
             kind: reason.kind.name().to_owned(),
             message: reason.message.clone(),
+            trap: reason.trap.as_ref().and_then(|trap| trap.code.clone()),
+            backtrace: reason.trap.as_ref().map_or_else(Vec::new, |trap| trap.backtrace.clone()),
             component: CaseComponent { name: component.name.clone(), digest: component.digest.clone() },
             config: config.to_owned(),
             limits: describe_limits(limits),
@@ -137,6 +145,8 @@ fn describe_limits(limits: &Limits) -> BTreeMap<String, String> {
         ("deadline", time(limits.deadline)),
         ("deadline_per_record", time(limits.deadline_per_record)),
         ("start_deadline", time(limits.start_deadline)),
+        ("recycle_calls", limits.recycle_calls.to_string()),
+        ("recycle_age", time(limits.recycle_age)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use crate::cli::{CliError, Exit};
 use crate::file::{FileError, Replacement, read_text};
 use crate::log::{Offset, OffsetRange, Partition};
 use crate::table::{RecordPart, RejectedRecord};
-use crate::wasm::{Engine, LoadOptions};
+use crate::wasm::{Engine, Limits, LoadOptions};
 
 /// The largest case, in bytes: a key and a value of the largest record, in base64.
 const MAX_CASE_BYTES: usize = 64 << 20;
@@ -51,6 +52,27 @@ struct ReproduceLine<'a> {
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decoded: Option<String>,
+}
+
+/// The largest limits that a case may set, because whoever wrote it may not be trusted.
+const MAX_MEMORY: usize = 1 << 30;
+const MAX_OUTPUT: usize = 64 << 20;
+const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Checks the limits of a case.
+fn check_own_limits(limits: &Limits, case: &Path) -> Result<(), CliError> {
+    let deadlines = [limits.deadline, limits.deadline_per_record, limits.start_deadline];
+    let name = match limits {
+        _ if limits.memory > MAX_MEMORY => "memory",
+        _ if limits.output > MAX_OUTPUT => "output",
+        _ if deadlines.iter().any(|deadline| *deadline > MAX_DEADLINE) => "time",
+        _ => return Ok(()),
+    };
+    Err(CliError::Usage(format!(
+        "{}: its limit of {name} is larger than a case may set: at most {MAX_MEMORY} bytes of memory, {MAX_OUTPUT} bytes \
+         of output and deadlines of {MAX_DEADLINE:?}. Lower it in the file, and use --limit for larger ones",
+        case.display()
+    )))
 }
 
 /// Writes a case for each of these rejected records of a table.
@@ -119,9 +141,10 @@ fn reproduce_blocking(args: &ReproduceArgs, output: Output) -> Result<Exit, CliE
     if !case.is_complete() {
         return Err(malformed("the rejected part of the record is null".to_owned()));
     }
-    let own = case.limits.iter().map(|(name, value)| format!("{name}={value}"));
-    let limits: Vec<String> = own.chain(args.limit.iter().cloned()).collect();
-    let limits = parse_limits("--limit", &limits)?.limits();
+    let own: Vec<String> = case.limits.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let own = parse_limits(&format!("{}: limits", args.case.display()), &own)?;
+    check_own_limits(&own.limits(), &args.case)?;
+    let limits = parse_limits("--limit", &args.limit)?.or(&own).limits();
     let component = Engine::new(engine_options())?.load(&args.file, LoadOptions { digest: None, limits })?;
     let outcome = case.reproduce(&component)?;
     let (reason, decoded) = match outcome {

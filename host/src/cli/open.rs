@@ -162,6 +162,7 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
         logs::set_properties(log, &args.property)?;
     }
     table.on_reject = args.on_reject.or(table.on_reject);
+    table.on_quarantine = args.on_quarantine.or(table.on_quarantine);
     table.ttl = args.ttl.or(table.ttl);
     table.checkpoint = args.checkpoint.clone().or(table.checkpoint);
     table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);

@@ -105,8 +105,28 @@ impl fmt::Display for RejectKind {
     }
 }
 
+/// Where a component was when it trapped or exceeded a limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrapDetails {
+    /// Wasmtime's name of the trap, for example `UnreachableCodeReached`, or `Interrupt` after a deadline; `None` if an
+    /// import failed.
+    pub code: Option<String>,
+    /// The functions that were running, the innermost first, as far as they are known: the name or index of each, and
+    /// an offset in its module's file.
+    pub backtrace: Vec<String>,
+}
+
+impl TrapDetails {
+    /// The bytes of its texts.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.code.iter().chain(&self.backtrace).map(String::len).sum()
+    }
+}
+
 /// Why an item was rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RejectReason {
     /// What is wrong, for programs.
     pub kind: RejectKind,
@@ -114,6 +134,8 @@ pub struct RejectReason {
     pub message: String,
     /// The component that rejected the item; `None` for a native codec.
     pub component: Option<Arc<ComponentId>>,
+    /// Where the component was when it trapped or exceeded a limit; `None` if it did not.
+    pub trap: Option<Arc<TrapDetails>>,
 }
 
 impl RejectReason {
@@ -127,11 +149,24 @@ impl RejectReason {
             // The original may have been as long as a component's output limit allows.
             message.shrink_to_fit();
         }
-        Self { kind, message, component }
+        Self { kind, message, component, trap: None }
     }
 
-    /// Creates a reason for which no component is responsible.
-    pub(crate) fn without_component(kind: RejectKind, message: impl Into<String>) -> Self {
+    /// Adds where the component was when it trapped.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn with_trap(self, trap: Option<Arc<TrapDetails>>) -> Self {
+        Self { trap, ..self }
+    }
+
+    /// The bytes of its texts.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.message.len() + self.trap.as_ref().map_or(0, |trap| trap.byte_len())
+    }
+
+    /// Creates the reason of a native codec, for which no component is responsible. A message of more than 4 KiB is
+    /// truncated.
+    #[must_use]
+    pub fn without_component(kind: RejectKind, message: impl Into<String>) -> Self {
         Self::new(kind, message.into(), None)
     }
 }
@@ -163,7 +198,7 @@ pub enum CodecFailure {
     /// The host could not run the codec. No item is rejected for this, and the call may be retried.
     #[error(transparent)]
     Host(HostFailure),
-    /// The codec faulted over at least one of the items. The caller retries each item alone. If there was
+    /// The codec faulted over at least one of the items. The caller retries smaller parts. If there was
     /// only one item, it is rejected for this reason.
     #[error("the codec failed: {0}")]
     Fault(RejectReason),

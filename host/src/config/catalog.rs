@@ -75,9 +75,14 @@ impl TableSource {
 
     /// Returns a builder of the table.
     pub(crate) fn builder(&self) -> TableBuilder {
-        let TableConfig { on_reject, ttl, checkpoint, checkpoint_max_age, memory_limit, .. } = &self.config;
+        let TableConfig { on_reject, on_quarantine, quarantine_faults, .. } = &self.config;
+        let TableConfig { ttl, checkpoint, checkpoint_max_age, memory_limit, .. } = &self.config;
         let mut builder = Table::builder(self.log.clone(), self.topic(), self.codecs.clone())
-            .on_reject(on_reject.unwrap_or_default());
+            .on_reject(on_reject.unwrap_or_default())
+            .on_quarantine(on_quarantine.unwrap_or_default());
+        if let Some(records) = quarantine_faults {
+            builder = builder.quarantine_faults(*records);
+        }
         if let Some(options) = &self.ensure {
             builder = builder.ensure_topic(options.clone());
         }
@@ -98,15 +103,18 @@ impl TableSource {
 }
 
 impl Catalog {
-    /// Creates a catalog, and sets the memory limit of the process if the configuration has one. `path` is
-    /// the file of the configuration, for errors.
+    /// Creates a catalog, and sets the memory limits of the process and of its components if the configuration has
+    /// some. `path` is the file of the configuration, for errors.
     pub(crate) fn new(
         config: Config,
         path: Option<&Path>,
-        engine_options: EngineOptions,
+        mut engine_options: EngineOptions,
     ) -> Result<Self, ConfigError> {
         if let Some(bytes) = config.limits.memory {
             set_process_memory_limit(bytes as u64);
+        }
+        if let Some(bytes) = config.limits.component_memory {
+            engine_options.memory_budget = bytes;
         }
         let catalog = Self {
             config,

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::config::values::{
-    default_true, deserialize_duration, deserialize_json, deserialize_positive_duration,
+    default_true, deserialize_count, deserialize_duration, deserialize_json, deserialize_positive_duration,
     deserialize_properties, deserialize_size,
 };
 use crate::log::{Acks, DEFAULT_STALE_AFTER, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch};
-use crate::table::OnReject;
+use crate::table::{OnQuarantine, OnReject};
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
 
@@ -22,6 +22,9 @@ pub(crate) struct ProcessLimits {
     /// How many bytes the process may use before its tables stop applying records.
     #[serde(default, deserialize_with = "deserialize_size")]
     pub(crate) memory: Option<usize>,
+    /// How many bytes all instances of components together may use.
+    #[serde(default, deserialize_with = "deserialize_size")]
+    pub(crate) component_memory: Option<usize>,
 }
 
 /// `[logs.NAME]`: a log.
@@ -98,6 +101,10 @@ pub(crate) struct LimitsConfig {
     deadline_per_record: Option<Duration>,
     #[serde(default, deserialize_with = "deserialize_duration")]
     start_deadline: Option<Duration>,
+    #[serde(default, deserialize_with = "deserialize_count")]
+    recycle_calls: Option<u64>,
+    #[serde(default, deserialize_with = "deserialize_positive_duration")]
+    recycle_age: Option<Duration>,
 }
 
 /// A codec of a table.
@@ -130,6 +137,8 @@ pub(crate) struct TableConfig {
     pub(crate) ensure_topic: bool,
     pub(crate) on_policy_mismatch: Option<OnPolicyMismatch>,
     pub(crate) on_reject: Option<OnReject>,
+    pub(crate) on_quarantine: Option<OnQuarantine>,
+    pub(crate) quarantine_faults: Option<u32>,
     #[serde(default, deserialize_with = "deserialize_positive_duration")]
     pub(crate) ttl: Option<Duration>,
     pub(crate) checkpoint: Option<PathBuf>,
@@ -152,6 +161,8 @@ impl TableConfig {
             ensure_topic: false,
             on_policy_mismatch: None,
             on_reject: None,
+            on_quarantine: None,
+            quarantine_faults: None,
             ttl: None,
             checkpoint: None,
             checkpoint_max_age: None,
@@ -191,6 +202,8 @@ impl LimitsConfig {
             deadline: self.deadline.or(other.deadline),
             deadline_per_record: self.deadline_per_record.or(other.deadline_per_record),
             start_deadline: self.start_deadline.or(other.start_deadline),
+            recycle_calls: self.recycle_calls.or(other.recycle_calls),
+            recycle_age: self.recycle_age.or(other.recycle_age),
         }
     }
 
@@ -202,6 +215,8 @@ impl LimitsConfig {
             deadline: self.deadline.unwrap_or(defaults.deadline),
             deadline_per_record: self.deadline_per_record.unwrap_or(defaults.deadline_per_record),
             start_deadline: self.start_deadline.unwrap_or(defaults.start_deadline),
+            recycle_calls: self.recycle_calls.unwrap_or(defaults.recycle_calls),
+            recycle_age: self.recycle_age.unwrap_or(defaults.recycle_age),
         }
     }
 }

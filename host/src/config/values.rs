@@ -23,6 +23,21 @@ pub(super) fn deserialize_size<'de, D: serde::Deserializer<'de>>(
     Ok(Some(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
 }
 
+/// Deserializes a number that must not be 0, also from a string, as arguments have it.
+pub(super) fn deserialize_count<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    let number = match toml::Value::deserialize(deserializer)? {
+        toml::Value::Integer(number) => u64::try_from(number).ok(),
+        toml::Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let positive = number.filter(|&number| number > 0);
+    positive.map(Some).ok_or_else(|| {
+        serde::de::Error::custom("it must be a number greater than 0: write for example 1000000")
+    })
+}
+
 /// Deserializes properties by name. Errors do not quote the values, because some are secrets.
 pub(super) fn deserialize_properties<'de, D: serde::Deserializer<'de>>(
     deserializer: D,

@@ -11,7 +11,7 @@ use crate::log::{EnsureTopic, Log, ensure_topic, with_timeout};
 use crate::table::clock::Clock;
 use crate::table::error::TableError;
 use crate::table::handle::Table;
-use crate::table::settings::{OnReject, Settings};
+use crate::table::settings::{OnQuarantine, OnReject, Settings};
 use crate::table::shared::Shared;
 use crate::table::supervisor;
 
@@ -53,6 +53,20 @@ impl TableBuilder {
     #[must_use]
     pub fn ensure_topic(mut self, how: EnsureTopic) -> Self {
         self.ensure = Some(how);
+        self
+    }
+
+    /// What happens when a component keeps faulting; [`OnQuarantine::Probe`] by default.
+    #[must_use]
+    pub fn on_quarantine(mut self, on_quarantine: OnQuarantine) -> Self {
+        self.settings.quarantine.on_quarantine = on_quarantine;
+        self
+    }
+
+    /// How many of the last 1,000 records may make a component fault before it is quarantined; 100 by default.
+    #[must_use]
+    pub fn quarantine_faults(mut self, records: u32) -> Self {
+        self.settings.quarantine.quarantine_faults = records;
         self
     }
 

@@ -1,5 +1,6 @@
 //! A decoded batch of records: decoding returns it, and a view applies it.
 
+use crate::codec::RejectReason;
 use crate::log::{Offset, Partition};
 use crate::table::entry::Entry;
 use crate::table::key_hash::KeyHash;
@@ -50,6 +51,15 @@ impl DecodedRecords {
     /// Whether a codec faulted on the last record.
     pub(super) fn ends_with_fault(&self) -> bool {
         matches!(self.outcomes.last(), Some(Outcome::Reject(reject)) if reject.reason.kind.is_fault())
+    }
+
+    /// How many of the records a codec faulted over, and the last fault.
+    pub(super) fn faults(&self) -> (u64, Option<&RejectReason>) {
+        let faults = self.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Reject(reject) if reject.reason.kind.is_fault() => Some(&reject.reason),
+            _ => None,
+        });
+        faults.fold((0, None), |(count, _), fault| (count + 1, Some(fault)))
     }
 
     /// Appends the records that directly follow in the partition.

@@ -7,6 +7,7 @@
 
 mod decode;
 mod decode_stream;
+mod decode_turn;
 mod lag_tracker;
 mod memory;
 mod reading;

@@ -10,6 +10,7 @@ use crate::codec::workers::{Lane, Purpose};
 use crate::log::{Offset, OffsetRange, TopicDescription};
 use crate::sync::lock;
 use crate::table::positions::Positions;
+use crate::table::quarantine::Quarantine;
 use crate::table::reject::{RecentRejects, RejectedRecord};
 use crate::table::status::{CheckpointStats, LoadProgress, PartitionProgress, Stats};
 use crate::table::view::{Counters, View};
@@ -34,6 +35,7 @@ pub(super) struct GenerationState {
     loading: Mutex<Loading>,
     /// A std lock: held to push or to copy.
     rejects: Mutex<RecentRejects>,
+    pub(super) quarantine: Quarantine,
     /// Until when it applies nothing, so that the generation that will replace it can reach it. A std
     /// lock: held to read or to set it.
     held_until: Mutex<Option<tokio::time::Instant>>,
@@ -96,6 +98,7 @@ impl GenerationState {
                 replayed: 0,
             }),
             rejects: Mutex::default(),
+            quarantine: Quarantine::default(),
             held_until: Mutex::default(),
         }
     }

@@ -57,7 +57,7 @@ impl RejectedRecord {
     /// The bytes of memory that it uses.
     pub(super) fn byte_len(&self) -> usize {
         let texts = [&self.key, &self.group].into_iter().flatten().map(|text| text.len());
-        size_of::<Self>() + texts.sum::<usize>() + self.reason.message.len() + self.raw.len()
+        size_of::<Self>() + texts.sum::<usize>() + self.reason.byte_len() + self.raw.len()
     }
 
     /// The bytes of a rejected part that are kept.

@@ -28,6 +28,41 @@ pub enum OnReject {
     Halt,
 }
 
+/// What happens when a component keeps faulting: when more of the last 1,000 records than allowed made it fault, or when
+/// its faulting calls of the last ten seconds, at least eight, took more than 5 s and more than half of the time of all
+/// calls.
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnQuarantine {
+    /// One record at a time is decoded or rejected, after a pause of a second, which doubles with each fault up to a
+    /// minute, until 20 records in a row have passed. The table is degraded meanwhile.
+    #[default]
+    Probe,
+    /// The table is degraded, and decodes nothing until its codecs are swapped.
+    Wait,
+    /// The table goes on decoding and rejecting records at full speed.
+    Reject,
+}
+
+/// How many of the last 1,000 records may make a component fault, by default.
+const DEFAULT_QUARANTINE_FAULTS: u32 = 100;
+
+/// When a component is quarantined, and what happens then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QuarantineSettings {
+    pub(super) on_quarantine: OnQuarantine,
+    /// How many of the last 1,000 records may make a component fault.
+    pub(super) quarantine_faults: u32,
+}
+
+impl Default for QuarantineSettings {
+    fn default() -> Self {
+        Self { on_quarantine: OnQuarantine::default(), quarantine_faults: DEFAULT_QUARANTINE_FAULTS }
+    }
+}
+
 /// How long to wait before an operation that failed in the host is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,6 +71,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Settings {
     pub(super) catchup_timeout: Duration,
     pub(super) on_reject: OnReject,
+    pub(super) quarantine: QuarantineSettings,
     /// The time to live: entries whose records are older are expired.
     pub(super) ttl: Option<Duration>,
     pub(super) clock: Arc<dyn Clock>,
@@ -65,6 +101,7 @@ impl Default for Settings {
         Self {
             catchup_timeout: DEFAULT_CATCHUP_TIMEOUT,
             on_reject: OnReject::default(),
+            quarantine: QuarantineSettings::default(),
             ttl: None,
             clock: Arc::new(SystemClock),
             checkpoint: CheckpointSettings::default(),

@@ -257,6 +257,7 @@ impl Shared {
                 state.conditions.generation.undecoded.clear();
                 state.conditions.generation.lags.clear();
                 state.conditions.generation.memory = None;
+                state.conditions.generation.quarantined = None;
             }
         });
     }

@@ -171,7 +171,11 @@ impl ChildOutput {
                  (signal {}{})",
                 address_space_bytes(),
                 signal.unwrap_or_default(),
-                self.messages.lines().next_back().map_or_else(String::new, |last| format!(": {last}"))
+                // Rust's advice about backtraces comes last.
+                self.messages
+                    .lines()
+                    .rfind(|line| !line.starts_with("note: "))
+                    .map_or_else(String::new, |last| format!(": {last}"))
             ))),
         }
     }

@@ -163,6 +163,7 @@ impl ComponentCodec {
 
     fn reject_reason(&self, fault: Fault) -> RejectReason {
         RejectReason::new(fault.kind, fault.message, Some(self.component.template.id.clone()))
+            .with_trap(fault.trap)
     }
 }
 

@@ -149,7 +149,15 @@ impl Engine {
                 Ok(component)
             }
             Compiled::Code(code) => {
-                let component = deserialize(engine, &code).map_err(failed)?;
+                let component = deserialize(engine, &code).map_err(|error| match format!("{error:#}") {
+                    text if text.contains("pooling allocator") => WasmError::Refused {
+                        name: name.to_owned(),
+                        reasons: vec![format!(
+                            "an instance of it does not fit into the pool of instances: {text}"
+                        )],
+                    },
+                    _ => failed(error),
+                })?;
                 store(&code);
                 Ok(component)
             }
@@ -181,7 +189,10 @@ impl Component {
         let info = self.retry_start(|| self.instantiate()?.describe());
         let info = info.map_err(|error| self.to_wasm_error("started and described", error))?;
         if let Some(info) = info {
-            let (name, version) = (truncate(info.name), truncate(info.version));
+            let (mut name, version) = (truncate(info.name), truncate(info.version));
+            if name.trim().is_empty() {
+                name.clone_from(&self.template.id.name);
+            }
             let digest = self.template.id.digest.clone();
             self.template.id = Arc::new(ComponentId { name: name.clone(), digest });
             self.description = Some(Description { name, version, wants_headers: info.wants_headers });

@@ -6,7 +6,7 @@ use crate::codec::workers::TICK;
 use crate::thread;
 use crate::wasm::error::WasmError;
 use crate::wasm::metering::Metering;
-use crate::wasm::scan::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES};
+use crate::wasm::scan::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 
 /// The stack of a guest, in bytes: wasmtime's default. The threads that guests run on have more.
 pub(super) const STACK_BYTES: usize = 512 << 10;
@@ -17,6 +17,10 @@ const INSTANCES: u32 = 2000;
 /// How many core modules a component usually consists of: the guest's own, and two that
 /// `wit-component` adds for its imports.
 const MODULES: u32 = 3;
+
+/// The largest data of wasmtime itself for an instance that the pool accepts. The limits of the scan keep below it, and
+/// what an instance needs is charged to it.
+const INSTANCE_DATA_BYTES: usize = 16 << 20;
 
 /// Returns the configuration of wasmtime. Compiled code does not depend on `pooled`, which selects how
 /// instances are allocated.
@@ -37,7 +41,11 @@ pub(super) fn config(metering: Metering, pooled: bool) -> Config {
             .total_core_instances(INSTANCES * MODULES)
             .total_memories(INSTANCES)
             .total_tables(INSTANCES * MODULES)
-            .max_core_instances_per_component(MAX_MODULE_INSTANCES as u32)
+            .table_elements(MAX_TABLE_ELEMENTS as usize)
+            // Wasmtime adds modules that convert texts between components.
+            .max_core_instances_per_component(MAX_MODULE_INSTANCES as u32 * 2)
+            .max_core_instance_size(INSTANCE_DATA_BYTES)
+            .max_component_instance_size(INSTANCE_DATA_BYTES)
             .max_memories_per_component(MAX_MEMORIES as u32)
             .max_tables_per_component(MAX_TABLES as u32)
             .max_memories_per_module(MAX_MEMORIES as u32)

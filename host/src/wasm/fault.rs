@@ -1,15 +1,24 @@
 //! The errors of a call to a guest.
 
+use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{Trap, WasmBacktrace};
+use rustc_demangle::demangle;
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 use crate::codec::workers::TICK;
-use crate::codec::{HostFailure, RejectKind};
+use crate::codec::{HostFailure, RejectKind, TrapDetails};
+use crate::escape::escape_name;
 use crate::wasm::guest_output::LastWords;
 use crate::wasm::imports::describe_error;
 use crate::wasm::limits::Limits;
+use crate::wasm::scan::MAX_TABLE_ELEMENTS;
 use crate::wasm::state::{ExceededLimit, State};
+
+/// How many functions of a backtrace are kept, and how many bytes of the name of each.
+const MAX_FRAMES: usize = 20;
+const MAX_FUNCTION_NAME: usize = 200;
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -25,11 +34,13 @@ pub(super) enum CallError {
 pub(super) struct Fault {
     pub(super) kind: RejectKind,
     pub(super) message: String,
+    /// Where the guest was, if it trapped.
+    pub(super) trap: Option<Arc<TrapDetails>>,
 }
 
 impl Fault {
     pub(super) fn new(kind: RejectKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), trap: None }
     }
 
     /// Creates the fault of a guest that broke the contract.
@@ -53,7 +64,10 @@ impl From<Fault> for CallError {
 
 /// Returns the failure of the host when all components together have used up the memory budget.
 pub(super) fn budget_failure(budget: usize) -> HostFailure {
-    let reason = format!("all components together would use more than the memory budget of {budget} bytes");
+    let reason = format!(
+        "all components together would use more than the memory budget of {budget} bytes (`component_memory` in \
+         `[limits]`)"
+    );
     HostFailure { reason }
 }
 
@@ -66,6 +80,11 @@ pub(super) fn limit_error(state: &State, limits: &Limits) -> CallError {
         )
         .into(),
         Some(ExceededLimit::Engine(budget)) => CallError::Host(budget_failure(budget)),
+        Some(ExceededLimit::TableElements(need)) => Fault::new(
+            RejectKind::Memory,
+            format!("needed a table of {need} elements, at most {MAX_TABLE_ELEMENTS} are allowed"),
+        )
+        .into(),
         None => Fault::new(RejectKind::Memory, "needed more memory than the host can allocate").into(),
     }
 }
@@ -80,8 +99,76 @@ pub(super) fn classify(
     limits: &Limits,
     deadline: Duration,
 ) -> CallError {
-    if state.exceeded.is_some() {
-        return limit_error(state, limits);
+    match classify_error(error, state, limits, deadline) {
+        CallError::Fault(fault) => Fault { trap: trap_details(error).map(Arc::new), ..fault }.into(),
+        failure @ CallError::Host(_) => failure,
+    }
+}
+
+/// Returns where a guest was when it trapped, or when its import failed.
+fn trap_details(error: &wasmtime::Error) -> Option<TrapDetails> {
+    let code = error.downcast_ref::<Trap>().map(|trap| format!("{trap:?}"));
+    let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
+    let backtrace: Vec<String> = frames.iter().take(MAX_FRAMES).map(describe_frame).collect();
+    (code.is_some() || !backtrace.is_empty()).then(|| {
+        let mut details = TrapDetails::default();
+        (details.code, details.backtrace) = (code, backtrace);
+        details
+    })
+}
+
+/// Describes a function that was running, with its name if the component has names.
+fn describe_frame(frame: &FrameInfo) -> String {
+    let name = match frame.func_name() {
+        Some(name) => {
+            let mut text = Bounded(String::new());
+            // OK to ignore: it ends with an error when there is no more room.
+            let _ = write!(text, "{:#}", demangle(truncate(name, 10 * MAX_FUNCTION_NAME)));
+            truncate(&escape_name(&text.0).to_string(), MAX_FUNCTION_NAME).to_owned()
+        }
+        None => format!("function {}", frame.func_index()),
+    };
+    match frame.module_offset() {
+        Some(offset) => format!("{name} at {offset:#x}"),
+        None => name,
+    }
+}
+
+/// A text of at most [`MAX_FUNCTION_NAME`] bytes. A name that a guest chooses can be demangled to megabytes.
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_FUNCTION_NAME - self.0.len();
+        self.0.push_str(truncate(text, room));
+        if text.len() > room { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+/// Returns the first bytes of a text, at most this many.
+fn truncate(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+/// Whether an error can be the consequence of refused memory. Other faults have their own reason.
+fn may_lack_memory(error: &wasmtime::Error) -> bool {
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => matches!(trap, Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds),
+        // It called an import which failed, to exit for example, or `cabi_realloc` returned no address.
+        None => {
+            error.downcast_ref::<WasmBacktrace>().is_some()
+                || error.root_cause().to_string().starts_with("realloc return")
+        }
+    }
+}
+
+/// Does what [`classify`] does, except for the details of the trap.
+fn classify_error(error: &wasmtime::Error, state: &State, limits: &Limits, deadline: Duration) -> CallError {
+    match state.exceeded {
+        // With that memory, the guest might have answered differently.
+        Some(ExceededLimit::Engine(_)) => return limit_error(state, limits),
+        Some(_) if may_lack_memory(error) => return limit_error(state, limits),
+        _ => {}
     }
     let text = format!("{:#}", error.root_cause());
     match error.downcast_ref::<Trap>() {
@@ -97,10 +184,12 @@ pub(super) fn classify(
             &state.output.take().text,
         ),
         Some(trap) => trap_fault(*trap, text, state.output.take()),
-        None if error.downcast_ref::<std::str::Utf8Error>().is_some() => {
+        // The error has a backtrace if an import failed, and none if the host could not read an answer.
+        None if error.downcast_ref::<WasmBacktrace>().is_none()
+            && error.downcast_ref::<std::str::Utf8Error>().is_some() =>
+        {
             Fault::new(RejectKind::InvalidUtf8, format!("answered with text that is not UTF-8: {text}"))
         }
-        // The error has a backtrace if an import failed, and none if the host could not read an answer.
         None if error.downcast_ref::<WasmBacktrace>().is_some() => {
             let end = describe_error(error).unwrap_or_else(|| format!("called an import wrongly: {text}"));
             with_output(end, &state.output.take().text)

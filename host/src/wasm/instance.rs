@@ -4,10 +4,11 @@ mod answers;
 mod byte_len;
 mod calls;
 mod exports;
+mod recycling;
 mod stack;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
@@ -17,15 +18,13 @@ pub(super) use stack::with_guest_stack;
 use crate::codec::workers::{SlowCalls, TICK};
 use crate::codec::{ComponentId, HostFailure};
 use crate::wasm::bindings::v0_1::exports::ktables::codec as wit;
-use crate::wasm::fault::{CallError, budget_failure, classify, limit_error};
+use crate::wasm::fault::{CallError, Fault, budget_failure, classify, limit_error};
 use crate::wasm::guest_log::LogLimiter;
 use crate::wasm::interfaces::Interface;
 use crate::wasm::limits::Limits;
 use crate::wasm::state::{Budget, ExceededLimit, State};
 use exports::Exports;
-
-/// The part of the memory that an instance may grow by, after which it is replaced. The rest is for a single call.
-const RECYCLE_AFTER: std::ops::Range<f64> = 0.4..0.6;
+use recycling::RecyclingMarks;
 
 /// The fuel of an instance, if its engine counts fuel: enough for some minutes of work.
 const FUEL: u64 = 1 << 40;
@@ -63,8 +62,10 @@ pub(super) struct Instance {
     limits: Limits,
     /// Whether an answer broke the contract, so that the instance must be dropped.
     is_broken: bool,
-    /// The memory above which the instance is replaced by a new one, in bytes.
-    recycle_at: usize,
+    /// How many calls have begun.
+    calls: u64,
+    /// When it is replaced by a new one.
+    marks: RecyclingMarks,
 }
 
 impl Instance {
@@ -105,11 +106,15 @@ impl Instance {
         let instance = instance.map_err(|error| start_error(&error, &store, limits))?;
         match Exports::load(pre, instance, &mut store, interfaces) {
             Ok(exports) => {
-                let recycle_at = recycling_mark(store.data().used(), limits.memory);
+                let marks = RecyclingMarks::choose(limits, store.data().used(), Instant::now());
                 let (id, limits) = (id.clone(), limits.clone());
-                Ok(Self { store, exports, id, limits, is_broken: false, recycle_at })
+                Ok(Self { store, exports, id, limits, is_broken: false, calls: 0, marks })
             }
-            Err(error) => Err(classify(&error, store.data(), limits, limits.start_deadline)),
+            Err(error) => {
+                let message =
+                    format!("its exports are not those of the WIT package ktables:codec: {error:#}");
+                Err(Fault::contract(message).into())
+            }
         }
     }
 
@@ -139,10 +144,9 @@ impl Instance {
         self.store.get_fuel().ok().map(|left| FUEL - left)
     }
 
-    /// Returns whether the memory of the instance has grown so much that a new instance should replace it. Guests in
-    /// languages with an interpreter may grow with each call.
+    /// Returns whether a new instance should replace this one.
     pub(super) fn needs_recycling(&self) -> bool {
-        self.store.data().used() > self.recycle_at
+        self.marks.are_reached(self.store.data().used(), self.calls, Instant::now())
     }
 
     /// Returns the memory that is charged to the instance, in bytes.
@@ -167,6 +171,7 @@ impl Instance {
 
     /// Sets the deadline for a call with this many records.
     fn begin_call(&mut self, records: usize) {
+        self.calls += 1;
         let ticks = to_ticks(self.limits.deadline_for(records));
         let quick = ticks.min(QUICK_TICKS);
         self.store.set_epoch_deadline(quick);
@@ -193,21 +198,17 @@ impl Instance {
     }
 }
 
-/// Returns the memory above which an instance is replaced: when it has used a part of what its limit leaves it. The part
-/// differs by instance, so that not all are replaced at once.
-fn recycling_mark(used: usize, limit: usize) -> usize {
-    let part = rand::random_range(RECYCLE_AFTER);
-    used + (limit.saturating_sub(used) as f64 * part) as usize
-}
-
 /// Returns why an instance could not be created. This is a fault of the guest only if its code trapped or it
 /// needs more memory than its limit. `classify` tells that limit from the engine's budget.
 fn start_error(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -> CallError {
     let is_fault = error.downcast_ref::<wasmtime::Trap>().is_some()
         // The guest called an import, which failed.
         || error.downcast_ref::<wasmtime::WasmBacktrace>().is_some();
-    if store.data().exceeded.is_some() || is_fault {
+    if is_fault {
         return classify(error, store.data(), limits, limits.start_deadline);
+    }
+    if store.data().exceeded.is_some() {
+        return limit_error(store.data(), limits);
     }
     let reason = match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
         Some(_) => {

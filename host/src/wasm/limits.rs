@@ -41,6 +41,13 @@ pub struct Limits {
     /// first record, `describe` and `configure`. 5 s by default: an interpreter starts in a fraction of a
     /// second, and no codec must be refused because the machine is busy.
     pub start_deadline: Duration,
+    /// `limits.recycle_calls`: after how many calls an instance is replaced by a new one, or up to a fifth
+    /// earlier, so that not all are replaced at once. A million by default. An instance is also replaced when it uses
+    /// about half of its memory limit.
+    pub recycle_calls: u64,
+    /// `limits.recycle_age`: at what age an instance is replaced by a new one after a call, or up to a fifth earlier.
+    /// An hour by default.
+    pub recycle_age: Duration,
 }
 
 /// The output limit of a call, as a multiple of the output limit of a record. A batch with more output is
@@ -57,6 +64,8 @@ impl Limits {
             deadline: Duration::from_millis(500),
             deadline_per_record: Duration::from_millis(1),
             start_deadline: Duration::from_secs(5),
+            recycle_calls: 1_000_000,
+            recycle_age: Duration::from_secs(60 * 60),
         };
         match profile {
             Profile::Small => small,

@@ -9,7 +9,7 @@
 //!
 //! The limits are far above what codecs need. These are the largest numbers of five measured codecs, in Rust,
 //! C, Go, TypeScript (QuickJS) and Python (CPython): an instance consists of 66 instances (Python), 14 of
-//! them of modules, with 2 memories, 2 tables and 874 globals; one function has 427 KB and 15,805 branch
+//! them of modules, with 2 memories, 2 tables of up to 6,685 elements (Go) and 874 globals; one function has 427 KB and 15,805 branch
 //! table entries (Python), or 271 locals; all functions together have 47,747 locals (Python) and 71,936
 //! branch table entries (Go); a file has 1,756 types.
 
@@ -19,5 +19,5 @@ mod sections;
 
 pub(super) use code::scan_code;
 pub(crate) use limits::{MAX_BYTES, quote};
-pub(super) use limits::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLES, Needs};
+pub(super) use limits::{MAX_MEMORIES, MAX_MODULE_INSTANCES, MAX_TABLE_ELEMENTS, MAX_TABLES, Needs};
 pub(super) use sections::scan_sections;

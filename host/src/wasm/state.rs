@@ -10,6 +10,7 @@ use crate::codec::ComponentId;
 use crate::codec::workers::SlowCall;
 use crate::wasm::guest_log::LogLimiter;
 use crate::wasm::guest_output::GuestOutput;
+use crate::wasm::scan::MAX_TABLE_ELEMENTS;
 use crate::wasm::sealed_wasi::SealedWasi;
 
 /// The bytes of a table element: a pointer, and wasmtime's own data for it.
@@ -45,6 +46,8 @@ pub(super) enum ExceededLimit {
     Instance(usize),
     /// The budget of the engine; with the bytes of the budget.
     Engine(usize),
+    /// The elements of a table; with those that it would need.
+    TableElements(usize),
 }
 
 /// The data of a store.
@@ -107,6 +110,12 @@ impl State {
         self.host_time = Duration::ZERO;
     }
 
+    /// Forgets that an earlier item of the call exceeded a limit of the instance. That the budget was exceeded is not
+    /// forgotten: with that memory, the guest might have answered differently.
+    pub(super) fn forget_own_limit(&mut self) {
+        self.exceeded = self.exceeded.filter(|exceeded| matches!(exceeded, ExceededLimit::Engine(_)));
+    }
+
     /// Runs the host's part of an import. The guest's deadline does not count this time.
     pub(super) fn run_import<T>(&mut self, import: impl FnOnce(&mut Self) -> T) -> T {
         let began = Instant::now();
@@ -154,6 +163,10 @@ impl ResourceLimiter for State {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        if desired as u64 > MAX_TABLE_ELEMENTS {
+            self.exceeded = Some(ExceededLimit::TableElements(desired));
+            return Ok(false);
+        }
         let elements = desired.saturating_sub(current);
         Ok(self.grow(elements.saturating_mul(TABLE_ELEMENT_BYTES)))
     }

@@ -10,6 +10,7 @@ mod cold;
 mod contender;
 mod data;
 mod engine;
+mod faults;
 mod native;
 mod neighbours;
 mod process;
@@ -112,6 +113,7 @@ fn main() {
     let bootstrap = broker.as_ref().map_or_else(String::new, ktables_broker::Broker::bootstrap);
     let mut report = Report::new(&options);
     engine::run(&options, &mut report);
+    faults::run(&options, &mut report);
     neighbours::run(&options, &bootstrap, &mut report);
     cluster::run(&options, &bootstrap, &mut report);
     cold::run(&options, &bootstrap, &mut report);

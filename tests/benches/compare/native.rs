@@ -50,5 +50,5 @@ fn reject_reason(error: CodecError) -> RejectReason {
     | CodecError::Invalid(message)
     | CodecError::Unsupported(message)
     | CodecError::Other(message)) = error;
-    RejectReason { kind: RejectKind::Other, message, component: None }
+    RejectReason::without_component(RejectKind::Other, message)
 }

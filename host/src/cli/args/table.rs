@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::args::values::parse_positive_duration;
-use crate::table::OnReject;
+use crate::table::{OnQuarantine, OnReject};
 
 /// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC`. Further arguments replace its settings.
 #[derive(Debug, clap::Args)]
@@ -42,8 +42,8 @@ pub(in crate::cli) struct TableArgs {
     #[arg(long, value_name = "JSON", help_heading = "Table")]
     pub(in crate::cli) group_scheme_config: Option<String>,
     /// A limit of the table's components, for example memory=128MiB: memory, output, deadline,
-    /// deadline_per_record, start_deadline, or profile, which sets the defaults of the others: small, or large
-    /// for interpreters. May be repeated.
+    /// deadline_per_record, start_deadline, recycle_calls, recycle_age, or profile, which sets the defaults of the
+    /// others: small, or large for interpreters. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Table")]
     pub(in crate::cli) codec_limit: Vec<String>,
     /// The group scheme, which splits keys into groups and members: length-prefixed, a component
@@ -54,6 +54,11 @@ pub(in crate::cli) struct TableArgs {
     /// keep].
     #[arg(long, value_enum, help_heading = "Table")]
     pub(in crate::cli) on_reject: Option<OnReject>,
+    /// What happens when a component keeps faulting: one record at a time is decoded (probe), none until the command is
+    /// restarted with another component (wait), or its records go on being rejected at full speed (reject)
+    /// [default: the configuration's, or probe].
+    #[arg(long, value_enum, help_heading = "Table", hide_possible_values = true)]
+    pub(in crate::cli) on_quarantine: Option<OnQuarantine>,
     /// The time to live: entries expire this long after the timestamp of their record [default: the
     /// configuration's, or never].
     #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = parse_positive_duration)]

@@ -5,4 +5,5 @@ pub(super) mod admin;
 pub(super) mod client;
 pub(super) mod event;
 pub(super) mod offsets;
+pub(super) mod pending;
 pub(super) mod token;

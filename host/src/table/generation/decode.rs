@@ -24,8 +24,8 @@ enum Key<'a> {
 ///
 /// # Errors
 ///
-/// [`CodecFailure::Fault`] if a codec faulted over several records at once; the caller decodes each of
-/// them alone. For a batch of one record, a fault is never returned: the record is rejected.
+/// [`CodecFailure::Fault`] if a codec faulted over several records at once; the caller decodes smaller
+/// parts. For a batch of one record, a fault is never returned: the record is rejected.
 pub(in crate::table) fn decode(codecs: &Codecs, batch: &RecordBatch) -> Result<DecodedRecords, CodecFailure> {
     let codecs = CheckedCodecs(codecs);
     let (raw, indices) = batch.keys().select(|_| true);

@@ -1,11 +1,11 @@
 //! Decodes the batches of a partition, in order, with codecs that may fault or be slow.
 //!
-//! A batch is decoded as a whole first. If a codec faults over it, its records are decoded one by
-//! one, so that only the records at fault are rejected. One by one and not by halves, because a
-//! thousand calls cost a fraction of a millisecond more than one call, while each halving with a
-//! record that loops costs a deadline. The worker returns to the pool after each fault and after
-//! each tick, and what was decoded by then is applied, so that a table makes progress however many
-//! of its records are poison. A codec that keeps faulting waits between turns.
+//! A batch is decoded as a whole first. If a codec faults over it, it is decoded again in small parts, and a
+//! part over which it faults again record by record, so that only the records at fault are rejected. If the codec
+//! has exceeded its deadline, all records are decoded one by one at once: a thousand calls cost a few milliseconds more
+//! than one call, while each part with a record that loops costs a deadline. The worker returns to the pool after each
+//! fault and after each tick, and what was decoded by then is applied, so that a table makes progress however many of its
+//! records are poison. A codec that keeps faulting waits between turns, and is quarantined in the end.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -16,13 +16,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use crate::checkpoint::CheckpointRecord;
-use crate::codec::workers::{self, TICK};
-use crate::codec::{CodecFailure, Codecs, HostFailure, RejectReason};
+use crate::codec::workers;
+use crate::codec::{CodecFailure, Codecs, HostFailure, RejectKind};
 use crate::log::{LogError, Offset, Partition, RecordBatch, StreamItem};
 use crate::table::decoded::DecodedRecords;
 use crate::table::generation::decode::decode;
+use crate::table::generation::decode_turn::{FaultingCalls, PART_BYTES, Turn, TurnRange, decode_turn};
 use crate::table::generation::source::{Origin, SourceItem, StreamError};
 use crate::table::generation_state::GenerationState;
+use crate::table::quarantine::{CallStats, Change, Permit as QuarantinePermit};
 use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
 
@@ -35,9 +37,6 @@ const MAX_CONSECUTIVE_FAULTS: u32 = 4;
 /// The first and the longest back-off between turns. Each is twice as long as the one before.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const MAX_BACK_OFF: Duration = Duration::from_secs(2);
-
-/// Records that are decoded one by one are applied when they have this many bytes.
-const PART_BYTES: usize = 4 << 20;
 
 /// How many KiB all tables of the process may hold that are decoded and not yet applied. Each
 /// worker may exceed it by one part.
@@ -149,8 +148,8 @@ pub(super) fn decode_stream(
             let decoder = second_decoder.clone();
             stream::once(async move { Ok(decoder.step(decoded, batch, origin).await) }).boxed()
         }
-        Ok(FirstAttempt::OneByOne(batch, origin)) => {
-            second_decoder.clone().decode_one_by_one(batch, origin).map(Ok).boxed()
+        Ok(FirstAttempt::Again { batch, origin, exceeded_deadline }) => {
+            second_decoder.clone().decode_again(batch, origin, exceeded_deadline).map(Ok).boxed()
         }
         Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
     };
@@ -163,15 +162,22 @@ pub(super) fn decode_stream(
 enum FirstAttempt {
     Step(Step),
     Whole(DecodedRecords, Arc<RecordBatch>, Origin),
-    /// A codec faulted over the batch, or it decodes to too many bytes.
-    OneByOne(Arc<RecordBatch>, Origin),
+    /// A codec faulted over the batch, or is in quarantine, or the batch decodes to too many bytes. If the codec exceeded
+    /// its deadline, each record is decoded alone, because every larger call may cost a deadline.
+    Again {
+        batch: Arc<RecordBatch>,
+        origin: Origin,
+        exceeded_deadline: bool,
+    },
 }
 
-/// How far a batch has come whose records are decoded one by one.
+/// How far a batch has come that is decoded again.
 struct BatchProgress {
     batch: Arc<RecordBatch>,
     /// The index of the next record.
     next: usize,
+    /// Below this index, each record is decoded alone.
+    alone_until: usize,
     consecutive_faults: u32,
     back_off: Duration,
 }
@@ -185,21 +191,91 @@ struct Decoder {
 
 impl Decoder {
     async fn decode_whole(&self, batch: Arc<RecordBatch>, origin: Origin) -> FirstAttempt {
+        if self.state.quarantine.is_active() {
+            return FirstAttempt::Again { batch, origin, exceeded_deadline: false };
+        }
         let job = batch.clone();
-        match self.run(&batch, 0, move |codecs| decode(codecs, &job)).await {
-            Ok(decoded) if decoded.byte_len() > MAX_WHOLE_BYTES => FirstAttempt::OneByOne(batch, origin),
-            Ok(decoded) => FirstAttempt::Whole(decoded, batch, origin),
-            Err(fault) => {
+        let decode_batch = move |codecs: &Codecs| {
+            let began = Instant::now();
+            match decode(codecs, &job) {
+                Ok(decoded) => Ok((Ok(decoded), began.elapsed())),
+                Err(CodecFailure::Fault(fault)) => Ok((Err(fault), began.elapsed())),
+                Err(CodecFailure::Host(failure)) => Err(failure),
+            }
+        };
+        match self.run(&batch, 0, decode_batch).await {
+            // Not noted: its parts are, when they are decoded.
+            (Ok(decoded), _) if decoded.byte_len() > MAX_WHOLE_BYTES => {
+                FirstAttempt::Again { batch, origin, exceeded_deadline: false }
+            }
+            (Ok(decoded), took) => {
+                // The time of a record that is rejected among others is not known, and is short.
+                let is_fault = batch.len() == 1 && decoded.ends_with_fault();
+                let faults =
+                    if is_fault { FaultingCalls { count: 1, time: took } } else { FaultingCalls::default() };
+                self.note(&decoded, took, faults, None);
+                FirstAttempt::Whole(decoded, batch, origin)
+            }
+            (Err(fault), took) => {
+                // Its records are noted when they are decoded.
+                let last_fault = Some(&fault);
+                self.note_stats(
+                    CallStats {
+                        last_fault,
+                        took,
+                        faulting_calls: 1,
+                        fault_time: took,
+                        ..CallStats::default()
+                    },
+                    None,
+                );
                 tracing::debug!(
                     topic = self.state.topic.name,
                     partition = batch.partition(),
                     offset = batch.get(0).offset,
-                    "a codec faulted over {} records ({fault}); decoding them one by one",
+                    "a codec faulted over {} records ({fault}); decoding them again in parts",
                     batch.len()
                 );
-                FirstAttempt::OneByOne(batch, origin)
+                let exceeded_deadline = fault.kind == RejectKind::Deadline;
+                FirstAttempt::Again { batch, origin, exceeded_deadline }
             }
         }
+    }
+
+    /// Notes the calls that have decoded some records.
+    fn note(
+        &self,
+        decoded: &DecodedRecords,
+        took: Duration,
+        faulting: FaultingCalls,
+        permit: Option<&QuarantinePermit>,
+    ) {
+        let (faults, last_fault) = decoded.faults();
+        let FaultingCalls { count: faulting_calls, time: fault_time } = faulting;
+        let records = decoded.outcomes.len() as u64;
+        self.note_stats(CallStats { records, faults, last_fault, took, faulting_calls, fault_time }, permit);
+    }
+
+    /// Notes calls, which may begin or end the quarantine of the codecs.
+    fn note_stats(&self, calls: CallStats<'_>, permit: Option<&QuarantinePermit>) {
+        // Codecs of the host do not fault.
+        if self.state.lane.is_host() {
+            return;
+        }
+        self.state.quarantine.note(self.shared.settings.quarantine, calls, permit, |change| {
+            let topic = &self.state.topic.name;
+            let reason = match change {
+                Change::Began(reason) => {
+                    tracing::error!(topic, "{reason}");
+                    Some(reason)
+                }
+                Change::Ended => {
+                    tracing::info!(topic, "the quarantine of the codec has ended");
+                    None
+                }
+            };
+            self.shared.update_generation(&self.state, |conditions| conditions.quarantined = reason);
+        });
     }
 
     /// The step that applies a decoded batch.
@@ -214,9 +290,16 @@ impl Decoder {
         Step::Apply(DecodedBatch { decoded, record, _budget })
     }
 
-    /// Decodes the records of a batch one by one. Each step has the records of one turn on a worker.
-    fn decode_one_by_one(self, batch: Arc<RecordBatch>, origin: Origin) -> impl Stream<Item = Step> + Send {
-        let progress = BatchProgress { batch, next: 0, consecutive_faults: 0, back_off: FIRST_BACK_OFF };
+    /// Decodes a batch in parts, or record by record. Each step has the records of one turn on a worker.
+    fn decode_again(
+        self,
+        batch: Arc<RecordBatch>,
+        origin: Origin,
+        exceeded_deadline: bool,
+    ) -> impl Stream<Item = Step> + Send {
+        let alone_until = if exceeded_deadline { batch.len() } else { 0 };
+        let progress =
+            BatchProgress { batch, next: 0, alone_until, consecutive_faults: 0, back_off: FIRST_BACK_OFF };
         stream::unfold((self, progress), move |(decoder, mut progress)| async move {
             if progress.next == progress.batch.len() {
                 return None;
@@ -226,11 +309,10 @@ impl Decoder {
                 progress.back_off = (progress.back_off * 2).min(MAX_BACK_OFF);
                 progress.consecutive_faults = 0;
             }
-            let (batch, next) = (progress.batch.clone(), progress.next);
-            let decoded =
-                decoder.run(&progress.batch, next, move |codecs| decode_turn(codecs, &batch, next)).await;
-            // OK because a record that is decoded alone is rejected instead.
-            let decoded = decoded.expect("no fault over a single record");
+            let (turn, permit) = decoder.run_turn(&progress).await;
+            let Turn { decoded, alone_until, took, faulting } = turn;
+            progress.alone_until = alone_until;
+            decoder.note(&decoded, took, faulting, permit.as_ref());
             match decoded.ends_with_fault() {
                 true => progress.consecutive_faults += 1,
                 false => (progress.consecutive_faults, progress.back_off) = (0, FIRST_BACK_OFF),
@@ -242,39 +324,68 @@ impl Decoder {
         })
     }
 
-    /// Runs work on the codec workers, until it succeeds or a codec faults. Failures of the host are
-    /// reported and retried: no record is rejected for them.
-    async fn run(
+    /// Decodes the next records of a batch. In quarantine, waits for a permit, and gives it back if the host fails, so
+    /// that other partitions go on.
+    async fn run_turn(&self, progress: &BatchProgress) -> (Turn, Option<QuarantinePermit>) {
+        let mut has_failed = false;
+        loop {
+            let permit = self.state.quarantine.permit(self.shared.settings.quarantine).await;
+            let (batch, from) = (progress.batch.clone(), progress.next);
+            let range = TurnRange { from, alone_until: progress.alone_until, only_first: permit.is_some() };
+            let work = move |codecs: &Codecs| decode_turn(codecs, &batch, range);
+            if let Some(turn) = self.try_run(&progress.batch, from, &mut has_failed, work).await {
+                return (turn, permit);
+            }
+            drop(permit);
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Runs work on the codec workers until the host does not fail.
+    async fn run<T: Send + 'static>(
         &self,
         batch: &RecordBatch,
         index: usize,
-        work: impl Fn(&Codecs) -> Result<DecodedRecords, CodecFailure> + Clone + Send + 'static,
-    ) -> Result<DecodedRecords, RejectReason> {
-        let partition = batch.partition();
+        work: impl Fn(&Codecs) -> Result<T, HostFailure> + Clone + Send + 'static,
+    ) -> T {
         let mut has_failed = false;
         loop {
-            let (codecs, work) = (self.state.codecs.clone(), work.clone());
-            let is_quick = self.state.lane.is_host() && batch.byte_len() <= SMALL_BATCH_BYTES;
-            let result = match is_quick {
-                // Decoding takes less time than the hand-over, and does not wait for other tables.
-                true => Ok(work(&codecs)),
-                false => workers::run(&self.state.lane, move || work(&codecs)).await,
-            };
-            let failure = match result {
-                Ok(Err(CodecFailure::Fault(fault))) => return Err(fault),
-                Ok(Ok(decoded)) => {
-                    if has_failed {
-                        self.shared.update_generation(&self.state, |conditions| {
-                            conditions.undecoded.remove(&partition);
-                        });
-                    }
-                    return Ok(decoded);
-                }
-                Ok(Err(CodecFailure::Host(failure))) | Err(failure) => failure,
-            };
-            has_failed = true;
-            self.report_failure(batch, index, &failure);
+            if let Some(result) = self.try_run(batch, index, &mut has_failed, work.clone()).await {
+                return result;
+            }
             sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Runs work on the codec workers once. Reports a failure of the host, for which no record is rejected, and its end.
+    async fn try_run<T: Send + 'static>(
+        &self,
+        batch: &RecordBatch,
+        index: usize,
+        has_failed: &mut bool,
+        work: impl Fn(&Codecs) -> Result<T, HostFailure> + Send + 'static,
+    ) -> Option<T> {
+        let codecs = self.state.codecs.clone();
+        let is_quick = self.state.lane.is_host() && batch.byte_len() <= SMALL_BATCH_BYTES;
+        let result = match is_quick {
+            // Decoding takes less time than the hand-over, and does not wait for other tables.
+            true => work(&codecs),
+            false => workers::run(&self.state.lane, move || work(&codecs)).await.flatten(),
+        };
+        match result {
+            Ok(result) => {
+                if std::mem::take(has_failed) {
+                    self.shared.update_generation(&self.state, |conditions| {
+                        conditions.undecoded.remove(&batch.partition());
+                    });
+                }
+                Some(result)
+            }
+            Err(failure) => {
+                *has_failed = true;
+                self.report_failure(batch, index, &failure);
+                None
+            }
         }
     }
 
@@ -285,24 +396,6 @@ impl Decoder {
             conditions.undecoded.insert(partition, reason.into());
         });
     }
-}
-
-/// Decodes records one by one, from an index on, until a codec faults, a tick has passed, or the result
-/// has [`PART_BYTES`]. Decodes at least one record.
-fn decode_turn(codecs: &Codecs, batch: &RecordBatch, from: usize) -> Result<DecodedRecords, CodecFailure> {
-    let began = Instant::now();
-    let mut decoded = decode(codecs, &batch.slice(from..from + 1))?;
-    for index in from + 1..batch.len() {
-        if decoded.ends_with_fault() || began.elapsed() >= TICK || decoded.byte_len() >= PART_BYTES {
-            break;
-        }
-        match decode(codecs, &batch.slice(index..index + 1)) {
-            Ok(next) => decoded.append(next),
-            // The next turn begins with this record, and reports the failure.
-            Err(_) => break,
-        }
-    }
-    Ok(decoded)
 }
 
 /// What a checkpoint keeps of a decoded batch.

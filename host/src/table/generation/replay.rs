@@ -87,6 +87,9 @@ async fn read(
     token: &WatchToken,
     collector: &mut EffectCollector,
 ) -> Option<()> {
+    if state.quarantine.is_active() {
+        return None;
+    }
     let ranges = shared.log.offsets(&state.topic).await.ok()?;
     let ranges = remaining(&ranges, &token.place.positions)?;
     let target = collector.view.positions().clone();

@@ -40,6 +40,8 @@ pub(in crate::table) struct GenerationConditions {
     pub(in crate::table) lags: Vec<Lag>,
     /// Which memory limit is exceeded, so that no records are applied.
     pub(in crate::table) memory: Option<Arc<str>>,
+    /// Why a codec is quarantined.
+    pub(in crate::table) quarantined: Option<Arc<str>>,
     /// Why the host cannot decode a batch at present, by partition.
     pub(in crate::table) undecoded: BTreeMap<Partition, Arc<str>>,
 }
@@ -61,9 +63,11 @@ impl Conditions {
         if self.is_stopped {
             return Status::Stopped;
         }
-        // A memory limit is reported even while the table loads: somebody has to raise it.
+        // Reported even while the table loads: somebody has to raise a memory limit, or to repair a codec.
         let mut generations = [&self.generation].into_iter().chain(&self.next_generation);
-        if let Some(reason) = generations.find_map(|generation| generation.memory.as_ref()) {
+        if let Some(reason) =
+            generations.find_map(|generation| generation.memory.as_ref().or(generation.quarantined.as_ref()))
+        {
             return Status::Degraded(reason.clone());
         }
         let GenerationConditions { is_complete, late, lags, undecoded, .. } = &self.generation;

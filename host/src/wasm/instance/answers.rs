@@ -23,6 +23,7 @@ impl Instance {
     ) -> Result<B, CallError> {
         let mut left = self.limits.output_per_call();
         let mut call_bounded = |index| {
+            self.store.data_mut().forget_own_limit();
             let answer = call(self, index).map_err(|error| self.call_error(&error, len))?;
             let bytes = answer.as_ref().map_or(0, ByteLen::byte_len);
             left = left.checked_sub(bytes).ok_or_else(|| Fault::too_much_output(&self.limits))?;

@@ -6,8 +6,8 @@ use wasmparser::{
 };
 
 use crate::wasm::scan::limits::{
-    MAX_ALL_BRANCHES, MAX_ALL_LOCALS, MAX_BRANCHES, MAX_FUNCTION_BYTES, MAX_LOCALS, MAX_TYPE_DEPTH,
-    MAX_TYPES, Refusal, describe_excess, refuse,
+    MAX_ALL_BRANCHES, MAX_ALL_LOCALS, MAX_BRANCHES, MAX_FUNCTION_BYTES, MAX_LOCALS, MAX_TYPE_BYTES,
+    MAX_TYPE_DEPTH, MAX_TYPES, Refusal, describe_excess, refuse,
 };
 
 /// The leading byte of a component type.
@@ -36,15 +36,20 @@ pub(in crate::wasm) fn scan_code(bytes: &[u8]) -> Result<(), Refusal> {
             match payload? {
                 Payload::ComponentTypeSection(section) => {
                     let range = section.range();
+                    counts.add_type_bytes(range.len())?;
                     let reader = BinaryReader::new(bytes.get(range.clone()).unwrap_or_default(), range.start);
                     counts.read_types(reader, section.count())?;
                 }
                 Payload::CoreTypeSection(section) => {
+                    counts.add_type_bytes(section.range().len())?;
                     for ty in section {
                         counts.count_core_type(&ty?)?;
                     }
                 }
-                Payload::TypeSection(section) => counts.add_types(u64::from(section.count()))?,
+                Payload::TypeSection(section) => {
+                    counts.add_type_bytes(section.range().len())?;
+                    counts.add_types(u64::from(section.count()))?;
+                }
                 Payload::CodeSectionEntry(body) => counts.count_function(&body)?,
                 Payload::CustomSection(section) if section.name().starts_with(EMBEDDED_TYPE) => {
                     if depth >= MAX_EMBEDDED {
@@ -62,12 +67,19 @@ pub(in crate::wasm) fn scan_code(bytes: &[u8]) -> Result<(), Refusal> {
 /// The counts of a file so far.
 #[derive(Debug, Default)]
 struct Counts {
+    type_bytes: u64,
     types: u64,
     locals: u64,
     branches: u64,
 }
 
 impl Counts {
+    /// Adds the bytes of a section of types, before it is read.
+    fn add_type_bytes(&mut self, more: usize) -> Result<(), Refusal> {
+        self.type_bytes = self.type_bytes.saturating_add(more as u64);
+        refuse(describe_excess("its types have", "bytes", self.type_bytes, MAX_TYPE_BYTES))
+    }
+
     fn add_types(&mut self, more: u64) -> Result<(), Refusal> {
         self.types = self.types.saturating_add(more);
         refuse(describe_excess("it has", "types", self.types, MAX_TYPES))

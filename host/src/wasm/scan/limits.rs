@@ -14,13 +14,19 @@ pub(in crate::wasm) const MAX_TYPE_DEPTH: usize = 16;
 /// The most types, and declarations in types, of all components together.
 pub(in crate::wasm) const MAX_TYPES: u64 = 200_000;
 
+/// The most bytes of all sections of types together. Parsers use some 20 bytes of memory for a byte of a type.
+pub(in crate::wasm) const MAX_TYPE_BYTES: u64 = 4 << 20;
+
+/// The longest name of an import or export of a component, in bytes.
+pub(in crate::wasm) const MAX_EXTERN_NAME_BYTES: u64 = 1_000;
+
 /// The most components in a file.
 pub(in crate::wasm) const MAX_COMPONENTS: u64 = 100;
 
 /// The most core modules in a file.
 pub(in crate::wasm) const MAX_MODULES: u64 = 100;
 
-/// The most imports, and the most exports, of a component.
+/// The most imports of a component, the most exports, and the most components and modules that it can instantiate.
 pub(in crate::wasm) const MAX_EXTERNS: u64 = 1_000;
 
 /// The most instances that one instance of the component consists of: instances of modules, of components
@@ -28,7 +34,7 @@ pub(in crate::wasm) const MAX_EXTERNS: u64 = 1_000;
 pub(in crate::wasm) const MAX_INSTANCES: u64 = 500;
 
 /// The most core modules that are instantiated for one instance of the component. The pool of instances is
-/// configured for this many in one component.
+/// configured for twice as many in one component.
 pub(in crate::wasm) const MAX_MODULE_INSTANCES: u64 = 64;
 
 /// The most memories of one instance of the component.
@@ -36,6 +42,9 @@ pub(in crate::wasm) const MAX_MEMORIES: u64 = 16;
 
 /// The most tables of one instance of the component.
 pub(in crate::wasm) const MAX_TABLES: u64 = 64;
+
+/// The most elements that a table may have, at the start or after growing. The pool of instances is configured for this many.
+pub(in crate::wasm) const MAX_TABLE_ELEMENTS: u64 = 100_000;
 
 /// The most globals of one instance of the component.
 pub(in crate::wasm) const MAX_GLOBALS: u64 = 50_000;

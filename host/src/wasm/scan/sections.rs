@@ -7,8 +7,8 @@ use wasmparser::{
 };
 
 use crate::wasm::scan::limits::{
-    MAX_COMPONENT_DEPTH, MAX_COMPONENTS, MAX_EXTERNS, MAX_FUNCTIONS, MAX_MODULES, Needs, Refusal,
-    describe_excess, refuse,
+    MAX_COMPONENT_DEPTH, MAX_COMPONENTS, MAX_EXTERN_NAME_BYTES, MAX_EXTERNS, MAX_FUNCTIONS, MAX_MODULES,
+    MAX_TABLE_ELEMENTS, Needs, Refusal, describe_excess, refuse,
 };
 
 /// The bytes that the host keeps for each instance of a module, besides those for its items. This and the
@@ -49,6 +49,25 @@ struct Scope {
     modules: Vec<Needs>,
     imports: u64,
     exports: u64,
+}
+
+impl Scope {
+    /// Adds a component to those that can be instantiated.
+    fn add_component(&mut self, needs: Needs) -> Result<(), Refusal> {
+        self.components.push(needs);
+        self.check_count()
+    }
+
+    /// Adds a module to those that can be instantiated.
+    fn add_module(&mut self, needs: Needs) -> Result<(), Refusal> {
+        self.modules.push(needs);
+        self.check_count()
+    }
+
+    fn check_count(&self) -> Result<(), Refusal> {
+        let count = (self.components.len() + self.modules.len()) as u64;
+        refuse(describe_excess("one of its components has", "components and modules", count, MAX_EXTERNS))
+    }
 }
 
 /// Scans the structure of a component.
@@ -117,7 +136,10 @@ impl Reader {
                     self.add_instance(needs, 0)?;
                 }
             }
+            // Any of them may be a resource type.
+            Payload::ComponentTypeSection(types) => self.add_items(types.count(), ITEM_BYTES),
             Payload::ComponentCanonicalSection(canonicals) => {
+                self.add_items(canonicals.count(), ITEM_BYTES);
                 for canonical in canonicals {
                     if let CanonicalFunction::Lift { options, .. } = canonical? {
                         self.sections.is_async |= options.contains(&CanonicalOption::Async);
@@ -136,6 +158,15 @@ impl Reader {
             Payload::TableSection(tables) => {
                 self.add_items(tables.count(), ITEM_BYTES);
                 self.innermost_scope().needs.tables += u64::from(tables.count());
+                for table in tables {
+                    let elements = table?.ty.initial;
+                    refuse(describe_excess(
+                        "one of its tables has",
+                        "elements",
+                        elements,
+                        MAX_TABLE_ELEMENTS,
+                    ))?;
+                }
             }
             Payload::FunctionSection(functions) => {
                 self.add_items(functions.count(), ITEM_BYTES);
@@ -180,6 +211,7 @@ impl Reader {
     }
 
     fn read_import(&mut self, name: &str, kind: ComponentTypeRef) -> Result<(), Refusal> {
+        check_name(name)?;
         let is_outermost = self.scopes.len() == 1;
         let scope = self.innermost_scope();
         scope.imports += 1;
@@ -194,13 +226,14 @@ impl Reader {
 
     /// Reads an export. An exported component or module gets another index.
     fn read_export(&mut self, name: &str, kind: ComponentExternalKind, index: u32) -> Result<(), Refusal> {
+        check_name(name)?;
         let is_outermost = self.scopes.len() == 1;
         let scope = self.innermost_scope();
         scope.exports += 1;
         refuse(describe_excess("one of its components has", "exports", scope.exports, MAX_EXTERNS))?;
         match kind {
-            ComponentExternalKind::Component => scope.components.push(needs_at(&scope.components, index)),
-            ComponentExternalKind::Module => scope.modules.push(needs_at(&scope.modules, index)),
+            ComponentExternalKind::Component => scope.add_component(needs_at(&scope.components, index))?,
+            ComponentExternalKind::Module => scope.add_module(needs_at(&scope.modules, index))?,
             _ => {}
         }
         if is_outermost {
@@ -218,12 +251,12 @@ impl Reader {
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
                 let outer = self.outer_scope(count);
                 let needs = outer.map_or(UNKNOWN, |outer| needs_at(&outer.components, index));
-                self.innermost_scope().components.push(needs);
+                return self.innermost_scope().add_component(needs);
             }
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
                 let outer = self.outer_scope(count);
                 let needs = outer.map_or(UNKNOWN, |outer| needs_at(&outer.modules, index));
-                self.innermost_scope().modules.push(needs);
+                return self.innermost_scope().add_module(needs);
             }
             _ => {}
         }
@@ -260,6 +293,17 @@ impl Reader {
         // OK because the list is not empty.
         self.scopes.last_mut().expect("a scope")
     }
+}
+
+/// Checks the length of the name of an import or export.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let bytes = name.len() as u64;
+    refuse(describe_excess(
+        "the name of one of its imports or exports has",
+        "bytes",
+        bytes,
+        MAX_EXTERN_NAME_BYTES,
+    ))
 }
 
 /// The needs of an item with an invalid index: more than any limit, so instantiating it is refused. If the

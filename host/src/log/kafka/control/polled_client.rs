@@ -6,7 +6,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::log::kafka::config::{Configs, Purpose};
-use crate::log::kafka::ffi::admin;
 use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::event::Event;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
@@ -58,7 +57,7 @@ async fn take_events(polled: Weak<PolledClient>, has_events: Arc<Notify>, health
     // Events that arrived before the notifications began are taken first.
     while let Some(polled) = polled.upgrade() {
         polled.client().poll_all(|event| match event {
-            Event::Reply(reply) => admin::deliver_reply(reply),
+            Event::Reply(reply) => polled.client().pending().deliver(reply),
             Event::TokenRequested => {
                 let polled = polled.clone();
                 run_in_background(move || polled.client().refresh_token());

@@ -1,10 +1,10 @@
 //! Requests to the cluster and their replies, through librdkafka's admin API.
 //!
 //! A request is sent at once. Its reply comes through the client's queue, and whoever polls the
-//! queue passes it to [`deliver_reply`].
+//! queue passes it to [`PendingReplies::deliver`](super::pending::PendingReplies::deliver).
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char};
 use std::ptr;
 use std::slice;
 use std::time::Duration;
@@ -41,28 +41,15 @@ pub(in crate::log::kafka) type Answer<T> = Result<T, (RDKafkaErrorCode, String)>
 /// Receives the reply to a request.
 pub(in crate::log::kafka) type PendingReply = oneshot::Receiver<Reply>;
 
-/// Passes a reply to the caller that sent the request.
-#[allow(unsafe_code, reason = "takes back the box that the request lent to librdkafka")]
-pub(in crate::log::kafka) fn deliver_reply(reply: Reply) {
-    let opaque = reply.opaque();
-    if !opaque.is_null() {
-        // SAFETY: each request lends one box to librdkafka, and has one reply.
-        let sender = unsafe { Box::from_raw(opaque.cast::<oneshot::Sender<Reply>>()) };
-        // The caller may have timed out.
-        let _ = sender.send(reply);
-    }
-}
-
-/// The options of a request, which carry the sender of its reply.
+/// The options of a request, which carry its number.
 struct RequestOptions(*mut sys::rd_kafka_AdminOptions_t);
 
 #[allow(unsafe_code, reason = "calls into librdkafka")]
 impl RequestOptions {
     fn new(client: &Client, operation: Operation, timeout: Duration) -> (Self, PendingReply) {
-        let (sender, pending) = oneshot::channel::<Reply>();
-        let opaque: *mut c_void = Box::into_raw(Box::new(sender)).cast();
+        let (opaque, pending) = client.pending().add();
         let millis = millis(timeout);
-        // SAFETY: the client is alive; the options are freed in `drop`, and the opaque in `deliver_reply`.
+        // SAFETY: the client is alive; the options are freed in `drop`; the opaque is a number.
         let options = unsafe {
             let options = sys::rd_kafka_AdminOptions_new(client.rk(), operation);
             sys::rd_kafka_AdminOptions_set_opaque(options, opaque);

@@ -19,6 +19,7 @@ use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio::sync::Notify;
 
 use crate::log::kafka::ffi::event::{Event, on_log, text};
+use crate::log::kafka::ffi::pending::PendingReplies;
 use crate::log::kafka::ffi::token::Token;
 use crate::log::{Offset, Partition};
 
@@ -38,6 +39,7 @@ pub(in crate::log::kafka) struct Client {
     queue: NonNull<RDKafkaQueue>,
     /// Notified when an event arrives in the empty queue. Dropped after the queue.
     has_events: Arc<Notify>,
+    pending: PendingReplies,
     /// The file of the OAuth token, if clients authenticate with one.
     token_file: Option<PathBuf>,
 }
@@ -96,12 +98,17 @@ impl Client {
         };
         let queue =
             NonNull::new(queue).ok_or_else(|| KafkaError::ClientCreation("no event queue".to_owned()))?;
-        Ok(Self { native, queue, has_events: Arc::default(), token_file })
+        Ok(Self { native, queue, has_events: Arc::default(), pending: PendingReplies::default(), token_file })
     }
 
     /// The handle of librdkafka's client.
     pub(in crate::log::kafka) fn rk(&self) -> *mut RDKafka {
         self.native.native_ptr()
+    }
+
+    /// The requests that have no reply yet.
+    pub(in crate::log::kafka) fn pending(&self) -> &PendingReplies {
+        &self.pending
     }
 
     /// The handle of the queue, to which replies of requests are sent.
