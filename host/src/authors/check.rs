@@ -24,7 +24,7 @@ pub(crate) use result::TestResult;
 /// How many requests take part in the test that starts an instance for each of them.
 const MAX_FRESH: usize = 400;
 
-/// How many requests are sent in one call: one more than a table sends.
+/// How many items one call has: one more than the largest batch of a table.
 const BATCH: usize = 1025;
 
 /// After this many faults, no more requests are tried.

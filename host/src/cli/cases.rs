@@ -30,7 +30,7 @@ struct ExportLine {
     folder: String,
     /// The number of cases that were written.
     cases: usize,
-    /// The number of rejected records that no component rejected, or that the log no longer holds.
+    /// The number of rejected records without a case: a built-in codec rejected them, or the log no longer has them.
     skipped: usize,
 }
 
@@ -59,8 +59,8 @@ const MAX_MEMORY: usize = 1 << 30;
 const MAX_OUTPUT: usize = 64 << 20;
 const MAX_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Checks the limits of a case.
-fn check_own_limits(limits: &Limits, case: &Path) -> Result<(), CliError> {
+/// Fails if a case sets larger limits than it may.
+fn check_limits_of_case(limits: &Limits, case: &Path) -> Result<(), CliError> {
     let deadlines = [limits.deadline, limits.deadline_per_record, limits.start_deadline];
     let name = match limits {
         _ if limits.memory > MAX_MEMORY => "memory",
@@ -143,7 +143,7 @@ fn reproduce_blocking(args: &ReproduceArgs, output: Output) -> Result<Exit, CliE
     }
     let own: Vec<String> = case.limits.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let own = parse_limits(&format!("{}: limits", args.case.display()), &own)?;
-    check_own_limits(&own.limits(), &args.case)?;
+    check_limits_of_case(&own.limits(), &args.case)?;
     let limits = parse_limits("--limit", &args.limit)?.or(&own).limits();
     let component = Engine::new(engine_options())?.load(&args.file, LoadOptions { digest: None, limits })?;
     let outcome = case.reproduce(&component)?;

@@ -18,8 +18,8 @@ const INSTANCES: u32 = 2000;
 /// `wit-component` adds for its imports.
 const MODULES: u32 = 3;
 
-/// The largest data of wasmtime itself for an instance that the pool accepts. The limits of the scan keep below it, and
-/// what an instance needs is charged to it.
+/// How many bytes of wasmtime's own data an instance may have. What it needs is charged to it; a component that needs
+/// more than this is refused.
 const INSTANCE_DATA_BYTES: usize = 16 << 20;
 
 /// Returns the configuration of wasmtime. Compiled code does not depend on `pooled`, which selects how

@@ -16,7 +16,7 @@ use crate::wasm::limits::Limits;
 use crate::wasm::scan::MAX_TABLE_ELEMENTS;
 use crate::wasm::state::{ExceededLimit, State};
 
-/// How many functions of a backtrace are kept, and how many bytes of the name of each.
+/// The most functions of a backtrace that are kept, and the longest name of one, in bytes.
 const MAX_FRAMES: usize = 20;
 const MAX_FUNCTION_NAME: usize = 200;
 

@@ -9,9 +9,9 @@
 //!
 //! The limits are far above what codecs need. These are the largest numbers of five measured codecs, in Rust,
 //! C, Go, TypeScript (QuickJS) and Python (CPython): an instance consists of 66 instances (Python), 14 of
-//! them of modules, with 2 memories, 2 tables of up to 6,685 elements (Go) and 874 globals; one function has 427 KB and 15,805 branch
-//! table entries (Python), or 271 locals; all functions together have 47,747 locals (Python) and 71,936
-//! branch table entries (Go); a file has 1,756 types.
+//! them of modules, with 2 memories, 2 tables of up to 6,685 elements (Go) and 874 globals; one function has
+//! 427 KB and 15,805 branch table entries (Python), or 271 locals; all functions together have 47,747 locals
+//! (Python) and 71,936 branch table entries (Go); a file has 1,756 types.
 
 mod code;
 mod limits;

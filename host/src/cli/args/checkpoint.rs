@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum CheckpointCommand {
-    /// Print a summary of a checkpoint, and verify every byte of it.
+    /// Print a summary of a checkpoint, after checking all its checksums.
     ///
     /// "headers" says whether it keeps headers, which it does if the value codec needs them. "records" also
     /// counts records of which it has a newer one, until they are compacted away.

@@ -95,10 +95,10 @@ pub(in crate::cli) struct ComponentArgs {
     /// The component file.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
-    /// The configuration of the codec: a JSON object.
+    /// The codec's configuration, a JSON object.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(in crate::cli) config: String,
-    /// The name of the topic that the codec receives with its configuration.
+    /// The topic name to configure the codec with.
     #[arg(long, default_value = "test")]
     pub(in crate::cli) topic: String,
     /// A limit, for example memory=128MiB: memory, output, deadline, deadline_per_record, start_deadline, or profile,

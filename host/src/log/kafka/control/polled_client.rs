@@ -54,7 +54,7 @@ impl Drop for PolledClient {
 
 /// Takes the events of a client until it is dropped.
 async fn take_events(polled: Weak<PolledClient>, has_events: Arc<Notify>, health: Arc<ClusterHealth>) {
-    // Events that arrived before the notifications began are taken first.
+    // The first pass takes what arrived before notifications were on.
     while let Some(polled) = polled.upgrade() {
         polled.client().poll_all(|event| match event {
             Event::Reply(reply) => polled.client().pending().deliver(reply),
