@@ -1,6 +1,7 @@
 //! The memory that this process uses, and its limit.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
@@ -63,10 +64,13 @@ fn machine_bytes() -> Option<u64> {
     read_proc_bytes("/proc/meminfo", "MemTotal:")
 }
 
-/// Reads a size from a file of `/proc`, which has a line with its name and its value in KiB. Returns it in
-/// bytes.
+/// Reads a size from the beginning of a file of `/proc`, which has a line with its name and its value in KiB. Returns it
+/// in bytes.
 fn read_proc_bytes(file: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
+    // The list of all mappings has a megabyte or more in a process with a pool of instances.
+    let mut beginning = Vec::new();
+    fs::File::open(file).ok()?.take(4096).read_to_end(&mut beginning).ok()?;
+    let text = String::from_utf8_lossy(&beginning);
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)

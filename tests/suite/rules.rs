@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ktables_tests::root;
+use sha2::{Digest, Sha256};
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Block, ImplItemFn, ItemFn, Signature};
@@ -59,6 +60,23 @@ fn wasmtime_and_rdkafka_are_used_in_one_folder_each() {
             assert!(!uses || path.starts_with(root().join(folder)), "{} uses {name}", path.display());
         }
     }
+}
+
+/// Components that were built against a released package must load for ever, so the package never changes. A new
+/// function needs a new version of the package, beside this one.
+#[test]
+fn the_wit_package_is_frozen() {
+    let mut digest = Sha256::new();
+    for path in find_files("wit/0.1", ".wit") {
+        let name = path.strip_prefix(root().join("wit")).unwrap().to_str().unwrap().to_owned();
+        for part in [name, read(&path)] {
+            digest.update(part.as_bytes());
+            digest.update([0]);
+        }
+    }
+    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let frozen = "eca9f11cd0b71fd227ec93416f8cc75773dc05daf348cb13ba02ca142f6fd8b2";
+    assert_eq!(digest, frozen, "ktables:codec@0.1.0 is frozen: add a package of another version instead");
 }
 
 #[test]

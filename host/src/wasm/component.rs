@@ -103,7 +103,8 @@ impl Engine {
             reasons: vec![format!("{error:#}")],
         };
         let compiled = self.compile(bytes, &digest, &name)?;
-        let pre = self.shared.linker.instantiate_pre(&compiled).map_err(refused)?;
+        let linker = self.shared.linker(inspection.uses_wasi()).map_err(refused)?;
+        let pre = linker.instantiate_pre(&compiled).map_err(refused)?;
         let mut host_bytes = usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX);
         if inspection.uses_wasi() {
             host_bytes = host_bytes.saturating_add(WASI_HOST_BYTES);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
@@ -68,7 +68,9 @@ pub(super) type IdleInstances = Mutex<Vec<Instance>>;
 /// The state that all handles of an engine and its components share.
 pub(super) struct EngineShared {
     pub(super) engine: wasmtime::Engine,
-    pub(super) linker: Linker<State>,
+    linker: Linker<State>,
+    /// The linker for components that use WASI. It has hundreds of functions, so it is created when it is needed.
+    wasi_linker: OnceLock<Linker<State>>,
     pub(super) budget: Arc<Budget>,
     pub(super) cache: Option<Cache>,
     pub(super) compiler: Compiler,
@@ -85,6 +87,19 @@ impl EngineShared {
     /// Returns what all instances of the component with this digest share.
     pub(super) fn component_shared(&self, digest: &str) -> ComponentShared {
         lock(&self.components).entry(digest.to_owned()).or_default().clone()
+    }
+
+    /// Returns the linker for components that use WASI, or for others.
+    pub(super) fn linker(&self, uses_wasi: bool) -> wasmtime::Result<&Linker<State>> {
+        if !uses_wasi {
+            return Ok(&self.linker);
+        }
+        if let Some(linker) = self.wasi_linker.get() {
+            return Ok(linker);
+        }
+        let mut linker = self.linker.clone();
+        imports::add_wasi_to_linker(&mut linker)?;
+        Ok(self.wasi_linker.get_or_init(|| linker))
     }
 
     /// Registers the idle instances of a codec, to be dropped when memory is short.
@@ -135,6 +150,7 @@ impl Engine {
         let shared = EngineShared {
             engine,
             linker,
+            wasi_linker: OnceLock::new(),
             budget: Arc::new(Budget::new(options.memory_budget)),
             cache: options.cache.as_deref().and_then(|folder| open_cache(folder).transpose()).transpose()?,
             compiler: options.compiler,

@@ -17,15 +17,14 @@ use crate::wasm::scan::quote;
 use crate::wasm::state::State;
 use import::Import;
 
-pub(super) use wasi::{WASI, describe_error};
+pub(super) use wasi::{WASI, add_to_linker as add_wasi_to_linker, describe_error};
 
 /// All interfaces of the host's WIT package that it provides.
 const IMPORTS: &[Import] = &[logging::IMPORT, types::IMPORT];
 
-/// Adds the functions of all these interfaces to a linker.
+/// Adds the functions of the host's own interfaces to a linker.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    IMPORTS.iter().try_for_each(|import| (import.add_to_linker)(linker))?;
-    wasi::add_to_linker(linker)
+    IMPORTS.iter().try_for_each(|import| (import.add_to_linker)(linker))
 }
 
 /// Decides whether a component may import this interface. Returns why.

@@ -19,11 +19,14 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// The exports that are interfaces of the host's WIT package in a supported version.
     pub interfaces: Vec<Interface>,
-    /// Every reason to refuse the component, with what to do; empty if it is accepted.
+    /// The reasons to refuse the component, with what to do; empty if it is accepted. At most 20, and then how many more.
     pub refusals: Vec<String>,
     /// The resources that one instance needs.
     pub(super) needs: Needs,
 }
+
+/// How many reasons to refuse a component are listed: a hostile one may have thousands of wrong imports.
+const MAX_REFUSALS: usize = 20;
 
 /// Inspects the bytes of a component.
 #[must_use]
@@ -40,6 +43,11 @@ pub fn inspect(bytes: &[u8]) -> Inspection {
         inspection.refusals.push("it is not a WebAssembly component".to_owned());
     } else {
         inspection.read_sections(bytes);
+    }
+    let more = inspection.refusals.len().saturating_sub(MAX_REFUSALS);
+    if more > 0 {
+        inspection.refusals.truncate(MAX_REFUSALS);
+        inspection.refusals.push(format!("and for {more} more reasons"));
     }
     inspection
 }
@@ -149,6 +157,15 @@ mod tests {
             r#"(component (instance $i) (export "ktables:codec/value-codec@2.0.0" (instance $i)))"#,
             "ktables:codec/value-codec@2.0.0",
         );
+    }
+
+    #[test]
+    fn a_component_with_many_wrong_imports_is_refused_for_some_of_them() {
+        let imports: String =
+            (0..500).map(|number| format!("(import \"a:b/c{number}@1.0.0\" (instance))")).collect();
+        let inspection = inspect(&wat::parse_str(format!("(component {imports})")).unwrap());
+        assert_eq!(inspection.refusals.len(), MAX_REFUSALS + 1);
+        assert_eq!(inspection.refusals.last().unwrap(), "and for 480 more reasons");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl HasData for HasTable {
 }
 
 /// Adds the functions of all these interfaces to a linker.
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(in crate::wasm) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Own = HasSelf<State>;
     let l = linker;
     cli::environment::add_to_linker::<_, WasiCli>(l, State::cli)?;
