@@ -30,6 +30,7 @@ mod compact;
 mod error;
 mod load;
 mod manifest;
+mod record;
 mod segment;
 mod writer;
 
@@ -40,7 +41,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use error::CheckpointError;
 pub(crate) use load::{LoadRequirements, LoadedCheckpoint};
-pub(crate) use writer::{CheckpointRecord, CheckpointWriter};
+pub(crate) use record::CheckpointRecord;
+pub(crate) use writer::CheckpointWriter;
 
 use crate::log::{Offset, Partition};
 use crate::private;

@@ -22,6 +22,7 @@ mod produce;
 mod progress;
 mod read;
 mod records;
+mod retry;
 mod run_codec;
 mod samples;
 mod test_codec;
@@ -39,7 +40,7 @@ pub use codec::run_as_child;
 pub use error::{CliError, Exit};
 pub use logging::{log_failure, start_logging};
 
-use args::{CheckpointCommand, CodecCommand, Command, TopicCommand};
+use args::{CheckpointCommand, CodecCommand, Command, RejectsArgs, RejectsCommand, TopicCommand};
 use output::Output;
 
 /// How long `watch` may take to stop.
@@ -106,7 +107,10 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Members(args) => read::members(args, output).await,
         Command::Dump(args) => read::dump(args, output).await,
         Command::Status(args) => read::status(args, output).await,
-        Command::Rejects(args) => read::rejects(args, output).await,
+        Command::Rejects(RejectsArgs { command: Some(RejectsCommand::Retry(args)), .. }) => {
+            retry::retry(*args, output, stop_requests).await
+        }
+        Command::Rejects(args) => read::rejects(args.list, output).await,
         Command::Watch(args) => follow::watch(args, output, stop_requests).await,
         Command::Set(args) => write::set(args, output, stop_requests).await,
         Command::Delete(args) => write::delete(args, output, stop_requests).await,
@@ -152,7 +156,11 @@ impl OnShutdown {
     fn of_command(command: &Command) -> Self {
         match command {
             Command::Watch(_) => Self::Stop,
-            Command::Set(_) | Command::Delete(_) | Command::Import(_) | Command::Produce(_) => Self::Finish,
+            Command::Set(_)
+            | Command::Delete(_)
+            | Command::Import(_)
+            | Command::Produce(_)
+            | Command::Rejects(RejectsArgs { command: Some(RejectsCommand::Retry(_)), .. }) => Self::Finish,
             _ => Self::Abort,
         }
     }

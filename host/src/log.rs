@@ -17,12 +17,14 @@ mod log_trait;
 mod murmur;
 mod open;
 mod options;
+mod read_ranges;
 mod record;
 mod stream;
 mod topic;
 
 #[cfg(feature = "kafka")]
 pub(crate) use ensure::CLEANUP_POLICY;
+pub(crate) use ensure::is_compacted;
 pub use ensure::{EnsureOutcome, EnsureTopic, Ensured, OnPolicyMismatch, ensure_topic};
 pub use error::LogError;
 pub use health::{Health, Outage};
@@ -31,10 +33,11 @@ pub(crate) use log_trait::with_timeout;
 pub(crate) use murmur::{key_hash, partition_of_hash};
 pub use open::{open, open_with};
 pub use options::{Acks, DEFAULT_STALE_AFTER, Isolation, LogOptions};
+pub(crate) use read_ranges::read_ranges;
 pub(crate) use record::NO_TIMESTAMP;
 pub use record::{Header, Headers, NewRecord, Record, RecordBatch};
 pub use stream::{
-    Ack, Delivery, PartitionSample, PartitionStream, StreamItem, TopicEvent, TopicSample, TopicStream,
-    Unacknowledged,
+    Ack, Appended, Delivery, PartitionSample, PartitionStream, StreamItem, TopicEvent, TopicSample,
+    TopicStream, Unacknowledged,
 };
 pub use topic::{NewTopic, Offset, OffsetRange, Partition, TopicDescription};

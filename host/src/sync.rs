@@ -5,7 +5,54 @@
 //! continue.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// A count that only grows, and that threads wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    state: Mutex<CounterState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct CounterState {
+    count: u64,
+    /// Whether it no longer grows.
+    is_closed: bool,
+}
+
+impl Counter {
+    /// Adds to the count.
+    pub(crate) fn add(&self, count: u64) {
+        lock(&self.state).count += count;
+        self.changed.notify_all();
+    }
+
+    /// Ends all waiting: the count no longer grows.
+    pub(crate) fn close(&self) {
+        lock(&self.state).is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether the count no longer grows.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).is_closed
+    }
+
+    /// Blocks until the count has reached a number, for `timeout` at most. Returns whether it has.
+    pub(crate) fn wait_until(&self, number: u64, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = lock(&self.state);
+        while state.count < number && !state.is_closed {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = wait_timeout(&self.changed, state, left).0;
+        }
+        state.count >= number
+    }
+}
 
 /// Locks a mutex, whether or not a thread panicked while it held the lock.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

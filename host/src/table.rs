@@ -17,6 +17,7 @@ mod builder;
 mod change;
 mod checkpointing;
 mod clock;
+mod dead_letters;
 mod decoded;
 mod end_offsets;
 mod entry;
@@ -45,14 +46,17 @@ pub use barrier::{Freshness, StaleReason};
 pub use builder::TableBuilder;
 pub use change::{Cause, Change};
 pub use clock::{Clock, SystemClock};
+#[cfg(feature = "cli")]
+pub(crate) use dead_letters::{RetryError, RetryOptions, RetryOutcome, RetryResult, retry};
 pub use entry::Entry;
 pub use error::{ParseError, TableError};
 pub use handle::Table;
 pub use reject::{RecordPart, RejectNotice, RejectedRecord};
-pub use settings::{DEFAULT_CATCHUP_TIMEOUT, OnQuarantine, OnReject};
+pub use settings::{DEFAULT_CATCHUP_TIMEOUT, DeadLetterOnError, OnQuarantine, OnReject};
 pub use snapshot::Snapshot;
 pub use status::{
-    AnomalyCount, CheckpointStats, LoadProgress, PartitionProgress, Stats, Status, WriterAnomaly,
+    AnomalyCount, CheckpointStats, DeadLetterStats, LoadProgress, PartitionProgress, Stats, Status,
+    WriterAnomaly,
 };
 pub use watch::{
     InvalidToken, MAX_HISTORY_EFFECTS, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,

@@ -2,14 +2,15 @@
 //! table continues.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ktables::codec::{Codecs, RejectKind, Utf8};
 use ktables::table::{OnQuarantine, RecordPart, Status, Table};
 use ktables::wasm::{Engine, EngineOptions, Limits, LoadOptions};
 use ktables_tests::{
-    RunningCommand, Scratch, TIMEOUT, TOPIC, component_path, component_with_limits, engine_options,
-    eventually_async, record, succeed,
+    FaultyCodec, RunningCommand, Scratch, TIMEOUT, TOPIC, component_path, component_with_limits,
+    engine_options, eventually_async, record, succeed,
 };
 
 /// Small limits, so that the tests are fast.
@@ -83,6 +84,30 @@ async fn poison_in_the_batch_form_is_rejected_alone() {
 async fn poison_in_the_simple_form_is_rejected_alone() {
     let simple: Vec<_> = BATCH.iter().copied().filter(|(_, kind)| *kind != RejectKind::Contract).collect();
     check("simple", &simple, limits()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_codec_that_no_longer_starts_is_quarantined_and_no_record_is_rejected() {
+    let scratch = Scratch::new(1).await;
+    let codec = Arc::new(FaultyCodec::default());
+    let codecs = Codecs { value: codec.clone(), ..Codecs::default() };
+    let table = scratch.table(codecs).await;
+    codec.fail_to_start();
+    scratch.put("a", Some(b"1")).await;
+    let quarantined = || {
+        let reason = table.status().reason()?;
+        reason.contains("codec quarantined: it did not start in 3 tries").then_some(reason)
+    };
+    let reason = eventually_async("the codec is quarantined", quarantined).await;
+    assert!(reason.contains("a test fault at the start"), "{reason}");
+    codec.recover();
+    eventually_async("the table goes on", || table.get("a")).await;
+    // One by one, further records end the quarantine, and nothing of the failure stays in the status.
+    for number in 0..20 {
+        scratch.put(&format!("b-{number}"), Some(b"2")).await;
+    }
+    eventually_async("the quarantine ends", || (table.status() == Status::CaughtUp).then_some(())).await;
+    assert_eq!((table.len(), table.rejects().len()), (21, 0));
 }
 
 #[tokio::test]

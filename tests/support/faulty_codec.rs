@@ -7,11 +7,12 @@ use ktables::Packed;
 use ktables::codec::{Answers, Codec, CodecFailure, Encoded, HostFailure, Json, PackedAnswers, ValueCodec};
 use ktables::log::Header;
 
-/// The JSON codec with faults that a test sets: decoding fails with an error of the host, or blocks.
+/// The JSON codec with faults that a test sets: decoding fails with an error of the host or of a start, or blocks.
 #[derive(Debug, Default)]
 pub struct FaultyCodec {
     is_failing: AtomicBool,
     is_blocking: AtomicBool,
+    cannot_start: AtomicBool,
 }
 
 impl FaultyCodec {
@@ -25,10 +26,16 @@ impl FaultyCodec {
         self.is_blocking.store(true, Ordering::Release);
     }
 
+    /// Makes decoding fail until [`FaultyCodec::recover`], as if the codec could no longer be started.
+    pub fn fail_to_start(&self) {
+        self.cannot_start.store(true, Ordering::Release);
+    }
+
     /// Makes decoding succeed again.
     pub fn recover(&self) {
         self.is_failing.store(false, Ordering::Release);
         self.is_blocking.store(false, Ordering::Release);
+        self.cannot_start.store(false, Ordering::Release);
     }
 }
 
@@ -43,8 +50,11 @@ impl ValueCodec for FaultyCodec {
         while self.is_blocking.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
         }
+        if self.cannot_start.load(Ordering::Acquire) {
+            return Err(CodecFailure::Host(HostFailure::cannot_start("a test fault at the start")));
+        }
         if self.is_failing.load(Ordering::Acquire) {
-            return Err(CodecFailure::Host(HostFailure { reason: "a test fault".to_owned() }));
+            return Err(CodecFailure::Host(HostFailure::new("a test fault")));
         }
         Json.decode_values(raw, headers)
     }

@@ -40,7 +40,7 @@ pub use proxy::{Interceptor, Proxy};
 pub use running::RunningCommand;
 pub use wit::embed_world;
 pub use witness::{FaultTally, STALE_AFTER, Witness};
-pub use wrapped_log::WrappedLog;
+pub use wrapped_log::{Appends, WrappedLog};
 
 /// How long a test waits for anything before it fails: far longer than anything takes on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{self, pending};
 use ktables::log::{
-    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicEvent, TopicStream,
-    Unacknowledged,
+    Ack, Appended, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
+    OffsetRange, Partition, PartitionStream, RecordBatch, StreamItem, TopicDescription, TopicEvent,
+    TopicStream, Unacknowledged,
 };
 use tokio::sync::mpsc;
 
@@ -138,6 +138,16 @@ impl Log for MemoryLog {
     }
 
     async fn send_atomically(&self, _: &TopicDescription, _: Vec<NewRecord>) -> Result<Vec<Ack>, LogError> {
+        Err(LogError::Closed)
+    }
+
+    async fn append_at(
+        &self,
+        _: &TopicDescription,
+        _: Partition,
+        _: Offset,
+        _: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError> {
         Err(LogError::Closed)
     }
 

@@ -6,12 +6,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ktables::log::{
-    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, TopicDescription, TopicStream, Unacknowledged,
+    Ack, Appended, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
+    OffsetRange, Partition, TopicDescription, TopicStream, Unacknowledged,
 };
+use tokio::sync::watch;
+
+/// What happens to appends at an expected offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appends {
+    /// They are forwarded.
+    Forwarded,
+    /// They fail, as if the log could not be reached.
+    Failing,
+    /// They are not answered.
+    Blocked,
+}
 
 /// Forwards to another log, and counts requests for end offsets. It can fail requests for offsets, report end
-/// offsets that are too high, and refuse to return settings.
+/// offsets that are too high, refuse to return settings, and fail or block appends at an expected offset.
 #[derive(Debug)]
 pub struct WrappedLog {
     inner: Arc<dyn Log>,
@@ -19,6 +31,7 @@ pub struct WrappedLog {
     claimed_records: Offset,
     end_offset_requests: AtomicU32,
     setting_error: Option<LogError>,
+    appends: watch::Sender<Appends>,
 }
 
 impl WrappedLog {
@@ -26,7 +39,13 @@ impl WrappedLog {
     #[must_use]
     pub fn new(inner: Arc<dyn Log>) -> Self {
         let (failures, end_offset_requests) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { inner, failures, claimed_records: 0, end_offset_requests, setting_error: None }
+        let appends = watch::channel(Appends::Forwarded).0;
+        Self { inner, failures, claimed_records: 0, end_offset_requests, setting_error: None, appends }
+    }
+
+    /// Sets what happens to appends at an expected offset.
+    pub fn set_appends(&self, appends: Appends) {
+        self.appends.send_replace(appends);
     }
 
     /// Fails this many of the next requests for offsets.
@@ -141,6 +160,24 @@ impl Log for WrappedLog {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
         self.inner.send_atomically(topic, records).await
+    }
+
+    async fn append_at(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        end: Offset,
+        records: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError> {
+        let mut appends = self.appends.subscribe();
+        let appends =
+            *appends.wait_for(|appends| *appends != Appends::Blocked).await.expect("it has a sender");
+        if appends == Appends::Failing {
+            let (log, topic) = (self.url().to_owned(), topic.name.clone());
+            let reason = "a test fault".to_owned();
+            return Err(LogError::Unreachable { log, topic, action: "write to", reason });
+        }
+        self.inner.append_at(topic, partition, end, records).await
     }
 
     async fn flush(&self, timeout: Duration) -> bool {

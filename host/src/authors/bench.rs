@@ -139,7 +139,7 @@ impl Measured {
         let raw = self.raw();
         if self.kind == CodecKind::Value {
             let fuel = component.decode_fuel(config, &raw);
-            let fuel = fuel.map_err(|error| HostFailure { reason: error.to_string() })?;
+            let fuel = fuel.map_err(|error| HostFailure::new(error.to_string()))?;
             self.fuel = Some(fuel / raw.len() as u64);
         }
         Ok(())
@@ -216,7 +216,7 @@ fn time(records: usize, call: impl Fn() -> Result<(), CodecFailure>) -> Result<f
     while started.elapsed() < ROUND {
         call().map_err(|failure| match failure {
             CodecFailure::Host(failure) => failure,
-            CodecFailure::Fault(fault) => HostFailure { reason: format!("the component faulted: {fault}") },
+            CodecFailure::Fault(fault) => HostFailure::new(format!("the component faulted: {fault}")),
         })?;
         calls += 1;
     }

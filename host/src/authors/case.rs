@@ -110,7 +110,7 @@ impl Case {
         match decoded {
             Ok(Ok(bytes)) => Ok(Ok(String::from_utf8_lossy(&bytes).into_owned())),
             Ok(Err(reason)) | Err(CodecFailure::Fault(reason)) => Ok(Err(reason)),
-            Err(CodecFailure::Host(HostFailure { reason })) => Err(WasmError::Engine { reason }),
+            Err(CodecFailure::Host(HostFailure { reason, .. })) => Err(WasmError::Engine { reason }),
         }
     }
 

@@ -14,22 +14,24 @@ use tokio::time::timeout;
 
 use crate::checkpoint::compact::{Compaction, CompactionResult};
 use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
+use crate::checkpoint::record::{CheckpointRecord, QUEUE_KIB};
 use crate::checkpoint::segment::{SegmentWriter, list_files};
 use crate::checkpoint::{Checkpoint, CheckpointError, LoadedCheckpoint, clear};
 use crate::log::batch::BatchWriter;
 use crate::log::{
     Headers, Isolation, NO_TIMESTAMP, Offset, OffsetRange, Partition, RecordBatch, TopicDescription,
 };
-use crate::sync::lock;
-
-/// How many KiB of records may wait for the disk.
-const QUEUE_KIB: u32 = 32 * 1024;
+use crate::sync::{Counter, lock};
 
 /// How long a table waits for the disk before it gives up its checkpoint.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long [`CheckpointWriter::finish`] waits before it cancels a running compaction, and then once more.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a thread that waits checks whether somebody waits for its end, and how long it waits nevertheless.
+const CHECK_FINISH_EVERY: Duration = Duration::from_millis(100);
+const FINISH_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the manifest is replaced, if anything has changed.
 const WRITE_MANIFEST_EVERY: Duration = Duration::from_secs(10);
@@ -41,24 +43,13 @@ const CHECK_COMPACTION_EVERY: Duration = Duration::from_millis(20);
 /// bytes.
 const COMPACTION_THRESHOLD: u64 = 16 * 1024 * 1024;
 
-/// Something that the table applies, and that the checkpoint records.
-#[derive(Debug)]
-pub(crate) enum CheckpointRecord {
-    /// Records of the log, and the offsets of those that were rejected.
-    Records(Arc<RecordBatch>, Vec<Offset>),
-    /// The offsets of rejected records that are in the checkpoint already.
-    Rejected(Partition, Vec<Offset>),
-    /// All records of a partition below this offset were applied.
-    Position(Partition, Offset),
-    /// The log no longer holds the records of a partition below this offset.
-    Start(Partition, Offset),
-}
-
 /// A message to the writing thread.
 #[derive(Debug)]
 enum Message {
     /// Something to append. Dropping the permit afterwards frees its space in the queue.
     Record(CheckpointRecord, OwnedSemaphorePermit),
+    /// What follows must not be in the checkpoint before a count has reached a number.
+    WaitFor(Arc<Counter>, u64),
     /// The checkpoint has all records of the topic as of a time. Both times are in milliseconds since 1970.
     Complete { as_of: i64, now: i64 },
     /// Asks the thread to write the manifest and to end; it drops the sender last.
@@ -86,7 +77,9 @@ pub(crate) struct CheckpointWriter {
     /// Set when nobody waits for a compaction any more.
     is_cancelled: Arc<AtomicBool>,
     /// Whether the thread was asked to end.
-    is_finished: AtomicBool,
+    is_finished: Arc<AtomicBool>,
+    /// Whether the thread waits for a count.
+    is_waiting: Arc<AtomicBool>,
 }
 
 impl CheckpointWriter {
@@ -117,6 +110,8 @@ impl CheckpointWriter {
         let bytes = manifest.bytes();
         let state = Arc::new(Mutex::new(CheckpointWriterState { bytes, as_of, failed: None }));
         let is_cancelled = Arc::new(AtomicBool::new(false));
+        let is_finished = Arc::new(AtomicBool::new(false));
+        let is_waiting = Arc::new(AtomicBool::new(false));
         // Continues the last segments; otherwise each start would leave small ones. One that cannot be opened
         // stays as it is: reading it reports the error.
         let reopen = |state: &PartitionState| {
@@ -135,6 +130,8 @@ impl CheckpointWriter {
             may_compact: false,
             compaction: None,
             is_cancelled: is_cancelled.clone(),
+            is_finished: is_finished.clone(),
+            is_waiting: is_waiting.clone(),
             is_dirty: false,
             state: state.clone(),
         };
@@ -143,7 +140,7 @@ impl CheckpointWriter {
         crate::thread::spawn("ktables-checkpoint", move || thread.run(&received))
             .map_err(CheckpointError::io("start a thread for", &folder))?;
         let queue_permits = Arc::new(Semaphore::new(QUEUE_KIB as usize));
-        Ok(Self { messages, queue_permits, state, is_cancelled, is_finished: AtomicBool::new(false) })
+        Ok(Self { messages, queue_permits, state, is_cancelled, is_finished, is_waiting })
     }
 
     pub(crate) fn state(&self) -> CheckpointWriterState {
@@ -153,17 +150,21 @@ impl CheckpointWriter {
     /// Appends something that is about to be applied. Fails if writing has failed; then the checkpoint on the
     /// disk stays as it was. Also fails if the disk is too slow; then what is queued is still written.
     pub(crate) async fn append(&self, record: CheckpointRecord) -> Result<(), CheckpointError> {
-        let bytes = match &record {
-            CheckpointRecord::Records(batch, _) => batch.byte_len(),
-            CheckpointRecord::Rejected(..) | CheckpointRecord::Position(..) | CheckpointRecord::Start(..) => {
-                0
+        let kib = record.queue_kib();
+        loop {
+            match timeout(APPEND_TIMEOUT, self.queue_permits.clone().acquire_many_owned(kib)).await {
+                Ok(Ok(permits)) => return self.send(Message::Record(record, permits)),
+                // It is not the disk that is slow.
+                Err(_) if self.is_waiting.load(Ordering::Relaxed) => {}
+                _ => return Err(CheckpointError::TooSlow),
             }
-        };
-        let kib = u32::try_from(bytes / 1024).unwrap_or(QUEUE_KIB).clamp(1, QUEUE_KIB);
-        match timeout(APPEND_TIMEOUT, self.queue_permits.clone().acquire_many_owned(kib)).await {
-            Ok(Ok(permits)) => self.send(Message::Record(record, permits)),
-            _ => Err(CheckpointError::TooSlow),
         }
+    }
+
+    /// Keeps what is appended from now on out of the checkpoint until a count has reached a number. If the count is
+    /// closed before, the checkpoint ends here.
+    pub(crate) fn wait_for(&self, count: Arc<Counter>, number: u64) -> Result<(), CheckpointError> {
+        self.send(Message::WaitFor(count, number))
     }
 
     /// Reports that, by the time `now`, the table had applied everything that the topic held at `as_of`.
@@ -211,6 +212,10 @@ struct WriterThread {
     may_compact: bool,
     compaction: Option<RunningCompaction>,
     is_cancelled: Arc<AtomicBool>,
+    /// Whether the thread was asked to end.
+    is_finished: Arc<AtomicBool>,
+    /// Whether it waits for a count.
+    is_waiting: Arc<AtomicBool>,
     /// Whether a table was complete with this checkpoint once. Before that, no manifest is written.
     is_complete: bool,
     /// Whether anything has changed since the manifest was written.
@@ -257,6 +262,14 @@ impl WriterThread {
             let wait = if self.compaction.is_some() { CHECK_COMPACTION_EVERY } else { left };
             match messages.recv_timeout(wait) {
                 Ok(Message::Record(record, _permits)) => self.apply(record)?,
+                Ok(Message::WaitFor(count, number)) => {
+                    self.is_waiting.store(true, Ordering::Relaxed);
+                    let is_reached = self.wait_for(&count, number)?;
+                    self.is_waiting.store(false, Ordering::Relaxed);
+                    if !is_reached {
+                        break;
+                    }
+                }
                 Ok(Message::Complete { as_of, now }) => {
                     if self.is_complete {
                         let age = now.saturating_sub(self.manifest.as_of);
@@ -283,6 +296,26 @@ impl WriterThread {
         }
         self.finish_compaction()?;
         self.write_manifest()
+    }
+
+    /// Waits until a count has reached a number. Returns false if the checkpoint ends before: the count is closed, or
+    /// somebody waits for the end of the thread.
+    fn wait_for(&mut self, count: &Counter, number: u64) -> Result<bool, CheckpointError> {
+        if count.wait_until(number, Duration::ZERO) {
+            return Ok(true);
+        }
+        // What was appended so far is in the checkpoint meanwhile.
+        self.write_manifest()?;
+        let mut finish_by = None;
+        while !count.wait_until(number, CHECK_FINISH_EVERY) {
+            if self.is_finished.load(Ordering::Relaxed) {
+                finish_by.get_or_insert_with(|| Instant::now() + FINISH_GRACE);
+            }
+            if count.is_closed() || finish_by.is_some_and(|finish_by| Instant::now() >= finish_by) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn apply(&mut self, record: CheckpointRecord) -> Result<(), CheckpointError> {

@@ -354,17 +354,59 @@ pub(super) struct StatusArgs {
     pub(super) table: TableArgs,
 }
 
-/// Print the newest rejected records, at most 1,000 and at most 16 MiB.
+/// Print the newest rejected records, at most 1,000 and at most 16 MiB, or retry dead letters.
 ///
 /// "raw" holds the bytes of the rejected key or value, as base64: the first 16 KiB. "raw_len" is the length of
 /// the whole key or value, in bytes.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   ktables rejects -t services | jq -r .raw | head -1 | base64 -d | xxd
   ktables rejects -t services --prefix bill
-  ktables rejects -t services --export cases/")]
+  ktables rejects -t services --export cases/
+  ktables rejects retry -t services"
+)]
 pub(super) struct RejectsArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<RejectsCommand>,
+    #[command(flatten)]
+    pub(super) list: ListRejectsArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RejectsCommand {
+    Retry(Box<RetryArgs>),
+}
+
+/// Retry dead letters: decode them with the codecs of the table, and publish those that are accepted.
+///
+/// The table needs a dead-letter topic. A record is published unchanged, to its partition of the topic of the table,
+/// unless the topic has a newer record of its key, even one that is rejected. Nothing is removed from the dead-letter
+/// topic; a record that was published is skipped the next time.
+///
+/// Prints a line for each dead letter: "partition", "offset" and "key" of the rejected record; "outcome": published,
+/// rejected (the codecs still reject it, the topic refuses it, or others keep writing to its partition), or skipped (its
+/// key is null, foreign to the group scheme, or has a newer record; or its topic was deleted); "published_offset"; and
+/// "reason", if it was not published. The last line counts the outcomes. Exit code 1 if any was rejected.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables rejects retry -t services
+  ktables rejects retry -t services --value-codec repaired.wasm")]
+pub(super) struct RetryArgs {
+    /// Publish records even if their keys have newer records. Applies to all dead letters of the table, also to those that
+    /// an earlier retry has published.
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) table: TableArgs,
+}
+
+/// Which rejected records are printed.
+#[derive(Debug, clap::Args)]
+pub(super) struct ListRejectsArgs {
     /// Write a case for each record that a component rejected into this folder, instead of printing it: the record, the
     /// reason, and the digest, the configuration and the limits of the component. `ktables codec reproduce` tries a case
     /// with a component. The configuration may hold secrets.

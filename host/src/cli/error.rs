@@ -60,6 +60,9 @@ pub enum CliError {
     /// The host failed while it ran a codec.
     #[error(transparent)]
     Codec(#[from] HostFailure),
+    /// A dead letter could not be retried.
+    #[error("{0}")]
+    Retry(String),
     /// A file or folder could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -100,6 +103,7 @@ impl CliError {
                 log_code(error)
             }
             Self::Usage(_)
+            | Self::Table(TableError::DeadLetters { .. })
             | Self::Component(
                 WasmError::InvalidDigest { .. }
                 | WasmError::MissingExport { .. }

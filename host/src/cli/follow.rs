@@ -10,7 +10,7 @@ use crate::cli::output::{Output, StdoutWriter, wait_for_stdout_close, write_json
 use crate::cli::write::wait_for_stop;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::{FileError, Replacement, read_text};
-use crate::table::{InvalidToken, Status, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+use crate::table::{InvalidToken, Status, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 use crate::wire::EventJson;
 
 pub(super) async fn watch(
@@ -54,7 +54,10 @@ pub(super) async fn watch(
             },
             () = printer.wait_for_token_time() => printer.store_token(&watcher)?,
             // Nobody has read what is in the pipe, so the stored token stays.
-            () = &mut closed => return Ok(Exit::Done),
+            () = &mut closed => {
+                table.stop().await;
+                return Ok(Exit::Done);
+            }
             () = wait_for_stop(&mut stop_requests, 1) => break true,
         }
     };
@@ -64,6 +67,12 @@ pub(super) async fn watch(
     }
     printer.out.flush()?;
     printer.store_token(&watcher)?;
+    finish(&table).await
+}
+
+/// Stops a table, which writes its checkpoint and its dead letters. Fails if the table has failed.
+async fn finish(table: &Table) -> Result<Exit, CliError> {
+    table.stop().await;
     match table.status() {
         Status::Failed(error) => Err(CliError::Table((*error).clone())),
         _ => Ok(Exit::Done),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::args::TableArgs;
 use crate::cli::limits::parse_limits;
-use crate::cli::{CliError, codec, logs, progress};
+use crate::cli::{CliError, StopRequests, codec, logs, progress};
 use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{CheckedCodecs, CodecFailure};
 use crate::config::{
@@ -14,7 +14,7 @@ use crate::config::{
     TableSource,
 };
 use crate::log::{Ack, Log, ensure_topic, with_timeout};
-use crate::table::{Freshness, RecordPart, Table};
+use crate::table::{Freshness, RecordPart, RetryOptions, Table};
 use crate::writer::{Verify, WriteError, Writer};
 
 /// How long resolving a table may take before a message says why it may take long.
@@ -74,6 +74,13 @@ impl ResolvedTable {
         self.source.topic()
     }
 
+    /// Returns how dead letters are tried again; `None` if the table has no dead-letter topic.
+    pub(super) fn retry_options(&self, force: bool, stop_requests: StopRequests) -> Option<RetryOptions> {
+        let (dead_letter, _) = self.source.dead_letter.clone()?;
+        let (log, codecs) = (self.source.log.clone(), self.source.codecs.clone());
+        Some(RetryOptions { log, topic: self.topic().to_owned(), dead_letter, codecs, force, stop_requests })
+    }
+
     /// Returns how the codec of a part of records runs; `None` if it is built in.
     pub(super) fn component_settings(&self, part: RecordPart) -> Option<&ComponentSettings> {
         match part {
@@ -86,7 +93,11 @@ impl ResolvedTable {
     pub(super) async fn load(&self) -> Result<Table, CliError> {
         let table = self.source.builder().catchup_timeout(self.catchup_timeout).open().await?;
         // A degraded table has logged that it is degraded.
-        progress::show_until(&table, table.wait_until_ready()).await?;
+        if let Err(error) = progress::show_until(&table, table.wait_until_ready()).await {
+            // Writes its dead letters.
+            table.stop().await;
+            return Err(error.into());
+        }
         let stats = table.stats();
         let rejected = stats.rejects.values().sum::<u64>() + stats.keyless;
         if rejected > 0 {
@@ -144,7 +155,7 @@ impl ResolvedTable {
     pub(super) async fn open_writer(&self, verify: Option<Verify>) -> Result<Writer, CliError> {
         let TableSource { log, codecs, ensure, .. } = &self.source;
         let topic = self.source.topic();
-        let writer = with_timeout(&**log, topic, self.catchup_timeout, async {
+        let writer = with_timeout(&**log, topic, "describe", self.catchup_timeout, async {
             if let Some(options) = ensure {
                 ensure_topic(&**log, topic, options).await?;
             }
@@ -163,6 +174,8 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
     }
     table.on_reject = args.on_reject.or(table.on_reject);
     table.on_quarantine = args.on_quarantine.or(table.on_quarantine);
+    table.dead_letter = args.dead_letter.clone().or(table.dead_letter);
+    table.dead_letter_on_error = args.dead_letter_on_error.or(table.dead_letter_on_error);
     table.ttl = args.ttl.or(table.ttl);
     table.checkpoint = args.checkpoint.clone().or(table.checkpoint);
     table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);

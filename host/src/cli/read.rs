@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::cli::args::{
-    DumpArgs, GetArgs, GroupsArgs, KeysArgs, MembersArgs, RejectsArgs, StatusArgs, TableArgs,
+    DumpArgs, GetArgs, GroupsArgs, KeysArgs, ListRejectsArgs, MembersArgs, StatusArgs, TableArgs,
 };
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, write_json_line};
@@ -151,7 +151,7 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
     Ok(finish(&table, true).await)
 }
 
-pub(super) async fn rejects(args: RejectsArgs, output: Output) -> Result<Exit, CliError> {
+pub(super) async fn rejects(args: ListRejectsArgs, output: Output) -> Result<Exit, CliError> {
     let resolved = ResolvedTable::resolve(args.table).await?;
     if args.group.is_some() {
         resolved.require_groups()?;

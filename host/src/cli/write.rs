@@ -39,6 +39,13 @@ impl Destination {
         Ok(Self { resolved, writer, table })
     }
 
+    /// Stops the table, which writes its checkpoint and its dead letters.
+    async fn close(self) {
+        if let Some(table) = self.table {
+            table.stop().await;
+        }
+    }
+
     /// Writes an entry, and prints its acknowledgement. With `--wait`, it must be visible first. Gives up when
     /// the command was asked to stop this many times.
     async fn write(
@@ -77,11 +84,12 @@ pub(super) async fn set(
     };
     let (destination, value) = run_unless_stopped(&mut stop_requests, open).await??;
     let write = Write { target: target(args.entry), value: Some(value) };
-    match args.heartbeat {
-        None => destination.write(write, output, &mut stop_requests, 1).await?,
-        Some(every) => write_heartbeats(&destination, write, every, args.keep, output, stop_requests).await?,
-    }
-    Ok(Exit::Done)
+    let written = match args.heartbeat {
+        None => destination.write(write, output, &mut stop_requests, 1).await,
+        Some(every) => write_heartbeats(&destination, write, every, args.keep, output, stop_requests).await,
+    };
+    destination.close().await;
+    written.map(|()| Exit::Done)
 }
 
 pub(super) async fn delete(
@@ -92,8 +100,9 @@ pub(super) async fn delete(
     let open = async { Destination::open(ResolvedTable::resolve(args.table).await?, None, args.wait).await };
     let destination = run_unless_stopped(&mut stop_requests, open).await??;
     let write = Write { target: target(args.entry), value: None };
-    destination.write(write, output, &mut stop_requests, 1).await?;
-    Ok(Exit::Done)
+    let written = destination.write(write, output, &mut stop_requests, 1).await;
+    destination.close().await;
+    written.map(|()| Exit::Done)
 }
 
 fn target(entry: EntryArgs) -> Target {

@@ -186,9 +186,26 @@ impl fmt::Display for RejectReason {
 /// The host could not run a codec. No record is rejected for this.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot run the codec: {reason}")]
+#[non_exhaustive]
 pub struct HostFailure {
     /// What failed, and what to do.
     pub reason: String,
+    /// Whether the codec, which has worked before, no longer starts. A table quarantines it after three tries.
+    pub cannot_start: bool,
+}
+
+impl HostFailure {
+    /// The host could not run the codec, for this reason.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), cannot_start: false }
+    }
+
+    /// The codec no longer starts, for this reason.
+    #[must_use]
+    pub fn cannot_start(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), cannot_start: true }
+    }
 }
 
 /// Why a call of a codec returned no answers.

@@ -9,7 +9,7 @@ use crate::config::{CodecConfig, Config, ConfigError, TableCodec, TableConfig, f
 use crate::log::{self, EnsureTopic, Log};
 use crate::set_process_memory_limit;
 use crate::sync::lock;
-use crate::table::{Table, TableBuilder};
+use crate::table::{DeadLetterOnError, Table, TableBuilder};
 use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
 use crate::writer::Verify;
 
@@ -48,6 +48,8 @@ pub(crate) struct TableSource {
     pub(crate) codecs: Codecs,
     /// Whether and how the topic is ensured before it is used.
     pub(crate) ensure: Option<EnsureTopic>,
+    /// The dead-letter topic, and what happens when it cannot be written.
+    pub(crate) dead_letter: Option<(String, DeadLetterOnError)>,
     /// How the codecs of keys and values run, if they are components.
     pub(crate) key_component: Option<ComponentSettings>,
     pub(crate) value_component: Option<ComponentSettings>,
@@ -85,6 +87,9 @@ impl TableSource {
         }
         if let Some(options) = &self.ensure {
             builder = builder.ensure_topic(options.clone());
+        }
+        if let Some((topic, on_error)) = &self.dead_letter {
+            builder = builder.dead_letter(topic, *on_error);
         }
         if let Some(ttl) = ttl {
             builder = builder.ttl(*ttl);
@@ -139,11 +144,14 @@ impl Catalog {
             return Err(self.unknown("table", name, self.config.tables.keys().map(String::as_str)));
         };
         let ensure = table.ensure_options().map_err(|reason| self.invalid(&reason))?;
+        let dead_letter = table.dead_letter_options().map_err(|reason| self.invalid(&reason))?;
+        let dead_letter = dead_letter.map(|(topic, on_error)| (topic.to_owned(), on_error));
         let codecs = self.load_codecs(table)?;
         Ok(TableSource {
             log: self.open_log(&table.log)?,
             codecs,
             ensure,
+            dead_letter,
             key_component: self.component_settings(table.key_codec.as_ref()),
             value_component: self.component_settings(table.value_codec.as_ref()),
             config: table.clone(),

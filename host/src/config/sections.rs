@@ -11,7 +11,7 @@ use crate::config::values::{
     deserialize_properties, deserialize_size,
 };
 use crate::log::{Acks, DEFAULT_STALE_AFTER, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch};
-use crate::table::{OnQuarantine, OnReject};
+use crate::table::{DeadLetterOnError, OnQuarantine, OnReject};
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
 
@@ -139,6 +139,8 @@ pub(crate) struct TableConfig {
     pub(crate) on_reject: Option<OnReject>,
     pub(crate) on_quarantine: Option<OnQuarantine>,
     pub(crate) quarantine_faults: Option<u32>,
+    pub(crate) dead_letter: Option<String>,
+    pub(crate) dead_letter_on_error: Option<DeadLetterOnError>,
     #[serde(default, deserialize_with = "deserialize_positive_duration")]
     pub(crate) ttl: Option<Duration>,
     pub(crate) checkpoint: Option<PathBuf>,
@@ -163,10 +165,23 @@ impl TableConfig {
             on_reject: None,
             on_quarantine: None,
             quarantine_faults: None,
+            dead_letter: None,
+            dead_letter_on_error: None,
             ttl: None,
             checkpoint: None,
             checkpoint_max_age: None,
             memory_limit: None,
+        }
+    }
+
+    /// Returns the dead-letter topic, and what happens when it cannot be written; `None` if there is none.
+    pub(crate) fn dead_letter_options(&self) -> Result<Option<(&str, DeadLetterOnError)>, String> {
+        match (&self.dead_letter, self.dead_letter_on_error) {
+            (Some(topic), on_error) => Ok(Some((topic, on_error.unwrap_or_default()))),
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err("dead_letter_on_error needs a dead-letter topic: set dead_letter = \"TOPIC\"".to_owned())
+            }
         }
     }
 

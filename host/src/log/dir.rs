@@ -31,9 +31,9 @@ use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, stream};
 
 use crate::log::{
-    Ack, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset, OffsetRange,
-    Partition, PartitionSample, PartitionStream, TopicDescription, TopicEvent, TopicSample, TopicStream,
-    Unacknowledged,
+    Ack, Appended, Delivery, Headers, Health, Isolation, Log, LogError, NewRecord, NewTopic, Offset,
+    OffsetRange, Partition, PartitionSample, PartitionStream, TopicDescription, TopicEvent, TopicSample,
+    TopicStream, Unacknowledged,
 };
 use crate::sync::lock;
 use commit::Committer;
@@ -247,6 +247,16 @@ impl Log for DirLog {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
         self.committer.send_atomically(topic, records).await
+    }
+
+    async fn append_at(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        end: Offset,
+        records: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError> {
+        self.committer.append_at(topic, partition, end, records).await
     }
 
     async fn flush(&self, timeout: Duration) -> bool {

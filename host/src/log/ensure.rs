@@ -81,6 +81,14 @@ impl EnsureOutcome {
     }
 }
 
+/// Whether old records of a topic are deleted once their keys have newer ones. If its policy cannot be read, it counts as
+/// not compacted.
+pub(crate) async fn is_compacted(log: &dyn Log, topic: &str) -> bool {
+    // A directory calls all topics compacted, because readers see the newest record of each key, but keeps all records.
+    !log.url().starts_with("dir:")
+        && log.setting(topic, CLEANUP_POLICY).await.is_ok_and(|policy| compacts(&policy))
+}
+
 /// Creates a topic if it does not exist, and checks its cleanup policy if it does. The number of partitions
 /// and replicas, and all other settings of an existing topic, stay as they are.
 ///

@@ -32,8 +32,8 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 use crate::log::{
-    Ack, Delivery, Headers, Health, Isolation, Log, LogError, LogOptions, NewRecord, NewTopic, Offset,
-    OffsetRange, Partition, TopicDescription, TopicStream, Unacknowledged,
+    Ack, Appended, Delivery, Headers, Health, Isolation, Log, LogError, LogOptions, NewRecord, NewTopic,
+    Offset, OffsetRange, Partition, TopicDescription, TopicStream, Unacknowledged,
 };
 use config::Configs;
 use control::Control;
@@ -259,6 +259,19 @@ impl Log for KafkaLog {
     ) -> Result<Vec<Ack>, LogError> {
         records.iter().try_for_each(|record| check_partition(topic, record))?;
         self.writer.send_atomically(topic, records).await
+    }
+
+    async fn append_at(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        end: Offset,
+        records: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError> {
+        let records: Vec<_> =
+            records.into_iter().map(|record| NewRecord { partition: Some(partition), ..record }).collect();
+        records.iter().try_for_each(|record| check_partition(topic, record))?;
+        self.writer.append_at(topic, partition, end, records).await
     }
 
     async fn flush(&self, timeout: Duration) -> bool {

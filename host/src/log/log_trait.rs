@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::log::{
-    Ack, Delivery, Headers, Health, Isolation, LogError, NewRecord, NewTopic, Offset, OffsetRange, Partition,
-    TopicDescription, TopicStream, Unacknowledged,
+    Ack, Appended, Delivery, Headers, Health, Isolation, LogError, NewRecord, NewTopic, Offset, OffsetRange,
+    Partition, TopicDescription, TopicStream, Unacknowledged,
 };
 
 /// A log: stores the records of topics. The interface follows that of Kafka.
@@ -127,6 +127,29 @@ pub trait Log: Debug + Send + Sync {
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError>;
 
+    /// Appends records to one partition, atomically, if the partition ends at `end`. Writes nothing and returns `None` if
+    /// it ends elsewhere, or if another caller of this method begins to append to the topic meanwhile. So callers in
+    /// several processes that have read the partition up to `end` never write a record twice. Ignores
+    /// [`NewRecord::partition`].
+    ///
+    /// Without records, only checks the end. On a cluster, this also ends a transaction that another caller of this method
+    /// has left open, and other writers may write between the records.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::UnknownPartition`]; otherwise as [`Log::send_atomically`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, either all records are written or none.
+    async fn append_at(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        end: Offset,
+        records: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError>;
+
     /// Waits until every queued record is acknowledged or refused; false if that takes longer than
     /// `timeout`. Records that are still queued then stay queued.
     async fn flush(&self, timeout: Duration) -> bool;
@@ -137,7 +160,8 @@ pub trait Log: Debug + Send + Sync {
     async fn close(&self, timeout: Duration) -> Vec<Unacknowledged>;
 }
 
-/// Waits for the answer to a request about a topic, for `timeout` at most.
+/// Waits for the answer to a request about a topic, for `timeout` at most. `action` is what was requested, as
+/// errors say it.
 ///
 /// # Errors
 ///
@@ -145,6 +169,7 @@ pub trait Log: Debug + Send + Sync {
 pub(crate) async fn with_timeout<T>(
     log: &dyn Log,
     topic: &str,
+    action: &'static str,
     timeout: Duration,
     answer: impl Future<Output = Result<T, LogError>>,
 ) -> Result<T, LogError> {
@@ -154,7 +179,7 @@ pub(crate) async fn with_timeout<T>(
             None => format!("no answer within {}", humantime::format_duration(timeout)),
         };
         let (log, topic) = (log.url().to_owned(), topic.to_owned());
-        Err(LogError::unanswered(log, topic, "describe", &reason))
+        Err(LogError::unanswered(log, topic, action, &reason))
     };
     tokio::time::timeout(timeout, answer).await.unwrap_or_else(timed_out)
 }

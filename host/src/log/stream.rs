@@ -140,6 +140,25 @@ pub struct Ack {
     pub offset: Option<Offset>,
 }
 
+/// The result of [`Log::append_at`](crate::log::Log::append_at).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The acknowledgements of the records.
+    pub acks: Vec<Ack>,
+    /// The offset at which the partition ends now, unless somebody else has written since. On a cluster, this is not
+    /// the offset after the last record, because the marker that ends a transaction has an offset, too.
+    pub end: Offset,
+}
+
+impl Appended {
+    /// Creates the result of an append.
+    #[must_use]
+    pub fn new(acks: Vec<Ack>, end: Offset) -> Self {
+        Self { acks, end }
+    }
+}
+
 /// A record that was queued for writing, and was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use crate::codec::Codecs;
 use crate::log::{EnsureTopic, Log, ensure_topic, with_timeout};
 use crate::table::clock::Clock;
+use crate::table::dead_letters::open_topic;
 use crate::table::error::TableError;
 use crate::table::handle::Table;
-use crate::table::settings::{OnQuarantine, OnReject, Settings};
+use crate::table::settings::{DeadLetterOnError, DeadLetterSettings, OnQuarantine, OnReject, Settings};
 use crate::table::shared::Shared;
 use crate::table::supervisor;
 
@@ -67,6 +68,15 @@ impl TableBuilder {
     #[must_use]
     pub fn quarantine_faults(mut self, records: u32) -> Self {
         self.settings.quarantine.quarantine_faults = records;
+        self
+    }
+
+    /// Writes each rejected record, unchanged, to this topic of the same log, with headers that say where it comes from
+    /// and why it was rejected. A record that the topic holds is not written again. Takes the right to read and to
+    /// write the topic. With [`TableBuilder::ensure_topic`], it is created if it does not exist.
+    #[must_use]
+    pub fn dead_letter(mut self, topic: impl Into<String>, on_error: DeadLetterOnError) -> Self {
+        self.settings.dead_letters = Some(DeadLetterSettings { topic: topic.into(), on_error });
         self
     }
 
@@ -131,13 +141,17 @@ impl TableBuilder {
     pub async fn open(self) -> Result<Table, TableError> {
         let (log, name) = (&*self.log, &*self.topic);
         let timeout = self.settings.catchup_timeout.max(MIN_DESCRIBE_TIMEOUT);
-        let topic = with_timeout(log, name, timeout, async {
+        let topic = with_timeout(log, name, "describe", timeout, async {
             match &self.ensure {
                 None => log.describe(name).await,
                 Some(how) => Ok(ensure_topic(log, name, how).await?.topic),
             }
         });
         let topic = Arc::new(topic.await?);
+        if let Some(DeadLetterSettings { topic: dead_letter, .. }) = &self.settings.dead_letters {
+            let opened = async { Ok(open_topic(log, &topic, dead_letter, self.ensure.is_some()).await) };
+            with_timeout(log, dead_letter, "describe", timeout, opened).await??;
+        }
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (swaps, swap_requests) = mpsc::channel(SWAP_REQUESTS);
         let shared = Arc::new(Shared::new(self.log, topic, self.codecs.clone(), self.settings));

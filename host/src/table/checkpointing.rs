@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::checkpoint::{CheckpointError, CheckpointRecord, CheckpointWriter, LoadedCheckpoint};
-use crate::sync::lock;
+use crate::sync::{Counter, lock};
 use crate::table::settings::CheckpointSettings;
 use crate::table::status::CheckpointStats;
 
@@ -86,14 +86,24 @@ impl Checkpointing {
         }
     }
 
-    /// Records that everything written to the topic before `as_of` is applied, as of `now`.
+    /// Keeps what a generation appends from now on out of the checkpoint until a count has reached a number.
+    pub(super) fn wait_for(&self, generation: u64, count: Arc<Counter>, number: u64) {
+        let Some(writer) = self.writer(generation) else { return };
+        if let Err(error) = writer.wait_for(count, number) {
+            self.abandon(generation, &error);
+        }
+    }
+
+    /// Checks that everything written to the topic before `as_of` may count as applied, as of `now`.
     ///
     /// # Errors
     ///
     /// If the last time is so long ago that tombstones may have come and gone since. Then neither
     /// the table nor the checkpoint is sure to match the topic.
-    pub(super) fn complete(&self, generation: u64, as_of: i64, now: i64) -> Result<(), CheckpointError> {
-        let Some(writer) = self.writer(generation) else { return Ok(()) };
+    pub(super) fn check_age(&self, generation: u64, as_of: i64, now: i64) -> Result<(), CheckpointError> {
+        if self.writer(generation).is_none() {
+            return Ok(());
+        }
         let (before, max_age) = {
             let mut state = lock(&self.state);
             (state.as_of.replace(as_of), state.max_age)
@@ -111,10 +121,15 @@ impl Checkpointing {
             );
             return Err(CheckpointError::Unusable { reason });
         }
+        Ok(())
+    }
+
+    /// Records that everything written to the topic before `as_of` is applied, as of `now`. Its age was checked.
+    pub(super) fn complete(&self, generation: u64, as_of: i64, now: i64) {
+        let Some(writer) = self.writer(generation) else { return };
         if let Err(error) = writer.complete(as_of, now) {
             self.abandon(generation, &error);
         }
-        Ok(())
     }
 
     /// Stops writing if this generation writes, because it was given up.

@@ -55,6 +55,16 @@ pub enum TableError {
         /// The limit, what is used, and the setting.
         reason: String,
     },
+    /// The dead-letter topic cannot be used, or a swap rejects too many records to keep them until it succeeds.
+    #[error("topic `{topic}`: dead-letter topic `{dead_letter}`: {reason}")]
+    DeadLetters {
+        /// The topic.
+        topic: String,
+        /// The dead-letter topic.
+        dead_letter: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The table has failed or was stopped.
     #[error("topic `{topic}`: the table has failed or was stopped; start another one")]
     Ended {

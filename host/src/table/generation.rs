@@ -5,6 +5,7 @@
 //! everything that the topic held when it began and, in a swap, has reached the positions of the served one, it
 //! takes the other one's place in one step, and follows the topic from then on.
 
+mod dead_letters;
 mod decode;
 mod decode_stream;
 mod decode_turn;
@@ -25,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "cli"))]
 pub(in crate::table) use decode::decode;
 pub(in crate::table) use replay::{replay, wait_until_reached};
 pub(in crate::table) use resume::open_checkpoint;
@@ -34,6 +35,7 @@ pub(in crate::table) use source::GenerationStart;
 use crate::checkpoint::CheckpointError;
 use crate::codec::workers;
 use crate::log::{LogError, TopicSample, partition_of_hash};
+use crate::table::dead_letters::DeferredLetters;
 use crate::table::decoded::DecodedRecords;
 use crate::table::error::TableError;
 use crate::table::generation_state::GenerationState;
@@ -130,8 +132,9 @@ impl RunningGeneration {
             view,
             deadlines,
             is_served: false,
-            is_checkpoint_age_checked: false,
+            complete_at: None,
             overtaking: None,
+            deferred: DeferredLetters::default(),
             lags: LagTracker::new(shared.log.stale_after(), time::now()),
             events,
         };
@@ -170,10 +173,12 @@ struct Generation {
     /// When its entries expire, in a table with a time to live.
     deadlines: Option<Deadlines>,
     is_served: bool,
-    /// Whether the age of its checkpoint, if it has one, was checked.
-    is_checkpoint_age_checked: bool,
+    /// When it was complete for the first time, and the age of its checkpoint was checked: milliseconds since 1970.
+    complete_at: Option<i64>,
     /// Set while it is loaded and the served generation is ahead.
     overtaking: Option<Overtaking>,
+    /// The dead letters of a swap that may still fail.
+    deferred: DeferredLetters,
     lags: LagTracker,
     events: mpsc::UnboundedSender<GenerationEvent>,
 }
@@ -232,6 +237,7 @@ impl Generation {
         let (mut is_complete, mut is_late) = (false, false);
         loop {
             self.wait_for_memory(&mut reading).await?;
+            self.wait_for_dead_letters(&mut reading).await?;
             if !is_complete && reading.has_all_partitions() && self.state.is_loaded(&self.view) {
                 is_complete = self.complete(began).await?;
             }
@@ -253,6 +259,7 @@ impl Generation {
                     self.shared.report_late();
                 }
                 () = self.next_deadline(), if self.is_served => self.expire()?,
+                () = self.wait_until_must_pause(), if self.shared.dead_letters.is_some() => {}
                 () = self.next_lag() => self.evaluate_overdue(self.lags.due()),
                 () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
                 event = reading.next(), if held_until.is_none() => self.handle(event?).await?,
@@ -310,16 +317,21 @@ impl Generation {
     /// false if it is still behind the generation that is served now, and has to catch up with it first.
     async fn complete(&mut self, began: i64) -> Result<bool, GenerationEnd> {
         self.sort().await;
-        if !self.is_checkpoint_age_checked {
-            let now = self.shared.settings.clock.now();
-            let completed = self.shared.checkpointing.complete(self.state.number, began, now);
-            completed.map_err(GenerationEnd::Checkpoint)?;
-            self.is_checkpoint_age_checked = true;
-        }
+        let (checkpointing, number) = (&self.shared.checkpointing, self.state.number);
+        let complete_at = match self.complete_at {
+            Some(complete_at) => complete_at,
+            None => {
+                let now = self.shared.settings.clock.now();
+                checkpointing.check_age(number, began, now).map_err(GenerationEnd::Checkpoint)?;
+                *self.complete_at.insert(now)
+            }
+        };
         if !self.is_served && !self.try_switch(true) {
             self.hold_served();
             return Ok(false);
         }
+        // After the dead letters of a swap were queued, for which the checkpoint waits.
+        self.shared.checkpointing.complete(number, began, complete_at);
         self.lags.forget_advanced(|partition| self.view.position(partition));
         self.state.finish_loading(self.view.counters.records);
         self.shared.report_complete(&self.state, &self.view);
@@ -373,15 +385,22 @@ impl Generation {
             // Sorting has built the groups, so their number is copied now.
             self.state.update_progress(&self.view);
             self.report(GenerationEvent::Served(self.state.number));
+            // Those that were deferred while another generation was served.
+            self.push_dead_letters(Vec::new());
         }
         self.is_served
     }
 
-    /// Appends steps to the checkpoint, then applies them.
+    /// Queues the dead letters of steps, appends the steps to the checkpoint, then applies them.
     async fn apply(&mut self, mut steps: Vec<Step>) -> Result<(), GenerationEnd> {
+        self.queue_rejected(&mut steps)?;
         if self.shared.checkpointing.is_enabled(self.state.number) {
-            let records = steps.iter_mut().filter_map(Step::take_checkpoint_record);
-            self.shared.checkpointing.append(self.state.number, records).await;
+            let records: Vec<_> = steps.iter_mut().filter_map(Step::take_checkpoint_record).collect();
+            if let Some(dead_letters) = &self.shared.dead_letters {
+                let kib: usize = records.iter().map(|record| record.queue_kib() as usize).sum();
+                dead_letters.add_applied(kib * 1024);
+            }
+            self.shared.checkpointing.append(self.state.number, records.into_iter()).await;
         }
         let is_long = steps.iter().map(Step::cost).sum::<usize>() >= LONG_RECORDS;
         let apply = || self.apply_and_publish(steps);

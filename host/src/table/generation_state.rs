@@ -12,7 +12,7 @@ use crate::sync::lock;
 use crate::table::positions::Positions;
 use crate::table::quarantine::Quarantine;
 use crate::table::reject::{RecentRejects, RejectedRecord};
-use crate::table::status::{CheckpointStats, LoadProgress, PartitionProgress, Stats};
+use crate::table::status::{CheckpointStats, DeadLetterStats, LoadProgress, PartitionProgress, Stats};
 use crate::table::view::{Counters, View};
 
 /// The state of a generation that others may read.
@@ -177,6 +177,7 @@ impl GenerationState {
         status_since: SystemTime,
         loading_progress: Option<LoadProgress>,
         checkpoint: Option<CheckpointStats>,
+        dead_letters: Option<DeadLetterStats>,
     ) -> Stats {
         let progress = lock(&self.progress);
         let loading = lock(&self.loading);
@@ -207,6 +208,7 @@ impl GenerationState {
             catch_up: loading.catch_up,
             replayed: loading.catch_up.map_or(counters.records, |_| loading.replayed),
             checkpoint,
+            dead_letters,
             partitions,
         }
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-use crate::codec::RejectReason;
+use crate::codec::{HostFailure, RejectReason};
 use crate::sync::lock;
-use crate::table::settings::{OnQuarantine, QuarantineSettings};
+use crate::table::settings::{OnQuarantine, QuarantineSettings, RETRY_AFTER};
 
 /// How many of the newest records are judged by their number of faults.
 const RECORDS: u64 = 1_000;
@@ -29,6 +29,9 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many records in a row must pass before the quarantine ends.
 const CLEAN_RECORDS: u32 = 20;
+
+/// After this many failed starts in a row, a codec that has worked before is quarantined.
+const MAX_FAILED_STARTS: u32 = 3;
 
 /// When a codec may decode its next record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +129,26 @@ impl Quarantine {
             }
         }
     }
+
+    /// Notes that a codec could be started again.
+    pub(super) fn note_start(&self) {
+        lock(&self.judge).failed_starts = 0;
+    }
+
+    /// Notes that a codec could not be started for a call. `publish` reports a change.
+    pub(super) fn note_failed_start(
+        &self,
+        settings: QuarantineSettings,
+        failure: &HostFailure,
+        permit: Option<&Permit>,
+        publish: impl FnOnce(Change),
+    ) {
+        let mut judge = lock(&self.judge);
+        let change = judge.note_failed_start(settings, failure, permit.is_some(), Instant::now());
+        if let Some(change) = change {
+            publish(change);
+        }
+    }
 }
 
 /// What is known of the calls of codecs.
@@ -137,6 +160,9 @@ struct Judge {
     faults: VecDeque<u64>,
     /// The times of the calls within [`WINDOW`], in the order of time.
     times: VecDeque<TimeSlice>,
+    /// How many tries to start in a row have failed, and when the last one did.
+    failed_starts: u32,
+    last_failed_start: Option<Instant>,
     /// Present while the codecs are in quarantine.
     active: Option<ActiveQuarantine>,
 }
@@ -189,6 +215,41 @@ impl Judge {
         self.add_times(calls, now);
         let last = calls.last_fault?;
         let cause = self.too_many_faults(settings).or_else(|| self.too_slow_faults())?;
+        Some(self.begin(settings, &cause, &format!("The last fault: {last}"), now))
+    }
+
+    /// Notes that a codec could not be started. `had_permit` says whether the call had a permit in quarantine.
+    fn note_failed_start(
+        &mut self,
+        settings: QuarantineSettings,
+        failure: &HostFailure,
+        had_permit: bool,
+        now: Instant,
+    ) -> Option<Change> {
+        if settings.on_quarantine == OnQuarantine::Reject {
+            return None;
+        }
+        if let Some(active) = &mut self.active {
+            if had_permit {
+                active.slow_down(now);
+            }
+            return None;
+        }
+        // Calls that fail together are one try.
+        if self.last_failed_start.is_some_and(|last| now.saturating_duration_since(last) < RETRY_AFTER / 2) {
+            return None;
+        }
+        self.last_failed_start = Some(now);
+        self.failed_starts += 1;
+        if self.failed_starts < MAX_FAILED_STARTS {
+            return None;
+        }
+        let cause = format!("it did not start in {MAX_FAILED_STARTS} tries");
+        Some(self.begin(settings, &cause, &format!("The last error: {failure}"), now))
+    }
+
+    /// Begins a quarantine.
+    fn begin(&mut self, settings: QuarantineSettings, cause: &str, last_error: &str, now: Instant) -> Change {
         let then = match settings.on_quarantine {
             OnQuarantine::Wait => "nothing is decoded until the codecs are swapped".to_owned(),
             OnQuarantine::Probe | OnQuarantine::Reject => {
@@ -200,9 +261,7 @@ impl Judge {
             interval: FIRST_INTERVAL,
             clean_in_a_row: 0,
         });
-        Some(Change::Began(
-            format!("codec quarantined: {cause}; {then} (on_quarantine). The last fault: {last}").into(),
-        ))
+        Change::Began(format!("codec quarantined: {cause}; {then} (on_quarantine). {last_error}").into())
     }
 
     fn count(&mut self, calls: CallStats<'_>) {
@@ -259,14 +318,20 @@ impl ActiveQuarantine {
     /// Notes the call of a turn. Returns whether the quarantine ends.
     fn note(&mut self, calls: CallStats<'_>, now: Instant) -> bool {
         if calls.faults > 0 {
-            self.clean_in_a_row = 0;
-            self.interval = (self.interval * 2).min(LONGEST_INTERVAL);
-        } else {
-            self.clean_in_a_row += 1;
-            self.interval = FIRST_INTERVAL;
+            self.slow_down(now);
+            return false;
         }
+        self.clean_in_a_row += 1;
+        self.interval = FIRST_INTERVAL;
         self.next = now + self.interval;
         self.clean_in_a_row == CLEAN_RECORDS
+    }
+
+    /// Waits longer before the next turn, after one that failed.
+    fn slow_down(&mut self, now: Instant) {
+        self.clean_in_a_row = 0;
+        self.interval = (self.interval * 2).min(LONGEST_INTERVAL);
+        self.next = now + self.interval;
     }
 }
 
@@ -353,6 +418,31 @@ mod tests {
             None,
             "earlier faults are forgotten"
         );
+    }
+
+    #[test]
+    fn failed_starts_in_a_row_begin_a_quarantine() {
+        let failure = HostFailure::cannot_start("no memory");
+        let (start, quarantine) = (Instant::now(), Quarantine::default());
+        let fail = |seconds| {
+            let now = start + Duration::from_secs(seconds);
+            lock(&quarantine.judge).note_failed_start(SETTINGS, &failure, false, now)
+        };
+        assert_eq!([fail(0), fail(0), fail(0), fail(1)], [None, None, None, None], "two tries");
+        quarantine.note_start();
+        assert_eq!([fail(2), fail(3)], [None, None], "not in a row");
+        let Some(Change::Began(reason)) = fail(4) else { panic!("no quarantine") };
+        assert!(reason.contains("did not start in 3 tries") && reason.contains("no memory"), "{reason}");
+        let mut judge = lock(&quarantine.judge);
+        let now = start + Duration::from_secs(5);
+        assert_eq!(judge.note_failed_start(SETTINGS, &failure, true, now), None);
+        assert_eq!(judge.due(SETTINGS), Some(Due::At(now + 2 * FIRST_INTERVAL)));
+        let reject = QuarantineSettings { on_quarantine: OnQuarantine::Reject, ..SETTINGS };
+        let mut judge = Judge::default();
+        for second in 0..10 {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(judge.note_failed_start(reject, &failure, false, now), None);
+        }
     }
 
     #[tokio::test]

@@ -63,6 +63,26 @@ impl Default for QuarantineSettings {
     }
 }
 
+/// What happens when the dead-letter topic cannot be written.
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeadLetterOnError {
+    /// The table is degraded, and applies no more records until the rejected ones are written.
+    #[default]
+    Wait,
+    /// The table goes on, and counts the rejected records that were not kept.
+    Continue,
+}
+
+/// The dead-letter topic of a table.
+#[derive(Debug, Clone)]
+pub(super) struct DeadLetterSettings {
+    pub(super) topic: String,
+    pub(super) on_error: DeadLetterOnError,
+}
+
 /// How long to wait before an operation that failed in the host is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -72,6 +92,8 @@ pub(super) struct Settings {
     pub(super) catchup_timeout: Duration,
     pub(super) on_reject: OnReject,
     pub(super) quarantine: QuarantineSettings,
+    /// The dead-letter topic, if there is one.
+    pub(super) dead_letters: Option<DeadLetterSettings>,
     /// The time to live: entries whose records are older are expired.
     pub(super) ttl: Option<Duration>,
     pub(super) clock: Arc<dyn Clock>,
@@ -102,6 +124,7 @@ impl Default for Settings {
             catchup_timeout: DEFAULT_CATCHUP_TIMEOUT,
             on_reject: OnReject::default(),
             quarantine: QuarantineSettings::default(),
+            dead_letters: None,
             ttl: None,
             clock: Arc::new(SystemClock),
             checkpoint: CheckpointSettings::default(),

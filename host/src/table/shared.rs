@@ -13,6 +13,7 @@ use crate::log::{Log, TopicDescription};
 use crate::sync::lock;
 use crate::table::change::Effect;
 use crate::table::checkpointing::Checkpointing;
+use crate::table::dead_letters::DeadLetters;
 use crate::table::end_offsets::EndOffsets;
 use crate::table::generation_state::GenerationState;
 use crate::table::reject::RejectedRecord;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) ended: watch::Sender<bool>,
     pub(super) end_offsets: EndOffsets,
     pub(super) checkpointing: Checkpointing,
+    /// The dead letters, in a table with a dead-letter topic.
+    pub(super) dead_letters: Option<Arc<DeadLetters>>,
     /// A std lock: held to read or change fields. Taken after the hub's lock.
     state: Mutex<State>,
 }
@@ -77,6 +80,7 @@ impl Shared {
             view: ArcSwap::new(view),
             log,
             late_at: far_ahead(settings.catchup_timeout),
+            dead_letters: settings.dead_letters.clone().map(|settings| Arc::new(DeadLetters::new(settings))),
             settings,
             published: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
@@ -257,6 +261,7 @@ impl Shared {
                 state.conditions.generation.undecoded.clear();
                 state.conditions.generation.lags.clear();
                 state.conditions.generation.memory = None;
+                state.conditions.generation.dead_letters = None;
                 state.conditions.generation.quarantined = None;
             }
         });
@@ -336,7 +341,8 @@ impl Shared {
     /// what the replaced one uses is freed.
     pub(super) fn memory_bytes(&self, generation: &GenerationState) -> u64 {
         let view = generation.view_bytes.load(Ordering::Relaxed);
-        view + generation.reject_bytes() + lock(&self.hub).byte_len() as u64
+        let dead_letters = self.dead_letters.as_ref().map_or(0, |letters| letters.byte_len());
+        view + dead_letters + generation.reject_bytes() + lock(&self.hub).byte_len() as u64
     }
 
     pub(super) fn rejects(&self) -> Vec<RejectedRecord> {
@@ -350,7 +356,8 @@ impl Shared {
         };
         let loading = next.as_ref().unwrap_or(&reported).load_progress();
         let checkpoint = self.checkpointing.stats(&self.settings.checkpoint);
-        reported.stats(*lock(&self.status_since), loading, checkpoint)
+        let dead_letters = self.dead_letters.as_ref().map(|letters| letters.stats());
+        reported.stats(*lock(&self.status_since), loading, checkpoint, dead_letters)
     }
 }
 

@@ -10,5 +10,5 @@ pub(super) use anomaly::AnomalyCounts;
 pub use anomaly::{AnomalyCount, WriterAnomaly};
 pub(super) use conditions::{Conditions, GenerationConditions};
 pub(super) use lag::{Lag, LagCause};
-pub use stats::{CheckpointStats, LoadProgress, PartitionProgress, Stats};
+pub use stats::{CheckpointStats, DeadLetterStats, LoadProgress, PartitionProgress, Stats};
 pub use table_status::Status;

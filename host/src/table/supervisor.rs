@@ -11,12 +11,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::codec::Codecs;
 use crate::log::{LogError, TopicDescription};
 use crate::sync::lock;
+use crate::table::dead_letters;
 use crate::table::error::TableError;
 use crate::table::generation::{
     GenerationEnd, GenerationEvent, GenerationStart, RunningGeneration, open_checkpoint,
@@ -24,6 +26,9 @@ use crate::table::generation::{
 use crate::table::generation_state::GenerationState;
 use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
+
+/// How long a table that ends waits until its dead letters are written.
+const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request to decode the topic with other codecs.
 #[derive(Debug)]
@@ -42,16 +47,37 @@ pub(super) async fn run(
     mut stopped: watch::Receiver<bool>,
 ) {
     let _guard = TaskEndGuard(shared.clone());
+    // Aborts its task when it is dropped.
+    let mut writers = JoinSet::new();
+    if let Some(letters) = shared.dead_letters.clone() {
+        writers.spawn(dead_letters::run(shared.clone(), letters));
+    }
     let mut supervisor = Supervisor::new(shared.clone());
     tokio::select! {
         // An error means that the last handle was dropped.
         _ = stopped.wait_for(|&stopped| stopped) => {}
         () = observe(&shared) => {}
+        // It ends only if it panics.
+        Some(_) = writers.join_next() => {
+            let error = TableError::Panicked { topic: shared.topic_name() };
+            shared.update(|conditions| conditions.failed = Some(Arc::new(error)));
+        }
         error = supervisor.run(codecs, swaps) => {
             shared.update(|conditions| conditions.failed = Some(Arc::new(error)));
         }
     }
     supervisor.stop().await;
+    if let Some(letters) = &shared.dead_letters {
+        let unwritten = letters.finish(DEAD_LETTER_TIMEOUT).await;
+        if unwritten > 0 {
+            let (topic, dead_letter) = (shared.topic_name(), letters.topic());
+            tracing::warn!(
+                topic,
+                "{unwritten} rejected records were not written to dead-letter topic `{dead_letter}` before the table \
+                 stopped; the next start that reads them writes them"
+            );
+        }
+    }
     shared.update(|conditions| conditions.is_stopped = true);
     if !shared.checkpointing.finish().await {
         let topic = shared.topic_name();
@@ -64,6 +90,9 @@ struct TaskEndGuard(Arc<Shared>);
 
 impl Drop for TaskEndGuard {
     fn drop(&mut self) {
+        if let Some(letters) = &self.0.dead_letters {
+            letters.done().close();
+        }
         let topic = self.0.topic_name();
         let panicked = std::thread::panicking().then(|| Arc::new(TableError::Panicked { topic }));
         self.0.update(|conditions| {

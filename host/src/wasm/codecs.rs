@@ -110,7 +110,7 @@ impl ComponentCodec {
         Ok(answers)
     }
 
-    /// Starts another instance than the first. A failure is the host's: the first instance accepted the
+    /// Starts another instance than the first. A failure counts as the host's: the first instance accepted the
     /// configuration, and this one has not received any record yet, so no record is to blame.
     fn start_another(&self) -> Result<Instance, HostFailure> {
         let id = &self.component.template.id;
@@ -124,7 +124,7 @@ impl ComponentCodec {
                 format!("cannot start another instance of component {id}: {}", one_line(&fault.message))
             }
         };
-        Err(HostFailure { reason })
+        Err(HostFailure::cannot_start(reason))
     }
 
     /// Starts and configures an instance. The inner error is the component's message if it refuses its

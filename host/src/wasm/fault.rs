@@ -68,7 +68,7 @@ pub(super) fn budget_failure(budget: usize) -> HostFailure {
         "all components together would use more than the memory budget of {budget} bytes (`component_memory` in \
          `[limits]`)"
     );
-    HostFailure { reason }
+    HostFailure::new(reason)
 }
 
 /// Returns the error of a guest that requested more memory than its limit or the budget allows.

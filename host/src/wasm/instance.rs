@@ -210,15 +210,13 @@ fn start_error(error: &wasmtime::Error, store: &Store<State>, limits: &Limits) -
     if store.data().exceeded.is_some() {
         return limit_error(store.data(), limits);
     }
-    let reason = match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-        Some(_) => {
+    CallError::Host(match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+        Some(_) => HostFailure::new(
             "cannot create an instance of the component now: this process already has the maximum number of \
-                    instances, try again later"
-                .to_owned()
-        }
-        None => format!("cannot create an instance of the component: {error:#}"),
-    };
-    CallError::Host(HostFailure { reason })
+             instances, try again later",
+        ),
+        None => HostFailure::cannot_start(format!("cannot create an instance of the component: {error:#}")),
+    })
 }
 
 /// How many ticks a call may take before it counts as slow: the current one, and a whole one.

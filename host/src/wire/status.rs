@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::log::{Offset, Partition};
-use crate::table::{AnomalyCount, CheckpointStats, PartitionProgress, Stats, Status};
+use crate::table::{AnomalyCount, CheckpointStats, DeadLetterStats, PartitionProgress, Stats, Status};
 
 /// The status of a table, without its partitions.
 #[derive(Debug, Serialize)]
@@ -32,6 +32,8 @@ pub(crate) struct StatusJson<'a> {
     payload_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<CheckpointJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters: Option<DeadLettersJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     loading: Option<String>,
     catch_up_seconds: Option<f64>,
@@ -68,6 +70,28 @@ impl CheckpointJson {
             as_of: stats.as_of.map(|as_of| humantime::format_rfc3339_millis(as_of).to_string()),
             bytes: stats.bytes,
             failed: stats.failed.as_deref().map(str::to_owned),
+        }
+    }
+}
+
+/// What became of rejected records in a table with a dead-letter topic.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadLettersJson<'a> {
+    topic: &'a str,
+    written: u64,
+    already_written: u64,
+    waiting: u64,
+    lost: u64,
+}
+
+impl<'a> DeadLettersJson<'a> {
+    fn new(stats: &'a DeadLetterStats) -> Self {
+        Self {
+            topic: &stats.topic,
+            written: stats.written,
+            already_written: stats.already_written,
+            waiting: stats.waiting,
+            lost: stats.lost,
         }
     }
 }
@@ -110,7 +134,7 @@ impl<'a> StatusJson<'a> {
         log: &'a str,
         topic: &'a str,
         status: &Status,
-        stats: &Stats,
+        stats: &'a Stats,
         partitions: &[PartitionJson],
     ) -> Self {
         Self {
@@ -134,6 +158,7 @@ impl<'a> StatusJson<'a> {
             first_anomalies: first_anomalies(stats),
             payload_bytes: stats.payload_bytes,
             checkpoint: stats.checkpoint.as_ref().map(CheckpointJson::new),
+            dead_letters: stats.dead_letters.as_ref().map(DeadLettersJson::new),
             loading: stats.loading.map(|loading| loading.to_string()),
             catch_up_seconds: stats.catch_up.map(|time| (time.as_secs_f64() * 1e3).round() / 1e3),
             replayed: stats.replayed,

@@ -203,7 +203,7 @@ fn rejected_error(key: String, action: &'static str, reason: &RejectReason) -> W
 }
 
 fn pack(items: Vec<&[u8]>) -> Result<Packed, CodecFailure> {
-    let too_large = || HostFailure { reason: "cannot write more than 4 GiB at once".to_owned() };
+    let too_large = || HostFailure::new("cannot write more than 4 GiB at once");
     Ok(Packed::checked(items).ok_or_else(too_large)?)
 }
 

@@ -45,7 +45,7 @@ impl Subject {
     /// Starts another codec, as tables use it.
     pub(super) fn start_codec(&self) -> Result<DirectCodec, HostFailure> {
         let started = self.component.direct_codec(self.kind, None, &self.topic, &self.config);
-        started.map_err(|error| HostFailure { reason: error.to_string() })
+        started.map_err(|error| HostFailure::new(error.to_string()))
     }
 
     /// Returns the bytes that an instance may use.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::args::values::parse_positive_duration;
-use crate::table::{OnQuarantine, OnReject};
+use crate::table::{DeadLetterOnError, OnQuarantine, OnReject};
 
 /// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC`. Further arguments replace its settings.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,8 @@ pub(in crate::cli) struct TableArgs {
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Table")]
     pub(in crate::cli) codec_limit: Vec<String>,
     /// The group scheme, which splits keys into groups and members: length-prefixed, a component
-    /// file, or the name of a codec in the configuration.
+    /// file, or the name of a codec in the configuration. It sees keys only, because a tombstone has no value: to group
+    /// by a field of the value, write that field into the key.
     #[arg(long, value_name = "SCHEME", help_heading = "Table")]
     pub(in crate::cli) group_scheme: Option<String>,
     /// What happens to the entry of a key whose newest record was rejected [default: the configuration's, or
@@ -59,6 +60,14 @@ pub(in crate::cli) struct TableArgs {
     /// [default: the configuration's, or probe].
     #[arg(long, value_enum, help_heading = "Table", hide_possible_values = true)]
     pub(in crate::cli) on_quarantine: Option<OnQuarantine>,
+    /// The dead-letter topic: each rejected record is written to it, unless it holds the record already
+    /// [default: the configuration's, or none].
+    #[arg(long, value_name = "TOPIC", help_heading = "Table")]
+    pub(in crate::cli) dead_letter: Option<String>,
+    /// What happens when the dead-letter topic cannot be written: the table applies no more records (wait), or goes
+    /// on and counts the rejected records that were not kept (continue) [default: the configuration's, or wait].
+    #[arg(long, value_enum, help_heading = "Table", hide_possible_values = true)]
+    pub(in crate::cli) dead_letter_on_error: Option<DeadLetterOnError>,
     /// The time to live: entries expire this long after the timestamp of their record [default: the
     /// configuration's, or never].
     #[arg(long, value_name = "TIME", help_heading = "Table", value_parser = parse_positive_duration)]

@@ -177,7 +177,7 @@ fn pool() -> Result<&'static Pool, HostFailure> {
     let supervise = || {
         thread::spawn("ktables-codecs", move || pool.supervise())
             .map(drop)
-            .map_err(|error| HostFailure { reason: format!("cannot start codec worker threads: {error}") })
+            .map_err(|error| HostFailure::new(format!("cannot start codec worker threads: {error}")))
     };
     SUPERVISED.get_or_init(supervise).clone().map(|()| pool)
 }

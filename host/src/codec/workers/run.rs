@@ -42,7 +42,7 @@ pub(crate) async fn run<T: Send + 'static>(
 }
 
 fn worker_panicked() -> HostFailure {
-    HostFailure { reason: "a worker thread panicked: please report this defect of ktables".to_owned() }
+    HostFailure::new("a worker thread panicked: please report this defect of ktables")
 }
 
 fn host_pool() -> Result<&'static ThreadPool, HostFailure> {
@@ -54,7 +54,7 @@ fn host_pool() -> Result<&'static ThreadPool, HostFailure> {
             // OK because the panic was printed, and `run` returns an error when it receives no result.
             .panic_handler(|_| {})
             .build()
-            .map_err(|error| HostFailure { reason: format!("cannot start host worker threads: {error}") })
+            .map_err(|error| HostFailure::new(format!("cannot start host worker threads: {error}")))
     };
     POOL.get_or_init(start).as_ref().map_err(Clone::clone)
 }

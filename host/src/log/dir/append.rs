@@ -58,8 +58,9 @@ impl Appender {
         Ok(Self { log, topic, path, folder, lock_file, end, is_stale: false })
     }
 
-    /// Writes the records as one batch and syncs it. Returns the offset of the first record. Waits for the
-    /// lock of the partition as long as `keep_waiting` returns true.
+    /// Writes the records as one batch and syncs it. Returns the offset of the first record, or `None` if the partition
+    /// does not end where it is expected to. Waits for the lock of the partition as long as `keep_waiting` returns
+    /// true.
     ///
     /// # Errors
     ///
@@ -68,10 +69,11 @@ impl Appender {
     pub(super) fn append(
         &mut self,
         records: &[NewRecord],
+        expected_end: Option<Offset>,
         keep_waiting: &dyn Fn() -> bool,
-    ) -> Result<Offset, LogError> {
+    ) -> Result<Option<Offset>, LogError> {
         self.lock(&self.folder, keep_waiting)?;
-        let result = self.append_under_folder_lock(records, keep_waiting);
+        let result = self.append_under_folder_lock(records, expected_end, keep_waiting);
         // If this fails, records that are durable stay durable. The next append opens the files again.
         self.is_stale |= self.folder.unlock().is_err();
         result
@@ -98,8 +100,9 @@ impl Appender {
     fn append_under_folder_lock(
         &mut self,
         records: &[NewRecord],
+        expected_end: Option<Offset>,
         keep_waiting: &dyn Fn() -> bool,
-    ) -> Result<Offset, LogError> {
+    ) -> Result<Option<Offset>, LogError> {
         self.lock(&self.lock_file, keep_waiting)?;
         // Somebody may have removed the lock file. Others then lock a new one.
         while !self.is_lock_current()? {
@@ -107,7 +110,8 @@ impl Appender {
             self.lock(&self.lock_file, keep_waiting)?;
         }
         // The lock protects the topic only if it lies in the folder of the current topic of this name.
-        let result = self.end.check_identity().and_then(|()| self.append_under_both_locks(records));
+        let result =
+            self.end.check_identity().and_then(|()| self.append_under_both_locks(records, expected_end));
         self.is_stale |= self.lock_file.unlock().is_err();
         result
     }
@@ -123,11 +127,21 @@ impl Appender {
         }
     }
 
-    fn append_under_both_locks(&mut self, records: &[NewRecord]) -> Result<Offset, LogError> {
+    fn append_under_both_locks(
+        &mut self,
+        records: &[NewRecord],
+        expected_end: Option<Offset>,
+    ) -> Result<Option<Offset>, LogError> {
         // Other processes may have appended meanwhile, or died while they appended.
         while self.end.next_batch()?.is_some() {}
         self.cut_torn_tail()?;
         let base = self.end.next_offset();
+        if expected_end.is_some_and(|expected| expected != base) {
+            return Ok(None);
+        }
+        if records.is_empty() {
+            return Ok(Some(base));
+        }
         let bytes = batch::encode(records, base, now());
         let path = self.segment_to_append(bytes.len());
         let file = open_regular(OpenOptions::new().create(true).append(true), &path);
@@ -162,7 +176,7 @@ impl Appender {
                 }
             }
         }
-        Ok(base)
+        Ok(Some(base))
     }
 
     /// Returns the error for records that may have been written or not.

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::log::dir::append::{Appender, LOCK_TIMEOUT};
 use crate::log::dir::topic;
 use crate::log::{
-    Ack, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, Unacknowledged, murmur,
+    Ack, Appended, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription, Unacknowledged, murmur,
 };
 use crate::sync::lock;
 
@@ -53,7 +53,9 @@ struct PendingRecord {
 struct PendingBatch {
     destination: Destination,
     records: Vec<NewRecord>,
-    answer: oneshot::Sender<Result<Offset, LogError>>,
+    /// If it is set, nothing is written to a partition that ends elsewhere.
+    expected_end: Option<Offset>,
+    answer: oneshot::Sender<Result<Option<Offset>, LogError>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -243,6 +245,43 @@ impl Committer {
                 return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
             }
         }
+        let queue = self.queue(&topic.name)?;
+        let partition = partition.unwrap_or_else(|| queue.next_partition(topic));
+        let count = records.len() as Offset;
+        let base = self.append_batch(topic, partition, None, records, bytes).await?;
+        // OK because there was no expected end.
+        let base = base.expect("an offset");
+        Ok((base..base + count).map(|offset| Ack { partition, offset: Some(offset) }).collect())
+    }
+
+    /// Writes records as one batch to a partition, if it ends at `end`.
+    pub(super) async fn append_at(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        end: Offset,
+        records: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError> {
+        let record = NewRecord { partition: Some(partition), ..NewRecord::default() };
+        chosen_partition(topic, &record)?;
+        let (count, bytes) = (records.len() as Offset, records.iter().map(NewRecord::byte_len).sum());
+        let base = self.append_batch(topic, partition, Some(end), records, bytes).await?;
+        Ok(base.map(|base| {
+            let ack = |offset| Ack { partition, offset: Some(offset) };
+            Appended::new((base..base + count).map(ack).collect(), base + count)
+        }))
+    }
+
+    /// Writes records of this size as one batch to a partition. Returns the offset of the first one, or `None` if the
+    /// partition does not end where it is expected to.
+    async fn append_batch(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        expected_end: Option<Offset>,
+        records: Vec<NewRecord>,
+        bytes: usize,
+    ) -> Result<Option<Offset>, LogError> {
         if bytes > ATOMIC_BYTES {
             let reason = format!(
                 "together with the others it has {bytes} bytes, and at most {ATOMIC_BYTES} can be written \
@@ -250,16 +289,13 @@ impl Committer {
             );
             return Err(LogError::InvalidRecord { topic: topic.name.clone(), reason });
         }
-        let count = records.len() as Offset;
         let queue = self.queue(&topic.name)?;
-        let partition = partition.unwrap_or_else(|| queue.next_partition(topic));
         let destination = Destination { topic: topic.name.clone(), partition, partitions: topic.partitions };
         let permit = queue.reserve(bytes).await?;
         let (answer, result) = oneshot::channel();
-        let pending = PendingBatch { destination, records, answer, _permit: permit };
+        let pending = PendingBatch { destination, records, expected_end, answer, _permit: permit };
         queue.push(Job::WriteAtomically(pending)).await?;
-        let base = result.await.unwrap_or(Err(LogError::Closed))?;
-        Ok((base..base + count).map(|offset| Ack { partition, offset: Some(offset) }).collect())
+        result.await.unwrap_or(Err(LogError::Closed))
     }
 
     /// Fails if the record is too large for a directory.
@@ -309,8 +345,9 @@ impl CommitThread {
             // OK to ignore the results of `send`: the caller may have stopped waiting.
             match next {
                 Some(Job::Flush(done)) => drop(done.send(())),
-                Some(Job::WriteAtomically(PendingBatch { destination, records, answer, _permit })) => {
-                    drop(answer.send(self.append(&destination, &records)));
+                Some(Job::WriteAtomically(batch)) => {
+                    let PendingBatch { destination, records, expected_end, answer, _permit } = batch;
+                    drop(answer.send(self.append(&destination, &records, expected_end)));
                 }
                 Some(Job::Write(_)) | None => {}
             }
@@ -327,23 +364,30 @@ impl CommitThread {
             answers.push(answer);
         }
         for (destination, (records, answers)) in by_destination {
-            let result = self.append(&destination, &records);
+            let result = self.append(&destination, &records, None);
             for (index, answer) in (0..).zip(answers) {
+                // OK because there was no expected end.
+                let base = result.clone().map(|base| base.expect("an offset"));
                 let ack = |base: Offset| Ack { partition: destination.partition, offset: Some(base + index) };
                 // OK to ignore: the caller may have stopped waiting.
-                let _ = answer.send(result.clone().map(ack));
+                let _ = answer.send(base.map(ack));
             }
         }
     }
 
     /// Appends to the current topic of this name, or gives the records up while the queue is being closed.
-    fn append(&mut self, destination: &Destination, records: &[NewRecord]) -> Result<Offset, LogError> {
+    fn append(
+        &mut self,
+        destination: &Destination,
+        records: &[NewRecord],
+        expected_end: Option<Offset>,
+    ) -> Result<Option<Offset>, LogError> {
         let closing = self.closing.clone();
         let deadline = Instant::now() + LOCK_TIMEOUT;
         let keep_waiting = || !closing.is_giving_up.load(Ordering::Acquire) && Instant::now() < deadline;
         let mut result = match closing.is_giving_up.load(Ordering::Acquire) {
             true => Err(LogError::Closed),
-            false => self.append_with_retry(destination, records, &keep_waiting),
+            false => self.append_with_retry(destination, records, expected_end, &keep_waiting),
         };
         let is_unwritten = matches!(result, Err(LogError::Locked { .. } | LogError::Closed));
         if is_unwritten && closing.is_giving_up.load(Ordering::Acquire) {
@@ -365,12 +409,13 @@ impl CommitThread {
         &mut self,
         destination: &Destination,
         records: &[NewRecord],
+        expected_end: Option<Offset>,
         keep_waiting: &dyn Fn() -> bool,
-    ) -> Result<Offset, LogError> {
-        let mut result = self.appender(destination)?.append(records, keep_waiting);
+    ) -> Result<Option<Offset>, LogError> {
+        let mut result = self.appender(destination)?.append(records, expected_end, keep_waiting);
         if let Err(LogError::Replaced { .. }) = result {
             self.appenders.remove(destination);
-            result = self.appender(destination)?.append(records, keep_waiting);
+            result = self.appender(destination)?.append(records, expected_end, keep_waiting);
         }
         if result.is_err() || self.appenders.get(destination).is_some_and(|appender| appender.is_stale) {
             // The next append opens the files again.

@@ -83,7 +83,9 @@ pub(super) fn create(
         return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
     }
     let id = uuid::Uuid::new_v4().to_string();
-    if let Some((name, value)) = settings.settings.iter().find(|&(name, value)| !is_supported(name, value)) {
+    if let Some((name, value)) =
+        settings.settings.iter().find(|&(name, value)| !is_supported(name, value, &settings))
+    {
         let reason = format!("a directory does not support `{name}={value}`: it never deletes records");
         return Err(LogError::InvalidTopic { topic: topic.to_owned(), reason });
     }
@@ -155,9 +157,14 @@ fn write_draft(draft: &Path, manifest: &Manifest) -> Result<(), LogError> {
     sync_folder(draft)
 }
 
-/// Whether a directory supports this setting.
-fn is_supported(name: &str, value: &str) -> bool {
-    (name, value) == ("cleanup.policy", "compact")
+/// Whether a directory supports this setting: it keeps all records, and readers see the newest one of each key.
+fn is_supported(name: &str, value: &str, settings: &NewTopic) -> bool {
+    let keeps_all = settings.settings.get("retention.ms").is_some_and(|time| time == "-1");
+    match (name, value) {
+        ("cleanup.policy", "compact") | ("retention.ms" | "retention.bytes", "-1") => true,
+        ("cleanup.policy", "delete") => keeps_all,
+        _ => false,
+    }
 }
 
 /// Syncs a folder, so that names that were created in it survive a crash of the machine.

@@ -83,8 +83,17 @@ pub(super) enum BatchSize {
     OneRecord,
 }
 
+/// The transactional id of a client. Brokers let only the newest client of an id write.
+#[derive(Debug, Clone)]
+pub(super) enum TransactionalId {
+    /// An id that no other client has.
+    Unique,
+    /// The id of all clients that append to this topic at an expected offset.
+    AppendTo(String),
+}
+
 /// The purpose of a client, which decides its configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Purpose {
     /// Describes, creates, changes and deletes topics, and requests their settings and offsets: the end offsets
     /// of this isolation.
@@ -99,7 +108,7 @@ pub(super) enum Purpose {
     /// Writes in batches of this size.
     Produce(BatchSize),
     /// Writes in transactions, in batches of this size.
-    Transact(BatchSize),
+    Transact(BatchSize, TransactionalId),
 }
 
 /// The configuration of all clients of a cluster.
@@ -138,7 +147,10 @@ impl Configs {
             // process ends, while threads of clients still use it.
             openssl_sys::init();
         }
-        for purpose in [Purpose::Produce(BatchSize::Default), Purpose::Transact(BatchSize::Default)] {
+        for purpose in [
+            Purpose::Produce(BatchSize::Default),
+            Purpose::Transact(BatchSize::Default, TransactionalId::Unique),
+        ] {
             configs.config(purpose).create_native_config().map_err(property_error)?;
         }
         Ok(configs)
@@ -147,7 +159,7 @@ impl Configs {
     /// Starts a client. It connects in the background.
     pub(super) fn start(&self, purpose: Purpose) -> Result<Client, LogError> {
         let kind = match purpose {
-            Purpose::Control(_) | Purpose::Produce(_) | Purpose::Transact(_) => Kind::Producer,
+            Purpose::Control(_) | Purpose::Produce(_) | Purpose::Transact(..) => Kind::Producer,
             Purpose::Load { .. } | Purpose::Tail => Kind::Consumer,
         };
         let token_file = self.options.oauth_token_file.clone();
@@ -166,7 +178,7 @@ impl Configs {
             Purpose::Load { queue_kib } => self.loader(queue_kib),
             Purpose::Tail => self.tail(),
             Purpose::Produce(batch) => self.producer(batch),
-            Purpose::Transact(batch) => self.transactional(batch),
+            Purpose::Transact(batch, id) => self.transactional(batch, &id),
         }
     }
 
@@ -241,9 +253,13 @@ impl Configs {
         config
     }
 
-    fn transactional(&self, batch: BatchSize) -> ClientConfig {
+    fn transactional(&self, batch: BatchSize, id: &TransactionalId) -> ClientConfig {
         let mut config = self.producer(batch);
-        config.set("transactional.id", format!("ktables-{}", uuid::Uuid::new_v4()));
+        let id = match id {
+            TransactionalId::Unique => format!("ktables-{}", uuid::Uuid::new_v4()),
+            TransactionalId::AppendTo(topic) => format!("ktables-append-{topic}"),
+        };
+        config.set("transactional.id", id);
         // A record may be retried for as long as its transaction may be open.
         let (min, max) = TRANSACTION_TIMEOUTS.into_inner();
         let timeout = match self.number("delivery.timeout.ms") {
@@ -378,9 +394,10 @@ mod tests {
             for purpose in [
                 Purpose::Load { queue_kib: 1024 },
                 Purpose::Produce(BatchSize::Default),
-                Purpose::Transact(BatchSize::Default),
+                Purpose::Transact(BatchSize::Default, TransactionalId::Unique),
             ] {
-                let native = configs(&[(alias, "5000")]).unwrap().config(purpose).create_native_config();
+                let native =
+                    configs(&[(alias, "5000")]).unwrap().config(purpose.clone()).create_native_config();
                 assert_eq!(native.unwrap().get(name).unwrap(), "5000", "{alias} for {purpose:?}");
             }
             let refused = configs(&[(alias, "5000"), (name, "5000")]).unwrap_err().to_string();
@@ -395,7 +412,9 @@ mod tests {
         {
             let properties = [("delivery.timeout.ms".to_owned(), delivery.to_owned())].into();
             let options = LogOptions { properties, ..LogOptions::default() };
-            let config = Configs::new("a:1", options).unwrap().config(Purpose::Transact(BatchSize::Default));
+            let config = Configs::new("a:1", options)
+                .unwrap()
+                .config(Purpose::Transact(BatchSize::Default, TransactionalId::Unique));
             assert_eq!(config.get("transaction.timeout.ms"), Some(transaction), "{delivery}");
             assert_eq!(config.get("delivery.timeout.ms"), Some(transaction), "{delivery}");
         }
@@ -420,13 +439,13 @@ mod tests {
             Purpose::Load { queue_kib: 1024 },
             Purpose::Tail,
             Purpose::Produce(BatchSize::Default),
-            Purpose::Transact(BatchSize::Default),
+            Purpose::Transact(BatchSize::Default, TransactionalId::Unique),
         ];
         for purpose in purposes {
-            let ours = configs(&[tls]).config(purpose);
+            let ours = configs(&[tls]).config(purpose.clone());
             assert!(ours.config_map().len() > 8, "{purpose:?}");
             for name in ours.config_map().keys() {
-                let theirs = configs(&[tls, (name, THEIRS)]).config(purpose);
+                let theirs = configs(&[tls, (name, THEIRS)]).config(purpose.clone());
                 let is_overridden = theirs.get(name) != Some(THEIRS);
                 assert!(!is_overridden || reserved_reason(name).is_some(), "{name} for {purpose:?}");
             }

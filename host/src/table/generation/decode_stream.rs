@@ -17,14 +17,15 @@ use tokio::time::sleep;
 
 use crate::checkpoint::CheckpointRecord;
 use crate::codec::workers;
-use crate::codec::{CodecFailure, Codecs, HostFailure, RejectKind};
+use crate::codec::{CodecFailure, Codecs, HostFailure, RejectKind, RejectReason};
 use crate::log::{LogError, Offset, Partition, RecordBatch, StreamItem};
-use crate::table::decoded::DecodedRecords;
+use crate::table::decoded::{DecodedRecords, Outcome};
 use crate::table::generation::decode::decode;
 use crate::table::generation::decode_turn::{FaultingCalls, PART_BYTES, Turn, TurnRange, decode_turn};
 use crate::table::generation::source::{Origin, SourceItem, StreamError};
 use crate::table::generation_state::GenerationState;
 use crate::table::quarantine::{CallStats, Change, Permit as QuarantinePermit};
+use crate::table::reject::RejectedRecord;
 use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
 
@@ -72,6 +73,8 @@ pub(super) struct DecodedBatch {
     pub(super) decoded: DecodedRecords,
     /// What a checkpoint keeps of it.
     record: Option<CheckpointRecord>,
+    /// Its raw records, if some were rejected in a table with a dead-letter topic.
+    raw: Option<Arc<RecordBatch>>,
     /// Held until the batch is applied.
     _budget: Budget,
 }
@@ -103,6 +106,17 @@ impl Step {
             Self::Start { .. } => 1 << 20,
             Self::Position { .. } => 0,
         }
+    }
+
+    /// Returns the rejected records of the step with their raw batch, in a table with a dead-letter topic.
+    pub(super) fn take_rejected(&mut self) -> Option<(Arc<RecordBatch>, Vec<&RejectedRecord>)> {
+        let Self::Apply(batch) = self else { return None };
+        let raw = batch.raw.take()?;
+        let rejected = batch.decoded.outcomes.iter().filter_map(|outcome| match outcome {
+            Outcome::Reject(reject) => Some(&**reject),
+            _ => None,
+        });
+        Some((raw, rejected.collect()))
     }
 
     /// Takes what a checkpoint keeps of the step.
@@ -191,9 +205,6 @@ struct Decoder {
 
 impl Decoder {
     async fn decode_whole(&self, batch: Arc<RecordBatch>, origin: Origin) -> FirstAttempt {
-        if self.state.quarantine.is_active() {
-            return FirstAttempt::Again { batch, origin, exceeded_deadline: false };
-        }
         let job = batch.clone();
         let decode_batch = move |codecs: &Codecs| {
             let began = Instant::now();
@@ -203,7 +214,21 @@ impl Decoder {
                 Err(CodecFailure::Host(failure)) => Err(failure),
             }
         };
-        match self.run(&batch, 0, decode_batch).await {
+        let mut has_failed = false;
+        let result = loop {
+            // It may begin between two attempts, because a codec no longer starts.
+            if self.state.quarantine.is_active() {
+                if has_failed {
+                    self.forget_failure(&batch);
+                }
+                return FirstAttempt::Again { batch, origin, exceeded_deadline: false };
+            }
+            match self.try_run(&batch, 0, None, &mut has_failed, decode_batch.clone()).await {
+                Some(result) => break result,
+                None => sleep(RETRY_AFTER).await,
+            }
+        };
+        match result {
             // Not noted: its parts are, when they are decoded.
             (Ok(decoded), _) if decoded.byte_len() > MAX_WHOLE_BYTES => {
                 FirstAttempt::Again { batch, origin, exceeded_deadline: false }
@@ -217,18 +242,7 @@ impl Decoder {
                 FirstAttempt::Whole(decoded, batch, origin)
             }
             (Err(fault), took) => {
-                // Its records are noted when they are decoded.
-                let last_fault = Some(&fault);
-                self.note_stats(
-                    CallStats {
-                        last_fault,
-                        took,
-                        faulting_calls: 1,
-                        fault_time: took,
-                        ..CallStats::default()
-                    },
-                    None,
-                );
+                self.note_fault(&fault, took);
                 tracing::debug!(
                     topic = self.state.topic.name,
                     partition = batch.partition(),
@@ -240,6 +254,14 @@ impl Decoder {
                 FirstAttempt::Again { batch, origin, exceeded_deadline }
             }
         }
+    }
+
+    /// Notes a call that faulted. Its records are noted when they are decoded again.
+    fn note_fault(&self, fault: &RejectReason, took: Duration) {
+        let last_fault = Some(fault);
+        let calls =
+            CallStats { last_fault, took, faulting_calls: 1, fault_time: took, ..CallStats::default() };
+        self.note_stats(calls, None);
     }
 
     /// Notes the calls that have decoded some records.
@@ -258,24 +280,28 @@ impl Decoder {
 
     /// Notes calls, which may begin or end the quarantine of the codecs.
     fn note_stats(&self, calls: CallStats<'_>, permit: Option<&QuarantinePermit>) {
-        // Codecs of the host do not fault.
-        if self.state.lane.is_host() {
+        // Codecs of the host do not fault, but may no longer start.
+        if self.state.lane.is_host() && !self.state.quarantine.is_active() {
             return;
         }
-        self.state.quarantine.note(self.shared.settings.quarantine, calls, permit, |change| {
-            let topic = &self.state.topic.name;
-            let reason = match change {
-                Change::Began(reason) => {
-                    tracing::error!(topic, "{reason}");
-                    Some(reason)
-                }
-                Change::Ended => {
-                    tracing::info!(topic, "the quarantine of the codec has ended");
-                    None
-                }
-            };
-            self.shared.update_generation(&self.state, |conditions| conditions.quarantined = reason);
-        });
+        let settings = self.shared.settings.quarantine;
+        self.state.quarantine.note(settings, calls, permit, |change| self.publish(change));
+    }
+
+    /// Reports the begin or the end of a quarantine.
+    fn publish(&self, change: Change) {
+        let topic = &self.state.topic.name;
+        let reason = match change {
+            Change::Began(reason) => {
+                tracing::error!(topic, "{reason}");
+                Some(reason)
+            }
+            Change::Ended => {
+                tracing::info!(topic, "the quarantine of the codec has ended");
+                None
+            }
+        };
+        self.shared.update_generation(&self.state, |conditions| conditions.quarantined = reason);
     }
 
     /// The step that applies a decoded batch.
@@ -284,10 +310,12 @@ impl Decoder {
             // The position follows once the log is seen to continue there.
             decoded.next = 0;
         }
+        let has_rejects = || decoded.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Reject(_)));
+        let raw = (self.shared.dead_letters.is_some() && has_rejects()).then(|| batch.clone());
         let is_enabled = self.shared.checkpointing.is_enabled(self.state.number);
         let record = is_enabled.then(|| checkpoint_record(origin, batch, &decoded)).flatten();
         let _budget = Budget::acquire(decoded.byte_len()).await;
-        Step::Apply(DecodedBatch { decoded, record, _budget })
+        Step::Apply(DecodedBatch { decoded, record, raw, _budget })
     }
 
     /// Decodes a batch in parts, or record by record. Each step has the records of one turn on a worker.
@@ -333,26 +361,11 @@ impl Decoder {
             let (batch, from) = (progress.batch.clone(), progress.next);
             let range = TurnRange { from, alone_until: progress.alone_until, only_first: permit.is_some() };
             let work = move |codecs: &Codecs| decode_turn(codecs, &batch, range);
-            if let Some(turn) = self.try_run(&progress.batch, from, &mut has_failed, work).await {
+            let attempt = self.try_run(&progress.batch, from, permit.as_ref(), &mut has_failed, work);
+            if let Some(turn) = attempt.await {
                 return (turn, permit);
             }
             drop(permit);
-            sleep(RETRY_AFTER).await;
-        }
-    }
-
-    /// Runs work on the codec workers until the host does not fail.
-    async fn run<T: Send + 'static>(
-        &self,
-        batch: &RecordBatch,
-        index: usize,
-        work: impl Fn(&Codecs) -> Result<T, HostFailure> + Clone + Send + 'static,
-    ) -> T {
-        let mut has_failed = false;
-        loop {
-            if let Some(result) = self.try_run(batch, index, &mut has_failed, work.clone()).await {
-                return result;
-            }
             sleep(RETRY_AFTER).await;
         }
     }
@@ -362,6 +375,7 @@ impl Decoder {
         &self,
         batch: &RecordBatch,
         index: usize,
+        permit: Option<&QuarantinePermit>,
         has_failed: &mut bool,
         work: impl Fn(&Codecs) -> Result<T, HostFailure> + Send + 'static,
     ) -> Option<T> {
@@ -375,18 +389,29 @@ impl Decoder {
         match result {
             Ok(result) => {
                 if std::mem::take(has_failed) {
-                    self.shared.update_generation(&self.state, |conditions| {
-                        conditions.undecoded.remove(&batch.partition());
-                    });
+                    self.state.quarantine.note_start();
+                    self.forget_failure(batch);
                 }
                 Some(result)
             }
             Err(failure) => {
                 *has_failed = true;
                 self.report_failure(batch, index, &failure);
+                if failure.cannot_start {
+                    let settings = self.shared.settings.quarantine;
+                    let publish = |change| self.publish(change);
+                    self.state.quarantine.note_failed_start(settings, &failure, permit, publish);
+                }
                 None
             }
         }
+    }
+
+    /// No longer reports that a batch cannot be decoded.
+    fn forget_failure(&self, batch: &RecordBatch) {
+        self.shared.update_generation(&self.state, |conditions| {
+            conditions.undecoded.remove(&batch.partition());
+        });
     }
 
     fn report_failure(&self, batch: &RecordBatch, index: usize, failure: &HostFailure) {

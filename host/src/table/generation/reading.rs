@@ -47,7 +47,8 @@ impl Reading {
         state: &Arc<GenerationState>,
         start: GenerationStart,
     ) -> Result<Self, LogError> {
-        let wants_headers = state.codecs.value.wants_headers();
+        // A dead letter has the headers of its record.
+        let wants_headers = state.codecs.value.wants_headers() || shared.dead_letters.is_some();
         let headers = if wants_headers { Headers::Wanted } else { Headers::Unwanted };
         let ranges = shared.log.offsets(&state.topic).await?;
         let source = match &start.checkpoint {

@@ -44,9 +44,12 @@ pub(super) async fn verify(shared: &Shared, state: &GenerationState) -> Checkpoi
         if shared.view().generation == state.number
             && shared.checkpointing.is_enabled(state.number)
             && barrier(shared, VERIFY_TIMEOUT).await.is_fresh()
-            && let Err(error) = shared.checkpointing.complete(state.number, as_of, clock.now())
         {
-            return error;
+            let now = clock.now();
+            if let Err(error) = shared.checkpointing.check_age(state.number, as_of, now) {
+                return error;
+            }
+            shared.checkpointing.complete(state.number, as_of, now);
         }
     }
 }

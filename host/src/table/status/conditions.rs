@@ -21,6 +21,8 @@ pub(in crate::table) struct Conditions {
     pub(in crate::table) unreachable: Option<Arc<str>>,
     /// Why a generation that was served or loaded has ended. Kept until another one is complete.
     pub(in crate::table) outdated: Option<Arc<str>>,
+    /// Why rejected records cannot be written to the dead-letter topic.
+    pub(in crate::table) dead_letters: Option<Arc<str>>,
     pub(in crate::table) failed: Option<Arc<TableError>>,
     pub(in crate::table) is_stopped: bool,
     /// The conditions of the generation that is served; while none is, of the one that is loaded.
@@ -40,6 +42,8 @@ pub(in crate::table) struct GenerationConditions {
     pub(in crate::table) lags: Vec<Lag>,
     /// Which memory limit is exceeded, so that no records are applied.
     pub(in crate::table) memory: Option<Arc<str>>,
+    /// Why dead letters must be written before more records are applied.
+    pub(in crate::table) dead_letters: Option<Arc<str>>,
     /// Why a codec is quarantined.
     pub(in crate::table) quarantined: Option<Arc<str>>,
     /// Why the host cannot decode a batch at present, by partition.
@@ -63,11 +67,15 @@ impl Conditions {
         if self.is_stopped {
             return Status::Stopped;
         }
-        // Reported even while the table loads: somebody has to raise a memory limit, or to repair a codec.
+        // Reported even while the table loads: somebody has to raise a memory limit, or to repair a codec or a topic.
+        if let Some(reason) = &self.dead_letters {
+            return Status::Degraded(reason.clone());
+        }
         let mut generations = [&self.generation].into_iter().chain(&self.next_generation);
-        if let Some(reason) =
-            generations.find_map(|generation| generation.memory.as_ref().or(generation.quarantined.as_ref()))
-        {
+        if let Some(reason) = generations.find_map(|generation| {
+            let GenerationConditions { memory, dead_letters, quarantined, .. } = generation;
+            memory.as_ref().or(dead_letters.as_ref()).or(quarantined.as_ref())
+        }) {
             return Status::Degraded(reason.clone());
         }
         let GenerationConditions { is_complete, late, lags, undecoded, .. } = &self.generation;

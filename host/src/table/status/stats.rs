@@ -78,6 +78,22 @@ pub struct CheckpointStats {
     pub failed: Option<Arc<str>>,
 }
 
+/// The rejected records of a table with a dead-letter topic, since the table was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetterStats {
+    /// The dead-letter topic.
+    pub topic: String,
+    /// Records that were written to it.
+    pub written: u64,
+    /// Records that were rejected, and that it held already.
+    pub already_written: u64,
+    /// Records that wait to be written.
+    pub waiting: u64,
+    /// Records that are lost, because the topic could not be written, or refused them.
+    pub lost: u64,
+}
+
 /// What a table has read since the served generation began, and what it holds. While no generation is
 /// served, these are the numbers of the one that is being loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +138,8 @@ pub struct Stats {
     pub replayed: u64,
     /// The state of the checkpoint, if the table has one.
     pub checkpoint: Option<CheckpointStats>,
+    /// What became of rejected records, if the table has a dead-letter topic.
+    pub dead_letters: Option<DeadLetterStats>,
     /// How far each partition was applied.
     pub partitions: Vec<PartitionProgress>,
 }

@@ -150,7 +150,7 @@ impl Instance {
 
 fn pack<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Result<Packed, CallError> {
     let reason = "one call cannot pass more than 4 GiB to a component: use smaller batches";
-    Packed::checked(items).ok_or_else(|| CallError::Host(HostFailure { reason: reason.to_owned() }))
+    Packed::checked(items).ok_or_else(|| CallError::Host(HostFailure::new(reason)))
 }
 
 fn packed_param(list: &Packed) -> types::PackedParam<'_> {

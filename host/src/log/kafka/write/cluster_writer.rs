@@ -10,18 +10,25 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use crate::log::kafka::config::{BatchSize, Configs, Purpose};
+use crate::log::kafka::config::{BatchSize, Configs, Purpose, TransactionalId};
 use crate::log::kafka::control::Control;
 use crate::log::kafka::health::cluster_health::ClusterHealth;
 use crate::log::kafka::health::stuck::ProducerAction;
 use crate::log::kafka::write::producer::Producer;
 use crate::log::kafka::write::target::{MAX_MESSAGE_BYTES, Target, TopicLimits};
-use crate::log::kafka::write::transaction::TransactionalProducer;
-use crate::log::{Ack, CLEANUP_POLICY, Delivery, LogError, NewRecord, TopicDescription, Unacknowledged};
+use crate::log::kafka::write::transaction::Transactions;
+use crate::log::{
+    Ack, Appended, CLEANUP_POLICY, Delivery, LogError, NewRecord, Offset, Partition, TopicDescription,
+    Unacknowledged,
+};
 use crate::sync::lock;
 
 /// How long a request for the limits of a topic may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long to wait for the marker that ends a transaction, and how long between two requests for it.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(2);
+const MARKER_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a probe of a producer may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,8 +42,8 @@ pub(in crate::log::kafka) struct ClusterWriter {
     control: Arc<Control>,
     /// A std lock, held only to read, or to add or remove a client.
     state: Mutex<State>,
-    /// The client for transactions. Held for the time of a transaction.
-    transactions: Arc<tokio::sync::Mutex<Option<(BatchSize, TransactionalProducer)>>>,
+    /// Held for the time of a transaction.
+    transactions: Arc<tokio::sync::Mutex<Transactions>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +53,8 @@ struct State {
     retired: Vec<Weak<Producer>>,
     /// The topics that were written to, by name. A re-created topic adds another target to its name.
     targets: HashMap<String, Vec<Arc<Target>>>,
+    /// The transactions of appends at an expected offset, by topic. Each is locked for the time of an append.
+    appends: HashMap<String, Arc<tokio::sync::Mutex<Transactions>>>,
 }
 
 impl State {
@@ -83,8 +92,10 @@ impl ClusterWriter {
         health: Arc<ClusterHealth>,
         control: Arc<Control>,
     ) -> Self {
-        let (state, transactions) = (Mutex::default(), Arc::default());
-        Self { configs, log, health, control, state, transactions }
+        let id = TransactionalId::Unique;
+        let transactions = Transactions::new(configs.clone(), log.clone(), health.clone(), id);
+        let transactions = Arc::new(tokio::sync::Mutex::new(transactions));
+        Self { configs, log, health, control, state: Mutex::default(), transactions }
     }
 
     /// Queues a record.
@@ -110,35 +121,96 @@ impl ClusterWriter {
         topic: &TopicDescription,
         records: Vec<NewRecord>,
     ) -> Result<Vec<Ack>, LogError> {
+        let target = self.transaction_target(topic, &records).await?;
+        let mut transactions = self.transactions.clone().lock_owned().await;
+        let runtime = tokio::runtime::Handle::current();
+        let work = move || transactions.write(&target, &records, &runtime).map_err(|failure| failure.error);
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(LogError::Closed))
+    }
+
+    /// Writes all records to one partition if it ends at `end`, or none. Returns `None` if it ends elsewhere, or if
+    /// somebody else began such a write meanwhile.
+    pub(in crate::log::kafka) async fn append_at(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+        end: Offset,
+        records: Vec<NewRecord>,
+    ) -> Result<Option<Appended>, LogError> {
+        let target = self.transaction_target(topic, &records).await?;
+        let transactions = self.appends(&topic.name);
+        let mut transactions = transactions.lock_owned().await;
+        let prepared_target = target.clone();
+        // From here on, a write that another process began fails, so the end that is requested next stays.
+        let must_start = records.is_empty();
+        let prepare = move || {
+            if must_start {
+                // Only a client that starts ends the open transactions of others.
+                transactions.drop_client();
+            }
+            transactions.prepare(&prepared_target).map(|()| transactions)
+        };
+        let mut transactions = tokio::task::spawn_blocking(prepare).await.unwrap_or(Err(LogError::Closed))?;
+        if self.end_offset(topic, partition).await? != Some(end) {
+            return Ok(None);
+        }
+        if records.is_empty() {
+            return Ok(Some(Appended::new(Vec::new(), end)));
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let write = move || transactions.write_prepared(&target, &records, Some(end), &runtime);
+        match tokio::task::spawn_blocking(write).await {
+            Ok(Ok(acks)) => {
+                let last = acks.last().and_then(|ack| ack.offset).unwrap_or(end);
+                // The marker that ends the transaction has an offset, too. It is written after the confirmation.
+                let next = last + 2;
+                let began = Instant::now();
+                while matches!(self.end_offset(topic, partition).await, Ok(Some(end)) if end < next)
+                    && began.elapsed() < MARKER_TIMEOUT
+                {
+                    tokio::time::sleep(MARKER_PAUSE).await;
+                }
+                Ok(Some(Appended::new(acks, next)))
+            }
+            Ok(Err(failure)) if failure.is_conflict => Ok(None),
+            Ok(Err(failure)) => Err(failure.error),
+            Err(_) => Err(LogError::Closed),
+        }
+    }
+
+    /// Returns the end offset of a partition, if it exists.
+    async fn end_offset(
+        &self,
+        topic: &TopicDescription,
+        partition: Partition,
+    ) -> Result<Option<Offset>, LogError> {
+        let ends = self.control.end_offsets(topic).await?;
+        Ok(ends.into_iter().find(|end| end.0 == partition).map(|end| end.1))
+    }
+
+    /// Returns the target of a topic, if these records can be written to it in a transaction.
+    async fn transaction_target(
+        &self,
+        topic: &TopicDescription,
+        records: &[NewRecord],
+    ) -> Result<Arc<Target>, LogError> {
         if !self.configs.options().idempotence {
             let reason = "transactions, which atomic writes use, need it: leave it enabled".to_owned();
             return Err(LogError::InvalidProperty { name: "idempotence".to_owned(), reason });
         }
         let target = self.target(topic).await;
         records.iter().try_for_each(|record| target.check(record))?;
-        let (configs, url, health) = (self.configs.clone(), self.log.clone(), self.health.clone());
-        let mut current = self.transactions.clone().lock_owned().await;
-        let runtime = tokio::runtime::Handle::current();
-        let work = move || {
-            let batch = target.batch_size();
-            if current.as_ref().is_some_and(|(size, client)| *size != batch || client.is_dead()) {
-                *current = None;
-            }
-            let (_, transactions) = match &mut *current {
-                Some(transactions) => transactions,
-                none => {
-                    let producer = Producer::start(&configs, Purpose::Transact(batch), url.clone(), health)?;
-                    none.insert((batch, TransactionalProducer::start(producer, &url, target.name())?))
-                }
-            };
-            transactions.write(&target, &records, &runtime).map_err(|failure| {
-                if failure.is_client_dead {
-                    *current = None;
-                }
-                failure.error
-            })
+        Ok(target)
+    }
+
+    /// Returns the transactions of the appends to a topic.
+    fn appends(&self, topic: &str) -> Arc<tokio::sync::Mutex<Transactions>> {
+        let new = || {
+            let id = TransactionalId::AppendTo(topic.to_owned());
+            let (configs, log, health) = (self.configs.clone(), self.log.clone(), self.health.clone());
+            Arc::new(tokio::sync::Mutex::new(Transactions::new(configs, log, health, id)))
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(LogError::Closed))
+        self.state().appends.entry(topic.to_owned()).or_insert_with(new).clone()
     }
 
     /// Waits until no record is outstanding. Returns false after the timeout.
