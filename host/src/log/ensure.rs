@@ -193,6 +193,12 @@ fn compacts(policy: &str) -> bool {
     words(policy).any(|word| word == "compact")
 }
 
+/// Whether two policies are the same list: clusters keep the spaces between its words.
+#[cfg(feature = "kafka")]
+pub(in crate::log) fn is_same_policy(first: &str, second: &str) -> bool {
+    words(first).eq(words(second))
+}
+
 fn words(policy: &str) -> impl Iterator<Item = &str> {
     policy.split(',').map(str::trim)
 }

@@ -61,11 +61,11 @@ pub trait Log: Debug + Send + Sync {
     /// If the log refuses. Kafka requires the right DESCRIBE_CONFIGS.
     async fn setting(&self, topic: &str, name: &str) -> Result<String, LogError>;
 
-    /// Sets the `cleanup.policy` of a topic, and nothing else.
+    /// Sets the `cleanup.policy` of a topic, and nothing else. When this returns, the log returns the new one.
     ///
     /// # Errors
     ///
-    /// If the log refuses. Kafka requires the right ALTER_CONFIGS.
+    /// If the log refuses. Kafka requires the rights ALTER_CONFIGS and DESCRIBE_CONFIGS.
     async fn set_cleanup_policy(&self, topic: &str, policy: &str) -> Result<(), LogError>;
 
     /// Returns the current start and end offsets of each partition, including partitions that were added

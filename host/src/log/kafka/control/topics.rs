@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::Retryable;
 
 use super::{ANSWER_TIMEOUT, Control, READ_SETTINGS, REQUEST_TIMEOUT, c_name, retry_policy};
+use crate::log::ensure::is_same_policy;
 use crate::log::kafka::ffi::admin;
 use crate::log::kafka::ffi::client::Client;
 use crate::log::kafka::ffi::offsets::OffsetKind;
@@ -34,7 +35,7 @@ impl Control {
         answer.map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
     }
 
-    /// Changes the `cleanup.policy` of a topic.
+    /// Changes the `cleanup.policy` of a topic, and waits until brokers return the new one.
     pub(in crate::log::kafka) async fn set_cleanup_policy(
         &self,
         name: &str,
@@ -47,7 +48,18 @@ impl Control {
                 .map_err(invalid)
         };
         let answer = self.request(action, name, REQUEST_TIMEOUT, send, admin::parse_alteration).await?;
-        answer.map_err(|(code, reason)| self.error(name, action, code, reason))
+        answer.map_err(|(code, reason)| self.error(name, action, code, reason))?;
+        let check_changed = || async {
+            let actual = self.setting(name, CLEANUP_POLICY).await?;
+            let reason = || format!("brokers still return {CLEANUP_POLICY}={actual}");
+            if is_same_policy(&actual, policy) {
+                Ok(())
+            } else {
+                Err(self.unreachable(name, action, reason()))
+            }
+        };
+        let reason = "the change was accepted, but brokers have not confirmed it in time: describe the topic";
+        self.confirm(name, action, check_changed, reason).await
     }
 
     /// Creates a topic. Other brokers may not know it yet: see [`Control::wait_until_visible`].
@@ -91,10 +103,21 @@ impl Control {
             }
         };
         let reason =
-            "it was deleted, but brokers have not confirmed in time that it is gone: list the topics"
-                .to_owned();
-        let timed_out = |_| Err(self.unreachable(name, action, reason));
-        tokio::time::timeout(REQUEST_TIMEOUT, check_gone.retry(retry_policy()).when(LogError::is_transient))
+            "it was deleted, but brokers have not confirmed in time that it is gone: list the topics";
+        self.confirm(name, action, check_gone, reason).await
+    }
+
+    /// Repeats a check until it succeeds: brokers learn of a change a moment after it was made. Fails with
+    /// this reason when the time for a request has passed.
+    async fn confirm<C: Future<Output = Result<(), LogError>>>(
+        &self,
+        name: &str,
+        action: &'static str,
+        check: impl FnMut() -> C,
+        reason: &str,
+    ) -> Result<(), LogError> {
+        let timed_out = |_| Err(self.unreachable(name, action, reason.to_owned()));
+        tokio::time::timeout(REQUEST_TIMEOUT, check.retry(retry_policy()).when(LogError::is_transient))
             .await
             .unwrap_or_else(timed_out)
     }
