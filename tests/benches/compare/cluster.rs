@@ -280,6 +280,8 @@ async fn idle_cell() -> Cell {
         }
         // The loading clients are gone once the number of connections no longer changes.
         wait_until_connections_settle(counts).await;
+        // The logs that created the topics were closed on threads that a runtime ends after ten idle seconds.
+        tokio::time::sleep(Duration::from_secs(12)).await;
         let (requests, cpu_before) = (counts.requests.load(Ordering::Relaxed), cpu());
         tokio::time::sleep(IDLE).await;
         let requests = counts.requests.load(Ordering::Relaxed) - requests;
