@@ -9,7 +9,10 @@ mod cases;
 mod check_codec;
 mod checkpoint;
 mod codec;
+mod diff;
 mod error;
+mod export;
+mod export_format;
 mod follow;
 mod import;
 mod limits;
@@ -22,9 +25,12 @@ mod produce;
 mod progress;
 mod read;
 mod records;
+mod remote;
 mod retry;
 mod run_codec;
 mod samples;
+mod serve;
+mod swap;
 mod test_codec;
 mod topic;
 mod write;
@@ -35,12 +41,14 @@ use std::time::Duration;
 use clap::CommandFactory;
 use tokio::sync::watch;
 
-pub use args::Args;
+pub use args::{Args, LogFormat};
 pub use codec::run_as_child;
 pub use error::{CliError, Exit};
 pub use logging::{log_failure, start_logging};
 
-use args::{CheckpointCommand, CodecCommand, Command, RejectsArgs, RejectsCommand, TopicCommand};
+use args::{
+    CheckpointCommand, CodecCommand, Command, RejectsArgs, RejectsCommand, TokenCommand, TopicCommand,
+};
 use output::Output;
 
 /// How long `watch` may take to stop.
@@ -53,7 +61,8 @@ type StopRequests = watch::Receiver<u8>;
 /// is called again, three times at most.
 ///
 /// `watch` and commands that write nothing stop after the first request. `import` and `set --heartbeat` then
-/// finish their pending writes, and give them up after the second one. Other commands that write give up
+/// finish their pending writes, and give them up after the second one. `serve` finishes its requests, and ends at once
+/// after the second one. Other commands that write give up
 /// after the first one. A command that gives up reports the writes that were not acknowledged. The third
 /// request ends it at once.
 ///
@@ -106,6 +115,8 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Groups(args) => read::groups(args, output).await,
         Command::Members(args) => read::members(args, output).await,
         Command::Dump(args) => read::dump(args, output).await,
+        Command::Export(args) => export::export(args, stop_requests).await,
+        Command::Diff(args) => diff::diff(args, output).await,
         Command::Status(args) => read::status(args, output).await,
         Command::Rejects(RejectsArgs { command: Some(RejectsCommand::Retry(args)), .. }) => {
             retry::retry(*args, output, stop_requests).await
@@ -131,6 +142,9 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Codec(CodecCommand::Bench(args)) => bench_codec::bench(args, output).await,
         Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
+        Command::Serve(args) => serve::serve(args, stop_requests).await,
+        Command::Swap(args) => swap::swap(args, output).await,
+        Command::Token(TokenCommand::New(_)) => serve::new_token(output),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Args::command(), "ktables", &mut script);
@@ -160,6 +174,8 @@ impl OnShutdown {
             | Command::Delete(_)
             | Command::Import(_)
             | Command::Produce(_)
+            | Command::Serve(_)
+            | Command::Export(_)
             | Command::Rejects(RejectsArgs { command: Some(RejectsCommand::Retry(_)), .. }) => Self::Finish,
             _ => Self::Abort,
         }

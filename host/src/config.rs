@@ -5,6 +5,7 @@ mod describe;
 mod environment;
 mod error;
 mod sections;
+mod server;
 mod values;
 
 use std::collections::BTreeMap;
@@ -12,10 +13,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub(crate) use catalog::{Catalog, ComponentSettings, TableSource, is_built_in};
+pub(crate) use catalog::{Catalog, CodecNames, ComponentSettings, TableSource, is_built_in};
 pub(crate) use describe::find_nearest;
 pub(crate) use error::ConfigError;
 pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableCodec, TableConfig};
+pub(crate) use server::{AccessConfig, ClientConfig, ListenAddress, ServerClients, ServerConfig, TlsConfig};
 
 use crate::file::{FileError, read_text};
 use describe::{describe_syntax_error, describe_value_error};
@@ -33,6 +35,10 @@ pub(crate) struct Config {
     pub(crate) codecs: BTreeMap<String, CodecConfig>,
     #[serde(default)]
     pub(crate) tables: BTreeMap<String, TableConfig>,
+    #[serde(default)]
+    pub(crate) server: ServerConfig,
+    /// Who may call the server; `None` if access is not controlled.
+    pub(crate) access: Option<AccessConfig>,
     /// The members that cannot be used, because an environment variable is not set, with the reason: by
     /// section and name.
     #[serde(skip)]
@@ -41,6 +47,9 @@ pub(crate) struct Config {
 
 /// The sections whose members are named by the user.
 const SECTIONS: [&str; 3] = ["logs", "codecs", "tables"];
+
+/// The sections that only the server uses.
+const SERVER_SECTIONS: [&str; 2] = ["server", "access"];
 
 /// The largest configuration file that is read, in bytes.
 const MAX_BYTES: usize = 4 << 20;
@@ -89,6 +98,10 @@ impl Config {
                 log.url = format!("dir:{}", resolve(Path::new(path), &format!("logs.{name}.url"))?.display());
             }
         }
+        self.server.resolve_paths(resolve)?;
+        if let Some(file) = self.access.as_mut().and_then(|access| access.clients_file.as_mut()) {
+            *file = resolve(file, "access.clients_file")?;
+        }
         Ok(self)
     }
 
@@ -105,15 +118,14 @@ impl Config {
             let names: Vec<String> = members.keys().cloned().collect();
             for name in names {
                 let path = format!("{section}.{name}");
-                let result = members.get_mut(&name).map(|member| substitute(member, &path, &variable));
-                match result {
-                    Some(Err(SubstitutionError::Missing(reason))) => {
-                        members.remove(&name);
-                        unusable.insert((section, name), reason);
-                    }
-                    Some(Err(SubstitutionError::Invalid(reason))) => return Err(reason),
-                    Some(Ok(())) | None => {}
+                if let Some(reason) = substitute_member(members, &name, &path, &variable)? {
+                    unusable.insert((section, name), reason);
                 }
+            }
+        }
+        for section in SERVER_SECTIONS {
+            if let Some(reason) = substitute_member(&mut table, section, section, &variable)? {
+                unusable.insert((section, String::new()), reason);
             }
         }
         let mut config: Self =
@@ -122,9 +134,39 @@ impl Config {
         Ok(config)
     }
 
+    /// Returns the names of all tables.
+    pub(crate) fn table_names(&self) -> Vec<String> {
+        let unusable = self.unusable.keys().filter(|(section, _)| *section == "tables").map(|(_, name)| name);
+        self.tables.keys().chain(unusable).cloned().collect()
+    }
+
+    /// Fails if `[server]` or `[access]` needs an environment variable that is not set.
+    pub(crate) fn check_server_usable(&self) -> Result<(), String> {
+        SERVER_SECTIONS.iter().try_for_each(|section| self.check_usable(section, ""))
+    }
+
     /// Fails if this member of a section needs an environment variable that is not set.
     pub(crate) fn check_usable(&self, section: &'static str, name: &str) -> Result<(), String> {
         self.unusable.get(&(section, name.to_owned())).map_or(Ok(()), |reason| Err(reason.clone()))
+    }
+}
+
+/// Replaces the environment variables in a member of a table. If one is not set, removes the member, and returns
+/// the reason.
+fn substitute_member(
+    members: &mut toml::Table,
+    name: &str,
+    path: &str,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
+    let Some(member) = members.get_mut(name) else { return Ok(None) };
+    match substitute(member, path, variable) {
+        Err(SubstitutionError::Missing(reason)) => {
+            members.remove(name);
+            Ok(Some(reason))
+        }
+        Err(SubstitutionError::Invalid(reason)) => Err(reason),
+        Ok(()) => Ok(None),
     }
 }
 
@@ -176,7 +218,16 @@ mod tests {
         let text = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let parse = |text: &str| Config::parse(text, |name| (name == "REGION").then(|| "eu".to_owned()));
         parse(text).unwrap();
-        for section in ["[limits]", "[logs.prod]", "[codecs.service]", "[tables.services]", "limits = { "] {
+        for section in [
+            "[limits]",
+            "[logs.prod]",
+            "[codecs.service]",
+            "[tables.services]",
+            "[server]",
+            "[access]",
+            "[access.clients.billing]",
+            "limits = { ",
+        ] {
             let error = parse(&text.replacen(section, &format!("{section}\nnonsense = 1\n"), 1));
             let error = match section.ends_with("{ ") {
                 true => parse(&text.replacen(section, "limits = { nonsense = 1, ", 1)).unwrap_err(),
@@ -186,7 +237,9 @@ mod tests {
             let known: Vec<&str> = error.lines().next().unwrap().split('`').skip(3).step_by(2).collect();
             assert!(!known.is_empty(), "{error}");
             for key in known.into_iter().filter(|key| !key.starts_with("nonsense")) {
-                assert!(text.contains(&format!("{key} = ")), "{key} of {section} is missing: {error}");
+                let is_there =
+                    [format!("{key} = "), format!("[access.{key}.")].iter().any(|form| text.contains(form));
+                assert!(is_there, "{key} of {section} is missing: {error}");
             }
         }
     }

@@ -58,6 +58,9 @@ mod wire;
 #[cfg(feature = "cli")]
 mod authors;
 
+#[cfg(feature = "cli")]
+mod serve;
+
 // For the command only.
 #[cfg(feature = "cli")]
 #[doc(hidden)]

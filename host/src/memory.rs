@@ -51,7 +51,7 @@ static DEFAULT_LIMIT: LazyLock<u64> = LazyLock::new(|| {
     available.map_or(u64::MAX, |bytes| bytes / 100 * DEFAULT_PERCENT)
 });
 
-fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     static PAGE_BYTES: LazyLock<Option<u64>> =
         LazyLock::new(|| read_proc_bytes("/proc/self/smaps", "KernelPageSize:"));
     // The shortest file that contains the resident size, here in pages: it is read often.

@@ -19,6 +19,8 @@ mod checkpointing;
 mod clock;
 mod dead_letters;
 mod decoded;
+#[cfg(feature = "cli")]
+mod difference;
 mod end_offsets;
 mod entry;
 mod error;
@@ -39,6 +41,8 @@ mod shared;
 mod snapshot;
 mod status;
 mod supervisor;
+mod swap;
+mod swap_gate;
 mod view;
 mod watch;
 
@@ -48,6 +52,8 @@ pub use change::{Cause, Change};
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "cli")]
 pub(crate) use dead_letters::{RetryError, RetryOptions, RetryOutcome, RetryResult, retry};
+#[cfg(feature = "cli")]
+pub(crate) use difference::Difference;
 pub use entry::Entry;
 pub use error::{ParseError, TableError};
 pub use handle::Table;
@@ -58,6 +64,7 @@ pub use status::{
     AnomalyCount, CheckpointStats, DeadLetterStats, LoadProgress, PartitionProgress, Stats, Status,
     WriterAnomaly,
 };
+pub use swap::PreparedSwap;
 pub use watch::{
     InvalidToken, MAX_HISTORY_EFFECTS, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher,
 };

@@ -5,8 +5,12 @@ mod entry;
 mod event;
 mod reject;
 mod status;
+mod watch;
+mod write_line;
 
 pub(crate) use entry::{EntryDetails, EntryJson, GroupJson, MemberJson};
 pub(crate) use event::EventJson;
 pub(crate) use reject::RejectJson;
 pub(crate) use status::{FullStatusJson, PartitionJson, StatusJson};
+pub(crate) use watch::WatchJson;
+pub(crate) use write_line::{WriteLine, parse_write_line};

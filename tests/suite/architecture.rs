@@ -25,7 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["table", "wasm"],
     &["writer"],
     &["config", "wire"],
-    &["authors"],
+    &["authors", "serve"],
     &["cli"],
     &["fuzzing"],
 ];

@@ -20,6 +20,9 @@ const DEBIAN_JAVA: [&str; 2] = ["openjdk-17-jdk-headless", "maven"];
 /// Debian's valgrind.
 const DEBIAN_VALGRIND: [&str; 1] = ["valgrind"];
 
+/// Debian's curl.
+const DEBIAN_CURL: [&str; 1] = ["curl"];
+
 /// Debian's Python with virtual environments.
 const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 
@@ -78,6 +81,8 @@ pub(crate) fn setup() -> Outcome {
     ensure_cargo_deny()?;
     ensure_kafka()?;
     ensure_guest_tools()?;
+    // The documentation calls the server with it, and its blocks are tests.
+    ensure_program("curl", &DEBIAN_CURL)?;
     ensure_python_packages()
 }
 
@@ -171,11 +176,18 @@ fn ensure_kafka() -> Outcome {
 
 /// Installs valgrind, whose callgrind counts instructions, unless it is there.
 pub(crate) fn ensure_valgrind() -> Outcome {
-    let check = || match succeeds(command("valgrind").arg("--version")) {
+    ensure_program("valgrind", &DEBIAN_VALGRIND)
+}
+
+/// Installs a program of Debian, unless it is there.
+fn ensure_program(name: &str, packages: &[&str]) -> Outcome {
+    let check = || match succeeds(command(name).arg("--version")) {
         true => Ok(()),
-        false => Err("valgrind is missing: install it (Debian: apt-get install valgrind)".to_owned()),
+        false => {
+            Err(format!("{name} is missing: install it (Debian: apt-get install {})", packages.join(" ")))
+        }
     };
-    check_or_install(check, &DEBIAN_VALGRIND)
+    check_or_install(check, packages)
 }
 
 /// Installs the Python packages of the tests.

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         return code.into();
     }
     let args = Args::parse();
-    start_logging();
+    start_logging(args.logging());
     if let Err(error) = check_file_limit() {
         log_failure(&format!(
             "cannot start, because the files that the runtime needs cannot be opened: {error} (see ulimit -n)"
@@ -39,7 +39,8 @@ fn main() -> ExitCode {
             return 3.into();
         }
     };
-    let result = runtime.block_on(run(args, wait_for_shutdown));
+    let ends_on_hangup = !args.reloads_on_hangup();
+    let result = runtime.block_on(run(args, async || wait_for_shutdown(ends_on_hangup).await));
     // A blocked read of standard input must not delay the exit.
     runtime.shutdown_background();
     match result {
@@ -60,8 +61,9 @@ fn check_file_limit() -> std::io::Result<()> {
     pairs.map(drop)
 }
 
-/// Waits for SIGINT (Ctrl-C), SIGTERM, or SIGHUP (the terminal was closed).
-async fn wait_for_shutdown() {
+/// Waits for a signal that stops the command: SIGINT (Ctrl-C), SIGTERM, and, with `ends_on_hangup`, SIGHUP (the
+/// terminal was closed).
+async fn wait_for_shutdown(ends_on_hangup: bool) {
     let wait = async |kind| match signal(kind) {
         Ok(mut signal) => {
             signal.recv().await;
@@ -72,7 +74,7 @@ async fn wait_for_shutdown() {
     tokio::select! {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()), if is_hangup_handled() => HAS_HUNG_UP.store(true, Ordering::Relaxed),
+        () = wait(SignalKind::hangup()), if ends_on_hangup && is_hangup_handled() => HAS_HUNG_UP.store(true, Ordering::Relaxed),
     }
 }
 

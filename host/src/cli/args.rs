@@ -2,6 +2,10 @@
 
 mod checkpoint;
 mod codec;
+mod diff;
+mod export;
+mod serve;
+mod swap;
 mod table;
 mod topic;
 mod values;
@@ -17,6 +21,11 @@ pub(super) use codec::{
     BenchArgs, BuildArgs, CheckArgs, CodecCommand, ComponentArgs, Function, InspectArgs, NewArgs,
     ReproduceArgs, RunArgs, TestArgs,
 };
+pub(super) use diff::DiffArgs;
+pub(super) use export::{ExportArgs, ExportFormat};
+pub use serve::LogFormat;
+pub(super) use serve::{ServeArgs, TokenCommand};
+pub(super) use swap::{ServerArgs, SwapArgs};
 pub(super) use table::{EntryArgs, LogArgs, PropertyArgs, TableArgs};
 pub(super) use topic::{DeleteTopicArgs, DescribeArgs, EnsureArgs, ListArgs, ProduceArgs, TopicCommand};
 use values::parse_positive_duration;
@@ -34,6 +43,7 @@ Examples:
   ktables get billing --log dir:./data --topic services
   ktables watch --config ktables.toml -t services
   ktables keys --log kafka://localhost:9092 --topic services
+  ktables serve --config ktables.toml
 
 Exit codes:
   0  done
@@ -53,6 +63,23 @@ pub struct Args {
     pub(super) command: Command,
 }
 
+impl Args {
+    /// Whether the command reloads its configuration on SIGHUP, on which other commands end.
+    #[must_use]
+    pub fn reloads_on_hangup(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+
+    /// Returns the lowest level that is logged by default, and the format of messages.
+    #[must_use]
+    pub fn logging(&self) -> (&'static str, LogFormat) {
+        match &self.command {
+            Command::Serve(args) => ("info", args.log_format),
+            _ => ("warn", LogFormat::Text),
+        }
+    }
+}
+
 /// The format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -69,6 +96,8 @@ pub(super) enum Command {
     Groups(GroupsArgs),
     Members(MembersArgs),
     Dump(DumpArgs),
+    Diff(DiffArgs),
+    Export(ExportArgs),
     Set(SetArgs),
     Delete(DeleteArgs),
     Import(ImportArgs),
@@ -85,6 +114,10 @@ pub(super) enum Command {
     /// Inspect and remove checkpoints.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
+    Serve(ServeArgs),
+    Swap(SwapArgs),
+    #[command(subcommand)]
+    Token(TokenCommand),
     Completions(CompletionsArgs),
 }
 

@@ -7,6 +7,7 @@ use crate::codec::HostFailure;
 use crate::config::ConfigError;
 use crate::file::FileError;
 use crate::log::LogError;
+use crate::serve::ServeError;
 use crate::table::TableError;
 use crate::wasm::WasmError;
 use crate::writer::WriteError;
@@ -63,6 +64,12 @@ pub enum CliError {
     /// A dead letter could not be retried.
     #[error("{0}")]
     Retry(String),
+    /// A server cannot be used, or has refused.
+    #[error("{0}")]
+    Server(String),
+    /// The server cannot run.
+    #[error("{0}")]
+    Serve(String),
     /// A file or folder could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -90,6 +97,16 @@ impl From<ConfigError> for CliError {
             ConfigError::File(error) => Self::File(error),
             ConfigError::Log(error) => Self::Log(error),
             ConfigError::Component(error) => Self::Component(error),
+        }
+    }
+}
+
+impl From<ServeError> for CliError {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Config(error) => error.into(),
+            ServeError::File(error) => Self::File(error),
+            error => Self::Serve(error.to_string()),
         }
     }
 }

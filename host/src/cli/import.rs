@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Stdin, stdin};
 
 use crate::cli::args::ImportArgs;
@@ -18,7 +16,8 @@ use crate::cli::write::{MAX_VALUE_BYTES, finish_or_give_up_when, run_unless_stop
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::FileError;
 use crate::log::Log;
-use crate::writer::{Target, Write, WriteError, Writer};
+use crate::wire::{WriteLine, parse_write_line};
+use crate::writer::{Write, WriteError, Writer};
 
 /// The largest number of lines in a chunk, which is written at once.
 const MAX_CHUNK_LINES: usize = 4096;
@@ -34,72 +33,6 @@ const INPUT_PAUSE: Duration = Duration::from_millis(20);
 
 /// The UTF-8 byte-order mark, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-/// A line of the input. The fields of a dump that begin with an underscore here are accepted and ignored.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InputLine {
-    key: Option<String>,
-    group: Option<String>,
-    member: Option<String>,
-    #[serde(default, deserialize_with = "deserialize_present")]
-    value: Option<Box<RawValue>>,
-    #[serde(default)]
-    delete: bool,
-    #[serde(rename = "partition")]
-    _partition: Option<i32>,
-    #[serde(rename = "offset")]
-    _offset: Option<i64>,
-    #[serde(rename = "timestamp")]
-    _timestamp: Option<i64>,
-    #[serde(rename = "rejected")]
-    _rejected: Option<IgnoredAny>,
-    #[serde(default)]
-    expired: bool,
-}
-
-/// Deserializes a field that is present, so that JSON `null` becomes `Some`.
-fn deserialize_present<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Box<RawValue>>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
-/// A line that was parsed.
-enum ParsedLine {
-    Write(Write),
-    /// An entry that was expired when it was dumped.
-    Expired(Write),
-    Blank,
-}
-
-impl InputLine {
-    fn parse(bytes: &[u8]) -> Result<ParsedLine, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-        if text.trim().is_empty() {
-            return Ok(ParsedLine::Blank);
-        }
-        if !text.trim_start().starts_with('{') {
-            return Err("it is not a JSON object: write {\"key\": …, \"value\": …}".to_owned());
-        }
-        // The line has a number of its own.
-        let invalid =
-            |error: serde_json::Error| error.to_string().replace(" at line 1 column ", " at column ");
-        let line: Self = serde_json::from_str(text).map_err(invalid)?;
-        let target = match (line.key, line.group, line.member) {
-            (Some(key), None, None) => Target::Key(key),
-            (None, Some(group), Some(member)) => Target::Member { group, member },
-            _ => return Err("it needs either \"key\", or \"group\" and \"member\", and not both".to_owned()),
-        };
-        let value = match (line.value, line.delete) {
-            (Some(value), false) => Some(value.get().to_owned()),
-            (None, true) => None,
-            _ => return Err("it needs either \"value\" or \"delete\": true, and not both".to_owned()),
-        };
-        let write = Write { target, value };
-        Ok(if line.expired { ParsedLine::Expired(write) } else { ParsedLine::Write(write) })
-    }
-}
 
 /// Reads lines of bounded length.
 struct LineReader<R> {
@@ -239,10 +172,10 @@ impl Importer {
                 Ok(NextLine::Line(line)) => {
                     self.counts.lines += 1;
                     bytes += line.len();
-                    match InputLine::parse(&line) {
-                        Ok(ParsedLine::Blank) => self.counts.blank += 1,
-                        Ok(ParsedLine::Expired(_)) if !self.with_expired => self.counts.expired += 1,
-                        Ok(ParsedLine::Write(write) | ParsedLine::Expired(write)) => {
+                    match parse_write_line(&line) {
+                        Ok(WriteLine::Blank) => self.counts.blank += 1,
+                        Ok(WriteLine::Expired(_)) if !self.with_expired => self.counts.expired += 1,
+                        Ok(WriteLine::Write(write) | WriteLine::Expired(write)) => {
                             chunk.push((self.counts.lines, write));
                         }
                         Err(reason) => self.refuse(self.counts.lines, &reason),

@@ -11,30 +11,31 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::cli::args::LogFormat;
 use crate::escape::{message, one_line};
 
-/// What is logged by default. The messages of guests are not: a rejected record already carries the message of
-/// its fault.
-const DEFAULT_FILTER: &str = "warn,ktables::guest=off";
-
 /// Starts logging to standard error. The environment variable `KTABLES_LOG` filters by level and target. What
-/// it does not name is logged from warnings on.
-pub fn start_logging() {
+/// it does not name is logged from `level` on.
+pub fn start_logging((level, format): (&'static str, LogFormat)) {
+    // The messages of guests are not logged: a rejected record already carries the message of its fault.
+    let default = || EnvFilter::new(format!("{level},ktables::guest=off"));
     let (filter, error) = match std::env::var("KTABLES_LOG") {
         // A later directive replaces an earlier one of the same target.
-        Ok(directives) => match EnvFilter::try_new(format!("warn,{directives}")) {
+        Ok(directives) => match EnvFilter::try_new(format!("{level},{directives}")) {
             Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
+            Err(error) => (default(), Some(error)),
         },
-        Err(_) => (EnvFilter::new(DEFAULT_FILTER), None),
+        Err(_) => (default(), None),
     };
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| LossyStderr)
-        .with_ansi(stderr().is_terminal())
-        .log_internal_errors(false)
-        .event_format(OneLineFormat)
-        .init();
+        .with_ansi(format == LogFormat::Text && stderr().is_terminal())
+        .log_internal_errors(false);
+    match format {
+        LogFormat::Text => subscriber.event_format(OneLineFormat).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).with_current_span(false).init(),
+    }
     if let Some(error) = error {
         tracing::warn!(
             "KTABLES_LOG is not valid, and is ignored: {error}; write LEVEL or TARGET=LEVEL, separated by commas"

@@ -8,7 +8,7 @@ use crate::cli::args::TableArgs;
 use crate::cli::limits::parse_limits;
 use crate::cli::{CliError, StopRequests, codec, logs, progress};
 use crate::codec::workers::{self, Lane, Purpose};
-use crate::codec::{CheckedCodecs, CodecFailure};
+use crate::codec::{CheckedCodecs, CodecFailure, Codecs};
 use crate::config::{
     self, Catalog, CodecConfig, ComponentSettings, Config, LimitsConfig, LogConfig, TableCodec, TableConfig,
     TableSource,
@@ -67,6 +67,11 @@ impl ResolvedTable {
 
     pub(super) fn log(&self) -> &Arc<dyn Log> {
         &self.source.log
+    }
+
+    /// Returns the codecs.
+    pub(super) fn codecs(&self) -> &Codecs {
+        &self.source.codecs
     }
 
     /// Returns the name of the topic.

@@ -53,7 +53,17 @@ pub(crate) struct TableSource {
     /// How the codecs of keys and values run, if they are components.
     pub(crate) key_component: Option<ComponentSettings>,
     pub(crate) value_component: Option<ComponentSettings>,
+    pub(crate) group_component: Option<ComponentSettings>,
     config: TableConfig,
+}
+
+/// The names of codecs; `None` for one that stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CodecNames {
+    pub(crate) key: Option<String>,
+    pub(crate) value: Option<String>,
+    pub(crate) group: Option<String>,
 }
 
 /// How a component runs.
@@ -65,6 +75,11 @@ pub(crate) struct ComponentSettings {
 }
 
 impl TableSource {
+    /// Returns the section of the table.
+    pub(crate) fn config(&self) -> &TableConfig {
+        &self.config
+    }
+
     /// Returns the name of the topic.
     pub(crate) fn topic(&self) -> &str {
         &self.config.topic
@@ -137,6 +152,27 @@ impl Catalog {
         }
     }
 
+    /// Creates the catalog of another configuration. It shares the engine, and the logs whose sections are the same, and
+    /// reads the files of components again.
+    pub(crate) fn successor(&self, config: Config) -> Result<Self, ConfigError> {
+        let mut logs = lock(&self.logs).clone();
+        logs.retain(|name, _| {
+            config.logs.get(name).is_some_and(|log| self.config.logs.get(name) == Some(log))
+        });
+        let successor = Self::new(config, self.path.as_deref(), self.engine_options.clone())?;
+        if let Some(engine) = self.engine.get() {
+            // OK to ignore: the successor has no engine yet.
+            let _ = successor.engine.set(engine.clone());
+        }
+        *lock(&successor.logs) = logs;
+        Ok(successor)
+    }
+
+    /// Whether the section of a log is the same in another configuration.
+    pub(crate) fn has_same_log(&self, other: &Self, table: &TableConfig) -> bool {
+        self.config.logs.get(&table.log) == other.config.logs.get(&table.log)
+    }
+
     /// Opens the log of a table, and loads its codecs. Blocks while components are compiled.
     pub(crate) fn open_table(&self, name: &str) -> Result<TableSource, ConfigError> {
         self.check_usable("tables", name)?;
@@ -154,6 +190,7 @@ impl Catalog {
             dead_letter,
             key_component: self.component_settings(table.key_codec.as_ref()),
             value_component: self.component_settings(table.value_codec.as_ref()),
+            group_component: self.component_settings(table.group_scheme.as_ref()),
             config: table.clone(),
         })
     }
@@ -170,6 +207,33 @@ impl Catalog {
         let log = log::open_with(&config.url, config.options())?;
         logs.insert(name.to_owned(), log.clone());
         Ok(log)
+    }
+
+    /// Loads the codecs of a table with other ones in place of those that are named here. A name is that of a built-in
+    /// codec, or of a section `[codecs.NAME]`, never a file.
+    pub(crate) fn load_other_codecs(&self, table: &str, names: &CodecNames) -> Result<Codecs, ConfigError> {
+        let Some(table) = self.config.tables.get(table) else {
+            return Err(self.unknown("table", table, self.config.tables.keys().map(String::as_str)));
+        };
+        let other = |name: &Option<String>, before: &Option<TableCodec>| {
+            name.clone().map(TableCodec::Named).or_else(|| before.clone())
+        };
+        self.load_codecs(&TableConfig {
+            key_codec: other(&names.key, &table.key_codec),
+            value_codec: other(&names.value, &table.value_codec),
+            group_scheme: other(&names.group, &table.group_scheme),
+            ..table.clone()
+        })
+    }
+
+    /// Loads a component from its bytes. Blocks while it is compiled.
+    pub(crate) fn load_bytes(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        limits: Limits,
+    ) -> Result<Component, ConfigError> {
+        Ok(self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits })?)
     }
 
     fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {

@@ -28,7 +28,7 @@ pub(crate) struct ProcessLimits {
 }
 
 /// `[logs.NAME]`: a log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogConfig {
     pub(crate) url: String,
@@ -73,7 +73,7 @@ impl LogConfig {
 }
 
 /// `[codecs.NAME]`: a component, and how it is configured.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CodecConfig {
     /// The component file.
@@ -108,7 +108,7 @@ pub(crate) struct LimitsConfig {
 }
 
 /// A codec of a table.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "String")]
 pub(crate) enum TableCodec {
     /// A built-in codec, or the one of a section `[codecs.NAME]`, by its name.
@@ -124,7 +124,7 @@ impl From<String> for TableCodec {
 }
 
 /// `[tables.NAME]`: a table.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TableConfig {
     pub(crate) log: String,
@@ -151,6 +151,13 @@ pub(crate) struct TableConfig {
 }
 
 impl TableConfig {
+    /// Whether another section differs at most in its codecs.
+    pub(crate) fn has_other_codecs_only(&self, other: &Self) -> bool {
+        let without =
+            |table: &Self| Self { key_codec: None, value_codec: None, group_scheme: None, ..table.clone() };
+        without(self) == without(other)
+    }
+
     /// Creates the section of a table with default options.
     pub(crate) fn new(log: &str, topic: &str) -> Self {
         Self {

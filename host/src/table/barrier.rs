@@ -9,6 +9,7 @@ use crate::log::{Ack, LogError, Offset, Partition};
 use crate::sync::lock;
 use crate::table::shared::Shared;
 use crate::table::status::Status;
+use crate::table::watch::{Source, WatchToken};
 
 /// How long to wait before asking the log again after a transient error.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -125,6 +126,27 @@ pub(super) async fn wait_for(shared: &Shared, acks: &[Ack], timeout: Duration) -
         return barrier(shared, timeout).await;
     };
     within(timeout, wait_for_positions(shared, &targets)).await
+}
+
+/// Waits until the table has everything that a watcher had seen. Returns false if it has not in time.
+pub(super) async fn wait_for_token(shared: &Shared, token: &WatchToken, timeout: Duration) -> bool {
+    let wait = async {
+        let mut published = shared.subscribe_published();
+        loop {
+            let view = shared.view_to_keep();
+            // A watcher of another topic or of other codecs starts again, whatever it has seen.
+            let is_other = || Source::new(&view, &shared.settings.describe_contents()) != token.source;
+            if shared.is_serving() && (view.positions().has_reached(&token.place.positions) || is_other()) {
+                return true;
+            }
+            if shared.status().is_final() {
+                return false;
+            }
+            // OK to ignore: the sender lives in `shared`.
+            let _ = published.changed().await;
+        }
+    };
+    tokio::time::timeout(timeout, wait).await.unwrap_or(false)
 }
 
 async fn wait_for_positions(shared: &Shared, targets: &[(Partition, Offset)]) -> Freshness {

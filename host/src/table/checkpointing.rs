@@ -94,7 +94,7 @@ impl Checkpointing {
         }
     }
 
-    /// Checks that everything written to the topic before `as_of` may count as applied, as of `now`.
+    /// Checks that the table has followed the topic closely enough to have seen every tombstone written before `as_of`.
     ///
     /// # Errors
     ///

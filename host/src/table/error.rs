@@ -46,6 +46,14 @@ pub enum TableError {
         /// The topic.
         topic: String,
     },
+    /// Other codecs were prepared, and no longer follow the topic: it was replaced, or cannot be read.
+    #[error("topic `{topic}`: the other codecs no longer follow the topic: {reason}; swap them again")]
+    SwapFailed {
+        /// The name of the topic.
+        topic: String,
+        /// What has happened.
+        reason: String,
+    },
     /// Other codecs were not swapped in, because the old and the new contents together exceed the memory limit
     /// of the table or of the process.
     #[error("topic `{topic}`: cannot load the topic with other codecs: {reason}")]

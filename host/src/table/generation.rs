@@ -15,6 +15,7 @@ mod reading;
 mod replay;
 mod resume;
 mod source;
+mod switching;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 #[cfg(any(test, feature = "cli"))]
 pub(in crate::table) use decode::decode;
@@ -33,13 +34,11 @@ pub(in crate::table) use resume::open_checkpoint;
 pub(in crate::table) use source::GenerationStart;
 
 use crate::checkpoint::CheckpointError;
-use crate::codec::workers;
 use crate::log::{LogError, TopicSample, partition_of_hash};
 use crate::table::dead_letters::DeferredLetters;
 use crate::table::decoded::DecodedRecords;
 use crate::table::error::TableError;
 use crate::table::generation_state::GenerationState;
-use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
 use crate::table::status::{Lag, WriterAnomaly};
 use crate::table::view::{ApplyOptions, ApplyResult, Deadlines, View};
@@ -49,15 +48,6 @@ use decode_stream::Step;
 use lag_tracker::LagTracker;
 use reading::{Reading, ReadingEvent};
 use source::StreamError;
-
-/// How long a generation that is being loaded stays behind the served one before it holds that one: the
-/// served one applies nothing for a while.
-const OVERTAKE_AFTER: Duration = Duration::from_secs(1);
-
-/// How long the served generation is held for the first time and at most. Each time is twice as long
-/// as the one before.
-const FIRST_HOLD: Duration = Duration::from_millis(250);
-const MAX_HOLD: Duration = Duration::from_secs(4);
 
 /// Applying this many records takes too long for a thread of the runtime.
 const LONG_RECORDS: usize = 256;
@@ -133,6 +123,7 @@ impl RunningGeneration {
             deadlines,
             is_served: false,
             complete_at: None,
+            is_recorded: false,
             overtaking: None,
             deferred: DeferredLetters::default(),
             lags: LagTracker::new(shared.log.stale_after(), time::now()),
@@ -175,6 +166,8 @@ struct Generation {
     is_served: bool,
     /// When it was complete for the first time, and the age of its checkpoint was checked: milliseconds since 1970.
     complete_at: Option<i64>,
+    /// Whether the checkpoint knows that it was complete.
+    is_recorded: bool,
     /// Set while it is loaded and the served generation is ahead.
     overtaking: Option<Overtaking>,
     /// The dead letters of a swap that may still fail.
@@ -238,6 +231,14 @@ impl Generation {
         loop {
             self.wait_for_memory(&mut reading).await?;
             self.wait_for_dead_letters(&mut reading).await?;
+            if self.is_served {
+                self.step_aside();
+            }
+            // A generation that another one has replaced waits for its gate, like one that was never served.
+            is_complete &= self.is_served;
+            let gate = self.state.gate();
+            // Before the attempt to be served, so that a gate that opens meanwhile is not missed.
+            let is_gated = !self.is_served && !gate.is_open();
             if !is_complete && reading.has_all_partitions() && self.state.is_loaded(&self.view) {
                 is_complete = self.complete(began).await?;
             }
@@ -258,9 +259,11 @@ impl Generation {
                     }
                     self.shared.report_late();
                 }
-                () = self.next_deadline(), if self.is_served => self.expire()?,
+                () = self.next_deadline(), if self.is_served || is_gated => self.expire()?,
                 () = self.wait_until_must_pause(), if self.shared.dead_letters.is_some() => {}
                 () = self.next_lag() => self.evaluate_overdue(self.lags.due()),
+                () = gate.wait_until_open(), if is_gated => {}
+                () = self.state.replaced.notified(), if self.is_served => {}
                 () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
                 event = reading.next(), if held_until.is_none() => self.handle(event?).await?,
             }
@@ -313,84 +316,6 @@ impl Generation {
         }
     }
 
-    /// Serves the generation, which has applied everything that the topic held when it began. Returns
-    /// false if it is still behind the generation that is served now, and has to catch up with it first.
-    async fn complete(&mut self, began: i64) -> Result<bool, GenerationEnd> {
-        self.sort().await;
-        let (checkpointing, number) = (&self.shared.checkpointing, self.state.number);
-        let complete_at = match self.complete_at {
-            Some(complete_at) => complete_at,
-            None => {
-                let now = self.shared.settings.clock.now();
-                checkpointing.check_age(number, began, now).map_err(GenerationEnd::Checkpoint)?;
-                *self.complete_at.insert(now)
-            }
-        };
-        if !self.is_served && !self.try_switch(true) {
-            self.hold_served();
-            return Ok(false);
-        }
-        // After the dead letters of a swap were queued, for which the checkpoint waits.
-        self.shared.checkpointing.complete(number, began, complete_at);
-        self.lags.forget_advanced(|partition| self.view.position(partition));
-        self.state.finish_loading(self.view.counters.records);
-        self.shared.report_complete(&self.state, &self.view);
-        Ok(true)
-    }
-
-    /// Holds the served generation if it has been ahead for some time: under many writes, two
-    /// generations may never be at the same positions otherwise.
-    fn hold_served(&mut self) {
-        let now = Instant::now();
-        let overtaking = self.overtaking.get_or_insert(Overtaking { since: now, hold: FIRST_HOLD });
-        if now.duration_since(overtaking.since) >= OVERTAKE_AFTER {
-            let until = now + overtaking.hold;
-            // A generation is served, so it is the reported one.
-            self.shared.reported().hold_until(until);
-            *overtaking = Overtaking { since: until, hold: (overtaking.hold * 2).min(MAX_HOLD) };
-        }
-    }
-
-    /// Serves what was loaded so far, although the generation is not complete.
-    async fn serve_partially(&mut self) {
-        self.sort().await;
-        self.try_switch(false);
-    }
-
-    /// Sorts the view on the host's workers. From then on it stays sorted.
-    async fn sort(&mut self) {
-        while !self.view.is_sorted() {
-            let mut view = self.view.clone();
-            let sort = move || {
-                view.sort();
-                view
-            };
-            match workers::run_host(sort).await {
-                Ok(sorted) => self.view = sorted,
-                Err(failure) => {
-                    let reason = failure.reason;
-                    tracing::error!(
-                        topic = self.state.topic.name,
-                        "cannot sort the table: {reason}; trying again"
-                    );
-                    sleep(RETRY_AFTER).await;
-                }
-            }
-        }
-    }
-
-    fn try_switch(&mut self, is_complete: bool) -> bool {
-        self.is_served = self.shared.try_switch(&self.state, Arc::new(self.view.clone()), is_complete);
-        if self.is_served {
-            // Sorting has built the groups, so their number is copied now.
-            self.state.update_progress(&self.view);
-            self.report(GenerationEvent::Served(self.state.number));
-            // Those that were deferred while another generation was served.
-            self.push_dead_letters(Vec::new());
-        }
-        self.is_served
-    }
-
     /// Queues the dead letters of steps, appends the steps to the checkpoint, then applies them.
     async fn apply(&mut self, mut steps: Vec<Step>) -> Result<(), GenerationEnd> {
         self.queue_rejected(&mut steps)?;
@@ -434,7 +359,7 @@ impl Generation {
         self.state.update_progress(&self.view);
         if self.is_served {
             let effects = is_recording.then_some(effects);
-            if !self.shared.publish(Arc::new(self.view.clone()), effects) {
+            if !self.shared.publish(Arc::new(self.view.clone()), effects) && !self.step_aside() {
                 return Err(GenerationEnd::Replaced);
             }
         }

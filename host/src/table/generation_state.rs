@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
+
 use crate::codec::Codecs;
 use crate::codec::workers::{Lane, Purpose};
 use crate::log::{Offset, OffsetRange, TopicDescription};
@@ -13,6 +15,7 @@ use crate::table::positions::Positions;
 use crate::table::quarantine::Quarantine;
 use crate::table::reject::{RecentRejects, RejectedRecord};
 use crate::table::status::{CheckpointStats, DeadLetterStats, LoadProgress, PartitionProgress, Stats};
+use crate::table::swap_gate::{Retention, SwapGate};
 use crate::table::view::{Counters, View};
 
 /// The state of a generation that others may read.
@@ -39,6 +42,12 @@ pub(super) struct GenerationState {
     /// Until when it applies nothing, so that the generation that will replace it can reach it. A std
     /// lock: held to read or to set it.
     held_until: Mutex<Option<tokio::time::Instant>>,
+    /// Whether it may be served when it is complete. A std lock: held to clone or replace it.
+    gate: Mutex<Arc<SwapGate>>,
+    /// What keeps it after it was replaced. A std lock: held to take or set it.
+    retention: Mutex<Option<Retention>>,
+    /// Notified when another generation is served in its place.
+    pub(super) replaced: Notify,
 }
 
 /// The numbers of a view, apart from its rows, which nobody may read before the view is served.
@@ -81,7 +90,12 @@ impl Loading {
 }
 
 impl GenerationState {
-    pub(super) fn new(number: u64, topic: Arc<TopicDescription>, codecs: Codecs) -> Self {
+    pub(super) fn new(
+        number: u64,
+        topic: Arc<TopicDescription>,
+        codecs: Codecs,
+        gate: Arc<SwapGate>,
+    ) -> Self {
         Self {
             number,
             topic,
@@ -100,7 +114,33 @@ impl GenerationState {
             rejects: Mutex::default(),
             quarantine: Quarantine::default(),
             held_until: Mutex::default(),
+            gate: Mutex::new(gate),
+            retention: Mutex::default(),
+            replaced: Notify::new(),
         }
+    }
+
+    /// Whether it may be served when it is complete.
+    pub(super) fn gate(&self) -> Arc<SwapGate> {
+        lock(&self.gate).clone()
+    }
+
+    /// Keeps the generation when it is replaced: it then waits for this gate.
+    pub(super) fn retain(&self, retention: Retention) {
+        *lock(&self.retention) = Some(retention);
+    }
+
+    /// Ends that the generation is kept when it is replaced.
+    pub(super) fn take_retention(&self) -> Option<Retention> {
+        lock(&self.retention).take().filter(Retention::is_wanted)
+    }
+
+    /// Makes the generation, which is being replaced, wait behind the gate that keeps it. Returns the gate; `None` if
+    /// nothing keeps it.
+    pub(super) fn close_gate(&self) -> Option<Arc<SwapGate>> {
+        let gate = lock(&self.retention).as_ref().filter(|retention| retention.is_wanted())?.gate.clone();
+        *lock(&self.gate) = gate.clone();
+        Some(gate)
     }
 
     /// Copies the numbers of a view.
@@ -147,6 +187,11 @@ impl GenerationState {
         *lock(&self.held_until) = Some(until);
     }
 
+    /// Applies again at once.
+    pub(super) fn release(&self) {
+        *lock(&self.held_until) = None;
+    }
+
     /// Until when nothing is applied, if that is in the future.
     pub(super) fn held_until(&self) -> Option<tokio::time::Instant> {
         lock(&self.held_until).filter(|until| *until > tokio::time::Instant::now())
@@ -175,6 +220,7 @@ impl GenerationState {
     pub(super) fn stats(
         &self,
         status_since: SystemTime,
+        stale_since: Option<SystemTime>,
         loading_progress: Option<LoadProgress>,
         checkpoint: Option<CheckpointStats>,
         dead_letters: Option<DeadLetterStats>,
@@ -192,6 +238,7 @@ impl GenerationState {
         partitions.sort_by_key(|progress| progress.partition);
         Stats {
             status_since,
+            stale_since,
             generation: self.number,
             entries: *entries as u64,
             groups: *groups as u64,

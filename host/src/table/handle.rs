@@ -16,8 +16,9 @@ use crate::table::resumer::Resumer;
 use crate::table::shared::Shared;
 use crate::table::snapshot::Snapshot;
 use crate::table::status::{Stats, Status};
-use crate::table::supervisor::SwapRequest;
-use crate::table::watch::{WatchStart, Watcher};
+use crate::table::swap::{PreparedSwap, SwapRequest};
+use crate::table::swap_gate::SwapGate;
+use crate::table::watch::{WatchStart, WatchToken, Watcher};
 
 /// A topic as an in-memory table. A clone is a handle to the same table, which stops when the last handle
 /// is dropped.
@@ -181,6 +182,17 @@ impl Table {
         barrier::wait_for(&self.shared, acks, timeout).await
     }
 
+    /// Waits until the table has applied everything that a watcher had seen, so that another one can resume with its
+    /// token. Returns false if it has not within the timeout. Returns true for a token of another topic or of other
+    /// codecs: with it, a watcher starts again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if this is dropped.
+    pub async fn wait_for_token(&self, token: &WatchToken, timeout: Duration) -> bool {
+        barrier::wait_for_token(&self.shared, token, timeout).await
+    }
+
     /// Returns whether the table is complete, and if not, why.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -216,8 +228,28 @@ impl Table {
     pub async fn swap_codecs(&self, codecs: Codecs) -> Result<u64, TableError> {
         let ended = |_| TableError::Ended { topic: self.topic().name.clone() };
         let (answer, served) = oneshot::channel();
-        self.swaps.send(SwapRequest { codecs, answer }).await.map_err(|_| ended(()))?;
+        let request = SwapRequest { codecs, gate: SwapGate::open(), answer };
+        self.swaps.send(request).await.map_err(|_| ended(()))?;
         served.await.map_err(|_| ended(()))?
+    }
+
+    /// Decodes the topic with other codecs, as [`Table::swap_codecs`] does, and returns when the other generation is
+    /// complete, without serving it. It can be compared with what is served, and then be committed or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Loading`] if the topic is being loaded already, or another swap is prepared or kept; otherwise the
+    /// reason why the topic could not be loaded.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped before it returns, the swap is cancelled.
+    pub async fn prepare_swap(&self, codecs: Codecs) -> Result<PreparedSwap, TableError> {
+        let (request, mut prepared) = PreparedSwap::request(self.shared.clone(), codecs);
+        let ended = |_| TableError::Ended { topic: self.topic().name.clone() };
+        self.swaps.send(request).await.map_err(ended)?;
+        prepared.wait_until_complete().await?;
+        Ok(prepared)
     }
 
     /// Stops reading, and waits until the table's tasks have ended. The contents stay readable; the

@@ -19,6 +19,7 @@ use crate::table::generation_state::GenerationState;
 use crate::table::reject::RejectedRecord;
 use crate::table::settings::Settings;
 use crate::table::status::{Conditions, GenerationConditions, Stats, Status};
+use crate::table::swap_gate::SwapGate;
 use crate::table::view::View;
 use crate::table::watch::{Hub, SharedHub};
 use crate::thread::run_in_background;
@@ -37,8 +38,8 @@ pub(super) struct Shared {
     /// Notifies of each published view and each status.
     published: watch::Sender<()>,
     status: watch::Sender<Status>,
-    /// The time of the last change of status. A std lock: held to read or set it.
-    status_since: Mutex<SystemTime>,
+    /// When the status changed. A std lock: held to read or set it.
+    since: Mutex<Since>,
     /// Whether the table's tasks have ended.
     pub(super) ended: watch::Sender<bool>,
     pub(super) end_offsets: EndOffsets,
@@ -61,6 +62,25 @@ struct State {
     is_served: bool,
 }
 
+/// When the status changed.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    /// The last time that it did.
+    status: SystemTime,
+    /// When the table was caught up for the last time; `None` while it is.
+    stale: Option<SystemTime>,
+}
+
+impl Since {
+    fn change(&mut self, status: &Status) {
+        self.status = SystemTime::now();
+        self.stale = match status {
+            Status::CaughtUp => None,
+            _ => self.stale.or(Some(self.status)),
+        };
+    }
+}
+
 impl Shared {
     /// The state of a table whose first generation reads `topic` with `codecs`.
     pub(super) fn new(
@@ -69,7 +89,7 @@ impl Shared {
         codecs: Codecs,
         settings: Settings,
     ) -> Self {
-        let reported = Arc::new(GenerationState::new(1, topic.clone(), codecs));
+        let reported = Arc::new(GenerationState::new(1, topic.clone(), codecs, SwapGate::open()));
         let view = Arc::new(View::empty(1, topic, reported.fingerprint.clone()));
         Self {
             hub: Arc::new(Mutex::new(Hub::new(
@@ -84,7 +104,7 @@ impl Shared {
             settings,
             published: watch::channel(()).0,
             status: watch::channel(Status::Loading).0,
-            status_since: Mutex::new(SystemTime::now()),
+            since: Mutex::new(Since { status: SystemTime::now(), stale: Some(SystemTime::now()) }),
             ended: watch::channel(false).0,
             end_offsets: EndOffsets::default(),
             checkpointing: Checkpointing::default(),
@@ -173,11 +193,19 @@ impl Shared {
         if is_comparable && state.is_served && !view.positions().has_reached(before.positions()) {
             return false;
         }
+        state.next = None;
         if state.reported.number != generation.number {
-            state.reported = generation.clone();
-            state.conditions.generation = state.conditions.next_generation.take().unwrap_or_default();
+            let replaced = std::mem::replace(&mut state.reported, generation.clone());
+            let conditions = state.conditions.next_generation.take().unwrap_or_default();
+            let conditions = std::mem::replace(&mut state.conditions.generation, conditions);
+            if let Some(gate) = replaced.close_gate() {
+                gate.offer(before.clone());
+                state.conditions.keep(conditions);
+                state.next = Some(replaced.clone());
+            }
+            replaced.replaced.notify_one();
         }
-        (state.next, state.is_served) = (None, true);
+        state.is_served = true;
         if is_complete {
             state.conditions.set_complete(&view);
         }
@@ -207,6 +235,7 @@ impl Shared {
         if state.is_served {
             state.next = Some(generation.clone());
             state.conditions.next_generation = Some(GenerationConditions::default());
+            state.conditions.is_next_gated = !generation.gate().is_open();
         } else {
             // A table that was late stays late until it is complete.
             let late = state.conditions.generation.late.take();
@@ -232,6 +261,22 @@ impl Shared {
     pub(super) fn is_beside_served(&self, number: u64) -> bool {
         let state = lock(&self.state);
         state.is_served && state.reported.number != number && state.conditions.outdated.is_none()
+    }
+
+    /// Whether a generation is loaded, or kept, beside the reported one.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        lock(&self.state).next.as_ref().is_some_and(|next| next.number == number)
+    }
+
+    /// The generation beside the reported one, if it waits for this gate.
+    pub(super) fn next_with(&self, gate: &Arc<SwapGate>) -> Option<Arc<GenerationState>> {
+        lock(&self.state).next.clone().filter(|next| Arc::ptr_eq(&next.gate(), gate))
+    }
+
+    /// The statistics of a generation beside the reported one.
+    pub(super) fn stats_of(&self, generation: &GenerationState) -> Stats {
+        let since = lock(&self.since).status;
+        generation.stats(since, None, generation.load_progress(), None, None)
     }
 
     /// Whether any generation is served.
@@ -311,7 +356,7 @@ impl Shared {
             changed
         });
         if changed {
-            *lock(&self.status_since) = SystemTime::now();
+            lock(&self.since).change(&status);
             let topic = self.topic_name();
             match &status {
                 Status::Failed(_) => {
@@ -357,7 +402,8 @@ impl Shared {
         let loading = next.as_ref().unwrap_or(&reported).load_progress();
         let checkpoint = self.checkpointing.stats(&self.settings.checkpoint);
         let dead_letters = self.dead_letters.as_ref().map(|letters| letters.stats());
-        reported.stats(*lock(&self.status_since), loading, checkpoint, dead_letters)
+        let Since { status, stale } = *lock(&self.since);
+        reported.stats(status, stale, loading, checkpoint, dead_letters)
     }
 }
 

@@ -5,12 +5,15 @@
 //! that may pass), and when the codecs are swapped. What was served stays readable until the new one takes
 //! over; in a swap, it also follows the topic until then.
 
+mod swapping;
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
@@ -26,18 +29,11 @@ use crate::table::generation::{
 use crate::table::generation_state::GenerationState;
 use crate::table::settings::RETRY_AFTER;
 use crate::table::shared::Shared;
+use crate::table::swap::SwapRequest;
+use crate::table::swap_gate::{SwapAnswer, SwapGate};
 
 /// How long a table that ends waits until its dead letters are written.
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A request to decode the topic with other codecs.
-#[derive(Debug)]
-pub(super) struct SwapRequest {
-    pub(super) codecs: Codecs,
-    /// Receives the number of the new generation when it is served. Dropped by the caller, it
-    /// cancels the swap.
-    pub(super) answer: oneshot::Sender<Result<u64, TableError>>,
-}
 
 /// Runs a table until it is stopped, all its handles are gone, or it fails.
 pub(super) async fn run(
@@ -141,6 +137,7 @@ struct Restart {
     /// The topic that the generation read.
     topic: Arc<TopicDescription>,
     codecs: Codecs,
+    gate: Arc<SwapGate>,
     reason: String,
     /// Why its checkpoint must not be loaded.
     distrusted: Option<CheckpointError>,
@@ -152,6 +149,7 @@ struct Restart {
 struct WaitingStart {
     topic: BoxFuture<'static, Result<TopicDescription, LogError>>,
     codecs: Codecs,
+    gate: Arc<SwapGate>,
     distrusted: Option<CheckpointError>,
 }
 
@@ -166,8 +164,8 @@ struct Supervisor {
     loading: Option<RunningGeneration>,
     /// The generation that is loaded next.
     waiting: Option<WaitingStart>,
-    /// Receives the result of the swap, if the loading generation was requested by one.
-    swap: Option<oneshot::Sender<Result<u64, TableError>>>,
+    /// Receives the result of the swap, if the loading generation was requested by one, or is kept for one.
+    swap: Option<SwapAnswer>,
     /// What to load if the swap is given up, because the served generation has ended meanwhile.
     fallback: Option<Restart>,
     /// Generations that were replaced or given up, and may not have stopped yet.
@@ -195,7 +193,7 @@ impl Supervisor {
     /// Loads generation after generation, until the table fails.
     async fn run(&mut self, codecs: Codecs, mut swaps: mpsc::Receiver<SwapRequest>) -> TableError {
         self.checkpoint = open_checkpoint(&self.shared).await;
-        self.start(self.shared.view().topic.clone(), codecs, None);
+        self.start(self.shared.view().topic.clone(), codecs, SwapGate::open(), None);
         loop {
             let handled = tokio::select! {
                 Some(event) = self.events.recv() => match event {
@@ -222,31 +220,39 @@ impl Supervisor {
     }
 
     /// Starts to load a generation. `distrusted` is the reason not to load its checkpoint.
-    fn start(&mut self, topic: Arc<TopicDescription>, codecs: Codecs, distrusted: Option<CheckpointError>) {
-        let state = Arc::new(GenerationState::new(self.next_number, topic, codecs));
+    fn start(
+        &mut self,
+        topic: Arc<TopicDescription>,
+        codecs: Codecs,
+        gate: Arc<SwapGate>,
+        distrusted: Option<CheckpointError>,
+    ) {
+        let state = Arc::new(GenerationState::new(self.next_number, topic, codecs, gate));
         self.next_number += 1;
         self.shared.begin_loading(&state);
-        let start = GenerationStart { checkpoint: self.checkpoint.clone(), distrusted };
+        // The served generation goes on writing the checkpoint: a caller may give the other one up.
+        let checkpoint = self.checkpoint.clone().filter(|_| state.gate().is_open());
+        let start = GenerationStart { checkpoint, distrusted };
         let events = self.event_sender.clone();
         self.loading = Some(RunningGeneration::start(&self.shared, state, start, events));
     }
 
     /// Loads another generation after one has ended.
     fn restart(&mut self, restart: Restart) {
-        let Restart { topic, codecs, distrusted, must_describe, .. } = restart;
+        let Restart { topic, codecs, gate, distrusted, must_describe, .. } = restart;
         if must_describe {
             let topic = wait_for_topic(self.shared.clone(), topic).boxed();
-            self.waiting = Some(WaitingStart { topic, codecs, distrusted });
+            self.waiting = Some(WaitingStart { topic, codecs, gate, distrusted });
         } else {
-            self.start(topic, codecs, distrusted);
+            self.start(topic, codecs, gate, distrusted);
         }
     }
 
     /// Starts the generation that waited for its topic. An error ends the table.
     async fn start_waiting(&mut self, topic: Result<TopicDescription, LogError>) -> Result<(), TableError> {
-        let Some(WaitingStart { codecs, distrusted, .. }) = self.waiting.take() else { return Ok(()) };
+        let Some(WaitingStart { codecs, gate, distrusted, .. }) = self.waiting.take() else { return Ok(()) };
         match topic {
-            Ok(topic) => self.start(Arc::new(topic), codecs, distrusted),
+            Ok(topic) => self.start(Arc::new(topic), codecs, gate, distrusted),
             Err(error) if self.swap.is_some() => self.fail_swap(error.into()).await,
             Err(error) => return Err(error.into()),
         }
@@ -259,11 +265,26 @@ impl Supervisor {
         if is_loading && self.shared.is_serving() && self.shared.reported().number == number {
             let before = std::mem::replace(&mut self.serving, self.loading.take());
             self.retired.retain(|retired| !retired.is_finished());
-            self.retired.extend(before.inspect(RunningGeneration::abort));
             self.fallback = None;
             if let Some(swap) = self.swap.take() {
                 // OK to ignore: whoever asked does not wait any more.
                 let _ = swap.send(Ok(number));
+            }
+            self.retire(before);
+        }
+    }
+
+    /// Ends a generation that was replaced, unless a caller keeps it and it still follows the topic.
+    fn retire(&mut self, before: Option<RunningGeneration>) {
+        let Some(before) = before else { return };
+        let retention = before.state.take_retention();
+        match retention.filter(|_| before.state.is_reading.load(Ordering::Acquire)) {
+            Some(retention) => (self.loading, self.swap) = (Some(before), Some(retention.answer)),
+            None => {
+                self.shared.abandon_loading(before.state.number);
+                before.state.gate().withdraw_offer();
+                before.abort();
+                self.retired.push(before);
             }
         }
     }
@@ -276,7 +297,7 @@ impl Supervisor {
         let (serving, loading) = (self.serving.as_ref().filter(is), self.loading.as_ref().filter(is));
         let is_serving = serving.is_some();
         let Some(state) = serving.or(loading).map(|ended| ended.state.clone()) else { return Ok(()) };
-        let restart = match self.restart_after(&state, end) {
+        let restart = match self.restart_after(&state, is_serving, end) {
             Ok(Some(restart)) => restart,
             Ok(None) => return Ok(()),
             Err(error) if !is_serving && self.swap.is_some() => {
@@ -285,12 +306,25 @@ impl Supervisor {
             }
             Err(error) => return Err(error),
         };
+        if is_serving {
+            // It does not follow the topic any more, so nobody can go back to it.
+            drop(state.take_retention());
+        } else if self.swap.is_some() && !state.gate().is_open() && state.gate().offered().is_some() {
+            // The caller has compared what would not be served.
+            let (topic, reason) = (self.shared.topic_name(), restart.reason);
+            self.fail_swap(TableError::SwapFailed { topic, reason }).await;
+            return Ok(());
+        }
         tracing::warn!(topic = state.topic.name, "loading a new generation: {}", restart.reason);
         // If the served generation has ended already, this is a failure of its successor, and the newer reason.
         let number = if self.shared.is_outdated() { self.shared.reported().number } else { number };
         self.shared.report_outdated(number, format!("loading the topic again: {}", restart.reason));
-        if is_serving && self.swap.is_some() {
+        if is_serving && self.swap.is_some() && !self.is_next_gated() {
             self.restart_swap(restart).await;
+        } else if is_serving && self.swap.is_some() {
+            // What was compared with the served contents is no longer what would be served.
+            self.fallback = Some(restart);
+            self.fail_swap(TableError::Loading { topic: self.shared.topic_name() }).await;
         } else {
             self.give_up_loading().await;
             self.restart(restart);
@@ -298,29 +332,19 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Loads the generation of a swap again, because the served one has ended: the log may no longer
-    /// hold what both have read.
-    async fn restart_swap(&mut self, served: Restart) {
-        let loading = self.loading.as_ref().map(|loading| loading.state.codecs.clone());
-        let codecs = loading.or(self.waiting.as_ref().map(|waiting| waiting.codecs.clone()));
-        if self.give_up_loading().await
-            && let Some(codecs) = codecs
-        {
-            self.restart(Restart { codecs, ..served.clone() });
-            self.fallback = Some(served);
-        }
-    }
-
     /// Decides how to load another generation after one has ended; `None` if another one is served already.
     /// An error ends the table.
     fn restart_after(
         &self,
         ended: &GenerationState,
+        is_serving: bool,
         end: GenerationEnd,
     ) -> Result<Option<Restart>, TableError> {
         let restart = |reason: String, distrusted, must_describe| {
             let (topic, codecs) = (ended.topic.clone(), ended.codecs.clone());
-            Ok(Some(Restart { topic, codecs, reason, distrusted, must_describe }))
+            // The successor of the served generation is served as soon as it is complete.
+            let gate = if is_serving { SwapGate::open() } else { ended.gate() };
+            Ok(Some(Restart { topic, codecs, gate, reason, distrusted, must_describe }))
         };
         match end {
             GenerationEnd::Replaced => Ok(None),
@@ -339,46 +363,6 @@ impl Supervisor {
         }
     }
 
-    fn begin_swap(&mut self, request: SwapRequest) {
-        let topic = self.shared.topic_name();
-        // The generation may be served although its event has not arrived yet.
-        self.finish_switch(self.shared.reported().number);
-        if request.answer.is_closed() {
-            return;
-        }
-        if self.loading.is_some() || self.waiting.is_some() {
-            let _ = request.answer.send(Err(TableError::Loading { topic }));
-            return;
-        }
-        tracing::info!(topic, "loading the topic with other codecs");
-        self.swap = Some(request.answer);
-        self.start(self.shared.view().topic.clone(), request.codecs, None);
-    }
-
-    async fn cancel_swap(&mut self) {
-        self.swap = None;
-        if self.give_up_loading().await {
-            tracing::info!(topic = self.shared.topic_name(), "the swap of the codecs was cancelled");
-            self.restart_served();
-        }
-    }
-
-    async fn fail_swap(&mut self, error: TableError) {
-        if let Some(swap) = self.swap.take() {
-            // OK to ignore: whoever asked does not wait any more.
-            let _ = swap.send(Err(error));
-        }
-        self.give_up_loading().await;
-        self.restart_served();
-    }
-
-    /// Loads the served topic again if its generation ended during a swap that was given up.
-    fn restart_served(&mut self) {
-        if let Some(restart) = self.fallback.take() {
-            self.restart(restart);
-        }
-    }
-
     /// Gives up the generation that is loading, and waits until it has stopped. Returns false if it is
     /// served already.
     async fn give_up_loading(&mut self) -> bool {
@@ -388,7 +372,11 @@ impl Supervisor {
             self.finish_switch(number);
             return false;
         }
-        self.retired.extend(self.loading.take().inspect(RunningGeneration::abort));
+        let given_up = self.loading.take().inspect(|loading| {
+            loading.abort();
+            loading.state.gate().withdraw_offer();
+        });
+        self.retired.extend(given_up);
         self.wait_for_retired().await;
         self.shared.checkpointing.end(number);
         true
@@ -457,7 +445,7 @@ async fn next_topic(waiting: &mut Option<WaitingStart>) -> Result<TopicDescripti
 }
 
 /// Waits until the caller that requested a swap no longer waits for it.
-async fn wait_until_cancelled(swap: &mut Option<oneshot::Sender<Result<u64, TableError>>>) {
+async fn wait_until_cancelled(swap: &mut Option<SwapAnswer>) {
     match swap {
         Some(swap) => swap.closed().await,
         None => std::future::pending().await,

@@ -7,7 +7,7 @@ use crate::cli::args::values::parse_positive_duration;
 use crate::table::{DeadLetterOnError, OnQuarantine, OnReject};
 
 /// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC`. Further arguments replace its settings.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct TableArgs {
     /// The configuration file [default: ktables.toml].
     #[arg(long, value_name = "FILE", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
@@ -89,7 +89,7 @@ pub(in crate::cli) struct TableArgs {
 }
 
 /// Properties of a log.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(in crate::cli) struct PropertyArgs {
     /// A property of the log: isolation, stale_after, acks, idempotence, oauth_token_file, or a property of
     /// librdkafka. May be repeated. Other users of this machine may see arguments, so put secrets into the

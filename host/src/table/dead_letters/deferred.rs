@@ -25,7 +25,7 @@ impl DeferredLetters {
             return Ok(());
         }
         Err(format!(
-            "the swap was given up, because the new codecs reject too many records: their dead letters exceed 64 MiB \
+            "the swap was given up, because the other codecs reject too many records: their dead letters exceed 64 MiB \
              ({} records so far). Check the codecs; to use them nevertheless, start the table with them",
             self.letters.len()
         ))

@@ -19,6 +19,7 @@ use crate::table::positions::Positions;
 use crate::table::reject::{RejectNotice, RejectedRecord};
 use crate::table::settings::OnReject;
 use crate::table::shared::Shared;
+use crate::table::swap_gate::SwapGate;
 use crate::table::view::View;
 use crate::table::watch::{Source, WatchToken};
 use crate::thread::run_long;
@@ -106,7 +107,8 @@ async fn read(
     let headers = if wants_headers { Headers::Wanted } else { Headers::Unwanted };
     let mut events = shared.log.read(&state.topic, &ranges, headers).await.ok()?;
     // A state of its own: its failures are not those of the table, and it takes turns with it.
-    let state = Arc::new(GenerationState::new(REPLAY_NUMBER, state.topic.clone(), state.codecs.clone()));
+    let (topic, codecs) = (state.topic.clone(), state.codecs.clone());
+    let state = Arc::new(GenerationState::new(REPLAY_NUMBER, topic, codecs, SwapGate::open()));
     let mut steps = SelectAll::new();
     let starts: Positions = ranges.iter().map(|range| (range.partition, range.start)).collect();
     let mut positions = starts.clone();

@@ -29,6 +29,8 @@ pub(in crate::table) struct Conditions {
     pub(in crate::table) generation: GenerationConditions,
     /// The conditions of the generation that will replace the served one.
     pub(in crate::table) next_generation: Option<GenerationConditions>,
+    /// Whether that one waits for a caller: its problems are not those of the table.
+    pub(in crate::table) is_next_gated: bool,
 }
 
 /// What a generation contributes to the status of its table.
@@ -60,6 +62,12 @@ impl Conditions {
         self.generation.lags.retain(|lag| view.position(lag.partition) <= lag.position);
     }
 
+    /// Keeps the conditions of a generation that was replaced, and waits for a caller now.
+    pub(in crate::table) fn keep(&mut self, conditions: GenerationConditions) {
+        self.next_generation = Some(GenerationConditions { is_complete: false, late: None, ..conditions });
+        self.is_next_gated = true;
+    }
+
     pub(in crate::table) fn status(&self) -> Status {
         if let Some(error) = &self.failed {
             return Status::Failed(error.clone());
@@ -71,7 +79,8 @@ impl Conditions {
         if let Some(reason) = &self.dead_letters {
             return Status::Degraded(reason.clone());
         }
-        let mut generations = [&self.generation].into_iter().chain(&self.next_generation);
+        let next = self.next_generation.as_ref().filter(|_| !self.is_next_gated);
+        let mut generations = [&self.generation].into_iter().chain(next);
         if let Some(reason) = generations.find_map(|generation| {
             let GenerationConditions { memory, dead_letters, quarantined, .. } = generation;
             memory.as_ref().or(dead_letters.as_ref()).or(quarantined.as_ref())

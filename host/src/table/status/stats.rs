@@ -101,6 +101,8 @@ pub struct DeadLetterStats {
 pub struct Stats {
     /// The time since which the table has had its status.
     pub status_since: SystemTime,
+    /// Since when the table has not been caught up; `None` while it is.
+    pub stale_since: Option<SystemTime>,
     /// The number of the generation, from 1. Another generation is loaded when the topic is
     /// re-created or the codecs are swapped.
     pub generation: u64,

@@ -48,6 +48,8 @@ pub struct Watcher {
     filter: WatchFilter,
     resume: Arc<dyn Resume>,
     stage: Stage,
+    /// Whether everything that was published has been delivered.
+    is_current: bool,
 }
 
 /// What a watcher is doing: following the table, or one of the stages of resuming.
@@ -89,7 +91,7 @@ impl Watcher {
             }
         }
         drop(locked);
-        Self { hub: hub.clone(), subscription, filter, resume, stage }
+        Self { hub: hub.clone(), subscription, filter, resume, stage, is_current: false }
     }
 
     /// Restricts the watcher to some keys. Events that are about no key are delivered in any case,
@@ -120,6 +122,12 @@ impl Watcher {
             Stage::Following => self.subscription.token(lock(&self.hub).history()),
             Stage::Resuming(_) | Stage::Waiting(..) | Stage::Replaying(_) => None,
         }
+    }
+
+    /// Whether everything that was published when the watcher was last polled has been delivered.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.is_current
     }
 
     /// Returns the next event; `None` after the table has ended.
@@ -189,7 +197,9 @@ impl Stream for Watcher {
         ready!(self.poll_resume(context));
         // Registered first, so that an announcement during the step is not missed.
         self.subscription.waker.register(context.waker());
-        match self.deliver_next() {
+        let step = self.deliver_next();
+        self.is_current = matches!(step, WatchStep::Wait);
+        match step {
             WatchStep::Event(event) => Poll::Ready(Some(event)),
             WatchStep::Done => Poll::Ready(None),
             WatchStep::Wait => Poll::Pending,

@@ -1,0 +1,25 @@
+//! A server of tables: HTTP, access control, and the life of the process.
+//!
+//! It holds no contents itself: [`Table`](crate::table::Table) does. Whatever a client sends is hostile until it was
+//! checked, bounded in bytes, and has a deadline.
+
+mod access;
+mod access_file;
+mod error;
+mod http;
+mod http_metrics;
+mod net;
+mod network;
+mod problem;
+mod reload;
+mod run;
+mod server;
+mod settings;
+mod shares;
+mod swap;
+mod swaps;
+mod tables;
+
+pub(crate) use access::NewToken;
+pub(crate) use error::ServeError;
+pub(crate) use run::{ServeOptions, run};

@@ -1,0 +1,238 @@
+//! Reloads the configuration: adds, removes and changes tables without touching the others.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::codec::Codecs;
+use crate::config::{AccessConfig, Catalog, Config, ConfigError, ServerConfig, TableSource};
+use crate::serve::access::Access;
+use crate::serve::access_file::read_access;
+use crate::serve::error::ServeError;
+use crate::serve::server::Server;
+use crate::serve::swap::{self, Gate, NewCodecs};
+use crate::serve::swaps::{SwapReport, SwapState};
+use crate::serve::tables::{ServedTable, Tables};
+
+/// What a reload has changed, by names of tables.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Reloaded {
+    added: Vec<String>,
+    removed: Vec<String>,
+    /// Tables that were opened again, because more than their codecs has changed.
+    reopened: Vec<String>,
+    /// Those of them that could not be opened, and have stopped.
+    failed: Vec<String>,
+    /// Tables whose codecs are being swapped.
+    swapping: Vec<String>,
+    unchanged: usize,
+}
+
+impl Reloaded {
+    /// Describes the changes in a log.
+    fn describe(&self) -> String {
+        // OK because texts and numbers always serialize.
+        serde_json::to_string(self).expect("serializes")
+    }
+}
+
+/// Returns the names of the tables to serve.
+pub(super) fn table_names(config: &Config, server: &ServerConfig) -> Result<Vec<String>, String> {
+    let names = match &server.tables {
+        Some(names) => names.clone(),
+        None => config.table_names(),
+    };
+    if names.is_empty() {
+        return Err("there is no table to serve: add [tables.NAME]".to_owned());
+    }
+    Ok(names)
+}
+
+/// Opens the log of a table, and loads its codecs.
+pub(super) async fn open_source(catalog: &Arc<Catalog>, name: String) -> Result<TableSource, ConfigError> {
+    let catalog = catalog.clone();
+    // Compiling a component blocks.
+    let opened = tokio::task::spawn_blocking(move || catalog.open_table(&name));
+    // OK because the task is never cancelled: the error is a panic, which continues here.
+    opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Opens a table, which then loads in the background.
+pub(super) async fn open_table(
+    name: &str,
+    source: TableSource,
+    is_required: bool,
+) -> Result<Arc<ServedTable>, ServeError> {
+    let opened = ServedTable::open(name.to_owned(), source, is_required).await;
+    opened.map(Arc::new).map_err(|source| ServeError::Table { table: name.to_owned(), source })
+}
+
+/// A configuration that was read again and can be used.
+struct NewConfig {
+    catalog: Arc<Catalog>,
+    /// The names of the tables to serve.
+    names: Vec<String>,
+    /// The section `[access]`, and what it means; `None` without access control.
+    access: Option<(AccessConfig, Access)>,
+}
+
+impl NewConfig {
+    /// Reads the file, without changing anything.
+    fn read(server: &Server, path: &Path) -> Result<Self, ServeError> {
+        let invalid = |reason| ConfigError::Invalid(format!("{}: {reason}", path.display()));
+        let mut config = Config::read(path)?;
+        config.check_server_usable().map_err(invalid)?;
+        let server_config = std::mem::take(&mut config.server);
+        let is_controlled = server.access.load().anonymous().is_none();
+        let access = match config.access.take() {
+            Some(access) if is_controlled => {
+                let clients = read_access(&access).map_err(invalid)?;
+                Some((access, clients))
+            }
+            None if !is_controlled => None,
+            _ => {
+                let reason = "[access] cannot be added or removed while the server runs: start it again";
+                return Err(invalid(reason.to_owned()).into());
+            }
+        };
+        let names = table_names(&config, &server_config).map_err(invalid)?;
+        let catalog = Arc::new(server.catalog.load().successor(config)?);
+        Ok(Self { catalog, names, access })
+    }
+}
+
+/// Reloads the configuration. If anything in it cannot be used, changes nothing.
+pub(super) async fn reload(server: &Arc<Server>, path: &Path) -> Result<Reloaded, ServeError> {
+    let _reloading = server.reloading.lock().await;
+    let refuse = |reason: &str| ServeError::from(ConfigError::Invalid(reason.to_owned()));
+    let NewConfig { catalog, names, access } = NewConfig::read(server, path)?;
+    let before = server.catalog.load_full();
+    let Some(served) = (**server.tables.load()).clone() else {
+        return Err(refuse("the server has just started: reload again later"));
+    };
+    let mut plan = Plan::new(&served);
+    for name in names {
+        if server.is_shutting_down() {
+            return Err(refuse("the server is stopping"));
+        }
+        let source = open_source(&catalog, name.clone()).await?;
+        plan.add(name, source, |source| before.has_same_log(&catalog, source.config())).await?;
+    }
+    server.catalog.store(catalog.clone());
+    if let Some((config, access)) = access {
+        let _reading = server.reading_access.lock().await;
+        server.access.store(Arc::new(access));
+        server.access_config.store(Arc::new(Some(config)));
+    }
+    let reloaded = apply(server, &catalog, &served, plan).await;
+    tracing::info!(target: "ktables::audit", "reloaded the configuration: {}", reloaded.describe());
+    Ok(reloaded)
+}
+
+/// Makes the changes of a plan.
+async fn apply(server: &Arc<Server>, catalog: &Arc<Catalog>, served: &Tables, plan: Plan<'_>) -> Reloaded {
+    let Plan { mut tables, swaps, unchanged, reopened, mut reloaded, .. } = plan;
+    for (table, codecs) in unchanged {
+        table.set_configured(codecs);
+    }
+    reloaded.removed = served.keys().filter(|name| !tables.contains_key(*name)).cloned().collect();
+    server.tables.store(Arc::new(Some(tables.clone())));
+    for name in &reloaded.removed {
+        let removed = served[name].clone();
+        // Its watches end, too. Writing its last dead letters may take a while.
+        tokio::spawn(async move { removed.table.stop().await });
+    }
+    for (name, source) in reopened {
+        // A checkpoint is used by one table at a time.
+        served[&name].table.stop().await;
+        match open_table(&name, source, false).await {
+            Ok(table) => drop(tables.insert(name, table)),
+            Err(error) => {
+                tracing::error!("{error}: the table has stopped");
+                reloaded.failed.push(name);
+            }
+        }
+        server.tables.store(Arc::new(Some(tables.clone())));
+    }
+    for (table, source) in swaps {
+        begin_swap(server, catalog, table, source);
+    }
+    reloaded
+}
+
+/// What a reload will change.
+struct Plan<'a> {
+    served: &'a Tables,
+    tables: Tables,
+    /// The tables whose codecs are swapped, with the new ones.
+    swaps: Vec<(Arc<ServedTable>, TableSource)>,
+    /// The tables that stay as they are, with the codecs of the new configuration.
+    unchanged: Vec<(Arc<ServedTable>, Codecs)>,
+    /// The tables that are opened again.
+    reopened: Vec<(String, TableSource)>,
+    reloaded: Reloaded,
+}
+
+impl<'a> Plan<'a> {
+    fn new(served: &'a Tables) -> Self {
+        Self {
+            served,
+            tables: BTreeMap::new(),
+            swaps: Vec::new(),
+            unchanged: Vec::new(),
+            reopened: Vec::new(),
+            reloaded: Reloaded::default(),
+        }
+    }
+
+    /// Adds a table of the new configuration, and opens it if it is new or has changed.
+    async fn add(
+        &mut self,
+        name: String,
+        source: TableSource,
+        has_same_log: impl Fn(&TableSource) -> bool,
+    ) -> Result<(), ServeError> {
+        let table = match self.served.get(&name) {
+            Some(table)
+                if has_same_log(&source) && source.config().has_other_codecs_only(table.source.config()) =>
+            {
+                if source.codecs.fingerprint() == table.codecs().fingerprint() {
+                    self.unchanged.push((table.clone(), source.codecs));
+                    self.reloaded.unchanged += 1;
+                } else {
+                    self.reloaded.swapping.push(name.clone());
+                    self.swaps.push((table.clone(), source));
+                }
+                table.clone()
+            }
+            Some(table) => {
+                self.reloaded.reopened.push(name.clone());
+                self.reopened.push((name.clone(), source));
+                table.clone()
+            }
+            None => {
+                self.reloaded.added.push(name.clone());
+                open_table(&name, source, false).await?
+            }
+        };
+        self.tables.insert(name, table);
+        Ok(())
+    }
+}
+
+/// Swaps the codecs of a table to those of the new configuration, unless that rejects keys that are accepted now.
+fn begin_swap(server: &Arc<Server>, catalog: &Arc<Catalog>, table: Arc<ServedTable>, source: TableSource) {
+    let (catalog, keep) = (catalog.clone(), server.settings.swap_back);
+    let report = SwapReport::new(SwapState::Loading, table.codecs().fingerprint());
+    let (served, new) = (table.clone(), NewCodecs::Loaded(source.codecs.clone()));
+    table.set_configured(source.codecs);
+    let is_begun = table.swaps.begin(report, || {
+        tokio::spawn(swap::run(catalog, served, new, Gate::default(), keep)).abort_handle()
+    });
+    if !is_begun {
+        let table = &table.name;
+        tracing::warn!(table, "the codecs were not swapped, because a swap is running: reload again later");
+    }
+}

@@ -1,0 +1,96 @@
+//! The tables that a server serves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
+use crate::codec::Codecs;
+use crate::config::TableSource;
+use crate::log::LogError;
+use crate::serve::swaps::Swaps;
+use crate::table::{Table, TableError};
+use crate::writer::Writer;
+
+/// All served tables, by name.
+pub(super) type Tables = BTreeMap<String, Arc<ServedTable>>;
+
+/// A table, and everything that serving it takes.
+#[derive(Debug)]
+pub(super) struct ServedTable {
+    pub(super) name: String,
+    pub(super) source: TableSource,
+    pub(super) table: Table,
+    /// The codecs that are served. They differ from those of the configuration after a swap.
+    codecs: ArcSwap<Codecs>,
+    /// The codecs of the configuration.
+    configured: ArcSwap<Codecs>,
+    pub(super) swaps: Swaps,
+    /// Whether the server is ready only once this table has been complete: not for one that a reload has added.
+    pub(super) is_required: bool,
+    /// The number of open watches.
+    pub(super) watchers: AtomicUsize,
+    /// The writer, once something was written. Held while it is opened, which asks the log for the topic.
+    writer: Mutex<Option<Writer>>,
+}
+
+impl ServedTable {
+    /// Opens a table, which then loads in the background.
+    pub(super) async fn open(
+        name: String,
+        source: TableSource,
+        is_required: bool,
+    ) -> Result<Self, TableError> {
+        let table = source.builder().open().await?;
+        let codecs = ArcSwap::from_pointee(source.codecs.clone());
+        let configured = ArcSwap::from_pointee(source.codecs.clone());
+        Ok(Self {
+            name,
+            source,
+            table,
+            codecs,
+            configured,
+            swaps: Swaps::default(),
+            is_required,
+            watchers: AtomicUsize::new(0),
+            writer: Mutex::default(),
+        })
+    }
+
+    /// The codecs that are served.
+    pub(super) fn codecs(&self) -> Codecs {
+        Codecs::clone(&self.codecs.load())
+    }
+
+    /// Whether the codecs that are served are those of the configuration.
+    pub(super) fn has_configured_codecs(&self) -> bool {
+        self.codecs.load().fingerprint() == self.configured.load().fingerprint()
+    }
+
+    /// Sets the codecs of the configuration, which was reloaded.
+    pub(super) fn set_configured(&self, codecs: Codecs) {
+        self.configured.store(Arc::new(codecs));
+    }
+
+    /// Uses other codecs from now on, also for writing.
+    pub(super) async fn set_codecs(&self, codecs: Codecs) {
+        let mut writer = self.writer.lock().await;
+        self.codecs.store(Arc::new(codecs));
+        *writer = None;
+    }
+
+    /// Returns the writer of the topic, which is opened on first use.
+    pub(super) async fn writer(&self) -> Result<Writer, LogError> {
+        let mut writer = self.writer.lock().await;
+        if let Some(writer) = &*writer {
+            return Ok(writer.clone());
+        }
+        let codecs = self.codecs();
+        let opened = Writer::open(self.source.log.clone(), self.source.topic(), codecs).await?;
+        let opened = opened.verify(self.source.verify());
+        *writer = Some(opened.clone());
+        Ok(opened)
+    }
+}
