@@ -1,6 +1,6 @@
 //! Builds components. Those in Rust: cargo builds a core module, and `ktables codec build` makes a component of it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::languages::{EXAMPLES, PLANTED, build_other_languages};
@@ -57,6 +57,8 @@ pub(crate) fn build_component(folder: &Path) -> Outcome {
     // The build folder of the project's components, where the SDK is already built.
     let build = target().join("guests");
     let toolchain = ensure_wasm_toolchain()?;
+    // Another build at the same time can be of a crate with the same name, whose module has the same path.
+    let _alone = lock_folder(&build)?;
     // An older module must not be used if this build produces none. OK to ignore: usually there is none.
     let _ = fs::remove_file(core_module(&build, &crate_name(&manifest_arg)?));
     run(guest_cargo(toolchain, &build).args(["--manifest-path", &manifest_arg]).current_dir(folder))?;
@@ -72,6 +74,14 @@ pub(crate) fn build_component(folder: &Path) -> Outcome {
     componentize(&core, &component)?;
     say(&format!("built {}", component.display()));
     Ok(())
+}
+
+/// Waits until no other process builds a component in this folder. The lock ends with the returned file.
+fn lock_folder(folder: &Path) -> Outcome<File> {
+    let path = folder.join("component.lock");
+    let lock = fs::create_dir_all(folder).and_then(|()| File::create(&path));
+    let lock = lock.and_then(|lock| lock.lock().map(|()| lock));
+    lock.map_err(|error| format!("cannot lock {}: {error}", path.display()))
 }
 
 /// Returns the name of the package that a manifest describes.
