@@ -9,6 +9,7 @@ mod cases;
 mod check_codec;
 mod checkpoint;
 mod codec;
+mod config;
 mod diff;
 mod error;
 mod export;
@@ -16,6 +17,7 @@ mod export_format;
 mod follow;
 mod import;
 mod limits;
+mod lines;
 mod logging;
 mod logs;
 mod new_codec;
@@ -30,15 +32,16 @@ mod retry;
 mod run_codec;
 mod samples;
 mod serve;
+mod stop;
 mod swap;
 mod test_codec;
+mod token_file;
 mod topic;
 mod write;
 
 use std::io::Write;
 use std::time::Duration;
 
-use clap::CommandFactory;
 use tokio::sync::watch;
 
 pub use args::{Args, LogFormat};
@@ -46,8 +49,10 @@ pub use codec::run_as_child;
 pub use error::{CliError, Exit};
 pub use logging::{log_failure, start_logging};
 
+use crate::file::FileError;
 use args::{
-    CheckpointCommand, CodecCommand, Command, RejectsArgs, RejectsCommand, TokenCommand, TopicCommand,
+    CheckpointCommand, CodecCommand, Command, ConfigCommand, RejectsArgs, RejectsCommand, TokenCommand,
+    TopicCommand,
 };
 use output::Output;
 
@@ -134,20 +139,30 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Codec(CodecCommand::New(args)) => new_codec::create(&args, output),
         Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
         Command::Codec(CodecCommand::Build(args)) => codec::build(&args, output),
+        Command::Codec(CodecCommand::Compile(args)) => codec::compile(args, output).await,
         Command::Codec(CodecCommand::Wit) => codec::wit(output),
         Command::Codec(CodecCommand::Check(args)) => check_codec::check(args, output).await,
         Command::Codec(CodecCommand::Test(args)) => test_codec::test(args, output).await,
         Command::Codec(CodecCommand::Run(args)) => run_codec::run(args, output).await,
         Command::Codec(CodecCommand::Reproduce(args)) => cases::reproduce(args, output).await,
         Command::Codec(CodecCommand::Bench(args)) => bench_codec::bench(args, output).await,
+        Command::Config(ConfigCommand::Check(args)) => config::check(args, output).await,
+        Command::Config(ConfigCommand::Show(args)) => config::show(&args, output),
+        Command::Config(ConfigCommand::Schema(_)) => config::schema(output),
         Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
         Command::Serve(args) => serve::serve(args, stop_requests).await,
         Command::Swap(args) => swap::swap(args, output).await,
         Command::Token(TokenCommand::New(_)) => serve::new_token(output),
+        Command::Man(args) => {
+            std::fs::create_dir_all(&args.folder)
+                .and_then(|()| clap_mangen::generate_to(Args::definition(), &args.folder))
+                .map_err(FileError::of::<CliError>("write manual pages into", &args.folder))?;
+            Ok(Exit::Done)
+        }
         Command::Completions(args) => {
             let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Args::command(), "ktables", &mut script);
+            clap_complete::generate(args.shell, &mut Args::definition(), "ktables", &mut script);
             let mut out = output.writer();
             out.write_all(&script)?;
             out.flush()?;

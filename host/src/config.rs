@@ -2,16 +2,18 @@
 
 mod catalog;
 mod describe;
-mod environment;
 mod error;
 mod sections;
 mod server;
+mod show;
+mod substitution;
 mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use catalog::{Catalog, CodecNames, ComponentSettings, TableSource, is_built_in};
 pub(crate) use describe::find_nearest;
@@ -21,26 +23,31 @@ pub(crate) use server::{AccessConfig, ClientConfig, ListenAddress, ServerClients
 
 use crate::file::{FileError, read_text};
 use describe::{describe_syntax_error, describe_value_error};
-use environment::{SubstitutionError, substitute};
+use substitution::{SubstitutionError, look_up, substitute};
 
-/// A configuration file.
-#[derive(Debug, Default, Deserialize)]
+/// The configuration of ktables: logs, codecs, tables, and the server.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// The limits of the process.
     #[serde(default)]
     pub(crate) limits: ProcessLimits,
+    /// The logs, by name.
     #[serde(default)]
     pub(crate) logs: BTreeMap<String, LogConfig>,
+    /// The components that are codecs, by name.
     #[serde(default)]
     pub(crate) codecs: BTreeMap<String, CodecConfig>,
+    /// The tables, by name.
     #[serde(default)]
     pub(crate) tables: BTreeMap<String, TableConfig>,
+    /// How the process serves its tables.
     #[serde(default)]
     pub(crate) server: ServerConfig,
-    /// Who may call the server; `None` if access is not controlled.
+    /// Who may call the server. Without it, access is not controlled.
     pub(crate) access: Option<AccessConfig>,
-    /// The members that cannot be used, because an environment variable is not set, with the reason: by
-    /// section and name.
+    /// The members that cannot be used, because an environment variable is not set or a file cannot be read,
+    /// with the reason: by section and name.
     #[serde(skip)]
     unusable: BTreeMap<(&'static str, String), String>,
 }
@@ -55,12 +62,19 @@ const SERVER_SECTIONS: [&str; 2] = ["server", "access"];
 const MAX_BYTES: usize = 4 << 20;
 
 impl Config {
-    /// Reads a file, replaces environment variables, and resolves relative paths against its folder.
+    /// Reads a file, completes its texts, and resolves relative paths against its folder.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_text(path, MAX_BYTES)
-            .map_err(FileError::of::<ConfigError>("read the configuration", path))?;
+        Self::of_text(&Self::read_text(path)?, path)
+    }
+
+    fn read_text(path: &Path) -> Result<String, ConfigError> {
+        read_text(path, MAX_BYTES).map_err(FileError::of::<ConfigError>("read the configuration", path))
+    }
+
+    /// Parses the text of a file, completes its texts, and resolves relative paths against its folder.
+    fn of_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let folder = path.parent().unwrap_or(Path::new(""));
-        let config = Self::parse(&text, |name| std::env::var(name).ok());
+        let config = Self::parse(text, |name| look_up(name, folder));
         config
             .and_then(|config| config.resolve_paths(folder))
             .map_err(|reason| ConfigError::Invalid(format!("{}: {reason}", path.display())))
@@ -105,26 +119,30 @@ impl Config {
         Ok(self)
     }
 
-    /// Parses a configuration. `variable` returns an environment variable. Relative paths stay relative.
-    pub(crate) fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    /// Parses a configuration. `look_up` returns what a name in `${…}` stands for, or why it does not. Relative paths stay
+    /// relative.
+    pub(crate) fn parse(
+        text: &str,
+        look_up: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<Self, String> {
         let mut table: toml::Table =
             text.parse().map_err(|error: toml::de::Error| describe_syntax_error(&error, text))?;
         let mut unusable = BTreeMap::new();
         if let Some(limits) = table.get_mut("limits") {
-            substitute(limits, "limits", &variable).map_err(SubstitutionError::into_reason)?;
+            substitute(limits, "limits", &look_up).map_err(SubstitutionError::into_reason)?;
         }
         for section in SECTIONS {
             let Some(toml::Value::Table(members)) = table.get_mut(section) else { continue };
             let names: Vec<String> = members.keys().cloned().collect();
             for name in names {
                 let path = format!("{section}.{name}");
-                if let Some(reason) = substitute_member(members, &name, &path, &variable)? {
+                if let Some(reason) = substitute_member(members, &name, &path, &look_up)? {
                     unusable.insert((section, name), reason);
                 }
             }
         }
         for section in SERVER_SECTIONS {
-            if let Some(reason) = substitute_member(&mut table, section, section, &variable)? {
+            if let Some(reason) = substitute_member(&mut table, section, section, &look_up)? {
                 unusable.insert((section, String::new()), reason);
             }
         }
@@ -134,33 +152,47 @@ impl Config {
         Ok(config)
     }
 
+    /// Returns the configuration with the defaults of what it leaves out.
+    fn with_defaults(mut self) -> Self {
+        self.logs = self.logs.into_iter().map(|(name, log)| (name, log.with_defaults())).collect();
+        self.tables = self.tables.into_iter().map(|(name, table)| (name, table.with_defaults())).collect();
+        for codec in self.codecs.values_mut() {
+            codec.limits = codec.limits.with_defaults();
+        }
+        self
+    }
+
+    /// Returns the reasons why some members of sections cannot be used.
+    pub(crate) fn unusable(&self) -> impl Iterator<Item = &str> {
+        self.unusable.values().map(String::as_str)
+    }
+
     /// Returns the names of all tables.
     pub(crate) fn table_names(&self) -> Vec<String> {
         let unusable = self.unusable.keys().filter(|(section, _)| *section == "tables").map(|(_, name)| name);
         self.tables.keys().chain(unusable).cloned().collect()
     }
 
-    /// Fails if `[server]` or `[access]` needs an environment variable that is not set.
+    /// Fails if `[server]` or `[access]` needs an environment variable or a file that is missing.
     pub(crate) fn check_server_usable(&self) -> Result<(), String> {
         SERVER_SECTIONS.iter().try_for_each(|section| self.check_usable(section, ""))
     }
 
-    /// Fails if this member of a section needs an environment variable that is not set.
+    /// Fails if this member of a section needs an environment variable or a file that is missing.
     pub(crate) fn check_usable(&self, section: &'static str, name: &str) -> Result<(), String> {
         self.unusable.get(&(section, name.to_owned())).map_or(Ok(()), |reason| Err(reason.clone()))
     }
 }
 
-/// Replaces the environment variables in a member of a table. If one is not set, removes the member, and returns
-/// the reason.
+/// Completes the texts in a member of a table. If that is not possible, removes the member, and returns the reason.
 fn substitute_member(
     members: &mut toml::Table,
     name: &str,
     path: &str,
-    variable: &impl Fn(&str) -> Option<String>,
+    look_up: &impl Fn(&str) -> Result<String, String>,
 ) -> Result<Option<String>, String> {
     let Some(member) = members.get_mut(name) else { return Ok(None) };
-    match substitute(member, path, variable) {
+    match substitute(member, path, look_up) {
         Err(SubstitutionError::Missing(reason)) => {
             members.remove(name);
             Ok(Some(reason))
@@ -180,10 +212,13 @@ mod tests {
     use crate::writer::Verify;
 
     fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, |name| match name {
-            "HOME_LOG" => Some("dir:./home".to_owned()),
-            "TOKEN" => Some("sEcReT\", expected sEcReT".to_owned()),
-            _ => None,
+        parse_with(text, &[("HOME_LOG", "dir:./home"), ("TOKEN", "sEcReT\", expected sEcReT")])
+    }
+
+    fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        Config::parse(text, |name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned()).ok_or_else(|| format!("{name} is not set"))
         })
     }
 
@@ -216,7 +251,7 @@ mod tests {
     fn the_documented_file_has_every_key() {
         let docs = include_str!("../../docs/configuration.md");
         let text = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-        let parse = |text: &str| Config::parse(text, |name| (name == "REGION").then(|| "eu".to_owned()));
+        let parse = |text: &str| parse_with(text, &[("REGION", "eu")]);
         parse(text).unwrap();
         for section in [
             "[limits]",
@@ -276,7 +311,7 @@ mod tests {
 
     #[test]
     fn limits_take_variables() {
-        let parse = |text| Config::parse(text, |name| (name == "MEM").then(|| "1GiB".to_owned()));
+        let parse = |text| parse_with(text, &[("MEM", "1GiB")]);
         assert_eq!(parse("[limits]\nmemory = \"${MEM}\"").unwrap().limits.memory, Some(1 << 30));
         let error = parse("[limits]\nmemory = \"${NO_SUCH}\"").unwrap_err();
         assert!(error.contains("limits.memory") && error.contains("NO_SUCH"), "{error}");

@@ -75,7 +75,10 @@ pub fn manifest(bytes: &[u8]) {
 pub fn configuration(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         // OK to ignore: a fuzzer only checks that it does not panic.
-        let _ = crate::config::Config::parse(text, |name| (name == "SET").then(|| "${SET}".to_owned()));
+        let _ = crate::config::Config::parse(text, |name| match name {
+            "SET" => Ok("${SET}".to_owned()),
+            _ => Err("it is not set".to_owned()),
+        });
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod access_file;
+mod check;
 mod error;
 mod http;
 mod http_metrics;
@@ -18,8 +19,10 @@ mod settings;
 mod shares;
 mod swap;
 mod swaps;
+mod systemd;
 mod tables;
 
 pub(crate) use access::NewToken;
+pub(crate) use check::check;
 pub(crate) use error::ServeError;
 pub(crate) use run::{ServeOptions, run};

@@ -58,11 +58,13 @@ pub use entry::Entry;
 pub use error::{ParseError, TableError};
 pub use handle::Table;
 pub use reject::{RecordPart, RejectNotice, RejectedRecord};
+#[cfg(feature = "cli")]
+pub(crate) use settings::DEFAULT_QUARANTINE_FAULTS;
 pub use settings::{DEFAULT_CATCHUP_TIMEOUT, DeadLetterOnError, OnQuarantine, OnReject};
 pub use snapshot::Snapshot;
 pub use status::{
-    AnomalyCount, CheckpointStats, DeadLetterStats, LoadProgress, PartitionProgress, Stats, Status,
-    WriterAnomaly,
+    AnomalyCount, CheckpointStats, DeadLetterStats, Latencies, Latency, LoadProgress, PartitionProgress,
+    Stats, Status, WriterAnomaly,
 };
 pub use swap::PreparedSwap;
 pub use watch::{

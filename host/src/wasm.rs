@@ -13,6 +13,7 @@
 //! - Compiled code is loaded only from a private folder, and only if its digest matches.
 
 mod bindings;
+mod byte_len;
 mod cache;
 pub(crate) mod child;
 mod codecs;
@@ -37,6 +38,7 @@ mod metering;
 mod scan;
 mod sealed_wasi;
 mod state;
+mod usage;
 
 pub use compile::Compiler;
 pub use component::{Component, Description, LoadOptions};
@@ -54,6 +56,8 @@ pub(crate) use direct::{Answer, CodecKind, DirectCodec, Form, Outcome, Request};
 pub(crate) use imports::judge_import;
 #[cfg(feature = "cli")]
 pub(crate) use scan::{MAX_BYTES, quote};
+#[cfg(feature = "cli")]
+pub(crate) use usage::Usage;
 
 /// Checks the types and the code of a component or a core module, before anything parses it. The error
 /// holds every reason to refuse it.

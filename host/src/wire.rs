@@ -4,6 +4,7 @@
 mod entry;
 mod event;
 mod reject;
+mod server_event;
 mod status;
 mod watch;
 mod write_line;
@@ -11,6 +12,7 @@ mod write_line;
 pub(crate) use entry::{EntryDetails, EntryJson, GroupJson, MemberJson};
 pub(crate) use event::EventJson;
 pub(crate) use reject::RejectJson;
+pub(crate) use server_event::ServerEvent;
 pub(crate) use status::{FullStatusJson, PartitionJson, StatusJson};
 pub(crate) use watch::WatchJson;
-pub(crate) use write_line::{WriteLine, parse_write_line};
+pub(crate) use write_line::{WriteLine, format_write_line, parse_write_line};

@@ -9,6 +9,7 @@ mod checkpoints;
 mod cli;
 mod cluster;
 mod codecs;
+mod configs;
 mod dead_letters;
 mod expiry;
 mod exports;

@@ -4,8 +4,15 @@ mod access;
 mod attacks;
 mod clients;
 mod lifetime;
+mod metrics;
+mod overload;
+mod proxy;
 mod reads;
+mod remote;
+mod statuses;
 mod swaps;
+mod systemd;
+mod watch_model;
 mod watches;
 mod writes;
 

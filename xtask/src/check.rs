@@ -1,15 +1,20 @@
 //! The checks of the project (`test`) and its measurements (`bench`, `profile`).
 
+use std::fs;
 use std::time::Instant;
 
 use crate::against::build_compare;
 use crate::fuzz::fuzz;
 use crate::guard::{GuardMode, guard};
-use crate::guests::build_guests;
+use crate::guests::{build_guests, build_ktables};
 use crate::memcheck::memcheck;
-use crate::run::{Outcome, cargo, command, output, run, run_into_file, say, target};
-use crate::setup::{ensure_cargo_deny, ensure_inferno, ensure_peers, ensure_perf, setup};
+use crate::run::{Outcome, cargo, command, ktables, output, root, run, run_into_file, say, target};
+use crate::setup::{
+    ensure_cargo_deny, ensure_guest_tools, ensure_inferno, ensure_load_generators, ensure_peers, ensure_perf,
+    setup,
+};
 use crate::soak::soak;
+use crate::unpacked::ensure_unpacked;
 
 /// How much `cargo xtask test` covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +84,27 @@ pub(crate) fn bench(args: &[String]) -> Outcome {
             run(compare.args(&args[index + 2..]))
         }
     }
+}
+
+/// Measures the server: requests per second, and how soon watchers have changes. Needs wrk and h2load.
+pub(crate) fn bench_serve(args: &[String]) -> Outcome {
+    setup()?;
+    ensure_load_generators()?;
+    build_guests()?;
+    // The server of the benchmark has one more endpoint. It is kept aside, and the program that ships is restored.
+    run(&mut cargo(["build", "--release", "--workspace", "--bins", "--features", "ktables/bench"]))?;
+    let folder = target().join("bench");
+    let server = folder.join("ktables");
+    let copied = fs::create_dir_all(&folder).and_then(|()| fs::copy(ktables(), &server));
+    copied.map_err(|error| format!("cannot write {}: {error}", server.display()))?;
+    build_ktables()?;
+    ensure_unpacked("etcd-server", "etcd")?;
+    ensure_unpacked("nats-server", "nats-server")?;
+    let go = ensure_guest_tools()?.join("bin/go");
+    let mut build = command(go);
+    build.args(["build", "-o"]).arg(folder.join("kv")).arg(".");
+    run(build.current_dir(root().join("tests/benches/serve/peers")))?;
+    run(cargo(["bench", "--workspace", "--bench", "serve", "--"]).arg(server).args(args))
 }
 
 /// Measures what the sandbox costs, codec by codec.

@@ -15,6 +15,7 @@ mod memcheck;
 mod run;
 mod setup;
 mod soak;
+mod unpacked;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ cargo xtask COMMAND
   bench --against COMMIT [--quick] [--only NAME]… [--rounds N]
                     measure this folder and another commit in turns, one comparison (cell) after
                     the other, and fail if something is worse in this folder
+  bench serve [--only NAME]… [--rounds N]
+                    measure the server: reads per second, compared with constant answers, and how
+                    soon and at what cost watchers have changes
   bench micro [ARGS]
                     measure what the sandbox costs, codec by codec
   profile [KIND CODEC]
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         (Some("guests"), []) => guests::build_guests(),
         (Some("component"), [folder]) => guests::build_component(folder.as_ref()),
         (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::bench_micro(args),
+        (Some("bench"), [serve, args @ ..]) if serve == "serve" => check::bench_serve(args),
         (Some("bench"), args) => check::bench(args),
         (Some("profile"), args) => check::profile(args),
         (Some("guard"), []) => guard::guard(GuardMode::Check),

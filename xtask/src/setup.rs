@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Outcome, cargo, command, output, root, run, say, succeeds, target};
+use crate::unpacked::ensure_unpacked;
 
 /// The target that guests are built for. It has no WASI.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
@@ -83,6 +84,10 @@ pub(crate) fn setup() -> Outcome {
     ensure_guest_tools()?;
     // The documentation calls the server with it, and its blocks are tests.
     ensure_program("curl", &DEBIAN_CURL)?;
+    // The server is tested behind nginx, and promtool checks its metrics.
+    for (package, program) in [("nginx", "nginx"), ("prometheus", "promtool")] {
+        ensure_unpacked(package, program)?;
+    }
     ensure_python_packages()
 }
 
@@ -293,6 +298,16 @@ pub(crate) fn ensure_cargo_deny() -> Outcome<PathBuf> {
 /// Installs inferno, which draws flame graphs. Returns the folder of its programs.
 pub(crate) fn ensure_inferno() -> Outcome<PathBuf> {
     ensure_crate("inferno", INFERNO, "inferno-flamegraph")
+}
+
+/// Installs the programs that generate load for the server, unless they are there.
+pub(crate) fn ensure_load_generators() -> Outcome {
+    let check = || match succeeds(command("which").arg("wrk")) {
+        true => Ok(()),
+        false => Err("wrk is missing: install it (Debian: apt-get install wrk)".to_owned()),
+    };
+    check_or_install(check, &["wrk"])?;
+    ensure_program("h2load", &["nghttp2-client"])
 }
 
 /// Installs perf, which samples where a program spends its time, unless it is there.

@@ -4,7 +4,6 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
 use ktables::cli::{Args, CliError, log_failure, run, run_as_child, start_logging};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     if let Some(code) = run_as_child() {
         return code.into();
     }
-    let args = Args::parse();
+    let args = Args::parse_own();
     start_logging(args.logging());
     if let Err(error) = check_file_limit() {
         log_failure(&format!(

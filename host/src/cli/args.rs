@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod codec;
+mod config;
 mod diff;
 mod export;
 mod serve;
@@ -13,14 +14,15 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::writer::Verify;
 pub(super) use checkpoint::{CheckpointArgs, CheckpointCommand};
 pub(super) use codec::{
-    BenchArgs, BuildArgs, CheckArgs, CodecCommand, ComponentArgs, Function, InspectArgs, NewArgs,
-    ReproduceArgs, RunArgs, TestArgs,
+    BenchArgs, BuildArgs, CheckArgs, CodecCommand, CompileArgs, ComponentArgs, Function, InspectArgs,
+    NewArgs, ReproduceArgs, RunArgs, TestArgs,
 };
+pub(super) use config::{CheckConfigArgs, ConfigCommand, ShowConfigArgs};
 pub(super) use diff::DiffArgs;
 pub(super) use export::{ExportArgs, ExportFormat};
 pub use serve::LogFormat;
@@ -64,6 +66,18 @@ pub struct Args {
 }
 
 impl Args {
+    /// Parses the arguments of this process. Ends it if they are wrong, or ask for help.
+    #[must_use]
+    pub fn parse_own() -> Self {
+        let matches = Self::definition().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Returns the definition of the command. `watch` has a `--key` of its own.
+    pub(super) fn definition() -> clap::Command {
+        Self::command().mut_subcommand("watch", |watch| watch.mut_arg("key_file", |key| key.long("cert-key")))
+    }
+
     /// Whether the command reloads its configuration on SIGHUP, on which other commands end.
     #[must_use]
     pub fn reloads_on_hangup(&self) -> bool {
@@ -111,6 +125,8 @@ pub(super) enum Command {
     /// Write, build and check codecs.
     #[command(subcommand)]
     Codec(CodecCommand),
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Inspect and remove checkpoints.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
@@ -119,6 +135,7 @@ pub(super) enum Command {
     #[command(subcommand)]
     Token(TokenCommand),
     Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Print a completion script for a shell.
@@ -131,6 +148,17 @@ Examples:
 pub(super) struct CompletionsArgs {
     /// The shell.
     pub(super) shell: clap_complete::Shell,
+}
+
+/// Write the manual pages of all commands into a folder.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  ktables man /usr/local/share/man/man1")]
+pub(super) struct ManArgs {
+    /// The folder, which is created if it does not exist.
+    #[arg(value_name = "DIR")]
+    pub(super) folder: PathBuf,
 }
 
 /// Print the value of a key, or of a member of a group.

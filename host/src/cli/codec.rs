@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::authors;
-use crate::cli::args::{BuildArgs, ComponentArgs, InspectArgs};
+use crate::cli::args::{BuildArgs, CompileArgs, ComponentArgs, InspectArgs};
 use crate::cli::limits::parse_limits;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
@@ -64,6 +64,49 @@ struct BuildLine {
     bytes: usize,
     /// See [`kinds`].
     kinds: Vec<&'static str>,
+}
+
+/// A component that was compiled, as `codec compile` prints it.
+#[derive(Serialize)]
+struct CompileLine {
+    file: String,
+    digest: String,
+    name: String,
+}
+
+/// Compiles components into the cache.
+pub(super) async fn compile(args: CompileArgs, output: Output) -> Result<Exit, CliError> {
+    let options = engine_options();
+    let Some(folder) = options.cache.clone() else {
+        return Err(CliError::Usage(
+            "there is no cache to compile into: set KTABLES_CACHE_DIR to a folder".to_owned(),
+        ));
+    };
+    let engine = Engine::new(options)?;
+    let mut exit = Exit::Done;
+    for file in args.files {
+        let (loader, path) = (engine.clone(), file.clone());
+        // Compiling blocks.
+        let loaded = tokio::task::spawn_blocking(move || loader.load(path, LoadOptions::default())).await?;
+        match loaded {
+            Ok(component) => {
+                let id = component.id();
+                let (name, digest) = (id.name.clone(), id.digest.clone());
+                if !engine.is_cached(&digest) {
+                    let reason = format!("the compiled code of {name} is not in {}", folder.display());
+                    return Err(WasmError::Engine { reason }.into());
+                }
+                output.print_object(&CompileLine { file: file.display().to_string(), digest, name })?;
+            }
+            Err(error @ WasmError::Refused { .. }) => {
+                tracing::error!("{}: {error}", file.display());
+                exit = Exit::No;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    tracing::info!("the compiled components are in {}", folder.display());
+    Ok(exit)
 }
 
 /// Returns the options of the engine: another process of this command compiles components.

@@ -64,9 +64,15 @@ pub enum CliError {
     /// A dead letter could not be retried.
     #[error("{0}")]
     Retry(String),
-    /// A server cannot be used, or has refused.
+    /// A server cannot be used.
     #[error("{0}")]
     Server(String),
+    /// A server has refused what it was asked for.
+    #[error("{0}")]
+    Refused(String),
+    /// The table of a server is loading, or does not show a write in time.
+    #[error("{0}")]
+    Incomplete(String),
     /// The server cannot run.
     #[error("{0}")]
     Serve(String),
@@ -128,14 +134,15 @@ impl CliError {
             )
             | Self::Write(WriteError::NoGroupScheme { .. }) => 2,
             // Refused: nothing was written.
-            Self::Write(
+            Self::Refused(_)
+            | Self::Write(
                 WriteError::InvalidJson { .. }
                 | WriteError::Rejected { .. }
                 | WriteError::NotVerified { .. }
                 | WriteError::InvalidRecord { .. },
             ) => 1,
             // Written, but the table is late.
-            Self::Write(WriteError::NotVisible { .. }) => 4,
+            Self::Incomplete(_) | Self::Write(WriteError::NotVisible { .. }) => 4,
             _ => 3,
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cli::args::{ExportArgs, ExportFormat};
 use crate::cli::export_format::{LeftOut, write_entries};
 use crate::cli::open::ResolvedTable;
-use crate::cli::write::wait_for_stop;
+use crate::cli::stop::wait_for_stop;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::escape::escape_name;
 use crate::file::{FileError, Replacement};

@@ -1,16 +1,16 @@
 //! The `watch` command, which prints a table's changes.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
 use crate::cli::args::WatchArgs;
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, StdoutWriter, wait_for_stdout_close, write_json_line};
-use crate::cli::write::wait_for_stop;
+use crate::cli::remote::{self, RemoteTable};
+use crate::cli::stop::wait_for_stop;
+use crate::cli::token_file::TokenFile;
 use crate::cli::{CliError, Exit, StopRequests};
-use crate::file::{FileError, Replacement, read_text};
-use crate::table::{InvalidToken, Status, Table, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
+use crate::table::{Status, Table, WatchEvent, WatchFilter, WatchStart, Watcher};
 use crate::wire::EventJson;
 
 pub(super) async fn watch(
@@ -19,6 +19,9 @@ pub(super) async fn watch(
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
     output.require_json("watch")?;
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::watch(&table, args, output, stop_requests).await;
+    }
     let token_file = args.resume.map(TokenFile::new);
     let start = match token_file.as_ref().map(TokenFile::read).transpose()?.flatten() {
         Some(token) => WatchStart::Since(token),
@@ -91,16 +94,6 @@ fn filter(key: Option<String>, prefix: Option<String>, group: Option<String>) ->
 /// How long a command that was asked to stop prints the rest of what it has begun.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// The interval between two writes of the token while changes are printed.
-const TOKEN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The interval between two writes of the token while nothing is printed: the log no longer has the records
-/// that follow a token that is too old.
-const IDLE_TOKEN_WRITE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The largest token file that is read, in bytes.
-const MAX_TOKEN_BYTES: usize = 1 << 20;
-
 /// Prints events, and stores the token of what it has printed.
 struct EventPrinter {
     out: StdoutWriter,
@@ -115,7 +108,7 @@ impl EventPrinter {
             self.out.flush()?;
         }
         if let Some(file) = &mut self.token_file {
-            file.next_write = file.next_write.min(file.last_attempt + TOKEN_WRITE_INTERVAL);
+            file.note_event();
         }
         Ok(())
     }
@@ -133,7 +126,7 @@ impl EventPrinter {
     /// Waits until the token has to be stored.
     async fn wait_for_token_time(&self) {
         match &self.token_file {
-            Some(file) => tokio::time::sleep_until(file.next_write.into()).await,
+            Some(file) => file.wait_for_write_time().await,
             None => std::future::pending().await,
         }
     }
@@ -141,59 +134,10 @@ impl EventPrinter {
     /// Stores the token, unless the output is closed: then nobody has received the last events.
     fn store_token(&mut self, watcher: &Watcher) -> Result<(), CliError> {
         match &mut self.token_file {
-            Some(file) if !self.out.is_closed() => file.write(watcher),
+            Some(file) if !self.out.is_closed() => {
+                file.write(watcher.token().map(|token| token.to_string()).as_deref())
+            }
             _ => Ok(()),
         }
-    }
-}
-
-/// The file in which `watch --resume` stores its token: the position after the last event that it has
-/// printed.
-struct TokenFile {
-    path: PathBuf,
-    /// When writing the token was last tried.
-    last_attempt: Instant,
-    /// When to write the token next.
-    next_write: Instant,
-}
-
-impl TokenFile {
-    fn new(path: PathBuf) -> Self {
-        let now = Instant::now();
-        Self { path, last_attempt: now, next_write: now }
-    }
-
-    /// Reads the token. Returns `None` if the file does not exist yet.
-    fn read(&self) -> Result<Option<WatchToken>, CliError> {
-        match read_text(&self.path, MAX_TOKEN_BYTES) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|error: InvalidToken| {
-                CliError::Usage(format!("--resume {}: {error}", self.path.display()))
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(FileError::of::<CliError>("read the watch token from", &self.path)(error)),
-        }
-    }
-
-    /// Fails if no token can be written.
-    fn check_writable(&self) -> Result<(), CliError> {
-        let replacement = Replacement::new(&self.path);
-        replacement.map(drop).map_err(FileError::of::<CliError>("write the watch token to", &self.path))
-    }
-
-    /// Replaces the file with one that holds the current token, atomically. While there is no token, tries
-    /// again later.
-    fn write(&mut self, watcher: &Watcher) -> Result<(), CliError> {
-        self.last_attempt = Instant::now();
-        let Some(token) = watcher.token() else {
-            self.next_write = self.last_attempt + TOKEN_WRITE_INTERVAL;
-            return Ok(());
-        };
-        self.next_write = self.last_attempt + IDLE_TOKEN_WRITE_INTERVAL;
-        let write = || {
-            let mut replacement = Replacement::new(&self.path)?;
-            writeln!(replacement, "{token}")?;
-            replacement.persist()
-        };
-        write().map_err(FileError::of::<CliError>("write the watch token to", &self.path))
     }
 }

@@ -1,23 +1,26 @@
 //! The `import` command, which writes many entries from standard input.
 
 use std::future::IntoFuture;
-use std::io::{self, IsTerminal, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Stdin, stdin};
+use tokio::io::{BufReader, Stdin, stdin};
 
-use crate::cli::args::ImportArgs;
+use crate::cli::args::{ImportArgs, TableArgs};
+use crate::cli::lines::{LineReader, MAX_LINE_BYTES, NextLine};
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::Output;
-use crate::cli::write::{MAX_VALUE_BYTES, finish_or_give_up_when, run_unless_stopped, wait_for_stop};
+use crate::cli::remote::{LineError, RemoteSink, RemoteTable};
+use crate::cli::stop::{finish_or_give_up_when, run_unless_stopped, wait_for_stop};
+use crate::cli::write::refuse_verify;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::FileError;
 use crate::log::Log;
 use crate::wire::{WriteLine, parse_write_line};
-use crate::writer::{Write, WriteError, Writer};
+use crate::writer::{Verify, Write, WriteError, Writer};
 
 /// The largest number of lines in a chunk, which is written at once.
 const MAX_CHUNK_LINES: usize = 4096;
@@ -25,69 +28,8 @@ const MAX_CHUNK_LINES: usize = 4096;
 /// No line is added to a chunk that has this many bytes.
 const MAX_CHUNK_BYTES: usize = 16 << 20;
 
-/// The longest line that is accepted.
-const MAX_LINE_BYTES: usize = MAX_VALUE_BYTES;
-
 /// When the input pauses for this long, the lines that were read are written.
 const INPUT_PAUSE: Duration = Duration::from_millis(20);
-
-/// The UTF-8 byte-order mark, with which some editors begin a file.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-
-/// Reads lines of bounded length.
-struct LineReader<R> {
-    input: R,
-    line: Vec<u8>,
-    is_first: bool,
-}
-
-/// The result of reading a line.
-enum NextLine {
-    Line(Vec<u8>),
-    /// A line that was longer than [`MAX_LINE_BYTES`], and was skipped.
-    TooLong,
-    End,
-}
-
-impl<R: AsyncBufRead + Unpin> LineReader<R> {
-    fn new(input: R) -> Self {
-        Self { input, line: Vec::new(), is_first: true }
-    }
-
-    /// Reads the next line, without its line feed.
-    ///
-    /// # Cancel safety
-    ///
-    /// No input is lost if the future is dropped.
-    async fn next(&mut self) -> io::Result<NextLine> {
-        loop {
-            let available = self.input.fill_buf().await?;
-            let end = available.iter().position(|&byte| byte == b'\n');
-            let more = &available[..end.unwrap_or(available.len())];
-            // One byte more than the limit is kept, which shows that the line is too long. A byte-order mark
-            // does not count.
-            let room = (MAX_LINE_BYTES + 1 + BYTE_ORDER_MARK.len()).saturating_sub(self.line.len());
-            self.line.extend_from_slice(&more[..more.len().min(room)]);
-            let (is_over, consumed) = (available.is_empty(), more.len() + usize::from(end.is_some()));
-            self.input.consume(consumed);
-            if end.is_some() || is_over && !self.line.is_empty() {
-                return Ok(self.take_line());
-            }
-            if is_over {
-                return Ok(NextLine::End);
-            }
-        }
-    }
-
-    fn take_line(&mut self) -> NextLine {
-        let mut line = std::mem::take(&mut self.line);
-        if std::mem::take(&mut self.is_first) && line.starts_with(BYTE_ORDER_MARK) {
-            tracing::warn!("the input begins with a byte-order mark, which is skipped");
-            line.drain(..BYTE_ORDER_MARK.len());
-        }
-        if line.len() > MAX_LINE_BYTES { NextLine::TooLong } else { NextLine::Line(line) }
-    }
-}
 
 /// The counts that `import` prints when it ends. Each line counts once in `lines`, and once in
 /// `acknowledged`, `refused`, `expired` or `blank`.
@@ -109,18 +51,14 @@ pub(super) async fn import(
     output: Output,
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let resolved = run_unless_stopped(&mut stop_requests, ResolvedTable::resolve(args.table)).await??;
-    let log = resolved.log().clone();
-    let writer = resolved.open_writer(args.verify.verify);
-    let writer = run_unless_stopped(&mut stop_requests, writer).await??;
+    let sink = run_unless_stopped(&mut stop_requests, Sink::open(args.table, args.verify.verify)).await??;
     let bar = if stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let lines = LineReader::new(BufReader::with_capacity(64 * 1024, stdin()));
     let (counts, with_expired) = (ImportCounts::default(), args.expired);
-    let mut import =
-        Importer { lines, stop_requests, log, counts, with_expired, is_reading: true, failure: None };
+    let mut import = Importer { lines, stop_requests, counts, with_expired, is_reading: true, failure: None };
     while import.is_reading {
         let chunk = import.read_chunk().await;
-        import.write_chunk(&writer, chunk).await;
+        import.write_chunk(&sink, chunk).await;
         bar.set_position(import.counts.acknowledged);
         bar.set_message(format!("{} entries acknowledged", import.counts.acknowledged));
     }
@@ -133,11 +71,70 @@ pub(super) async fn import(
     }
 }
 
+/// Where lines are written.
+enum Sink {
+    /// To the topic.
+    Topic(Writer, Arc<dyn Log>),
+    /// To a server.
+    Server(RemoteSink),
+}
+
+/// Why a line was not acknowledged, and if further lines would not be either, how the command fails.
+type Refusal = (String, Option<Box<CliError>>);
+
+impl Sink {
+    async fn open(args: TableArgs, verify: Option<Verify>) -> Result<Self, CliError> {
+        if let Some(table) = RemoteTable::of(&args)? {
+            refuse_verify(verify)?;
+            return Ok(Self::Server(RemoteSink(table)));
+        }
+        let resolved = ResolvedTable::resolve(args).await?;
+        let writer = resolved.open_writer(verify).await?;
+        Ok(Self::Topic(writer, resolved.log().clone()))
+    }
+
+    /// Writes all of these, and returns the result of each. When `stop` resolves, gives up what is not acknowledged.
+    async fn write_all(
+        &self,
+        writes: Vec<Write>,
+        stop: impl Future<Output = ()>,
+    ) -> Vec<Result<(), Refusal>> {
+        match self {
+            Self::Topic(writer, log) => {
+                let writing = writer.set_many(writes).into_future();
+                let results = finish_or_give_up_when(stop, log.as_ref(), writing).await;
+                let refusal = |error: WriteError| {
+                    let reason = error.to_string();
+                    let is_failure = matches!(error, WriteError::Log(_) | WriteError::Codec(_));
+                    (reason, is_failure.then(|| Box::new(error.into())))
+                };
+                results.into_iter().map(|result| result.map(drop).map_err(refusal)).collect()
+            }
+            Self::Server(sink) => {
+                let mut results = Vec::with_capacity(writes.len());
+                tokio::select! {
+                    () = sink.write_all(&writes, &mut results) => {}
+                    () = stop => {}
+                }
+                // What is missing was given up.
+                results.resize_with(writes.len(), || {
+                    let reason = "the command was interrupted before the server answered".to_owned();
+                    Err(LineError { reason, is_failure: true })
+                });
+                let refusal = |LineError { reason, is_failure }: LineError| {
+                    let failure = is_failure.then(|| Box::new(CliError::Server(reason.clone())));
+                    (reason, failure)
+                };
+                results.into_iter().map(|result| result.map_err(refusal)).collect()
+            }
+        }
+    }
+}
+
 /// The state of an import.
 struct Importer {
     lines: LineReader<BufReader<Stdin>>,
     stop_requests: StopRequests,
-    log: Arc<dyn Log>,
     counts: ImportCounts,
     /// Whether expired entries are written, too.
     with_expired: bool,
@@ -188,21 +185,20 @@ impl Importer {
     }
 
     /// Writes a chunk, and waits until each of its lines is acknowledged or refused.
-    async fn write_chunk(&mut self, writer: &Writer, chunk: Vec<(u64, Write)>) {
+    async fn write_chunk(&mut self, sink: &Sink, chunk: Vec<(u64, Write)>) {
         let (lines, writes): (Vec<u64>, Vec<Write>) = chunk.into_iter().unzip();
         // The second request gives up.
         let stop = wait_for_stop(&mut self.stop_requests, 2);
-        let writes = writer.set_many(writes).into_future();
-        let results = finish_or_give_up_when(stop, self.log.as_ref(), writes).await;
+        let results = sink.write_all(writes, stop).await;
         for (line, result) in lines.into_iter().zip(results) {
-            let Err(error) = result else {
+            let Err((reason, failure)) = result else {
                 self.counts.acknowledged += 1;
                 continue;
             };
-            self.refuse(line, &error.to_string());
+            self.refuse(line, &reason);
             self.counts.interrupted |= *self.stop_requests.borrow() > 1;
-            if matches!(error, WriteError::Log(_) | WriteError::Codec(_)) {
-                self.fail(error.into());
+            if let Some(error) = failure {
+                self.fail(*error);
             }
         }
     }
@@ -218,42 +214,5 @@ impl Importer {
         self.counts.interrupted |= self.is_reading;
         self.is_reading = false;
         self.failure.get_or_insert(error);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn read_all(lines: &mut LineReader<BufReader<&[u8]>>) -> Vec<String> {
-        let mut found = Vec::new();
-        loop {
-            match lines.next().await.unwrap() {
-                NextLine::Line(line) => found.push(String::from_utf8(line).unwrap()),
-                NextLine::TooLong => found.push("too long".to_owned()),
-                NextLine::End => return found,
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_byte_order_mark_does_not_count() {
-        for (length, expected) in
-            [(MAX_LINE_BYTES, "x"), (MAX_LINE_BYTES + 1, "t"), (MAX_LINE_BYTES + 9, "t")]
-        {
-            let text = format!("\u{feff}{}", "x".repeat(length));
-            let found = read_all(&mut LineReader::new(BufReader::new(text.as_bytes()))).await;
-            assert!(found.len() == 1 && found[0].starts_with(expected), "{length}");
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_are_read_whole_up_to_the_limit() {
-        let long = "x".repeat(MAX_LINE_BYTES + 10);
-        let text = format!("\u{feff}a\n\n{long}\nlast");
-        let mut lines = LineReader::new(BufReader::with_capacity(7, text.as_bytes()));
-        assert_eq!(read_all(&mut lines).await, ["a", "", "too long", "last"]);
-        // The reader keeps no buffer between lines, not even that of the long one.
-        assert_eq!(lines.line.capacity(), 0);
     }
 }

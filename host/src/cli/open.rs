@@ -29,6 +29,13 @@ pub(super) struct ResolvedTable {
 impl ResolvedTable {
     /// Resolves the arguments, and loads their codecs.
     pub(super) async fn resolve(args: TableArgs) -> Result<Self, CliError> {
+        if args.server.server.is_some() {
+            return Err(CliError::Usage(
+                "this command reads and writes topics itself, so it takes no --server: name a log and a topic, or a \
+                 configuration"
+                    .to_owned(),
+            ));
+        }
         // Compiling a component blocks.
         let mut resolved = tokio::task::spawn_blocking(move || Self::resolve_blocking(&args));
         if let Ok(resolved) = tokio::time::timeout(COMPILE_NOTICE_DELAY, &mut resolved).await {
@@ -54,8 +61,8 @@ impl ResolvedTable {
             }
             _ => {
                 return Err(CliError::Usage(
-                    "which table? Name a table of a configuration (--config ktables.toml -t NAME), or a log \
-                     and a topic (--log kafka://HOST:PORT --topic TOPIC)"
+                    "which table? Name a table of a configuration (--config ktables.toml -t NAME), a log and a topic \
+                     (--log kafka://HOST:PORT --topic TOPIC), or a table of a server (--server URL -t NAME)"
                         .to_owned(),
                 ));
             }

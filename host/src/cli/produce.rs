@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use crate::cli::args::ProduceArgs;
+use crate::cli::lines::MAX_VALUE_BYTES;
 use crate::cli::output::Output;
-use crate::cli::write::{MAX_VALUE_BYTES, finish_or_give_up, print_ack, run_unless_stopped};
+use crate::cli::stop::{finish_or_give_up, run_unless_stopped};
+use crate::cli::write::print_ack;
 use crate::cli::{CliError, Exit, StopRequests, logs};
 use crate::file::{FileError, read_bounded};
 use crate::log::{Header, NewRecord};

@@ -7,6 +7,7 @@ use crate::cli::args::{
 };
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, write_json_line};
+use crate::cli::remote::{self, RemoteTable};
 use crate::cli::{CliError, Exit, cases};
 use crate::escape::{escape_name, one_line};
 use crate::table::{Entry, Status, Table};
@@ -15,6 +16,9 @@ use crate::wire::{
 };
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::get(&table, &args, output).await;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     if args.entry.group.is_some() {
         resolved.require_groups()?;
@@ -65,6 +69,9 @@ fn log_missing(table: &Table, missing: &str) {
 }
 
 pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::keys(&table, &args, output).await;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     if args.group.is_some() {
         resolved.require_groups()?;
@@ -89,6 +96,9 @@ pub(super) async fn keys(args: KeysArgs, output: Output) -> Result<Exit, CliErro
 }
 
 pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::groups(&table, output).await;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     resolved.require_groups()?;
     let table = resolved.load().await?;
@@ -100,6 +110,9 @@ pub(super) async fn groups(args: GroupsArgs, output: Output) -> Result<Exit, Cli
 }
 
 pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::members(&table, &args.group, args.prefix.as_deref(), output).await;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     resolved.require_groups()?;
     let table = resolved.load().await?;
@@ -120,6 +133,9 @@ pub(super) async fn members(args: MembersArgs, output: Output) -> Result<Exit, C
 }
 
 pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::dump(&table, &args, output).await;
+    }
     let table = load_table(args.table).await?;
     let snapshot = table.snapshot();
     let lines = snapshot.iter().map(|entry| EntryJson::new(entry).with_notice(snapshot.notice(entry.key())));
@@ -129,6 +145,9 @@ pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliErro
 }
 
 pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::status(&table, output).await;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     let log = resolved.log().clone();
     let table = resolved.load().await?;
@@ -152,6 +171,9 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
 }
 
 pub(super) async fn rejects(args: ListRejectsArgs, output: Output) -> Result<Exit, CliError> {
+    if let Some(table) = RemoteTable::of(&args.table)? {
+        return remote::rejects(&table, &args, output).await;
+    }
     let resolved = ResolvedTable::resolve(args.table).await?;
     if args.group.is_some() {
         resolved.require_groups()?;

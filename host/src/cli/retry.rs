@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::args::RetryArgs;
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::{Output, write_json_line};
-use crate::cli::write::run_unless_stopped;
+use crate::cli::stop::run_unless_stopped;
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::log::{Offset, Partition};
 use crate::table::{self, RetryError, RetryOutcome, RetryResult};

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::authors::vectors::Vector;
 use crate::cli::CliError;
+use crate::cli::lines::MAX_VALUE_BYTES;
 use crate::cli::records::read_range;
 use crate::cli::test_codec::read_vectors;
-use crate::cli::write::MAX_VALUE_BYTES;
 use crate::file::{FileError, read_bounded};
 use crate::log::{self, Header};
 use crate::wasm::{CodecKind, Request};

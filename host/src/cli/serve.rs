@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::args::ServeArgs;
 use crate::cli::output::Output;
-use crate::cli::write::wait_for_stop;
+use crate::cli::stop::wait_for_stop;
 use crate::cli::{CliError, Exit, StopRequests, codec};
 use crate::config::Config;
 use crate::serve::{NewToken, ServeOptions, run};

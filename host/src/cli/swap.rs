@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_COMPONENT_BYTES: usize = 256 << 20;
 
 pub(super) async fn swap(args: SwapArgs, output: Output) -> Result<Exit, CliError> {
-    let remote = Remote::new(&args.server)?;
+    let remote = Remote::new(&args.server, Duration::ZERO)?;
     let table = &*args.table;
     if args.back {
         let request = remote.request(Method::POST, &["v1", "tables", table, "swap", "back"]);

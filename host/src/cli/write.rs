@@ -1,47 +1,51 @@
-//! The commands `set` and `delete`, and how commands that write are stopped.
+//! The commands `set` and `delete`.
 
-use std::future::Future;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, stdin};
 use tokio::time::MissedTickBehavior;
 
-use crate::cli::args::{DeleteArgs, EntryArgs, SetArgs, WaitArgs};
+use crate::cli::args::{DeleteArgs, EntryArgs, SetArgs, TableArgs, WaitArgs};
+use crate::cli::lines::MAX_VALUE_BYTES;
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::Output;
+use crate::cli::remote::RemoteTable;
+use crate::cli::stop::{finish_or_give_up_when, run_unless_stopped, wait_for_stop};
 use crate::cli::{CliError, Exit, StopRequests};
 use crate::file::FileError;
-use crate::log::{Ack, Log, LogError};
+use crate::log::{Ack, LogError};
 use crate::table::Table;
 use crate::writer::{Target, Verify, Write, WriteError, Writer};
 
-/// The largest value that is read from standard input or a file: several times the largest record that
-/// brokers accept by default.
-pub(super) const MAX_VALUE_BYTES: usize = 32 << 20;
-
-/// How often the log is closed again while writes are given up, because more of them may have been queued
-/// meanwhile.
-const CLOSE_INTERVAL: Duration = Duration::from_millis(50);
-
 /// Where a command writes.
-struct Destination {
-    resolved: ResolvedTable,
-    writer: Writer,
-    /// The table in which writes must become visible, with `--wait`.
-    table: Option<Table>,
+enum Destination {
+    /// To the topic.
+    Topic {
+        resolved: Box<ResolvedTable>,
+        writer: Writer,
+        /// The table in which writes must become visible, with `--wait`.
+        table: Option<Table>,
+    },
+    /// To a server.
+    Server { table: RemoteTable, wait: bool },
 }
 
 impl Destination {
-    async fn open(resolved: ResolvedTable, verify: Option<Verify>, wait: WaitArgs) -> Result<Self, CliError> {
+    async fn open(args: TableArgs, verify: Option<Verify>, wait: WaitArgs) -> Result<Self, CliError> {
+        if let Some(table) = RemoteTable::of(&args)? {
+            refuse_verify(verify)?;
+            return Ok(Self::Server { table, wait: wait.wait });
+        }
+        let resolved = ResolvedTable::resolve(args).await?;
         let writer = resolved.open_writer(verify).await?;
         let table = if wait.wait { Some(resolved.load().await?) } else { None };
-        Ok(Self { resolved, writer, table })
+        Ok(Self::Topic { resolved: Box::new(resolved), writer, table })
     }
 
     /// Stops the table, which writes its checkpoint and its dead letters.
     async fn close(self) {
-        if let Some(table) = self.table {
+        if let Self::Topic { table: Some(table), .. } = self {
             table.stop().await;
         }
     }
@@ -56,11 +60,23 @@ impl Destination {
         times: u8,
     ) -> Result<(), CliError> {
         let stop = wait_for_stop(stop_requests, times);
-        let log = self.resolved.log().as_ref();
-        let ack = finish_or_give_up_when(stop, log, self.writer.write(write)).await?;
-        if let Some(table) = &self.table {
+        let (resolved, writer, table) = match self {
+            Self::Topic { resolved, writer, table } => (resolved, writer, table),
+            Self::Server { table, wait } => {
+                let ack = tokio::select! {
+                    ack = table.write(write, *wait) => ack?,
+                    () = stop => {
+                        tracing::warn!("interrupted: the record may or may not be written");
+                        return Err(CliError::Interrupted);
+                    }
+                };
+                return print_ack(ack, output);
+            }
+        };
+        let ack = finish_or_give_up_when(stop, resolved.log().as_ref(), writer.write(write)).await?;
+        if let Some(table) = table {
             tokio::select! {
-                visible = self.resolved.wait_until_visible(table, ack) => visible?,
+                visible = resolved.wait_until_visible(table, ack) => visible?,
                 () = wait_for_stop(stop_requests, times) => {
                     tracing::warn!("interrupted: the record is written, but may not be visible yet");
                     print_ack(ack, output)?;
@@ -72,6 +88,17 @@ impl Destination {
     }
 }
 
+/// Fails if the arguments say how values are verified: with a server, its configuration does.
+pub(super) fn refuse_verify(verify: Option<Verify>) -> Result<(), CliError> {
+    match verify {
+        None => Ok(()),
+        Some(_) => Err(CliError::Usage(
+            "with --server, the configuration of the server says how values are verified: leave out --verify"
+                .to_owned(),
+        )),
+    }
+}
+
 pub(super) async fn set(
     args: SetArgs,
     output: Output,
@@ -79,8 +106,7 @@ pub(super) async fn set(
 ) -> Result<Exit, CliError> {
     let open = async {
         let value = if args.value == "-" { read_stdin().await? } else { args.value };
-        let resolved = ResolvedTable::resolve(args.table).await?;
-        Ok::<_, CliError>((Destination::open(resolved, args.verify.verify, args.wait).await?, value))
+        Ok::<_, CliError>((Destination::open(args.table, args.verify.verify, args.wait).await?, value))
     };
     let (destination, value) = run_unless_stopped(&mut stop_requests, open).await??;
     let write = Write { target: target(args.entry), value: Some(value) };
@@ -97,7 +123,7 @@ pub(super) async fn delete(
     output: Output,
     mut stop_requests: StopRequests,
 ) -> Result<Exit, CliError> {
-    let open = async { Destination::open(ResolvedTable::resolve(args.table).await?, None, args.wait).await };
+    let open = Destination::open(args.table, None, args.wait);
     let destination = run_unless_stopped(&mut stop_requests, open).await??;
     let write = Write { target: target(args.entry), value: None };
     let written = destination.write(write, output, &mut stop_requests, 1).await;
@@ -126,6 +152,8 @@ async fn write_heartbeats(
     // After a late heartbeat, the next one follows a full interval later.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut abort_requests = stop_requests.clone();
+    // A server whose address is wrong never answers.
+    let mut may_fail = matches!(destination, Destination::Topic { .. });
     let ended = loop {
         tokio::select! {
             biased;
@@ -133,15 +161,15 @@ async fn write_heartbeats(
             _ = ticks.tick() => {}
         }
         match destination.write(write.clone(), output, &mut abort_requests, 2).await {
-            Err(CliError::Write(error)) if is_temporary(&error) && *abort_requests.borrow() < 2 => {
+            Err(error) if may_fail && is_temporary(&error) && *abort_requests.borrow() < 2 => {
                 // The next heartbeat may succeed.
                 tracing::warn!("{error}");
             }
-            Ok(()) => {}
+            Ok(()) => may_fail = true,
             Err(error) => break Err(error),
         }
     };
-    if keep {
+    if keep || !may_fail {
         return ended;
     }
     // Also after a failure, for example of the output.
@@ -150,67 +178,15 @@ async fn write_heartbeats(
 }
 
 /// Whether a later write may succeed.
-fn is_temporary(error: &WriteError) -> bool {
+fn is_temporary(error: &CliError) -> bool {
     match error {
-        WriteError::Log(error) => error.is_transient() || matches!(error, LogError::Undelivered { .. }),
-        // `Codec` is a failure of the host: no codec has refused the value.
-        WriteError::NotVisible { .. } | WriteError::Codec(_) => true,
-        _ => false,
-    }
-}
-
-/// Runs work that has written nothing if it is dropped before it is done. Drops it, and fails with
-/// [`CliError::Interrupted`], when the command is asked to stop.
-pub(super) async fn run_unless_stopped<T>(
-    stop_requests: &mut StopRequests,
-    work: impl Future<Output = T>,
-) -> Result<T, CliError> {
-    tokio::select! {
-        done = work => Ok(done),
-        () = wait_for_stop(stop_requests, 1) => Err(CliError::Interrupted),
-    }
-}
-
-/// Waits for writes. When the command is asked to stop, gives up those that are not acknowledged, and returns
-/// the results of all.
-pub(super) async fn finish_or_give_up<T>(
-    stop_requests: &mut StopRequests,
-    log: &dyn Log,
-    work: impl Future<Output = T>,
-) -> T {
-    finish_or_give_up_when(wait_for_stop(stop_requests, 1), log, work).await
-}
-
-/// Waits for writes. When `stop` resolves, closes the log, which fails all writes that are not acknowledged,
-/// and returns their results.
-pub(super) async fn finish_or_give_up_when<T>(
-    stop: impl Future<Output = ()>,
-    log: &dyn Log,
-    work: impl Future<Output = T>,
-) -> T {
-    let mut work = std::pin::pin!(work);
-    tokio::select! {
-        done = &mut work => return done,
-        () = stop => {}
-    }
-    // Closing fails the queued writes. Writes that are still being encoded are queued later, so it is closed
-    // repeatedly.
-    let give_up = async {
-        loop {
-            log.close(Duration::ZERO).await;
-            tokio::time::sleep(CLOSE_INTERVAL).await;
+        CliError::Write(WriteError::Log(error)) => {
+            error.is_transient() || matches!(error, LogError::Undelivered { .. })
         }
-    };
-    tokio::select! {
-        done = work => done,
-        () = give_up => unreachable!("the loop never ends"),
-    }
-}
-
-/// Waits until the command was asked to stop this many times.
-pub(super) async fn wait_for_stop(stop_requests: &mut StopRequests, times: u8) {
-    if stop_requests.wait_for(|&requests| requests >= times).await.is_err() {
-        std::future::pending().await
+        // `Codec` is a failure of the host: no codec has refused the value.
+        CliError::Write(WriteError::NotVisible { .. } | WriteError::Codec(_)) => true,
+        CliError::Server(_) | CliError::Incomplete(_) => true,
+        _ => false,
     }
 }
 

@@ -68,6 +68,18 @@ impl<'a> PackedAnswers<'a> {
         self.items.is_empty()
     }
 
+    /// Returns the bytes of the items.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn byte_len(&self) -> usize {
+        self.items.bytes().len()
+    }
+
+    /// Iterates over the reasons of the rejected items.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn rejected(&self) -> impl Iterator<Item = &RejectReason> {
+        self.rejected.iter().map(|(_, reason)| reason)
+    }
+
     /// Iterates over the answers in order.
     pub fn iter(&self) -> impl Iterator<Item = Result<&[u8], &RejectReason>> {
         let mut rejected = RejectedItems(self.rejected.iter().peekable());

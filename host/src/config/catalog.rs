@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
+use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC};
 use crate::config::{CodecConfig, Config, ConfigError, TableCodec, TableConfig, find_nearest};
 use crate::log::{self, EnsureTopic, Log};
 use crate::set_process_memory_limit;
 use crate::sync::lock;
 use crate::table::{DeadLetterOnError, Table, TableBuilder};
-use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions};
+use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions, Usage};
 use crate::writer::Verify;
 
 /// The names of the built-in codecs.
@@ -53,7 +54,6 @@ pub(crate) struct TableSource {
     /// How the codecs of keys and values run, if they are components.
     pub(crate) key_component: Option<ComponentSettings>,
     pub(crate) value_component: Option<ComponentSettings>,
-    pub(crate) group_component: Option<ComponentSettings>,
     config: TableConfig,
 }
 
@@ -190,9 +190,18 @@ impl Catalog {
             dead_letter,
             key_component: self.component_settings(table.key_codec.as_ref()),
             value_component: self.component_settings(table.value_codec.as_ref()),
-            group_component: self.component_settings(table.group_scheme.as_ref()),
             config: table.clone(),
         })
+    }
+
+    /// Opens all logs and loads all components, also those that no table uses. Returns why some of them cannot be used.
+    pub(crate) fn check_members(&self) -> Vec<String> {
+        let logs = self.config.logs.keys().map(|name| (format!("logs.{name}"), self.open_log(name).err()));
+        let codecs = self.config.codecs.keys().map(|name| {
+            let codec = TableCodec::Named(name.clone());
+            (format!("codecs.{name}"), self.load_component(&codec, &[]).err())
+        });
+        logs.chain(codecs).filter_map(|(place, error)| Some(format!("{place}: {}", error?))).collect()
     }
 
     fn open_log(&self, name: &str) -> Result<Arc<dyn Log>, ConfigError> {
@@ -239,7 +248,7 @@ impl Catalog {
     fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {
         let topic = &table.topic;
         let built_in: [Arc<dyn KeyCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
-        let key = match find_built_in(table.key_codec.as_ref(), "utf8", built_in) {
+        let key = match find_built_in(table.key_codec.as_ref(), DEFAULT_KEY_CODEC, built_in) {
             Ok(codec) => codec,
             Err(codec) => {
                 let (component, config) = self.load_component(codec, &BUILT_IN)?;
@@ -247,7 +256,7 @@ impl Catalog {
             }
         };
         let built_in: [Arc<dyn ValueCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
-        let value = match find_built_in(table.value_codec.as_ref(), "json", built_in) {
+        let value = match find_built_in(table.value_codec.as_ref(), DEFAULT_VALUE_CODEC, built_in) {
             Ok(codec) => codec,
             Err(codec) => {
                 let (component, config) = self.load_component(codec, &BUILT_IN)?;
@@ -293,6 +302,20 @@ impl Catalog {
         let component = self.engine()?.load(file, options)?;
         components.push((source, component.clone()));
         Ok((component, config))
+    }
+
+    /// Returns what the instances of the component with this digest have done; `None` if it was never loaded.
+    pub(crate) fn usage(&self, digest: &str) -> Option<Usage> {
+        self.engine.get()?.usage(digest)
+    }
+
+    /// Returns how a codec of a table runs, which `select` selects; `None` if it is built in.
+    pub(crate) fn settings_of(
+        &self,
+        table: &str,
+        select: impl Fn(&TableConfig) -> Option<&TableCodec>,
+    ) -> Option<ComponentSettings> {
+        self.component_settings(select(self.config.tables.get(table)?))
     }
 
     /// Returns how a codec runs; `None` if it is built in.

@@ -4,44 +4,55 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::values::{
-    default_true, deserialize_count, deserialize_duration, deserialize_json, deserialize_positive_duration,
-    deserialize_properties, deserialize_size,
+    Count, HumanDuration, JsonObject, PositiveDuration, Properties, Size, default_true,
 };
 use crate::log::{Acks, DEFAULT_STALE_AFTER, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch};
-use crate::table::{DeadLetterOnError, OnQuarantine, OnReject};
+use crate::table::{DEFAULT_QUARANTINE_FAULTS, DeadLetterOnError, OnQuarantine, OnReject};
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
 
+/// The codecs of a table that names none.
+pub(super) const DEFAULT_KEY_CODEC: &str = "utf8";
+pub(super) const DEFAULT_VALUE_CODEC: &str = "json";
+
 /// `[limits]`: the limits of the process.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProcessLimits {
     /// How many bytes the process may use before its tables stop applying records.
-    #[serde(default, deserialize_with = "deserialize_size")]
+    #[serde(default, with = "Size")]
     pub(crate) memory: Option<usize>,
     /// How many bytes all instances of components together may use.
-    #[serde(default, deserialize_with = "deserialize_size")]
+    #[serde(default, with = "Size")]
     pub(crate) component_memory: Option<usize>,
 }
 
 /// `[logs.NAME]`: a log.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogConfig {
+    /// `kafka://HOST:PORT,…`, or `dir:PATH`.
     pub(crate) url: String,
+    /// Which records of transactions are read.
     #[serde(default)]
     pub(crate) isolation: Isolation,
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    /// How long the log may be silent, or a table may lag, before the table is degraded.
+    #[serde(default, with = "HumanDuration")]
     pub(crate) stale_after: Option<Duration>,
+    /// Who must have a record before it is acknowledged.
     #[serde(default)]
     pub(crate) acks: Acks,
+    /// Whether producers are idempotent; `false` for brokers without producer ids.
     #[serde(default = "default_true")]
     pub(crate) idempotence: bool,
+    /// A file with the token for OAUTHBEARER.
     pub(crate) oauth_token_file: Option<PathBuf>,
-    #[serde(default, deserialize_with = "deserialize_properties")]
+    /// Properties of librdkafka.
+    #[serde(default, with = "Properties")]
     pub(crate) properties: BTreeMap<String, String>,
 }
 
@@ -60,6 +71,11 @@ impl LogConfig {
         }
     }
 
+    /// Returns the section with the defaults of what it leaves out.
+    pub(super) fn with_defaults(self) -> Self {
+        Self { stale_after: Some(self.stale_after.unwrap_or(DEFAULT_STALE_AFTER)), ..self }
+    }
+
     pub(crate) fn options(&self) -> LogOptions {
         LogOptions {
             isolation: self.isolation,
@@ -73,43 +89,53 @@ impl LogConfig {
 }
 
 /// `[codecs.NAME]`: a component, and how it is configured.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CodecConfig {
     /// The component file.
     pub(crate) component: PathBuf,
+    /// The digest that the file must have: `sha256:…`.
     pub(crate) digest: Option<String>,
     /// The configuration as JSON.
-    #[serde(default, deserialize_with = "deserialize_json")]
+    #[serde(default, with = "JsonObject")]
     pub(crate) config: Option<String>,
+    /// The limits of each instance.
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
 }
 
 /// `limits = { … }`. Limits that are not set are those of the profile.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
+    /// The defaults of the other limits.
     profile: Option<Profile>,
-    #[serde(default, deserialize_with = "deserialize_size")]
+    /// Size of the WebAssembly memories and tables of an instance.
+    #[serde(default, with = "Size")]
     memory: Option<usize>,
-    #[serde(default, deserialize_with = "deserialize_size")]
+    /// Output for one record; a call may return four times that.
+    #[serde(default, with = "Size")]
     output: Option<usize>,
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    /// Time for a call.
+    #[serde(default, with = "HumanDuration")]
     deadline: Option<Duration>,
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    /// Time added for each record of a call.
+    #[serde(default, with = "HumanDuration")]
     deadline_per_record: Option<Duration>,
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    /// Time for starting and configuring an instance.
+    #[serde(default, with = "HumanDuration")]
     start_deadline: Option<Duration>,
-    #[serde(default, deserialize_with = "deserialize_count")]
+    /// Calls after which an instance is replaced by a new one.
+    #[serde(default, with = "Count")]
     recycle_calls: Option<u64>,
-    #[serde(default, deserialize_with = "deserialize_positive_duration")]
+    /// Age at which an instance is replaced after a call.
+    #[serde(default, with = "PositiveDuration")]
     recycle_age: Option<Duration>,
 }
 
 /// A codec of a table.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "String")]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(from = "String", into = "String")]
 pub(crate) enum TableCodec {
     /// A built-in codec, or the one of a section `[codecs.NAME]`, by its name.
     Named(String),
@@ -123,34 +149,79 @@ impl From<String> for TableCodec {
     }
 }
 
+impl From<TableCodec> for String {
+    fn from(codec: TableCodec) -> Self {
+        match codec {
+            TableCodec::Named(name) => name,
+            TableCodec::Component(section) => section.component.display().to_string(),
+        }
+    }
+}
+
 /// `[tables.NAME]`: a table.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TableConfig {
+    /// The name of a log.
     pub(crate) log: String,
+    /// The topic.
     pub(crate) topic: String,
+    /// `utf8`, `bytes`, `json`, or the name of a codec.
     pub(crate) key_codec: Option<TableCodec>,
+    /// `json`, `utf8`, `bytes`, or the name of a codec.
     pub(crate) value_codec: Option<TableCodec>,
+    /// `length-prefixed`, or the name of a codec; none for a table without groups.
     pub(crate) group_scheme: Option<TableCodec>,
+    /// How a value is verified before it is written.
     pub(crate) verify: Option<Verify>,
+    /// Whether the topic, and the dead-letter topic, are created if they are missing.
     #[serde(default)]
     pub(crate) ensure_topic: bool,
+    /// What to do if the topic exists and is not compacted.
     pub(crate) on_policy_mismatch: Option<OnPolicyMismatch>,
+    /// What a rejected record does.
     pub(crate) on_reject: Option<OnReject>,
+    /// What happens when a component keeps faulting.
     pub(crate) on_quarantine: Option<OnQuarantine>,
+    /// How many of the last 1,000 records may make a component fault.
     pub(crate) quarantine_faults: Option<u32>,
+    /// The topic of the same log to which rejected records are written.
     pub(crate) dead_letter: Option<String>,
+    /// What happens while that topic cannot be written.
     pub(crate) dead_letter_on_error: Option<DeadLetterOnError>,
-    #[serde(default, deserialize_with = "deserialize_positive_duration")]
+    /// Entries whose records are older than this are hidden.
+    #[serde(default, with = "PositiveDuration")]
     pub(crate) ttl: Option<Duration>,
+    /// The folder in which the table keeps a checkpoint.
     pub(crate) checkpoint: Option<PathBuf>,
-    #[serde(default, deserialize_with = "deserialize_duration")]
+    /// An older checkpoint is not used.
+    #[serde(default, with = "HumanDuration")]
     pub(crate) checkpoint_max_age: Option<Duration>,
-    #[serde(default, deserialize_with = "deserialize_size")]
+    /// The memory that the table may use.
+    #[serde(default, with = "Size")]
     pub(crate) memory_limit: Option<usize>,
 }
 
 impl TableConfig {
+    /// Returns the section with the defaults of what it leaves out.
+    pub(super) fn with_defaults(self) -> Self {
+        let named = |codec: Option<TableCodec>, name: &str| codec.or_else(|| Some(name.to_owned().into()));
+        let dead_letter_on_error = self
+            .dead_letter_on_error
+            .or_else(|| self.dead_letter.as_ref().map(|_| DeadLetterOnError::default()));
+        Self {
+            key_codec: named(self.key_codec, DEFAULT_KEY_CODEC),
+            value_codec: named(self.value_codec, DEFAULT_VALUE_CODEC),
+            verify: Some(self.verify.unwrap_or_default()),
+            on_policy_mismatch: Some(self.on_policy_mismatch.unwrap_or_default()),
+            on_reject: Some(self.on_reject.unwrap_or_default()),
+            on_quarantine: Some(self.on_quarantine.unwrap_or_default()),
+            quarantine_faults: Some(self.quarantine_faults.unwrap_or(DEFAULT_QUARANTINE_FAULTS)),
+            dead_letter_on_error,
+            ..self
+        }
+    }
+
     /// Whether another section differs at most in its codecs.
     pub(crate) fn has_other_codecs_only(&self, other: &Self) -> bool {
         let without =
@@ -184,6 +255,9 @@ impl TableConfig {
     /// Returns the dead-letter topic, and what happens when it cannot be written; `None` if there is none.
     pub(crate) fn dead_letter_options(&self) -> Result<Option<(&str, DeadLetterOnError)>, String> {
         match (&self.dead_letter, self.dead_letter_on_error) {
+            (Some(topic), _) if *topic == self.topic => Err(format!(
+                "dead_letter = \"{topic}\": a table cannot use its own topic for its dead letters"
+            )),
             (Some(topic), on_error) => Ok(Some((topic, on_error.unwrap_or_default()))),
             (None, None) => Ok(None),
             (None, Some(_)) => {
@@ -226,6 +300,21 @@ impl LimitsConfig {
             start_deadline: self.start_deadline.or(other.start_deadline),
             recycle_calls: self.recycle_calls.or(other.recycle_calls),
             recycle_age: self.recycle_age.or(other.recycle_age),
+        }
+    }
+
+    /// Returns the limits with the defaults of the profile.
+    pub(super) fn with_defaults(&self) -> Self {
+        let limits = self.limits();
+        Self {
+            profile: Some(self.profile.unwrap_or_default()),
+            memory: Some(limits.memory),
+            output: Some(limits.output),
+            deadline: Some(limits.deadline),
+            deadline_per_record: Some(limits.deadline_per_record),
+            start_deadline: Some(limits.start_deadline),
+            recycle_calls: Some(limits.recycle_calls),
+            recycle_age: Some(limits.recycle_age),
         }
     }
 

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 
 use crate::config::describe::{describe_syntax_error, describe_value_error};
-use crate::config::values::{deserialize_duration, deserialize_positive_duration, deserialize_size};
+use crate::config::values::{HumanDuration, PositiveDuration, Size};
 use crate::file::read_text;
 
 /// Where the server listens by default.
@@ -19,13 +20,14 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:7470";
 const MAX_CLIENTS_BYTES: usize = 4 << 20;
 
 /// `[server]`: how the process serves its tables.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServerConfig {
     /// Where the API is served.
     pub(crate) listen: Vec<ListenAddress>,
     /// Where the health checks and the metrics are served, too.
     pub(crate) health_listen: Vec<ListenAddress>,
+    /// The certificate of the server.
     pub(crate) tls: Option<TlsConfig>,
     /// The tables that are served; all of them by default.
     pub(crate) tables: Option<Vec<String>>,
@@ -34,33 +36,47 @@ pub(crate) struct ServerConfig {
     /// The origins that browsers may call the API from.
     pub(crate) cors_origins: Vec<String>,
     /// How long a degraded table may have been stale for an absent key to be "not found".
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub(crate) max_staleness: Option<Duration>,
+    #[serde(with = "HumanDuration")]
+    pub(crate) max_staleness: Duration,
+    /// Open connections.
     pub(crate) max_connections: u32,
+    /// Open connections from one address.
     pub(crate) max_connections_per_address: u32,
+    /// Requests that are answered at once.
     pub(crate) max_requests: u32,
+    /// Those of one client.
     pub(crate) max_requests_per_client: u32,
+    /// Open watches.
     pub(crate) max_watchers: u32,
+    /// Those of one client.
     pub(crate) max_watchers_per_client: u32,
-    #[serde(deserialize_with = "deserialize_size")]
-    pub(crate) max_body: Option<usize>,
-    #[serde(deserialize_with = "deserialize_size")]
-    pub(crate) max_component: Option<usize>,
-    #[serde(deserialize_with = "deserialize_positive_duration")]
-    pub(crate) request_timeout: Option<Duration>,
-    #[serde(deserialize_with = "deserialize_positive_duration")]
-    pub(crate) header_timeout: Option<Duration>,
-    #[serde(deserialize_with = "deserialize_positive_duration")]
-    pub(crate) stalled_timeout: Option<Duration>,
-    #[serde(deserialize_with = "deserialize_positive_duration")]
-    pub(crate) shutdown_timeout: Option<Duration>,
-    #[serde(deserialize_with = "deserialize_positive_duration")]
-    pub(crate) bookmark_interval: Option<Duration>,
-    #[serde(deserialize_with = "deserialize_positive_duration")]
-    pub(crate) watch_duration: Option<Duration>,
+    /// The body of a request.
+    #[serde(with = "Size")]
+    pub(crate) max_body: usize,
+    /// The component of a swap.
+    #[serde(with = "Size")]
+    pub(crate) max_component: usize,
+    /// Time for a body, and by default for a write or a barrier.
+    #[serde(with = "PositiveDuration")]
+    pub(crate) request_timeout: Duration,
+    /// Time for the head of a request, also of the next one on a connection.
+    #[serde(with = "PositiveDuration")]
+    pub(crate) header_timeout: Duration,
+    /// How long a client may read nothing.
+    #[serde(with = "PositiveDuration")]
+    pub(crate) stalled_timeout: Duration,
+    /// Time for stopping.
+    #[serde(with = "PositiveDuration")]
+    pub(crate) shutdown_timeout: Duration,
+    /// Time between two bookmarks of a watch.
+    #[serde(with = "PositiveDuration")]
+    pub(crate) bookmark_interval: Duration,
+    /// Time after which a watch ends, up to a tenth more or less.
+    #[serde(with = "PositiveDuration")]
+    pub(crate) watch_duration: Duration,
     /// How long the old codecs of a table follow the topic after a swap.
-    #[serde(deserialize_with = "deserialize_duration")]
-    pub(crate) swap_back: Option<Duration>,
+    #[serde(with = "HumanDuration")]
+    pub(crate) swap_back: Duration,
 }
 
 impl Default for ServerConfig {
@@ -73,22 +89,22 @@ impl Default for ServerConfig {
             tables: None,
             admin_token_file: None,
             cors_origins: Vec::new(),
-            max_staleness: None,
+            max_staleness: Duration::ZERO,
             max_connections: 10_000,
             max_connections_per_address: 5_000,
             max_requests: 1_024,
             max_requests_per_client: 512,
             max_watchers: 5_000,
             max_watchers_per_client: 2_500,
-            max_body: None,
-            max_component: None,
-            request_timeout: None,
-            header_timeout: None,
-            stalled_timeout: None,
-            shutdown_timeout: None,
-            bookmark_interval: None,
-            watch_duration: None,
-            swap_back: None,
+            max_body: 16 << 20,
+            max_component: 64 << 20,
+            request_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(10),
+            stalled_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_secs(30),
+            bookmark_interval: Duration::from_secs(10),
+            watch_duration: Duration::from_secs(3600),
+            swap_back: Duration::from_secs(600),
         }
     }
 }
@@ -118,8 +134,8 @@ impl ServerConfig {
 }
 
 /// An address to listen on: `HOST:PORT`, or `unix:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) enum ListenAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
@@ -159,6 +175,22 @@ impl TryFrom<String> for ListenAddress {
     }
 }
 
+impl From<ListenAddress> for String {
+    fn from(address: ListenAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl JsonSchema for ListenAddress {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ListenAddress".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["127.0.0.1:7470", "unix:ktables.sock"] })
+    }
+}
+
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -169,20 +201,22 @@ impl fmt::Display for ListenAddress {
 }
 
 /// `tls = { … }`: PEM files, which are read again when they change.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsConfig {
     /// The certificate and its chain.
     pub(crate) certificate: PathBuf,
+    /// Its private key.
     pub(crate) key: PathBuf,
     /// The authorities of clients' certificates. With it, clients may present a certificate.
     pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// `[access]`: who may do what. Without it, only programs of this machine have access.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccessConfig {
+    /// The clients, by name.
     #[serde(default)]
     pub(crate) clients: BTreeMap<String, ClientConfig>,
     /// A file with further clients, which is read again when it changes: a section `[NAME]` for each.
@@ -191,19 +225,23 @@ pub(crate) struct AccessConfig {
 
 /// `[access.clients.NAME]`: how a client proves who it is, and for which tables it has which role. A table is
 /// given by its name, or a pattern with `*`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientConfig {
     /// The SHA-256 of its token, in hexadecimal.
     pub(crate) token_sha256: Option<String>,
     /// A DNS name for which its certificate is valid.
     pub(crate) certificate_name: Option<String>,
+    /// The tables that it may read and watch.
     #[serde(default)]
     pub(crate) read: Vec<String>,
+    /// The tables whose raw records it may read.
     #[serde(default)]
     pub(crate) read_raw: Vec<String>,
+    /// The tables that it may write.
     #[serde(default)]
     pub(crate) write: Vec<String>,
+    /// The tables whose codecs it may swap.
     #[serde(default)]
     pub(crate) admin: Vec<String>,
 }

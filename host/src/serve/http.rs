@@ -3,6 +3,9 @@
 mod answer_body;
 mod bulk_write;
 mod call;
+#[cfg(feature = "bench")]
+mod constant;
+mod decode_rejects;
 mod entries;
 mod entry;
 mod entry_name;
@@ -67,12 +70,15 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route(&at("/groups/{group}"), get(groups::members))
         .route(&at("/groups/{group}/{member}"), get(groups::member))
         .route(&at("/rejects"), get(tables::rejects))
+        .route(&at("/rejects:decode"), post(decode_rejects::decode))
         .route(&at("/barrier"), post(tables::barrier))
         .route(&at("/swap"), get(swap::status).post(swap::start).delete(swap::cancel))
         .route(&at("/swap/back"), post(swap::back))
         .route(&at("/watch"), get(watch::one))
         .route("/v1/reload", post(reload::reload))
         .route("/v1/watch", get(watch::many).post(watch::many_of_body));
+    #[cfg(feature = "bench")]
+    let router = constant::add_to(router);
     finish(router, server)
 }
 

@@ -85,6 +85,10 @@ impl NewConfig {
         let mut config = Config::read(path)?;
         config.check_server_usable().map_err(invalid)?;
         let server_config = std::mem::take(&mut config.server);
+        let running = &server.config;
+        if server_config != (ServerConfig { tables: server_config.tables.clone(), ..running.clone() }) {
+            tracing::warn!("[server] has changed: that takes effect when the server is started again");
+        }
         let is_controlled = server.access.load().anonymous().is_none();
         let access = match config.access.take() {
             Some(access) if is_controlled => {
@@ -146,8 +150,9 @@ async fn apply(server: &Arc<Server>, catalog: &Arc<Catalog>, served: &Tables, pl
     }
     for (name, source) in reopened {
         // A checkpoint is used by one table at a time.
-        served[&name].table.stop().await;
-        match open_table(&name, source, false).await {
+        let before = &served[&name];
+        before.table.stop().await;
+        match open_table(&name, source, before.is_required).await {
             Ok(table) => drop(tables.insert(name, table)),
             Err(error) => {
                 tracing::error!("{error}: the table has stopped");
@@ -195,8 +200,11 @@ impl<'a> Plan<'a> {
         has_same_log: impl Fn(&TableSource) -> bool,
     ) -> Result<(), ServeError> {
         let table = match self.served.get(&name) {
+            // One that has failed is opened again.
             Some(table)
-                if has_same_log(&source) && source.config().has_other_codecs_only(table.source.config()) =>
+                if !table.table.status().is_final()
+                    && has_same_log(&source)
+                    && source.config().has_other_codecs_only(table.source.config()) =>
             {
                 if source.codecs.fingerprint() == table.codecs().fingerprint() {
                     self.unchanged.push((table.clone(), source.codecs));

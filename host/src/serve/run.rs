@@ -22,7 +22,7 @@ use crate::serve::http;
 use crate::serve::net::{Listener, TlsFiles, serve_listener};
 use crate::serve::reload::{open_source, open_table, reload, table_names};
 use crate::serve::server::Server;
-use crate::serve::settings::Settings;
+use crate::serve::systemd;
 use crate::serve::tables::{ServedTable, Tables};
 use crate::wasm::EngineOptions;
 
@@ -63,13 +63,8 @@ pub(crate) async fn run(
     let catalog = Catalog::new(config, Some(&path), engine)?;
 
     let (shutdown, shutdown_requests) = watch::channel(None);
-    let server = Arc::new(Server::new(
-        Settings::new(&server_config),
-        access,
-        catalog,
-        path.clone(),
-        shutdown_requests,
-    ));
+    let server =
+        Arc::new(Server::new(server_config.clone(), access, catalog, path.clone(), shutdown_requests));
     let graceful = Arc::new(GracefulShutdown::new());
     let mut tasks = JoinSet::new();
     listen(&server, &server_config, tls.as_ref(), &graceful, &mut tasks).await?;
@@ -79,6 +74,7 @@ pub(crate) async fn run(
     }
     server.access_config.store(Arc::new(access_config));
     tasks.spawn(access_file::follow(server.clone()));
+    tasks.spawn(systemd::follow(server.clone()));
     if let Some(tls) = tls {
         tasks.spawn(tls.follow());
     }
@@ -118,7 +114,7 @@ async fn listen(
 }
 
 /// Fails if other machines could connect without access control or without TLS.
-fn check_exposure(
+pub(super) fn check_exposure(
     server: &ServerConfig,
     access: Option<&AccessConfig>,
     is_insecure: bool,
@@ -232,6 +228,7 @@ async fn stop_server(
     let deadline = Instant::now() + connections_timeout;
     shutdown.send_replace(Some(deadline));
     tracing::info!("stopping");
+    systemd::report_stop();
     // Listeners accept while streams say goodbye, and long enough for a balancer to see that the server is not ready.
     let drained = async {
         let all_watchers = server.watchers.acquire_many(server.settings.max_watchers as u32);

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::config::{AccessConfig, Catalog};
+use crate::config::{AccessConfig, Catalog, ServerConfig};
 use crate::serve::access::{Access, FailedAttempts};
 use crate::serve::http_metrics::HttpMetrics;
 use crate::serve::net::Connections;
@@ -20,6 +20,8 @@ use crate::serve::tables::Tables;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) settings: Settings,
+    /// The section `[server]` that the server runs with.
+    pub(super) config: ServerConfig,
     /// The file of the configuration.
     pub(super) path: PathBuf,
     /// Opens tables and codecs.
@@ -50,13 +52,15 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
-        settings: Settings,
+        config: ServerConfig,
         access: Access,
         catalog: Catalog,
         path: PathBuf,
         shutdown: watch::Receiver<Option<Instant>>,
     ) -> Self {
+        let settings = Settings::new(&config);
         Self {
+            config,
             path,
             catalog: ArcSwap::from_pointee(catalog),
             reading_access: tokio::sync::Mutex::default(),

@@ -40,26 +40,24 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(config: &ServerConfig) -> Self {
-        let seconds =
-            |configured: Option<Duration>, default| configured.unwrap_or(Duration::from_secs(default));
         let count = |number: u32| number as usize;
         Self {
-            max_staleness: seconds(config.max_staleness, 0),
+            max_staleness: config.max_staleness,
             max_connections: count(config.max_connections),
             max_connections_per_address: count(config.max_connections_per_address),
             max_requests: count(config.max_requests),
             max_requests_per_client: count(config.max_requests_per_client),
             max_watchers: count(config.max_watchers),
             max_watchers_per_client: count(config.max_watchers_per_client),
-            max_body: config.max_body.unwrap_or(16 << 20),
-            max_component: config.max_component.unwrap_or(64 << 20),
-            request_timeout: seconds(config.request_timeout, 30),
-            header_timeout: seconds(config.header_timeout, 10),
-            stalled_timeout: seconds(config.stalled_timeout, 60),
-            shutdown_timeout: seconds(config.shutdown_timeout, 30),
-            bookmark_interval: seconds(config.bookmark_interval, 10),
-            watch_duration: seconds(config.watch_duration, 3600),
-            swap_back: seconds(config.swap_back, 600),
+            max_body: config.max_body,
+            max_component: config.max_component,
+            request_timeout: config.request_timeout,
+            header_timeout: config.header_timeout,
+            stalled_timeout: config.stalled_timeout,
+            shutdown_timeout: config.shutdown_timeout,
+            bookmark_interval: config.bookmark_interval,
+            watch_duration: config.watch_duration,
+            swap_back: config.swap_back,
             cors_origins: config.cors_origins.clone(),
         }
     }

@@ -247,7 +247,7 @@ pub(super) async fn go_back(table: Arc<ServedTable>, keep: Duration) {
 async fn load(catalog: Arc<Catalog>, table: Arc<ServedTable>, new: NewCodecs) -> Result<Codecs, SwapError> {
     let loaded = tokio::task::spawn_blocking(move || {
         let mut codecs = table.codecs();
-        let (source, topic) = (&table.source, table.source.topic());
+        let topic = table.source.topic();
         match new {
             NewCodecs::Loaded(loaded) => codecs = loaded,
             NewCodecs::Named(names) => {
@@ -264,13 +264,14 @@ async fn load(catalog: Arc<Catalog>, table: Arc<ServedTable>, new: NewCodecs) ->
                 }
             }
             NewCodecs::Component { part, bytes } => {
-                let settings = match part {
-                    CodecPart::Key => &source.key_component,
-                    CodecPart::Value => &source.value_component,
-                    CodecPart::Group => &source.group_component,
-                };
-                // A component takes over the configuration and the limits of the one that it replaces.
-                let (config, limits) = match settings {
+                // A component takes over the configuration and the limits of the one that it replaces, as they are in the
+                // file that was read last.
+                let settings = catalog.settings_of(&table.name, |table| match part {
+                    CodecPart::Key => table.key_codec.as_ref(),
+                    CodecPart::Value => table.value_codec.as_ref(),
+                    CodecPart::Group => table.group_scheme.as_ref(),
+                });
+                let (config, limits) = match &settings {
                     Some(settings) => (settings.config.as_str(), settings.limits.clone()),
                     None => ("{}", Limits::default()),
                 };

@@ -11,11 +11,16 @@ use crate::codec::Codecs;
 use crate::config::TableSource;
 use crate::log::LogError;
 use crate::serve::swaps::Swaps;
-use crate::table::{Table, TableError};
+use crate::table::{Status, Table, TableError};
 use crate::writer::Writer;
 
 /// All served tables, by name.
 pub(super) type Tables = BTreeMap<String, Arc<ServedTable>>;
+
+/// Returns the tables that keep the server from being ready.
+pub(super) fn unready(tables: &Tables) -> impl Iterator<Item = &ServedTable> {
+    tables.values().map(AsRef::as_ref).filter(|table| table.is_required && !table.is_ready())
+}
 
 /// A table, and everything that serving it takes.
 #[derive(Debug)]
@@ -57,6 +62,16 @@ impl ServedTable {
             watchers: AtomicUsize::new(0),
             writer: Mutex::default(),
         })
+    }
+
+    /// Whether the table has been complete once, and has not failed since. A table that is degraded later stays ready: an
+    /// outage of the log must not take the tables away when they are needed most.
+    pub(super) fn is_ready(&self) -> bool {
+        match self.table.status() {
+            Status::CaughtUp => true,
+            Status::Degraded(_) => self.table.stats().catch_up.is_some(),
+            _ => false,
+        }
     }
 
     /// The codecs that are served.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::log::{Ack, LogError, Offset, Partition};
 use crate::sync::lock;
@@ -110,7 +110,12 @@ pub(super) async fn barrier(shared: &Shared, timeout: Duration) -> Freshness {
             }
         }
     };
+    let began = Instant::now();
     match within(timeout, wait).await {
+        Freshness::Fresh => {
+            shared.barrier_latency.add(began.elapsed());
+            Freshness::Fresh
+        }
         Freshness::Stale(StaleReason::Timeout { timeout, .. }) => {
             let last_error = lock(&last_error).take();
             Freshness::Stale(StaleReason::Timeout { timeout, last_error })

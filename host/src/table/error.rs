@@ -40,8 +40,10 @@ pub enum TableError {
         topic: String,
     },
     /// The codecs cannot be swapped while the table loads its topic: for the first time, with other codecs, or
-    /// again after a failure or because the topic was replaced.
-    #[error("topic `{topic}`: the table is loading its topic; swap the codecs when that is complete")]
+    /// again after a failure or because the topic was replaced. Nor while another swap is prepared or kept.
+    #[error(
+        "topic `{topic}`: the table is loading its topic, or another swap is prepared or kept; swap the codecs later"
+    )]
     Loading {
         /// The topic.
         topic: String,

@@ -340,6 +340,8 @@ impl Generation {
     /// Applies steps to the view, and publishes it if the generation is served.
     fn apply_and_publish(&mut self, steps: Vec<Step>) -> Result<(), GenerationEnd> {
         let is_recording = self.is_served && self.shared.is_recording();
+        let received: Vec<_> =
+            if self.is_served { steps.iter().filter_map(Step::received).collect() } else { Vec::new() };
         let ApplyResult { effects, rejects, first_anomalies, halted_by } =
             self.apply_steps(steps, is_recording);
         for (anomaly, partition, offset) in first_anomalies {
@@ -359,7 +361,11 @@ impl Generation {
         self.state.update_progress(&self.view);
         if self.is_served {
             let effects = is_recording.then_some(effects);
-            if !self.shared.publish(Arc::new(self.view.clone()), effects) && !self.step_aside() {
+            if self.shared.publish(Arc::new(self.view.clone()), effects) {
+                for received in received {
+                    self.shared.apply_latency.add(received.elapsed());
+                }
+            } else if !self.step_aside() {
                 return Err(GenerationEnd::Replaced);
             }
         }

@@ -15,7 +15,7 @@ use crate::table::reject::{RejectNotice, RejectedRecord};
 use crate::table::resumer::Resumer;
 use crate::table::shared::Shared;
 use crate::table::snapshot::Snapshot;
-use crate::table::status::{Stats, Status};
+use crate::table::status::{Latencies, Stats, Status};
 use crate::table::swap::{PreparedSwap, SwapRequest};
 use crate::table::swap_gate::SwapGate;
 use crate::table::watch::{WatchStart, WatchToken, Watcher};
@@ -44,7 +44,7 @@ pub struct Table {
     swaps: mpsc::Sender<SwapRequest>,
 }
 
-/// Shows topic, status and size. The contents of a table do not belong into logs.
+/// Shows topic, status and size: the contents of a table must not appear in logs.
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table")
@@ -183,12 +183,13 @@ impl Table {
     }
 
     /// Waits until the table has applied everything that a watcher had seen, so that another one can resume with its
-    /// token. Returns false if it has not within the timeout. Returns true for a token of another topic or of other
+    /// token. Returns false if it has not within the timeout, or has ended. Returns true for a token of another topic or of other
     /// codecs: with it, a watcher starts again.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost if this is dropped.
+    #[must_use = "the table may be behind"]
     pub async fn wait_for_token(&self, token: &WatchToken, timeout: Duration) -> bool {
         barrier::wait_for_token(&self.shared, token, timeout).await
     }
@@ -203,6 +204,13 @@ impl Table {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// Returns how long the table's work took since it was started.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        let Shared { apply_latency, barrier_latency, .. } = &*self.shared;
+        Latencies { apply: apply_latency.latency(), barrier: barrier_latency.latency() }
     }
 
     /// Returns the records rejected last, oldest first: at most 1,000, and at most 16 MiB.

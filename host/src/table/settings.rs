@@ -13,7 +13,7 @@ pub const DEFAULT_CATCHUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a rejected record does to the entry of its key. A record with a null key, a foreign key, or a
 /// key that cannot be decoded affects no entry; the last one halts a table with [`OnReject::Halt`].
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub enum OnReject {
 /// What happens when a component keeps faulting: when more of the last 1,000 records than allowed made it fault, or when
 /// its faulting calls of the last ten seconds, at least eight, took more than 5 s and more than half of the time of all
 /// calls.
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -47,7 +47,7 @@ pub enum OnQuarantine {
 }
 
 /// How many of the last 1,000 records may make a component fault, by default.
-const DEFAULT_QUARANTINE_FAULTS: u32 = 100;
+pub(crate) const DEFAULT_QUARANTINE_FAULTS: u32 = 100;
 
 /// When a component is quarantined, and what happens then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Default for QuarantineSettings {
 }
 
 /// What happens when the dead-letter topic cannot be written.
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum, schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -18,7 +18,7 @@ use crate::table::end_offsets::EndOffsets;
 use crate::table::generation_state::GenerationState;
 use crate::table::reject::RejectedRecord;
 use crate::table::settings::Settings;
-use crate::table::status::{Conditions, GenerationConditions, Stats, Status};
+use crate::table::status::{Conditions, GenerationConditions, LatencyCounter, Stats, Status};
 use crate::table::swap_gate::SwapGate;
 use crate::table::view::View;
 use crate::table::watch::{Hub, SharedHub};
@@ -43,6 +43,10 @@ pub(super) struct Shared {
     /// Whether the table's tasks have ended.
     pub(super) ended: watch::Sender<bool>,
     pub(super) end_offsets: EndOffsets,
+    /// From the delivery of a batch until it is visible. In memory of its own, because it changes with each batch, and
+    /// readers load the view.
+    pub(super) apply_latency: Box<LatencyCounter>,
+    pub(super) barrier_latency: Box<LatencyCounter>,
     pub(super) checkpointing: Checkpointing,
     /// The dead letters, in a table with a dead-letter topic.
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
@@ -107,6 +111,8 @@ impl Shared {
             since: Mutex::new(Since { status: SystemTime::now(), stale: Some(SystemTime::now()) }),
             ended: watch::channel(false).0,
             end_offsets: EndOffsets::default(),
+            apply_latency: Box::default(),
+            barrier_latency: Box::default(),
             checkpointing: Checkpointing::default(),
             state: Mutex::new(State {
                 conditions: Conditions::default(),

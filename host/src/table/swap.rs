@@ -1,6 +1,7 @@
 //! Swaps of codecs: another generation is loaded beside the served one, can be compared with it, and then takes its
 //! place.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -22,13 +23,20 @@ pub(super) struct SwapRequest {
 }
 
 /// Another decoding of a table's topic, which is loaded and follows the topic, and which the table does not serve yet.
-/// See [`Table::prepare_swap`](crate::table::Table::prepare_swap). Dropping it gives it up.
-#[derive(Debug)]
-#[must_use = "dropping it cancels the swap"]
+/// See [`Table::prepare_swap`](crate::table::Table::prepare_swap). Dropping it gives it up. It does not keep the table
+/// running, and its contents stay in memory as long as it does.
+#[must_use = "the decoding that it holds is given up when it is dropped"]
 pub struct PreparedSwap {
     shared: Arc<Shared>,
     gate: Arc<SwapGate>,
     served: oneshot::Receiver<Result<u64, TableError>>,
+}
+
+/// Shows only the topic: the contents of a table must not appear in logs.
+impl fmt::Debug for PreparedSwap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedSwap").field("topic", &self.shared.topic_name()).finish_non_exhaustive()
+    }
 }
 
 impl PreparedSwap {
@@ -69,22 +77,26 @@ impl PreparedSwap {
         Some(self.shared.stats_of(&*self.shared.next_with(&self.gate)?))
     }
 
-    /// The records that the other decoding rejected last, oldest first.
+    /// The records that the other decoding rejected last, oldest first: at most 1,000, and at most 16 MiB.
     #[must_use]
     pub fn rejects(&self) -> Vec<RejectedRecord> {
         self.shared.next_with(&self.gate).map(|next| next.rejects()).unwrap_or_default()
     }
 
     /// Serves the other decoding, in one step, as soon as it is not behind. Returns the decoding that was served before,
-    /// which follows the topic until this is dropped, so that committing it goes back at once.
+    /// which follows the topic until this is dropped, so that committing it goes back at once. The checkpoint of the
+    /// table goes on with the decoding that was served before, while that is kept; then none is written until the table
+    /// is started again.
     ///
     /// # Errors
     ///
-    /// Why the other decoding cannot be served. The table then continues as before.
+    /// [`TableError::SwapFailed`] if the other decoding no longer follows the topic, [`TableError::MemoryLimit`] if both
+    /// need too much memory, [`TableError::Ended`] if the table has ended, or why the topic cannot be read. The table
+    /// then continues as before.
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped before it returns, the switch may or may not have happened.
+    /// If this is dropped before it returns, the switch may or may not have happened. If it has, there is no way back.
     pub async fn commit(self) -> Result<Self, TableError> {
         let Self { shared, gate, mut served } = self;
         if let Ok(Err(error)) = served.try_recv() {

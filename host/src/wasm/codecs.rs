@@ -1,6 +1,7 @@
 //! Codecs that are components. They use an idle instance for each call, and check that keys round-trip.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::codec::{
     Answers, Codec, CodecFailure, ComponentId, Encoded, GroupKey, GroupScheme, HostFailure, KeyCodec,
@@ -18,6 +19,7 @@ use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
 use crate::wasm::instance::{Instance, with_guest_stack};
 use crate::wasm::interfaces::Interface;
+use crate::wasm::usage::{Answered, DropCause, Passed, UsageCounter};
 
 /// The configuration of all instances of a codec.
 pub(super) struct Setup {
@@ -66,18 +68,30 @@ impl ComponentCodec {
     }
 
     /// Calls an instance once for all items. An instance that faults is dropped.
-    pub(super) fn call<T: Default>(
+    pub(super) fn call<T: Default + Answered>(
         &self,
-        len: usize,
+        items: &(impl Passed + ?Sized),
         call: impl Fn(&mut Instance) -> Result<T, CallError>,
     ) -> Result<T, CodecFailure> {
-        if len == 0 {
+        if items.count() == 0 {
             return Ok(T::default());
         }
-        self.call_or_retry(call).map_err(|error| match error {
-            CallError::Host(failure) => CodecFailure::Host(failure),
-            CallError::Fault(fault) => CodecFailure::Fault(self.reject_reason(fault)),
-        })
+        let (usage, began) = (self.usage(), Instant::now());
+        match self.call_or_retry(call) {
+            Ok(answers) => {
+                usage.add_call(items, &answers, began.elapsed());
+                Ok(answers)
+            }
+            Err(CallError::Host(failure)) => Err(CodecFailure::Host(failure)),
+            Err(CallError::Fault(fault)) => {
+                usage.add_fault(items, &fault, began.elapsed());
+                Err(CodecFailure::Fault(self.reject_reason(fault)))
+            }
+        }
+    }
+
+    fn usage(&self) -> &UsageCounter {
+        &self.component.template.shared.usage
     }
 
     /// Runs a call on an idle instance, or on a new one. If the host fails, drops all idle instances of the
@@ -98,13 +112,22 @@ impl ComponentCodec {
             Some(instance) => instance,
             None => self.start_another().map_err(CallError::Host)?,
         };
-        let answers = with_guest_stack(|| call(&mut instance))?;
+        let answers = with_guest_stack(|| call(&mut instance));
         instance.end_call();
+        self.usage().note_memory(instance.memory_used());
+        let is_faulty = matches!(answers, Err(CallError::Fault(_))) || instance.is_broken();
+        if is_faulty {
+            self.usage().add_drop(DropCause::Fault);
+        }
+        let answers = answers?;
         if let Some(failure) = instance.budget_failure() {
             return Err(CallError::Host(failure));
         }
-        let is_used_up = self.recycles && instance.needs_recycling();
-        if !instance.is_broken() && !is_used_up {
+        if self.recycles && instance.needs_recycling() {
+            if !is_faulty {
+                self.usage().add_drop(DropCause::Recycled);
+            }
+        } else if !is_faulty {
             self.put_back(instance);
         }
         Ok(answers)
@@ -278,17 +301,17 @@ impl ValueCodec for ComponentCodec {
         raw: &'a Packed,
         headers: &[&[Header]],
     ) -> Result<PackedAnswers<'a>, CodecFailure> {
-        self.call(raw.len(), |instance| instance.decode_values(raw, headers))
+        self.call(raw, |instance| instance.decode_values(raw, headers))
     }
 
     fn encode_values(&self, values: &[&str]) -> Answers<Encoded> {
-        self.call(values.len(), |instance| instance.encode_values(values))
+        self.call(values, |instance| instance.encode_values(values))
     }
 }
 
 impl KeyCodec for ComponentCodec {
     fn decode_keys<'a>(&self, raw: &'a Packed) -> Result<PackedAnswers<'a>, CodecFailure> {
-        let mut keys: PackedAnswers<'_> = self.call(raw.len(), |instance| instance.decode_keys(raw))?;
+        let mut keys: PackedAnswers<'_> = self.call(raw, |instance| instance.decode_keys(raw))?;
         let texts: Vec<&str> = keys.iter().flatten().map(checked_text).collect();
         let encoded = self.encode_keys(&texts)?;
         let mut encoded = encoded.iter();
@@ -305,7 +328,7 @@ impl KeyCodec for ComponentCodec {
     }
 
     fn encode_keys(&self, keys: &[&str]) -> Result<PackedAnswers<'static>, CodecFailure> {
-        self.call(keys.len(), |instance| instance.encode_keys(keys))
+        self.call(keys, |instance| instance.encode_keys(keys))
     }
 }
 
@@ -322,7 +345,7 @@ impl ComponentCodec {
 
 impl GroupScheme for ComponentCodec {
     fn split_keys(&self, keys: &[&str]) -> Answers<Option<GroupKey>> {
-        let pairs = self.call(keys.len(), |instance| instance.split(keys))?;
+        let pairs = self.call(keys, |instance| instance.split(keys))?;
         let found: Vec<(&str, &str)> =
             pairs.iter().flatten().flatten().map(|pair| (&*pair.group, &*pair.member)).collect();
         let mut joined = self.join_keys(&found)?.into_iter();
@@ -341,6 +364,6 @@ impl GroupScheme for ComponentCodec {
     }
 
     fn join_keys(&self, pairs: &[(&str, &str)]) -> Answers<Box<str>> {
-        self.call(pairs.len(), |instance| instance.join(pairs))
+        self.call(pairs, |instance| instance.join(pairs))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::codec::{ComponentId, RejectKind};
 use crate::file::read_bounded;
@@ -18,6 +19,7 @@ use crate::wasm::limits::{Limits, MAX_NAME_BYTES};
 use crate::wasm::metering::Metering;
 use crate::wasm::scan::MAX_BYTES;
 use crate::wasm::sealed_wasi::WASI_HOST_BYTES;
+use crate::wasm::usage::UsageCounter;
 
 /// How many times the host tries to start an instance that exceeds its start deadline: the machine may have
 /// been busy.
@@ -102,7 +104,8 @@ impl Engine {
             name: name.clone(),
             reasons: vec![format!("{error:#}")],
         };
-        let compiled = self.compile(bytes, &digest, &name)?;
+        let shared = self.shared.component_shared(&digest);
+        let compiled = self.compile(bytes, &digest, &name, &shared.usage)?;
         let linker = self.shared.linker(inspection.uses_wasi()).map_err(refused)?;
         let pre = linker.instantiate_pre(&compiled).map_err(refused)?;
         let mut host_bytes = usize::try_from(inspection.needs.bytes).unwrap_or(usize::MAX);
@@ -118,7 +121,7 @@ impl Engine {
             budget: self.shared.budget.clone(),
             counts_fuel: self.shared.metering == Metering::Fuel,
             host_bytes,
-            shared: self.shared.component_shared(&digest),
+            shared,
         };
         let mut component = Component { shared: self.shared.clone(), template, description: None };
         component.read_description()?;
@@ -131,9 +134,11 @@ impl Engine {
         bytes: Vec<u8>,
         digest: &str,
         name: &str,
+        usage: &UsageCounter,
     ) -> Result<wasmtime::component::Component, WasmError> {
         let EngineShared { engine, cache, compiler, compile_deadline, metering, .. } = &*self.shared;
         if let Some(component) = cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+            usage.add_cache_hit();
             return Ok(component);
         }
         let store = |code: &[u8]| {
@@ -144,7 +149,10 @@ impl Engine {
         let failed = |error: wasmtime::Error| WasmError::Engine {
             reason: format!("cannot use the compiled code of component {name}: {error:#}"),
         };
-        match compiler.compile(engine, *metering, *compile_deadline, name, bytes)? {
+        let began = Instant::now();
+        let compiled = compiler.compile(engine, *metering, *compile_deadline, name, bytes)?;
+        usage.add_compilation(began.elapsed());
+        match compiled {
             Compiled::Component(component) => {
                 store(&component.serialize().map_err(failed)?);
                 Ok(component)

@@ -200,7 +200,7 @@ impl DirectCodec {
             CodecKind::Value => instance.decode_values(raw, headers),
             CodecKind::Key | CodecKind::Group => instance.decode_keys(raw),
         };
-        self.codec.call(raw.len(), decode).map(drop)
+        self.codec.call(raw, decode).map(drop)
     }
 
     /// Never replaces the instance because its memory has grown, so that the growth can be measured.
@@ -236,7 +236,6 @@ impl DirectCodec {
                 Request::Join(GroupKey { group, member }) => pairs.push((&**group, &**member)),
             }
         }
-        let len = requests.len();
         // OK because answers that decode were checked to be UTF-8.
         let text = |bytes: &[u8]| Answer::Text(String::from_utf8_lossy(bytes).into_owned());
         let encoded = |raw: &[u8]| Answer::Encoded(Encoded { raw: raw.to_vec(), headers: Vec::new() });
@@ -247,27 +246,27 @@ impl DirectCodec {
             None => Ok(Vec::new()),
             Some(Request::DecodeValue { .. }) => {
                 let headers = if self.wants_headers() { &all_headers[..] } else { &[] };
-                let answers = self.codec.call(len, |instance| instance.decode_values(&raw, headers))?;
+                let answers = self.codec.call(&raw, |instance| instance.decode_values(&raw, headers))?;
                 Ok(answers.iter().map(|answer| owned(answer, &text)).collect())
             }
             Some(Request::DecodeKey(_)) => {
-                let answers = self.codec.call(len, |instance| instance.decode_keys(&raw))?;
+                let answers = self.codec.call(&raw, |instance| instance.decode_keys(&raw))?;
                 Ok(answers.iter().map(|answer| owned(answer, &text)).collect())
             }
             Some(Request::EncodeValue(_)) => {
-                let answers = self.codec.call(len, |instance| instance.encode_values(&texts))?;
+                let answers = self.codec.call(&texts[..], |instance| instance.encode_values(&texts))?;
                 Ok(answers.into_iter().map(|answer| answer.map(Answer::Encoded)).collect())
             }
             Some(Request::EncodeKey(_)) => {
-                let answers = self.codec.call(len, |instance| instance.encode_keys(&texts))?;
+                let answers = self.codec.call(&texts[..], |instance| instance.encode_keys(&texts))?;
                 Ok(answers.iter().map(|answer| owned(answer, &encoded)).collect())
             }
             Some(Request::Split(_)) => {
-                let answers = self.codec.call(len, |instance| instance.split(&texts))?;
+                let answers = self.codec.call(&texts[..], |instance| instance.split(&texts))?;
                 Ok(answers.into_iter().map(|answer| answer.map(Answer::Pair)).collect())
             }
             Some(Request::Join(_)) => {
-                let answers = self.codec.call(len, |instance| instance.join(&pairs))?;
+                let answers = self.codec.call(&pairs[..], |instance| instance.join(&pairs))?;
                 Ok(answers.into_iter().map(|answer| answer.map(|key| Answer::Text(key.into()))).collect())
             }
         }

@@ -16,6 +16,8 @@ use crate::wasm::imports;
 use crate::wasm::instance::{ComponentShared, Instance};
 use crate::wasm::metering::Metering;
 use crate::wasm::state::{Budget, State};
+#[cfg(feature = "cli")]
+use crate::wasm::usage::Usage;
 
 /// The options of an [`Engine`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,12 @@ impl EngineShared {
         lock(&self.components).entry(digest.to_owned()).or_default().clone()
     }
 
+    /// Returns what the instances of the component with this digest have done; `None` if it was never loaded.
+    #[cfg(feature = "cli")]
+    pub(super) fn usage(&self, digest: &str) -> Option<Usage> {
+        lock(&self.components).get(digest).map(|shared| shared.usage.usage())
+    }
+
     /// Returns the linker for components that use WASI, or for others.
     pub(super) fn linker(&self, uses_wasi: bool) -> wasmtime::Result<&Linker<State>> {
         if !uses_wasi {
@@ -160,6 +168,19 @@ impl Engine {
             components: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whether the cache has the compiled code of the component with this digest.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_cached(&self, digest: &str) -> bool {
+        let EngineShared { engine, cache, .. } = &*self.shared;
+        cache.as_ref().is_some_and(|cache| cache.load(engine, digest).is_some())
+    }
+
+    /// Returns what the instances of the component with this digest have done; `None` if it was never loaded.
+    #[cfg(feature = "cli")]
+    pub(crate) fn usage(&self, digest: &str) -> Option<Usage> {
+        self.shared.usage(digest)
     }
 }
 

@@ -1,7 +1,6 @@
 //! One instance of a component in its own store, and the calls to it.
 
 mod answers;
-mod byte_len;
 mod calls;
 mod exports;
 mod recycling;
@@ -23,6 +22,7 @@ use crate::wasm::guest_log::LogLimiter;
 use crate::wasm::interfaces::Interface;
 use crate::wasm::limits::Limits;
 use crate::wasm::state::{Budget, ExceededLimit, State};
+use crate::wasm::usage::UsageCounter;
 use exports::Exports;
 use recycling::RecyclingMarks;
 
@@ -36,6 +36,8 @@ pub(super) struct ComponentShared {
     pub(super) slow_calls: SlowCalls,
     /// The rate limit for log messages.
     pub(super) log_limiter: Arc<LogLimiter>,
+    /// What the instances have done.
+    pub(super) usage: Arc<UsageCounter>,
 }
 
 /// Everything that is needed to create instances of a component.
@@ -108,6 +110,8 @@ impl Instance {
             Ok(exports) => {
                 let marks = RecyclingMarks::choose(limits, store.data().used(), Instant::now());
                 let (id, limits) = (id.clone(), limits.clone());
+                shared.usage.add_start();
+                shared.usage.note_memory(store.data().used());
                 Ok(Self { store, exports, id, limits, is_broken: false, calls: 0, marks })
             }
             Err(error) => {
@@ -150,7 +154,6 @@ impl Instance {
     }
 
     /// Returns the memory that is charged to the instance, in bytes.
-    #[cfg(feature = "cli")]
     pub(super) fn memory_used(&self) -> usize {
         self.store.data().used()
     }

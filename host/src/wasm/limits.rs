@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_NAME_BYTES: usize = 100;
 
 /// A set of default limits, for the needs of guests in certain languages.
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -8,24 +8,24 @@ use crate::table::{Entry, RejectNotice, Table};
 /// An entry.
 #[derive(Debug, Serialize)]
 pub(crate) struct EntryJson<'a> {
-    key: &'a str,
-    value: &'a RawValue,
-    partition: i32,
-    offset: i64,
-    timestamp: Option<i64>,
+    pub(super) key: &'a str,
+    pub(super) value: &'a RawValue,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) timestamp: Option<i64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    expired: bool,
+    pub(super) expired: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rejected: Option<NoticeJson<'a>>,
+    pub(super) rejected: Option<NoticeJson<'a>>,
 }
 
 /// The notice that the newest record of the key was rejected.
 #[derive(Debug, Serialize)]
 pub(crate) struct NoticeJson<'a> {
-    partition: i32,
-    offset: i64,
-    kind: &'static str,
-    message: &'a str,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) kind: &'a str,
+    pub(super) message: &'a str,
 }
 
 impl<'a> NoticeJson<'a> {

@@ -13,7 +13,7 @@ pub(crate) enum EventJson<'a> {
     Entry(EntryJson<'a>),
     Change(ChangeJson<'a>),
     Rejected(RejectedJson<'a>),
-    Plain(PlainEventJson),
+    Plain(PlainEventJson<'a>),
 }
 
 impl<'a> EventJson<'a> {
@@ -40,17 +40,17 @@ impl<'a> EventJson<'a> {
 /// value may be JSON `null`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChangeJson<'a> {
-    key: &'a str,
-    old: Option<&'a RawValue>,
-    new: Option<&'a RawValue>,
+    pub(super) key: &'a str,
+    pub(super) old: Option<&'a RawValue>,
+    pub(super) new: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    delete: bool,
+    pub(super) delete: bool,
     /// Why the entry changed, if no record changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'static str>,
-    partition: i32,
-    offset: i64,
-    timestamp: Option<i64>,
+    pub(super) cause: Option<&'a str>,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) timestamp: Option<i64>,
 }
 
 impl<'a> ChangeJson<'a> {
@@ -72,11 +72,11 @@ impl<'a> ChangeJson<'a> {
 /// A rejected record.
 #[derive(Debug, Serialize)]
 pub(crate) struct RejectedJson<'a> {
-    event: &'static str,
+    pub(super) event: &'static str,
     /// `None` if the record has no key, or a key that cannot be decoded.
-    key: Option<&'a str>,
+    pub(super) key: Option<&'a str>,
     #[serde(flatten)]
-    notice: NoticeJson<'a>,
+    pub(super) notice: NoticeJson<'a>,
 }
 
 impl<'a> RejectedJson<'a> {
@@ -87,20 +87,20 @@ impl<'a> RejectedJson<'a> {
 
 /// An event that is not about a single entry.
 #[derive(Debug, Serialize)]
-pub(crate) struct PlainEventJson {
-    event: &'static str,
+pub(crate) struct PlainEventJson<'a> {
+    pub(super) event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'static str>,
+    pub(super) status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
+    pub(super) generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    missed: Option<u64>,
+    pub(super) missed: Option<u64>,
 }
 
-impl PlainEventJson {
-    fn new(event: &'static str) -> Self {
+impl PlainEventJson<'_> {
+    pub(super) fn new(event: &'static str) -> Self {
         Self { event, status: None, reason: None, generation: None, missed: None }
     }
 

@@ -1,7 +1,7 @@
 //! Writes as lines of JSON.
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::writer::{Target, Write};
@@ -70,4 +70,56 @@ pub(crate) fn parse_write_line(bytes: &[u8]) -> Result<WriteLine, String> {
     };
     let write = Write { target, value };
     Ok(if line.expired { WriteLine::Expired(write) } else { WriteLine::Write(write) })
+}
+
+/// A line of output, which [`parse_write_line`] reads.
+#[derive(Serialize)]
+struct OutputLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    delete: bool,
+}
+
+/// Formats a write as a line with its line feed. The value must be JSON, as that of a parsed line is.
+pub(crate) fn format_write_line(write: &Write) -> Vec<u8> {
+    let (key, group, member) = match &write.target {
+        Target::Key(key) => (Some(&**key), None, None),
+        Target::Member { group, member } => (None, Some(&**group), Some(&**member)),
+    };
+    // OK because the values of lines were read from JSON.
+    let value = write.value.as_deref().map(|value| serde_json::from_str(value).expect("JSON"));
+    let delete = value.is_none();
+    // OK because texts always serialize.
+    let mut line = serde_json::to_vec(&OutputLine { key, group, member, value, delete }).expect("serializes");
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_survives_its_line() {
+        let member = || Target::Member { group: "g\n".to_owned(), member: String::new() };
+        for (target, value) in [
+            (Target::Key("a\"b".to_owned()), Some("null")),
+            (Target::Key(String::new()), None),
+            (member(), Some("[1.00, {\"a\": 1}]")),
+            (member(), None),
+        ] {
+            let write = Write { target, value: value.map(str::to_owned) };
+            let line = format_write_line(&write);
+            assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+            let Ok(WriteLine::Write(parsed)) = parse_write_line(&line) else { panic!("{line:?}") };
+            assert_eq!(format!("{parsed:?}"), format!("{write:?}"));
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Slow, large and malformed requests.
 
 use ktables_tests::server::Server;
-use ktables_tests::{TIMEOUT, WatchClient};
+use ktables_tests::{TIMEOUT, WatchClient, is_long_run};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -125,6 +127,109 @@ async fn malformed_requests_get_an_answer_of_the_contract() {
                 }
             }
         }
+    }
+    assert_eq!(server.get("/livez").await.status, 200);
+    let log = server.log();
+    assert!(!log.iter().any(|line| line.contains("panicked")), "{log:?}");
+}
+
+/// Parts of requests that are valid, or nearly.
+const PARTS: [&str; 34] = [
+    "/",
+    "v1",
+    "tables",
+    "services",
+    "entry",
+    "entries",
+    "entries:batch",
+    "entries:write",
+    "groups",
+    "watch",
+    "swap",
+    "back",
+    "rejects",
+    "snapshot",
+    "barrier",
+    "record",
+    "history",
+    "?",
+    "&",
+    "=",
+    "key",
+    "group",
+    "member",
+    "limit",
+    "cursor",
+    "since",
+    "at_least",
+    "timeout",
+    "1s",
+    "0:1",
+    "true",
+    "%",
+    "%2F",
+    "..",
+];
+
+/// Returns random bytes, of which most are parts of requests.
+fn random_text(random: &mut StdRng, parts: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    for _ in 0..random.random_range(0..parts) {
+        match random.random_range(0..8) {
+            0 => text.push(random.random_range(0x21..0x7f)),
+            1 => text.extend_from_slice(format!("%{:02x}", random.random_range(0..256)).as_bytes()),
+            2 => text.extend_from_slice(random.random::<i64>().to_string().as_bytes()),
+            _ => text.extend_from_slice(PARTS[random.random_range(0..PARTS.len())].as_bytes()),
+        }
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_requests_never_fail_the_server() {
+    let (server, _folder) = Server::with_tables(SERVICES).await;
+    server.set("services", "a", "1").await;
+    let mut random = StdRng::seed_from_u64(5);
+    let mut stream = connect(&server).await;
+    for _ in 0..if is_long_run() { 50_000 } else { 3_000 } {
+        let method = ["GET", "GET", "PUT", "POST", "DELETE", "HEAD"][random.random_range(0..6)];
+        let mut request = format!("{method} /").into_bytes();
+        let prefix = ["", "v1/", "v1/tables/services/", "v1/tables/services/entry?", "v1/watch?"];
+        request.extend_from_slice(prefix[random.random_range(0..5)].as_bytes());
+        request.extend(random_text(&mut random, 12).into_iter().filter(|byte| !b" #".contains(byte)));
+        request.extend_from_slice(b" HTTP/1.1\r\nHost: localhost\r\n");
+        let headers =
+            ["Authorization: Bearer ", "If-None-Match: ", "Last-Event-ID: ", "Accept: ", "Content-Type: "];
+        for header in headers {
+            if random.random_bool(0.8) {
+                continue;
+            }
+            request.extend_from_slice(header.as_bytes());
+            let value =
+                if random.random_bool(0.1) { random.random::<[u8; 9]>().to_vec() } else { Vec::new() };
+            // A line break would end the header.
+            request.extend(value.into_iter().filter(|byte| !byte.is_ascii_control()));
+            request.extend_from_slice(b"x\r\n");
+        }
+        let body: Vec<u8> = match random.random_range(0..3) {
+            0 => b"{\"keys\": [\"a\"], \"value\": null}"[random.random_range(0..20)..].to_vec(),
+            1 => (0..random.random_range(0..50)).map(|_| random.random()).collect(),
+            _ => Vec::new(),
+        };
+        // The next request needs a connection of its own if this one begins a stream.
+        request.extend_from_slice(
+            format!("Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
+        );
+        request.extend(body);
+        // OK to ignore: the server may have closed the connection before it has read everything.
+        let _ = stream.write_all(&request).await;
+        let mut answer = vec![0; 64];
+        let read = tokio::time::timeout(TIMEOUT, stream.read(&mut answer)).await.expect("an answer in time");
+        let answer = String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned();
+        let status = answer.get(9..12).unwrap_or_default();
+        let is_expected = matches!(status.as_bytes(), [b'2' | b'3' | b'4', ..] | b"501") || answer.is_empty();
+        assert!(is_expected, "{answer}: {}", String::from_utf8_lossy(&request));
+        stream = connect(&server).await;
     }
     assert_eq!(server.get("/livez").await.status, 200);
     let log = server.log();

@@ -1,4 +1,4 @@
-//! The example clients: they follow a table through restarts of its server.
+//! The example clients keep following a table while its server is restarted.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ktables_broker::BrokerOptions;
 use ktables_tests::server::{Server, write_config};
-use ktables_tests::{TIMEOUT, WatchClient, component_path, kafka, ktables, root};
+use ktables_tests::{TIMEOUT, WatchClient, component_path, kafka, ktables, root, succeed};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -127,6 +127,26 @@ async fn a_reload_changes_what_has_changed_and_nothing_if_the_file_is_invalid() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_opens_a_failed_table_again() {
+    let (server, folder) = Server::with_tables(&format!("{SERVICES}on_reject = \"halt\"\n")).await;
+    let log = format!("dir:{}", folder.path().join("data").display());
+    let topic = ["--log", &*log, "--topic", "services"];
+    succeed(ktables(&["produce", "--key", "a", "--value", "not json"]).args(topic));
+    let status = async |server: &Server| server.get("/v1/tables/services").await.json()["status"].clone();
+    wait_until("the table has failed", async || status(&server).await == "failed").await;
+    assert_eq!(server.request(Method::GET, "/readyz").send().await.unwrap().status(), 503);
+    succeed(ktables(&["topic", "delete", "--yes"]).args(topic));
+    succeed(ktables(&["topic", "ensure"]).args(topic));
+    server.signal("HUP");
+    wait_until("the table is caught up", async || status(&server).await == "caught_up").await;
+    server.set("services", "a", "1").await;
+    assert_eq!(server.get("/readyz").await.status, 200);
+    succeed(ktables(&["produce", "--key", "a", "--value", "not json"]).args(topic));
+    wait_until("the table has failed", async || status(&server).await == "failed").await;
+    assert_eq!(server.get("/readyz").await.status, 503, "it is as necessary as before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_example_serves_one_topic_through_three_languages() {
     let folder = TempDir::new().unwrap();
     let components = component_path("service-record").parent().unwrap().to_owned();
@@ -152,10 +172,8 @@ async fn the_example_serves_one_topic_through_three_languages() {
         digests.insert(described["codecs"]["value"]["digest"].to_string());
     }
     assert_eq!(digests.len(), 3);
-    let metrics = server.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-    assert!(
-        metrics.ends_with("# EOF\n") && metrics.contains("ktables_table_entries{table=\"services-c\"} 1")
-    );
+    let metrics = server.get("/metrics").await;
+    assert!(metrics.text.contains("ktables_table_entries{table=\"services-c\"} 1"), "{}", metrics.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

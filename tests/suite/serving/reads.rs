@@ -260,4 +260,15 @@ async fn a_rejected_record_leaves_a_notice() {
     let rejects = server.get("/v1/tables/services/rejects").await.json();
     let rejects = rejects["rejects"].as_array().unwrap().clone();
     assert_eq!((rejects.len(), &rejects[1]["offset"], rejects[0].get("raw")), (2, &json!(2), None));
+    let path = "/v1/tables/services/rejects:decode";
+    let decode = |codec: &str| server.request(Method::POST, path).body(json!({ "value": codec }).to_string());
+    assert_eq!(server.send(decode("utf8")).await.status, 403, "it shows bytes of records");
+    let token = std::fs::read_to_string(folder.path().join(".ktables-admin-token")).unwrap();
+    for (codec, accepted) in [("utf8", 2), ("json", 0)] {
+        let decoded = server.send(decode(codec).bearer_auth(token.trim())).await.json();
+        assert_eq!((&decoded["accepted"], &decoded["rejected"]), (&json!(accepted), &json!(2 - accepted)));
+        let expected = if accepted == 2 { json!("not json") } else { Value::Null };
+        assert_eq!(decoded["records"][1]["decoded"], expected, "{decoded}");
+    }
+    assert_eq!(server.send(decode("none").bearer_auth(token.trim())).await.status, 400);
 }

@@ -197,7 +197,7 @@ async fn a_swap_under_load_fails_no_request_and_watchers_get_the_difference() {
         is_over.store(true, Ordering::Release);
     };
     let (first, second, (), ()) = tokio::join!(reader(0), reader(1), writer, swapping);
-    assert!(first > 10 && second > 10, "{first} {second}");
+    assert!(first > 0 && second > 0, "{first} {second}");
     // The watcher has what the table has once it has seen the last write.
     server.set("texts", "last", "7").await;
     while entries.get("last") != Some(&json!(7)) {

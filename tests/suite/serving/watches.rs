@@ -69,7 +69,7 @@ async fn a_watch_sends_bookmarks_and_says_goodbye() {
     let (server, _folder) = Server::with_tables(&text).await;
     let mut watch = WatchClient::open(&server, WATCH, false).await;
     let bookmark = watch.next_of_type("bookmark").await;
-    assert!(bookmark["id"].is_string() && bookmark["interval_seconds"] == 0, "{bookmark}");
+    assert!(bookmark["id"].is_string() && bookmark["interval_seconds"] == 1, "{bookmark}");
     let goodbye = watch.next_of_type("goodbye").await;
     assert!(goodbye["id"].is_string(), "{goodbye}");
     assert_eq!(watch.next().await, Some(json!({ "type": "end" })));
@@ -102,6 +102,8 @@ async fn one_connection_watches_several_tables() {
     }
     let unknown = server.get("/v1/watch?tables=other,none").await;
     assert_eq!(unknown.problem(), "unknown-table");
+    let flat = server.get("/v1/tables/services/watch?group=g").await;
+    assert_eq!((flat.status, &*flat.problem()), (400, "no-groups"));
 }
 
 /// A client that loses its connection again and again, and reaches another server each time.

@@ -17,6 +17,7 @@ pub(in crate::cli) enum CodecCommand {
     Run(RunArgs),
     Bench(BenchArgs),
     Reproduce(ReproduceArgs),
+    Compile(CompileArgs),
     /// Print the WIT package that components are built against, as one file.
     #[command(after_help = "Example:\n  ktables codec wit > ktables.wit")]
     Wit,
@@ -67,6 +68,20 @@ pub(in crate::cli) struct BuildArgs {
     /// The file that the component is written to.
     #[arg(short, long = "out", value_name = "FILE.wasm")]
     pub(in crate::cli) out: PathBuf,
+}
+
+/// Compile components into the cache, so that they start at once later. For the build of an image.
+///
+/// The cache is KTABLES_CACHE_DIR, or else XDG_CACHE_HOME/ktables, or else ~/.cache/ktables. It is used by the same version
+/// of ktables, for the same kind of processor. Exit code 1 if a component is refused.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  KTABLES_CACHE_DIR=/var/cache/ktables ktables codec compile /etc/ktables/codecs/*.wasm")]
+pub(in crate::cli) struct CompileArgs {
+    /// The component files.
+    #[arg(value_name = "FILE.wasm", required = true)]
+    pub(in crate::cli) files: Vec<PathBuf>,
 }
 
 /// Create a project of a codec, with the SDK of its language.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 /// A server. Its token is never an argument: other users of this machine may see arguments.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(in crate::cli) struct ServerArgs {
-    /// The address of the server [default: $KTABLES_SERVER, or http://127.0.0.1:7470].
+    /// The address of a server, for example http://127.0.0.1:7470 [default: $KTABLES_SERVER].
     #[arg(long, value_name = "URL", help_heading = "Server")]
     pub(in crate::cli) server: Option<String>,
     /// A file with the token [default: the token in $KTABLES_TOKEN, if it is set].
@@ -18,7 +18,7 @@ pub(in crate::cli) struct ServerArgs {
     #[arg(long, value_name = "FILE", help_heading = "Server", requires = "key_file")]
     pub(in crate::cli) cert: Option<PathBuf>,
     /// A PEM file with the key of that certificate.
-    #[arg(long = "key", value_name = "FILE", help_heading = "Server", requires = "cert")]
+    #[arg(id = "key_file", long = "key", value_name = "FILE", help_heading = "Server", requires = "cert")]
     pub(in crate::cli) key_file: Option<PathBuf>,
 }
 
@@ -26,8 +26,8 @@ pub(in crate::cli) struct ServerArgs {
 ///
 /// The server loads the topic with the new codec, compares the contents with what it serves, and prints the report. It
 /// then serves the new codec, unless that rejects more keys than --max-new-rejects or changes more than --max-changed.
-/// Readers switch at once, and watchers receive the difference. The swap lasts until the server is started again: the
-/// configuration stays as it is.
+/// Readers switch at once, and watchers receive the difference. The swap lasts until the server is started again or
+/// its configuration is reloaded: the file stays as it is.
 ///
 /// Exit code 1 if the swap is refused.
 #[derive(Debug, clap::Args)]

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cli::args::ServerArgs;
 use crate::cli::args::values::parse_positive_duration;
 use crate::table::{DeadLetterOnError, OnQuarantine, OnReject};
 
-/// A table: `--config FILE -t NAME`, or `--log URL --topic TOPIC`. Further arguments replace its settings.
+/// A table: `--config FILE -t NAME`, `--log URL --topic TOPIC`, or `--server URL -t NAME`. Further arguments replace its
+/// settings.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct TableArgs {
     /// The configuration file [default: ktables.toml].
     #[arg(long, value_name = "FILE", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
     pub(in crate::cli) config: Option<PathBuf>,
-    /// The name of the table in the configuration.
+    /// The name of the table in the configuration, or of a table of the server.
     #[arg(short, long, value_name = "NAME", help_heading = "Table", conflicts_with_all = ["log", "topic"])]
     pub(in crate::cli) table: Option<String>,
     /// The log: kafka://HOST:PORT,… or dir:PATH.
@@ -82,10 +84,39 @@ pub(in crate::cli) struct TableArgs {
     pub(in crate::cli) checkpoint_max_age: Option<Duration>,
     #[command(flatten)]
     pub(in crate::cli) property: PropertyArgs,
+    #[command(flatten)]
+    pub(in crate::cli) server: ServerArgs,
     /// How long to wait until the table is complete. After that, the command uses the partial table, which is
     /// degraded. Commands that write wait this long for the log, and again for --wait, and fail after it.
     #[arg(long, value_name = "TIME", help_heading = "Table", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(in crate::cli) catchup_timeout: Duration,
+}
+
+impl TableArgs {
+    /// Returns the names of the arguments that are settings of a table that the command loads itself.
+    pub(in crate::cli) fn own_settings(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("--config", self.config.is_some()),
+            ("--log", self.log.is_some()),
+            ("--key-codec", self.key_codec.is_some()),
+            ("--value-codec", self.value_codec.is_some()),
+            ("--key-codec-config", self.key_codec_config.is_some()),
+            ("--value-codec-config", self.value_codec_config.is_some()),
+            ("--group-scheme-config", self.group_scheme_config.is_some()),
+            ("--codec-limit", !self.codec_limit.is_empty()),
+            ("--group-scheme", self.group_scheme.is_some()),
+            ("--on-reject", self.on_reject.is_some()),
+            ("--on-quarantine", self.on_quarantine.is_some()),
+            ("--dead-letter", self.dead_letter.is_some()),
+            ("--dead-letter-on-error", self.dead_letter_on_error.is_some()),
+            ("--ttl", self.ttl.is_some()),
+            ("--checkpoint", self.checkpoint.is_some()),
+            ("--checkpoint-max-age", self.checkpoint_max_age.is_some()),
+            ("-X", !self.property.property.is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_set)| is_set.then_some(name))
+    }
 }
 
 /// Properties of a log.

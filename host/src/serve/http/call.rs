@@ -66,7 +66,11 @@ impl Call {
             return Ok(());
         }
         let is_local = self.server.access.load().anonymous().is_some();
-        let hint = if is_local { ": send the token that the server has written to its file" } else { "" };
+        let hint = if is_local {
+            ": send the token that the server has written to its file (server.admin_token_file)"
+        } else {
+            ""
+        };
         let name = escape_name(&self.caller.name);
         let detail = format!("`{name}` does not have the role `{role}` for this table{hint}");
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "The caller may not do this", detail))

@@ -13,6 +13,7 @@ use crate::escape::one_line_within;
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::entry_name::describe;
+use crate::serve::http::groups::require_groups;
 use crate::serve::http::path::key_of_path;
 use crate::serve::http::query::Query;
 use crate::serve::http::reading::{MAX_TIMEOUT, READ_PARAMETERS, Reading};
@@ -36,6 +37,9 @@ pub(super) async fn get(call: Call, Path(table): Path<String>) -> Result<Respons
     let query =
         call.query(&[&["key", "group", "member", "expired", "wait"], &READ_PARAMETERS[..]].concat())?;
     let target = target_of_query(&query)?;
+    if matches!(target, Target::Member { .. }) {
+        require_groups(&table)?;
+    }
     answer(&call, table, &query, &target).await
 }
 

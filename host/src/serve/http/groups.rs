@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use axum::body::Body;
 use axum::extract::Path;
-use axum::http::Response;
+use axum::http::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::escape::escape_name;
@@ -14,6 +14,7 @@ use crate::serve::http::entries::respond_json;
 use crate::serve::http::query::{Query, invalid};
 use crate::serve::http::reading::{READ_PARAMETERS, Reading};
 use crate::serve::problem::Problem;
+use crate::serve::tables::ServedTable;
 use crate::table::Entry;
 use crate::wire::{GroupJson, MemberJson};
 
@@ -116,12 +117,19 @@ fn respond(reading: &Reading, answer: &impl Serialize) -> Response<Body> {
     respond_json(reading.headers(), serde_json::to_string(answer).expect("serializes"))
 }
 
+/// Fails if a table has no group scheme.
+pub(super) fn require_groups(table: &ServedTable) -> Result<(), Problem> {
+    if table.codecs().group_scheme.is_some() {
+        return Ok(());
+    }
+    let detail = "this table has no groups: group_scheme sets how keys are split";
+    Err(Problem::new(StatusCode::BAD_REQUEST, "no-groups", "The table has no groups", detail))
+}
+
 /// Begins to read the groups of a table, if it has some.
 async fn begin(call: &Call, table: &str, own: &[&str]) -> Result<(Reading, Query), Problem> {
     let table = call.table(Role::Read, table)?;
-    if table.codecs().group_scheme.is_none() {
-        return Err(Problem::bad_request("this table has no groups: group_scheme sets how keys are split"));
-    }
+    require_groups(&table)?;
     let query = call.query(&[own, &["limit", "cursor"], &READ_PARAMETERS[..]].concat())?;
     let reading = Reading::begin(call, table, &query).await?;
     reading.require_contents()?;

@@ -10,7 +10,7 @@ use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::entries::respond_json;
 use crate::serve::problem::Problem;
-use crate::serve::tables::ServedTable;
+use crate::serve::tables::{ServedTable, unready};
 use crate::table::Status;
 
 /// Answers that the process lives.
@@ -20,21 +20,19 @@ pub(super) async fn live() -> Response<Body> {
     response
 }
 
-/// Answers whether every table has been complete once. A table that is degraded later stays ready: an outage of the
-/// log must not take the tables away when they are needed most.
+/// Answers whether every table has been complete once.
 pub(super) async fn ready(call: Call) -> Result<Response<Body>, Problem> {
     if call.server.is_shutting_down() {
         return Err(not_ready("the server shuts down"));
     }
     let tables = call.server.tables.load_full();
     let Some(tables) = &*tables else { return Err(not_ready("the tables are being opened")) };
-    let unready: Vec<&ServedTable> =
-        tables.values().map(AsRef::as_ref).filter(|table| table.is_required && !is_ready(table)).collect();
+    let unready: Vec<&ServedTable> = unready(tables).collect();
     let is_readable = |table: &&ServedTable| call.caller.may(Role::Read, &table.name);
     if !unready.is_empty() {
         let names: Vec<&str> =
             unready.iter().copied().filter(is_readable).map(|table| &*table.name).collect();
-        let detail = format!("not all tables are ready {}", names.join(", "));
+        let detail = format!("these tables are not ready: {}", names.join(", "));
         return Err(not_ready(detail));
     }
     let statuses: serde_json::Map<_, _> = tables
@@ -54,20 +52,11 @@ pub(super) async fn table_ready(call: Call, Path(table): Path<String>) -> Result
         return Err(not_ready("the server shuts down"));
     }
     let status = table.table.status();
-    if !is_ready(&table) {
+    if !table.is_ready() {
         return Err(not_ready(format!("the table is {status}")));
     }
     let answer = json!({ "status": status.name(), "reason": status.reason() });
     Ok(respond_json(HeaderMap::new(), answer.to_string()))
-}
-
-/// Whether a table has been complete once, and has not failed since.
-fn is_ready(table: &ServedTable) -> bool {
-    match table.table.status() {
-        Status::CaughtUp => true,
-        Status::Degraded(_) => table.table.stats().catch_up.is_some(),
-        _ => false,
-    }
 }
 
 fn not_ready(detail: impl Into<String>) -> Problem {

@@ -174,7 +174,7 @@ pub(super) fn require_fresh(freshness: Freshness) -> Result<(), Problem> {
     }
 }
 
-/// Formats positions as `0:5,1:7`; `None` if there are too many for a header.
+/// Formats positions as `PARTITION:OFFSET,…`. Returns `None` if there are too many for a header.
 pub(super) fn format_positions(positions: impl Iterator<Item = (Partition, Offset)>) -> Option<HeaderValue> {
     let mut text = String::new();
     for (partition, offset) in positions {
@@ -188,7 +188,7 @@ pub(super) fn format_positions(positions: impl Iterator<Item = (Partition, Offse
     HeaderValue::from_str(&text).ok()
 }
 
-/// Parses positions as `0:5,1:7`.
+/// Parses positions as `PARTITION:OFFSET,…`.
 fn parse_positions(text: &str) -> Result<Vec<(Partition, Offset)>, Problem> {
     let invalid =
         || invalid("at_least", "positions such as 0:5,1:7, as the header Ktables-Positions has them");

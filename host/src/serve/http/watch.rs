@@ -46,6 +46,10 @@ pub(super) async fn many_of_body(call: Call, body: Body) -> Result<Response<Body
 }
 
 async fn start(call: Call, tables: Vec<(String, Request)>, is_many: bool) -> Result<Response<Body>, Problem> {
+    if call.server.is_shutting_down() {
+        let detail = "the server shuts down: try again, or another server";
+        return Err(Problem::unavailable("stopping", "The server stops", detail));
+    }
     let Ok(permit) = call.server.watchers.clone().try_acquire_owned() else {
         let detail = "server.max_watchers are open";
         return Err(Problem::unavailable("overloaded", "There are too many watches", detail));

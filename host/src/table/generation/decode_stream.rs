@@ -71,6 +71,8 @@ pub(super) enum Step {
 /// A decoded batch, or a part of one.
 pub(super) struct DecodedBatch {
     pub(super) decoded: DecodedRecords,
+    /// When the log delivered it; `None` if it is from a checkpoint.
+    pub(super) received: Option<Instant>,
     /// What a checkpoint keeps of it.
     record: Option<CheckpointRecord>,
     /// Its raw records, if some were rejected in a table with a dead-letter topic.
@@ -105,6 +107,14 @@ impl Step {
             Self::Apply(batch) => batch.decoded.outcomes.len(),
             Self::Start { .. } => 1 << 20,
             Self::Position { .. } => 0,
+        }
+    }
+
+    /// Returns when the log delivered the step's records.
+    pub(super) fn received(&self) -> Option<Instant> {
+        match self {
+            Self::Apply(batch) => batch.received,
+            Self::Position { .. } | Self::Start { .. } => None,
         }
     }
 
@@ -146,7 +156,10 @@ pub(super) fn decode_stream(
         async move {
             let SourceItem { item, origin } = item?;
             Ok(match item {
-                StreamItem::Records(batch) => decoder.decode_whole(Arc::new(*batch), origin).await,
+                StreamItem::Records(batch) => {
+                    let (batch, received) = (Arc::new(*batch), Instant::now());
+                    decoder.decode_whole(SourceBatch { batch, origin, received }).await
+                }
                 StreamItem::Position(offset) => {
                     FirstAttempt::Step(Step::Position { partition, offset, origin })
                 }
@@ -158,12 +171,12 @@ pub(super) fn decode_stream(
     // waits for.
     let steps = move |first: Result<FirstAttempt, StreamError>| match first {
         Ok(FirstAttempt::Step(step)) => stream::once(std::future::ready(Ok(step))).boxed(),
-        Ok(FirstAttempt::Whole(decoded, batch, origin)) => {
+        Ok(FirstAttempt::Whole(decoded, source)) => {
             let decoder = second_decoder.clone();
-            stream::once(async move { Ok(decoder.step(decoded, batch, origin).await) }).boxed()
+            stream::once(async move { Ok(decoder.step(decoded, source).await) }).boxed()
         }
-        Ok(FirstAttempt::Again { batch, origin, exceeded_deadline }) => {
-            second_decoder.clone().decode_again(batch, origin, exceeded_deadline).map(Ok).boxed()
+        Ok(FirstAttempt::Again { source, exceeded_deadline }) => {
+            second_decoder.clone().decode_again(source, exceeded_deadline).map(Ok).boxed()
         }
         Err(error) => stream::once(std::future::ready(Err(error))).boxed(),
     };
@@ -175,14 +188,22 @@ pub(super) fn decode_stream(
 /// The result of the first attempt to decode an item.
 enum FirstAttempt {
     Step(Step),
-    Whole(DecodedRecords, Arc<RecordBatch>, Origin),
+    Whole(DecodedRecords, SourceBatch),
     /// A codec faulted over the batch, or is in quarantine, or the batch decodes to too many bytes. If the codec exceeded
     /// its deadline, each record is decoded alone, because every larger call may cost a deadline.
     Again {
-        batch: Arc<RecordBatch>,
-        origin: Origin,
+        source: SourceBatch,
         exceeded_deadline: bool,
     },
+}
+
+/// A batch, or a part of one, before it is decoded.
+#[derive(Clone)]
+struct SourceBatch {
+    batch: Arc<RecordBatch>,
+    origin: Origin,
+    /// When it was delivered.
+    received: Instant,
 }
 
 /// How far a batch has come that is decoded again.
@@ -204,7 +225,8 @@ struct Decoder {
 }
 
 impl Decoder {
-    async fn decode_whole(&self, batch: Arc<RecordBatch>, origin: Origin) -> FirstAttempt {
+    async fn decode_whole(&self, source: SourceBatch) -> FirstAttempt {
+        let batch = source.batch.clone();
         let job = batch.clone();
         let decode_batch = move |codecs: &Codecs| {
             let began = Instant::now();
@@ -221,7 +243,7 @@ impl Decoder {
                 if has_failed {
                     self.forget_failure(&batch);
                 }
-                return FirstAttempt::Again { batch, origin, exceeded_deadline: false };
+                return FirstAttempt::Again { source, exceeded_deadline: false };
             }
             match self.try_run(&batch, 0, None, &mut has_failed, decode_batch.clone()).await {
                 Some(result) => break result,
@@ -231,7 +253,7 @@ impl Decoder {
         match result {
             // Not noted: its parts are, when they are decoded.
             (Ok(decoded), _) if decoded.byte_len() > MAX_WHOLE_BYTES => {
-                FirstAttempt::Again { batch, origin, exceeded_deadline: false }
+                FirstAttempt::Again { source, exceeded_deadline: false }
             }
             (Ok(decoded), took) => {
                 // The time of a record that is rejected among others is not known, and is short.
@@ -239,7 +261,7 @@ impl Decoder {
                 let faults =
                     if is_fault { FaultingCalls { count: 1, time: took } } else { FaultingCalls::default() };
                 self.note(&decoded, took, faults, None);
-                FirstAttempt::Whole(decoded, batch, origin)
+                FirstAttempt::Whole(decoded, source)
             }
             (Err(fault), took) => {
                 self.note_fault(&fault, took);
@@ -251,7 +273,7 @@ impl Decoder {
                     batch.len()
                 );
                 let exceeded_deadline = fault.kind == RejectKind::Deadline;
-                FirstAttempt::Again { batch, origin, exceeded_deadline }
+                FirstAttempt::Again { source, exceeded_deadline }
             }
         }
     }
@@ -305,7 +327,8 @@ impl Decoder {
     }
 
     /// The step that applies a decoded batch.
-    async fn step(&self, mut decoded: DecodedRecords, batch: Arc<RecordBatch>, origin: Origin) -> Step {
+    async fn step(&self, mut decoded: DecodedRecords, source: SourceBatch) -> Step {
+        let SourceBatch { batch, origin, received } = source;
         if origin == Origin::Checkpoint {
             // The position follows once the log is seen to continue there.
             decoded.next = 0;
@@ -315,20 +338,17 @@ impl Decoder {
         let is_enabled = self.shared.checkpointing.is_enabled(self.state.number);
         let record = is_enabled.then(|| checkpoint_record(origin, batch, &decoded)).flatten();
         let _budget = Budget::acquire(decoded.byte_len()).await;
-        Step::Apply(DecodedBatch { decoded, record, raw, _budget })
+        let received = (origin == Origin::Log).then_some(received);
+        Step::Apply(DecodedBatch { decoded, received, record, raw, _budget })
     }
 
     /// Decodes a batch in parts, or record by record. Each step has the records of one turn on a worker.
-    fn decode_again(
-        self,
-        batch: Arc<RecordBatch>,
-        origin: Origin,
-        exceeded_deadline: bool,
-    ) -> impl Stream<Item = Step> + Send {
+    fn decode_again(self, source: SourceBatch, exceeded_deadline: bool) -> impl Stream<Item = Step> + Send {
+        let batch = source.batch.clone();
         let alone_until = if exceeded_deadline { batch.len() } else { 0 };
         let progress =
             BatchProgress { batch, next: 0, alone_until, consecutive_faults: 0, back_off: FIRST_BACK_OFF };
-        stream::unfold((self, progress), move |(decoder, mut progress)| async move {
+        stream::unfold((self, progress, source), move |(decoder, mut progress, source)| async move {
             if progress.next == progress.batch.len() {
                 return None;
             }
@@ -346,9 +366,10 @@ impl Decoder {
                 false => (progress.consecutive_faults, progress.back_off) = (0, FIRST_BACK_OFF),
             }
             let end = progress.next + decoded.outcomes.len();
-            let part = Arc::new(progress.batch.slice(progress.next..end));
+            let part =
+                SourceBatch { batch: Arc::new(progress.batch.slice(progress.next..end)), ..source.clone() };
             progress.next = end;
-            Some((decoder.step(decoded, part, origin).await, (decoder, progress)))
+            Some((decoder.step(decoded, part).await, (decoder, progress, source)))
         })
     }
 

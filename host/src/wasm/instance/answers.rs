@@ -5,9 +5,9 @@ use std::cell::Cell;
 use crate::codec::{PackedAnswers, RejectKind, RejectReason, contract_violation};
 use crate::packed::Packed;
 use crate::wasm::bindings::v0_1::ktables::codec::types;
+use crate::wasm::byte_len::ByteLen;
 use crate::wasm::fault::{CallError, Fault};
 use crate::wasm::instance::Instance;
-use crate::wasm::instance::byte_len::ByteLen;
 
 /// The longest key, in bytes: the largest record in Kafka's default configuration. A batch of such keys
 /// can still be packed.

@@ -12,9 +12,10 @@ use futures_util::{FutureExt, Stream};
 use super::request::Request;
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
+use crate::serve::http::groups::require_groups;
 use crate::serve::problem::Problem;
 use crate::serve::tables::ServedTable;
-use crate::table::{Status, WatchEvent, WatchStart, WatchToken, Watcher};
+use crate::table::{Status, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
 
 /// How long a watch waits for a table that is behind its token.
 const BEHIND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,9 +53,16 @@ impl FollowedTable {
     /// Begins to follow a table, if the caller may read it. Waits if the table is behind the caller's token.
     pub(super) async fn open(call: &Call, name: String, request: Request) -> Result<Self, Problem> {
         let table = call.table(Role::Read, &name)?;
+        if matches!(request.filter, WatchFilter::Group(_)) {
+            require_groups(&table)?;
+        }
         if let WatchStart::Since(token) = &request.start
             && !table.table.wait_for_token(token, BEHIND_TIMEOUT).await
         {
+            if table.table.status().is_final() {
+                let detail = format!("table `{name}` is {}", table.table.status());
+                return Err(Problem::unavailable("failed", "The table has failed", detail));
+            }
             let detail =
                 "this server has not read yet what the caller has seen: try again, or another server";
             return Err(Problem::unavailable("behind", "The table is behind the caller", detail));

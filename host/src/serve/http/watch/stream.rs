@@ -199,7 +199,8 @@ impl WatchStream {
             }
             Next::Bookmark => {
                 let mut json = WatchJson::plain("bookmark");
-                json.interval_seconds = Some(self.bookmarks.period().as_secs());
+                // A client waits a bit longer than that.
+                json.interval_seconds = Some(self.bookmarks.period().as_secs_f64().ceil() as u64);
                 json.id = self.id();
                 write_event(chunk, self.format, true, json);
             }
