@@ -256,7 +256,8 @@ impl TableConfig {
     pub(crate) fn dead_letter_options(&self) -> Result<Option<(&str, DeadLetterOnError)>, String> {
         match (&self.dead_letter, self.dead_letter_on_error) {
             (Some(topic), _) if *topic == self.topic => Err(format!(
-                "dead_letter = \"{topic}\": a table cannot use its own topic for its dead letters"
+                "dead_letter = \"{topic}\": a table cannot use its own topic for its dead letters: choose \
+                 another one"
             )),
             (Some(topic), on_error) => Ok(Some((topic, on_error.unwrap_or_default()))),
             (None, None) => Ok(None),
