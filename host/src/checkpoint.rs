@@ -30,6 +30,7 @@ mod compact;
 mod error;
 mod load;
 mod manifest;
+mod readers;
 mod record;
 mod segment;
 mod writer;
@@ -37,6 +38,7 @@ mod writer;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use error::CheckpointError;
@@ -47,6 +49,7 @@ pub(crate) use writer::CheckpointWriter;
 use crate::log::{Offset, Partition};
 use crate::private;
 use manifest::Manifest;
+use readers::{Reader, Readers};
 use segment::read_verified;
 
 /// How many times [`inspect`] tries to read a checkpoint whose files a table replaces meanwhile.
@@ -58,6 +61,7 @@ pub(crate) struct Checkpoint {
     folder: PathBuf,
     /// Locked as long as this value exists.
     lock: File,
+    readers: Arc<Readers>,
 }
 
 impl Checkpoint {
@@ -77,7 +81,7 @@ impl Checkpoint {
         match lock.try_lock() {
             // Somebody removed the file meanwhile, so its lock protects nothing.
             Ok(()) if !is_at(&lock, &path) => Self::open(folder),
-            Ok(()) => Ok(Self { folder: folder.to_owned(), lock }),
+            Ok(()) => Ok(Self { folder: folder.to_owned(), lock, readers: Arc::default() }),
             Err(fs::TryLockError::WouldBlock) => Err(CheckpointError::InUse { folder: folder.to_owned() }),
             Err(fs::TryLockError::Error(error)) => Err(CheckpointError::io("lock", &path)(error)),
         }
@@ -92,12 +96,14 @@ impl Checkpoint {
     }
 
     /// Reads the manifest and checks that it is intact and meets the requirements. The segments are checked
-    /// when they are read.
+    /// when they are read. Another generation may be writing the checkpoint.
     pub(crate) fn load(
         &self,
         requirements: &LoadRequirements<'_>,
     ) -> Result<LoadedCheckpoint, CheckpointError> {
-        LoadedCheckpoint::new(&self.folder, Manifest::read(&self.folder)?, requirements)
+        // In this order: a segment that the manifest names must not be removed once the manifest was read.
+        let reader = Reader::new(&self.readers);
+        LoadedCheckpoint::new(&self.folder, Manifest::read(&self.folder)?, requirements, reader)
     }
 }
 

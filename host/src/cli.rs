@@ -152,7 +152,7 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Checkpoint(CheckpointCommand::Inspect(args)) => checkpoint::inspect(&args, output),
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
         Command::Serve(args) => serve::serve(args, stop_requests).await,
-        Command::Swap(args) => swap::swap(args, output).await,
+        Command::Swap(args) => swap::swap(args, output, stop_requests).await,
         Command::Token(TokenCommand::New(_)) => serve::new_token(output),
         Command::Man(args) => {
             std::fs::create_dir_all(&args.folder)
@@ -190,6 +190,7 @@ impl OnShutdown {
             | Command::Import(_)
             | Command::Produce(_)
             | Command::Serve(_)
+            | Command::Swap(_)
             | Command::Export(_)
             | Command::Rejects(RejectsArgs { command: Some(RejectsCommand::Retry(_)), .. }) => Self::Finish,
             _ => Self::Abort,

@@ -21,6 +21,7 @@ mod read_ranges;
 mod record;
 mod stream;
 mod topic;
+mod topic_name;
 
 #[cfg(feature = "kafka")]
 pub(crate) use ensure::CLEANUP_POLICY;
@@ -41,3 +42,4 @@ pub use stream::{
     TopicStream, Unacknowledged,
 };
 pub use topic::{NewTopic, Offset, OffsetRange, Partition, TopicDescription};
+pub(crate) use topic_name::check_topic_name;

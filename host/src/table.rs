@@ -51,7 +51,9 @@ pub use builder::TableBuilder;
 pub use change::{Cause, Change};
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "cli")]
-pub(crate) use dead_letters::{RetryError, RetryOptions, RetryOutcome, RetryResult, retry};
+pub(crate) use dead_letters::{
+    CompareLettersError, DeadLetterComparison, RetryError, RetryOptions, RetryOutcome, RetryResult, retry,
+};
 #[cfg(feature = "cli")]
 pub(crate) use difference::Difference;
 pub use entry::Entry;

@@ -1,6 +1,8 @@
 //! Checkpoints: a table that starts from a checkpoint equals a table that replays its topic, whatever has
 //! happened to the checkpoint or the topic.
 
+mod swaps;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -34,6 +34,7 @@ fn a_check_names_every_problem() {
          [tables.a]\nlog = \"local\"\ntopic = \"a\"\nvalue_codec = \"lost\"\n\
          [tables.b]\nlog = \"unknown\"\ntopic = \"b\"\n[tables.c]\nlog = \"secret\"\ntopic = \"c\"\n\
          [tables.e]\nlog = \"local\"\ntopic = \"e\"\ndead_letter = \"e\"\n\
+         [tables.f]\nlog = \"local\"\ntopic = \"a b\"\ncheckpoint = \"x\"\n\
          [server]\nlisten = [\"0.0.0.0:0\"]\ntables = [\"a\", \"d\"]\n",
     );
     let checked = run(&mut ktables(&["config", "check", "-c", &bad]));
@@ -43,13 +44,43 @@ fn a_check_names_every_problem() {
         "codecs.lost",
         "tables.b",
         "tables.e",
+        "tables.f",
         "server.listen",
         "there is no table `d`",
     ];
     for problem in problems {
         assert!(checked.stderr.contains(problem), "{problem}: {}", checked.stderr);
     }
-    assert_eq!(checked.json(), [json!({ "tables": 4, "problems": problems.len() })], "{}", checked.stderr);
+    assert_eq!(checked.json(), [json!({ "tables": 5, "problems": problems.len() })], "{}", checked.stderr);
+}
+
+#[test]
+fn a_table_with_a_name_that_no_address_can_have_is_not_served() {
+    let folder = TempDir::new().unwrap();
+    for name in ["a/b", "x,y", ".."] {
+        let text = format!(
+            "[logs.local]\nurl = \"dir:./data\"\n[tables.\"{name}\"]\nlog = \"local\"\ntopic = \"t\"\n"
+        );
+        let config = write(&folder, &text);
+        let refused = run(&mut ktables(&["config", "check", "--config", &config]));
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(name), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn tables_with_one_checkpoint_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let table = |name: &str, checkpoint: &str| {
+        format!("[tables.{name}]\nlog = \"local\"\ntopic = \"{name}\"\ncheckpoint = \"{checkpoint}\"\n")
+    };
+    let text = ["[logs.local]\nurl = \"dir:./data\"\n", &table("a", "c/x"), &table("b", "./c/x")].concat();
+    let config = write(&folder, &text);
+    for command in [&["config", "check"][..], &["serve"]] {
+        let refused = run(ktables(command).args(["--config", &config]));
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains("tables.b.checkpoint"), "{}", refused.stderr);
+    }
 }
 
 #[test]

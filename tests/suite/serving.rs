@@ -2,12 +2,15 @@
 
 mod access;
 mod attacks;
+mod authority;
 mod clients;
 mod lifetime;
 mod metrics;
 mod overload;
+mod protocols;
 mod proxy;
 mod reads;
+mod recovery;
 mod remote;
 mod statuses;
 mod swaps;

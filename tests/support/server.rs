@@ -29,6 +29,8 @@ pub struct Server {
 pub struct Answer {
     /// The status of HTTP.
     pub status: u16,
+    /// The version of HTTP.
+    pub version: reqwest::Version,
     /// The headers.
     pub headers: reqwest::header::HeaderMap,
     /// The body as text.
@@ -188,8 +190,9 @@ impl Server {
         let response =
             client.execute(request).await.unwrap_or_else(|error| panic!("{error}: {:?}", self.log()));
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let version = response.version();
         let text = response.text().await.expect("a whole answer");
-        let answer = Answer { status, headers, text };
+        let answer = Answer { status, version, headers, text };
         contract().check(&method, &path, &answer);
         answer
     }
@@ -281,8 +284,9 @@ impl Contract {
         operation["x-ktables-role"].as_str().map(str::to_owned)
     }
 
-    /// Finds the operation of a request.
-    fn find(&self, method: &Method, path: &str) -> Option<&Value> {
+    /// Returns the path that the document has for the path of a request.
+    #[must_use]
+    pub fn template(&self, path: &str) -> Option<&str> {
         let is_match = |template: &str| {
             let (template, path): (Vec<_>, Vec<_>) =
                 (template.split('/').collect(), path.split('/').collect());
@@ -290,10 +294,14 @@ impl Contract {
             template.len() == path.len() && template.iter().zip(&path).all(is_equal)
         };
         let paths = self.document["paths"].as_object()?;
-        let mut found: Vec<_> = paths.iter().filter(|(template, _)| is_match(template)).collect();
+        let found = paths.keys().filter(|template| is_match(template));
         // A path without parameters has precedence.
-        found.sort_by_key(|(template, _)| template.matches('{').count());
-        found.first()?.1.get(method.as_str().to_lowercase())
+        found.min_by_key(|template| template.matches('{').count()).map(String::as_str)
+    }
+
+    /// Finds the operation of a request.
+    fn find(&self, method: &Method, path: &str) -> Option<&Value> {
+        self.document["paths"][self.template(path)?].get(method.as_str().to_lowercase())
     }
 
     /// Checks that an answer is one that the document describes.

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::manifest::{LastRecord, Manifest, PartitionState};
+use crate::checkpoint::readers::Reader;
 use crate::checkpoint::segment::{batches, read_verified};
 use crate::log::{Headers, Isolation, Offset, OffsetRange, Partition, RecordBatch, TopicDescription, batch};
 
@@ -32,12 +33,14 @@ pub(crate) struct LoadRequirements<'a> {
     pub(crate) now: i64,
 }
 
-/// A checkpoint that matches the topic. Its segments are not verified yet.
+/// A checkpoint that matches the topic. Its segments are not verified yet, and stay as long as this value or a stream
+/// of it exists.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadedCheckpoint {
     folder: PathBuf,
     pub(super) manifest: Arc<Manifest>,
     read_permits: Arc<Semaphore>,
+    _reader: Arc<Reader>,
 }
 
 impl LoadedCheckpoint {
@@ -45,12 +48,14 @@ impl LoadedCheckpoint {
         folder: &Path,
         manifest: Manifest,
         requirements: &LoadRequirements<'_>,
+        reader: Reader,
     ) -> Result<Self, CheckpointError> {
         match find_mismatch(&manifest, requirements) {
             Some(reason) => Err(CheckpointError::Unusable { reason }),
             None => {
                 let read_permits = Arc::new(Semaphore::new(SEGMENTS_AT_ONCE));
-                Ok(Self { folder: folder.to_owned(), manifest: Arc::new(manifest), read_permits })
+                let (folder, manifest) = (folder.to_owned(), Arc::new(manifest));
+                Ok(Self { folder, manifest, read_permits, _reader: Arc::new(reader) })
             }
         }
     }

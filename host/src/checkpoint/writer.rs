@@ -129,12 +129,14 @@ impl CheckpointWriter {
             rejected: HashMap::new(),
             may_compact: false,
             compaction: None,
+            has_unnamed_segments: false,
             is_cancelled: is_cancelled.clone(),
             is_finished: is_finished.clone(),
             is_waiting: is_waiting.clone(),
             is_dirty: false,
             state: state.clone(),
         };
+        // Whoever was reading another manifest was given up.
         thread.remove_unnamed_segments()?;
         let folder = thread.folder.clone();
         crate::thread::spawn("ktables-checkpoint", move || thread.run(&received))
@@ -211,6 +213,8 @@ struct WriterThread {
     /// their records are rejected.
     may_compact: bool,
     compaction: Option<RunningCompaction>,
+    /// Whether segments that the manifest does not name are left to be removed, because they may be read.
+    has_unnamed_segments: bool,
     is_cancelled: Arc<AtomicBool>,
     /// Whether the thread was asked to end.
     is_finished: Arc<AtomicBool>,
@@ -290,6 +294,9 @@ impl WriterThread {
             }
             if written.elapsed() >= WRITE_MANIFEST_EVERY {
                 self.write_manifest()?;
+                if self.has_unnamed_segments {
+                    self.remove_unread_segments()?;
+                }
                 self.start_compaction();
                 written = Instant::now();
             }
@@ -440,7 +447,7 @@ impl WriterThread {
         let state = self.manifest.partition_mut(partition);
         let CompactionResult { segments, rejected } = match thread.join() {
             Ok(Ok(Some(result))) => result,
-            Ok(Ok(None)) => return self.remove_unnamed_segments(),
+            Ok(Ok(None)) => return self.remove_unread_segments(),
             failed => {
                 let reason = match failed {
                     Ok(Err(error)) => error.to_string(),
@@ -450,7 +457,7 @@ impl WriterThread {
                 // The next attempt is due when the partition has grown as after a compaction.
                 let state = self.manifest.partition_mut(partition);
                 state.compacted = state.bytes();
-                return self.remove_unnamed_segments();
+                return self.remove_unread_segments();
             }
         };
         state.compacted = segments.iter().map(|segment| segment.bytes).sum();
@@ -460,7 +467,13 @@ impl WriterThread {
         known.retain(|offset| *offset >= next || rejected.contains(offset));
         self.is_dirty = true;
         self.write_manifest()?;
-        self.remove_unnamed_segments()
+        self.remove_unread_segments()
+    }
+
+    /// Removes the segments that the manifest does not name, as soon as no other generation is reading the checkpoint.
+    fn remove_unread_segments(&mut self) -> Result<(), CheckpointError> {
+        self.has_unnamed_segments = !self.checkpoint.readers.is_empty();
+        if self.has_unnamed_segments { Ok(()) } else { self.remove_unnamed_segments() }
     }
 
     /// Removes the segments that the manifest does not name: those that a compaction replaced, and those

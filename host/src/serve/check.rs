@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::{Catalog, Config, ConfigError};
+use crate::log::check_topic_name;
 use crate::serve::access_file::read_access;
 use crate::serve::net::TlsFiles;
 use crate::serve::reload::table_names;
@@ -29,6 +30,11 @@ pub(crate) fn check(path: &Path, engine: EngineOptions, is_insecure: bool) -> Re
     if !names.is_empty() {
         problems.extend(table_names(&config, &server).err());
     }
+    problems.extend(config.tables.iter().flat_map(|(name, table)| {
+        let topics = [Some(&table.topic), table.dead_letter.as_ref()].into_iter().flatten();
+        let invalid = topics.filter_map(|topic| check_topic_name(topic).err());
+        invalid.map(move |error| format!("tables.{name}: {error}"))
+    }));
     let catalog = Catalog::new(config, None, engine)?;
     problems.extend(catalog.check_members());
     for name in &names {

@@ -17,6 +17,9 @@ pub(crate) enum ServeError {
     /// An address cannot be used.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// It cannot be done now.
+    #[error("{0}")]
+    NotNow(&'static str),
     /// A table cannot be opened.
     #[error("table `{table}`: {source}")]
     Table {

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::codec::Codecs;
 use crate::config::{AccessConfig, Catalog, Config, ConfigError, ServerConfig, TableSource};
+use crate::escape::escape_name;
 use crate::serve::access::Access;
 use crate::serve::access_file::read_access;
 use crate::serve::error::ServeError;
-use crate::serve::server::Server;
+use crate::serve::server::{LastReload, Server};
 use crate::serve::swap::{self, Gate, NewCodecs};
 use crate::serve::swaps::{SwapReport, SwapState};
 use crate::serve::tables::{ServedTable, Tables};
+use crate::sync::lock;
 
 /// What a reload has changed, by names of tables.
 #[derive(Debug, Default, Serialize)]
@@ -32,7 +35,7 @@ pub(super) struct Reloaded {
 
 impl Reloaded {
     /// Describes the changes in a log.
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         // OK because texts and numbers always serialize.
         serde_json::to_string(self).expect("serializes")
     }
@@ -46,6 +49,27 @@ pub(super) fn table_names(config: &Config, server: &ServerConfig) -> Result<Vec<
     };
     if names.is_empty() {
         return Err("there is no table to serve: add [tables.NAME]".to_owned());
+    }
+    // Neither could be in an address.
+    if let Some(name) =
+        names.iter().find(|name| name.contains(['/', ',']) || matches!(&***name, "" | "." | ".."))
+    {
+        return Err(format!(
+            "tables.\"{}\": the name of a table that is served is not empty, `.` or `..`, and has no `/` and no `,`",
+            escape_name(name)
+        ));
+    }
+    let mut folders = BTreeMap::new();
+    for name in &names {
+        let folder = config.tables.get(name).and_then(|table| table.checkpoint.as_ref());
+        // Without `.` in its middle or at its start.
+        let folder = folder.and_then(|folder| std::path::absolute(folder).ok());
+        let other = folder.and_then(|folder| folders.insert(folder, name)).filter(|other| *other != name);
+        if let Some(other) = other {
+            return Err(format!(
+                "tables.{name}.checkpoint: table `{other}` has the same one: give each table a folder of its own"
+            ));
+        }
     }
     Ok(names)
 }
@@ -107,19 +131,34 @@ impl NewConfig {
     }
 }
 
-/// Reloads the configuration. If anything in it cannot be used, changes nothing.
-pub(super) async fn reload(server: &Arc<Server>, path: &Path) -> Result<Reloaded, ServeError> {
+/// Reloads the configuration. If anything in it cannot be used, changes nothing, and logs an error.
+pub(super) async fn reload(server: &Arc<Server>) -> Result<Reloaded, ServeError> {
     let _reloading = server.reloading.lock().await;
-    let refuse = |reason: &str| ServeError::from(ConfigError::Invalid(reason.to_owned()));
+    let result = reload_all(server, &server.path).await;
+    match &result {
+        Ok(_) => {
+            *lock(&server.last_reload) = LastReload { is_successful: true, succeeded_at: SystemTime::now() };
+        }
+        // The file may be as good as before.
+        Err(ServeError::NotNow(_)) => {}
+        Err(error) => {
+            lock(&server.last_reload).is_successful = false;
+            tracing::error!("the configuration was not reloaded, and nothing has changed: {error}");
+        }
+    }
+    result
+}
+
+async fn reload_all(server: &Arc<Server>, path: &Path) -> Result<Reloaded, ServeError> {
     let NewConfig { catalog, names, access } = NewConfig::read(server, path)?;
     let before = server.catalog.load_full();
     let Some(served) = (**server.tables.load()).clone() else {
-        return Err(refuse("the server has just started: reload again later"));
+        return Err(ServeError::NotNow("the server has just started: reload again later"));
     };
     let mut plan = Plan::new(&served);
     for name in names {
         if server.is_shutting_down() {
-            return Err(refuse("the server is stopping"));
+            return Err(ServeError::NotNow("the server is stopping"));
         }
         let source = open_source(&catalog, name.clone()).await?;
         plan.add(name, source, |source| before.has_same_log(&catalog, source.config())).await?;
@@ -130,9 +169,7 @@ pub(super) async fn reload(server: &Arc<Server>, path: &Path) -> Result<Reloaded
         server.access.store(Arc::new(access));
         server.access_config.store(Arc::new(Some(config)));
     }
-    let reloaded = apply(server, &catalog, &served, plan).await;
-    tracing::info!(target: "ktables::audit", "reloaded the configuration: {}", reloaded.describe());
-    Ok(reloaded)
+    Ok(apply(server, &catalog, &served, plan).await)
 }
 
 /// Makes the changes of a plan.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,13 +64,9 @@ pub(crate) async fn run(
     let (shutdown, shutdown_requests) = watch::channel(None);
     let server =
         Arc::new(Server::new(server_config.clone(), access, catalog, path.clone(), shutdown_requests));
-    let graceful = Arc::new(GracefulShutdown::new());
     let mut tasks = JoinSet::new();
-    listen(&server, &server_config, tls.as_ref(), &graceful, &mut tasks).await?;
-    // After the addresses are in use, so that a server that cannot start takes no token from one that runs.
-    if access_config.is_none() {
-        write_admin_token(&admin_token, &server_config, &path)?;
-    }
+    listen(&server, &server_config, tls.as_ref(), &mut tasks).await?;
+    let is_controlled = access_config.is_some();
     server.access_config.store(Arc::new(access_config));
     tasks.spawn(access_file::follow(server.clone()));
     tasks.spawn(systemd::follow(server.clone()));
@@ -83,9 +78,13 @@ pub(crate) async fn run(
         opened = open_tables(server.catalog.load_full(), names) => opened?,
         () = &mut stop => return Ok(()),
     };
+    // Only now, so that a server that cannot start takes no token from one that runs.
+    if !is_controlled {
+        write_admin_token(&admin_token, &server_config, &path)?;
+    }
     server.tables.store(Arc::new(Some(opened)));
     reload_until(&server, reload_requests, stop).await;
-    stop_server(&server, &shutdown, graceful, tasks).await;
+    stop_server(&server, &shutdown, tasks).await;
     Ok(())
 }
 
@@ -94,14 +93,13 @@ async fn listen(
     server: &Arc<Server>,
     config: &ServerConfig,
     tls: Option<&TlsFiles>,
-    graceful: &Arc<GracefulShutdown>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
     let mut accept = async |address: &ListenAddress, router: axum::Router| {
         let listener = Listener::bind(address).await?;
         tracing::info!("listening on {}", listener.address());
         let (tls, connections) = (tls.map(TlsFiles::state), server.connections.clone());
-        tasks.spawn(serve_listener(listener, tls, router, connections, graceful.clone()));
+        tasks.spawn(serve_listener(listener, tls, router, connections));
         Ok::<_, ServeError>(())
     };
     for address in &config.listen {
@@ -184,8 +182,16 @@ async fn reload_until(
 ) {
     let reloading = async {
         while requests.recv().await.is_some() {
-            if let Err(error) = reload(server, &server.path).await {
-                tracing::error!("the configuration was not reloaded, and nothing has changed: {error}");
+            match reload(server).await {
+                Ok(reloaded) => {
+                    let changes = reloaded.describe();
+                    tracing::info!(target: "ktables::audit", "reloaded the configuration: {changes}");
+                }
+                Err(ServeError::NotNow(reason)) => {
+                    tracing::warn!("the configuration was not reloaded: {reason}")
+                }
+                // It was logged.
+                Err(_) => {}
             }
         }
     };
@@ -220,7 +226,6 @@ const TABLES_SHARE: u32 = 3;
 async fn stop_server(
     server: &Arc<Server>,
     shutdown: &watch::Sender<Option<Instant>>,
-    graceful: Arc<GracefulShutdown>,
     mut tasks: JoinSet<()>,
 ) {
     let timeout = server.settings.shutdown_timeout;
@@ -237,10 +242,8 @@ async fn stop_server(
     // OK to ignore: what has not ended by then is closed below.
     let _ = tokio::time::timeout(connections_timeout * 3 / 4, drained).await;
     tasks.shutdown().await;
-    // OK because only the listeners, which have ended, had another reference.
-    let graceful = Arc::into_inner(graceful).expect("the last reference");
-    if tokio::time::timeout_at(deadline, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some connections were closed before their requests were answered");
+    if tokio::time::timeout_at(deadline, server.connections.close()).await.is_err() {
+        tracing::warn!("some connections did not end in time, and are closed");
     }
     let deadline = Instant::now() + timeout / TABLES_SHARE;
     // A reload that has begun ends first.

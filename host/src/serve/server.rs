@@ -1,7 +1,7 @@
 //! The state that all connections of a server share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -15,6 +15,14 @@ use crate::serve::net::Connections;
 use crate::serve::settings::Settings;
 use crate::serve::shares::Shares;
 use crate::serve::tables::Tables;
+
+/// How the configuration was read last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastReload {
+    pub(super) is_successful: bool,
+    /// When it was read successfully for the last time: when the server was started, if it was not reloaded since.
+    pub(super) succeeded_at: SystemTime,
+}
 
 /// The state that all connections share.
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub(super) struct Server {
     pub(super) reading_access: tokio::sync::Mutex<()>,
     /// Held while the configuration is reloaded.
     pub(super) reloading: tokio::sync::Mutex<()>,
+    /// A std lock: held to read or set it.
+    pub(super) last_reload: Mutex<LastReload>,
     /// The served tables; `None` until they were opened.
     pub(super) tables: ArcSwap<Option<Tables>>,
     pub(super) access: ArcSwap<Access>,
@@ -58,20 +68,21 @@ impl Server {
         path: PathBuf,
         shutdown: watch::Receiver<Option<Instant>>,
     ) -> Self {
-        let settings = Settings::new(&config);
+        let (settings, started) = (Settings::new(&config), SystemTime::now());
         Self {
             config,
             path,
             catalog: ArcSwap::from_pointee(catalog),
             reading_access: tokio::sync::Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
+            last_reload: Mutex::new(LastReload { is_successful: true, succeeded_at: started }),
             tables: ArcSwap::default(),
             access: ArcSwap::from_pointee(access),
             access_config: ArcSwap::default(),
             failed_attempts: FailedAttempts::new(),
             http: HttpMetrics::new(),
             connections: Arc::new(Connections::new(&settings)),
-            started: SystemTime::now(),
+            started,
             requests: Arc::new(Semaphore::new(settings.max_requests)),
             watchers: Arc::new(Semaphore::new(settings.max_watchers)),
             client_watchers: Shares::new(settings.max_watchers_per_client),

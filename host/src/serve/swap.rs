@@ -1,5 +1,6 @@
 //! A swap of codecs: the topic is loaded with the new codec beside the served one, both are compared, and a gate decides.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use crate::config::{Catalog, CodecNames, ConfigError};
 use crate::escape::escape_name;
 use crate::serve::swaps::{Back, BeforeAfter, SwapReport, SwapState};
 use crate::serve::tables::ServedTable;
-use crate::table::{Difference, PreparedSwap, Snapshot, Stats, TableError};
+use crate::table::{
+    CompareLettersError, DeadLetterComparison, Difference, PreparedSwap, Snapshot, Stats, TableError,
+};
 use crate::wasm::{Limits, WasmError, digest_of};
 
 /// How long both decodings are waited for to reach the same positions before they are compared.
@@ -20,6 +23,9 @@ const ALIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often their positions are compared.
 const ALIGN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long dead letters are decoded.
+const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a decoding may take to reach the served one, once it is to be served.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,7 +37,9 @@ impl NewCodecs {
     /// Describes the codecs in a log.
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Component { part, bytes } => format!("{part:?} codec {}", digest_of(bytes)).to_lowercase(),
+            Self::Component { part, name, bytes } => {
+                format!("{part} codec `{name}` {}", digest_of(bytes))
+            }
             Self::Named(CodecNames { key, value, group }) => {
                 let names = [("key", key), ("value", value), ("group", group)];
                 let named = names.into_iter().filter_map(|(part, name)| {
@@ -47,8 +55,8 @@ impl NewCodecs {
 /// What a swap replaces.
 #[derive(Debug, Clone)]
 pub(super) enum NewCodecs {
-    /// A component in place of one codec.
-    Component { part: CodecPart, bytes: Vec<u8> },
+    /// A component in place of one codec, and the name that logs and metrics give it.
+    Component { part: CodecPart, name: String, bytes: Vec<u8> },
     /// Codecs of the configuration.
     Named(CodecNames),
     /// Codecs that were loaded with another configuration.
@@ -61,6 +69,16 @@ pub(super) enum CodecPart {
     Key,
     Value,
     Group,
+}
+
+impl fmt::Display for CodecPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Value => "value",
+            Self::Group => "group",
+        })
+    }
 }
 
 /// Whether a swap that differs is made.
@@ -139,8 +157,16 @@ pub(super) async fn run(
     }
     if let Some(report) = table.swaps.report() {
         let reason = report.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let outcome = report.state.name();
-        tracing::info!(target: "ktables::audit", table = table.name, "the swap has ended: {outcome}{reason}");
+        let (outcome, table) = (report.state.name(), &*table.name);
+        if matches!(report.state, SwapState::Refused | SwapState::Failed) {
+            tracing::warn!(
+                target: "ktables::audit",
+                table,
+                "the swap has ended, and the codecs before it are served: {outcome}{reason}"
+            );
+        } else {
+            tracing::info!(target: "ktables::audit", table, "the swap has ended: {outcome}{reason}");
+        }
     }
 }
 
@@ -163,6 +189,8 @@ async fn swap(
     drop(table.swaps.take_back());
     let prepared = prepare(table, &codecs).await?;
     table.swaps.update(|report| report.state = SwapState::Comparing);
+    // First, because it may take long, and the gate decides about contents that are as new as possible.
+    let dead_letters = table.table.compare_dead_letters(&codecs, DEAD_LETTER_TIMEOUT).await;
     let (before, after) = align(table, &prepared).await?;
     let compared = tokio::task::spawn_blocking(move || Difference::new(&before, &after)).await;
     // OK because the task is never cancelled: the error is a panic, which continues here.
@@ -171,7 +199,7 @@ async fn swap(
     let rejects = |stats: &Stats| stats.rejects.values().sum::<u64>();
     let has_rejects = after.as_ref().is_some_and(|after| rejects(after) > 0);
     let refusal = gate.refuse(&difference, has_rejects);
-    table.swaps.update(|report| report.describe(difference, &before, after.as_ref()));
+    table.swaps.update(|report| report.describe(difference, dead_letters, &before, after.as_ref()));
     if let Some(reason) = refusal {
         table.swaps.update(|report| {
             report.state = SwapState::Refused;
@@ -263,7 +291,7 @@ async fn load(catalog: Arc<Catalog>, table: Arc<ServedTable>, new: NewCodecs) ->
                     codecs.group_scheme = loaded.group_scheme;
                 }
             }
-            NewCodecs::Component { part, bytes } => {
+            NewCodecs::Component { part, name, bytes } => {
                 // A component takes over the configuration and the limits of the one that it replaces, as they are in the
                 // file that was read last.
                 let settings = catalog.settings_of(&table.name, |table| match part {
@@ -275,7 +303,7 @@ async fn load(catalog: Arc<Catalog>, table: Arc<ServedTable>, new: NewCodecs) ->
                     Some(settings) => (settings.config.as_str(), settings.limits.clone()),
                     None => ("{}", Limits::default()),
                 };
-                let component = catalog.load_bytes("swap", bytes, limits)?;
+                let component = catalog.load_bytes(&name, bytes, limits)?;
                 match part {
                     CodecPart::Key => codecs.key = component.key_codec(topic, config)?,
                     CodecPart::Value => codecs.value = component.value_codec(topic, config)?,
@@ -316,7 +344,13 @@ async fn align(table: &ServedTable, prepared: &PreparedSwap) -> Result<(Snapshot
 
 impl SwapReport {
     /// Adds how both decodings differ.
-    fn describe(&mut self, difference: Difference, before: &Stats, after: Option<&Stats>) {
+    fn describe(
+        &mut self,
+        difference: Difference,
+        dead_letters: Option<Result<DeadLetterComparison, CompareLettersError>>,
+        before: &Stats,
+        after: Option<&Stats>,
+    ) {
         let rejected = |stats: &Stats| stats.rejects.values().sum::<u64>();
         let cost = |stats: &Stats| {
             let nanos = u64::try_from(stats.catch_up?.as_nanos()).ok()?;
@@ -325,9 +359,20 @@ impl SwapReport {
         if let Some(after) = after {
             self.rejected = Some(BeforeAfter { before: rejected(before), after: rejected(after) });
             self.load_ns_per_record = Some(BeforeAfter { before: cost(before), after: cost(after) });
+            self.records = Some(BeforeAfter { before: before.records, after: after.records });
+            self.from_checkpoint = after.checkpoint.as_ref().map(|checkpoint| checkpoint.loaded);
+            let unused = after.checkpoint.as_ref().and_then(|checkpoint| checkpoint.unused.as_ref());
+            self.notes.extend(unused.map(|reason| format!("the topic was replayed: {reason}").into()));
+        }
+        match dead_letters {
+            Some(Ok(compared)) => self.dead_letters = Some(compared),
+            Some(Err(error)) => {
+                self.notes.push(format!("the dead letters were not compared: {error}").into())
+            }
+            None => {}
         }
         if difference.changes() + difference.newly_rejected > 0 {
-            self.notes.push("the codec that was served before may reject what is written from now on");
+            self.notes.push("the codec that was served before may reject what is written from now on".into());
         }
         self.difference = Some(difference);
     }

@@ -1,5 +1,6 @@
 //! The swaps of a table: the one that runs, the last report, and the codecs that were served before.
 
+use std::borrow::Cow;
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::codec::Codecs;
 use crate::sync::lock;
-use crate::table::{Difference, PreparedSwap};
+use crate::table::{DeadLetterComparison, Difference, PreparedSwap};
 
 /// What a swap is doing, or how it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,15 +65,24 @@ pub(super) struct SwapReport {
     pub(super) fingerprint_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) difference: Option<Difference>,
-    /// How many records were rejected before and after.
+    /// How many records were read before and after. A checkpoint has only the newest records of each key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) records: Option<BeforeAfter<u64>>,
+    /// How many of them were rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rejected: Option<BeforeAfter<u64>>,
+    /// How many dead letters are rejected before and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dead_letters: Option<DeadLetterComparison>,
+    /// How many records were loaded from the checkpoint, in a table with one; the others were read from the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) from_checkpoint: Option<u64>,
     /// How long loading took, in nanoseconds per record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) load_ns_per_record: Option<BeforeAfter<Option<u64>>>,
     /// What the caller should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) notes: Vec<&'static str>,
+    pub(super) notes: Vec<Cow<'static, str>>,
 }
 
 /// A number before a swap and after it.
@@ -90,7 +100,10 @@ impl SwapReport {
             fingerprint_before,
             fingerprint_after: None,
             difference: None,
+            records: None,
             rejected: None,
+            dead_letters: None,
+            from_checkpoint: None,
             load_ns_per_record: None,
             notes: Vec::new(),
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::checkpoint::{CheckpointError, CheckpointRecord, CheckpointWriter, LoadedCheckpoint};
 use crate::sync::{Counter, lock};
+use crate::table::generation_state::GenerationState;
 use crate::table::settings::CheckpointSettings;
 use crate::table::status::CheckpointStats;
 
@@ -23,8 +24,6 @@ pub(super) struct Checkpointing {
 struct State {
     /// The writer, and the number of the generation that feeds it.
     writer: Option<(u64, Arc<CheckpointWriter>)>,
-    /// How many records were loaded from the checkpoint.
-    loaded: u64,
     /// Why the checkpoint was not used.
     unused: Option<Arc<str>>,
     /// Why the checkpoint is no longer written. The writer may still have the folder.
@@ -36,16 +35,20 @@ struct State {
 }
 
 impl Checkpointing {
-    /// Returns the statistics of the checkpoint; `None` for a table without one.
-    pub(super) fn stats(&self, settings: &CheckpointSettings) -> Option<CheckpointStats> {
+    /// Returns the statistics of the checkpoint, which a generation may have loaded; `None` for a table without one.
+    pub(super) fn stats(
+        &self,
+        settings: &CheckpointSettings,
+        generation: &GenerationState,
+    ) -> Option<CheckpointStats> {
         let folder = settings.folder.clone()?;
-        let State { writer, loaded, unused, failed, .. } = &*lock(&self.state);
+        let State { writer, unused, failed, .. } = &*lock(&self.state);
         let written = writer.as_ref().map(|(_, writer)| writer.state()).unwrap_or_default();
         let as_of = written.as_of.and_then(|millis| u64::try_from(millis).ok());
         Some(CheckpointStats {
             folder,
-            loaded: *loaded,
-            unused: unused.clone(),
+            loaded: generation.loaded(),
+            unused: generation.checkpoint_unused().or(unused.clone().filter(|_| generation.loaded() == 0)),
             as_of: as_of.map(|millis| UNIX_EPOCH + Duration::from_millis(millis)),
             bytes: written.bytes,
             failed: written.failed.map(|error| error.to_string().into()).or(failed.clone()),
@@ -69,7 +72,6 @@ impl Checkpointing {
         state.writer = Some((generation, Arc::new(writer)));
         state.failed = None;
         state.as_of = loaded.map(LoadedCheckpoint::as_of);
-        state.loaded = loaded.map_or(0, LoadedCheckpoint::records);
         if loaded.is_some() {
             state.unused = None;
         }
@@ -108,20 +110,7 @@ impl Checkpointing {
             let mut state = lock(&self.state);
             (state.as_of.replace(as_of), state.max_age)
         };
-        let away = before.map_or(0, |before| now.saturating_sub(before));
-        // Where tombstones vanish sooner than a table verifies, checkpoints cannot be used; but a
-        // table that follows the topic can.
-        if away >= 2 * VERIFY_EVERY_MILLIS
-            && let Some(max_age) = max_age.filter(|max_age| away as u128 >= max_age.as_millis())
-        {
-            let away = Duration::from_millis(away as u64);
-            let reason = format!(
-                "the table did not follow the topic for {away:?}, and the limit is {max_age:?} \
-                 (checkpoint_max_age, or else the topic's delete.retention.ms): it may have missed tombstones"
-            );
-            return Err(CheckpointError::Unusable { reason });
-        }
-        Ok(())
+        check_away(before.map_or(0, |before| now.saturating_sub(before)), max_age)
     }
 
     /// Records that everything written to the topic before `as_of` is applied, as of `now`. Its age was checked.
@@ -175,4 +164,21 @@ impl Checkpointing {
     pub(super) fn set_max_age(&self, max_age: Option<Duration>) {
         lock(&self.state).max_age = max_age;
     }
+}
+
+/// Checks that whoever did not follow the topic for some time, in milliseconds, has seen every tombstone.
+pub(super) fn check_away(away: i64, max_age: Option<Duration>) -> Result<(), CheckpointError> {
+    // Where tombstones vanish sooner than a table verifies, checkpoints cannot be used; but a
+    // table that follows the topic can.
+    if away >= 2 * VERIFY_EVERY_MILLIS
+        && let Some(max_age) = max_age.filter(|max_age| away as u128 >= max_age.as_millis())
+    {
+        let away = Duration::from_millis(away as u64);
+        let reason = format!(
+            "the table did not follow the topic for {away:?}, and the limit is {max_age:?} \
+             (checkpoint_max_age, or else the topic's delete.retention.ms): it may have missed tombstones"
+        );
+        return Err(CheckpointError::Unusable { reason });
+    }
+    Ok(())
 }

@@ -6,10 +6,14 @@
 //! is written to, and an append fails if the topic has grown since. The checkpoint waits for dead letters. Tables wait
 //! only while writing fails, while the queue is full, or while the checkpoint holds back too many records.
 
+#[cfg(feature = "cli")]
+mod compare;
 mod deferred;
 mod letter;
 #[cfg(feature = "cli")]
 mod retry;
+#[cfg(feature = "cli")]
+mod stored;
 mod topic;
 mod writer;
 
@@ -24,6 +28,10 @@ use crate::sync::{Counter, lock};
 use crate::table::settings::{DeadLetterOnError, DeadLetterSettings};
 use crate::table::status::DeadLetterStats;
 
+#[cfg(feature = "cli")]
+pub(super) use compare::compare;
+#[cfg(feature = "cli")]
+pub(crate) use compare::{CompareLettersError, DeadLetterComparison};
 pub(super) use deferred::DeferredLetters;
 pub(super) use letter::DeadLetter;
 #[cfg(feature = "cli")]

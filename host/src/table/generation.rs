@@ -212,10 +212,10 @@ impl Generation {
 
     async fn load_and_follow(&mut self, start: GenerationStart) -> Result<Infallible, GenerationEnd> {
         let (shared, state) = (self.shared.clone(), self.state.clone());
-        let has_checkpoint = start.checkpoint.is_some();
+        let writes_checkpoint = start.checkpoint.is_some() && start.writes_checkpoint;
         tokio::select! {
             end = self.read(start) => end,
-            error = resume::verify(&shared, &state), if has_checkpoint => {
+            error = resume::verify(&shared, &state), if writes_checkpoint => {
                 Err(GenerationEnd::Checkpoint(error))
             }
         }

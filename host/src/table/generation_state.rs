@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use crate::checkpoint::CheckpointError;
 use crate::codec::Codecs;
 use crate::codec::workers::{Lane, Purpose};
 use crate::log::{Offset, OffsetRange, TopicDescription};
@@ -69,6 +70,18 @@ struct Loading {
     catch_up: Option<Duration>,
     /// How many records were read while loading.
     replayed: u64,
+    checkpoint: CheckpointLoad,
+}
+
+/// What was loaded from the checkpoint.
+#[derive(Debug, Default)]
+struct CheckpointLoad {
+    records: u64,
+    /// Why it was not loaded, by a generation that does not write it.
+    unused: Option<Arc<str>>,
+    /// The time as of which it is complete, in milliseconds since 1970, and how old it may be, for a generation that does
+    /// not write it.
+    age: Option<(i64, Option<Duration>)>,
 }
 
 impl Loading {
@@ -110,6 +123,7 @@ impl GenerationState {
                 ranges: Vec::new(),
                 catch_up: None,
                 replayed: 0,
+                checkpoint: CheckpointLoad::default(),
             }),
             rejects: Mutex::default(),
             quarantine: Quarantine::default(),
@@ -157,6 +171,35 @@ impl GenerationState {
     /// Adds a partition that loading has to complete.
     pub(super) fn add_range(&self, range: OffsetRange) {
         lock(&self.loading).ranges.push(range);
+    }
+
+    /// Sets how many records are loaded from the checkpoint.
+    pub(super) fn set_loaded(&self, records: u64) {
+        lock(&self.loading).checkpoint.records = records;
+    }
+
+    /// How many records were loaded from the checkpoint.
+    pub(super) fn loaded(&self) -> u64 {
+        lock(&self.loading).checkpoint.records
+    }
+
+    /// Sets the time as of which the checkpoint is complete, and how old it may be, for a generation that only loads it.
+    pub(super) fn set_checkpoint_age(&self, as_of: i64, max_age: Option<Duration>) {
+        lock(&self.loading).checkpoint.age = Some((as_of, max_age));
+    }
+
+    /// The time as of which the checkpoint is complete, and how old it may be, for a generation that only loads it.
+    pub(super) fn checkpoint_age(&self) -> Option<(i64, Option<Duration>)> {
+        lock(&self.loading).checkpoint.age
+    }
+
+    /// Sets why the checkpoint is not loaded, for a generation that would only load it.
+    pub(super) fn set_checkpoint_unused(&self, reason: &CheckpointError) {
+        lock(&self.loading).checkpoint.unused = Some(reason.to_string().into());
+    }
+
+    pub(super) fn checkpoint_unused(&self) -> Option<Arc<str>> {
+        lock(&self.loading).checkpoint.unused.clone()
     }
 
     /// Whether `view` has everything that the topic held when loading began.

@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::codec::Codecs;
 use crate::log::{Ack, TopicDescription};
 use crate::table::barrier::{self, Freshness};
+#[cfg(feature = "cli")]
+use crate::table::dead_letters::{CompareLettersError, DeadLetterComparison, compare};
 use crate::table::entry::Entry;
 use crate::table::error::TableError;
 use crate::table::reject::{RejectNotice, RejectedRecord};
@@ -242,7 +244,8 @@ impl Table {
     }
 
     /// Decodes the topic with other codecs, as [`Table::swap_codecs`] does, and returns when the other generation is
-    /// complete, without serving it. It can be compared with what is served, and then be committed or dropped.
+    /// complete, without serving it. It can be compared with what is served, and then be committed or dropped. It is
+    /// loaded from the table's checkpoint, if there is one that can be used. Whoever writes that goes on.
     ///
     /// # Errors
     ///
@@ -258,6 +261,26 @@ impl Table {
         self.swaps.send(request).await.map_err(ended)?;
         prepared.wait_until_complete().await?;
         Ok(prepared)
+    }
+
+    /// Decodes the dead letters of the topic with the served codecs and with others, within a time; `None` for a table
+    /// without a dead-letter topic.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn compare_dead_letters(
+        &self,
+        codecs: &Codecs,
+        timeout: Duration,
+    ) -> Option<Result<DeadLetterComparison, CompareLettersError>> {
+        let dead_letters = self.shared.dead_letters.as_ref()?;
+        let served = self.shared.reported();
+        let compared = compare(
+            &*self.shared.log,
+            &served.topic,
+            dead_letters.topic(),
+            [&served.codecs, codecs],
+            timeout,
+        );
+        Some(compared.await)
     }
 
     /// Stops reading, and waits until the table's tasks have ended. The contents stay readable; the

@@ -5,11 +5,10 @@ use std::sync::{Arc, Weak};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::table::change::Effect;
 use crate::table::generation::{replay, wait_until_reached};
 use crate::table::shared::Shared;
 use crate::table::view::View;
-use crate::table::watch::{Resume, WatchToken};
+use crate::table::watch::{ReplayedEffects, Resume, WatchToken};
 
 /// Lets watchers of a table resume from its log. Does not keep the log open.
 pub(super) struct Resumer(pub(super) Weak<Shared>);
@@ -30,7 +29,7 @@ impl Resume for Resumer {
         token: WatchToken,
         view: Arc<View>,
         wants_every: bool,
-    ) -> BoxFuture<'static, Option<Vec<Effect>>> {
+    ) -> BoxFuture<'static, Option<ReplayedEffects>> {
         let shared = self.0.upgrade();
         let state = shared.as_ref().map(|shared| shared.reported());
         async move {

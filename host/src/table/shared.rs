@@ -21,7 +21,7 @@ use crate::table::settings::Settings;
 use crate::table::status::{Conditions, GenerationConditions, LatencyCounter, Stats, Status};
 use crate::table::swap_gate::SwapGate;
 use crate::table::view::View;
-use crate::table::watch::{Hub, SharedHub};
+use crate::table::watch::{Hub, ReplayMemory, SharedHub};
 use crate::thread::run_in_background;
 
 /// What the handles of a table and its tasks share.
@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) apply_latency: Box<LatencyCounter>,
     pub(super) barrier_latency: Box<LatencyCounter>,
     pub(super) checkpointing: Checkpointing,
+    pub(super) replay_memory: ReplayMemory,
     /// The dead letters, in a table with a dead-letter topic.
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
     /// A std lock: held to read or change fields. Taken after the hub's lock.
@@ -114,6 +115,7 @@ impl Shared {
             apply_latency: Box::default(),
             barrier_latency: Box::default(),
             checkpointing: Checkpointing::default(),
+            replay_memory: ReplayMemory::default(),
             state: Mutex::new(State {
                 conditions: Conditions::default(),
                 reported,
@@ -282,7 +284,8 @@ impl Shared {
     /// The statistics of a generation beside the reported one.
     pub(super) fn stats_of(&self, generation: &GenerationState) -> Stats {
         let since = lock(&self.since).status;
-        generation.stats(since, None, generation.load_progress(), None, None)
+        let checkpoint = self.checkpointing.stats(&self.settings.checkpoint, generation);
+        generation.stats(since, None, generation.load_progress(), checkpoint, None)
     }
 
     /// Whether any generation is served.
@@ -406,7 +409,7 @@ impl Shared {
             (state.reported.clone(), state.next.clone())
         };
         let loading = next.as_ref().unwrap_or(&reported).load_progress();
-        let checkpoint = self.checkpointing.stats(&self.settings.checkpoint);
+        let checkpoint = self.checkpointing.stats(&self.settings.checkpoint, &reported);
         let dead_letters = self.dead_letters.as_ref().map(|letters| letters.stats());
         let Since { status, stale } = *lock(&self.since);
         reported.stats(status, stale, loading, checkpoint, dead_letters)

@@ -230,9 +230,9 @@ impl Supervisor {
         let state = Arc::new(GenerationState::new(self.next_number, topic, codecs, gate));
         self.next_number += 1;
         self.shared.begin_loading(&state);
-        // The served generation goes on writing the checkpoint: a caller may give the other one up.
-        let checkpoint = self.checkpoint.clone().filter(|_| state.gate().is_open());
-        let start = GenerationStart { checkpoint, distrusted };
+        // While it waits for a caller, who may give it up, the served generation goes on writing the checkpoint, if it writes one.
+        let writes_checkpoint = state.gate().is_open();
+        let start = GenerationStart { checkpoint: self.checkpoint.clone(), writes_checkpoint, distrusted };
         let events = self.event_sender.clone();
         self.loading = Some(RunningGeneration::start(&self.shared, state, start, events));
     }

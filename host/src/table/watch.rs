@@ -20,7 +20,7 @@ pub use event::WatchEvent;
 pub use filter::WatchFilter;
 pub use history::MAX_HISTORY_EFFECTS;
 pub(super) use hub::{Hub, SharedHub};
-pub(super) use resume::Resume;
+pub(super) use resume::{MAX_REPLAY_BYTES, ReplayMemory, ReplayedEffects, Resume};
 pub(super) use token::Source;
 pub use token::{InvalidToken, WatchToken};
 pub use watcher::{WatchStart, Watcher};

@@ -2,11 +2,12 @@
 
 use ktables_tests::server::{Server, contract, write_config};
 use ktables_tests::{TIMEOUT, ktables, run, succeed};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::ExtendedKeyUsagePurpose;
 use reqwest::{Certificate, Client, Identity, Method};
 use tempfile::TempDir;
 
 use super::SERVICES;
+use super::authority::Authority;
 
 const TABLES: &str = "[tables.team-a]\nlog = \"local\"\ntopic = \"a\"\nensure_topic = true\n\
                       [tables.hidden-b]\nlog = \"local\"\ntopic = \"b\"\nensure_topic = true\n";
@@ -165,26 +166,6 @@ async fn a_server_that_others_can_reach_needs_access_control_and_tls() {
     assert!(server.url.starts_with("http://0.0.0.0:"), "{}", server.url);
 }
 
-/// An authority, and certificates that it has signed.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// Returns a certificate for a name, and its key, as PEM.
-    fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
-
 // Long because it is one scenario.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_and_clients_are_read_again_while_requests_go_on() {
@@ -203,7 +184,7 @@ async fn certificates_and_clients_are_read_again_while_requests_go_on() {
         certificate
     };
     certify();
-    write("ca.pem", &client_ca.0.pem());
+    write("ca.pem", &client_ca.pem());
     let (token, hash) = new_token();
     write("clients.toml", &format!("[a]\ntoken_sha256 = \"{hash}\"\nread = [\"*\"]\nwrite = [\"*\"]\n"));
     let text = format!(
@@ -212,7 +193,7 @@ async fn certificates_and_clients_are_read_again_while_requests_go_on() {
          [access]\nclients_file = \"clients.toml\"\n[access.clients.robot]\n\
          certificate_name = \"robot.example\"\nread = [\"*\"]\n"
     );
-    let authority = Certificate::from_pem(server_ca.0.pem().as_bytes()).unwrap();
+    let authority = Certificate::from_pem(server_ca.pem().as_bytes()).unwrap();
     // Each request has its own connection, so that it sees the certificate of that time.
     let builder = || Client::builder().tls_certs_only([authority.clone()]).pool_max_idle_per_host(0);
     let server = Server::start(&write_config(folder.path(), &text));

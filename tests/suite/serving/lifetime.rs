@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ktables_broker::BrokerOptions;
 use ktables_tests::server::{Server, write_config};
-use ktables_tests::{TIMEOUT, WatchClient, component_path, kafka, ktables, root, succeed};
+use ktables_tests::{TIMEOUT, WatchClient, component_path, kafka, ktables, root, run, succeed};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -104,10 +104,17 @@ async fn a_reload_changes_what_has_changed_and_nothing_if_the_file_is_invalid() 
     })
     .await;
     assert_eq!(server.get("/v1/tables/gone").await.status, 200, "nothing has changed");
+    let reloads = async || {
+        let metrics = server.get("/metrics").await.text;
+        let line = metrics.lines().find(|line| line.starts_with("ktables_config_last_reload_successful"));
+        line.unwrap().to_owned()
+    };
+    assert_eq!(reloads().await, "ktables_config_last_reload_successful 0.0");
     config(&[table("kept", ""), table("new", ""), table("other", "value_codec = \"utf8\"\n")].concat());
     server.signal("HUP");
     wait_until("the table is there", async || server.get("/v1/tables/new").await.status == 200).await;
     assert_eq!(server.get("/v1/tables/gone").await.problem(), "unknown-table");
+    wait_until("the reload has ended", async || reloads().await.ends_with(" 1.0")).await;
     gone.next_of_type("goodbye").await;
     wait_until("the codec is swapped", async || {
         server.get("/v1/tables/other/entry?key=a").await.text == "\"1\""
@@ -208,4 +215,20 @@ async fn a_server_without_its_brokers_stays_ready_and_answers() {
     let write = server.request(Method::PUT, "/v1/tables/services/entry?key=c&timeout=1s").body("1");
     let write = server.send(write).await;
     assert!(matches!(write.status, 503 | 504), "{}", write.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_start_leaves_the_token_of_one_that_runs() {
+    let (server, folder) = Server::with_tables(SERVICES).await;
+    let token = || std::fs::read_to_string(folder.path().join(".ktables-admin-token")).unwrap();
+    let before = token();
+    let other = folder.path().join("other.toml");
+    let text = "[logs.local]\nurl = \"dir:./data\"\n[tables.none]\nlog = \"local\"\ntopic = \"none\"\n\
+                [server]\nlisten = [\"127.0.0.1:0\"]\n";
+    std::fs::write(&other, text).unwrap();
+    let refused = run(&mut ktables(&["serve", "--config", other.to_str().unwrap()]));
+    assert!(refused.code != 0 && refused.stderr.contains("none"), "{}", refused.stderr);
+    assert_eq!(token(), before);
+    let server = server.with(Client::new(), Some(before.trim()));
+    assert_eq!(server.send(server.request(Method::POST, "/v1/reload")).await.status, 200);
 }

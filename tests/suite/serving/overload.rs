@@ -85,6 +85,62 @@ async fn a_client_that_resets_its_streams_affects_nobody_else() {
     assert!(grown < 200 << 20, "{grown} bytes");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_of_http_2_ends_and_a_watch_on_one_goes_on() {
+    let config = format!(
+        "{SERVICES}[server]\nlisten = [\"127.0.0.1:0\"]\nheader_timeout = \"300ms\"\nstalled_timeout = \"4s\"\n\
+         bookmark_interval = \"1s\"\n"
+    );
+    let (server, _folder) = Server::with_tables(&config).await;
+    let http2 = Client::builder().http2_prior_knowledge().build().unwrap();
+    let server = server.with(http2, None);
+    let mut watch = WatchClient::open(&server, "/v1/tables/services/watch", false).await;
+    let (mut idle, began) = (connect(&server).await, std::time::Instant::now());
+    // The preface and empty settings.
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    idle.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await.unwrap();
+    let mut head = [0; 9];
+    loop {
+        tokio::time::timeout(TIMEOUT, idle.read_exact(&mut head)).await.expect("a frame in time").unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        idle.read_exact(&mut vec![0; length]).await.unwrap();
+        // GOAWAY.
+        if head[3] == 7 {
+            break;
+        }
+    }
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    // It does not confirm that, so it is closed.
+    let mut rest = Vec::new();
+    tokio::time::timeout(TIMEOUT, idle.read_to_end(&mut rest)).await.expect("it ends").unwrap();
+    for _ in 0..3 {
+        watch.next_of_type("bookmark").await;
+    }
+    server.set("services", "a", "1").await;
+    assert_eq!(watch.next_of_type("put").await["value"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pauses_gets_its_whole_answer() {
+    let config = format!("{SERVICES}[server]\nlisten = [\"127.0.0.1:0\"]\nheader_timeout = \"200ms\"\n");
+    let (server, _folder) = Server::with_tables(&config).await;
+    let value = json!("v".repeat(100_000)).to_string();
+    for key in 0..100 {
+        server.set("services", &key.to_string(), &value).await;
+    }
+    for client in [Client::builder().http2_prior_knowledge(), Client::builder().http1_only()] {
+        let request = client.build().unwrap().get(format!("{}/v1/tables/services/snapshot", server.url));
+        let mut response = request.send().await.unwrap();
+        let mut bytes = response.chunk().await.unwrap().unwrap().len();
+        // Several times as long as a connection may be idle.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            bytes += chunk.len();
+        }
+        assert!(bytes > 100 * value.len(), "{bytes}");
+    }
+}
+
 /// Lets the tasks of a connection run a few times.
 async fn yield_often() {
     for _ in 0..8 {

@@ -122,6 +122,20 @@ async fn a_component_that_cannot_be_used_changes_nothing() {
     let request = server.request(Method::POST, &path).header("content-type", "application/wasm").body(bytes);
     assert_eq!(server.send(request).await.status, 202);
     assert_eq!(report(&server).await["state"], "refused");
+    let named = |name: &str| {
+        let path = format!("{SWAP}?codec=value&yes&name={name}");
+        let bytes = std::fs::read(component_path("service-record")).unwrap();
+        server.request(Method::POST, &path).header("content-type", "application/wasm").body(bytes)
+    };
+    for name in ["", "a/b", "a%20b", &"n".repeat(65)] {
+        assert_eq!(server.send(named(name)).await.status, 400, "{name}");
+    }
+    assert_eq!(server.send(named("record-2")).await.status, 202);
+    assert_eq!(report(&server).await["state"], "done");
+    let described = server.get("/v1/tables/texts").await.json();
+    assert_eq!(described["codecs"]["value"]["name"], "record-2");
+    let back = server.send(server.request(Method::POST, &format!("{SWAP}/back"))).await;
+    assert_eq!(back.status, 200, "{}", back.text);
     for body in ["{}", "{\"value\": 1}", "{\"path\": \"/etc/passwd\"}", "x"] {
         assert_eq!(server.send(server.request(Method::POST, SWAP).body(body)).await.status, 400, "{body}");
     }
@@ -146,6 +160,34 @@ async fn a_component_that_cannot_be_used_changes_nothing() {
     assert_eq!(entry(&server, "a").await.text, "\"1\"");
     let unknown = run(&mut ktables(&["swap", "none", "--back", "--server", &url]));
     assert_ne!(unknown.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_reports_how_many_dead_letters_are_rejected() {
+    let text =
+        TEXTS.replace("utf8\"", "json\"\ndead_letter = \"texts-rejected\"\ncheckpoint = \"checkpoint\"");
+    let (server, folder) = Server::with_tables(&text).await;
+    let token = std::fs::read_to_string(folder.path().join(".ktables-admin-token")).unwrap();
+    let server = server.with(Client::new(), Some(token.trim()));
+    let log = format!("dir:{}", folder.path().join("data").display());
+    for value in ["text", "{", "1"] {
+        let args = ["produce", "--log", &log, "--topic", "texts", "--key", "a", "--value", value];
+        succeed(&mut ktables(&args));
+    }
+    let written = || async {
+        let described = server.get("/v1/tables/texts").await.json();
+        described["dead_letters"]["written"] == 2
+    };
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    while !written().await {
+        assert!(tokio::time::Instant::now() < deadline, "the dead letters are written");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let tried = swap(&server, "dry_run", "utf8").await;
+    let expected = json!({ "decoded": 2, "rejected_before": 2, "rejected_after": 0, "is_complete": true });
+    assert_eq!(tried["dead_letters"], expected, "{tried}");
+    assert_eq!(tried["rejected"], json!({ "before": 2, "after": 0 }), "{tried}");
+    assert_eq!(tried["records"], json!({ "before": 3, "after": 3 }), "{tried}");
 }
 
 // Long because readers, a writer and a watcher run beside the swap.

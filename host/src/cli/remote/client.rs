@@ -71,7 +71,7 @@ impl Remote {
             ));
         }
         let token = match &args.token_file {
-            Some(file) => Some(read(file, "read the token")?.trim().to_owned()),
+            Some(file) => Some(read_token(file)?),
             None => std::env::var("KTABLES_TOKEN").ok().filter(|token| !token.is_empty()),
         };
         let mut builder = Client::builder()
@@ -81,6 +81,12 @@ impl Remote {
             let pem = read(file, "read the certificates")?;
             let certificates =
                 Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| unusable(file, &error))?;
+            if certificates.is_empty() {
+                return Err(CliError::Usage(format!(
+                    "{} has no certificate: it must be a PEM file",
+                    file.display()
+                )));
+            }
             builder = builder.tls_certs_only(certificates);
         }
         if let (Some(cert), Some(key)) = (&args.cert, &args.key_file) {
@@ -162,13 +168,34 @@ impl Remote {
                     .to_owned(),
             );
         }
-        self.failed(&describe(&error.without_url()))
+        let reason = describe(&error.without_url());
+        // It may have answered and closed the connection while the body was sent.
+        let advice = match reason.contains("error writing a body") {
+            true => {
+                "; it may have refused a large body before it was sent, because the caller may not do this, or because \
+                     it is larger than server.max_body or server.max_component"
+            }
+            false => "",
+        };
+        self.failed(&format!("{reason}{advice}"))
     }
 
     /// The error of a server that cannot be reached, or whose answer is not one of a ktables server.
     pub(super) fn failed(&self, reason: &str) -> CliError {
         CliError::Server(format!("the server {}: {reason}", one_line(&self.base)))
     }
+}
+
+fn read_token(file: &Path) -> Result<String, CliError> {
+    let text = read(file, "read the token")?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(CliError::Usage(format!(
+            "{} has no token: a token is one line without blanks",
+            file.display()
+        )));
+    }
+    Ok(token.to_owned())
 }
 
 fn read(file: &Path, action: &'static str) -> Result<String, CliError> {

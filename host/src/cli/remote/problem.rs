@@ -53,7 +53,11 @@ impl From<RemoteProblem> for CliError {
             RemoteProblem::Failed(error) => return error,
             RemoteProblem::Answered { status, kind, detail, .. } => (status, kind, detail),
         };
-        let reason = format!("the server answered {status}: {detail}");
+        let advice = match status {
+            StatusCode::UNAUTHORIZED => " (this command sends the token of --token-file or $KTABLES_TOKEN)",
+            _ => "",
+        };
+        let reason = format!("the server answered {status}: {detail}{advice}");
         match (status, &*kind) {
             (_, "not-visible" | "loading") => Self::Incomplete(reason),
             (_, "invalid-json") => Self::Refused(reason),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::file::read_bounded;
-use crate::log::{LogError, NewTopic, Partition, TopicDescription};
+use crate::log::{LogError, NewTopic, Partition, TopicDescription, check_topic_name};
 
 /// The file that makes a folder a topic.
 const MANIFEST: &str = "topic.json";
@@ -17,9 +17,6 @@ const MAX_PARTITIONS: Partition = 256;
 
 /// The largest size of `topic.json`, in bytes. It holds only an identity and a number.
 const MAX_MANIFEST_BYTES: usize = 64 * 1024;
-
-/// The largest length of a topic name in Kafka.
-const MAX_NAME: usize = 249;
 
 /// The contents of `topic.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,7 +38,7 @@ pub(super) fn partition_folder(root: &Path, topic: &str, partition: Partition) -
 
 /// Reads the description of a topic.
 pub(super) fn describe(root: &Path, url: &str, topic: &str) -> Result<TopicDescription, LogError> {
-    check_name(topic)?;
+    check_topic_name(topic)?;
     let unknown = || LogError::UnknownTopic { log: url.to_owned(), topic: topic.to_owned() };
     let manifest = read_manifest(root, topic)?.ok_or_else(unknown)?;
     check_partitions(topic, manifest.partitions)?;
@@ -75,7 +72,7 @@ pub(super) fn create(
     topic: &str,
     settings: NewTopic,
 ) -> Result<TopicDescription, LogError> {
-    check_name(topic)?;
+    check_topic_name(topic)?;
     let partitions = settings.partitions.unwrap_or(1);
     check_partitions(topic, partitions)?;
     if settings.replication_factor.is_some_and(|replicas| replicas != 1) {
@@ -124,7 +121,7 @@ pub(super) fn list(root: &Path) -> Result<Vec<String>, LogError> {
     for entry in entries {
         let entry = entry.map_err(LogError::io("list", root))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if check_name(&name).is_ok() && entry.path().join(MANIFEST).is_file() {
+        if check_topic_name(&name).is_ok() && entry.path().join(MANIFEST).is_file() {
             names.push(name);
         }
     }
@@ -178,23 +175,5 @@ fn check_partitions(topic: &str, partitions: Partition) -> Result<(), LogError> 
         return Ok(());
     }
     let reason = format!("the number of partitions must be from 1 to {MAX_PARTITIONS}, not {partitions}");
-    Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
-}
-
-/// Checks a topic name by Kafka's rules. They also ensure that the folder of the topic lies within the folder
-/// of the log.
-fn check_name(topic: &str) -> Result<(), LogError> {
-    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let reason = if topic.is_empty() {
-        "a topic needs a name".to_owned()
-    } else if topic.len() > MAX_NAME {
-        format!("a topic name has at most {MAX_NAME} characters, this one has {}", topic.len())
-    } else if matches!(topic, "." | "..") {
-        "`.` and `..` are not valid topic names".to_owned()
-    } else if let Some(c) = topic.chars().find(|&c| !is_legal(c)) {
-        format!("a topic name has only ASCII letters, digits, `.`, `_` and `-`, but this one has `{c}`")
-    } else {
-        return Ok(());
-    };
     Err(LogError::InvalidTopic { topic: topic.to_owned(), reason })
 }

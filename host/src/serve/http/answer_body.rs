@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn peer() -> Arc<Peer> {
-        Arc::new(Peer { address: None, certificate: None, close: tokio::sync::Notify::new() })
+        Arc::new(Peer::new(None))
     }
 
     fn endless() -> Body {

@@ -20,6 +20,7 @@ use crate::packed::Packed;
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::entries::respond_json;
+use crate::serve::http::writing::audit;
 use crate::serve::problem::Problem;
 use crate::table::{RecordPart, RejectedRecord};
 
@@ -85,6 +86,7 @@ pub(super) async fn decode(
     let mut rejects = table.table.rejects();
     rejects.drain(..rejects.len().saturating_sub(limit));
     let decoded = decode_all(codecs, rejects, call.server.settings.request_timeout).await?;
+    audit(&call, &table.name, &format!("decoded {} rejected records again", decoded.len()));
     let count = |outcome| decoded.iter().filter(|decoded| decoded.outcome == outcome).count();
     let (accepted, rejected) = (count(Outcome::Accepted), count(Outcome::Rejected));
     let answer = json!({ "accepted": accepted, "rejected": rejected, "records": decoded });

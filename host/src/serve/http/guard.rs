@@ -35,6 +35,8 @@ const MAX_ID_BYTES: usize = 64;
 pub(super) async fn guard(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response<Body> {
     let began = Instant::now();
     let (mut parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Arc<Peer>>().cloned();
+    let open = peer.as_ref().map(Peer::begin);
     let id = request_id(&parts.headers);
     let method = parts.method.clone();
     // A client of HTTP/2 may miss an answer that comes before its body was read.
@@ -48,13 +50,12 @@ pub(super) async fn guard(State(server): State<Arc<Server>>, request: Request, n
             if let Some(in_use) = &in_use {
                 parts.extensions.insert(in_use.clone());
             }
-            let peer = parts.extensions.get::<Arc<Peer>>().cloned();
             let mut response = next.run(Request::from_parts(parts, body)).await;
             let is_endless = response.extensions_mut().remove::<EndlessBody>().is_some();
             // A watch is counted as one, and not as a request.
             let in_use = if is_endless { None } else { in_use };
             let timeout = server.settings.stalled_timeout;
-            response.map(|body| AnswerBody::wrap(body, peer.as_ref(), timeout, in_use))
+            response.map(|body| AnswerBody::wrap(body, peer.as_ref(), timeout, (in_use, open)))
         }
         Err(problem) => problem.into_response(),
     };

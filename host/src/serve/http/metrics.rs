@@ -22,6 +22,7 @@ use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::problem::Problem;
 use crate::serve::tables::ServedTable;
+use crate::sync::lock;
 
 /// How long the log may take to return end offsets. Without them, the lag is left out.
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ pub(super) async fn metrics(call: Call) -> Result<Response<Body>, Problem> {
     let used_by = readable.iter().map(|table| &**table);
     components::add_components(&mut registry, &call.server.catalog.load(), used_by);
     server::add_server(&mut registry, &call.server);
+    server::add_reload(&mut registry, *lock(&call.server.last_reload));
     server::add_process(&mut registry, call.server.started);
     let mut text = String::new();
     // OK because writing to a string never fails.

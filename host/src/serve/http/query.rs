@@ -86,6 +86,14 @@ pub(super) fn invalid(name: &str, expected: &str) -> Problem {
 
 /// Decodes a name or a value.
 fn decode(text: &str) -> Result<String, Problem> {
+    let is_hex =
+        |digits: Option<&[u8]>| digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let mut signs = text.match_indices('%');
+    if signs.any(|(at, _)| !is_hex(text.as_bytes().get(at + 1..at + 3))) {
+        return Err(Problem::bad_request(
+            "a `%` in a parameter has no two hexadecimal digits: write it as %25",
+        ));
+    }
     let text = text.replace('+', " ");
     percent_decode_str(&text)
         .decode_utf8()
@@ -118,6 +126,8 @@ mod tests {
             ("limti=1", "did you mean `limit`?"),
             ("key=1&key=2", "given twice"),
             ("key=%ff", "not UTF-8"),
+            ("key=%zz", "write it as %25"),
+            ("key=100%", "write it as %25"),
             ("token=x", "Authorization"),
             ("access_token=x", "Authorization"),
         ] {

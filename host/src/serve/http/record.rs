@@ -11,13 +11,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::escape::escape_name;
 use crate::log::{Headers, Offset, OffsetRange, Partition, Record, read_ranges};
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::entries::respond_json;
 use crate::serve::http::query::invalid;
 use crate::serve::http::reading::{READ_PARAMETERS, Reading};
-use crate::serve::http::writing::log_problem;
+use crate::serve::http::writing::{audit, log_problem};
 use crate::serve::problem::Problem;
 use crate::table::Entry;
 
@@ -69,12 +70,8 @@ pub(super) async fn record(call: Call, Path(table): Path<String>) -> Result<Resp
         ControlFlow::Break(())
     };
     read(&reading, range, add).await?;
-    let Some(record) = found else {
-        let detail = "the log no longer holds the record of the entry";
-        return Err(
-            Problem::not_found("no-record", "The record is gone", detail).with_headers(&reading.headers())
-        );
-    };
+    let record = found.ok_or_else(|| no_record(&reading))?;
+    audit(&call, &table, &format!("read the raw record of key `{}`", escape_name(entry.key())));
     // OK because texts and numbers always serialize.
     Ok(respond_json(reading.headers(), serde_json::to_string(&record).expect("serializes")))
 }
@@ -103,6 +100,7 @@ pub(super) async fn history(call: Call, Path(table): Path<String>) -> Result<Res
     if raw_key.is_none() {
         return Err(no_record(&reading));
     }
+    audit(&call, &table, &format!("read the raw records of key `{}`", escape_name(entry.key())));
     let (mut versions, mut bytes) = (std::collections::VecDeque::new(), 0);
     let add = |record: &Record<'_>| {
         if record.key == raw_key.as_deref() {

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode};
 
 use crate::serve::access::Role;
+use crate::serve::error::ServeError;
 use crate::serve::http::call::Call;
 use crate::serve::http::entries::respond_json;
 use crate::serve::http::writing::audit;
@@ -19,9 +20,9 @@ pub(super) async fn reload(call: Call) -> Result<Response<Body>, Problem> {
     }
     // It goes on if the caller goes away, so that the tables are never half changed.
     let reloaded = tokio::spawn(async move {
-        let result = reload::reload(&call.server, &call.server.path).await;
+        let result = reload::reload(&call.server).await;
         let outcome = match &result {
-            Ok(_) => "reloaded the configuration".to_owned(),
+            Ok(reloaded) => format!("reloaded the configuration: {}", reloaded.describe()),
             Err(error) => format!("could not reload the configuration: {error}"),
         };
         audit(&call, "*", &outcome);
@@ -33,6 +34,9 @@ pub(super) async fn reload(call: Call) -> Result<Response<Body>, Problem> {
             // OK because texts and numbers always serialize.
             let text = serde_json::to_string(&reloaded).expect("serializes");
             Ok(respond_json(HeaderMap::new(), text))
+        }
+        Err(ServeError::NotNow(reason)) => {
+            Err(Problem::unavailable("not-now", "The configuration cannot be reloaded now", reason))
         }
         Err(error) => {
             let title = "The configuration cannot be used, and nothing has changed";

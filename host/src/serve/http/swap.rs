@@ -19,6 +19,10 @@ use crate::serve::swaps::{SwapReport, SwapState};
 /// How many bytes the names of codecs may have.
 const MAX_NAMES_BYTES: usize = 4 << 10;
 
+/// How logs and metrics name a component if its sender does not, and how long a name may be.
+const DEFAULT_NAME: &str = "uploaded";
+const MAX_NAME_BYTES: usize = 64;
+
 /// Begins a swap.
 pub(super) async fn start(
     call: Call,
@@ -26,7 +30,7 @@ pub(super) async fn start(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let table = call.table(Role::Admin, &table)?;
-    let query = call.query(&["codec", "dry_run", "max_new_rejects", "max_changed", "yes"])?;
+    let query = call.query(&["codec", "name", "dry_run", "max_new_rejects", "max_changed", "yes"])?;
     let gate = Gate {
         is_trial: query.flag("dry_run", false)?,
         is_forced: query.flag("yes", false)?,
@@ -72,8 +76,13 @@ async fn read_codecs(call: &Call, query: &Query, body: Body) -> Result<NewCodecs
             "group" => CodecPart::Group,
             _ => return Err(invalid("codec", "key, value or group")),
         };
+        let name = query.get("name").unwrap_or(DEFAULT_NAME).to_owned();
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !(1..=MAX_NAME_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
+            return Err(invalid("name", "1 to 64 letters, digits, `-`, `_` and `.`"));
+        }
         let bytes = call.read_body(body, call.server.settings.max_component).await?;
-        return Ok(NewCodecs::Component { part, bytes: bytes.into() });
+        return Ok(NewCodecs::Component { part, name, bytes: bytes.into() });
     }
     let body = call.read_body(body, MAX_NAMES_BYTES).await?;
     let names: CodecNames = serde_json::from_slice(&body).map_err(|error| {
@@ -127,7 +136,7 @@ pub(super) async fn back(call: Call, Path(table): Path<String>) -> Result<Respon
     let table = call.table(Role::Admin, &table)?;
     call.query(&[])?;
     if table.swaps.back_until().is_none() {
-        let detail = "the codecs before the last swap are no longer kept: server.swap_back limits how long";
+        let detail = "no swap has been made, or the codecs before it are no longer kept: server.swap_back limits how long";
         return Err(Problem::new(StatusCode::CONFLICT, "no-way-back", "There is no way back", detail));
     }
     let report = SwapReport::new(SwapState::Committing, table.codecs().fingerprint());

@@ -1,7 +1,9 @@
 //! Accepts connections, within limits, and serves both versions of HTTP on them.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +12,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, Semaphore};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
@@ -45,6 +48,8 @@ pub(in crate::serve) struct Connections {
     by_address: Shares<IpAddr>,
     /// How many connections were refused because there were too many.
     refused: AtomicU64,
+    /// Whether all connections end after the requests that they have begun.
+    closing: watch::Sender<bool>,
 }
 
 impl Connections {
@@ -53,6 +58,7 @@ impl Connections {
             total: Arc::new(Semaphore::new(settings.max_connections)),
             by_address: Shares::new(settings.max_connections_per_address),
             refused: AtomicU64::new(0),
+            closing: watch::channel(false).0,
             settings: settings.clone(),
         }
     }
@@ -67,6 +73,13 @@ impl Connections {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Ends all connections after the requests that they have begun, and waits until they have ended.
+    pub(in crate::serve) async fn close(&self) {
+        self.closing.send_replace(true);
+        // OK to ignore an error: the semaphore is never closed.
+        let _ = self.total.acquire_many(self.settings.max_connections as u32).await;
+    }
+
     /// Counts a connection that is refused, and logs the first one, and then every thousandth.
     fn refuse(&self, reason: &str) {
         let before = self.refused.fetch_add(1, Ordering::Relaxed);
@@ -76,14 +89,12 @@ impl Connections {
     }
 }
 
-/// Accepts connections until this is dropped. Each connection has its own task, which `graceful` can ask to end after
-/// the requests that it has begun.
+/// Accepts connections until this is dropped. Each connection has its own task.
 pub(in crate::serve) async fn serve_listener(
     listener: Listener,
     tls: Option<TlsState>,
     router: Router,
     connections: Arc<Connections>,
-    graceful: Arc<GracefulShutdown>,
 ) {
     loop {
         let accepted = listener.accept().await;
@@ -100,91 +111,164 @@ pub(in crate::serve) async fn serve_listener(
             connections.refuse("server.max_connections_per_address are open from one address");
             continue;
         }
-        let (tls, router) = (tls.clone(), router.clone());
-        let (settings, graceful) = (connections.settings.clone(), graceful.watcher());
+        let (tls, peer, router) = (tls.clone(), Peer::new(address), router.clone());
+        let connections = connections.clone();
         tokio::spawn(async move {
             // Held until the connection ends.
             let _in_use = (permit, share);
-            let peer = Peer { address, certificate: None, close: Notify::new() };
-            match accepted {
-                Accepted::Tcp(stream, _) => {
-                    serve_stream(stream, tls, peer, router, &settings, graceful).await
+            // Boxed, so that a connection takes no memory for what another kind needs.
+            match (accepted, tls) {
+                (Accepted::Tcp(stream, _), Some(tls)) => {
+                    Box::pin(serve_tls(stream, tls, peer, router, &connections)).await;
+                }
+                (Accepted::Tcp(stream, _), None) => {
+                    Box::pin(serve_plain(stream, peer, router, &connections)).await;
                 }
                 // Connections on this machine need no TLS.
-                Accepted::Unix(stream) => serve_stream(stream, None, peer, router, &settings, graceful).await,
+                (Accepted::Unix(stream), _) => {
+                    Box::pin(serve_plain(stream, peer, router, &connections)).await;
+                }
             }
         });
     }
 }
 
-/// Serves a connection until it ends.
-async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+async fn serve_plain<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    tls: Option<TlsState>,
+    peer: Peer,
+    router: Router,
+    connections: &Connections,
+) {
+    let Settings { header_timeout, stalled_timeout, .. } = connections.settings;
+    let stream = Watched::new(stream, header_timeout, stalled_timeout);
+    serve_http(stream, peer, router, connections).await;
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    tls: TlsState,
     mut peer: Peer,
     router: Router,
-    settings: &Settings,
-    graceful: Watcher,
+    connections: &Connections,
 ) {
-    let stream = Watched::new(stream, settings.header_timeout, settings.stalled_timeout);
-    let Some(tls) = tls else {
-        return serve_http(stream, peer, router, settings, graceful).await;
-    };
+    let Settings { header_timeout, stalled_timeout, .. } = connections.settings;
+    let stream = Watched::new(stream, header_timeout, stalled_timeout);
     let handshake = TlsAcceptor::from(tls.load_full()).accept(stream);
-    match tokio::time::timeout(settings.header_timeout, handshake).await {
+    let mut closing = connections.closing.subscribe();
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(header_timeout, Box::pin(handshake)) => accepted,
+        _ = closing.wait_for(|&is_closing| is_closing) => return,
+    };
+    match accepted {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             peer.certificate = certificates
                 .and_then(|chain| chain.first())
                 .map(|certificate| certificate.clone().into_owned());
             // The bytes of the handshake were not yet those of a request.
-            let stream = Watched::new(stream, settings.header_timeout, settings.stalled_timeout);
-            serve_http(stream, peer, router, settings, graceful).await;
+            let stream = Watched::new(stream, header_timeout, stalled_timeout);
+            serve_http(stream, peer, router, connections).await;
         }
         Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
+/// Serves a connection with the version of HTTP that its client speaks, until it ends.
 async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+    mut stream: Watched<S>,
     peer: Peer,
     router: Router,
-    settings: &Settings,
-    graceful: Watcher,
+    connections: &Connections,
 ) {
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut closing = connections.closing.subscribe();
+    let is_http2 = tokio::select! {
+        is_http2 = stream.is_http2() => is_http2,
+        _ = closing.wait_for(|&is_closing| is_closing) => return,
+    };
+    let (peer, stream) = (Arc::new(peer), TokioIo::new(stream));
+    let service = service(&peer, router);
+    // Boxed, so that one takes no memory for the other.
+    match is_http2 {
+        Ok(false) => {
+            let connection = http1(&connections.settings).serve_connection(stream, service);
+            let end = |connection: Pin<&mut _>| http1::Connection::graceful_shutdown(connection);
+            // It has its own limit for the time until the next request.
+            Box::pin(serve_until_end(connection, end, pending(), &peer, connections)).await;
+        }
+        Ok(true) => {
+            let connection = http2(&connections.settings).serve_connection(stream, service);
+            let end = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
+            let idle = peer.wait_until_idle(connections.settings.header_timeout);
+            Box::pin(serve_until_end(connection, end, idle, &peer, connections)).await;
+        }
+        Err(error) => tracing::debug!("a connection sent no request: {error}"),
+    }
+}
+
+/// Passes the requests of a connection to the router.
+fn service(
+    peer: &Arc<Peer>,
+    router: Router,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<> {
+    let peer = peer.clone();
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request.map(Body::new))
+    })
+}
+
+/// Serves a connection until it ends. It ends after the requests that it has begun if the server stops, or once it is idle.
+async fn serve_until_end<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    end: impl Fn(Pin<&mut C>),
+    idle: impl Future<Output = ()>,
+    peer: &Peer,
+    connections: &Connections,
+) {
+    let (mut connection, mut idle) = (pin!(connection), pin!(idle));
+    let mut closing = connections.closing.subscribe();
+    let timeout = connections.settings.stalled_timeout;
+    // A client may not confirm the end. Until then, answers may still have to be sent.
+    let mut ends_at = None;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                // An error is the client's: it went away, was too slow, or did not speak HTTP.
+                if let Err(error) = ended {
+                    tracing::debug!("a connection ended: {error}");
+                }
+                return;
+            }
+            () = peer.close.notified() => {
+                return tracing::debug!("a connection was closed: its client takes nothing");
+            }
+            () = sleep_until(ends_at.unwrap_or_else(Instant::now)), if ends_at.is_some() => {
+                if peer.is_idle() {
+                    return tracing::debug!("a connection without a request was closed");
+                }
+            }
+            _ = closing.wait_for(|&is_closing| is_closing), if ends_at.is_none() => end(connection.as_mut()),
+            () = idle.as_mut(), if ends_at.is_none() => end(connection.as_mut()),
+        }
+        ends_at = Some(Instant::now() + timeout);
+    }
+}
+
+fn http1(settings: &Settings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(HEAD_BYTES);
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(HEAD_BYTES);
+}
+
+fn http2(settings: &Settings) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_send_buf_size(HTTP2_STREAM_BYTES)
         .max_header_list_size(HEAD_BYTES as u32)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(settings.stalled_timeout);
-    let peer = Arc::new(peer);
-    let close = peer.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        let router = router.clone();
-        async move {
-            let response: Result<Response<Body>, Infallible> = router.oneshot(request.map(Body::new)).await;
-            response
-        }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    // An error is the client's: it went away, was too slow, or did not speak HTTP.
-    tokio::select! {
-        ended = graceful.watch(connection) => {
-            if let Err(error) = ended {
-                tracing::debug!("a connection ended: {error}");
-            }
-        }
-        () = close.close.notified() => tracing::debug!("a connection was closed: its client takes nothing"),
-    }
+    builder
 }

@@ -5,12 +5,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+/// What a client of HTTP/2 sends first.
+const HTTP2_PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How many bytes must arrive in the time for the first ones: with fewer, the version of HTTP is not known, and only with
 /// a version has a request its own deadline.
-const FIRST_BYTES: usize = 24;
+const FIRST_BYTES: usize = HTTP2_PREFACE.len();
 
 /// A stream that fails when its other end sends nothing at first, or reads nothing while bytes wait for it.
 #[derive(Debug)]
@@ -20,6 +23,9 @@ pub(super) struct Watched<S> {
     first: Option<Pin<Box<Sleep>>>,
     /// How many bytes have arrived so far.
     read: usize,
+    /// The first bytes, and which of them have to be read again, because they were read to find the version of HTTP.
+    first_bytes: [u8; FIRST_BYTES],
+    unread: std::ops::Range<usize>,
     /// How long bytes may wait for the other end, and since when they do.
     write_timeout: Duration,
     write: Option<Pin<Box<Sleep>>>,
@@ -28,7 +34,8 @@ pub(super) struct Watched<S> {
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, first_timeout: Duration, write_timeout: Duration) -> Self {
         let first = Some(Box::pin(tokio::time::sleep_until(Instant::now() + first_timeout)));
-        Self { stream, first, read: 0, write_timeout, write: None }
+        let (first_bytes, unread) = ([0; FIRST_BYTES], 0..0);
+        Self { stream, first, read: 0, first_bytes, unread, write_timeout, write: None }
     }
 
     /// Starts or ends the time that bytes wait, after an attempt to write some.
@@ -50,12 +57,41 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Reads as much as tells the versions of HTTP apart, and returns whether the client speaks HTTP/2. Everything can be
+    /// read again afterwards.
+    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+        let (mut bytes, mut read) = ([0; FIRST_BYTES], 0);
+        while read < FIRST_BYTES && HTTP2_PREFACE.starts_with(&bytes[..read]) {
+            match self.read(&mut bytes[read..]).await? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        (self.first_bytes, self.unread) = (bytes, 0..read);
+        Ok(bytes == HTTP2_PREFACE)
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let again = this.unread.start..this.unread.end.min(this.unread.start + buffer.remaining());
+        buffer.put_slice(&this.first_bytes[again.clone()]);
+        this.unread.start = again.end;
+        if !again.is_empty() {
+            // Whatever has arrived after them is read at once: a caller that gets it in parts needs a larger buffer.
+            let more = Pin::new(&mut this.stream).poll_read(context, buffer);
+            return if let Poll::Ready(Err(error)) = more {
+                Poll::Ready(Err(error))
+            } else {
+                Poll::Ready(Ok(()))
+            };
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.read = self.read.saturating_add(buffer.filled().len() - before);
@@ -121,6 +157,27 @@ mod tests {
         let (_client, server) = duplex(10);
         let error = Watched::new(server, SHORT, LONG).read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_version_is_known_from_the_first_bytes_which_are_read_again() {
+        for (sent, is_http2) in [
+            (&[&HTTP2_PREFACE[..], b"more"].concat()[..], true),
+            (b"GET / HTTP/1.1\r\n\r\n", false),
+            (b"PRI * HTTP/1.1\r\n\r\n and more than a preface", false),
+            (b"PRI", false),
+            (b"", false),
+        ] {
+            let (mut client, server) = duplex(100);
+            client.write_all(sent).await.unwrap();
+            drop(client);
+            let mut server = Watched::new(server, LONG, LONG);
+            assert_eq!(server.is_http2().await.unwrap(), is_http2);
+            let mut received = [0; 100];
+            let read = server.read(&mut received).await.unwrap();
+            assert_eq!(&received[..read], sent, "all of it at once");
+            assert_eq!(server.read(&mut received).await.unwrap(), 0);
+        }
     }
 
     #[tokio::test]

@@ -13,26 +13,15 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::codec::workers::{self, Lane, Purpose};
-use crate::codec::{CodecFailure, Codecs, HostFailure, RejectReason};
+use crate::codec::{Codecs, HostFailure, RejectReason};
 use crate::log::{
-    Headers, Log, LogError, NewRecord, Offset, OffsetRange, Partition, RecordBatch, TopicDescription,
-    read_ranges, with_timeout,
+    Headers, Log, LogError, Offset, OffsetRange, Partition, RecordBatch, TopicDescription, read_ranges,
+    with_timeout,
 };
-use crate::table::dead_letters::letter::ParsedLetter;
+use crate::table::dead_letters::stored::{REQUEST_TIMEOUT, StoredLetter, describe, offsets, read_chunk};
 use crate::table::dead_letters::topic::open_topic;
 use crate::table::decoded::Outcome;
 use crate::table::error::TableError;
-use crate::table::generation::decode;
-
-/// How many bytes of dead letters are retried together. For each such chunk, the topic of the table is read once.
-const CHUNK_BYTES: usize = 64 << 20;
-
-/// The bytes that are counted for a dead letter besides its record.
-const LETTER_BYTES: usize = 512;
-
-/// How long a request to the log may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many times a dead letter is tried while others write to its partition, and the longest pause between two tries.
 const MAX_CONFLICTS: usize = 50;
@@ -162,63 +151,6 @@ pub(crate) async fn retry(
     }
 }
 
-async fn describe(log: &dyn Log, topic: &str) -> Result<TopicDescription, LogError> {
-    with_timeout(log, topic, "describe", REQUEST_TIMEOUT, log.describe(topic)).await
-}
-
-async fn offsets(log: &dyn Log, topic: &TopicDescription) -> Result<Vec<OffsetRange>, LogError> {
-    with_timeout(log, &topic.name, "describe", REQUEST_TIMEOUT, log.offsets(topic)).await
-}
-
-/// A dead letter that is retried.
-#[derive(Debug)]
-struct RetryLetter {
-    topic_id: String,
-    partition: Partition,
-    offset: Offset,
-    record: NewRecord,
-}
-
-/// Reads the next dead letters of a topic, and returns them in the order of their records. `remaining` is what is left
-/// to read.
-async fn read_chunk(
-    log: &dyn Log,
-    dead_letters: &TopicDescription,
-    topic: &str,
-    remaining: &mut [OffsetRange],
-) -> Result<Vec<RetryLetter>, LogError> {
-    let (mut letters, mut bytes) = (Vec::new(), 0);
-    let ranges = remaining.to_vec();
-    let collect = |batch: RecordBatch| {
-        for record in (0..batch.len()).map(|index| batch.get(index)) {
-            let Some(parsed) = ParsedLetter::parse(&record).filter(|letter| letter.topic == topic) else {
-                continue;
-            };
-            let record = NewRecord {
-                key: record.key.map(<[u8]>::to_vec),
-                value: record.value.map(<[u8]>::to_vec),
-                headers: parsed.headers.to_vec(),
-                partition: None,
-                // Not every log can store 0.
-                timestamp: record.timestamp.filter(|&timestamp| timestamp > 0),
-            };
-            // The key is copied twice: for the newest records, and for the result.
-            let keys = 2 * record.key.as_ref().map_or(0, Vec::len);
-            bytes += LETTER_BYTES + keys + record.byte_len() + size_of_val(parsed.headers);
-            let (topic_id, partition, offset) = (parsed.topic_id.to_owned(), parsed.partition, parsed.offset);
-            letters.push(RetryLetter { topic_id, partition, offset, record });
-        }
-        if let Some(range) = remaining.iter_mut().find(|range| range.partition == batch.partition()) {
-            range.start = batch.next_offset().unwrap_or(range.start);
-        }
-        if bytes >= CHUNK_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    read_ranges(log, dead_letters, &ranges, Headers::Wanted, collect).await?;
-    letters.sort_by(|a, b| (&a.topic_id, a.partition, a.offset).cmp(&(&b.topic_id, b.partition, b.offset)));
-    letters.dedup_by(|a, b| (&a.topic_id, a.partition, a.offset) == (&b.topic_id, b.partition, b.offset));
-    Ok(letters)
-}
-
 struct Retrier<'a> {
     options: &'a RetryOptions,
     topic: TopicDescription,
@@ -232,14 +164,14 @@ struct Retrier<'a> {
 
 impl Retrier<'_> {
     /// Forgets what is known of the topic of the table, and remembers the keys of these dead letters.
-    fn begin_chunk(&mut self, letters: &[RetryLetter]) {
+    fn begin_chunk(&mut self, letters: &[StoredLetter]) {
         let keys = letters.iter().filter_map(|letter| letter.record.key.clone());
         self.newest = keys.map(|key| (key, BTreeMap::new())).collect();
         self.ranges.clear();
     }
 
     /// Retries one dead letter.
-    async fn retry(&mut self, letter: RetryLetter) -> Result<RetryOutcome, RetryError> {
+    async fn retry(&mut self, letter: StoredLetter) -> Result<RetryOutcome, RetryError> {
         if letter.topic_id != self.topic.id {
             return Ok(RetryOutcome::EarlierTopic);
         }
@@ -258,7 +190,9 @@ impl Retrier<'_> {
                 return Ok(skipped);
             }
             if !std::mem::replace(&mut is_accepted, true) {
-                match self.decode(&letter).await? {
+                let StoredLetter { partition, offset, .. } = letter;
+                let failed = |failure| RetryError::Codec { partition, offset, failure };
+                match letter.decode(&self.options.codecs).await.map_err(failed)? {
                     Outcome::Reject(reject) => return Ok(RetryOutcome::Rejected(reject.reason)),
                     Outcome::Foreign(_) => return Ok(RetryOutcome::Foreign),
                     Outcome::Set(..) | Outcome::Delete(..) => {}
@@ -290,7 +224,7 @@ impl Retrier<'_> {
 
     /// Returns why a dead letter is skipped: its key has, or had, a newer record. A record in another partition counts
     /// as newer, because their order is unknown.
-    fn find_newer(&self, key: &[u8], letter: &RetryLetter, searched: OffsetRange) -> Option<RetryOutcome> {
+    fn find_newer(&self, key: &[u8], letter: &StoredLetter, searched: OffsetRange) -> Option<RetryOutcome> {
         let newest = self.newest.get(key)?;
         for (&partition, &offset) in newest {
             let is_newer = match self.sources.get(&(partition, offset)) {
@@ -304,25 +238,6 @@ impl Retrier<'_> {
         // Compaction removes only what has a newer record, which it may have removed since.
         let is_missing = newest.get(&letter.partition).is_none_or(|&newest| newest < letter.offset);
         (is_missing && searched.start <= letter.offset).then_some(RetryOutcome::Compacted)
-    }
-
-    /// Decodes a dead letter on a codec worker.
-    async fn decode(&self, letter: &RetryLetter) -> Result<Outcome, RetryError> {
-        let RetryLetter { partition, offset, .. } = *letter;
-        let mut batch = RecordBatch::new(partition);
-        let NewRecord { key, value, headers, timestamp, .. } = &letter.record;
-        batch.push(offset, *timestamp, key.as_deref(), value.as_deref(), headers.clone());
-        let codecs = self.options.codecs.clone();
-        let lane = Lane::new(&codecs, Purpose::Read);
-        let decoded = workers::run(&lane, move || decode(&codecs, &batch)).await;
-        let failed = |failure| RetryError::Codec { partition, offset, failure };
-        match decoded.map_err(failed)? {
-            // OK because there is an outcome for each record.
-            Ok(mut decoded) => Ok(decoded.outcomes.pop().expect("an outcome")),
-            Err(CodecFailure::Host(failure)) => Err(failed(failure)),
-            // Not reached: a single record that makes a codec fault is rejected.
-            Err(CodecFailure::Fault(fault)) => Err(failed(HostFailure::new(fault.to_string()))),
-        }
     }
 
     fn add_newest(&mut self, key: &[u8], partition: Partition, offset: Offset) {

@@ -55,7 +55,12 @@ impl Reading {
             None => RecordSource::without_checkpoint(headers),
             Some(checkpoint) => {
                 let distrusted = start.distrusted;
-                RecordSource::from_checkpoint(shared, state, checkpoint, &ranges, headers, distrusted).await
+                if start.writes_checkpoint {
+                    RecordSource::load_and_write(shared, state, checkpoint, &ranges, headers, distrusted)
+                        .await
+                } else {
+                    RecordSource::load_only(shared, state, checkpoint, &ranges, headers, distrusted).await
+                }
             }
         };
         let topic_events = shared.log.read(&state.topic, &source.remaining(&ranges), headers).await?;
@@ -106,6 +111,9 @@ impl Reading {
                 let range = known.copied().unwrap_or(stream.range());
                 self.partitions += 1;
                 let stream = self.source.stream(range, stream);
+                if self.has_all_partitions() {
+                    self.source.release();
+                }
                 self.steps.push(decode_stream(&self.shared, &self.state, partition, stream));
                 Ok(ReadingEvent::Partition(range))
             }

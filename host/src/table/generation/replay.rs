@@ -21,13 +21,12 @@ use crate::table::settings::OnReject;
 use crate::table::shared::Shared;
 use crate::table::swap_gate::SwapGate;
 use crate::table::view::View;
-use crate::table::watch::{Source, WatchToken};
+use crate::table::watch::{MAX_REPLAY_BYTES, ReplayedEffects, Source, WatchToken};
 use crate::thread::run_long;
 
-/// How many records, and how many bytes of decoded records, are read for one watcher. A watcher that needs
-/// more starts again: to receive all entries costs hardly more then.
+/// How many records are read for one watcher, besides [`MAX_REPLAY_BYTES`]. A watcher that needs more starts again: to
+/// receive all entries costs hardly more then.
 const MAX_RECORDS: usize = 100_000;
-const MAX_BYTES: usize = 64 << 20;
 
 /// The number of the state that a replay decodes with. No generation has this number.
 const REPLAY_NUMBER: u64 = 0;
@@ -47,8 +46,10 @@ pub(in crate::table) async fn wait_until_reached(shared: &Shared, token: &WatchT
                 if is_other || view.positions().has_reached(&token.place.positions) {
                     return;
                 }
-                match shared.log.offsets(&view.topic).await {
-                    Ok(ranges) if remaining(&ranges, &token.place.positions).is_none() => return,
+                let positions = &token.place.positions;
+                // Watchers that wait share the requests.
+                match shared.end_offsets.get(&*shared.log, &view.topic).await {
+                    Ok(ends) if !ends.iter().copied().collect::<Positions>().has_reached(positions) => return,
                     Ok(_) | Err(_) => {}
                 }
             }
@@ -61,51 +62,69 @@ pub(in crate::table) async fn wait_until_reached(shared: &Shared, token: &WatchT
 }
 
 /// Reads what led from a token to a view: every effect, or those of the newest record of each key.
-/// `None` if the log no longer has it, cannot be read, or has too much, or if the view is behind the
-/// token.
+/// `None` if the log no longer has it, cannot be read, or has too much, if the view is behind the token, or if too many
+/// other watchers read the log, or do not take what was read for them.
 pub(in crate::table) async fn replay(
     shared: &Arc<Shared>,
     state: &GenerationState,
     token: &WatchToken,
     view: Arc<View>,
     wants_every: bool,
-) -> Option<Vec<Effect>> {
+) -> Option<ReplayedEffects> {
     let (seen, place) = (&token.place, view.place());
     // Nobody knows which entries went with the records that the log has lost since.
     if !place.positions.has_reached(&seen.positions) || !seen.starts.has_reached(&place.starts) {
         return None;
     }
-    let mut collector = EffectCollector::new(view.clone(), shared.settings.on_reject, wants_every);
-    let read = read(shared, state, token, &mut collector);
-    tokio::time::timeout(TIMEOUT, read).await.ok()??;
+    let unread = unread(shared, state, token, &view);
+    let unread = tokio::time::timeout(TIMEOUT, unread).await.ok()??;
     let ttl = shared.settings.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-    run_long(|| collector.finish(ttl, seen.expired_until))
+    if unread.is_empty() && ttl.is_none() {
+        return Some(ReplayedEffects::default());
+    }
+    let memory = shared.replay_memory.reserve().await?;
+    let mut collector = EffectCollector::new(view.clone(), shared.settings.on_reject, wants_every);
+    if !unread.is_empty() {
+        let read = read(shared, state, &unread, &mut collector);
+        tokio::time::timeout(TIMEOUT, read).await.ok()??;
+    }
+    let bytes = collector.bytes;
+    let effects = run_long(|| collector.finish(ttl, seen.expired_until))?;
+    Some(ReplayedEffects::new(effects, bytes, memory))
 }
 
-async fn read(
-    shared: &Arc<Shared>,
+/// Returns the parts of the partitions that lead from a token to a view; none if the token has reached the view. `None` if
+/// they must not be read.
+async fn unread(
+    shared: &Shared,
     state: &GenerationState,
     token: &WatchToken,
-    collector: &mut EffectCollector,
-) -> Option<()> {
+    view: &View,
+) -> Option<Vec<OffsetRange>> {
     if state.quarantine.is_active() {
         return None;
     }
     let ranges = shared.log.offsets(&state.topic).await.ok()?;
     let ranges = remaining(&ranges, &token.place.positions)?;
-    let target = collector.view.positions().clone();
-    if token.place.positions.has_reached(&target) {
-        return Some(());
+    if token.place.positions.has_reached(view.positions()) {
+        return Some(Vec::new());
     }
     // Tombstones that compaction removed since would be missing.
     let age = shared.settings.clock.now().saturating_sub(token.as_of?);
     let max_age = max_age(shared, &state.topic).await.ok()?;
-    if u128::try_from(age).is_ok_and(|age| age >= max_age.as_millis()) {
-        return None;
-    }
+    (!u128::try_from(age).is_ok_and(|age| age >= max_age.as_millis())).then_some(ranges)
+}
+
+async fn read(
+    shared: &Arc<Shared>,
+    state: &GenerationState,
+    ranges: &[OffsetRange],
+    collector: &mut EffectCollector,
+) -> Option<()> {
+    let target = collector.view.positions().clone();
     let wants_headers = state.codecs.value.wants_headers();
     let headers = if wants_headers { Headers::Wanted } else { Headers::Unwanted };
-    let mut events = shared.log.read(&state.topic, &ranges, headers).await.ok()?;
+    let mut events = shared.log.read(&state.topic, ranges, headers).await.ok()?;
     // A state of its own: its failures are not those of the table, and it takes turns with it.
     let (topic, codecs) = (state.topic.clone(), state.codecs.clone());
     let state = Arc::new(GenerationState::new(REPLAY_NUMBER, topic, codecs, SwapGate::open()));
@@ -202,7 +221,7 @@ impl EffectCollector {
                 Outcome::Set(..) | Outcome::Delete(..) | Outcome::Reject(_) | Outcome::Foreign(_) => {}
             }
         }
-        (self.records <= MAX_RECORDS && self.bytes <= MAX_BYTES).then_some(())
+        (self.records <= MAX_RECORDS && self.bytes <= MAX_REPLAY_BYTES).then_some(())
     }
 
     fn add_entry(&mut self, entry: Entry, is_tombstone: bool) {

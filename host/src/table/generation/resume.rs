@@ -69,7 +69,7 @@ impl RecordSource {
 
     /// Loads what a checkpoint has of the topic, and begins to write it from there on. `distrusted`
     /// is the reason not to load it, if there is one.
-    pub(super) async fn from_checkpoint(
+    pub(super) async fn load_and_write(
         shared: &Shared,
         state: &GenerationState,
         checkpoint: &Arc<Checkpoint>,
@@ -93,6 +93,7 @@ impl RecordSource {
         };
         let report = |error| shared.checkpointing.report_unused(&topic.name, &format!("{error}"));
         let loaded = found.map_err(|error: CheckpointError| report(error)).ok();
+        state.set_loaded(loaded.as_ref().map_or(0, LoadedCheckpoint::records));
         if loaded.is_none() && shared.is_beside_served(state.number) {
             // A new checkpoint would replace that of the served generation, and the swap may still fail.
             let reason = "a swap of codecs ended it, because the new generation could not load it; the table \
@@ -111,6 +112,42 @@ impl RecordSource {
             Err(_) => give_up(shared, &topic.name, &CheckpointError::Panicked),
         }
         Self { loaded, headers }
+    }
+
+    /// Loads what a checkpoint has of the topic, while another generation goes on writing it.
+    pub(super) async fn load_only(
+        shared: &Shared,
+        state: &GenerationState,
+        checkpoint: &Arc<Checkpoint>,
+        ranges: &[OffsetRange],
+        headers: Headers,
+        distrusted: Option<CheckpointError>,
+    ) -> Self {
+        let topic = &state.topic;
+        let max_age = max_age(shared, topic).await;
+        let known_max_age = max_age.as_ref().ok().copied();
+        let found = match distrusted {
+            Some(error) => Err(error),
+            None => load(shared, checkpoint, topic, ranges, headers, max_age).await,
+        };
+        match found {
+            Ok(loaded) => {
+                state.set_loaded(loaded.records());
+                state.set_checkpoint_age(loaded.as_of(), known_max_age);
+                Self { loaded: Some(loaded), headers }
+            }
+            Err(error) => {
+                tracing::info!(topic = topic.name, "the other codecs replay the topic: {error}");
+                state.set_checkpoint_unused(&error);
+                Self::without_checkpoint(headers)
+            }
+        }
+    }
+
+    /// Forgets the checkpoint, so that what nobody reads of it can be removed. From then on, [`RecordSource::stream`] may
+    /// be called for partitions that the checkpoint does not have.
+    pub(super) fn release(&mut self) {
+        self.loaded = None;
     }
 
     /// Returns the parts of the partitions that must be read from the log.

@@ -9,8 +9,10 @@ use crate::log::{LogError, StreamItem};
 /// Where a generation starts.
 #[derive(Debug, Default)]
 pub(in crate::table) struct GenerationStart {
-    /// The checkpoint to load and to continue, if the table has one.
+    /// The checkpoint to load, if the table has one.
     pub(in crate::table) checkpoint: Option<Arc<Checkpoint>>,
+    /// Whether the generation continues the checkpoint. Otherwise, another generation does.
+    pub(in crate::table) writes_checkpoint: bool,
     /// Why the checkpoint must not be loaded.
     pub(in crate::table) distrusted: Option<CheckpointError>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::codec::workers;
+use crate::table::checkpointing::check_away;
 use crate::table::generation::{Generation, GenerationEnd, GenerationEvent, Overtaking};
 use crate::table::settings::RETRY_AFTER;
 
@@ -29,6 +30,10 @@ impl Generation {
             None => {
                 let now = self.shared.settings.clock.now();
                 checkpointing.check_age(number, began, now).map_err(GenerationEnd::Checkpoint)?;
+                if let Some((as_of, max_age)) = self.state.checkpoint_age() {
+                    let away = now.saturating_sub(as_of);
+                    check_away(away, max_age).map_err(GenerationEnd::Checkpoint)?;
+                }
                 self.state.finish_loading(self.view.counters.records);
                 *self.complete_at.insert(now)
             }

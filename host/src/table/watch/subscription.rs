@@ -13,6 +13,7 @@ use crate::table::watch::event::WatchEvent;
 use crate::table::watch::filter::WatchFilter;
 use crate::table::watch::history::{History, Update, WatchBatch};
 use crate::table::watch::listing::{Difference, Listing, SeenContents, Walk};
+use crate::table::watch::resume::ReplayedEffects;
 use crate::table::watch::token::{Cursor, WatchToken};
 
 /// The state of one watcher, shared with the table, which announces batches to it.
@@ -39,7 +40,7 @@ struct PendingBatches {
 struct State {
     events: VecDeque<WatchEvent>,
     /// Effects from the log, for a watcher that resumed from there.
-    replayed: VecDeque<Effect>,
+    replayed: ReplayedEffects,
     listing: Option<Listing>,
     difference: Option<Difference>,
     /// The status after these, if it changed while they were delivered.
@@ -118,8 +119,8 @@ impl Subscription {
     }
 
     /// Delivers effects that were read from the log, before everything else.
-    pub(super) fn deliver_replayed(&self, effects: Vec<Effect>) {
-        lock(&self.state).replayed = effects.into();
+    pub(super) fn deliver_replayed(&self, replayed: ReplayedEffects) {
+        lock(&self.state).replayed = replayed;
     }
 
     pub(super) fn wants_every(&self) -> bool {
@@ -253,7 +254,7 @@ impl State {
     /// watcher subscribed, or if it is final.
     fn continue_after_newest(&mut self, history: &History) {
         (self.pending, self.seen, self.current, self.difference) = (None, None, None, None);
-        (self.replayed, self.must_restart) = (VecDeque::new(), false);
+        (self.replayed, self.must_restart) = (ReplayedEffects::default(), false);
         let status = history.status();
         self.status = match status.is_final() {
             true => Some(status.clone()),
@@ -275,7 +276,7 @@ impl State {
         if let Some(event) = self.events.pop_front() {
             return Some(self.deliver(event));
         }
-        if let Some(effect) = self.replayed.pop_front() {
+        if let Some(effect) = self.replayed.next() {
             let is_wanted = filter.accepts_effect(&effect);
             return Some(if is_wanted { WatchStep::Event(effect.into()) } else { WatchStep::Yield });
         }

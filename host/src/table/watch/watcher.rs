@@ -10,11 +10,10 @@ use futures_util::Stream;
 use tokio::task::JoinSet;
 
 use crate::sync::lock;
-use crate::table::change::Effect;
 use crate::table::watch::event::WatchEvent;
 use crate::table::watch::filter::WatchFilter;
 use crate::table::watch::hub::SharedHub;
-use crate::table::watch::resume::Resume;
+use crate::table::watch::resume::{ReplayedEffects, Resume};
 use crate::table::watch::subscription::{Subscription, WatchStep};
 use crate::table::watch::token::WatchToken;
 
@@ -59,7 +58,7 @@ enum Stage {
     /// The table has not reached the token yet.
     Waiting(JoinSet<()>, WatchToken),
     /// A task reads the log again. It ends and frees its memory even if nobody polls the watcher.
-    Replaying(JoinSet<Option<Vec<Effect>>>),
+    Replaying(JoinSet<Option<ReplayedEffects>>),
     /// The watcher follows the table.
     Following,
 }
@@ -158,7 +157,7 @@ impl Watcher {
                 Stage::Replaying(replay) => {
                     // Without effects, or if the task panicked, nobody knows what came after the token.
                     match ready!(replay.poll_join_next(context)) {
-                        Some(Ok(Some(effects))) => self.subscription.deliver_replayed(effects),
+                        Some(Ok(Some(replayed))) => self.subscription.deliver_replayed(replayed),
                         _ => self.subscription.restart(lock(&self.hub).history()),
                     }
                     self.stage = Stage::Following;
@@ -227,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::log::TopicDescription;
+    use crate::table::change::Effect;
     use crate::table::clock::SystemClock;
     use crate::table::reject::RejectNotice;
     use crate::table::status::Status;
@@ -256,7 +256,12 @@ mod tests {
             async {}.boxed()
         }
 
-        fn replay(&self, _: WatchToken, _: Arc<View>, _: bool) -> BoxFuture<'static, Option<Vec<Effect>>> {
+        fn replay(
+            &self,
+            _: WatchToken,
+            _: Arc<View>,
+            _: bool,
+        ) -> BoxFuture<'static, Option<ReplayedEffects>> {
             async { None }.boxed()
         }
     }

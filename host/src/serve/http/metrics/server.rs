@@ -6,7 +6,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::memory::resident_bytes;
 use crate::serve::http::metrics::families::{Labels, Metrics};
-use crate::serve::server::Server;
+use crate::serve::server::{LastReload, Server};
 
 /// Adds the metrics of HTTP and of the limits.
 pub(super) fn add_server(registry: &mut Registry, server: &Server) {
@@ -39,6 +39,16 @@ pub(super) fn add_server(registry: &mut Registry, server: &Server) {
     metrics.gauge("ktables_limit_usage", "How much there is", None, values);
 }
 
+/// Adds how the configuration was reloaded last.
+pub(super) fn add_reload(registry: &mut Registry, reload: LastReload) {
+    let mut metrics = Metrics(registry);
+    let help = "Whether the configuration was reloaded successfully, the last time";
+    metrics.gauge("ktables_config_last_reload_successful", help, None, one(f64::from(reload.is_successful)));
+    let help = "When the configuration was read successfully for the last time, since 1970";
+    let at = seconds(reload.succeeded_at);
+    metrics.gauge("ktables_config_last_reload_success_timestamp", help, Some(Unit::Seconds), one(at));
+}
+
 /// Adds the metrics of the process.
 pub(super) fn add_process(registry: &mut Registry, started: SystemTime) {
     let mut metrics = Metrics(registry);
@@ -50,9 +60,12 @@ pub(super) fn add_process(registry: &mut Registry, started: SystemTime) {
     metrics.counter("process_cpu", "The processor time of the process", Some(Unit::Seconds), one(time));
     let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     metrics.gauge("process_open_fds", "The open files of the process", None, one(files as f64));
-    let started = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let help = "When the process began, since 1970";
-    metrics.gauge("process_start_time", help, Some(Unit::Seconds), one(started));
+    metrics.gauge("process_start_time", help, Some(Unit::Seconds), one(seconds(started)));
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Returns a value without labels.
