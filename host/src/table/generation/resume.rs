@@ -144,8 +144,8 @@ impl RecordSource {
         }
     }
 
-    /// Forgets the checkpoint, so that what nobody reads of it can be removed. From then on, [`RecordSource::stream`] may
-    /// be called for partitions that the checkpoint does not have.
+    /// Ends the hold on the checkpoint's segments: compaction may remove them once the streams have read them. Call it
+    /// after all partitions of the checkpoint have a stream.
     pub(super) fn release(&mut self) {
         self.loaded = None;
     }

@@ -36,8 +36,8 @@ const REPLAYS_AT_ONCE: usize = 4;
 /// How long a watcher waits until there is memory for it.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The memory for what is read from the log for the watchers of a table, until it is delivered. Many watchers may resume
-/// at the same time, such as those of a server that was started again, and some clients may read nothing.
+/// The memory for what is read from the log for the watchers of a table, until it is delivered. It is limited because all
+/// watchers of a server resume at once after a restart, and because some clients may read nothing.
 #[derive(Debug)]
 pub(in crate::table) struct ReplayMemory {
     /// One permit for each KiB.
