@@ -4,12 +4,27 @@
 
 use std::sync::LazyLock;
 
+use avro::Avro;
 use ktables::fuzzing::TARGETS;
+use ktables_guest::{Context, Plugin, Role, ValueCodec};
 
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let wanted = std::env::var("KTABLES_FUZZ_TARGET").unwrap_or_default();
-    let found = TARGETS.iter().find(|(name, _)| *name == wanted);
+    let codecs: [(&str, fn(&[u8])); 1] = [("avro", avro)];
+    let found = TARGETS.iter().chain(&codecs).find(|(name, _)| *name == wanted);
     found.unwrap_or_else(|| panic!("KTABLES_FUZZ_TARGET={wanted}: there is no such fuzz target")).1
 });
+
+/// Decodes a value with a schema, which are separated by a line break, and encodes it again.
+fn avro(bytes: &[u8]) {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return };
+    let (schema, raw) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 1..]);
+    let config = serde_json::json!({ "plain": schema }).to_string();
+    let context = Context { topic: "t".to_owned(), role: Role::Value, config };
+    let Ok(codec) = Avro::configure(&context) else { return };
+    let Ok(json) = codec.decode(raw, &[]) else { return };
+    let encoded = codec.encode(&json).unwrap_or_else(|error| panic!("{schema} {json}: {error:?}"));
+    assert_eq!(codec.decode(&encoded.raw, &[]).ok().as_deref(), Some(&*json), "{schema}");
+}
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| TARGET(bytes));

@@ -31,6 +31,7 @@ mod remote;
 mod retry;
 mod run_codec;
 mod samples;
+mod schema;
 mod serve;
 mod stop;
 mod swap;
@@ -153,6 +154,7 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Checkpoint(CheckpointCommand::Remove(args)) => checkpoint::remove(&args),
         Command::Serve(args) => serve::serve(args, stop_requests).await,
         Command::Swap(args) => swap::swap(args, output, stop_requests).await,
+        Command::Schema(command) => schema::run(command, output).await,
         Command::Token(TokenCommand::New(_)) => serve::new_token(output),
         Command::Man(args) => {
             std::fs::create_dir_all(&args.folder)

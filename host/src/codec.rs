@@ -15,6 +15,8 @@ mod call;
 mod codecs;
 mod equal;
 mod length_prefixed;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command has schema registries"))]
+mod need;
 mod reject_reason;
 mod traits;
 pub(crate) mod workers;
@@ -29,3 +31,7 @@ pub use traits::{Answers, Codec, Encoded, GroupKey, GroupScheme, KeyCodec, Value
 pub(crate) use answers::{checked_text, contract_violation};
 pub(crate) use call::CheckedCodecs;
 pub(crate) use equal::json_equal;
+#[cfg(feature = "wasm")]
+pub(crate) use need::Need;
+#[cfg(feature = "cli")]
+pub(crate) use need::Obtain;

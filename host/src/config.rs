@@ -3,6 +3,7 @@
 mod catalog;
 mod describe;
 mod error;
+mod registries;
 mod sections;
 mod server;
 mod show;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use catalog::{Catalog, CodecNames, ComponentSettings, TableSource, is_built_in};
 pub(crate) use describe::find_nearest;
 pub(crate) use error::ConfigError;
+pub(crate) use registries::RegistryConfig;
 pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableCodec, TableConfig};
 pub(crate) use server::{AccessConfig, ClientConfig, ListenAddress, ServerClients, ServerConfig, TlsConfig};
 
@@ -38,6 +40,9 @@ pub(crate) struct Config {
     /// The components that are codecs, by name.
     #[serde(default)]
     pub(crate) codecs: BTreeMap<String, CodecConfig>,
+    /// The schema registries, by name.
+    #[serde(default)]
+    pub(crate) schema_registries: BTreeMap<String, RegistryConfig>,
     /// The tables, by name.
     #[serde(default)]
     pub(crate) tables: BTreeMap<String, TableConfig>,
@@ -53,7 +58,7 @@ pub(crate) struct Config {
 }
 
 /// The sections whose members are named by the user.
-const SECTIONS: [&str; 3] = ["logs", "codecs", "tables"];
+const SECTIONS: [&str; 4] = ["logs", "codecs", "schema_registries", "tables"];
 
 /// The sections that only the server uses.
 const SERVER_SECTIONS: [&str; 2] = ["server", "access"];
@@ -96,6 +101,11 @@ impl Config {
             if let Some(path) = &mut table.checkpoint {
                 *path = resolve(path, &format!("tables.{name}.checkpoint"))?;
             }
+        }
+        for (name, registry) in &mut self.schema_registries {
+            registry.resolve_paths(|path, setting| {
+                resolve(path, &format!("schema_registries.{name}.{setting}"))
+            })?;
         }
         for (name, log) in &mut self.logs {
             if let Some(file) = &mut log.oauth_token_file {
@@ -251,12 +261,13 @@ mod tests {
     fn the_documented_file_has_every_key() {
         let docs = include_str!("../../docs/configuration.md");
         let text = docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-        let parse = |text: &str| parse_with(text, &[("REGION", "eu")]);
+        let parse = |text: &str| parse_with(text, &[("REGION", "eu"), ("REGISTRY_PASSWORD", "x")]);
         parse(text).unwrap();
         for section in [
             "[limits]",
             "[logs.prod]",
             "[codecs.service]",
+            "[schema_registries.prod]",
             "[tables.services]",
             "[server]",
             "[access]",

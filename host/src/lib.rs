@@ -49,6 +49,9 @@ pub mod table;
 
 pub mod writer;
 
+#[cfg(feature = "wasm")]
+mod registry;
+
 #[cfg(feature = "cli")]
 mod config;
 

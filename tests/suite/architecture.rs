@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["memory", "private"],
     &["log"],
     &["codec", "checkpoint"],
+    &["registry"],
     &["table", "wasm"],
     &["writer"],
     &["config", "wire"],

@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod authors;
+mod avro;
 mod checkpoints;
 mod cli;
 mod cluster;
@@ -35,6 +36,8 @@ mod rejects;
 mod resuming;
 mod rules;
 mod scale;
+mod schema_codecs;
+mod schemas;
 mod serving;
 mod table;
 mod topics;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use ktables::log::{Log, LogError, TopicDescription};
-use ktables_broker::{Broker, BrokerOptions};
+use ktables_broker::{Broker, BrokerOptions, SchemaRegistry};
 use procfs::process::{FDTarget, Process};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
@@ -47,6 +47,17 @@ pub fn start_broker(options: &BrokerOptions) -> Broker {
 pub fn secured_broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     BROKER.get_or_init(|| start_broker(&BrokerOptions { secured: true, ..BrokerOptions::default() }))
+}
+
+/// Returns the address of the schema registry that all tests share, which lives as long as the test process.
+///
+/// # Panics
+///
+/// If it cannot be started.
+pub fn schema_registry() -> String {
+    static REGISTRY: OnceLock<SchemaRegistry> = OnceLock::new();
+    let start = || SchemaRegistry::start(&target(), None).unwrap_or_else(|error| panic!("{error}"));
+    REGISTRY.get_or_init(start).url()
 }
 
 /// Returns the project's target folder.

@@ -4,6 +4,7 @@
 mod capture_logs;
 mod clock;
 mod command;
+mod fake_registry;
 mod faulty_codec;
 pub mod kafka;
 mod measure;
@@ -35,6 +36,7 @@ pub use capture_logs::capture_logs;
 pub use clock::ManualClock;
 use command::program;
 pub use command::{CommandOutput, ktables, run, run_with_stdin, succeed};
+pub use fake_registry::{FakeRegistry, avro, not_found};
 pub use faulty_codec::FaultyCodec;
 pub use measure::{PeakMemory, run_and_measure};
 pub use memory_log::MemoryLog;

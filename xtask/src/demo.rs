@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ktables_broker::{Broker, BrokerOptions, DetachedBroker, check_requirements};
+use ktables_broker::{Broker, BrokerOptions, DetachedServer, ServerKind, check_requirements};
 
 use crate::guests::build_rust_guests;
 use crate::run::{Outcome, command, ktables, output, run, say, target};
@@ -39,7 +39,7 @@ pub(crate) fn run_on_directory() -> Outcome {
 pub(crate) fn run_on_kafka() -> Outcome {
     build_rust_guests()?;
     check_requirements()?;
-    DetachedBroker::stop(&target(), BROKER)?;
+    DetachedServer::stop(&target(), ServerKind::Broker, BROKER)?;
     say("starting a Kafka broker");
     let options = BrokerOptions { name: Some(BROKER.to_owned()), ..BrokerOptions::default() };
     let broker = Broker::start(&target(), &options)?;

@@ -5,8 +5,8 @@ use std::fs;
 
 use crate::run::{Outcome, cargo, command, command_line, run, say, target};
 
-/// All targets, with their names in `ktables::fuzzing`.
-const TARGETS: [&str; 6] = ["component", "build", "answers", "batches", "manifest", "configuration"];
+/// All targets: those of `ktables::fuzzing`, and one for each codec.
+const TARGETS: [&str; 7] = ["component", "build", "answers", "batches", "manifest", "configuration", "avro"];
 
 /// Options of rustc that let libFuzzer see which code runs and which values it compares.
 const COVERAGE: [&str; 6] = [
@@ -20,7 +20,7 @@ const COVERAGE: [&str; 6] = [
 
 /// The crates that are compiled with [`COVERAGE`]. Their dependencies would take half an hour to compile with
 /// it, and rustc cannot load instrumented procedural macros.
-const INSTRUMENTED: [&str; 3] = ["fuzz", "ktables", "ktables_json"];
+const INSTRUMENTED: [&str; 5] = ["fuzz", "ktables", "ktables_json", "avro", "schema_framing"];
 
 /// The environment variable that makes this program run in place of rustc.
 const RUN_AS_RUSTC: &str = "KTABLES_FUZZ_COMPILES";

@@ -8,8 +8,17 @@ use crate::run::{Outcome, cargo, componentize, output, run, say, target};
 use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_wasm_toolchain};
 
 /// The project's components in Rust. Each is a package of the workspace.
-const GUESTS: [&str; 7] =
-    ["deb822", "deb822-by-section", "service-record", "hostile", "mirror", "simple", "probe"];
+const GUESTS: [&str; 9] = [
+    "avro",
+    "deb822",
+    "deb822-by-section",
+    "service-record",
+    "hostile",
+    "mirror",
+    "simple",
+    "probe",
+    "schema-user",
+];
 
 /// Builds all components of the project into `target/components`.
 pub(crate) fn build_guests() -> Outcome {

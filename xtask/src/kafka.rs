@@ -2,7 +2,7 @@
 
 use std::os::unix::process::parent_id;
 
-use ktables_broker::{BrokerOptions, Cluster, DetachedBroker, is_installed, version};
+use ktables_broker::{BrokerOptions, Cluster, DetachedServer, ServerKind, is_installed, version};
 
 use crate::run::{Outcome, say, target};
 
@@ -51,7 +51,7 @@ pub(crate) fn start(nodes: &str) -> Outcome {
 pub(crate) fn stop() -> Outcome {
     let mut is_any_stopped = false;
     for name in node_names() {
-        is_any_stopped |= DetachedBroker::stop(&target(), &name)?;
+        is_any_stopped |= DetachedServer::stop(&target(), ServerKind::Broker, &name)?;
     }
     say(if is_any_stopped { "Kafka is stopped, and its data is removed" } else { "no broker is running" });
     Ok(())
@@ -72,12 +72,12 @@ fn node_names() -> impl Iterator<Item = String> {
     (1..=MAX_NODES).map(|node| format!("{NAME}-{node}"))
 }
 
-fn find_running() -> Vec<DetachedBroker> {
-    node_names().filter_map(|name| DetachedBroker::find(&target(), &name)).collect()
+fn find_running() -> Vec<DetachedServer> {
+    node_names().filter_map(|name| DetachedServer::find(&target(), ServerKind::Broker, &name)).collect()
 }
 
-fn print_addresses(running: &[DetachedBroker]) {
-    let addresses: Vec<&str> = running.iter().map(DetachedBroker::bootstrap).collect();
+fn print_addresses(running: &[DetachedServer]) {
+    let addresses: Vec<&str> = running.iter().map(DetachedServer::address).collect();
     let addresses = addresses.join(",");
     say(&format!("Apache Kafka {} at {addresses}", version()));
     for node in running {

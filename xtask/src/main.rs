@@ -12,6 +12,7 @@ mod guests;
 mod kafka;
 mod languages;
 mod memcheck;
+mod registry;
 mod run;
 mod setup;
 mod soak;
@@ -60,6 +61,9 @@ cargo xtask COMMAND
                     calls this command
   kafka down        stop it, and remove its data
   kafka status      print its addresses
+  registry up       start a schema registry, which ends with the shell that calls this command
+  registry down     stop it
+  registry status   print its address
 
 Needs Rust (rustup), a C compiler, make and perl. If there is no
 WebAssembly toolchain yet, KTABLES_RUST_WASM=rustup|debian chooses where it comes from; if it
@@ -95,6 +99,9 @@ fn main() -> ExitCode {
         }
         (Some("kafka"), [action]) if action == "down" => kafka::stop(),
         (Some("kafka"), [action]) if action == "status" => kafka::print_status(),
+        (Some("registry"), [action]) if action == "up" => registry::start(),
+        (Some("registry"), [action]) if action == "down" => registry::stop(),
+        (Some("registry"), [action]) if action == "status" => registry::print_status(),
         (None | Some("help" | "--help" | "-h"), _) => {
             run::say(HELP);
             return ExitCode::SUCCESS;

@@ -176,7 +176,11 @@ fn ensure_kafka() -> Outcome {
     if !ktables_broker::is_installed(&target()) {
         say(&format!("installing: Apache Kafka {}", ktables_broker::version()));
     }
-    ktables_broker::install(&target())
+    ktables_broker::install(&target())?;
+    if !ktables_broker::is_registry_installed(&target()) {
+        say(&format!("installing: the schema registry Apicurio {}", ktables_broker::registry_version()));
+    }
+    ktables_broker::install_registry(&target())
 }
 
 /// Installs valgrind, whose callgrind counts instructions, unless it is there.

@@ -85,6 +85,19 @@ pub mod logging {
     });
 }
 
+pub mod schemas {
+    wit_bindgen::generate!({
+        inline: "
+            package ktables:guest-sdk;
+            world schemas {
+                include ktables:codec/schemas-guest@0.1.0;
+            }
+        ",
+        path: "wit/0.1",
+        generate_all,
+    });
+}
+
 pub use plugin::exports::ktables::codec::plugin::{Info, Role};
 pub use value::ktables::codec::types::{CodecError, Encoded, Header, Packed, SlotError};
 

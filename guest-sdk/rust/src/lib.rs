@@ -12,6 +12,8 @@
 //! | [`GroupScheme`] | keys that consist of a group and a member |
 //! | [`Plugin`] | a name and a version, a configuration, headers of records |
 //!
+//! [`schemas`] looks schemas up in the schema registry that the host is configured with.
+//!
 //! # Example
 //!
 //! A value that is a big-endian `u32`, as a JSON number:
@@ -64,6 +66,7 @@ mod codec;
 mod export;
 mod json;
 mod log;
+pub mod schemas;
 
 pub use bindings::{CodecError, Encoded, Header, Info, Role};
 pub use codec::{Context, GroupKey, GroupScheme, KeyCodec, Plugin, ValueCodec};

@@ -38,6 +38,7 @@ const RUST: &[File] = files! {
     "ktables-guest/src/json.rs" = "rust/src/json.rs",
     "ktables-guest/src/lib.rs" = "rust/src/lib.rs",
     "ktables-guest/src/log.rs" = "rust/src/log.rs",
+    "ktables-guest/src/schemas.rs" = "rust/src/schemas.rs",
     "ktables-json/Cargo.toml" = "rust/template/ktables-json.toml",
     "ktables-json/src/lib.rs" = "../json/src/lib.rs",
     "ktables-json/src/scan.rs" = "../json/src/scan.rs",

@@ -4,13 +4,14 @@
 const HEADER: &str = "package ktables:codec@0.1.0;\n";
 
 /// The files of the package: their names and their texts.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("types.wit", include_str!("../../wit/0.1/types.wit")),
     ("value-codec.wit", include_str!("../../wit/0.1/value-codec.wit")),
     ("key-codec.wit", include_str!("../../wit/0.1/key-codec.wit")),
     ("group-scheme.wit", include_str!("../../wit/0.1/group-scheme.wit")),
     ("plugin.wit", include_str!("../../wit/0.1/plugin.wit")),
     ("logging.wit", include_str!("../../wit/0.1/logging.wit")),
+    ("schemas.wit", include_str!("../../wit/0.1/schemas.wit")),
     ("worlds.wit", include_str!("../../wit/0.1/worlds.wit")),
 ];
 
@@ -44,8 +45,9 @@ mod tests {
             "group-scheme-batch",
             "plugin",
             "logging",
+            "schemas",
         ];
         assert_eq!(interfaces, expected);
-        assert_eq!(resolve.packages[package].worlds.len(), 8);
+        assert_eq!(resolve.packages[package].worlds.len(), 9);
     }
 }

@@ -5,6 +5,7 @@ mod codec;
 mod config;
 mod diff;
 mod export;
+mod schema;
 mod serve;
 mod swap;
 mod table;
@@ -25,6 +26,10 @@ pub(super) use codec::{
 pub(super) use config::{CheckConfigArgs, ConfigCommand, ShowConfigArgs};
 pub(super) use diff::DiffArgs;
 pub(super) use export::{ExportArgs, ExportFormat};
+pub(super) use schema::{
+    AddSchemaArgs, CheckSchemaArgs, CompatCommand, DeleteSchemaArgs, DiffSchemaArgs, GetSchemaArgs, IdsArgs,
+    ListSchemasArgs, RegistryArgs, SchemaCommand, SchemaFileArgs, Target, VersionsArgs,
+};
 pub use serve::LogFormat;
 pub(super) use serve::{ServeArgs, TokenCommand};
 pub(super) use swap::{ServerArgs, SwapArgs};
@@ -127,6 +132,8 @@ pub(super) enum Command {
     Codec(CodecCommand),
     #[command(subcommand)]
     Config(ConfigCommand),
+    #[command(subcommand)]
+    Schema(SchemaCommand),
     /// Inspect and remove checkpoints.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),

@@ -7,6 +7,7 @@ use crate::codec::HostFailure;
 use crate::config::ConfigError;
 use crate::file::FileError;
 use crate::log::LogError;
+use crate::registry::RegistryError;
 use crate::serve::ServeError;
 use crate::table::TableError;
 use crate::wasm::WasmError;
@@ -103,6 +104,21 @@ impl From<ConfigError> for CliError {
             ConfigError::File(error) => Self::File(error),
             ConfigError::Log(error) => Self::Log(error),
             ConfigError::Component(error) => Self::Component(error),
+        }
+    }
+}
+
+impl From<RegistryError> for CliError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Options(reason) => Self::Usage(reason),
+            RegistryError::Forbidden { .. } => Self::Usage(error.to_string()),
+            RegistryError::NotFound { .. } | RegistryError::Refused { .. } => {
+                Self::Refused(error.to_string())
+            }
+            RegistryError::Unavailable { .. }
+            | RegistryError::BadAnswer { .. }
+            | RegistryError::BadSchema { .. } => Self::Server(error.to_string()),
         }
     }
 }

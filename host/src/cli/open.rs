@@ -127,16 +127,15 @@ impl ResolvedTable {
     pub(super) async fn join_key(&self, group: &str, member: &str) -> Result<Option<String>, CliError> {
         let (codecs, group, member) = (self.source.codecs.clone(), group.to_owned(), member.to_owned());
         let lane = Lane::new(&self.source.codecs, Purpose::Read);
-        let join = move || CheckedCodecs(&codecs).join(&group, &member);
-        let reason = match workers::run(&lane, join).await? {
+        let join = move || CheckedCodecs(&codecs).join(&group, &member).map(CodecFailure::split).transpose();
+        let reason = match workers::run_codecs(&lane, join).await? {
             Some(Ok(mut keys)) => match keys.pop() {
                 Some(Ok(key)) => return Ok(Some(key.into())),
                 Some(Err(reason)) => reason,
                 // Not reached: there is one answer for each pair.
                 None => return Ok(None),
             },
-            Some(Err(CodecFailure::Host(failure))) => return Err(failure.into()),
-            Some(Err(CodecFailure::Fault(fault))) => fault,
+            Some(Err(fault)) => fault,
             None => return Ok(None),
         };
         tracing::error!("cannot join group and member to a key: {reason}");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::codec::need::Need;
 use crate::escape::one_line;
 
 /// Identifies a component by its name and the digest of its bytes.
@@ -38,6 +39,8 @@ pub enum RejectKind {
     Unsupported,
     /// The codec returned any other error.
     Other,
+    /// The schema registry does not have the schema of the record.
+    UnknownSchema,
     /// Decoding the key and encoding the result does not return the bytes of the key.
     NonCanonicalKey,
     /// The component trapped, or a native codec panicked.
@@ -67,6 +70,7 @@ impl RejectKind {
             Self::Invalid => "invalid",
             Self::Unsupported => "unsupported",
             Self::Other => "other",
+            Self::UnknownSchema => "unknown schema",
             Self::NonCanonicalKey => "non-canonical key",
             Self::Trap => "trap",
             Self::Deadline => "deadline",
@@ -87,6 +91,7 @@ impl RejectKind {
             | Self::Invalid
             | Self::Unsupported
             | Self::Other
+            | Self::UnknownSchema
             | Self::NonCanonicalKey => false,
             Self::Trap
             | Self::Deadline
@@ -192,19 +197,30 @@ pub struct HostFailure {
     pub reason: String,
     /// Whether the codec, which has worked before, no longer starts. A table quarantines it after three tries.
     pub cannot_start: bool,
+    /// What the codec needs first.
+    pub(crate) need: Option<Need>,
 }
 
 impl HostFailure {
     /// The host could not run the codec, for this reason.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), cannot_start: false }
+        Self { reason: reason.into(), cannot_start: false, need: None }
+    }
+
+    /// The codec asked for something that the host does not have yet.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn needs(need: Need) -> Self {
+        Self {
+            need: Some(need),
+            ..Self::new("the schemas that the codec asked for have not been fetched yet")
+        }
     }
 
     /// The codec no longer starts, for this reason.
     #[must_use]
     pub fn cannot_start(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), cannot_start: true }
+        Self { reason: reason.into(), cannot_start: true, need: None }
     }
 }
 
@@ -219,6 +235,17 @@ pub enum CodecFailure {
     /// only one item, it is rejected for this reason.
     #[error("the codec failed: {0}")]
     Fault(RejectReason),
+}
+
+impl CodecFailure {
+    /// Tells a fault of the codec, which is an answer about the items, from a failure of the host.
+    pub(crate) fn split<T>(result: Result<T, Self>) -> Result<Result<T, RejectReason>, HostFailure> {
+        match result {
+            Ok(answers) => Ok(Ok(answers)),
+            Err(Self::Fault(reason)) => Ok(Err(reason)),
+            Err(Self::Host(failure)) => Err(failure),
+        }
+    }
 }
 
 /// Lets functions that call codecs return a failure of the host with `?`.

@@ -25,6 +25,6 @@ mod slow_calls;
 
 pub(crate) use fair_pool::{Lane, TICK};
 pub(crate) use purpose::Purpose;
-pub(crate) use run::{run, run_host};
+pub(crate) use run::{run_codecs, run_host};
 #[cfg(feature = "wasm")]
 pub(crate) use slow_calls::{SlowCall, SlowCalls};

@@ -8,6 +8,7 @@ use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, U
 use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC};
 use crate::config::{CodecConfig, Config, ConfigError, TableCodec, TableConfig, find_nearest};
 use crate::log::{self, EnsureTopic, Log};
+use crate::registry::{CachedRegistry, CodecRegistry};
 use crate::set_process_memory_limit;
 use crate::sync::lock;
 use crate::table::{DeadLetterOnError, Table, TableBuilder};
@@ -38,6 +39,8 @@ pub(crate) struct Catalog {
     engine: OnceLock<Engine>,
     /// The opened logs, by name. A std lock: held while a log is opened, which does not wait for a broker.
     logs: Mutex<BTreeMap<String, Arc<dyn Log>>>,
+    /// The opened schema registries, by name. A std lock: held while one is opened, which does not wait for it.
+    registries: Mutex<BTreeMap<String, Arc<CachedRegistry>>>,
     /// A std lock: held while a component is loaded.
     components: Mutex<Vec<(ComponentSource, Component)>>,
 }
@@ -72,6 +75,8 @@ pub(crate) struct ComponentSettings {
     /// Its configuration, as JSON.
     pub(crate) config: String,
     pub(crate) limits: Limits,
+    /// The name of its schema registry, and whether it may add schemas.
+    registry: Option<(String, bool)>,
 }
 
 impl TableSource {
@@ -142,6 +147,7 @@ impl Catalog {
             engine_options,
             engine: OnceLock::new(),
             logs: Mutex::default(),
+            registries: Mutex::default(),
             components: Mutex::default(),
         };
         match catalog.config.codecs.keys().find(|name| is_built_in(name)) {
@@ -152,12 +158,18 @@ impl Catalog {
         }
     }
 
-    /// Creates the catalog of another configuration. It shares the engine, and the logs whose sections are the same, and
-    /// reads the files of components again.
+    /// Creates the catalog of another configuration. It shares the engine, and the logs and schema registries whose
+    /// sections are the same, and reads the files of components again.
     pub(crate) fn successor(&self, config: Config) -> Result<Self, ConfigError> {
         let mut logs = lock(&self.logs).clone();
         logs.retain(|name, _| {
             config.logs.get(name).is_some_and(|log| self.config.logs.get(name) == Some(log))
+        });
+        let mut registries = lock(&self.registries).clone();
+        // What they have of the registry stays, and no table is loaded again.
+        registries.retain(|name, registry| {
+            let section = config.schema_registries.get(name);
+            section.is_some_and(|section| registry.is_same(&section.options()))
         });
         let successor = Self::new(config, self.path.as_deref(), self.engine_options.clone())?;
         if let Some(engine) = self.engine.get() {
@@ -165,7 +177,20 @@ impl Catalog {
             let _ = successor.engine.set(engine.clone());
         }
         *lock(&successor.logs) = logs;
+        *lock(&successor.registries) = registries;
         Ok(successor)
+    }
+
+    /// Uses the sections of schema registries from now on: the registries that this catalog shares with the one before have
+    /// the options of that one.
+    pub(crate) fn apply_registry_options(&self) {
+        for (name, registry) in &*lock(&self.registries) {
+            if let Some(section) = self.config.schema_registries.get(name)
+                && let Err(error) = registry.change(section.options())
+            {
+                tracing::warn!("schema_registries.{name}: {error}");
+            }
+        }
     }
 
     /// Whether the section of a log is the same in another configuration.
@@ -235,14 +260,17 @@ impl Catalog {
         })
     }
 
-    /// Loads a component from its bytes. Blocks while it is compiled.
+    /// Loads a component from its bytes, to run with these settings, or with the defaults. Blocks while it is compiled.
     pub(crate) fn load_bytes(
         &self,
         name: &str,
         bytes: Vec<u8>,
-        limits: Limits,
+        settings: Option<&ComponentSettings>,
     ) -> Result<Component, ConfigError> {
-        Ok(self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits })?)
+        let limits = settings.map(|settings| settings.limits.clone()).unwrap_or_default();
+        let component = self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits })?;
+        let registry = settings.and_then(|settings| settings.registry.as_ref());
+        self.with_registry(component, registry.map(|(name, register)| (name.as_str(), *register)))
     }
 
     fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {
@@ -291,17 +319,52 @@ impl Catalog {
                 })?
             }
         };
-        let CodecConfig { component: file, digest, config, limits } = section;
-        let config = config.as_deref().unwrap_or("{}");
+        let registry = section.schema_registry.as_deref().map(|name| (name, section.register));
+        let component = self.with_registry(self.load_file(section)?, registry)?;
+        Ok((component, section.config.as_deref().unwrap_or("{}")))
+    }
+
+    /// Gives a component its schema registry, if it has one.
+    fn with_registry(
+        &self,
+        component: Component,
+        registry: Option<(&str, bool)>,
+    ) -> Result<Component, ConfigError> {
+        let Some((name, may_register)) = registry else { return Ok(component) };
+        let registry = CodecRegistry::new(self.open_registry(name)?, may_register);
+        Ok(component.with_schema_source(Arc::new(registry)))
+    }
+
+    /// Loads the file of a component, once for all codecs with the same limits.
+    fn load_file(&self, section: &CodecConfig) -> Result<Component, ConfigError> {
+        let CodecConfig { component: file, digest, limits, .. } = section;
         let source = (file.clone(), digest.clone(), limits.limits());
         let mut components = lock(&self.components);
         if let Some((_, component)) = components.iter().find(|(known, _)| *known == source) {
-            return Ok((component.clone(), config));
+            return Ok(component.clone());
         }
         let options = LoadOptions { digest: digest.clone(), limits: limits.limits() };
         let component = self.engine()?.load(file, options)?;
         components.push((source, component.clone()));
-        Ok((component, config))
+        Ok(component)
+    }
+
+    /// Opens a schema registry, without asking it. All codecs share it.
+    fn open_registry(&self, name: &str) -> Result<Arc<CachedRegistry>, ConfigError> {
+        self.check_usable("schema_registries", name)?;
+        let Some(config) = self.config.schema_registries.get(name) else {
+            let known = self.config.schema_registries.keys().map(String::as_str);
+            return Err(self.unknown("schema registry", name, known));
+        };
+        let mut registries = lock(&self.registries);
+        if let Some(registry) = registries.get(name) {
+            return Ok(registry.clone());
+        }
+        let registry = CachedRegistry::new(config.options(), self.engine_options.cache.as_deref())
+            .map_err(|error| self.invalid(&format!("schema_registries.{name}: {error}")))?;
+        let registry = Arc::new(registry);
+        registries.insert(name.to_owned(), registry.clone());
+        Ok(registry)
     }
 
     /// Returns what the instances of the component with this digest have done; `None` if it was never loaded.
@@ -325,7 +388,8 @@ impl Catalog {
             TableCodec::Named(name) => self.config.codecs.get(name)?,
         };
         let config = section.config.clone().unwrap_or_else(|| "{}".to_owned());
-        Some(ComponentSettings { config, limits: section.limits.limits() })
+        let registry = section.schema_registry.clone().map(|name| (name, section.register));
+        Some(ComponentSettings { config, limits: section.limits.limits(), registry })
     }
 
     /// Returns the engine, which is created on first use.

@@ -102,6 +102,11 @@ pub(crate) struct CodecConfig {
     /// The limits of each instance.
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
+    /// The name of a schema registry, for components that look schemas up.
+    pub(crate) schema_registry: Option<String>,
+    /// Whether the component may add schemas to the registry.
+    #[serde(default)]
+    pub(crate) register: bool,
 }
 
 /// `limits = { … }`. Limits that are not set are those of the profile.
@@ -285,7 +290,14 @@ impl CodecConfig {
     /// Creates the section of a component file with default settings.
     pub(crate) fn new(component: &Path) -> Self {
         let limits = LimitsConfig::default();
-        Self { component: component.to_owned(), digest: None, config: None, limits }
+        Self {
+            component: component.to_owned(),
+            digest: None,
+            config: None,
+            limits,
+            schema_registry: None,
+            register: false,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::config::{Catalog, Config, ConfigError};
 use crate::log::check_topic_name;
+use crate::registry::Registry;
 use crate::serve::access_file::read_access;
 use crate::serve::net::TlsFiles;
 use crate::serve::reload::table_names;
@@ -34,6 +35,10 @@ pub(crate) fn check(path: &Path, engine: EngineOptions, is_insecure: bool) -> Re
         let topics = [Some(&table.topic), table.dead_letter.as_ref()].into_iter().flatten();
         let invalid = topics.filter_map(|topic| check_topic_name(topic).err());
         invalid.map(move |error| format!("tables.{name}: {error}"))
+    }));
+    problems.extend(config.schema_registries.iter().filter_map(|(name, registry)| {
+        let error = Registry::new(registry.options()).err()?;
+        Some(format!("schema_registries.{name}: {error}"))
     }));
     let catalog = Catalog::new(config, None, engine)?;
     problems.extend(catalog.check_members());

@@ -164,6 +164,7 @@ async fn reload_all(server: &Arc<Server>, path: &Path) -> Result<Reloaded, Serve
         plan.add(name, source, |source| before.has_same_log(&catalog, source.config())).await?;
     }
     server.catalog.store(catalog.clone());
+    catalog.apply_registry_options();
     if let Some((config, access)) = access {
         let _reading = server.reading_access.lock().await;
         server.access.store(Arc::new(access));

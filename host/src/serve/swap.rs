@@ -16,7 +16,7 @@ use crate::serve::tables::ServedTable;
 use crate::table::{
     CompareLettersError, DeadLetterComparison, Difference, PreparedSwap, Snapshot, Stats, TableError,
 };
-use crate::wasm::{Limits, WasmError, digest_of};
+use crate::wasm::{WasmError, digest_of};
 
 /// How long both decodings are waited for to reach the same positions before they are compared.
 const ALIGN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -292,18 +292,15 @@ async fn load(catalog: Arc<Catalog>, table: Arc<ServedTable>, new: NewCodecs) ->
                 }
             }
             NewCodecs::Component { part, name, bytes } => {
-                // A component takes over the configuration and the limits of the one that it replaces, as they are in the
-                // file that was read last.
+                // A component takes over the configuration, the limits and the schema registry of the one that it replaces,
+                // as they are in the file that was read last.
                 let settings = catalog.settings_of(&table.name, |table| match part {
                     CodecPart::Key => table.key_codec.as_ref(),
                     CodecPart::Value => table.value_codec.as_ref(),
                     CodecPart::Group => table.group_scheme.as_ref(),
                 });
-                let (config, limits) = match &settings {
-                    Some(settings) => (settings.config.as_str(), settings.limits.clone()),
-                    None => ("{}", Limits::default()),
-                };
-                let component = catalog.load_bytes(&name, bytes, limits)?;
+                let component = catalog.load_bytes(&name, bytes, settings.as_ref())?;
+                let config = settings.as_ref().map_or("{}", |settings| settings.config.as_str());
                 match part {
                     CodecPart::Key => codecs.key = component.key_codec(topic, config)?,
                     CodecPart::Value => codecs.value = component.value_codec(topic, config)?,

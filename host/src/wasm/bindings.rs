@@ -18,6 +18,7 @@ pub(super) mod v0_1 {
             /// Everything that a component may import or export.
             world host {
                 include ktables:codec/logging-guest@0.1.0;
+                include ktables:codec/schemas-guest@0.1.0;
                 include ktables:codec/value-codec-guest@0.1.0;
                 include ktables:codec/value-codec-batch-guest@0.1.0;
                 include ktables:codec/key-codec-guest@0.1.0;

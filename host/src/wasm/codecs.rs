@@ -17,7 +17,7 @@ use crate::wasm::digest::digest_of;
 use crate::wasm::engine::IdleInstances;
 use crate::wasm::error::WasmError;
 use crate::wasm::fault::{CallError, Fault};
-use crate::wasm::instance::{Instance, with_guest_stack};
+use crate::wasm::instance::{Instance, Template, with_guest_stack};
 use crate::wasm::interfaces::Interface;
 use crate::wasm::usage::{Answered, DropCause, Passed, UsageCounter};
 
@@ -98,7 +98,7 @@ impl ComponentCodec {
     /// engine, which may hold the memory that it lacked, and tries again.
     fn call_or_retry<T>(&self, call: impl Fn(&mut Instance) -> Result<T, CallError>) -> Result<T, CallError> {
         match self.call_once(&call) {
-            Err(CallError::Host(_)) => {
+            Err(CallError::Host(failure)) if failure.need.is_none() => {
                 self.component.shared.drop_idle_instances();
                 self.call_once(&call)
             }
@@ -115,6 +115,13 @@ impl ComponentCodec {
         let answers = with_guest_stack(|| call(&mut instance));
         instance.end_call();
         self.usage().note_memory(instance.memory_used());
+        if let Some(need) = instance.take_need() {
+            // Whatever it answered, it answered without what it needs.
+            if answers.is_ok() && !instance.is_broken() {
+                self.put_back(instance);
+            }
+            return Err(CallError::Host(HostFailure::needs(need)));
+        }
         let is_faulty = matches!(answers, Err(CallError::Fault(_))) || instance.is_broken();
         if is_faulty {
             self.usage().add_drop(DropCause::Fault);
@@ -287,7 +294,12 @@ impl Codec for ComponentCodec {
     fn identity(&self) -> String {
         // A digest of the configuration, which may hold secrets.
         let config = digest_of(self.setup.config.as_bytes());
-        format!("{} {config}", self.component.template.id.digest)
+        let Template { id, schema_source, .. } = &self.component.template;
+        // The ids of schemas in records are those of one registry.
+        match schema_source {
+            Some(source) => format!("{} {config} {}", id.digest, digest_of(source.identity().as_bytes())),
+            None => format!("{} {config}", id.digest),
+        }
     }
 }
 

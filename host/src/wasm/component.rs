@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use crate::codec::{ComponentId, RejectKind};
 use crate::file::read_bounded;
+#[cfg(feature = "cli")]
+use crate::registry::SchemaSource;
 use crate::wasm::compile::Compiled;
 use crate::wasm::compiled::deserialize;
 use crate::wasm::digest::{check_digest, digest_of};
@@ -122,6 +124,7 @@ impl Engine {
             counts_fuel: self.shared.metering == Metering::Fuel,
             host_bytes,
             shared,
+            schema_source: None,
         };
         let mut component = Component { shared: self.shared.clone(), template, description: None };
         component.read_description()?;
@@ -191,6 +194,13 @@ impl Component {
     #[must_use]
     pub fn description(&self) -> Option<&Description> {
         self.description.as_ref()
+    }
+
+    /// Returns the component with a schema registry for the codecs that are created from it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn with_schema_source(mut self, source: Arc<dyn SchemaSource>) -> Self {
+        self.template.schema_source = Some(source);
+        self
     }
 
     /// Starts an instance, which checks the types of its interfaces, and reads the component's description.

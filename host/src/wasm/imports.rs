@@ -7,6 +7,7 @@
 
 mod import;
 mod logging;
+mod schemas;
 mod types;
 mod wasi;
 
@@ -20,7 +21,7 @@ use import::Import;
 pub(super) use wasi::{WASI, add_to_linker as add_wasi_to_linker, describe_error};
 
 /// All interfaces of the host's WIT package that it provides.
-const IMPORTS: &[Import] = &[logging::IMPORT, types::IMPORT];
+const IMPORTS: &[Import] = &[logging::IMPORT, schemas::IMPORT, types::IMPORT];
 
 /// Adds the functions of the host's own interfaces to a linker.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {

@@ -15,7 +15,8 @@ use wasmtime::{Store, UpdateDeadline};
 pub(super) use stack::with_guest_stack;
 
 use crate::codec::workers::{SlowCalls, TICK};
-use crate::codec::{ComponentId, HostFailure};
+use crate::codec::{ComponentId, HostFailure, Need};
+use crate::registry::{MissingSchemas, SchemaSource};
 use crate::wasm::bindings::v0_1::exports::ktables::codec as wit;
 use crate::wasm::fault::{CallError, Fault, budget_failure, classify, limit_error};
 use crate::wasm::guest_log::LogLimiter;
@@ -54,6 +55,8 @@ pub(super) struct Template {
     /// The bytes that the host keeps for an instance, besides memories and table elements.
     pub(super) host_bytes: usize,
     pub(super) shared: ComponentShared,
+    /// Where its schemas come from, if its codec has a schema registry.
+    pub(super) schema_source: Option<Arc<dyn SchemaSource>>,
 }
 
 /// An instance of a component. After a fault, it is dropped and never used again.
@@ -73,9 +76,10 @@ pub(super) struct Instance {
 impl Instance {
     /// Creates and starts an instance, within its start deadline.
     pub(super) fn new(template: &Template) -> Result<Self, CallError> {
-        let Template { engine, pre, interfaces, id, limits, budget, counts_fuel, host_bytes, shared } =
-            template;
-        let mut state = State::new(id.clone(), limits.memory, budget.clone(), shared.log_limiter.clone());
+        let Template { engine, pre, interfaces, id, limits, budget, counts_fuel, .. } = template;
+        let Template { host_bytes, shared, schema_source, .. } = template;
+        let (log_limiter, schema_source) = (shared.log_limiter.clone(), schema_source.clone());
+        let mut state = State::new(id.clone(), limits.memory, budget.clone(), log_limiter, schema_source);
         state.charge(*host_bytes).map_err(|()| limit_error(&state, limits))?;
         let mut store = Store::new(engine, state);
         store.limiter(|state| state);
@@ -178,7 +182,16 @@ impl Instance {
         let ticks = to_ticks(self.limits.deadline_for(records));
         let quick = ticks.min(QUICK_TICKS);
         self.store.set_epoch_deadline(quick);
-        self.store.data_mut().begin_call(Some(ticks - quick).filter(|&left| left > 0));
+        let state = self.store.data_mut();
+        state.begin_call(Some(ticks - quick).filter(|&left| left > 0));
+        state.missing_schemas = Some(MissingSchemas::default());
+    }
+
+    /// Takes what the last call needs before its answer counts: schemas that the host did not have.
+    pub(super) fn take_need(&mut self) -> Option<Need> {
+        let state = self.store.data_mut();
+        let missing = state.missing_schemas.take().filter(|missing| !missing.is_empty())?;
+        Some(state.schema_source.as_ref()?.clone().need(missing))
     }
 
     /// Ends a call, so that it no longer counts as a slow call of the component.

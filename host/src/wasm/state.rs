@@ -8,6 +8,7 @@ use wasmtime::{ResourceLimiter, Result};
 
 use crate::codec::ComponentId;
 use crate::codec::workers::SlowCall;
+use crate::registry::{MissingSchemas, SchemaSource};
 use crate::wasm::guest_log::LogLimiter;
 use crate::wasm::guest_output::GuestOutput;
 use crate::wasm::scan::MAX_TABLE_ELEMENTS;
@@ -69,6 +70,10 @@ pub(super) struct State {
     pub(super) output: GuestOutput,
     /// The state of WASI, if the guest has used it.
     pub(super) wasi: Option<Box<SealedWasi>>,
+    /// Where the codec's schemas come from, if it has a schema registry.
+    pub(super) schema_source: Option<Arc<dyn SchemaSource>>,
+    /// The schemas that the current call asked for and the host does not have; `None` while no schema may be asked for.
+    pub(super) missing_schemas: Option<MissingSchemas>,
     /// How long the host worked for the current call. The deadline does not count this time.
     host_time: Duration,
 }
@@ -79,6 +84,7 @@ impl State {
         limit: usize,
         budget: Arc<Budget>,
         log_limiter: Arc<LogLimiter>,
+        schema_source: Option<Arc<dyn SchemaSource>>,
     ) -> Self {
         Self {
             id,
@@ -91,6 +97,8 @@ impl State {
             exceeded: None,
             output: GuestOutput::default(),
             wasi: None,
+            schema_source,
+            missing_schemas: None,
             host_time: Duration::ZERO,
         }
     }
@@ -107,6 +115,7 @@ impl State {
         self.slow = None;
         self.exceeded = None;
         self.output.clear();
+        self.missing_schemas = None;
         self.host_time = Duration::ZERO;
     }
 

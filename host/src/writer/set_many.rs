@@ -146,7 +146,8 @@ async fn prepare_range(
     range: Range<usize>,
 ) -> Result<Vec<Prepared>, CodecFailure> {
     let (codecs, verify, writes) = (publisher.codecs.clone(), publisher.verify, writes.clone());
-    workers::run(&publisher.lane, move || prepare(&codecs, verify, &writes[range])).await?
+    let prepare = move || CodecFailure::split(prepare(&codecs, verify, &writes[range.clone()]));
+    workers::run_codecs(&publisher.lane, prepare).await?.map_err(CodecFailure::Fault)
 }
 
 /// Returns the error of a write for which a codec faulted, or which the host could not encode.

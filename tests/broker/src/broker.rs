@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::detached::ServerKind;
 use crate::folder::{self, ADDRESS_FILE, DATA_FOLDER, LOG_FILE};
 use crate::guardian::Guardian;
 use crate::install::{Installation, write_file};
@@ -64,7 +65,7 @@ impl Broker {
         ports: Ports,
     ) -> Result<Self, String> {
         let installation = Installation::ensure(target)?;
-        let folder = folder::claim(target, name)?;
+        let folder = folder::claim(target, ServerKind::Broker, name)?;
         let guardian = Some(Guardian::start(&folder)?);
         let data = folder.join(DATA_FOLDER);
         let server = properties::server(node, &ports, &data, &installation, &options.properties);
@@ -178,7 +179,7 @@ impl Broker {
     }
 
     /// Lets the broker outlive the calling process. It runs until another one, `process`, has ended, or until
-    /// [`DetachedBroker::stop`](crate::DetachedBroker::stop) stops it. The options must have named the
+    /// [`DetachedServer::stop`](crate::DetachedServer::stop) stops it. The options must have named the
     /// broker.
     ///
     /// # Errors
@@ -209,7 +210,7 @@ impl Broker {
 
     /// Starts the broker's process without waiting for it.
     pub(crate) fn start_process(&mut self) -> Result<(), String> {
-        self.jvm = Some(Jvm::start(&self.installation, &self.folder)?);
+        self.jvm = Some(Jvm::start_broker(&self.installation, &self.folder)?);
         Ok(())
     }
 

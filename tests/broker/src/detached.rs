@@ -1,4 +1,4 @@
-//! A broker that outlives the process that started it.
+//! A broker or a schema registry that outlives the process that started it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,47 +7,65 @@ use std::time::{Duration, Instant};
 
 use crate::folder::{ADDRESS_FILE, PID_FILE};
 use crate::install::{io_error, kafka_folder, remove_folder};
-use crate::probe::is_answering;
+use crate::probe::{is_answering, is_registry_answering};
 
 /// How long the answer to one probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a broker's guardian may take to kill it. The guardian's watcher checks once a second.
+/// How long a guardian may take to kill it. The guardian's watcher checks once a second.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the folder is checked.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A running broker that [`Broker::detach`](crate::Broker::detach) detached from its owner.
+/// What a process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKind {
+    /// A broker of Kafka.
+    Broker,
+    /// A schema registry.
+    SchemaRegistry,
+}
+
+impl ServerKind {
+    fn is_answering(self, address: &str) -> bool {
+        match self {
+            Self::Broker => is_answering(address, PROBE_TIMEOUT),
+            Self::SchemaRegistry => is_registry_answering(address, PROBE_TIMEOUT),
+        }
+    }
+}
+
+/// A running server that was detached from its owner, as by [`Broker::detach`](crate::Broker::detach).
 #[derive(Debug)]
-pub struct DetachedBroker {
+pub struct DetachedServer {
     folder: PathBuf,
     address: String,
     process: String,
 }
 
-impl DetachedBroker {
-    /// Finds the broker with this name. Returns `None` if there is none or it does not answer.
+impl DetachedServer {
+    /// Finds the server with this name. Returns `None` if there is none or it does not answer.
     #[must_use]
-    pub fn find(target: &Path, name: &str) -> Option<Self> {
+    pub fn find(target: &Path, kind: ServerKind, name: &str) -> Option<Self> {
         let folder = kafka_folder(target).join(name);
         let address = fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?;
         let process = fs::read_to_string(folder.join(PID_FILE)).ok()?.trim().to_owned();
-        is_answering(&address, PROBE_TIMEOUT).then_some(Self { folder, address, process })
+        kind.is_answering(&address).then_some(Self { folder, address, process })
     }
 
-    /// Stops the broker with this name, and removes its folder. Returns false if there is no such folder.
+    /// Stops the server with this name, and removes its folder. Returns false if there is no such folder.
     ///
     /// # Errors
     ///
-    /// If the broker does not end, for example because its guardian was killed, or its folder cannot be
+    /// If it does not end, for example because its guardian was killed, or its folder cannot be
     /// removed.
-    pub fn stop(target: &Path, name: &str) -> Result<bool, String> {
+    pub fn stop(target: &Path, kind: ServerKind, name: &str) -> Result<bool, String> {
         let folder = kafka_folder(target).join(name);
         if !folder.exists() {
             return Ok(false);
         }
-        let running = Self::find(target, name);
+        let running = Self::find(target, kind, name);
         let address = folder.join(ADDRESS_FILE);
         match fs::remove_file(&address) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -55,7 +73,7 @@ impl DetachedBroker {
             }
             _ => wait_until_gone(&folder),
         }
-        match running.filter(|running| is_answering(&running.address, PROBE_TIMEOUT)) {
+        match running.filter(|running| kind.is_answering(&running.address)) {
             Some(running) => {
                 Err(format!("process {} did not end, because its guardian is gone: kill it", running.process))
             }
@@ -64,9 +82,9 @@ impl DetachedBroker {
         }
     }
 
-    /// Returns host and port of the listener without encryption and authentication.
+    /// Returns host and port: of a broker, those of the listener without encryption and authentication.
     #[must_use]
-    pub fn bootstrap(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.address
     }
 
@@ -76,7 +94,7 @@ impl DetachedBroker {
         &self.process
     }
 
-    /// Returns the broker's folder.
+    /// Returns the server's folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -1,11 +1,11 @@
-//! A broker's folder, and the files that the broker reads when it starts.
+//! A server's folder, and the files that the broker reads when it starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use crate::detached::DetachedBroker;
+use crate::detached::{DetachedServer, ServerKind};
 use crate::install::{Installation, io_error, kafka_folder, write_file};
 
 /// The file with the broker's address. A detached broker is killed when this file is removed.
@@ -23,12 +23,12 @@ pub(crate) const CONFIG_FILE: &str = "server.properties";
 /// The folder with the broker's data.
 pub(crate) const DATA_FOLDER: &str = "data";
 
-/// Creates an empty folder with this name. Removes one that an earlier broker left behind.
-pub(crate) fn claim(target: &Path, name: &str) -> Result<PathBuf, String> {
-    if let Some(running) = DetachedBroker::find(target, name) {
-        return Err(format!("a broker `{name}` is already running at {}", running.bootstrap()));
+/// Creates an empty folder with this name. Removes one that an earlier server left behind.
+pub(crate) fn claim(target: &Path, kind: ServerKind, name: &str) -> Result<PathBuf, String> {
+    if let Some(running) = DetachedServer::find(target, kind, name) {
+        return Err(format!("`{name}` is already running at {}", running.address()));
     }
-    DetachedBroker::stop(target, name)?;
+    DetachedServer::stop(target, kind, name)?;
     let folder = kafka_folder(target).join(name);
     fs::create_dir(&folder).map_err(|error| io_error("create", &folder, &error))?;
     Ok(folder)

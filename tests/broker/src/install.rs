@@ -64,14 +64,7 @@ impl Installation {
     /// time, the first one creates it and the others wait.
     pub(crate) fn ensure(target: &Path) -> Result<Self, String> {
         let installation = Self::below(target);
-        let kafka = kafka_folder(target);
-        fs::create_dir_all(&kafka).map_err(|error| io_error("create", &kafka, &error))?;
-        let path = kafka.join("install.lock");
-        let lock = File::create(&path).map_err(|error| io_error("create", &path, &error))?;
-        lock.lock().map_err(|error| io_error("lock", &path, &error))?;
-        if !installation.is_current() {
-            installation.create()?;
-        }
+        with_install_lock(target, || if installation.is_current() { Ok(()) } else { installation.create() })?;
         Ok(installation)
     }
 
@@ -156,6 +149,19 @@ impl Installation {
     }
 }
 
+/// Installs something while no other thread and no other process does.
+pub(crate) fn with_install_lock(
+    target: &Path,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let kafka = kafka_folder(target);
+    fs::create_dir_all(&kafka).map_err(|error| io_error("create", &kafka, &error))?;
+    let path = kafka.join("install.lock");
+    let lock = File::create(&path).map_err(|error| io_error("create", &path, &error))?;
+    lock.lock().map_err(|error| io_error("lock", &path, &error))?;
+    install()
+}
+
 /// Returns the folder with the installation and the brokers' folders.
 pub(crate) fn kafka_folder(target: &Path) -> PathBuf {
     // Absolute, because Java and Maven run in other folders.
@@ -184,7 +190,7 @@ pub(crate) fn io_error(verb: &str, path: &Path, error: &io::Error) -> String {
 }
 
 /// Returns the text between the first `start` and the `end` after it.
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     Some(text.split_once(start)?.1.split_once(end)?.0)
 }
 

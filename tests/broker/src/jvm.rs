@@ -36,16 +36,21 @@ pub(crate) struct Jvm {
 
 impl Jvm {
     /// Starts the broker whose configuration is in a folder.
-    pub(crate) fn start(installation: &Installation, folder: &Path) -> Result<Self, String> {
+    pub(crate) fn start_broker(installation: &Installation, folder: &Path) -> Result<Self, String> {
+        let mut java = installation.java();
+        java.args(HEAP).args(LOGGING).arg("kafka.Kafka").arg(folder.join(CONFIG_FILE));
+        Self::start(&java, folder)
+    }
+
+    /// Starts a program whose output and process id are written into a folder.
+    pub(crate) fn start(java: &Command, folder: &Path) -> Result<Self, String> {
         let pid_file = folder.join(PID_FILE);
         let log = folder.join(LOG_FILE);
         let output = File::options().create(true).append(true).open(&log);
         let output = output.map_err(|error| io_error("write", &log, &error))?;
         let errors = output.try_clone().map_err(|error| io_error("write", &log, &error))?;
-        let java = installation.java();
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(EXEC).arg(&pid_file).arg(java.get_program()).args(java.get_args());
-        shell.args(HEAP).args(LOGGING).arg("kafka.Kafka").arg(folder.join(CONFIG_FILE));
         shell.stdin(Stdio::null()).stdout(output).stderr(errors);
         // In a process group of its own, so that Ctrl-C in a terminal reaches the owner only, which may need
         // the broker until the owner ends.

@@ -22,10 +22,12 @@ mod options;
 mod ports;
 mod probe;
 mod properties;
+mod registry;
 
 pub use broker::Broker;
 pub use cluster::Cluster;
-pub use detached::DetachedBroker;
+pub use detached::{DetachedServer, ServerKind};
 pub use install::{install, is_installed, java, version};
 pub use java::check_requirements;
 pub use options::{ADMIN, ALICE, BrokerOptions, User};
+pub use registry::{SchemaRegistry, install_registry, is_registry_installed, registry_version};

@@ -56,7 +56,7 @@ pub(crate) fn address(port: u16) -> String {
 
 /// Picks a port on which nothing listens, and which this process has not handed out before, because the
 /// broker that gets it starts to listen only a second later.
-fn pick_port() -> Result<u16, String> {
+pub(crate) fn pick_port() -> Result<u16, String> {
     static HANDED_OUT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(STRIDE);
     for _ in 0..COUNT {

@@ -1,8 +1,11 @@
-//! Checks whether a broker answers, with the smallest request of Kafka's protocol.
+//! Checks whether a broker answers, with the smallest request of Kafka's protocol, and whether a schema registry does.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+/// Where Apicurio has the API of Confluent's.
+pub(crate) const REGISTRY_API: &str = "/apis/ccompat/v7";
 
 /// The key of the request ApiVersions, which is sent in version 0.
 const API_KEY: i16 = 18;
@@ -19,6 +22,19 @@ const MAX_RESPONSE: usize = 1 << 16;
 /// answers also leads its partitions, and can create topics.
 pub(crate) fn is_answering(address: &str, timeout: Duration) -> bool {
     address.parse().is_ok_and(|address| request(address, timeout).is_ok_and(|response| is_success(&response)))
+}
+
+/// Returns true if a schema registry at this address answers in time.
+pub(crate) fn is_registry_answering(address: &str, timeout: Duration) -> bool {
+    let probe = || {
+        let mut stream = TcpStream::connect_timeout(&address.parse().ok()?, timeout).ok()?;
+        stream.set_read_timeout(Some(timeout)).ok()?;
+        write!(stream, "GET {REGISTRY_API}/subjects HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).ok()?;
+        Some(head.ends_with(b" 200"))
+    };
+    probe() == Some(true)
 }
 
 /// Sends the request. Returns the response without its length.

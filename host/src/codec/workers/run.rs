@@ -9,6 +9,9 @@ use crate::codec::HostFailure;
 use crate::codec::workers::fair_pool::{self, Lane};
 use crate::thread;
 
+/// How often work is run again because codecs need something else.
+const MAX_RUNS: usize = 10;
+
 /// Runs work of the host on the host pool, and waits for its result.
 pub(crate) async fn run_host<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -39,6 +42,24 @@ pub(crate) async fn run<T: Send + 'static>(
     };
     fair_pool::submit(lane, Box::new(job))?;
     result.await.map_err(|_| worker_panicked())
+}
+
+/// Runs work that calls codecs, and waits for its result. If a codec needs something first, obtains it without keeping a
+/// worker, and runs the work again.
+pub(crate) async fn run_codecs<T: Send + 'static>(
+    lane: &Lane,
+    work: impl Fn() -> Result<T, HostFailure> + Clone + Send + 'static,
+) -> Result<T, HostFailure> {
+    for _ in 0..MAX_RUNS {
+        let need = match run(lane, work.clone()).await.flatten() {
+            Err(HostFailure { need: Some(need), .. }) => need,
+            result => return result,
+        };
+        need.obtain().await.map_err(HostFailure::new)?;
+    }
+    Err(HostFailure::new(format!(
+        "the codec asked for other schemas in each of {MAX_RUNS} calls with the same records, so they were not decoded"
+    )))
 }
 
 fn worker_panicked() -> HostFailure {

@@ -117,11 +117,15 @@ async fn decode_all(
             Decoded { outcome: Outcome::NotTried, ..answer }
         } else {
             let codecs = codecs.clone();
-            let result = workers::run(&lane, move || decode_one(&codecs, &reject)).await;
+            let reject = Arc::new(reject);
+            let run = workers::run_codecs(&lane, move || decode_one(&codecs, &reject));
             let failed = |failure: HostFailure| {
                 Problem::unavailable("codec-failed", "The codec cannot run", failure.to_string())
             };
-            answer.with_result(result.and_then(|result| result).map_err(failed)?)
+            match tokio::time::timeout_at(deadline.into(), run).await {
+                Ok(result) => answer.with_result(result.map_err(failed)?),
+                Err(_) => Decoded { outcome: Outcome::NotTried, ..answer },
+            }
         });
     }
     Ok(decoded)

@@ -87,12 +87,11 @@ impl StoredLetter {
         batch.push(self.offset, *timestamp, key.as_deref(), value.as_deref(), headers.clone());
         let codecs = codecs.clone();
         let lane = Lane::new(&codecs, Purpose::Read);
-        match workers::run(&lane, move || decode(&codecs, &batch)).await? {
+        match workers::run_codecs(&lane, move || CodecFailure::split(decode(&codecs, &batch))).await? {
             // OK because there is an outcome for each record.
             Ok(mut decoded) => Ok(decoded.outcomes.pop().expect("an outcome")),
-            Err(CodecFailure::Host(failure)) => Err(failure),
             // Not reached: a single record that makes a codec fault is rejected.
-            Err(CodecFailure::Fault(fault)) => Err(HostFailure::new(fault.to_string())),
+            Err(fault) => Err(HostFailure::new(fault.to_string())),
         }
     }
 }

@@ -230,11 +230,7 @@ impl Decoder {
         let job = batch.clone();
         let decode_batch = move |codecs: &Codecs| {
             let began = Instant::now();
-            match decode(codecs, &job) {
-                Ok(decoded) => Ok((Ok(decoded), began.elapsed())),
-                Err(CodecFailure::Fault(fault)) => Ok((Err(fault), began.elapsed())),
-                Err(CodecFailure::Host(failure)) => Err(failure),
-            }
+            Ok((CodecFailure::split(decode(codecs, &job))?, began.elapsed()))
         };
         let mut has_failed = false;
         let result = loop {
@@ -398,14 +394,14 @@ impl Decoder {
         index: usize,
         permit: Option<&QuarantinePermit>,
         has_failed: &mut bool,
-        work: impl Fn(&Codecs) -> Result<T, HostFailure> + Send + 'static,
+        work: impl Fn(&Codecs) -> Result<T, HostFailure> + Clone + Send + 'static,
     ) -> Option<T> {
         let codecs = self.state.codecs.clone();
         let is_quick = self.state.lane.is_host() && batch.byte_len() <= SMALL_BATCH_BYTES;
         let result = match is_quick {
             // Decoding takes less time than the hand-over, and does not wait for other tables.
             true => work(&codecs),
-            false => workers::run(&self.state.lane, move || work(&codecs)).await.flatten(),
+            false => workers::run_codecs(&self.state.lane, move || work(&codecs)).await,
         };
         match result {
             Ok(result) => {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use crate::codec::{PackedAnswers, RejectKind, RejectReason, contract_violation};
 use crate::packed::Packed;
+use crate::registry::UNKNOWN_SCHEMA;
 use crate::wasm::bindings::v0_1::ktables::codec::types;
 use crate::wasm::byte_len::ByteLen;
 use crate::wasm::fault::{CallError, Fault};
@@ -66,7 +67,10 @@ impl Instance {
             types::CodecError::Malformed(message) => (RejectKind::Malformed, message),
             types::CodecError::Invalid(message) => (RejectKind::Invalid, message),
             types::CodecError::Unsupported(message) => (RejectKind::Unsupported, message),
-            types::CodecError::Other(message) => (RejectKind::Other, message),
+            types::CodecError::Other(message) => match message.strip_prefix(UNKNOWN_SCHEMA) {
+                Some(reason) => (RejectKind::UnknownSchema, reason.to_owned()),
+                None => (RejectKind::Other, message),
+            },
         };
         self.reject_reason(kind, message)
     }

@@ -1,0 +1,130 @@
+//! Which schema a codec writes with.
+
+use ktables_guest::schemas::{self, NewSchema, Reference, SchemaError, SchemaFormat};
+use ktables_guest::{CodecError, Role};
+use serde::Deserialize;
+
+/// The setting `write`: which schema a codec writes with, and how records name it. By default, the newest version of the
+/// subject of the topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Write {
+    /// The subject, instead of the one of the strategy.
+    subject: Option<String>,
+    /// How the subject is named.
+    strategy: Strategy,
+    /// The full name of the record or message, for strategies that use it.
+    record: Option<String>,
+    /// The id of the schema, without any subject.
+    id: Option<u32>,
+    /// The version of the subject, instead of the newest one.
+    version: Option<u32>,
+    /// Where records name their schema.
+    pub framing: Framing,
+}
+
+/// A schema that is added to the subject before the first write.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration<'a> {
+    /// Its format.
+    pub format: SchemaFormat,
+    /// Its text.
+    pub text: &'a str,
+}
+
+/// How the subject of a topic is named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// `TOPIC-value` or `TOPIC-key`.
+    #[default]
+    Topic,
+    /// The full name of the record or message.
+    Record,
+    /// `TOPIC-` and the full name of the record or message.
+    TopicRecord,
+}
+
+/// Where a record has the id of its schema.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Framing {
+    /// In front of the data.
+    #[default]
+    Prefix,
+    /// In a header. Keys cannot have it there.
+    Header,
+}
+
+impl Write {
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    ///
+    /// What does not fit.
+    pub fn check(&self, role: Role, adds_schema: bool) -> Result<(), String> {
+        let error = |text: &str| Err(format!("write: {text}"));
+        if self.id.is_some() && (self.subject.is_some() || self.version.is_some()) {
+            return error("id names a schema without a subject or a version: remove them");
+        }
+        if adds_schema && (self.id.is_some() || self.version.is_some()) {
+            return error("a schema that is added has no id and no version yet: remove them, or schema");
+        }
+        let has_strategy = self.strategy != Strategy::Topic || self.record.is_some();
+        if has_strategy && (self.subject.is_some() || self.id.is_some()) {
+            return error("strategy and record name a subject: remove them, or subject and id");
+        }
+        if self.record.is_some() && self.strategy == Strategy::Topic {
+            return error("record is for strategy = \"record\" and \"topic-record\"");
+        }
+        if self.framing == Framing::Header && role == Role::Key {
+            return error("framing = \"header\" is for values: a key codec cannot write headers");
+        }
+        if self.subject.is_none() && self.strategy != Strategy::Topic && self.record.is_none() {
+            return error(
+                "strategy = \"record\" and \"topic-record\" need the full name of the record: record = \"…\"",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the settings name one schema for ever.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.id.is_some() || self.version.is_some()
+    }
+
+    /// Returns the id of the schema to write with. Adds a schema first, if there is one to add.
+    ///
+    /// # Errors
+    ///
+    /// If the host does not know it yet, or the registry does not have it.
+    pub fn id(&self, topic: &str, role: Role, add: Option<Registration<'_>>) -> Result<u32, CodecError> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let subject = self.subject(topic, role);
+        let id: Result<u32, SchemaError> = match (add, self.version) {
+            (Some(Registration { format, text }), _) => {
+                let references: Vec<Reference> = Vec::new();
+                schemas::register(&subject, &NewSchema { format, text: text.to_owned(), references })
+            }
+            (None, Some(version)) => schemas::by_version(&subject, version).map(|version| version.id),
+            (None, None) => schemas::latest(&subject).map(|version| version.id),
+        };
+        id.map_err(schemas::codec_error)
+    }
+
+    fn subject(&self, topic: &str, role: Role) -> String {
+        if let Some(subject) = &self.subject {
+            return subject.clone();
+        }
+        let record = self.record.as_deref().unwrap_or_default();
+        match self.strategy {
+            Strategy::Topic if role == Role::Key => format!("{topic}-key"),
+            Strategy::Topic => format!("{topic}-value"),
+            Strategy::Record => record.to_owned(),
+            Strategy::TopicRecord => format!("{topic}-{record}"),
+        }
+    }
+}
