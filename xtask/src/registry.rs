@@ -28,7 +28,7 @@ pub(crate) fn start() -> Outcome {
     Ok(())
 }
 
-/// Stops the registry. Its schemas were in memory.
+/// Stops the registry. Its schemas are gone, because it keeps them in memory.
 pub(crate) fn stop() -> Outcome {
     let is_stopped = DetachedServer::stop(&target(), ServerKind::SchemaRegistry, NAME)?;
     say(if is_stopped { "the schema registry is stopped" } else { "no schema registry is running" });

@@ -1,4 +1,4 @@
-//! Compiles a schema, or the resolution of a writer's schema against a reader's.
+//! Compiles a schema to a plan: to write with it, or to read values of a writer's schema with a reader's.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -217,7 +217,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Compiles a type as what the reader has: one of the branches, or the type itself.
+    /// Chooses the branch of the reader's union that a written type is read as. Without a union, it is the reader's type.
     fn branch(&mut self, writer: &'a Schema, reader: &'a Schema) -> Result<Branch, String> {
         let writer = self.writer.resolve(writer);
         let Schema::Union(union) = self.reader.resolve(reader) else {

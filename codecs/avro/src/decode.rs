@@ -1,14 +1,12 @@
 //! Decodes Avro's binary form to JSON text, in one pass.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use ktables_guest::CodecError;
 use num_bigint::BigInt;
 use schema_framing::{ValuePath, shorten};
 
+use crate::json::{push_base64, push_string, push_uuid};
 use crate::number::{MAX_DIGITS, write_decimal, write_double, write_float};
 use crate::plan::{Branch, Decimal, JsonKind, Node, NodeId, Plan, ReadNumber, Record, WrittenNumber};
 use crate::time::{write_duration, write_time};
@@ -367,39 +365,4 @@ impl<'a> Decoder<'a> {
     fn malformed(&self, path: &ValuePath<'_>, reason: &str) -> CodecError {
         CodecError::Malformed(format!("{path}, byte {}: {reason}", self.whole - self.left.len()))
     }
-}
-
-/// Appends what is formatted.
-pub(crate) fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // OK because writing to a string does not fail.
-    out.write_fmt(text).expect("a string");
-}
-
-/// Appends a JSON string.
-pub(crate) fn push_string(text: &str, out: &mut String) {
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        // OK because a string always serializes.
-        out.push_str(&serde_json::to_string(text).expect("serializes"));
-    }
-}
-
-fn push_base64(bytes: &[u8], out: &mut String) {
-    out.push('"');
-    STANDARD.encode_string(bytes, out);
-    out.push('"');
-}
-
-fn push_uuid(bytes: [u8; 16], out: &mut String) {
-    out.push('"');
-    for (index, byte) in bytes.iter().enumerate() {
-        if [4, 6, 8, 10].contains(&index) {
-            out.push('-');
-        }
-        push(out, format_args!("{byte:02x}"));
-    }
-    out.push('"');
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -111,22 +112,14 @@ impl Encoder<'_> {
             Node::Float => {
                 let number = match self.special(json, path)? {
                     Some(number) => number as f32,
-                    None => json
-                        .parse()
-                        .ok()
-                        .filter(|number: &f32| number.is_finite())
-                        .ok_or_else(|| wrong(path, "a number of 32 bits", json))?,
+                    None => finite(json, "a number of 32 bits", path)?,
                 };
                 out.extend(number.to_le_bytes());
             }
             Node::Double => {
                 let number = match self.special(json, path)? {
                     Some(number) => number,
-                    None => json
-                        .parse()
-                        .ok()
-                        .filter(|number: &f64| number.is_finite())
-                        .ok_or_else(|| wrong(path, "a number of 64 bits", json))?,
+                    None => finite(json, "a number of 64 bits", path)?,
                 };
                 out.extend(number.to_le_bytes());
             }
@@ -428,6 +421,16 @@ fn parse_borrowed<'a, T: Deserialize<'a>>(
 
 fn text<'a>(json: &'a str, path: &ValuePath<'_>) -> Result<Cow<'a, str>, CodecError> {
     parse_borrowed::<Text<'_>>(json, "a string", path).map(|Text(text)| text)
+}
+
+/// Parses a floating-point number, rounded once. JSON has numbers that none can hold.
+fn finite<T: FromStr + Copy + Into<f64>>(
+    json: &str,
+    expected: &str,
+    path: &ValuePath<'_>,
+) -> Result<T, CodecError> {
+    let number = json.parse().ok().filter(|number: &T| (*number).into().is_finite());
+    number.ok_or_else(|| wrong(path, expected, json))
 }
 
 fn wrong(path: &ValuePath<'_>, expected: &str, json: &str) -> CodecError {

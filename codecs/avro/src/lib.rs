@@ -22,6 +22,7 @@ use plan::{Node, Plan};
 mod compile;
 mod decode;
 mod encode;
+mod json;
 mod number;
 mod parse;
 mod plan;
@@ -37,7 +38,7 @@ pub(crate) struct Settings {
     plain: Option<Value>,
     /// The schema that values are read with, whatever they were written with.
     reader: Option<Value>,
-    /// The schema that is added to the subject before the first write.
+    /// The schema to write with. It is registered under the subject before the first write.
     schema: Option<Value>,
     write: Write,
     union: Unions,

@@ -2,7 +2,7 @@
 
 use num_bigint::BigInt;
 
-use crate::decode::push;
+use crate::json::push;
 
 /// How many digits a decimal number has at most. They take time that grows with the square.
 pub(crate) const MAX_DIGITS: usize = 2500;

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use schema_framing::shorten;
 
-use crate::decode::push;
+use crate::json::push;
 use crate::plan::{Time, Unit};
 
 /// Days from 1970 to the ends of what has a text.

@@ -23,7 +23,7 @@ pub struct Write {
     pub framing: Framing,
 }
 
-/// A schema that is added to the subject before the first write.
+/// A schema to write with, which is registered first.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     /// Its format.

@@ -25,7 +25,8 @@ pub fn by_id(id: u32) -> Result<Schema, SchemaError> {
     outside(id)
 }
 
-/// Returns the schema with this GUID, 32 hexadecimal digits with or without hyphens. It never changes.
+/// Returns the schema with this GUID: 32 hexadecimal digits, with or without hyphens. A GUID always stands for the same
+/// schema.
 ///
 /// # Errors
 ///

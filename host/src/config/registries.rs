@@ -13,7 +13,7 @@ use crate::registry::{DEFAULT_TIMEOUT, RegistryOptions};
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistryConfig {
-    /// Its address, or several, of which the first one that answers is used.
+    /// Its address, or several: if one does not answer, the next one is asked.
     pub(crate) url: Urls,
     /// The user, and the password.
     pub(crate) username: Option<String>,
@@ -22,7 +22,7 @@ pub(crate) struct RegistryConfig {
     pub(crate) token_file: Option<PathBuf>,
     /// A PEM file with the authorities of its certificate; those of the system by default.
     pub(crate) ca: Option<PathBuf>,
-    /// PEM files with the certificate that proves who asks, and its key.
+    /// PEM files with the client's certificate, and its private key.
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
     /// How long a request may take.

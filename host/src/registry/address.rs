@@ -1,4 +1,4 @@
-//! Where a schema registry is, and how to prove who asks.
+//! The options of a schema registry: its addresses, credentials and certificates.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,10 +18,10 @@ const MAX_ATTEMPT_TIME: Duration = Duration::from_secs(10);
 /// The largest file with a token or certificates that is read, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
 
-/// Where a schema registry is, and how to prove who asks.
+/// The options of a schema registry.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct RegistryOptions {
-    /// Its addresses. The first one that answers is used.
+    /// Its addresses. If one does not answer, the next one is asked.
     pub(crate) urls: Vec<String>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
@@ -29,7 +29,7 @@ pub(crate) struct RegistryOptions {
     pub(crate) token_file: Option<PathBuf>,
     /// A PEM file with the certificates of the authorities that are trusted; those of the system by default.
     pub(crate) ca: Option<PathBuf>,
-    /// PEM files with the certificate of this client, and its key.
+    /// PEM files with the certificate of this client, and its private key.
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
     /// How long a request may take, with all of its attempts.

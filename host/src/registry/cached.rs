@@ -1,4 +1,4 @@
-//! A schema registry whose answers are kept, and are asked for together.
+//! Caches the answers of a schema registry, and fetches missing ones together.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -30,7 +30,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 const MAX_WANTED_PAUSE: Duration = Duration::from_secs(300);
 
-/// What does not work.
+/// What failed, as a status says it.
 const UNREACHABLE: &str = "schema registry unreachable";
 const UNUSABLE: &str = "schema unusable";
 /// Neither the schema that was known nor the new one is used.
@@ -47,11 +47,11 @@ pub(crate) struct CachedRegistry {
     /// A std lock: held for a lookup, or to keep an answer.
     cache: Mutex<SchemaCache>,
     folder: Option<SchemaFolder>,
-    /// Held by the one who asks, for one turn: all who miss the same answers wait for the same requests.
+    /// A lock of tokio, held while some answers are fetched: callers that miss the same answers share the requests.
     failures: tokio::sync::Mutex<Failures>,
 }
 
-/// What does not work.
+/// The failures of the registry and of single queries, with their pauses.
 #[derive(Debug, Default)]
 struct Failures {
     /// Of the registry.

@@ -15,7 +15,7 @@ pub(crate) enum RegistryError {
         /// Whether it has failed over this request (500), and may answer others.
         is_of_request: bool,
     },
-    /// It does not know who asks, or that may not be done.
+    /// The credentials are missing or wrong, or do not permit the request.
     #[error(
         "the schema registry {registry} refuses access ({status}): {reason}. Credentials are set in \
          [schema_registries.NAME]: username and password, or token_file"

@@ -1,4 +1,4 @@
-//! What a schema registry can be asked for.
+//! The requests of the schema registry API.
 
 use std::collections::BTreeSet;
 
