@@ -27,8 +27,8 @@ pub(super) use config::{CheckConfigArgs, ConfigCommand, ShowConfigArgs};
 pub(super) use diff::DiffArgs;
 pub(super) use export::{ExportArgs, ExportFormat};
 pub(super) use schema::{
-    AddSchemaArgs, CheckSchemaArgs, CompatCommand, DeleteSchemaArgs, DiffSchemaArgs, GetSchemaArgs, IdsArgs,
-    ListSchemasArgs, RegistryArgs, SchemaCommand, SchemaFileArgs, Target, VersionsArgs,
+    CompatCommand, DeleteSchemaArgs, DiffSchemaArgs, GetSchemaArgs, IdsArgs, ListSchemasArgs, NewVersionArgs,
+    RegistryArgs, SchemaCommand, Target, VersionsArgs,
 };
 pub use serve::LogFormat;
 pub(super) use serve::{ServeArgs, TokenCommand};

@@ -11,8 +11,8 @@ use serde::Serialize;
 use similar::TextDiff;
 
 use crate::cli::args::{
-    AddSchemaArgs, CheckSchemaArgs, CompatCommand, DeleteSchemaArgs, DiffSchemaArgs, GetSchemaArgs,
-    ListSchemasArgs, SchemaCommand, SchemaFileArgs, Target, VersionsArgs,
+    CompatCommand, DeleteSchemaArgs, DiffSchemaArgs, GetSchemaArgs, ListSchemasArgs, NewVersionArgs,
+    SchemaCommand, Target, VersionsArgs,
 };
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
@@ -72,8 +72,8 @@ pub(super) async fn run(command: SchemaCommand, output: Output) -> Result<Exit, 
         SchemaCommand::List(args) => list(&args, output).await,
         SchemaCommand::Get(args) => get(&args, output).await,
         SchemaCommand::Versions(args) => versions(&args, output).await,
-        SchemaCommand::Add(args) => add(&args, output).await,
-        SchemaCommand::Check(args) => check(&args, output).await,
+        SchemaCommand::Add(args) => add(&args.version, output).await,
+        SchemaCommand::Check(args) => check(&args.version, output).await,
         SchemaCommand::Diff(args) => diff(&args, output).await,
         SchemaCommand::Delete(args) => delete(&args, output).await,
         SchemaCommand::Compat(CompatCommand::Get(args)) => {
@@ -196,7 +196,7 @@ async fn versions(args: &VersionsArgs, output: Output) -> Result<Exit, CliError>
     Ok(Exit::Done)
 }
 
-async fn add(args: &AddSchemaArgs, output: Output) -> Result<Exit, CliError> {
+async fn add(args: &NewVersionArgs, output: Output) -> Result<Exit, CliError> {
     #[derive(Serialize)]
     struct AddedJson<'a> {
         subject: &'a str,
@@ -205,7 +205,7 @@ async fn add(args: &AddSchemaArgs, output: Output) -> Result<Exit, CliError> {
         #[serde(rename = "type")]
         schema_type: SchemaType,
     }
-    let (registry, schema) = (open(&args.registry)?, read(&args.schema)?);
+    let (registry, schema) = (open(&args.registry)?, read(args)?);
     let added = registry.register(&args.subject, &schema).await?;
     let version = match added.version {
         // It is added, whatever becomes of this request.
@@ -217,7 +217,7 @@ async fn add(args: &AddSchemaArgs, output: Output) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-async fn check(args: &CheckSchemaArgs, output: Output) -> Result<Exit, CliError> {
+async fn check(args: &NewVersionArgs, output: Output) -> Result<Exit, CliError> {
     #[derive(Serialize)]
     struct CheckJson<'a> {
         subject: &'a str,
@@ -225,7 +225,7 @@ async fn check(args: &CheckSchemaArgs, output: Output) -> Result<Exit, CliError>
         #[serde(skip_serializing_if = "Vec::is_empty")]
         reasons: Vec<String>,
     }
-    let (registry, schema) = (open(&args.registry)?, read(&args.schema)?);
+    let (registry, schema) = (open(&args.registry)?, read(args)?);
     let checked = registry.check(&args.subject, &schema).await?;
     let compatible = checked.is_compatible;
     output.print_object(&CheckJson { subject: &args.subject, compatible, reasons: checked.messages })?;
@@ -233,7 +233,7 @@ async fn check(args: &CheckSchemaArgs, output: Output) -> Result<Exit, CliError>
 }
 
 /// Reads a schema from a file.
-fn read(args: &SchemaFileArgs) -> Result<Schema, CliError> {
+fn read(args: &NewVersionArgs) -> Result<Schema, CliError> {
     let path = &args.file;
     let text =
         read_text(path, MAX_SCHEMA_BYTES).map_err(FileError::of::<CliError>("read the schema", path))?;

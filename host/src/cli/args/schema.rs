@@ -88,9 +88,14 @@ pub(in crate::cli) struct VersionsArgs {
     pub(in crate::cli) subject: String,
 }
 
-/// A schema in a file.
+/// A subject, and a schema in a file.
 #[derive(Debug, Clone, clap::Args)]
-pub(in crate::cli) struct SchemaFileArgs {
+pub(in crate::cli) struct NewVersionArgs {
+    #[command(flatten)]
+    pub(in crate::cli) registry: RegistryArgs,
+    /// The subject.
+    #[arg(value_name = "SUBJECT", value_parser = parse_subject)]
+    pub(in crate::cli) subject: String,
     /// The file with the schema.
     #[arg(value_name = "FILE")]
     pub(in crate::cli) file: PathBuf,
@@ -113,12 +118,7 @@ Examples:
   ktables schema add orders-value orders.proto --reference address.proto=address@1")]
 pub(in crate::cli) struct AddSchemaArgs {
     #[command(flatten)]
-    pub(in crate::cli) registry: RegistryArgs,
-    /// The subject.
-    #[arg(value_name = "SUBJECT", value_parser = parse_subject)]
-    pub(in crate::cli) subject: String,
-    #[command(flatten)]
-    pub(in crate::cli) schema: SchemaFileArgs,
+    pub(in crate::cli) version: NewVersionArgs,
 }
 
 /// Check whether a schema may become the next version of a subject.
@@ -128,12 +128,7 @@ pub(in crate::cli) struct AddSchemaArgs {
 #[command(after_help = "Example:\n  ktables schema check orders-value orders.avsc")]
 pub(in crate::cli) struct CheckSchemaArgs {
     #[command(flatten)]
-    pub(in crate::cli) registry: RegistryArgs,
-    /// The subject.
-    #[arg(value_name = "SUBJECT", value_parser = parse_subject)]
-    pub(in crate::cli) subject: String,
-    #[command(flatten)]
-    pub(in crate::cli) schema: SchemaFileArgs,
+    pub(in crate::cli) version: NewVersionArgs,
 }
 
 /// Compare two versions of a subject, or of two subjects, line by line.
