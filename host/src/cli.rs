@@ -50,6 +50,8 @@ pub use codec::run_as_child;
 pub use error::{CliError, Exit};
 pub use logging::{log_failure, start_logging};
 
+pub use crate::config::{BundledCodec, register_bundled_codecs};
+
 use crate::file::FileError;
 use args::{
     CheckpointCommand, CodecCommand, Command, ConfigCommand, RejectsArgs, RejectsCommand, TokenCommand,

@@ -1,27 +1,37 @@
 //! The configuration file, which names logs, codecs and tables, and the catalog, which opens them.
 
+mod bundled;
 mod catalog;
 mod describe;
 mod error;
 mod registries;
+mod schema_table;
 mod sections;
 mod server;
 mod show;
 mod substitution;
+mod table_source;
 mod values;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use catalog::{Catalog, CodecNames, ComponentSettings, TableSource, is_built_in};
+pub(crate) use bundled::{BUNDLED, bundled_component, is_bundled};
+pub use bundled::{BundledCodec, register_bundled_codecs};
+pub(crate) use catalog::{Catalog, CodecNames, is_built_in};
 pub(crate) use describe::find_nearest;
 pub(crate) use error::ConfigError;
 pub(crate) use registries::RegistryConfig;
-pub(crate) use sections::{CodecConfig, LimitsConfig, LogConfig, ProcessLimits, TableCodec, TableConfig};
+pub(crate) use sections::{
+    CodecConfig, ComponentOrigin, LimitsConfig, LogConfig, ProcessLimits, SchemasFrom, TableCodec,
+    TableConfig,
+};
 pub(crate) use server::{AccessConfig, ClientConfig, ListenAddress, ServerClients, ServerConfig, TlsConfig};
+pub(crate) use table_source::{ComponentSettings, TableSource};
 
 use crate::file::{FileError, read_text};
 use describe::{describe_syntax_error, describe_value_error};
@@ -95,7 +105,9 @@ impl Config {
             Ok(folder.join(path).components().collect::<PathBuf>())
         };
         for (name, codec) in &mut self.codecs {
-            codec.component = resolve(&codec.component, &format!("codecs.{name}.component"))?;
+            if let ComponentOrigin::File(path) = &mut codec.component {
+                *path = resolve(path, &format!("codecs.{name}.component"))?;
+            }
         }
         for (name, table) in &mut self.tables {
             if let Some(path) = &mut table.checkpoint {
@@ -170,6 +182,12 @@ impl Config {
             codec.limits = codec.limits.with_defaults();
         }
         self
+    }
+
+    /// Returns the section of a codec, or the default one of a bundled codec.
+    pub(crate) fn codec(&self, name: &str) -> Option<Cow<'_, CodecConfig>> {
+        let section = self.codecs.get(name).map(Cow::Borrowed);
+        section.or_else(|| is_bundled(name).then(|| Cow::Owned(CodecConfig::new(name.to_owned().into()))))
     }
 
     /// Returns the reasons why some members of sections cannot be used.

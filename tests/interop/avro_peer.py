@@ -1,22 +1,14 @@
-"""Writes and reads Avro with Confluent's client for Python.
-
-write REGISTRY BOOTSTRAP TOPIC   writes values with two versions of a schema, and prints each: {"key": …, "value": …}
-read REGISTRY BOOTSTRAP TOPIC    prints the newest value of each key
-
-Values are printed in the form of ktables' codec.
-"""
+"""Writes and reads Avro with Confluent's client for Python, in two versions of a schema (see registry_peer.py)."""
 
 import base64
 import datetime
 import decimal
 import json
-import sys
 import uuid
 
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
+import registry_peer
+from confluent_kafka.schema_registry import Schema, SchemaReference
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
-from confluent_kafka.serialization import MessageField, SerializationContext
 
 COLOR = {"type": "enum", "name": "Color", "namespace": "shop", "symbols": ["RED", "GREEN"]}
 
@@ -93,43 +85,22 @@ def to_json(value):
             return value
 
 
-def write(registry, bootstrap, topic):
-    context = SerializationContext(topic, MessageField.VALUE)
+def values(registry, topic):
     registry.register_schema(f"{topic}-color", Schema(json.dumps(COLOR), "AVRO"))
     references = [SchemaReference("shop.Color", f"{topic}-color", 1)]
     new_fields = FIELDS + [{"name": "extra", "type": ["null", "long"], "default": None}]
     old = AvroSerializer(registry, Schema(order_schema(FIELDS), "AVRO", references))
     new = AvroSerializer(registry, Schema(order_schema(new_fields), "AVRO", references))
-    values = [(old, order(number)) for number in range(20)]
-    values += [(new, order(number, extra=2**63 - 1)) for number in range(20, 40)]
-    values.append((old, order(40, next={"order": order(41, next={"order": None})})))
-    producer = Producer({"bootstrap.servers": bootstrap})
-    for serialize, value in values:
-        key = f"k{value['id']}"
-        producer.produce(topic, key=key.encode(), value=serialize(value, context))
-        print(json.dumps({"key": key, "value": to_json(value)}))
-    assert producer.flush(60) == 0
+    orders = [(old, order(number)) for number in range(20)]
+    orders += [(new, order(number, extra=2**63 - 1)) for number in range(20, 40)]
+    orders.append((old, order(40, next={"order": order(41, next={"order": None})})))
+    for serialize, value in orders:
+        yield f"k{value['id']}", serialize, value
 
 
-def read(registry, bootstrap, topic):
+def reader(registry):
     deserialize = AvroDeserializer(registry)
-    context = SerializationContext(topic, MessageField.VALUE)
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "enable.auto.commit": False})
-    partitions = consumer.list_topics(topic, 60).topics[topic].partitions
-    newest = {}
-    for partition in (TopicPartition(topic, number, 0) for number in partitions):
-        low, high = consumer.get_watermark_offsets(partition, 60)
-        consumer.assign([TopicPartition(topic, partition.partition, low)])
-        position = low
-        while position < high:
-            message = consumer.poll(60)
-            assert message is not None and not message.error(), message
-            position = message.offset() + 1
-            newest[message.key().decode()] = deserialize(message.value(), context)
-    consumer.close()
-    for key, value in newest.items():
-        print(json.dumps({"key": key, "value": to_json(value)}))
+    return lambda key, data, context: deserialize(data, context)
 
 
-command, url, *rest = sys.argv[1:]
-{"write": write, "read": read}[command](SchemaRegistryClient({"url": url}), *rest)
+registry_peer.run(values, reader, to_json)

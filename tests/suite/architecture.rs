@@ -259,8 +259,6 @@ fn host_sources() -> Sources {
         let module: Vec<String> = module.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
         let module = match module.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["lib"] => Vec::new(),
-            // The command is its own crate.
-            ["bin", ..] => continue,
             _ => module,
         };
         sources.insert(module, fs::read_to_string(path).unwrap());

@@ -440,7 +440,8 @@ fn arguments_replace_settings_of_a_configured_table() {
     let typo = run(&mut table(&["get", "a", "--value-codec", "debb", "--value-codec-config", "{}"]));
     assert!(typo.code == 2 && typo.stderr.contains("did you mean `deb`?"), "{}", typo.stderr);
     let known = run(&mut table(&["get", "a", "--value-codec", "deb", "--key-codec", "utf"]));
-    assert!(known.code == 2 && known.stderr.contains("(known: deb, utf8, bytes, json)"), "{}", known.stderr);
+    let names = "(known: avro, deb, json-schema, protobuf, utf8, bytes, json)";
+    assert!(known.code == 2 && known.stderr.contains(names), "{}", known.stderr);
     let useless = run(&mut table(&["get", "a", "--codec-limit", "memory=1MiB"]));
     assert!(useless.code == 2 && useless.stderr.contains("only for components"), "{}", useless.stderr);
     let limited_typo =

@@ -5,7 +5,7 @@
 mod access;
 mod architecture;
 mod authors;
-mod avro;
+mod bundled_codecs;
 mod checkpoints;
 mod cli;
 mod cluster;
@@ -31,6 +31,7 @@ mod parity;
 mod poison;
 mod processes;
 mod public_api;
+mod public_data;
 mod readme;
 mod rejects;
 mod resuming;

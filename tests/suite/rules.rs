@@ -113,6 +113,18 @@ fn every_wit_item_is_documented() {
 }
 
 #[test]
+fn the_codecs_of_the_command_are_named_everywhere() {
+    let folders = fs::read_dir(root().join("codecs")).unwrap().map(|entry| entry.unwrap().file_name());
+    for name in folders.filter(|name| name != "framing") {
+        for file in
+            ["command/build.rs", "host/src/config/bundled.rs", "xtask/src/guests.rs", "xtask/src/fuzz.rs"]
+        {
+            assert!(read(&root().join(file)).contains(&format!("{name:?}")), "{file} does not name {name:?}");
+        }
+    }
+}
+
+#[test]
 fn every_test_guest_has_a_test() {
     let suite: String = find_files("tests/suite", ".rs").iter().map(|path| read(path)).collect();
     for guest in fs::read_dir(root().join("tests/guests")).unwrap() {

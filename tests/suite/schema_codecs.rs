@@ -280,6 +280,115 @@ async fn a_table_waits_for_its_registry_and_goes_on_by_itself() {
 }
 
 #[tokio::test]
+async fn a_registry_that_ends_while_a_topic_loads_delays_it() {
+    const RECORDS: u32 = 200_000;
+    let mut registry = FakeRegistry::start(|path| match path {
+        "schemas/ids/0" | "schemas/ids/1" => avro("\"early\""),
+        _ => (503, "busy".to_owned()),
+    });
+    let setup = Setup::new(&registry.url(), "", 4).await;
+    setup.write((0..RECORDS).map(|n| (format!("k{n}"), value(n / (RECORDS / 20), "x")))).await;
+    let server = setup.serve().await;
+    let is_waiting = |table: &Value| {
+        table["entries"].as_u64() > Some(0) && table.to_string().contains("schema registry unreachable since")
+    };
+    let table = wait_until(&server, "waiting for the registry", is_waiting).await;
+    assert_ne!(table["status"], "caught_up", "{table}");
+    registry.stop();
+    registry.answer(|path| avro(&format!("\"{path}\"")));
+    registry.restart();
+    let table = wait_until_caught_up(&server).await;
+    assert_eq!((&table["rejects"], &table["entries"]), (&json!({}), &json!(RECORDS)), "{table}");
+    assert!(registry.requests().len() < 200, "{} requests", registry.requests().len());
+}
+
+#[tokio::test]
+async fn a_slow_registry_delays_a_table() {
+    let slow = |pause: Duration| {
+        move |path: &str| {
+            std::thread::sleep(pause);
+            avro(&format!("\"{path}\""))
+        }
+    };
+    let registry = FakeRegistry::start(slow(Duration::from_millis(50)));
+    let setup = Setup::new(&registry.url(), "", 1).await;
+    let text = std::fs::read_to_string(setup.config()).unwrap();
+    let limited = text.replace("[codecs.user]", "timeout = \"1s\"\n[codecs.user]");
+    std::fs::write(setup.config(), limited).unwrap();
+    setup.write((0..200).map(|n| (format!("k{n}"), value(n % 20, "x")))).await;
+    let server = setup.serve().await;
+    wait_until_caught_up(&server).await;
+    // Slower than it may be.
+    registry.answer(slow(Duration::from_secs(3)));
+    setup.write([("late".to_owned(), value(99, "y"))]).await;
+    let unreachable = |table: &Value| table.to_string().contains("schema registry unreachable since");
+    wait_until(&server, "no answer in time", unreachable).await;
+    registry.answer(slow(Duration::ZERO));
+    let table = wait_until_caught_up(&server).await;
+    assert_eq!(table["rejects"], json!({}), "{table}");
+    assert_eq!(entries(&server).await.len(), 201);
+}
+
+#[tokio::test]
+async fn a_topic_of_schemas_is_a_registry() {
+    let folder = TempDir::new().unwrap();
+    let text = "[codecs.events]\ncomponent = \"json-schema\"\nschema_registry = { table = \"schemas\" }\n\
+                config = { envelope = true, write = { subject = \"Event\" } }\n\
+                [tables.schemas]\nlog = \"local\"\ntopic = \"app__schema__Event\"\n\
+                [tables.raw]\nlog = \"local\"\ntopic = \"events\"\nverify = \"off\"\n\
+                [tables.events]\nlog = \"local\"\ntopic = \"events\"\nvalue_codec = \"events\"\n";
+    write_config(folder.path(), text);
+    let config = folder.path().join("ktables.toml");
+    let command = |args: &[&str]| run(ktables(args).arg("--config").arg(&config));
+    let log = format!("dir:{}", folder.path().join("data").display());
+    for topic in ["app__schema__Event", "events"] {
+        succeed(&mut ktables(&["topic", "ensure", "--log", &log, "--topic", topic]));
+    }
+    let done = |args: &[&str]| assert_eq!(command(args).code, 0, "{args:?}: {}", command(args).stderr);
+    done(&["set", "1", r#"{"required": ["id"]}"#, "-t", "schemas"]);
+    done(&["set", "2", r#"{"required": ["id", "name"]}"#, "-t", "schemas"]);
+    for (key, value) in [
+        ("old", r#"{"schema": "Event:1", "data": {"id": 1.0}}"#),
+        ("wrong", r#"{"schema": "Event:2", "data": {"id": 1}}"#),
+        ("unknown", r#"{"schema": "Event:3", "data": {}}"#),
+        ("other", r#"{"schema": "Other:1", "data": {}}"#),
+        ("none", "{}"),
+    ] {
+        done(&["set", key, value, "-t", "raw"]);
+    }
+    let dump = command(&["dump", "-t", "events"]);
+    assert_eq!(dump.json().len(), 1, "{} {}", dump.stdout, dump.stderr);
+    assert!(dump.stdout.contains(r#""value":{"id": 1.0}"#), "{}", dump.stdout);
+    let rejects = command(&["rejects", "-t", "events"]).stdout;
+    for expected in [
+        "(required)",
+        "the table of schemas schemas has no version 3 of Event",
+        "the table of schemas schemas has no version 1 of Other",
+        "it is not {",
+    ] {
+        assert!(rejects.contains(expected), "{expected}: {rejects}");
+    }
+    assert_eq!(rejects.matches("\"unknown schema\"").count(), 2, "{rejects}");
+
+    done(&["set", "new", r#"{"id": 2, "name": "x"}"#, "-t", "events"]);
+    let raw = command(&["get", "new", "-t", "raw"]);
+    assert_eq!(raw.stdout.trim_end(), r#"{"schema":"Event:2","data":{"id": 2, "name": "x"}}"#);
+    let refused = command(&["set", "new", r#"{"id": 2}"#, "-t", "events"]);
+    assert!(refused.code == 1 && refused.stderr.contains("(required)"), "{}", refused.stderr);
+    done(&["set", "3", "{}", "-t", "schemas"]);
+    assert_eq!(command(&["dump", "-t", "events"]).json().len(), 3);
+
+    let circle = text.replace("app__schema__Event\"\n", "app__schema__Event\"\nvalue_codec = \"events\"\n");
+    write_config(folder.path(), &circle);
+    let refused = command(&["dump", "-t", "events"]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("a table of schemas has keys in utf8"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[tokio::test]
 async fn known_schemas_outlive_the_registry_and_never_change() {
     let mut registry = FakeRegistry::start(|_| avro("\"first\""));
     let setup = Setup::new(&registry.url(), "", 1).await;

@@ -6,7 +6,17 @@ use std::fs;
 use crate::run::{Outcome, cargo, command, command_line, run, say, target};
 
 /// All targets: those of `ktables::fuzzing`, and one for each codec.
-const TARGETS: [&str; 7] = ["component", "build", "answers", "batches", "manifest", "configuration", "avro"];
+const TARGETS: [&str; 9] = [
+    "component",
+    "build",
+    "answers",
+    "batches",
+    "manifest",
+    "configuration",
+    "avro",
+    "json-schema",
+    "protobuf",
+];
 
 /// Options of rustc that let libFuzzer see which code runs and which values it compares.
 const COVERAGE: [&str; 6] = [
@@ -20,7 +30,17 @@ const COVERAGE: [&str; 6] = [
 
 /// The crates that are compiled with [`COVERAGE`]. Their dependencies would take half an hour to compile with
 /// it, and rustc cannot load instrumented procedural macros.
-const INSTRUMENTED: [&str; 5] = ["fuzz", "ktables", "ktables_json", "avro", "schema_framing"];
+const INSTRUMENTED: [&str; 9] = [
+    "fuzz",
+    "ktables",
+    "ktables_json",
+    "avro",
+    "json_schema",
+    "protobuf",
+    "schema_framing",
+    "buffa",
+    "buffa_descriptor",
+];
 
 /// The environment variable that makes this program run in place of rustc.
 const RUN_AS_RUSTC: &str = "KTABLES_FUZZ_COMPILES";

@@ -1,24 +1,19 @@
-//! Builds components. Those in Rust: cargo builds a core module, and `ktables codec build` makes a component of it.
+//! Builds components, and the `ktables` command with its bundled codecs. For a component in Rust, cargo builds a core module,
+//! and `ktables codec build` makes a component of it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::languages::{EXAMPLES, PLANTED, build_other_languages};
-use crate::run::{Outcome, cargo, componentize, output, run, say, target};
+use crate::run::{Outcome, cargo, componentize, output, root, run, say, target};
 use crate::setup::{Toolchain, WASM_TARGET, check_prerequisites, ensure_wasm_toolchain};
 
-/// The project's components in Rust. Each is a package of the workspace.
-const GUESTS: [&str; 9] = [
-    "avro",
-    "deb822",
-    "deb822-by-section",
-    "service-record",
-    "hostile",
-    "mirror",
-    "simple",
-    "probe",
-    "schema-user",
-];
+/// The bundled codecs. Each is a package of the workspace.
+const BUNDLED: [&str; 3] = ["avro", "json-schema", "protobuf"];
+
+/// The project's other components in Rust.
+const GUESTS: [&str; 8] =
+    ["deb822", "deb822-by-section", "service-record", "hostile", "mirror", "simple", "probe", "schema-user"];
 
 /// Builds all components of the project into `target/components`.
 pub(crate) fn build_guests() -> Outcome {
@@ -26,7 +21,7 @@ pub(crate) fn build_guests() -> Outcome {
     build_other_languages(&components())?;
     say(&format!(
         "{} components in {}",
-        GUESTS.len() + EXAMPLES.len() + PLANTED.len(),
+        BUNDLED.len() + GUESTS.len() + EXAMPLES.len() + PLANTED.len(),
         components().display()
     ));
     Ok(())
@@ -37,21 +32,40 @@ fn components() -> PathBuf {
     target().join("components")
 }
 
-/// Builds the components in Rust, which need no other tools, into the same folder.
+/// Builds the components in Rust, which need no other tools, into the same folder, and the `ktables` command with its bundled
+/// codecs.
 pub(crate) fn build_rust_guests() -> Outcome {
     build_ktables()?;
     let toolchain = ensure_wasm_toolchain()?;
     let build = target().join("guests");
     let mut cargo = guest_cargo(toolchain, &build);
-    run(GUESTS.iter().fold(&mut cargo, |cargo, guest| cargo.args(["-p", guest])))?;
+    let names = || BUNDLED.into_iter().chain(GUESTS);
+    run(names().fold(&mut cargo, |cargo, name| cargo.args(["-p", name])))?;
     let components = components();
     fs::create_dir_all(&components)
         .map_err(|error| format!("cannot create {}: {error}", components.display()))?;
-    for guest in GUESTS {
-        let component = components.join(format!("{guest}.wasm"));
-        componentize(&core_module(&build, guest), &component)?;
+    for name in names() {
+        let component = components.join(format!("{name}.wasm"));
+        componentize(&core_module(&build, name), &component)?;
     }
-    Ok(())
+    embed_bundled()
+}
+
+/// Copies the bundled codecs to where the command embeds them from, and builds the command again if one has changed.
+fn embed_bundled() -> Outcome {
+    let mut has_changed = false;
+    for name in BUNDLED {
+        let file = format!("{name}.wasm");
+        let (from, to) = (components().join(&file), root().join("command/codecs").join(&file));
+        let error = |error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
+        let component = fs::read(&from).map_err(error)?;
+        if fs::read(&to).is_ok_and(|before| before == component) {
+            continue;
+        }
+        fs::write(&to, component).map_err(error)?;
+        has_changed = true;
+    }
+    if has_changed { build_ktables() } else { Ok(()) }
 }
 
 /// Builds the codec crate in a folder, and writes the component beside its manifest.

@@ -32,7 +32,8 @@ cargo xtask COMMAND
                     hours: each fault five times, 15 minutes of fuzzing for each target, peers
   setup             install what the other commands need: a WebAssembly toolchain, cargo-deny,
                     Java, Maven, Apache Kafka, Python packages
-  guests            build all components of the project into target/components
+  build             build the ktables command with its bundled codecs, and the components in Rust
+  guests            build all components of the project into target/components, and the command
   component CRATE   build your codec crate into CRATE/NAME.wasm
   bench [--quick] [--peers] [--only NAME]… [--rounds N]
                     measure replay, reads, memory, writes and waiting on a broker, compared with
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         (Some("test"), []) => check::test(Extent::Short),
         (Some("test"), [option]) if option == "--long" => check::test(Extent::Long),
         (Some("setup"), []) => setup::setup(),
+        (Some("build"), []) => guests::build_rust_guests(),
         (Some("guests"), []) => guests::build_guests(),
         (Some("component"), [folder]) => guests::build_component(folder.as_ref()),
         (Some("bench"), [micro, args @ ..]) if micro == "micro" => check::bench_micro(args),

@@ -30,6 +30,20 @@ const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 /// The Python packages that the tests need.
 const PYTHON_REQUIREMENTS: &str = "tests/interop/requirements.txt";
 
+/// A Python package whose sources contain public test data of a format.
+struct TestData {
+    name: &'static str,
+    version: &'static str,
+    /// Further arguments of `pip download`, which runs the package's build to read its metadata.
+    arguments: &'static [&'static str],
+}
+
+const PUBLIC_DATA: [TestData; 2] = [
+    // requirements.txt installs what its build needs.
+    TestData { name: "fastavro", version: "1.13.1", arguments: &["--no-build-isolation"] },
+    TestData { name: "jsonschema", version: "4.26.0", arguments: &[] },
+];
+
 /// The Python packages that contain compilers for components in other languages than Rust.
 const GUEST_REQUIREMENTS: &str = "guest-sdk/requirements.txt";
 
@@ -88,7 +102,10 @@ pub(crate) fn setup() -> Outcome {
     for (package, program) in [("nginx", "nginx"), ("prometheus", "promtool")] {
         ensure_unpacked(package, program)?;
     }
-    ensure_python_packages()
+    let pom = root().join("tests/interop/pom.xml");
+    ensure_java_libraries(&pom, &target().join("tools/java"), "Apicurio's serializers for Java")?;
+    ensure_python_packages()?;
+    PUBLIC_DATA.iter().try_for_each(ensure_test_data)
 }
 
 /// Checks for the programs that nothing here installs, because this user may lack the rights for that.
@@ -204,6 +221,37 @@ fn ensure_python_packages() -> Outcome {
     ensure_virtual_environment(PYTHON_REQUIREMENTS, &target().join("tools/python"))
 }
 
+/// Unpacks the sources of a Python package below the target folder, unless they are there.
+fn ensure_test_data(TestData { name, version, arguments }: &TestData) -> Outcome {
+    let folder = target().join("tools/data").join(name);
+    // Written last, as `requirements.txt` is.
+    let installed = folder.join("version.txt");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == *version) {
+        return Ok(());
+    }
+    say(&format!("installing: the sources of {name} {version}"));
+    // OK to ignore: there is no folder before the first installation.
+    let _ = fs::remove_dir_all(&folder);
+    let error = |error| format!("cannot write {}: {error}", folder.display());
+    fs::create_dir_all(&folder).map_err(error)?;
+    let mut pip = command(target().join("tools/python/bin/python"));
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-binary",
+        name,
+    ]);
+    run(pip.args(*arguments).arg("-d").arg(&folder).arg(format!("{name}=={version}")))?;
+    let archive = folder.join(format!("{name}-{version}.tar.gz"));
+    let unpack = ["--strip-components=1", "--no-same-owner", "-xzf"];
+    run(command("tar").arg("-C").arg(&folder).args(unpack).arg(&archive))?;
+    fs::write(&installed, version).map_err(error)
+}
+
 /// Installs the compilers for guests in other languages than Rust. Returns the folder that has them in `bin`.
 pub(crate) fn ensure_guest_tools() -> Outcome<PathBuf> {
     let folder = target().join("tools/guests");
@@ -267,23 +315,26 @@ pub(crate) fn ensure_peers() -> Outcome {
     let sources = root().join("tests/benches/peers");
     ensure_virtual_environment("tests/benches/peers/requirements.txt", &folder.join("python"))?;
     let (library, classes) = (folder.join("lib"), folder.join("classes"));
-    // Written last, as `requirements.txt` is.
-    let installed = folder.join("pom.xml");
-    let pom = fs::read(sources.join("pom.xml"));
-    let pom = pom.map_err(|error| format!("cannot read the peers' pom.xml: {error}"))?;
-    if !fs::read(&installed).is_ok_and(|installed| installed == pom) {
-        say("installing: Kafka Streams and KCache");
-        // OK to ignore: there is no folder before the first installation.
-        let _ = fs::remove_dir_all(&library);
-        let mut mvn = command("mvn");
-        mvn.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]);
-        mvn.arg(sources.join("pom.xml"));
-        run(mvn.arg(format!("-DoutputDirectory={}", library.display())))?;
-        fs::write(&installed, pom)
-            .map_err(|error| format!("cannot write {}: {error}", installed.display()))?;
-    }
+    ensure_java_libraries(&sources.join("pom.xml"), &library, "Kafka Streams and KCache")?;
     let class_path = format!("{}/*", library.display());
     run(command("javac").args(["-cp", &class_path, "-d"]).arg(&classes).arg(sources.join("Replay.java")))
+}
+
+/// Copies the Java libraries that a POM names into a folder, unless they are there.
+fn ensure_java_libraries(pom: &Path, library: &Path, what: &str) -> Outcome {
+    // Written last, as `requirements.txt` is.
+    let installed = library.join("pom.xml");
+    let text = fs::read(pom).map_err(|error| format!("cannot read {}: {error}", pom.display()))?;
+    if fs::read(&installed).is_ok_and(|installed| installed == text) {
+        return Ok(());
+    }
+    say(&format!("installing: {what}"));
+    // OK to ignore: there is no folder before the first installation.
+    let _ = fs::remove_dir_all(library);
+    let mut mvn = command("mvn");
+    mvn.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]).arg(pom);
+    run(mvn.arg(format!("-DoutputDirectory={}", library.display())))?;
+    fs::write(&installed, text).map_err(|error| format!("cannot write {}: {error}", installed.display()))
 }
 
 /// Checks that Python can create virtual environments. Debian's Python may be installed without that.

@@ -5,12 +5,13 @@
 //! instance, and compiled to a plan.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use ktables_guest::schemas::{self, Schema, SchemaFormat};
+use ktables_guest::schemas::{Schema, SchemaFormat};
 use ktables_guest::{CodecError, Context, Encoded, Header, Info, KeyCodec, Plugin, Role, ValueCodec};
-use schema_framing::{Frame, Registration, SchemaId, Write};
+use schema_framing::{
+    Compiled, Configured, Frame, Registration, SchemaId, Write, decode_key, encode_key, write_frame,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,6 +24,7 @@ mod compile;
 mod decode;
 mod encode;
 mod json;
+mod names;
 mod number;
 mod parse;
 mod plan;
@@ -76,35 +78,9 @@ pub struct Avro {
     /// How values without an id are read and written.
     plain: Option<(Plan, Plan)>,
     /// How values are read, by the id of the schema that they were written with.
-    readers: Plans,
+    readers: Compiled<Plan>,
     /// How values are written, by the id of the schema.
-    writers: Plans,
-}
-
-/// The plans of schemas, or why a schema cannot be used, by the id of the schema.
-type Plans = Mutex<HashMap<SchemaId, Result<Arc<Plan>, CodecError>>>;
-
-/// How many plans an instance keeps.
-const MAX_PLANS: usize = 100;
-
-/// Returns the plan of a schema, which is compiled once.
-fn plan_of(
-    plans: &Plans,
-    id: SchemaId,
-    compile: impl Fn(&ParsedSchema) -> Result<Plan, String>,
-) -> Result<Arc<Plan>, CodecError> {
-    let mut plans = plans.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(plan) = plans.get(&id) {
-        return plan.clone();
-    }
-    let schema = id.schema().map_err(schemas::codec_error)?;
-    let unusable = |error| CodecError::Invalid(format!("its schema cannot be used: {error}"));
-    let plan = parse(&schema).and_then(|schema| compile(&schema).map(Arc::new).map_err(unusable));
-    if plans.len() == MAX_PLANS {
-        plans.clear();
-    }
-    plans.insert(id, plan.clone());
-    plan
+    writers: Compiled<Plan>,
 }
 
 /// Returns the text of an error.
@@ -134,15 +110,10 @@ impl Plugin for Avro {
     }
 
     fn configure(context: &Context) -> Result<Self, String> {
-        let settings: Settings = serde_json::from_str(&context.config).map_err(|error| error.to_string())?;
-        settings.write.check(context.role, settings.schema.is_some())?;
-        if settings.plain.is_some() && (settings.schema.is_some() || settings.write != Write::default()) {
-            return Err("plain is for values without an id: remove it, or schema and write".to_owned());
-        }
-        if context.role == Role::Key && settings.plain.is_none() && !settings.write.is_fixed() {
-            let reason = "a key has one id for ever, because Kafka compacts by its bytes: set write.id or write.version";
-            return Err(reason.to_owned());
-        }
+        let settings: Settings =
+            serde_json::from_str(&context.config).map_err(|error| format!("config: {error}"))?;
+        let configured = Configured { plain: settings.plain.is_some(), schema: settings.schema.is_some() };
+        settings.write.check(context.role, configured)?;
         let parse = |name: &str, schema: &Option<Value>| {
             let parsed = schema.as_ref().map(|schema| ParsedSchema::parse(&text(schema), [].into_iter()));
             parsed.transpose().map_err(|error| format!("{name} is no Avro schema: {error}"))
@@ -158,7 +129,7 @@ impl Plugin for Avro {
             None => None,
         };
         let (topic, role) = (context.topic.clone(), context.role);
-        let (readers, writers) = (Plans::default(), Plans::default());
+        let (readers, writers) = (Compiled::default(), Compiled::default());
         Ok(Self { settings, topic, role, reader, plain, readers, writers })
     }
 }
@@ -166,15 +137,13 @@ impl Plugin for Avro {
 impl Avro {
     fn decode_part(&self, raw: &[u8], headers: &[Header], out: &mut String) -> Result<Arc<Plan>, CodecError> {
         let frame = Frame::read(raw, headers, self.role)?;
-        if frame.header_rest.is_some_and(|rest| !rest.is_empty()) {
-            return Err(CodecError::Malformed(
-                "the header with the id of the schema has more bytes".to_owned(),
-            ));
-        }
-        let plan = plan_of(&self.readers, frame.id, |writer| {
-            resolve(writer, self.reader.as_ref().unwrap_or(writer), &self.settings)
+        self.settings.write.check_key(&self.topic, self.role, frame.id)?;
+        let data = frame.data()?;
+        let plan = self.readers.get(frame.id, SchemaFormat::Avro, |writer| {
+            let writer = parse(writer)?;
+            resolve(&writer, self.reader.as_ref().unwrap_or(&writer), &self.settings)
         })?;
-        decode::decode(&plan, &self.settings, frame.data, out)?;
+        decode::decode(&plan, &self.settings, data, out)?;
         Ok(plan)
     }
 
@@ -183,7 +152,9 @@ impl Avro {
         let schema = self.settings.schema.as_ref().map(text);
         let add = schema.as_deref().map(|text| Registration { format: SchemaFormat::Avro, text });
         let id = self.settings.write.id(&self.topic, self.role, add)?;
-        let plan = plan_of(&self.writers, SchemaId::Number(id), |schema| compile(schema, &self.settings))?;
+        let plan = self.writers.get(SchemaId::Number(id), SchemaFormat::Avro, |schema| {
+            compile(&parse(schema)?, &self.settings)
+        })?;
         Ok((id, plan))
     }
 
@@ -193,23 +164,14 @@ impl Avro {
         }
         let (id, plan) = self.writer()?;
         let data = encode::encode(&plan, Form::Value, &to_json(&plan))?;
-        Ok(Frame::write(self.settings.write.framing, id, self.role, &data))
+        Ok(write_frame(self.settings.write.framing, id, self.role, &[], &data))
     }
 }
 
 /// Parses a schema of the registry.
-fn parse(schema: &Schema) -> Result<ParsedSchema, CodecError> {
-    if schema.format != SchemaFormat::Avro {
-        let format = match schema.format {
-            SchemaFormat::Protobuf => "Protobuf",
-            SchemaFormat::Json => "JSON Schema",
-            SchemaFormat::Avro | SchemaFormat::Other => "of another format",
-        };
-        return Err(CodecError::Unsupported(format!("its schema is {format}, not Avro")));
-    }
+fn parse(schema: &Schema) -> Result<ParsedSchema, String> {
     let references = schema.references.iter().map(|reference| reference.text.as_str());
     ParsedSchema::parse(&schema.text, references)
-        .map_err(|error| CodecError::Invalid(format!("its schema is no Avro schema: {error}")))
 }
 
 impl ValueCodec for Avro {
@@ -230,6 +192,16 @@ impl ValueCodec for Avro {
 /// The text of a key is its JSON, or the text alone if the schema is a string.
 impl KeyCodec for Avro {
     fn decode_key<'a>(&self, raw: &'a [u8]) -> Result<Cow<'a, str>, CodecError> {
+        decode_key(raw, |raw| self.key_text(raw), |text| self.key_bytes(text)).map(Cow::Owned)
+    }
+
+    fn encode_key<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError> {
+        encode_key(key, |text| self.key_bytes(text), |raw| self.key_text(raw)).map(Cow::Owned)
+    }
+}
+
+impl Avro {
+    fn key_text(&self, raw: &[u8]) -> Result<String, CodecError> {
         let mut json = String::new();
         let is_text = match &self.plain {
             Some((plan, _)) => {
@@ -240,17 +212,17 @@ impl KeyCodec for Avro {
         };
         match is_text {
             // OK because a string was written.
-            true => Ok(serde_json::from_str::<String>(&json).expect("a string").into()),
-            false => Ok(json.into()),
+            true => Ok(serde_json::from_str(&json).expect("a string")),
+            false => Ok(json),
         }
     }
 
-    fn encode_key<'a>(&self, key: &'a str) -> Result<Cow<'a, [u8]>, CodecError> {
+    fn key_bytes(&self, key: &str) -> Result<Vec<u8>, CodecError> {
         let to_json = |plan: &Plan| match is_text(plan) {
             true => Value::from(key).to_string(),
             false => key.to_owned(),
         };
-        Ok(self.encode_part(to_json)?.raw.into())
+        Ok(self.encode_part(to_json)?.raw)
     }
 }
 

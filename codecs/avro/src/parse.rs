@@ -7,6 +7,8 @@ use apache_avro::schema::{InnerDecimalSchema, Name, UuidSchema};
 use schema_framing::shorten;
 use serde_json::Value;
 
+use crate::names::allow_names_of_java;
+
 /// Where the default of a field is moved before `apache-avro` parses a schema: it would check the default, too strictly, and
 /// in a time that grows exponentially with the depth.
 pub(crate) const DEFAULT: &str = "ktables.default";
@@ -28,6 +30,7 @@ pub(crate) struct ParsedSchema {
 impl ParsedSchema {
     /// Parses a schema with those that it refers to.
     pub(crate) fn parse<'a>(text: &str, references: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        allow_names_of_java();
         let mut others = references.map(prepare).collect::<Result<Vec<_>, _>>()?;
         // The same one may have two names.
         others.sort_unstable();

@@ -228,3 +228,17 @@ fn damaged_values_are_refused() {
         assert!(to_json(&schema, &Settings::default(), raw).is_err(), "{schema}");
     }
 }
+
+#[test]
+fn names_of_javas_nested_classes_are_allowed() {
+    let schema = json!({
+        "type": "record",
+        "name": "a.Outer$.Inner$1",
+        "fields": [{ "name": "n", "type": "int" }, { "name": "next", "type": ["null", "a.Outer$.Inner$1"] }],
+    });
+    let raw = to_bytes(&schema, &Settings::default(), r#"{"n":1,"next":{"n":2,"next":null}}"#).unwrap();
+    let json = to_json(&schema, &Settings::default(), &raw).unwrap();
+    assert_eq!(json, r#"{"n":1,"next":{"n":2,"next":null}}"#);
+    let wrong = json!({ "type": "record", "name": "a b", "fields": [] }).to_string();
+    assert!(ParsedSchema::parse(&wrong, [].into_iter()).is_err());
+}

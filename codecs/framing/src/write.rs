@@ -1,8 +1,10 @@
 //! Which schema a codec writes with.
 
-use ktables_guest::schemas::{self, NewSchema, Reference, SchemaError, SchemaFormat};
+use ktables_guest::schemas::{self, NewSchema, Reference, SchemaError, SchemaFormat, SubjectVersion};
 use ktables_guest::{CodecError, Role};
 use serde::Deserialize;
+
+use crate::SchemaId;
 
 /// The setting `write`: which schema a codec writes with, and how records name it. By default, the newest version of the
 /// subject of the topic.
@@ -21,6 +23,15 @@ pub struct Write {
     version: Option<u32>,
     /// Where records name their schema.
     pub framing: Framing,
+}
+
+/// Which schemas a configuration has.
+#[derive(Debug, Clone, Copy)]
+pub struct Configured {
+    /// The schema of all values, which then have no id.
+    pub plain: bool,
+    /// A schema to write with, which is registered first.
+    pub schema: bool,
 }
 
 /// A schema to write with, which is registered first.
@@ -57,12 +68,20 @@ pub enum Framing {
 }
 
 impl Write {
-    /// Checks that the settings fit together.
+    /// Checks that the settings fit together, and to what the codec is used for.
     ///
     /// # Errors
     ///
     /// What does not fit.
-    pub fn check(&self, role: Role, adds_schema: bool) -> Result<(), String> {
+    pub fn check(&self, role: Role, schemas: Configured) -> Result<(), String> {
+        let Configured { plain, schema: adds_schema } = schemas;
+        if plain && (adds_schema || *self != Self::default()) {
+            return Err("plain is for values without an id: remove it, or schema and write".to_owned());
+        }
+        if role == Role::Key && !plain && !self.is_fixed() {
+            let reason = "a key must always have the same bytes, because Kafka compacts by them: set write.id or write.version";
+            return Err(reason.to_owned());
+        }
         let error = |text: &str| Err(format!("write: {text}"));
         if self.id.is_some() && (self.subject.is_some() || self.version.is_some()) {
             return error("id names a schema without a subject or a version: remove them");
@@ -80,7 +99,7 @@ impl Write {
         if self.framing == Framing::Header && role == Role::Key {
             return error("framing = \"header\" is for values: a key codec cannot write headers");
         }
-        if self.subject.is_none() && self.strategy != Strategy::Topic && self.record.is_none() {
+        if self.strategy != Strategy::Topic && self.record.is_none() {
             return error(
                 "strategy = \"record\" and \"topic-record\" need the full name of the record: record = \"…\"",
             );
@@ -89,9 +108,46 @@ impl Write {
     }
 
     /// Whether the settings name one schema for ever.
-    #[must_use]
-    pub fn is_fixed(&self) -> bool {
+    fn is_fixed(&self) -> bool {
         self.id.is_some() || self.version.is_some()
+    }
+
+    /// Returns the subject and the version to write with, for values that name these.
+    ///
+    /// # Errors
+    ///
+    /// If the host does not know it yet, or the registry does not have it.
+    pub fn version(&self, topic: &str, role: Role) -> Result<(String, SubjectVersion), CodecError> {
+        let subject = self.subject(topic, role);
+        let version = match self.version {
+            Some(version) => schemas::by_version(&subject, version),
+            None => schemas::latest(&subject),
+        };
+        Ok((subject, version.map_err(schemas::codec_error)?))
+    }
+
+    /// Fails if a key has another schema than the keys that are written.
+    ///
+    /// # Errors
+    ///
+    /// That, or if the host does not know the schema to write with yet.
+    pub fn check_key(&self, topic: &str, role: Role, found: SchemaId) -> Result<(), CodecError> {
+        if role != Role::Key {
+            return Ok(());
+        }
+        let own = self.id(topic, role, None)?;
+        match found == SchemaId::Number(own) {
+            true => Ok(()),
+            false => Err(CodecError::Malformed(format!(
+                "its schema has the id {found}, and the keys of this table have {own}: Kafka would not compact them together"
+            ))),
+        }
+    }
+
+    /// Whether `write.id` is set.
+    #[must_use]
+    pub fn has_id(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Returns the id of the schema to write with. Adds a schema first, if there is one to add.

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use crate::authors::{Cost, Measured, measure, noop_component};
 use crate::cli::args::{BenchArgs, ComponentArgs};
-use crate::cli::codec::engine_options;
+use crate::cli::codec::{engine_options, read_component};
 use crate::cli::limits::parse_limits;
 use crate::cli::output::Output;
 use crate::cli::samples::{Sample, read_samples};
 use crate::cli::{CliError, Exit};
-use crate::file::{FileError, read_bounded};
-use crate::wasm::{CodecKind, Component, Engine, EngineOptions, LoadOptions, MAX_BYTES, Metering, Request};
+use crate::wasm::{CodecKind, Component, Engine, EngineOptions, LoadOptions, Metering, Request};
 
 pub(super) async fn bench(args: BenchArgs, output: Output) -> Result<Exit, CliError> {
     let mut samples = Vec::new();
@@ -26,7 +25,7 @@ fn bench_blocking(args: &BenchArgs, samples: Vec<Sample>, output: Output) -> Res
     let mut requests: Option<(CodecKind, Vec<Request>)> = None;
     let mut measured = Vec::new();
     for file in files {
-        let bytes = read_bounded(file, MAX_BYTES).map_err(FileError::of::<CliError>("read", file))?;
+        let bytes = read_component(file)?;
         let loaded = load(&args.component, file, &bytes, Metering::Deadline)?;
         let (component, _) = &loaded;
         let (kind, requests) = match &requests {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::authors::{Case, CasePart};
 use crate::cli::args::ReproduceArgs;
-use crate::cli::codec::engine_options;
+use crate::cli::codec::{engine_options, load_component};
 use crate::cli::limits::parse_limits;
 use crate::cli::open::ResolvedTable;
 use crate::cli::output::Output;
@@ -19,7 +19,7 @@ use crate::cli::{CliError, Exit};
 use crate::file::{FileError, Replacement, read_text};
 use crate::log::{Offset, OffsetRange, Partition};
 use crate::table::{RecordPart, RejectedRecord};
-use crate::wasm::{Engine, Limits, LoadOptions};
+use crate::wasm::{Engine, Limits};
 
 /// The largest case, in bytes: a key and a value of the largest record, in base64.
 const MAX_CASE_BYTES: usize = 64 << 20;
@@ -145,7 +145,7 @@ fn reproduce_blocking(args: &ReproduceArgs, output: Output) -> Result<Exit, CliE
     let own = parse_limits(&format!("{}: limits", args.case.display()), &own)?;
     check_limits_of_case(&own.limits(), &args.case)?;
     let limits = parse_limits("--limit", &args.limit)?.or(&own).limits();
-    let component = Engine::new(engine_options())?.load(&args.file, LoadOptions { digest: None, limits })?;
+    let component = load_component(&Engine::new(engine_options())?, &args.file, limits)?;
     let outcome = case.reproduce(&component)?;
     let (reason, decoded) = match outcome {
         Ok(decoded) => (None, Some(decoded)),

@@ -11,12 +11,13 @@ use crate::cli::args::{BuildArgs, CompileArgs, ComponentArgs, InspectArgs};
 use crate::cli::limits::parse_limits;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
+use crate::config::{bundled_component, is_bundled};
 use crate::file::{FileError, Replacement, read_bounded};
 use crate::wasm::child::ChildError;
 use crate::wasm::compile::{COMPILE, compile_as_child};
 use crate::wasm::{
-    Compiler, Component, Engine, EngineOptions, Inspection, LoadOptions, MAX_BYTES, SUPPORTED_VERSIONS,
-    WasmError, digest_of, inspect as inspect_bytes, judge_import,
+    Compiler, Component, Engine, EngineOptions, Inspection, Limits, LoadOptions, MAX_BYTES,
+    SUPPORTED_VERSIONS, WasmError, digest_of, inspect as inspect_bytes, judge_import,
 };
 
 /// A component, as `codec inspect` prints it.
@@ -87,7 +88,8 @@ pub(super) async fn compile(args: CompileArgs, output: Output) -> Result<Exit, C
     for file in args.files {
         let (loader, path) = (engine.clone(), file.clone());
         // Compiling blocks.
-        let loaded = tokio::task::spawn_blocking(move || loader.load(path, LoadOptions::default())).await?;
+        let load = move || load_component(&loader, &path, Limits::default());
+        let loaded = tokio::task::spawn_blocking(load).await?;
         match loaded {
             Ok(component) => {
                 let id = component.id();
@@ -98,11 +100,11 @@ pub(super) async fn compile(args: CompileArgs, output: Output) -> Result<Exit, C
                 }
                 output.print_object(&CompileLine { file: file.display().to_string(), digest, name })?;
             }
-            Err(error @ WasmError::Refused { .. }) => {
+            Err(CliError::Component(error @ WasmError::Refused { .. })) => {
                 tracing::error!("{}: {error}", file.display());
                 exit = Exit::No;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
     tracing::info!("the compiled components are in {}", folder.display());
@@ -144,11 +146,11 @@ pub fn run_as_child() -> Option<u8> {
 /// Loads a component to call it from a command.
 pub(super) fn load(args: &ComponentArgs) -> Result<Component, CliError> {
     let limits = parse_limits("--limit", &args.limit)?.limits();
-    Ok(Engine::new(engine_options())?.load(&args.file, LoadOptions { digest: None, limits })?)
+    load_component(&Engine::new(engine_options())?, &args.file, limits)
 }
 
 pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliError> {
-    let bytes = read(&args.file)?;
+    let bytes = read_component(&args.file)?;
     let (digest, len) = (digest_of(&bytes), bytes.len());
     let inspection = inspect_bytes(&bytes);
     let mut refusals = inspection.refusals.clone();
@@ -188,7 +190,7 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
 }
 
 pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> {
-    let core = read(&args.core)?;
+    let core = read_bounded(&args.core, MAX_BYTES).map_err(FileError::of::<CliError>("read", &args.core))?;
     let (component, advice) = authors::build(&own_program(), &core).map_err(|error| match error {
         ChildError::Refused(reason) => CliError::Usage(format!("{}: {reason}", args.core.display())),
         ChildError::Failed(reason) => WasmError::Engine { reason }.into(),
@@ -231,6 +233,16 @@ fn kinds(inspection: &Inspection) -> Vec<&'static str> {
     inspection.interfaces.iter().map(|interface| interface.name()).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+/// Loads a component: a file, or a bundled codec.
+pub(super) fn load_component(engine: &Engine, path: &Path, limits: Limits) -> Result<Component, CliError> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(engine.load_bytes(&name, read_component(path)?, LoadOptions { digest: None, limits })?)
+}
+
+/// Reads a component: a file, or a bundled codec.
+pub(super) fn read_component(path: &Path) -> Result<Vec<u8>, CliError> {
+    if let Some(name) = path.to_str().filter(|name| is_bundled(name)) {
+        return bundled_component(name).map(<[u8]>::to_vec).map_err(CliError::Usage);
+    }
     read_bounded(path, MAX_BYTES).map_err(FileError::of::<CliError>("read", path))
 }

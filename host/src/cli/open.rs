@@ -1,17 +1,18 @@
 //! Opens the tables and writers that arguments name.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::args::TableArgs;
 use crate::cli::limits::parse_limits;
-use crate::cli::{CliError, StopRequests, codec, logs, progress};
+use crate::cli::{CliError, StopRequests, codec, logs, progress, schema};
 use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{CheckedCodecs, CodecFailure, Codecs};
 use crate::config::{
-    self, Catalog, CodecConfig, ComponentSettings, Config, LimitsConfig, LogConfig, TableCodec, TableConfig,
-    TableSource,
+    self, Catalog, CodecConfig, ComponentOrigin, ComponentSettings, Config, LimitsConfig, LogConfig,
+    RegistryConfig, SchemasFrom, TableCodec, TableConfig, TableSource,
 };
 use crate::log::{Ack, Log, ensure_topic, with_timeout};
 use crate::table::{Freshness, RecordPart, RetryOptions, Table};
@@ -176,6 +177,9 @@ impl ResolvedTable {
     }
 }
 
+/// The name of the section for the address of a registry in the arguments.
+const ARGUMENT_REGISTRY: &str = "--schema-registry";
+
 /// Replaces settings of a table in the configuration by those of the arguments.
 fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(), CliError> {
     // An unknown table is reported when it is opened.
@@ -191,6 +195,7 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
     table.checkpoint = args.checkpoint.clone().or(table.checkpoint);
     table.checkpoint_max_age = args.checkpoint_max_age.or(table.checkpoint_max_age);
     let limits = parse_limits("--codec-limit", &args.codec_limit)?;
+    let registry = add_registry(config, args)?;
     let mut is_all_built_in = true;
     for (option, codec, argument, json) in [
         ("--key-codec", &mut table.key_codec, &args.key_codec, &args.key_codec_config),
@@ -200,13 +205,17 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
         if let Some(name) = argument {
             *codec = Some(find_codec(config, name)?);
         }
-        let component = codec.as_ref().and_then(|codec| find_component(config, codec));
+        let component = codec.as_ref().and_then(|codec| find_component(config, codec)).map(Cow::into_owned);
         let is_built_in = codec.as_ref().is_none_or(is_built_in);
         is_all_built_in &= is_built_in;
         match (component, json) {
-            (Some(component), json) if json.is_some() || limits != LimitsConfig::default() => {
-                let component = override_component(component.clone(), option, json.as_deref(), &limits)?;
-                *codec = Some(TableCodec::Component(component));
+            (Some(component), json)
+                if json.is_some() || registry.is_some() || limits != LimitsConfig::default() =>
+            {
+                let schema_registry = registry.clone().or_else(|| component.schema_registry.clone());
+                let component = CodecConfig { schema_registry, ..component };
+                let component = override_component(component, option, json.as_deref(), &limits)?;
+                *codec = Some(TableCodec::Component(Box::new(component)));
             }
             (None, Some(_)) if is_built_in => {
                 return Err(CliError::Usage(format!(
@@ -217,23 +226,38 @@ fn override_table(config: &mut Config, name: &str, args: &TableArgs) -> Result<(
             _ => {}
         }
     }
-    if is_all_built_in && limits != LimitsConfig::default() {
-        return Err(CliError::Usage(
-            "--codec-limit is only for components, and this table has none".to_owned(),
-        ));
+    let for_components = [
+        ("--codec-limit", limits != LimitsConfig::default()),
+        ("--schema-registry", args.schema_registry.is_some()),
+    ];
+    if let Some((option, _)) = for_components.into_iter().find(|(_, is_set)| is_all_built_in && *is_set) {
+        return Err(CliError::Usage(format!("{option} is only for components, and this table has none")));
     }
     config.tables.insert(name.to_owned(), table);
     Ok(())
 }
 
+/// Returns the schema registry that the arguments name, or the environment if there is no configuration. Adds a section for
+/// an address.
+fn add_registry(config: &mut Config, args: &TableArgs) -> Result<Option<SchemasFrom>, CliError> {
+    // A configuration names its own.
+    let variable = || schema::registry_variable().filter(|_| args.log.is_some());
+    let Some(name) = args.schema_registry.clone().or_else(variable) else { return Ok(None) };
+    if !schema::is_address(&name)? {
+        return Ok(Some(SchemasFrom::Registry(name)));
+    }
+    config.schema_registries.insert(ARGUMENT_REGISTRY.to_owned(), RegistryConfig::new(&name));
+    Ok(Some(SchemasFrom::Registry(ARGUMENT_REGISTRY.to_owned())))
+}
+
 /// Returns the codec that an argument names: one of the configuration, a built-in one, or a component file.
 fn find_codec(config: &Config, name: &str) -> Result<TableCodec, CliError> {
     let file = Path::new(name);
-    if config.codecs.contains_key(name) || config::is_built_in(name) {
+    if config.codec(name).is_some() || config::is_built_in(name) {
         return Ok(TableCodec::Named(name.to_owned()));
     }
     if file.extension().is_some_and(|extension| extension == "wasm") {
-        return Ok(TableCodec::Component(CodecConfig::new(file)));
+        return Ok(TableCodec::Component(Box::new(CodecConfig::new(ComponentOrigin::File(file.to_owned())))));
     }
     if file.is_file() {
         return Err(CliError::Usage(format!(
@@ -245,12 +269,10 @@ fn find_codec(config: &Config, name: &str) -> Result<TableCodec, CliError> {
 
 /// Returns the component of a codec, unless the codec is built in, unknown, or needs an environment variable
 /// that is not set.
-fn find_component<'a>(config: &'a Config, codec: &'a TableCodec) -> Option<&'a CodecConfig> {
+fn find_component<'a>(config: &'a Config, codec: &'a TableCodec) -> Option<Cow<'a, CodecConfig>> {
     match codec {
-        TableCodec::Component(component) => Some(component),
-        TableCodec::Named(name) => {
-            config.codecs.get(name).filter(|_| config.check_usable("codecs", name).is_ok())
-        }
+        TableCodec::Component(component) => Some(Cow::Borrowed(&**component)),
+        TableCodec::Named(name) => config.codec(name).filter(|_| config.check_usable("codecs", name).is_ok()),
     }
 }
 

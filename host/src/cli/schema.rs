@@ -24,6 +24,7 @@ use crate::registry::{
 };
 
 use open::open;
+pub(super) use open::{is_address, registry_variable};
 
 /// The largest schema that is read from a file, in bytes.
 const MAX_SCHEMA_BYTES: usize = 4 << 20;

@@ -1,19 +1,23 @@
 //! Opens what a configuration names: each log, the engine, and each component once, shared by all tables.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
-use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC};
-use crate::config::{CodecConfig, Config, ConfigError, TableCodec, TableConfig, find_nearest};
-use crate::log::{self, EnsureTopic, Log};
-use crate::registry::{CachedRegistry, CodecRegistry};
+use crate::config::schema_table::SchemaTable;
+use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC, SchemaTableName};
+use crate::config::table_source::{ComponentSettings, TableSource};
+use crate::config::{
+    BUNDLED, CodecConfig, ComponentOrigin, Config, ConfigError, SchemasFrom, TableCodec, TableConfig,
+    bundled_component, find_nearest,
+};
+use crate::log::{self, Log};
+use crate::registry::{CachedRegistry, CodecRegistry, SchemaSource};
 use crate::set_process_memory_limit;
 use crate::sync::lock;
-use crate::table::{DeadLetterOnError, Table, TableBuilder};
 use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions, Usage};
-use crate::writer::Verify;
 
 /// The names of the built-in codecs.
 const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
@@ -26,8 +30,8 @@ pub(crate) fn is_built_in(name: &str) -> bool {
     BUILT_IN.contains(&name) || name == LENGTH_PREFIXED
 }
 
-/// What a component was loaded from: its file, the required digest, and its limits.
-type ComponentSource = (PathBuf, Option<String>, Limits);
+/// What a component was loaded from, the required digest, and its limits.
+type ComponentSource = (ComponentOrigin, Option<String>, Limits);
 
 /// Opens the logs, codecs and tables of a configuration. A process has one catalog.
 #[derive(Debug)]
@@ -41,23 +45,10 @@ pub(crate) struct Catalog {
     logs: Mutex<BTreeMap<String, Arc<dyn Log>>>,
     /// The opened schema registries, by name. A std lock: held while one is opened, which does not wait for it.
     registries: Mutex<BTreeMap<String, Arc<CachedRegistry>>>,
+    /// The opened tables of schemas, by name. A std lock: held for a lookup.
+    schema_tables: Mutex<BTreeMap<String, Arc<SchemaTable>>>,
     /// A std lock: held while a component is loaded.
     components: Mutex<Vec<(ComponentSource, Component)>>,
-}
-
-/// A topic with everything that is needed to read and write it.
-#[derive(Debug)]
-pub(crate) struct TableSource {
-    pub(crate) log: Arc<dyn Log>,
-    pub(crate) codecs: Codecs,
-    /// Whether and how the topic is ensured before it is used.
-    pub(crate) ensure: Option<EnsureTopic>,
-    /// The dead-letter topic, and what happens when it cannot be written.
-    pub(crate) dead_letter: Option<(String, DeadLetterOnError)>,
-    /// How the codecs of keys and values run, if they are components.
-    pub(crate) key_component: Option<ComponentSettings>,
-    pub(crate) value_component: Option<ComponentSettings>,
-    config: TableConfig,
 }
 
 /// The names of codecs; `None` for one that stays.
@@ -67,64 +58,6 @@ pub(crate) struct CodecNames {
     pub(crate) key: Option<String>,
     pub(crate) value: Option<String>,
     pub(crate) group: Option<String>,
-}
-
-/// How a component runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ComponentSettings {
-    /// Its configuration, as JSON.
-    pub(crate) config: String,
-    pub(crate) limits: Limits,
-    /// The name of its schema registry, and whether it may add schemas.
-    registry: Option<(String, bool)>,
-}
-
-impl TableSource {
-    /// Returns the section of the table.
-    pub(crate) fn config(&self) -> &TableConfig {
-        &self.config
-    }
-
-    /// Returns the name of the topic.
-    pub(crate) fn topic(&self) -> &str {
-        &self.config.topic
-    }
-
-    /// Returns how writers verify what they write.
-    pub(crate) fn verify(&self) -> Verify {
-        self.config.verify.unwrap_or_default()
-    }
-
-    /// Returns a builder of the table.
-    pub(crate) fn builder(&self) -> TableBuilder {
-        let TableConfig { on_reject, on_quarantine, quarantine_faults, .. } = &self.config;
-        let TableConfig { ttl, checkpoint, checkpoint_max_age, memory_limit, .. } = &self.config;
-        let mut builder = Table::builder(self.log.clone(), self.topic(), self.codecs.clone())
-            .on_reject(on_reject.unwrap_or_default())
-            .on_quarantine(on_quarantine.unwrap_or_default());
-        if let Some(records) = quarantine_faults {
-            builder = builder.quarantine_faults(*records);
-        }
-        if let Some(options) = &self.ensure {
-            builder = builder.ensure_topic(options.clone());
-        }
-        if let Some((topic, on_error)) = &self.dead_letter {
-            builder = builder.dead_letter(topic, *on_error);
-        }
-        if let Some(ttl) = ttl {
-            builder = builder.ttl(*ttl);
-        }
-        if let Some(folder) = checkpoint {
-            builder = builder.checkpoint(folder);
-        }
-        if let Some(max_age) = checkpoint_max_age {
-            builder = builder.checkpoint_max_age(*max_age);
-        }
-        if let Some(bytes) = memory_limit {
-            builder = builder.memory_limit(*bytes as u64);
-        }
-        builder
-    }
 }
 
 impl Catalog {
@@ -148,6 +81,7 @@ impl Catalog {
             engine: OnceLock::new(),
             logs: Mutex::default(),
             registries: Mutex::default(),
+            schema_tables: Mutex::default(),
             components: Mutex::default(),
         };
         match catalog.config.codecs.keys().find(|name| is_built_in(name)) {
@@ -158,8 +92,8 @@ impl Catalog {
         }
     }
 
-    /// Creates the catalog of another configuration. It shares the engine, and the logs and schema registries whose
-    /// sections are the same, and reads the files of components again.
+    /// Creates the catalog of another configuration. It shares the engine, and the logs, schema registries and
+    /// tables of schemas whose sections are the same, and reads the files of components again.
     pub(crate) fn successor(&self, config: Config) -> Result<Self, ConfigError> {
         let mut logs = lock(&self.logs).clone();
         logs.retain(|name, _| {
@@ -171,6 +105,13 @@ impl Catalog {
             let section = config.schema_registries.get(name);
             section.is_some_and(|section| registry.is_same(&section.options()))
         });
+        let mut schema_tables = lock(&self.schema_tables).clone();
+        schema_tables.retain(|name, _| {
+            let table = config.tables.get(name);
+            table.is_some_and(|table| {
+                self.config.tables.get(name) == Some(table) && logs.contains_key(&table.log)
+            })
+        });
         let successor = Self::new(config, self.path.as_deref(), self.engine_options.clone())?;
         if let Some(engine) = self.engine.get() {
             // OK to ignore: the successor has no engine yet.
@@ -178,6 +119,7 @@ impl Catalog {
         }
         *lock(&successor.logs) = logs;
         *lock(&successor.registries) = registries;
+        *lock(&successor.schema_tables) = schema_tables;
         Ok(successor)
     }
 
@@ -269,8 +211,8 @@ impl Catalog {
     ) -> Result<Component, ConfigError> {
         let limits = settings.map(|settings| settings.limits.clone()).unwrap_or_default();
         let component = self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits })?;
-        let registry = settings.and_then(|settings| settings.registry.as_ref());
-        self.with_registry(component, registry.map(|(name, register)| (name.as_str(), *register)))
+        let schemas = settings.and_then(|settings| settings.schemas.as_ref());
+        self.with_schemas(component, schemas.map(|(schemas, register)| (schemas, *register)))
     }
 
     fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {
@@ -280,7 +222,7 @@ impl Catalog {
             Ok(codec) => codec,
             Err(codec) => {
                 let (component, config) = self.load_component(codec, &BUILT_IN)?;
-                component.key_codec(topic, config)?
+                component.key_codec(topic, &config)?
             }
         };
         let built_in: [Arc<dyn ValueCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
@@ -288,7 +230,7 @@ impl Catalog {
             Ok(codec) => codec,
             Err(codec) => {
                 let (component, config) = self.load_component(codec, &BUILT_IN)?;
-                component.value_codec(topic, config)?
+                component.value_codec(topic, &config)?
             }
         };
         let group_scheme: Option<Arc<dyn GroupScheme>> = match &table.group_scheme {
@@ -296,7 +238,7 @@ impl Catalog {
             Some(TableCodec::Named(name)) if name == LENGTH_PREFIXED => Some(Arc::new(LengthPrefixed)),
             Some(codec) => {
                 let (component, config) = self.load_component(codec, &[LENGTH_PREFIXED])?;
-                Some(component.group_scheme(topic, config)?)
+                Some(component.group_scheme(topic, &config)?)
             }
         };
         Ok(Codecs { key, value, group_scheme })
@@ -304,47 +246,86 @@ impl Catalog {
 
     /// Loads a component. Returns it with its configuration as JSON. If its name is unknown, the error lists
     /// the known names, `built_in_names` among them.
-    fn load_component<'a>(
-        &'a self,
-        codec: &'a TableCodec,
+    fn load_component(
+        &self,
+        codec: &TableCodec,
         built_in_names: &[&str],
-    ) -> Result<(Component, &'a str), ConfigError> {
+    ) -> Result<(Component, String), ConfigError> {
         let section = match codec {
-            TableCodec::Component(section) => section,
+            TableCodec::Component(section) => Cow::Borrowed(&**section),
             TableCodec::Named(name) => {
                 self.check_usable("codecs", name)?;
-                self.config.codecs.get(name).ok_or_else(|| {
+                self.config.codec(name).ok_or_else(|| {
                     let known = self.config.codecs.keys().map(String::as_str);
-                    self.unknown("codec", name, known.chain(built_in_names.iter().copied()))
+                    let known: BTreeSet<&str> = known.chain(BUNDLED).collect();
+                    self.unknown("codec", name, known.into_iter().chain(built_in_names.iter().copied()))
                 })?
             }
         };
-        let registry = section.schema_registry.as_deref().map(|name| (name, section.register));
-        let component = self.with_registry(self.load_file(section)?, registry)?;
-        Ok((component, section.config.as_deref().unwrap_or("{}")))
+        let schemas = section.schema_registry.as_ref().map(|schemas| (schemas, section.register));
+        let component = self.with_schemas(self.load_origin(&section)?, schemas)?;
+        Ok((component, section.config.clone().unwrap_or_else(|| "{}".to_owned())))
     }
 
-    /// Gives a component its schema registry, if it has one.
-    fn with_registry(
+    /// Gives a component its schemas, if it has some. The flag says whether it may add others.
+    fn with_schemas(
         &self,
         component: Component,
-        registry: Option<(&str, bool)>,
+        schemas: Option<(&SchemasFrom, bool)>,
     ) -> Result<Component, ConfigError> {
-        let Some((name, may_register)) = registry else { return Ok(component) };
-        let registry = CodecRegistry::new(self.open_registry(name)?, may_register);
-        Ok(component.with_schema_source(Arc::new(registry)))
+        let source: Arc<dyn SchemaSource> = match schemas {
+            None => return Ok(component),
+            Some((SchemasFrom::Registry(name), may_register)) => {
+                Arc::new(CodecRegistry::new(self.open_registry(name)?, may_register))
+            }
+            Some((SchemasFrom::Table(SchemaTableName { table }), false)) => self.open_schema_table(table)?,
+            Some((SchemasFrom::Table(SchemaTableName { table }), true)) => {
+                return Err(self.invalid(&format!(
+                    "a codec cannot add schemas to the table {table}: remove register = true, and write to the table"
+                )));
+            }
+        };
+        Ok(component.with_schema_source(source))
     }
 
-    /// Loads the file of a component, once for all codecs with the same limits.
-    fn load_file(&self, section: &CodecConfig) -> Result<Component, ConfigError> {
-        let CodecConfig { component: file, digest, limits, .. } = section;
-        let source = (file.clone(), digest.clone(), limits.limits());
+    /// Opens a table of schemas, without loading it. All codecs share it.
+    fn open_schema_table(&self, name: &str) -> Result<Arc<SchemaTable>, ConfigError> {
+        if let Some(table) = lock(&self.schema_tables).get(name) {
+            return Ok(table.clone());
+        }
+        if let Some(table) = self.config.tables.get(name) {
+            let is = |codec: &Option<TableCodec>, name: &str| {
+                codec.as_ref().is_none_or(|codec| *codec == TableCodec::Named(name.to_owned()))
+            };
+            let fits = is(&table.key_codec, DEFAULT_KEY_CODEC) && is(&table.value_codec, DEFAULT_VALUE_CODEC);
+            if !fits || table.group_scheme.is_some() {
+                return Err(self.invalid(&format!(
+                    "tables.{name}: a table of schemas has keys in utf8 and values in json: leave key_codec, value_codec \
+                     and group_scheme out"
+                )));
+            }
+        }
+        let table = Arc::new(SchemaTable::new(name, self.open_table(name)?));
+        Ok(lock(&self.schema_tables).entry(name.to_owned()).or_insert(table).clone())
+    }
+
+    /// Loads a component from where it comes from, once for all codecs with the same limits.
+    fn load_origin(&self, section: &CodecConfig) -> Result<Component, ConfigError> {
+        let CodecConfig { component: origin, digest, limits, .. } = section;
+        let source = (origin.clone(), digest.clone(), limits.limits());
         let mut components = lock(&self.components);
         if let Some((_, component)) = components.iter().find(|(known, _)| *known == source) {
             return Ok(component.clone());
         }
         let options = LoadOptions { digest: digest.clone(), limits: limits.limits() };
-        let component = self.engine()?.load(file, options)?;
+        let engine = self.engine()?;
+        let component = match origin {
+            ComponentOrigin::File(file) => engine.load(file, options)?,
+            ComponentOrigin::Bundled(name) => {
+                let bytes = bundled_component(name).map_err(|reason| self.invalid(&reason))?;
+                engine.load_bytes(name, bytes.to_vec(), options)?
+            }
+        };
         components.push((source, component.clone()));
         Ok(component)
     }
@@ -361,7 +342,7 @@ impl Catalog {
             return Ok(registry.clone());
         }
         let registry = CachedRegistry::new(config.options(), self.engine_options.cache.as_deref())
-            .map_err(|error| self.invalid(&format!("schema_registries.{name}: {error}")))?;
+            .map_err(|error| self.invalid(&format!("the schema registry {name}: {error}")))?;
         let registry = Arc::new(registry);
         registries.insert(name.to_owned(), registry.clone());
         Ok(registry)
@@ -384,12 +365,12 @@ impl Catalog {
     /// Returns how a codec runs; `None` if it is built in.
     fn component_settings(&self, codec: Option<&TableCodec>) -> Option<ComponentSettings> {
         let section = match codec? {
-            TableCodec::Component(section) => section,
-            TableCodec::Named(name) => self.config.codecs.get(name)?,
+            TableCodec::Component(section) => Cow::Borrowed(&**section),
+            TableCodec::Named(name) => self.config.codec(name)?,
         };
         let config = section.config.clone().unwrap_or_else(|| "{}".to_owned());
-        let registry = section.schema_registry.clone().map(|name| (name, section.register));
-        Some(ComponentSettings { config, limits: section.limits.limits(), registry })
+        let schemas = section.schema_registry.clone().map(|schemas| (schemas, section.register));
+        Some(ComponentSettings { config, limits: section.limits.limits(), schemas })
     }
 
     /// Returns the engine, which is created on first use.

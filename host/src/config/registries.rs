@@ -49,6 +49,20 @@ impl std::fmt::Debug for RegistryConfig {
 }
 
 impl RegistryConfig {
+    /// Creates the section of a registry with default settings.
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: Urls::One(url.to_owned()),
+            username: None,
+            password: None,
+            token_file: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+
     /// Resolves relative paths.
     pub(super) fn resolve_paths(
         &mut self,

@@ -1,12 +1,13 @@
 //! The sections of the configuration file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::bundled::is_bundled;
 use crate::config::values::{
     Count, HumanDuration, JsonObject, PositiveDuration, Properties, Size, default_true,
 };
@@ -92,9 +93,9 @@ impl LogConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CodecConfig {
-    /// The component file.
-    pub(crate) component: PathBuf,
-    /// The digest that the file must have: `sha256:…`.
+    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
+    pub(crate) component: ComponentOrigin,
+    /// The digest that the component must have: `sha256:…`.
     pub(crate) digest: Option<String>,
     /// The configuration as JSON.
     #[serde(default, with = "JsonObject")]
@@ -102,11 +103,54 @@ pub(crate) struct CodecConfig {
     /// The limits of each instance.
     #[serde(default)]
     pub(crate) limits: LimitsConfig,
-    /// The name of a schema registry, for components that look schemas up.
-    pub(crate) schema_registry: Option<String>,
+    /// The name of a schema registry, or a table of JSON Schemas, for components that look schemas up.
+    pub(crate) schema_registry: Option<SchemasFrom>,
     /// Whether the component may add schemas to the registry.
     #[serde(default)]
     pub(crate) register: bool,
+}
+
+/// Where a component comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(from = "String", into = "String")]
+pub(crate) enum ComponentOrigin {
+    /// A file.
+    File(PathBuf),
+    /// It is part of the program, and has this name.
+    Bundled(String),
+}
+
+impl From<String> for ComponentOrigin {
+    fn from(name: String) -> Self {
+        if is_bundled(&name) { Self::Bundled(name) } else { Self::File(name.into()) }
+    }
+}
+
+impl From<ComponentOrigin> for String {
+    fn from(origin: ComponentOrigin) -> Self {
+        match origin {
+            ComponentOrigin::File(path) => path.display().to_string(),
+            ComponentOrigin::Bundled(name) => name,
+        }
+    }
+}
+
+/// Where the schemas of a codec are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, expecting = "expected the name of a schema registry, or { table = \"NAME\" }")]
+pub(crate) enum SchemasFrom {
+    /// In the schema registry with this name.
+    Registry(String),
+    /// In a table of JSON Schemas, whose keys are the numbers of versions.
+    Table(SchemaTableName),
+}
+
+/// `{ table = "NAME" }`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SchemaTableName {
+    /// The name of the table.
+    pub(crate) table: String,
 }
 
 /// `limits = { … }`. Limits that are not set are those of the profile.
@@ -145,7 +189,7 @@ pub(crate) enum TableCodec {
     /// A built-in codec, or the one of a section `[codecs.NAME]`, by its name.
     Named(String),
     /// A component that only this table uses in this way.
-    Component(CodecConfig),
+    Component(Box<CodecConfig>),
 }
 
 impl From<String> for TableCodec {
@@ -158,7 +202,7 @@ impl From<TableCodec> for String {
     fn from(codec: TableCodec) -> Self {
         match codec {
             TableCodec::Named(name) => name,
-            TableCodec::Component(section) => section.component.display().to_string(),
+            TableCodec::Component(section) => section.component.into(),
         }
     }
 }
@@ -287,17 +331,10 @@ impl TableConfig {
 }
 
 impl CodecConfig {
-    /// Creates the section of a component file with default settings.
-    pub(crate) fn new(component: &Path) -> Self {
+    /// Creates the section of a component with default settings.
+    pub(crate) fn new(component: ComponentOrigin) -> Self {
         let limits = LimitsConfig::default();
-        Self {
-            component: component.to_owned(),
-            digest: None,
-            config: None,
-            limits,
-            schema_registry: None,
-            register: false,
-        }
+        Self { component, digest: None, config: None, limits, schema_registry: None, register: false }
     }
 }
 

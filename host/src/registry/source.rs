@@ -100,7 +100,7 @@ impl MissingSchemas {
     }
 
     #[cfg(feature = "cli")]
-    pub(super) fn into_queries(self) -> BTreeSet<SchemaQuery> {
+    pub(crate) fn into_queries(self) -> BTreeSet<SchemaQuery> {
         self.queries
     }
 }

@@ -189,7 +189,7 @@ fn verify_values(
         let same = decoded.bytes().zip(value.bytes()).take_while(|(decoded, value)| decoded == value).count();
         let reason = format!(
             "readers would see another value: {} bytes of JSON instead of {}, which differ from byte {same} \
-             on",
+             on; write it as it is read back, or accept other forms of the same value (verify = \"decodes\")",
             decoded.len(),
             value.len()
         );

@@ -32,7 +32,7 @@ pub(in crate::cli) enum CodecCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
 pub(in crate::cli) struct InspectArgs {
-    /// The component file.
+    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// A limit, for example profile=large for interpreters. May be repeated.
@@ -79,7 +79,7 @@ pub(in crate::cli) struct BuildArgs {
 Example:
   KTABLES_CACHE_DIR=/var/cache/ktables ktables codec compile /etc/ktables/codecs/*.wasm")]
 pub(in crate::cli) struct CompileArgs {
-    /// The component files.
+    /// The component files, or names of bundled codecs: avro, json-schema, protobuf.
     #[arg(value_name = "FILE.wasm", required = true)]
     pub(in crate::cli) files: Vec<PathBuf>,
 }
@@ -107,7 +107,7 @@ pub(in crate::cli) struct NewArgs {
 /// A component, and how to run it.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct ComponentArgs {
-    /// The component file.
+    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// The codec's configuration, a JSON object.
@@ -269,7 +269,7 @@ pub(in crate::cli) struct ReproduceArgs {
     /// The file of the case.
     #[arg(value_name = "CASE")]
     pub(in crate::cli) case: PathBuf,
-    /// The component file.
+    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// Another limit than that of the case, for example memory=128MiB. May be repeated.

@@ -23,11 +23,11 @@ pub(in crate::cli) struct TableArgs {
     /// The topic in the log.
     #[arg(long, value_name = "TOPIC", help_heading = "Table", requires = "log")]
     pub(in crate::cli) topic: Option<String>,
-    /// The codec of keys: utf8, bytes, json, a component file, or the name of a codec in the
+    /// The codec of keys: utf8, bytes, json, avro, json-schema, protobuf, a component file, or the name of a codec in the
     /// configuration [default: the configuration's, or utf8].
     #[arg(long, value_name = "CODEC", help_heading = "Table")]
     pub(in crate::cli) key_codec: Option<String>,
-    /// The codec of values: utf8, bytes, json, a component file, or the name of a codec in the
+    /// The codec of values: utf8, bytes, json, avro, json-schema, protobuf, a component file, or the name of a codec in the
     /// configuration [default: the configuration's, or json].
     #[arg(long, value_name = "CODEC", help_heading = "Table")]
     pub(in crate::cli) value_codec: Option<String>,
@@ -39,6 +39,10 @@ pub(in crate::cli) struct TableArgs {
     /// configuration's, or {}].
     #[arg(long, value_name = "JSON", help_heading = "Table")]
     pub(in crate::cli) value_codec_config: Option<String>,
+    /// The schema registry of the components: its address, or its name in the configuration, with credentials [default:
+    /// the configuration's; with --log, $KTABLES_SCHEMA_REGISTRY].
+    #[arg(long, value_name = "REGISTRY", help_heading = "Table")]
+    pub(in crate::cli) schema_registry: Option<String>,
     /// The configuration of the group scheme, if it is a component: a JSON object [default: the
     /// configuration's, or {}].
     #[arg(long, value_name = "JSON", help_heading = "Table")]
@@ -102,6 +106,7 @@ impl TableArgs {
             ("--value-codec", self.value_codec.is_some()),
             ("--key-codec-config", self.key_codec_config.is_some()),
             ("--value-codec-config", self.value_codec_config.is_some()),
+            ("--schema-registry", self.schema_registry.is_some()),
             ("--group-scheme-config", self.group_scheme_config.is_some()),
             ("--codec-limit", !self.codec_limit.is_empty()),
             ("--group-scheme", self.group_scheme.is_some()),

@@ -21,18 +21,30 @@ pub(super) fn open(args: &RegistryArgs) -> Result<Registry, CliError> {
     })
 }
 
-/// Opens the registry that the arguments or the environment name; `None` if they name none.
-pub(super) fn find(args: &RegistryArgs) -> Result<Option<Registry>, CliError> {
-    let variable = || std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
-    let Some(name) = args.registry.clone().or_else(variable) else { return Ok(None) };
+/// Returns the registry that the environment names.
+pub(in crate::cli) fn registry_variable() -> Option<String> {
+    std::env::var(VARIABLE).ok().filter(|text| !text.is_empty())
+}
+
+/// Whether a text is the address of a registry. Otherwise it is the name of a section.
+pub(in crate::cli) fn is_address(name: &str) -> Result<bool, CliError> {
     if name.contains("://") {
-        return Ok(Some(Registry::new(RegistryOptions::new(&name))?));
+        return Ok(true);
     }
     if name.contains([':', '/']) {
-        let example = escape_name(&name);
+        let example = escape_name(name);
         return Err(CliError::Usage(format!(
             "`{example}` is neither the name of a section nor an address: write http://{example}"
         )));
+    }
+    Ok(false)
+}
+
+/// Opens the registry that the arguments or the environment name; `None` if they name none.
+pub(super) fn find(args: &RegistryArgs) -> Result<Option<Registry>, CliError> {
+    let Some(name) = args.registry.clone().or_else(registry_variable) else { return Ok(None) };
+    if is_address(&name)? {
+        return Ok(Some(Registry::new(RegistryOptions::new(&name))?));
     }
     let path = args.config.as_deref().unwrap_or(Path::new("ktables.toml"));
     let config = Config::read(path)?;

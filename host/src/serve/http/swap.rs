@@ -76,12 +76,13 @@ async fn read_codecs(call: &Call, query: &Query, body: Body) -> Result<NewCodecs
             "group" => CodecPart::Group,
             _ => return Err(invalid("codec", "key, value or group")),
         };
+        // Before the name is checked: a client that is still sending may not see an earlier answer.
+        let bytes = call.read_body(body, call.server.settings.max_component).await?;
         let name = query.get("name").unwrap_or(DEFAULT_NAME).to_owned();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !(1..=MAX_NAME_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
             return Err(invalid("name", "1 to 64 letters, digits, `-`, `_` and `.`"));
         }
-        let bytes = call.read_body(body, call.server.settings.max_component).await?;
         return Ok(NewCodecs::Component { part, name, bytes: bytes.into() });
     }
     let body = call.read_body(body, MAX_NAMES_BYTES).await?;

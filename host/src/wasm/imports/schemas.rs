@@ -23,7 +23,7 @@ impl State {
     fn look_up(&mut self, query: SchemaQuery) -> Result<SchemaAnswer, SchemaError> {
         let Some(source) = &self.schema_source else {
             let reason = "no schema registry is configured for this codec: set schema_registry = \"NAME\" in \
-                          [codecs.NAME]";
+                          [codecs.NAME], or --schema-registry";
             return Err(SchemaError::Refused(reason.to_owned()));
         };
         let Some(missing) = &mut self.missing_schemas else {

@@ -4,12 +4,17 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ktables::cli::{Args, CliError, log_failure, run, run_as_child, start_logging};
+use ktables::cli::{
+    Args, BundledCodec, CliError, log_failure, register_bundled_codecs, run, run_as_child, start_logging,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The allocator with the fastest replay of those that were tried (see docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The codecs that are part of this program.
+static CODECS: &[BundledCodec] = include!(concat!(env!("OUT_DIR"), "/codecs.rs"));
 
 /// The stack size of the runtime's threads: Rust's default. It is set so that `RUST_MIN_STACK` does not
 /// change it.
@@ -19,6 +24,7 @@ fn main() -> ExitCode {
     if let Some(code) = run_as_child() {
         return code.into();
     }
+    register_bundled_codecs(CODECS);
     let args = Args::parse_own();
     start_logging(args.logging());
     if let Err(error) = check_file_limit() {
