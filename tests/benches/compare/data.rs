@@ -72,6 +72,11 @@ pub(crate) fn key(n: usize) -> String {
 
 /// Creates a topic and fills it. Returns its name.
 pub(crate) fn produce(bootstrap: &str, workload: &Workload) -> String {
+    produce_values(bootstrap, workload, &workload.values.generate())
+}
+
+/// Creates a topic and fills it with these values instead of those of the workload. Returns its name.
+pub(crate) fn produce_values(bootstrap: &str, workload: &Workload, values: &[Vec<u8>]) -> String {
     let name = unique(workload.name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(kafka::create(bootstrap, &name, workload.partitions, &[]));
@@ -84,7 +89,6 @@ pub(crate) fn produce(bootstrap: &str, workload: &Workload) -> String {
         .set("queue.buffering.max.messages", "500000")
         .create()
         .unwrap();
-    let values = workload.values.generate();
     for n in 0..workload.records {
         let key = key(n % workload.keys);
         let mut record = BaseRecord::to(&name).key(&key).payload(&values[n % values.len()]);

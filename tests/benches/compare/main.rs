@@ -17,6 +17,7 @@ mod process;
 mod profile;
 mod replay;
 mod report;
+mod schemas;
 mod warm;
 
 use std::io::Write;
@@ -119,6 +120,7 @@ fn main() {
     cold::run(&options, &bootstrap, &mut report);
     warm::run(&options, &bootstrap, &mut report);
     replay::run(&options, &bootstrap, &mut report);
+    schemas::run(&options, &bootstrap, &mut report);
     if !options.list {
         report.write();
     }

@@ -15,8 +15,9 @@ use serde_json::Value;
 pub(crate) struct Run {
     /// The JSON that it printed.
     pub(crate) result: Value,
-    /// When the process was started, in seconds since 1970.
+    /// When the process was started, and when it had printed that, in seconds since 1970.
     pub(crate) started: f64,
+    pub(crate) done: f64,
     /// The CPU time of all its threads, and of the children that it waited for.
     pub(crate) cpu: Duration,
     /// The peak of its resident memory, in bytes.
@@ -52,11 +53,12 @@ pub(crate) fn run(command: &mut Command, kept: Memory) -> Run {
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let result = read_result(command, child.stdout.take().unwrap());
+    let done = now();
     let (cpu, peak) = (cpu(child.id()), peak(child.id()));
     let kept = (kept == Memory::Measured).then(|| settled_memory(child.id()));
     drop(child.stdin.take());
     child.wait().unwrap();
-    Run { result, started, cpu, peak, kept }
+    Run { result, started, done, cpu, peak, kept }
 }
 
 /// Returns the first line of the output that is a JSON object.

@@ -142,13 +142,7 @@ fn run_contender(contender: &Contender, bootstrap: &str, topic: &str, kept: Memo
             python.arg(contender.codec);
             python
         }
-        "java" => {
-            let mut java = Command::new(java());
-            let classes = format!("{0}/lib/*:{0}/classes", peers().display());
-            java.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &classes, "Replay"]);
-            java.arg(contender.codec);
-            java
-        }
+        "java" => return process::run(&mut java_peer(contender.codec, bootstrap, topic), kept),
         kind => {
             let mut ours = Command::new(std::env::current_exe().unwrap());
             ours.args([COMMAND, kind, contender.codec]);
@@ -156,6 +150,15 @@ fn run_contender(contender: &Contender, bootstrap: &str, topic: &str, kept: Memo
         }
     };
     process::run(command.args([bootstrap, topic]), kept)
+}
+
+/// Returns a command that replays a topic with a Java peer.
+pub(crate) fn java_peer(kind: &str, bootstrap: &str, topic: &str) -> Command {
+    let mut java = Command::new(java());
+    let classes = format!("{0}/lib/*:{0}/classes", peers().display());
+    java.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &classes, "Replay"]);
+    java.args([kind, bootstrap, topic]);
+    java
 }
 
 /// Returns a command that runs a Python script of the peers.

@@ -1,5 +1,6 @@
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import io.apicurio.registry.serde.avro.AvroKafkaDeserializer;
 import io.kcache.KafkaCache;
 import io.kcache.KafkaCacheConfig;
 import java.io.IOException;
@@ -28,7 +29,8 @@ import org.apache.kafka.streams.state.QueryableStoreTypes;
 import org.apache.kafka.streams.state.Stores;
 
 /**
- * Replays a topic with a Java peer: {@code Replay memory|rocksdb|kcache BOOTSTRAP TOPIC}.
+ * Replays a topic with a Java peer: {@code Replay memory|rocksdb|kcache BOOTSTRAP TOPIC}, or {@code Replay avro BOOTSTRAP
+ * TOPIC REGISTRY} with values in Avro, whose schemas are in a registry, and the address of Apicurio's own API.
  *
  * <p>Prints one JSON object when the table is complete, and then waits for the end of its input. The
  * object has the times when loading began and when the table was complete (seconds since 1970), the
@@ -66,21 +68,36 @@ public final class Replay {
         String kind = args[0];
         String bootstrap = args[1];
         String topic = args[2];
-        if (kind.equals("kcache")) {
-            replayWithKCache(bootstrap, topic);
-        } else {
-            replayWithStreams(kind, bootstrap, topic);
+        switch (kind) {
+            case "kcache" -> replayWithKCache(bootstrap, topic);
+            case "avro" -> replayWithStreams(kind, avro(args[3]), bootstrap, topic);
+            default -> replayWithStreams(kind, JSON, bootstrap, topic);
         }
         System.exit(0);
     }
 
-    private static void replayWithStreams(String kind, String bootstrap, String topic) throws Exception {
+    private static Serde<Object> avro(String registry) {
+        Deserializer<Object> read = new AvroKafkaDeserializer<>();
+        read.configure(
+                Map.of(
+                        "apicurio.registry.url", registry,
+                        "apicurio.registry.id-handler", "io.apicurio.registry.serde.Legacy4ByteIdHandler",
+                        "apicurio.registry.use-id", "contentId"),
+                false);
+        Serializer<Object> write = (topic, value) -> {
+            throw new UnsupportedOperationException("the table is only read");
+        };
+        return Serdes.serdeFrom(write, read);
+    }
+
+    private static <V> void replayWithStreams(String kind, Serde<V> values, String bootstrap, String topic)
+            throws Exception {
         StreamsBuilder builder = new StreamsBuilder();
         KeyValueBytesStoreSupplier supplier =
-                kind.equals("memory") ? Stores.inMemoryKeyValueStore("table") : Stores.persistentKeyValueStore("table");
-        Materialized<String, JsonNode, KeyValueStore<Bytes, byte[]>> store =
-                Materialized.<String, JsonNode>as(supplier).withKeySerde(Serdes.String()).withValueSerde(JSON);
-        builder.globalTable(topic, Consumed.with(Serdes.String(), JSON), store);
+                kind.equals("rocksdb") ? Stores.persistentKeyValueStore("table") : Stores.inMemoryKeyValueStore("table");
+        Materialized<String, V, KeyValueStore<Bytes, byte[]>> store =
+                Materialized.<String, V>as(supplier).withKeySerde(Serdes.String()).withValueSerde(values);
+        builder.globalTable(topic, Consumed.with(Serdes.String(), values), store);
         Properties settings = new Properties();
         settings.put(StreamsConfig.APPLICATION_ID_CONFIG, topic + "-" + ProcessHandle.current().pid());
         settings.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
@@ -111,7 +128,7 @@ public final class Replay {
         streams.start();
         running.await();
         var table = streams.store(StoreQueryParameters.fromNameAndType(
-                "table", QueryableStoreTypes.<String, JsonNode>keyValueStore()));
+                "table", QueryableStoreTypes.<String, V>keyValueStore()));
         long entries = 0;
         try (var all = table.all()) {
             while (all.hasNext()) {
