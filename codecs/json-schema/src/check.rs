@@ -96,8 +96,8 @@ fn describe(error: &ValidationError<'_>) -> String {
 struct References(Vec<(String, Value)>);
 
 impl Retrieve for References {
-    /// Finds the schema whose name is the address, or the longest one at its end: the address is that of the schema, or
-    /// [`BASE`], and the name behind it.
+    /// Finds the schema that an address means: its name is the address or the end of it, and the longest such name wins. A
+    /// relative reference has become an address: that of the schema, or [`BASE`], with the name behind it.
     fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn Error + Send + Sync>> {
         let uri = uri.as_str();
         let ends_with = |name: &str| {

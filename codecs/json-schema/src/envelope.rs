@@ -1,4 +1,5 @@
-//! Values that name their schema by subject and version, in JSON around the data, as Python's kafkaesk writes them.
+//! Values in an envelope, as Python's kafkaesk writes them: JSON with the subject and the version of the schema, and the
+//! data.
 
 use ktables_guest::CodecError;
 use ktables_guest::schemas;
