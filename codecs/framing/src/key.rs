@@ -9,7 +9,7 @@ const MAX_SHOWN_BYTES: usize = 1000;
 ///
 /// # Errors
 ///
-/// That, and those of `to_text` and `to_bytes`.
+/// If the key has other bytes than its text is encoded to, or `to_text` or `to_bytes` fails.
 pub fn decode_key(
     raw: &[u8],
     to_text: impl Fn(&[u8]) -> Result<String, CodecError>,
@@ -28,7 +28,7 @@ pub fn decode_key(
 ///
 /// # Errors
 ///
-/// That, and those of `to_bytes` and `to_text`.
+/// If the key has another text than its bytes are decoded to, or `to_bytes` or `to_text` fails.
 pub fn encode_key(
     text: &str,
     to_bytes: impl Fn(&str) -> Result<Vec<u8>, CodecError>,

@@ -130,7 +130,7 @@ impl Write {
     ///
     /// # Errors
     ///
-    /// That, or if the host does not know the schema to write with yet.
+    /// If it has another one, or the host does not know yet which one is written.
     pub fn check_key(&self, topic: &str, role: Role, found: SchemaId) -> Result<(), CodecError> {
         if role != Role::Key {
             return Ok(());

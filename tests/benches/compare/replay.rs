@@ -152,7 +152,7 @@ fn run_contender(contender: &Contender, bootstrap: &str, topic: &str, kept: Memo
     process::run(command.args([bootstrap, topic]), kept)
 }
 
-/// Returns a command that replays a topic with a Java peer.
+/// Returns the command of a peer in Java that replays a topic.
 pub(crate) fn java_peer(kind: &str, bootstrap: &str, topic: &str) -> Command {
     let mut java = Command::new(java());
     let classes = format!("{0}/lib/*:{0}/classes", peers().display());
