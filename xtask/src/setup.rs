@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Outcome, cargo, command, output, root, run, say, succeeds, target};
-use crate::unpacked::ensure_unpacked;
+use crate::unpacked::{ensure_unpacked, ensure_unpacked_with};
 
 /// The target that guests are built for. It has no WASI.
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
@@ -23,6 +23,9 @@ const DEBIAN_VALGRIND: [&str; 1] = ["valgrind"];
 
 /// Debian's curl.
 const DEBIAN_CURL: [&str; 1] = ["curl"];
+
+/// The package with the command of OpenSSL.
+const DEBIAN_OPENSSL: [&str; 1] = ["openssl"];
 
 /// Debian's Python with virtual environments.
 const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
@@ -88,6 +91,9 @@ impl Toolchain {
     }
 }
 
+/// The program crane, which copies artifacts between registries.
+const CRANE: &str = "github.com/google/go-containerregistry/cmd/crane@v0.22.1";
+
 /// Installs what most commands need. `guard`, `memcheck`, `profile` and `bench --peers` install the rest.
 pub(crate) fn setup() -> Outcome {
     check_prerequisites()?;
@@ -97,11 +103,17 @@ pub(crate) fn setup() -> Outcome {
     ensure_kafka()?;
     ensure_guest_tools()?;
     // The documentation calls the server with it, and its blocks are tests.
-    ensure_program("curl", &DEBIAN_CURL)?;
+    ensure_program("curl", "--version", &DEBIAN_CURL)?;
+    // A key that another program holds signs a codec.
+    ensure_program("openssl", "version", &DEBIAN_OPENSSL)?;
     // The server is tested behind nginx, and promtool checks its metrics.
-    for (package, program) in [("nginx", "nginx"), ("prometheus", "promtool")] {
+    // Codecs are pushed to Debian's registry, and copied by skopeo.
+    let unpacked = [("nginx", "nginx"), ("prometheus", "promtool"), ("docker-registry", "docker-registry")];
+    for (package, program) in unpacked {
         ensure_unpacked(package, program)?;
     }
+    ensure_unpacked_with("skopeo", "skopeo", &["libgpgme11", "libassuan0"])?;
+    ensure_crane()?;
     let pom = root().join("tests/interop/pom.xml");
     ensure_java_libraries(&pom, &target().join("tools/java"), "Apicurio's serializers for Java")?;
     ensure_python_packages()?;
@@ -202,12 +214,12 @@ fn ensure_kafka() -> Outcome {
 
 /// Installs valgrind, whose callgrind counts instructions, unless it is there.
 pub(crate) fn ensure_valgrind() -> Outcome {
-    ensure_program("valgrind", &DEBIAN_VALGRIND)
+    ensure_program("valgrind", "--version", &DEBIAN_VALGRIND)
 }
 
-/// Installs a program of Debian, unless it is there.
-fn ensure_program(name: &str, packages: &[&str]) -> Outcome {
-    let check = || match succeeds(command(name).arg("--version")) {
+/// Installs a program of Debian, unless it is there, and prints its version with this argument.
+fn ensure_program(name: &str, version: &str, packages: &[&str]) -> Outcome {
+    let check = || match succeeds(command(name).arg(version)) {
         true => Ok(()),
         false => {
             Err(format!("{name} is missing: install it (Debian: apt-get install {})", packages.join(" ")))
@@ -250,6 +262,23 @@ fn ensure_test_data(TestData { name, version, arguments }: &TestData) -> Outcome
     let unpack = ["--strip-components=1", "--no-same-owner", "-xzf"];
     run(command("tar").arg("-C").arg(&folder).args(unpack).arg(&archive))?;
     fs::write(&installed, version).map_err(error)
+}
+
+/// Builds crane, which copies what is in registries, unless it is there.
+fn ensure_crane() -> Outcome {
+    let (folder, go) = (target().join("tools/crane"), ensure_guest_tools()?.join("bin/go"));
+    if folder.join("crane").is_file() {
+        return Ok(());
+    }
+    say(&format!("building: {CRANE}"));
+    let mut install = command(go);
+    install.args(["install", CRANE]).current_dir(target()).envs([
+        ("GOFLAGS", "-modcacherw"),
+        ("GOTOOLCHAIN", "local"),
+        ("CGO_ENABLED", "0"),
+    ]);
+    let (path, cache) = (target().join("tools/go"), target().join("go"));
+    run(install.env("GOBIN", folder).env("GOPATH", path).env("GOCACHE", cache))
 }
 
 /// Installs the compilers for guests in other languages than Rust. Returns the folder that has them in `bin`.
@@ -362,7 +391,7 @@ pub(crate) fn ensure_load_generators() -> Outcome {
         false => Err("wrk is missing: install it (Debian: apt-get install wrk)".to_owned()),
     };
     check_or_install(check, &["wrk"])?;
-    ensure_program("h2load", &["nghttp2-client"])
+    ensure_program("h2load", "--version", &["nghttp2-client"])
 }
 
 /// Installs perf, which samples where a program spends its time, unless it is there.

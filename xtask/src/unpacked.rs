@@ -11,6 +11,11 @@ const PROGRAMS: [&str; 2] = ["usr/bin", "usr/sbin"];
 
 /// Unpacks a package, unless it is there, and returns the path of one of its programs.
 pub(crate) fn ensure_unpacked(package: &str, program: &str) -> Outcome<PathBuf> {
+    ensure_unpacked_with(package, program, &[])
+}
+
+/// Unpacks a package as [`ensure_unpacked`] does, together with packages of the libraries that it needs.
+pub(crate) fn ensure_unpacked_with(package: &str, program: &str, libraries: &[&str]) -> Outcome<PathBuf> {
     let folder = target().join("tools/debian").join(package);
     if let Some(found) = find(&folder, program) {
         return Ok(found);
@@ -21,15 +26,21 @@ pub(crate) fn ensure_unpacked(package: &str, program: &str) -> Outcome<PathBuf> 
     let _ = fs::remove_dir_all(&folder);
     let downloads = folder.join("download");
     fs::create_dir_all(&downloads).map_err(failed)?;
-    let download = || run(command("apt-get").args(["download", "-qq", package]).current_dir(&downloads));
+    let packages = [&[package], libraries].concat();
+    let download =
+        || run(command("apt-get").args(["download", "-qq"]).args(&packages).current_dir(&downloads));
     // Without lists of packages, apt knows none.
     download().or_else(|_| {
         run(command("apt-get").args(["update", "-qq"]))?;
         download()
     })?;
-    let file = fs::read_dir(&downloads).map_err(failed)?.flatten().next();
-    let file = file.ok_or_else(|| format!("apt-get downloaded no package {package}"))?.path();
-    output(command("dpkg").arg("-x").arg(file).arg(&folder))?;
+    let files: Vec<_> = fs::read_dir(&downloads).map_err(failed)?.flatten().collect();
+    if files.len() != packages.len() {
+        return Err(format!("apt-get downloaded {} of the packages {}", files.len(), packages.join(", ")));
+    }
+    for file in files {
+        output(command("dpkg").arg("-x").arg(file.path()).arg(&folder))?;
+    }
     find(&folder, program).ok_or_else(|| format!("Debian's package {package} has no {program}"))
 }
 
