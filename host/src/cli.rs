@@ -4,6 +4,7 @@
 //! [`CliError`]; both have an exit code.
 
 mod args;
+mod artifact;
 mod bench_codec;
 mod cases;
 mod check_codec;
@@ -54,8 +55,8 @@ pub use crate::config::{BundledCodec, register_bundled_codecs};
 
 use crate::file::FileError;
 use args::{
-    CheckpointCommand, CodecCommand, Command, ConfigCommand, RejectsArgs, RejectsCommand, TokenCommand,
-    TopicCommand,
+    CheckpointCommand, CodecCommand, Command, ConfigCommand, PolicyCommand, RejectsArgs, RejectsCommand,
+    TokenCommand, TopicCommand,
 };
 use output::Output;
 
@@ -139,16 +140,8 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
         Command::Topic(TopicCommand::List(args)) => topic::list(args, output).await,
         Command::Topic(TopicCommand::Describe(args)) => topic::describe(args, output).await,
         Command::Topic(TopicCommand::Delete(args)) => topic::delete(args).await,
-        Command::Codec(CodecCommand::New(args)) => new_codec::create(&args, output),
-        Command::Codec(CodecCommand::Inspect(args)) => codec::inspect(&args, output),
-        Command::Codec(CodecCommand::Build(args)) => codec::build(&args, output),
-        Command::Codec(CodecCommand::Compile(args)) => codec::compile(args, output).await,
-        Command::Codec(CodecCommand::Wit) => codec::wit(output),
-        Command::Codec(CodecCommand::Check(args)) => check_codec::check(args, output).await,
-        Command::Codec(CodecCommand::Test(args)) => test_codec::test(args, output).await,
-        Command::Codec(CodecCommand::Run(args)) => run_codec::run(args, output).await,
-        Command::Codec(CodecCommand::Reproduce(args)) => cases::reproduce(args, output).await,
-        Command::Codec(CodecCommand::Bench(args)) => bench_codec::bench(args, output).await,
+        Command::Policy(PolicyCommand::Check(args)) => artifact::check_policy(args, output).await,
+        Command::Codec(command) => dispatch_codec(command, output).await,
         Command::Config(ConfigCommand::Check(args)) => config::check(args, output).await,
         Command::Config(ConfigCommand::Show(args)) => config::show(&args, output),
         Command::Config(ConfigCommand::Schema(_)) => config::schema(output),
@@ -172,6 +165,37 @@ async fn dispatch(args: Args, stop_requests: StopRequests) -> Result<Exit, CliEr
             out.flush()?;
             Ok(Exit::Done)
         }
+    }
+}
+
+/// Runs a command of `codec`.
+async fn dispatch_codec(command: CodecCommand, output: Output) -> Result<Exit, CliError> {
+    match command {
+        CodecCommand::New(args) => new_codec::create(&args, output),
+        CodecCommand::Inspect(args) => codec::inspect(&args, output),
+        CodecCommand::Build(args) => codec::build(&args, output),
+        CodecCommand::Compile(args) => codec::compile(args, output).await,
+        CodecCommand::Push(args) => artifact::push(args, output).await,
+        CodecCommand::Pull(args) => artifact::pull(args, output).await,
+        CodecCommand::Resolve(args) => artifact::resolve(args, output).await,
+        CodecCommand::Lock(args) => artifact::lock(args, output).await,
+        CodecCommand::Keygen(args) => artifact::keygen(&args, output),
+        CodecCommand::Sign(args) => artifact::sign(args, output).await,
+        CodecCommand::Attest(args) => artifact::attest(args, output).await,
+        CodecCommand::Revoke(args) => artifact::revoke(&args, output),
+        CodecCommand::Revocations(command) => artifact::revocations(command, output).await,
+        CodecCommand::Report(args) => artifact::report(args, output).await,
+        CodecCommand::Verify(args) => artifact::verify(args, output).await,
+        CodecCommand::Mirror(args) => artifact::mirror(args, output).await,
+        CodecCommand::Bundle(args) => artifact::bundle(args, output).await,
+        CodecCommand::Load(args) => artifact::load(args, output).await,
+        CodecCommand::Store(command) => artifact::store(command, output),
+        CodecCommand::Wit => codec::wit(output),
+        CodecCommand::Check(args) => check_codec::check(args, output).await,
+        CodecCommand::Test(args) => test_codec::test(args, output).await,
+        CodecCommand::Run(args) => run_codec::run(args, output).await,
+        CodecCommand::Reproduce(args) => cases::reproduce(args, output).await,
+        CodecCommand::Bench(args) => bench_codec::bench(args, output).await,
     }
 }
 

@@ -25,7 +25,9 @@ pub use answers::PackedAnswers;
 pub use builtin::{Bytes, Json, Utf8};
 pub use codecs::Codecs;
 pub use length_prefixed::LengthPrefixed;
-pub use reject_reason::{CodecFailure, ComponentId, HostFailure, RejectKind, RejectReason, TrapDetails};
+pub use reject_reason::{
+    CodecFailure, ComponentId, ComponentOrigin, HostFailure, RejectKind, RejectReason, TrapDetails,
+};
 pub use traits::{Answers, Codec, Encoded, GroupKey, GroupScheme, KeyCodec, ValueCodec};
 
 pub(crate) use answers::{checked_text, contract_violation};

@@ -1,9 +1,12 @@
 //! The configuration file, which names logs, codecs and tables, and the catalog, which opens them.
 
+mod artifacts;
 mod bundled;
 mod catalog;
+mod codec_registries;
 mod describe;
 mod error;
+mod fleet;
 mod registries;
 mod schema_table;
 mod sections;
@@ -20,14 +23,17 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use artifacts::{ArtifactVerdict, Artifacts};
 pub(crate) use bundled::{BUNDLED, bundled_component, is_bundled};
 pub use bundled::{BundledCodec, register_bundled_codecs};
 pub(crate) use catalog::{Catalog, CodecNames, is_built_in};
+pub(crate) use codec_registries::CodecRegistryConfig;
 pub(crate) use describe::find_nearest;
 pub(crate) use error::ConfigError;
+pub(crate) use fleet::FleetConfig;
 pub(crate) use registries::RegistryConfig;
 pub(crate) use sections::{
-    CodecConfig, ComponentOrigin, LimitsConfig, LogConfig, ProcessLimits, SchemasFrom, TableCodec,
+    CodecConfig, ComponentLocation, LimitsConfig, LogConfig, ProcessLimits, SchemasFrom, TableCodec,
     TableConfig,
 };
 pub(crate) use server::{AccessConfig, ClientConfig, ListenAddress, ServerClients, ServerConfig, TlsConfig};
@@ -53,12 +59,17 @@ pub(crate) struct Config {
     /// The schema registries, by name.
     #[serde(default)]
     pub(crate) schema_registries: BTreeMap<String, RegistryConfig>,
+    /// The registries with codecs, by host.
+    #[serde(default)]
+    pub(crate) registries: BTreeMap<String, CodecRegistryConfig>,
     /// The tables, by name.
     #[serde(default)]
     pub(crate) tables: BTreeMap<String, TableConfig>,
     /// How the process serves its tables.
     #[serde(default)]
     pub(crate) server: ServerConfig,
+    /// Where the process publishes which codecs it runs.
+    pub(crate) fleet: Option<FleetConfig>,
     /// Who may call the server. Without it, access is not controlled.
     pub(crate) access: Option<AccessConfig>,
     /// The members that cannot be used, because an environment variable is not set or a file cannot be read,
@@ -68,10 +79,10 @@ pub(crate) struct Config {
 }
 
 /// The sections whose members are named by the user.
-const SECTIONS: [&str; 4] = ["logs", "codecs", "schema_registries", "tables"];
+const SECTIONS: [&str; 5] = ["logs", "codecs", "schema_registries", "registries", "tables"];
 
 /// The sections that only the server uses.
-const SERVER_SECTIONS: [&str; 2] = ["server", "access"];
+const SERVER_SECTIONS: [&str; 3] = ["server", "access", "fleet"];
 
 /// The largest configuration file that is read, in bytes.
 const MAX_BYTES: usize = 4 << 20;
@@ -105,8 +116,16 @@ impl Config {
             Ok(folder.join(path).components().collect::<PathBuf>())
         };
         for (name, codec) in &mut self.codecs {
-            if let ComponentOrigin::File(path) = &mut codec.component {
-                *path = resolve(path, &format!("codecs.{name}.component"))?;
+            let setting = format!("codecs.{name}.component");
+            match &mut codec.component {
+                ComponentLocation::File(path) => *path = resolve(path, &setting)?,
+                ComponentLocation::Artifact(reference) => {
+                    if let Some(folder) = reference.strip_prefix("oci-layout:") {
+                        *reference =
+                            format!("oci-layout:{}", resolve(Path::new(folder), &setting)?.display());
+                    }
+                }
+                ComponentLocation::Bundled(_) => {}
             }
         }
         for (name, table) in &mut self.tables {
@@ -118,6 +137,9 @@ impl Config {
             registry.resolve_paths(|path, setting| {
                 resolve(path, &format!("schema_registries.{name}.{setting}"))
             })?;
+        }
+        for (host, registry) in &mut self.registries {
+            registry.resolve_paths(host, resolve)?;
         }
         for (name, log) in &mut self.logs {
             if let Some(file) = &mut log.oauth_token_file {
@@ -286,8 +308,10 @@ mod tests {
             "[logs.prod]",
             "[codecs.service]",
             "[schema_registries.prod]",
+            "[registries.\"registry.example:5000\"]",
             "[tables.services]",
             "[server]",
+            "[fleet]",
             "[access]",
             "[access.clients.billing]",
             "limits = { ",

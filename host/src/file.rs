@@ -67,7 +67,7 @@ pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
     }
     // OK because the length is at most `limit`.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(limit));
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    file.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     // The file may have grown since, and files of /proc report a length of 0.
     if bytes.len() > limit {
         return Err(too_large(bytes.len() as u64));
@@ -80,6 +80,18 @@ pub(crate) fn read_open(file: File, limit: usize) -> io::Result<Vec<u8>> {
 pub(crate) fn read_text(path: &Path, limit: usize) -> io::Result<String> {
     String::from_utf8(read_bounded(path, limit)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
+}
+
+/// Replaces a file at once, or creates it.
+#[cfg(feature = "cli")]
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    use std::io::Write;
+    let replace = || {
+        let mut file = Replacement::new(path)?;
+        file.write_all(bytes)?;
+        file.persist()
+    };
+    replace().map_err(FileError::of("write", path))
 }
 
 /// The new contents of a file. They replace it all at once when they are complete; until then, the file is

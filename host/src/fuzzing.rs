@@ -82,17 +82,53 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
+/// Reads references to artifacts.
+pub fn reference(bytes: &[u8]) {
+    crate::oci::fuzz::reference(bytes);
+}
+
+/// Reads manifests and indexes of artifacts.
+pub fn artifact(bytes: &[u8]) {
+    crate::oci::fuzz::artifact(bytes);
+}
+
+/// Reads signatures of artifacts.
+pub fn signature(bytes: &[u8]) {
+    crate::oci::fuzz::signature(bytes);
+}
+
+/// Reads files with the credentials of registries.
+pub fn credentials(bytes: &[u8]) {
+    crate::oci::fuzz::credentials(bytes);
+}
+
+/// Reads policies and lock files.
+pub fn policy(bytes: &[u8]) {
+    crate::oci::fuzz::policy(bytes);
+}
+
+/// Reads archives with layouts.
+pub fn archive(bytes: &[u8]) {
+    crate::oci::fuzz::archive(bytes);
+}
+
 /// A target: its name and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 12] = [
     ("component", component),
     ("build", build),
     ("answers", answers),
     ("batches", batches),
     ("manifest", manifest),
     ("configuration", configuration),
+    ("reference", reference),
+    ("artifact", artifact),
+    ("signature", signature),
+    ("credentials", credentials),
+    ("policy", policy),
+    ("archive", archive),
 ];
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ pub mod writer;
 mod registry;
 
 #[cfg(feature = "cli")]
+mod oci;
+
+#[cfg(feature = "cli")]
 mod config;
 
 #[cfg(feature = "cli")]

@@ -63,6 +63,8 @@ pub use reject::{RecordPart, RejectNotice, RejectedRecord};
 #[cfg(feature = "cli")]
 pub(crate) use settings::DEFAULT_QUARANTINE_FAULTS;
 pub use settings::{DEFAULT_CATCHUP_TIMEOUT, DeadLetterOnError, OnQuarantine, OnReject};
+#[cfg(feature = "cli")]
+pub(crate) use shared::CodecRevocation;
 pub use snapshot::Snapshot;
 pub use status::{
     AnomalyCount, CheckpointStats, DeadLetterStats, Latencies, Latency, LoadProgress, PartitionProgress,

@@ -1,6 +1,7 @@
 //! The JSON forms of what tables return: entries, changes, statuses, rejected records. Shared by everything
 //! that prints or serves them.
 
+mod component;
 mod entry;
 mod event;
 mod reject;
@@ -9,6 +10,7 @@ mod status;
 mod watch;
 mod write_line;
 
+pub(crate) use component::CodecsJson;
 pub(crate) use entry::{EntryDetails, EntryJson, GroupJson, MemberJson};
 pub(crate) use event::EventJson;
 pub(crate) use reject::RejectJson;

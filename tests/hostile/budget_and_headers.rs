@@ -15,7 +15,8 @@ async fn fifty_tables_with_large_guests_share_the_memory_budget() {
     let options =
         EngineOptions { memory_budget: 600_000_000, cache: Some(cache_folder()), ..engine_options() };
     let engine = Engine::new(options).unwrap();
-    let component = engine.load_bytes("large", guest.build(), LoadOptions { digest: None, limits: limits() });
+    let component =
+        engine.load_bytes("large", guest.build(), LoadOptions { limits: limits(), ..LoadOptions::default() });
     let component = component.unwrap();
     let mut tables = Vec::new();
     for _ in 0..50 {

@@ -106,7 +106,7 @@ fn memory() -> (u64, u64) {
 
 /// Loads a guest, and creates codecs with it.
 pub(crate) fn load(engine: &Engine, guest: &impl Source) -> Result<(Component, Codecs), WasmError> {
-    let options = LoadOptions { digest: None, limits: limits() };
+    let options = LoadOptions { limits: limits(), ..LoadOptions::default() };
     let component = engine.load_bytes("hostile", guest.component(), options)?;
     let codecs = match guest.interface() {
         Interface::Value | Interface::ValueBatch => {

@@ -20,7 +20,7 @@ use crate::rules::find_files;
 const LAYERS: &[&[&str]] = &[
     &["escape", "file", "packed", "sync", "thread", "time"],
     &["memory", "private"],
-    &["log"],
+    &["log", "oci"],
     &["codec", "checkpoint"],
     &["registry"],
     &["table", "wasm"],
@@ -270,6 +270,22 @@ fn host_sources() -> Sources {
 fn layers_use_only_lower_layers_and_files_have_no_cycles() {
     let problems = find_problems(&host_sources());
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The files that may send requests for codecs: the client, and those that it asks for a token and an explanation.
+const SENDERS: [&str; 3] = ["auth", "client", "settings"];
+
+#[test]
+fn only_the_client_of_registries_sends_requests_for_codecs() {
+    let sends = |source: &str| [".send()", "TcpStream", "connect("].iter().any(|call| source.contains(call));
+    let mut senders = Vec::new();
+    for (module, source) in host_sources() {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        if module.first().is_some_and(|first| first == "oci") && sends(code) {
+            senders.push(module[1..].join("::"));
+        }
+    }
+    assert_eq!(senders, SENDERS);
 }
 
 #[test]

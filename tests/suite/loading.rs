@@ -356,7 +356,7 @@ fn host_memory_of_an_instance_is_charged_to_it() {
     let path = write_file(&folder, "tables", &tables);
     let engine = Engine::new(EngineOptions { cache: None, ..engine_options() }).unwrap();
     let limits = Limits { memory: 16 << 20, ..Limits::default() };
-    let failed = engine.load(&path, LoadOptions { digest: None, limits }).unwrap_err();
+    let failed = engine.load(&path, LoadOptions { limits, ..LoadOptions::default() }).unwrap_err();
     assert!(failed.to_string().contains("limits.memory") || failed.to_string().contains("table"), "{failed}");
 }
 

@@ -9,6 +9,7 @@ mod bundled_codecs;
 mod checkpoints;
 mod cli;
 mod cluster;
+mod codec_registries;
 mod codecs;
 mod configs;
 mod dead_letters;

@@ -25,7 +25,7 @@ fn hostile_codecs(number: u8) -> Codecs {
     let mut bytes = std::fs::read(component_path("hostile")).unwrap();
     // A custom section gives each component another digest.
     bytes.extend([0, 3, 1, b'n', number]);
-    let options = LoadOptions { digest: None, limits: limits() };
+    let options = LoadOptions { limits: limits(), ..LoadOptions::default() };
     let component = engine().load_bytes(&format!("hostile-{number}"), bytes, options).unwrap();
     Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() }
 }

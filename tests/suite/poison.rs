@@ -187,8 +187,9 @@ async fn no_record_is_rejected_for_a_failure_of_the_host() {
     // The budget of the engine is exhausted before the limit of the instance.
     let options = EngineOptions { memory_budget: 8 << 20, cache: None, ..engine_options() };
     let engine = Engine::new(options).unwrap();
-    let component =
-        engine.load(component_path("hostile"), LoadOptions { digest: None, limits: limits() }).unwrap();
+    let component = engine
+        .load(component_path("hostile"), LoadOptions { limits: limits(), ..LoadOptions::default() })
+        .unwrap();
     let codecs = Codecs { value: component.value_codec(TOPIC, "{}").unwrap(), ..Codecs::default() };
     let builder = Table::builder(scratch.log.clone(), TOPIC, codecs);
     let table = builder.start().await.unwrap();

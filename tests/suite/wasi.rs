@@ -117,7 +117,7 @@ fn build_guest() -> Vec<u8> {
 
 fn load_guest() -> Component {
     let limits = Limits { deadline: std::time::Duration::from_secs(1), ..Limits::default() };
-    engine().load_bytes("wasi", build_guest(), LoadOptions { digest: None, limits }).unwrap()
+    engine().load_bytes("wasi", build_guest(), LoadOptions { limits, ..LoadOptions::default() }).unwrap()
 }
 
 #[tokio::test]

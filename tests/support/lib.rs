@@ -9,6 +9,7 @@ mod faulty_codec;
 pub mod kafka;
 mod measure;
 mod memory_log;
+mod oci_registry;
 mod proxy;
 mod running;
 pub mod server;
@@ -40,6 +41,7 @@ pub use fake_registry::{FakeRegistry, avro, not_found};
 pub use faulty_codec::FaultyCodec;
 pub use measure::{PeakMemory, run_and_measure};
 pub use memory_log::MemoryLog;
+pub use oci_registry::{OciRegistry, RegistryRequest, Reply, digest};
 pub use proxy::{Interceptor, Proxy};
 pub use running::RunningCommand;
 pub use watch_client::{WatchClient, apply_event};
@@ -123,7 +125,7 @@ pub fn component(name: &str) -> Component {
 /// If it is refused.
 #[must_use]
 pub fn component_with_limits(name: &str, limits: Limits) -> Component {
-    engine().load(component_path(name), LoadOptions { digest: None, limits }).expect("accepted")
+    engine().load(component_path(name), LoadOptions { limits, ..LoadOptions::default() }).expect("accepted")
 }
 
 /// The kind of log that a test runs on.

@@ -6,13 +6,19 @@ use std::fs;
 use crate::run::{Outcome, cargo, command, command_line, run, say, target};
 
 /// All targets: those of `ktables::fuzzing`, and one for each codec.
-const TARGETS: [&str; 9] = [
+const TARGETS: [&str; 15] = [
     "component",
     "build",
     "answers",
     "batches",
     "manifest",
     "configuration",
+    "reference",
+    "artifact",
+    "signature",
+    "credentials",
+    "policy",
+    "archive",
     "avro",
     "json-schema",
     "protobuf",

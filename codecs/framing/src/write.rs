@@ -30,11 +30,11 @@ pub struct Write {
 pub struct Configured {
     /// The schema of all values, which then have no id.
     pub plain: bool,
-    /// A schema to write with, which is registered first.
+    /// A schema that is registered, and then written with.
     pub schema: bool,
 }
 
-/// A schema to write with, which is registered first.
+/// A schema that is registered, and then written with.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     /// Its format.

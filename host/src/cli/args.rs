@@ -1,5 +1,6 @@
 //! The arguments of the command. Their doc comments are its help texts.
 
+mod artifact;
 mod checkpoint;
 mod codec;
 mod config;
@@ -18,6 +19,11 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::writer::Verify;
+pub(super) use artifact::{
+    AttestArgs, BundleArgs, CodecReportArgs, InspectRevocationsArgs, KeygenArgs, LoadBundleArgs, LockArgs,
+    MirrorArgs, PolicyCheckArgs, PolicyCommand, PruneArgs, PullArgs, PushArgs, PushRevocationsArgs,
+    RegistryAccessArgs, ResolveArgs, RevocationsCommand, RevokeArgs, SignArgs, StoreCommand, VerifyCodecArgs,
+};
 pub(super) use checkpoint::{CheckpointArgs, CheckpointCommand};
 pub(super) use codec::{
     BenchArgs, BuildArgs, CheckArgs, CodecCommand, CompileArgs, ComponentArgs, Function, InspectArgs,
@@ -130,6 +136,8 @@ pub(super) enum Command {
     /// Write, build and check codecs.
     #[command(subcommand)]
     Codec(CodecCommand),
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     #[command(subcommand)]
     Config(ConfigCommand),
     #[command(subcommand)]

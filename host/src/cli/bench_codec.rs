@@ -60,7 +60,8 @@ fn load(
     let engine = Engine::new(options)?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let started = Instant::now();
-    let component = engine.load_bytes(&name, bytes.to_vec(), LoadOptions { digest: None, limits })?;
+    let component =
+        engine.load_bytes(&name, bytes.to_vec(), LoadOptions { limits, ..LoadOptions::default() })?;
     Ok((component, started.elapsed()))
 }
 

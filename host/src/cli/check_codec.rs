@@ -14,7 +14,7 @@ use crate::cli::output::Output;
 use crate::cli::samples::{Sample, read_samples};
 use crate::cli::{CliError, Exit};
 use crate::file::{FileError, Replacement};
-use crate::wasm::{Component, WasmError};
+use crate::wasm::{Component, SUPPORTED_VERSIONS, WasmError};
 
 /// What `codec check` prints in the end.
 #[derive(Serialize)]
@@ -106,9 +106,10 @@ fn report(component: &Component, args: &CheckArgs, results: &[TestResult]) -> Va
         "predicate": {
             "result": if names(false).is_empty() { "PASSED" } else { "FAILED" },
             "configuration": [{
-                "name": format!("ktables codec check {}", env!("CARGO_PKG_VERSION")),
+                "name": "ktables-conformance",
                 "mediaType": "application/json",
                 "content": BASE64.encode(options.to_string()),
+                "annotations": { "ktables": env!("CARGO_PKG_VERSION"), "wit": SUPPORTED_VERSIONS },
             }],
             "passedTests": names(true),
             "warnedTests": [],

@@ -8,17 +8,22 @@ use serde::Serialize;
 
 use crate::authors;
 use crate::cli::args::{BuildArgs, CompileArgs, ComponentArgs, InspectArgs};
+use crate::cli::artifact::access;
 use crate::cli::limits::parse_limits;
 use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
 use crate::config::{bundled_component, is_bundled};
 use crate::file::{FileError, Replacement, read_bounded};
+use crate::oci::{Policies, Reference};
 use crate::wasm::child::ChildError;
 use crate::wasm::compile::{COMPILE, compile_as_child};
 use crate::wasm::{
     Compiler, Component, Engine, EngineOptions, Inspection, Limits, LoadOptions, MAX_BYTES,
     SUPPORTED_VERSIONS, WasmError, digest_of, inspect as inspect_bytes, judge_import,
 };
+
+/// What `codec inspect` says on a machine without a policy.
+const NO_POLICY: &str = "none: no signatures are required";
 
 /// A component, as `codec inspect` prints it.
 #[derive(Serialize)]
@@ -35,6 +40,8 @@ struct InspectLine<'a> {
     /// The versions of the WIT package that it was built against, and the ones that this program supports.
     wit: Vec<&'a str>,
     wit_supported: &'static str,
+    /// Whether a policy decides about codecs on this machine.
+    policy: &'static str,
     /// "pure", or "sealed WASI" if it imports WASI.
     sandbox: &'static str,
     imports: Vec<ImportLine<'a>>,
@@ -159,7 +166,8 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
     // is called.
     if refusals.is_empty() {
         let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
-        let options = LoadOptions { digest: None, limits: parse_limits("--limit", &args.limit)?.limits() };
+        let options =
+            LoadOptions { limits: parse_limits("--limit", &args.limit)?.limits(), ..LoadOptions::default() };
         match Engine::new(engine_options())?.load_bytes(&name, bytes, options) {
             Ok(component) => description = component.description().cloned(),
             Err(WasmError::Refused { reasons, .. }) => refusals = reasons,
@@ -181,12 +189,26 @@ pub(super) fn inspect(args: &InspectArgs, output: Output) -> Result<Exit, CliErr
         wants_headers: description.as_ref().map(|description| description.wants_headers),
         wit: inspection.versions().into_iter().collect(),
         wit_supported: SUPPORTED_VERSIONS,
+        policy: if Policies::read(None)?.is_empty() { NO_POLICY } else { "see `ktables codec verify`" },
         sandbox: if inspection.uses_wasi() { "sealed WASI" } else { "pure" },
         imports: inspection.imports.iter().map(|import| ImportLine::new(import)).collect(),
         exports: &inspection.exports,
         refused_because: refusals,
     })?;
     Ok(if accepted { Exit::Done } else { Exit::No })
+}
+
+/// Checks a component as `codec inspect` does. The inner error has the reasons why it is refused.
+pub(super) fn check_component(path: &Path, bytes: Vec<u8>) -> Result<Result<(), Vec<String>>, CliError> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    match Engine::new(engine_options())?.load_bytes(&name, bytes, LoadOptions::default()) {
+        Ok(_) => Ok(Ok(())),
+        Err(WasmError::Refused { reasons, .. }) => Ok(Err(reasons)),
+        Err(error @ (WasmError::Faulted { .. } | WasmError::MissingExport { .. })) => {
+            Ok(Err(vec![error.to_string()]))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn build(args: &BuildArgs, output: Output) -> Result<Exit, CliError> {
@@ -236,11 +258,14 @@ fn kinds(inspection: &Inspection) -> Vec<&'static str> {
 /// Loads a component: a file, or a bundled codec.
 pub(super) fn load_component(engine: &Engine, path: &Path, limits: Limits) -> Result<Component, CliError> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    Ok(engine.load_bytes(&name, read_component(path)?, LoadOptions { digest: None, limits })?)
+    Ok(engine.load_bytes(&name, read_component(path)?, LoadOptions { limits, ..LoadOptions::default() })?)
 }
 
-/// Reads a component: a file, or a bundled codec.
+/// Reads a component: a file, a bundled codec, or an artifact.
 pub(super) fn read_component(path: &Path) -> Result<Vec<u8>, CliError> {
+    if let Some(reference) = path.to_str().filter(|name| Reference::is_reference(name)) {
+        return access::read(reference);
+    }
     if let Some(name) = path.to_str().filter(|name| is_bundled(name)) {
         return bundled_component(name).map(<[u8]>::to_vec).map_err(CliError::Usage);
     }

@@ -7,6 +7,7 @@ use crate::codec::HostFailure;
 use crate::config::ConfigError;
 use crate::file::FileError;
 use crate::log::LogError;
+use crate::oci::OciError;
 use crate::registry::RegistryError;
 use crate::serve::ServeError;
 use crate::table::TableError;
@@ -74,6 +75,9 @@ pub enum CliError {
     /// The table of a server is loading, or does not show a write in time.
     #[error("{0}")]
     Incomplete(String),
+    /// A codec cannot be fetched or verified.
+    #[error("{0}")]
+    Codecs(String),
     /// The server cannot run.
     #[error("{0}")]
     Serve(String),
@@ -104,6 +108,20 @@ impl From<ConfigError> for CliError {
             ConfigError::File(error) => Self::File(error),
             ConfigError::Log(error) => Self::Log(error),
             ConfigError::Component(error) => Self::Component(error),
+            // The file of a codec is like any other one.
+            ConfigError::Artifact(OciError::File(error)) => Self::File(error),
+            ConfigError::Artifact(error) => Self::Codecs(error.to_string()),
+        }
+    }
+}
+
+impl From<OciError> for CliError {
+    fn from(error: OciError) -> Self {
+        match error {
+            OciError::Refused(reason) | OciError::NotFound(reason) => Self::Refused(reason),
+            OciError::Usage(reason) => Self::Usage(reason),
+            OciError::Failed(reason) => Self::Codecs(reason),
+            OciError::File(error) => Self::File(error),
         }
     }
 }

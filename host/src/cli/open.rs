@@ -11,10 +11,11 @@ use crate::cli::{CliError, StopRequests, codec, logs, progress, schema};
 use crate::codec::workers::{self, Lane, Purpose};
 use crate::codec::{CheckedCodecs, CodecFailure, Codecs};
 use crate::config::{
-    self, Catalog, CodecConfig, ComponentOrigin, ComponentSettings, Config, LimitsConfig, LogConfig,
-    RegistryConfig, SchemasFrom, TableCodec, TableConfig, TableSource,
+    self, Catalog, CodecConfig, ComponentSettings, Config, LimitsConfig, LogConfig, RegistryConfig,
+    SchemasFrom, TableCodec, TableConfig, TableSource,
 };
 use crate::log::{Ack, Log, ensure_topic, with_timeout};
+use crate::oci::Reference;
 use crate::table::{Freshness, RecordPart, RetryOptions, Table};
 use crate::writer::{Verify, WriteError, Writer};
 
@@ -43,7 +44,8 @@ impl ResolvedTable {
             return resolved?;
         }
         tracing::warn!(
-            "loading the codecs takes long: a component is compiled before its first use, and then cached"
+            "loading the codecs takes long: a component is fetched, if it is in a registry, and compiled before its first use, and \
+             then kept"
         );
         resolved.await?
     }
@@ -256,8 +258,8 @@ fn find_codec(config: &Config, name: &str) -> Result<TableCodec, CliError> {
     if config.codec(name).is_some() || config::is_built_in(name) {
         return Ok(TableCodec::Named(name.to_owned()));
     }
-    if file.extension().is_some_and(|extension| extension == "wasm") {
-        return Ok(TableCodec::Component(Box::new(CodecConfig::new(ComponentOrigin::File(file.to_owned())))));
+    if file.extension().is_some_and(|extension| extension == "wasm") || Reference::is_reference(name) {
+        return Ok(TableCodec::Component(Box::new(CodecConfig::new(name.to_owned().into()))));
     }
     if file.is_file() {
         return Err(CliError::Usage(format!(

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use serde::Serialize;
+
 use crate::cli::args::{
     DumpArgs, GetArgs, GroupsArgs, KeysArgs, ListRejectsArgs, MembersArgs, StatusArgs, TableArgs,
 };
@@ -12,7 +14,8 @@ use crate::cli::{CliError, Exit, cases};
 use crate::escape::{escape_name, one_line};
 use crate::table::{Entry, Status, Table};
 use crate::wire::{
-    EntryDetails, EntryJson, FullStatusJson, GroupJson, MemberJson, PartitionJson, RejectJson, StatusJson,
+    CodecsJson, EntryDetails, EntryJson, FullStatusJson, GroupJson, MemberJson, PartitionJson, RejectJson,
+    StatusJson,
 };
 
 pub(super) async fn get(args: GetArgs, output: Output) -> Result<Exit, CliError> {
@@ -144,6 +147,14 @@ pub(super) async fn dump(args: DumpArgs, output: Output) -> Result<Exit, CliErro
     Ok(finish(&table, true).await)
 }
 
+/// The status of a table, as it is printed.
+#[derive(Serialize)]
+struct StatusLine<'a> {
+    #[serde(flatten)]
+    status: FullStatusJson<'a>,
+    codecs: CodecsJson<'a>,
+}
+
 pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, CliError> {
     if let Some(table) = RemoteTable::of(&args.table)? {
         return remote::status(&table, output).await;
@@ -161,7 +172,8 @@ pub(super) async fn status(args: StatusArgs, output: Output) -> Result<Exit, Cli
         stats.partitions.iter().map(|progress| PartitionJson::new(progress, &ends)).collect();
     let status = StatusJson::new(log.url(), &topic.name, &status, &stats, &partitions);
     if output.is_json() {
-        output.print_object(&FullStatusJson { status, partitions: &partitions })?;
+        let status = FullStatusJson { status, partitions: &partitions };
+        output.print_object(&StatusLine { status, codecs: CodecsJson::new(resolved.codecs()) })?;
     } else {
         output.print_object(&status)?;
         output.print_line("")?;

@@ -14,6 +14,36 @@ pub struct ComponentId {
     pub name: String,
     /// `sha256:` and the digest in hexadecimal.
     pub digest: String,
+    /// Where it came from, if that is known.
+    pub origin: Option<Arc<ComponentOrigin>>,
+}
+
+/// Where the bytes of a component came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ComponentOrigin {
+    /// What names it: a path, the name of a bundled codec, or a reference to an artifact with its digest.
+    pub reference: String,
+    /// The digest of the artifact's manifest, if it is an artifact.
+    pub manifest: Option<String>,
+    /// Where it was found: `file`, `bundled`, `upload`, `store`, `layout DIR` or `registry HOST/REPO`.
+    pub source: String,
+    /// The keys whose signatures a policy required and found.
+    pub signed_by: Vec<String>,
+}
+
+impl ComponentOrigin {
+    /// Creates the origin of a component that is no artifact.
+    #[must_use]
+    pub fn new(reference: impl Into<String>, source: impl Into<String>) -> Self {
+        Self { reference: reference.into(), manifest: None, source: source.into(), signed_by: Vec::new() }
+    }
+
+    /// Returns the origin of an artifact: the digest of its manifest, and who signed it.
+    #[must_use]
+    pub fn with_artifact(self, manifest: impl Into<String>, signed_by: Vec<String>) -> Self {
+        Self { manifest: Some(manifest.into()), signed_by, ..self }
+    }
 }
 
 impl fmt::Display for ComponentId {

@@ -5,19 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::codec::{Bytes, Codecs, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec};
+use crate::codec::{
+    Bytes, Codecs, ComponentOrigin, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec,
+};
+use crate::config::artifacts::{ArtifactRequest, Artifacts, LoadedArtifact};
 use crate::config::schema_table::SchemaTable;
 use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC, SchemaTableName};
 use crate::config::table_source::{ComponentSettings, TableSource};
 use crate::config::{
-    BUNDLED, CodecConfig, ComponentOrigin, Config, ConfigError, SchemasFrom, TableCodec, TableConfig,
-    bundled_component, find_nearest,
+    BUNDLED, CodecConfig, ComponentLocation, Config, ConfigError, SchemasFrom, TableCodec, TableConfig,
+    find_nearest,
 };
+use crate::escape::escape_name;
 use crate::log::{self, Log};
+use crate::oci::{OciError, RevocationLists};
 use crate::registry::{CachedRegistry, CodecRegistry, SchemaSource};
 use crate::set_process_memory_limit;
 use crate::sync::lock;
-use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions, Usage};
+use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions, Usage, digest_of};
 
 /// The names of the built-in codecs.
 const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
@@ -31,7 +36,7 @@ pub(crate) fn is_built_in(name: &str) -> bool {
 }
 
 /// What a component was loaded from, the required digest, and its limits.
-type ComponentSource = (ComponentOrigin, Option<String>, Limits);
+type ComponentSource = (ComponentLocation, Option<String>, Limits);
 
 /// Opens the logs, codecs and tables of a configuration. A process has one catalog.
 #[derive(Debug)]
@@ -49,6 +54,7 @@ pub(crate) struct Catalog {
     schema_tables: Mutex<BTreeMap<String, Arc<SchemaTable>>>,
     /// A std lock: held while a component is loaded.
     components: Mutex<Vec<(ComponentSource, Component)>>,
+    artifacts: Artifacts,
 }
 
 /// The names of codecs; `None` for one that stays.
@@ -74,8 +80,10 @@ impl Catalog {
         if let Some(bytes) = config.limits.component_memory {
             engine_options.memory_budget = bytes;
         }
+        let artifacts = Artifacts::new(&config, path, engine_options.cache.as_deref(), false);
         let catalog = Self {
             config,
+            artifacts,
             path: path.map(Path::to_owned),
             engine_options,
             engine: OnceLock::new(),
@@ -149,7 +157,7 @@ impl Catalog {
         let ensure = table.ensure_options().map_err(|reason| self.invalid(&reason))?;
         let dead_letter = table.dead_letter_options().map_err(|reason| self.invalid(&reason))?;
         let dead_letter = dead_letter.map(|(topic, on_error)| (topic.to_owned(), on_error));
-        let codecs = self.load_codecs(table)?;
+        let codecs = self.load_codecs(name, table)?;
         Ok(TableSource {
             log: self.open_log(&table.log)?,
             codecs,
@@ -166,9 +174,19 @@ impl Catalog {
         let logs = self.config.logs.keys().map(|name| (format!("logs.{name}"), self.open_log(name).err()));
         let codecs = self.config.codecs.keys().map(|name| {
             let codec = TableCodec::Named(name.clone());
-            (format!("codecs.{name}"), self.load_component(&codec, &[]).err())
+            (format!("codecs.{name}"), self.load_component(None, &codec, &[]).err())
         });
-        logs.chain(codecs).filter_map(|(place, error)| Some(format!("{place}: {}", error?))).collect()
+        let describe = |(place, error): (String, Option<ConfigError>)| match error? {
+            // It names the codec itself.
+            error @ ConfigError::Artifact(_) => Some(error.to_string()),
+            error => Some(format!("{place}: {error}")),
+        };
+        logs.chain(codecs).filter_map(describe).collect()
+    }
+
+    /// Opens the log that `[fleet]` names.
+    pub(crate) fn open_fleet_log(&self, name: &str) -> Result<Arc<dyn Log>, ConfigError> {
+        self.open_log(name)
     }
 
     fn open_log(&self, name: &str) -> Result<Arc<dyn Log>, ConfigError> {
@@ -187,41 +205,50 @@ impl Catalog {
 
     /// Loads the codecs of a table with other ones in place of those that are named here. A name is that of a built-in
     /// codec, or of a section `[codecs.NAME]`, never a file.
-    pub(crate) fn load_other_codecs(&self, table: &str, names: &CodecNames) -> Result<Codecs, ConfigError> {
-        let Some(table) = self.config.tables.get(table) else {
-            return Err(self.unknown("table", table, self.config.tables.keys().map(String::as_str)));
+    pub(crate) fn load_other_codecs(&self, name: &str, names: &CodecNames) -> Result<Codecs, ConfigError> {
+        let Some(table) = self.config.tables.get(name) else {
+            return Err(self.unknown("table", name, self.config.tables.keys().map(String::as_str)));
         };
         let other = |name: &Option<String>, before: &Option<TableCodec>| {
             name.clone().map(TableCodec::Named).or_else(|| before.clone())
         };
-        self.load_codecs(&TableConfig {
+        let table = TableConfig {
             key_codec: other(&names.key, &table.key_codec),
             value_codec: other(&names.value, &table.value_codec),
             group_scheme: other(&names.group, &table.group_scheme),
             ..table.clone()
-        })
+        };
+        self.load_codecs(name, &table)
     }
 
-    /// Loads a component from its bytes, to run with these settings, or with the defaults. Blocks while it is compiled.
+    /// Loads a component from its bytes, to run in a table with these settings, or with the defaults. Blocks while it is
+    /// compiled.
     pub(crate) fn load_bytes(
         &self,
+        table: &str,
         name: &str,
         bytes: Vec<u8>,
         settings: Option<&ComponentSettings>,
     ) -> Result<Component, ConfigError> {
         let limits = settings.map(|settings| settings.limits.clone()).unwrap_or_default();
-        let component = self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits })?;
+        let what = format!("the component {}", escape_name(name));
+        self.artifacts
+            .check_bytes(&what, &bytes, Some(table), &limits)
+            .map_err(|error| self.artifact_error(None, error))?;
+        let origin = Some(Arc::new(ComponentOrigin::new(name, "upload")));
+        let component =
+            self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits, origin })?;
         let schemas = settings.and_then(|settings| settings.schemas.as_ref());
         self.with_schemas(component, schemas.map(|(schemas, register)| (schemas, *register)))
     }
 
-    fn load_codecs(&self, table: &TableConfig) -> Result<Codecs, ConfigError> {
+    fn load_codecs(&self, name: &str, table: &TableConfig) -> Result<Codecs, ConfigError> {
         let topic = &table.topic;
         let built_in: [Arc<dyn KeyCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
         let key = match find_built_in(table.key_codec.as_ref(), DEFAULT_KEY_CODEC, built_in) {
             Ok(codec) => codec,
             Err(codec) => {
-                let (component, config) = self.load_component(codec, &BUILT_IN)?;
+                let (component, config) = self.load_component(Some(name), codec, &BUILT_IN)?;
                 component.key_codec(topic, &config)?
             }
         };
@@ -229,7 +256,7 @@ impl Catalog {
         let value = match find_built_in(table.value_codec.as_ref(), DEFAULT_VALUE_CODEC, built_in) {
             Ok(codec) => codec,
             Err(codec) => {
-                let (component, config) = self.load_component(codec, &BUILT_IN)?;
+                let (component, config) = self.load_component(Some(name), codec, &BUILT_IN)?;
                 component.value_codec(topic, &config)?
             }
         };
@@ -237,7 +264,7 @@ impl Catalog {
             None => None,
             Some(TableCodec::Named(name)) if name == LENGTH_PREFIXED => Some(Arc::new(LengthPrefixed)),
             Some(codec) => {
-                let (component, config) = self.load_component(codec, &[LENGTH_PREFIXED])?;
+                let (component, config) = self.load_component(Some(name), codec, &[LENGTH_PREFIXED])?;
                 Some(component.group_scheme(topic, &config)?)
             }
         };
@@ -248,6 +275,7 @@ impl Catalog {
     /// the known names, `built_in_names` among them.
     fn load_component(
         &self,
+        table: Option<&str>,
         codec: &TableCodec,
         built_in_names: &[&str],
     ) -> Result<(Component, String), ConfigError> {
@@ -263,7 +291,7 @@ impl Catalog {
             }
         };
         let schemas = section.schema_registry.as_ref().map(|schemas| (schemas, section.register));
-        let component = self.with_schemas(self.load_origin(&section)?, schemas)?;
+        let component = self.with_schemas(self.load_location(table, name_of(codec), &section)?, schemas)?;
         Ok((component, section.config.clone().unwrap_or_else(|| "{}".to_owned())))
     }
 
@@ -309,23 +337,29 @@ impl Catalog {
         Ok(lock(&self.schema_tables).entry(name.to_owned()).or_insert(table).clone())
     }
 
-    /// Loads a component from where it comes from, once for all codecs with the same limits.
-    fn load_origin(&self, section: &CodecConfig) -> Result<Component, ConfigError> {
-        let CodecConfig { component: origin, digest, limits, .. } = section;
-        let source = (origin.clone(), digest.clone(), limits.limits());
+    /// Loads a component from where it is, once for all codecs with the same limits. The policies are asked each time.
+    fn load_location(
+        &self,
+        table: Option<&str>,
+        name: Option<&str>,
+        section: &CodecConfig,
+    ) -> Result<Component, ConfigError> {
+        let CodecConfig { component: location, digest, limits, .. } = section;
+        let limits = limits.limits();
+        let source = (location.clone(), digest.clone(), limits.clone());
+        let request = ArtifactRequest { codec: name, digest: digest.as_deref(), table, limits: &limits };
+        // Before the lock, because a registry may be slow.
+        let loaded = self.artifacts.load(location, request);
+        let LoadedArtifact { bytes, name, origin } =
+            loaded.map_err(|error| self.artifact_error(name, error))?;
         let mut components = lock(&self.components);
-        if let Some((_, component)) = components.iter().find(|(known, _)| *known == source) {
+        let known = components.iter().find(|(known, _)| *known == source).map(|(_, component)| component);
+        if let Some(component) = known.filter(|component| component.id().digest == digest_of(&bytes)) {
             return Ok(component.clone());
         }
-        let options = LoadOptions { digest: digest.clone(), limits: limits.limits() };
-        let engine = self.engine()?;
-        let component = match origin {
-            ComponentOrigin::File(file) => engine.load(file, options)?,
-            ComponentOrigin::Bundled(name) => {
-                let bytes = bundled_component(name).map_err(|reason| self.invalid(&reason))?;
-                engine.load_bytes(name, bytes.to_vec(), options)?
-            }
-        };
+        let options = LoadOptions { digest: digest.clone(), limits, origin: Some(Arc::new(origin)) };
+        let component = self.engine()?.load_bytes(&name, bytes, options)?;
+        components.retain(|(known, _)| *known != source);
         components.push((source, component.clone()));
         Ok(component)
     }
@@ -346,6 +380,16 @@ impl Catalog {
         let registry = Arc::new(registry);
         registries.insert(name.to_owned(), registry.clone());
         Ok(registry)
+    }
+
+    /// Reads the lists of revocations. Blocks.
+    pub(crate) fn read_revocations(&self) -> Result<RevocationLists, ConfigError> {
+        self.artifacts.read_revocations().map_err(ConfigError::Artifact)
+    }
+
+    /// Whether a list of revocations is fetched from a registry.
+    pub(crate) fn has_remote_revocations(&self) -> bool {
+        self.artifacts.has_remote_revocations()
     }
 
     /// Returns what the instances of the component with this digest have done; `None` if it was never loaded.
@@ -394,11 +438,27 @@ impl Catalog {
         self.invalid(&format!("there is no {kind} `{name}`{} (known: {known})", nearest.unwrap_or_default()))
     }
 
+    /// The error of a codec that cannot be loaded from where it is.
+    fn artifact_error(&self, codec: Option<&str>, error: OciError) -> ConfigError {
+        ConfigError::Artifact(match codec {
+            Some(name) => error.about(&format!("codecs.{name}")),
+            None => error,
+        })
+    }
+
     fn invalid(&self, reason: &str) -> ConfigError {
         ConfigError::Invalid(match &self.path {
             Some(path) => format!("{}: {reason}", path.display()),
             None => reason.to_owned(),
         })
+    }
+}
+
+/// Returns the name of the section of a codec; `None` if it has none.
+fn name_of(codec: &TableCodec) -> Option<&str> {
+    match codec {
+        TableCodec::Named(name) => Some(name),
+        TableCodec::Component(_) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::file::FileError;
 use crate::log::LogError;
+use crate::oci::OciError;
 use crate::wasm::WasmError;
 
 /// Why a configuration cannot be read, or something that it names cannot be opened.
@@ -19,4 +20,7 @@ pub(crate) enum ConfigError {
     /// A component cannot be loaded.
     #[error(transparent)]
     Component(#[from] WasmError),
+    /// A component cannot be read from where it is, or a policy does not allow it.
+    #[error(transparent)]
+    Artifact(OciError),
 }

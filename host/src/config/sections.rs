@@ -12,6 +12,7 @@ use crate::config::values::{
     Count, HumanDuration, JsonObject, PositiveDuration, Properties, Size, default_true,
 };
 use crate::log::{Acks, DEFAULT_STALE_AFTER, EnsureTopic, Isolation, LogOptions, NewTopic, OnPolicyMismatch};
+use crate::oci::Reference;
 use crate::table::{DEFAULT_QUARANTINE_FAULTS, DeadLetterOnError, OnQuarantine, OnReject};
 use crate::wasm::{Limits, Profile};
 use crate::writer::Verify;
@@ -93,8 +94,9 @@ impl LogConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CodecConfig {
-    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
-    pub(crate) component: ComponentOrigin,
+    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact:
+    /// oci://HOST/REPO:TAG@sha256:…, or oci-layout:DIR:TAG@sha256:….
+    pub(crate) component: ComponentLocation,
     /// The digest that the component must have: `sha256:…`.
     pub(crate) digest: Option<String>,
     /// The configuration as JSON.
@@ -113,24 +115,31 @@ pub(crate) struct CodecConfig {
 /// Where a component comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
-pub(crate) enum ComponentOrigin {
-    /// A file.
+pub(crate) enum ComponentLocation {
+    /// In a file.
     File(PathBuf),
     /// It is part of the program, and has this name.
     Bundled(String),
+    /// In an artifact, with this reference. It may be malformed.
+    Artifact(String),
 }
 
-impl From<String> for ComponentOrigin {
+impl From<String> for ComponentLocation {
     fn from(name: String) -> Self {
-        if is_bundled(&name) { Self::Bundled(name) } else { Self::File(name.into()) }
+        match name {
+            name if is_bundled(&name) => Self::Bundled(name),
+            // Another scheme is an error that says which ones there are.
+            name if Reference::is_reference(&name) || name.contains("://") => Self::Artifact(name),
+            name => Self::File(name.into()),
+        }
     }
 }
 
-impl From<ComponentOrigin> for String {
-    fn from(origin: ComponentOrigin) -> Self {
-        match origin {
-            ComponentOrigin::File(path) => path.display().to_string(),
-            ComponentOrigin::Bundled(name) => name,
+impl From<ComponentLocation> for String {
+    fn from(location: ComponentLocation) -> Self {
+        match location {
+            ComponentLocation::File(path) => path.display().to_string(),
+            ComponentLocation::Bundled(name) | ComponentLocation::Artifact(name) => name,
         }
     }
 }
@@ -332,7 +341,7 @@ impl TableConfig {
 
 impl CodecConfig {
     /// Creates the section of a component with default settings.
-    pub(crate) fn new(component: ComponentOrigin) -> Self {
+    pub(crate) fn new(component: ComponentLocation) -> Self {
         let limits = LimitsConfig::default();
         Self { component, digest: None, config: None, limits, schema_registry: None, register: false }
     }

@@ -146,6 +146,8 @@ pub(super) async fn reload(server: &Arc<Server>) -> Result<Reloaded, ServeError>
             tracing::error!("the configuration was not reloaded, and nothing has changed: {error}");
         }
     }
+    // The policies may have changed, whatever became of the configuration.
+    server.revocation_check.notify_one();
     result
 }
 

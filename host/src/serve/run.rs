@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::config::{AccessConfig, Catalog, ClientConfig, Config, ConfigError, ListenAddress, ServerConfig};
@@ -17,9 +17,11 @@ use crate::file::FileError;
 use crate::serve::access::{Access, NewToken};
 use crate::serve::access_file::{self, read_access};
 use crate::serve::error::ServeError;
+use crate::serve::fleet::FleetPublisher;
 use crate::serve::http;
 use crate::serve::net::{Listener, TlsFiles, serve_listener};
 use crate::serve::reload::{open_source, open_table, reload, table_names};
+use crate::serve::revocations;
 use crate::serve::server::Server;
 use crate::serve::systemd;
 use crate::serve::tables::{ServedTable, Tables};
@@ -50,7 +52,7 @@ pub(crate) async fn run(
     let invalid = |reason| ConfigError::Invalid(format!("{}: {reason}", path.display()));
     config.check_server_usable().map_err(invalid)?;
     let server_config = std::mem::take(&mut config.server);
-    let access_config = config.access.take();
+    let (access_config, fleet) = (config.access.take(), config.fleet.take());
     check_exposure(&server_config, access_config.as_ref(), is_insecure).map_err(invalid)?;
     let admin_token = NewToken::generate();
     let access = match &access_config {
@@ -83,8 +85,11 @@ pub(crate) async fn run(
         write_admin_token(&admin_token, &server_config, &path)?;
     }
     server.tables.store(Arc::new(Some(opened)));
+    tasks.spawn(revocations::follow(server.clone()));
+    let fleet = fleet.map(|config| FleetPublisher::open(&server, config)).transpose()?;
+    let fleet = fleet.map(|publisher| publisher.start(server.clone()));
     reload_until(&server, reload_requests, stop).await;
-    stop_server(&server, &shutdown, tasks).await;
+    stop_server(&server, &shutdown, tasks, fleet).await;
     Ok(())
 }
 
@@ -182,7 +187,8 @@ async fn reload_until(
 ) {
     let reloading = async {
         while requests.recv().await.is_some() {
-            match reload(server).await {
+            let reloaded = reload(server).await;
+            match reloaded {
                 Ok(reloaded) => {
                     let changes = reloaded.describe();
                     tracing::info!(target: "ktables::audit", "reloaded the configuration: {changes}");
@@ -227,6 +233,7 @@ async fn stop_server(
     server: &Arc<Server>,
     shutdown: &watch::Sender<Option<Instant>>,
     mut tasks: JoinSet<()>,
+    fleet: Option<JoinHandle<()>>,
 ) {
     let timeout = server.settings.shutdown_timeout;
     let connections_timeout = timeout - timeout / TABLES_SHARE;
@@ -246,6 +253,11 @@ async fn stop_server(
         tracing::warn!("some connections did not end in time, and are closed");
     }
     let deadline = Instant::now() + timeout / TABLES_SHARE;
+    if let Some(fleet) = fleet
+        && tokio::time::timeout_at(deadline, fleet).await.is_err()
+    {
+        tracing::warn!("what this process published about its codecs was not deleted in time");
+    }
     // A reload that has begun ends first.
     let _reloading = tokio::time::timeout(timeout / TABLES_SHARE / 4, server.reloading.lock()).await;
     let tables = server.tables.load_full();

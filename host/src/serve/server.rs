@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::config::{AccessConfig, Catalog, ServerConfig};
@@ -42,6 +42,8 @@ pub(super) struct Server {
     pub(super) last_reload: Mutex<LastReload>,
     /// The served tables; `None` until they were opened.
     pub(super) tables: ArcSwap<Option<Tables>>,
+    /// Notified when the codecs of tables, or the policies, may have changed.
+    pub(super) revocation_check: Notify,
     pub(super) access: ArcSwap<Access>,
     /// The section `[access]`; `None` without access control.
     pub(super) access_config: ArcSwap<Option<AccessConfig>>,
@@ -77,6 +79,7 @@ impl Server {
             reloading: tokio::sync::Mutex::default(),
             last_reload: Mutex::new(LastReload { is_successful: true, succeeded_at: started }),
             tables: ArcSwap::default(),
+            revocation_check: Notify::new(),
             access: ArcSwap::from_pointee(access),
             access_config: ArcSwap::default(),
             failed_attempts: FailedAttempts::new(),

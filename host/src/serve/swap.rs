@@ -299,7 +299,7 @@ async fn load(catalog: Arc<Catalog>, table: Arc<ServedTable>, new: NewCodecs) ->
                     CodecPart::Value => table.value_codec.as_ref(),
                     CodecPart::Group => table.group_scheme.as_ref(),
                 });
-                let component = catalog.load_bytes(&name, bytes, settings.as_ref())?;
+                let component = catalog.load_bytes(&table.name, &name, bytes, settings.as_ref())?;
                 let config = settings.as_ref().map_or("{}", |settings| settings.config.as_str());
                 match part {
                     CodecPart::Key => codecs.key = component.key_codec(topic, config)?,

@@ -11,6 +11,7 @@ use crate::codec::Codecs;
 use crate::config::TableSource;
 use crate::log::LogError;
 use crate::serve::swaps::Swaps;
+use crate::sync::lock;
 use crate::table::{Status, Table, TableError};
 use crate::writer::Writer;
 
@@ -37,6 +38,8 @@ pub(super) struct ServedTable {
     pub(super) is_required: bool,
     /// The number of open watches.
     pub(super) watchers: AtomicUsize,
+    /// A std lock: held to compare or replace it.
+    last_warning: std::sync::Mutex<String>,
     /// The writer, once something was written. Held while it is opened, which asks the log for the topic.
     writer: Mutex<Option<Writer>>,
 }
@@ -60,6 +63,7 @@ impl ServedTable {
             swaps: Swaps::default(),
             is_required,
             watchers: AtomicUsize::new(0),
+            last_warning: std::sync::Mutex::default(),
             writer: Mutex::default(),
         })
     }
@@ -86,7 +90,20 @@ impl ServedTable {
 
     /// Sets the codecs of the configuration, which was reloaded.
     pub(super) fn set_configured(&self, codecs: Codecs) {
+        if self.codecs.load().fingerprint() == codecs.fingerprint() {
+            // The same components may have come from elsewhere.
+            self.codecs.store(Arc::new(codecs.clone()));
+        }
         self.configured.store(Arc::new(codecs));
+    }
+
+    /// Logs a warning, unless it was the last one.
+    pub(super) fn warn_once(&self, text: &str) {
+        let mut last = lock(&self.last_warning);
+        if *last != text {
+            tracing::warn!(table = self.name, "{text}");
+            text.clone_into(&mut last);
+        }
     }
 
     /// Uses other codecs from now on, also for writing.

@@ -231,6 +231,7 @@ impl Generation {
         loop {
             self.wait_for_memory(&mut reading).await?;
             self.wait_for_dead_letters(&mut reading).await?;
+            self.wait_while_frozen(&mut reading).await?;
             if self.is_served {
                 self.step_aside();
             }
@@ -264,6 +265,7 @@ impl Generation {
                 () = self.next_lag() => self.evaluate_overdue(self.lags.due()),
                 () = gate.wait_until_open(), if is_gated => {}
                 () = self.state.replaced.notified(), if self.is_served => {}
+                () = self.state.wait_until_frozen(true), if self.is_served => {}
                 () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {}
                 event = reading.next(), if held_until.is_none() => self.handle(event?).await?,
             }

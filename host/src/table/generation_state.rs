@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::Codecs;
@@ -43,6 +43,8 @@ pub(super) struct GenerationState {
     /// Until when it applies nothing, so that the generation that will replace it can reach it. A std
     /// lock: held to read or to set it.
     held_until: Mutex<Option<tokio::time::Instant>>,
+    /// Whether it applies nothing any more.
+    is_frozen: watch::Sender<bool>,
     /// Whether it may be served when it is complete. A std lock: held to clone or replace it.
     gate: Mutex<Arc<SwapGate>>,
     /// What keeps it after it was replaced. A std lock: held to take or set it.
@@ -128,6 +130,7 @@ impl GenerationState {
             rejects: Mutex::default(),
             quarantine: Quarantine::default(),
             held_until: Mutex::default(),
+            is_frozen: watch::Sender::default(),
             gate: Mutex::new(gate),
             retention: Mutex::default(),
             replaced: Notify::new(),
@@ -223,6 +226,22 @@ impl GenerationState {
         let mut loading = lock(&self.loading);
         loading.catch_up = Some(loading.began.elapsed());
         loading.replayed = records;
+    }
+
+    /// Sets whether it applies no more records.
+    pub(super) fn set_frozen(&self, is_frozen: bool) {
+        self.is_frozen.send_if_modified(|current| std::mem::replace(current, is_frozen) != is_frozen);
+    }
+
+    /// Waits until it applies no more records, or until it applies them again.
+    pub(super) async fn wait_until_frozen(&self, is_frozen: bool) {
+        // OK to ignore: the sender lives in `self`.
+        let _ = self.is_frozen.subscribe().wait_for(|current| *current == is_frozen).await;
+    }
+
+    /// Whether it applies no more records.
+    pub(super) fn is_frozen(&self) -> bool {
+        *self.is_frozen.borrow()
     }
 
     /// Stops applying until this time.

@@ -15,6 +15,8 @@ use crate::table::entry::Entry;
 use crate::table::error::TableError;
 use crate::table::reject::{RejectNotice, RejectedRecord};
 use crate::table::resumer::Resumer;
+#[cfg(feature = "cli")]
+use crate::table::shared::CodecRevocation;
 use crate::table::shared::Shared;
 use crate::table::snapshot::Snapshot;
 use crate::table::status::{Latencies, Stats, Status};
@@ -194,6 +196,12 @@ impl Table {
     #[must_use = "the table may be behind"]
     pub async fn wait_for_token(&self, token: &WatchToken, timeout: Duration) -> bool {
         barrier::wait_for_token(&self.shared, token, timeout).await
+    }
+
+    /// Reports that a codec must not be used any more; `None` if none is revoked.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_revocation(&self, revocation: Option<CodecRevocation>) {
+        self.shared.set_revocation(revocation);
     }
 
     /// Returns whether the table is complete, and if not, why.

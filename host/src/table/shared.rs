@@ -65,6 +65,29 @@ struct State {
     next: Option<Arc<GenerationState>>,
     /// Whether a generation is served.
     is_served: bool,
+    /// The codecs that must not be used any more.
+    revocation: Option<CodecRevocation>,
+}
+
+/// Says that a codec must not be used any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CodecRevocation {
+    /// The fingerprint of the codecs of a table, one of which it is.
+    pub(crate) fingerprint: Arc<str>,
+    /// Which codec it is, and why.
+    pub(crate) reason: Arc<str>,
+    /// Whether a generation with these codecs applies no more records.
+    pub(crate) freezes: bool,
+}
+
+impl State {
+    /// Applies the revocation to the reported generation, which may have replaced another one.
+    fn apply_revocation(&mut self) {
+        let of_reported = |revocation: &&CodecRevocation| revocation.fingerprint == self.reported.fingerprint;
+        let revocation = self.revocation.as_ref().filter(of_reported);
+        self.reported.set_frozen(revocation.is_some_and(|revocation| revocation.freezes));
+        self.conditions.generation.revoked = revocation.map(|revocation| revocation.reason.clone());
+    }
 }
 
 /// When the status changed.
@@ -121,6 +144,7 @@ impl Shared {
                 reported,
                 next: None,
                 is_served: false,
+                revocation: None,
             }),
         }
     }
@@ -217,6 +241,7 @@ impl Shared {
         if is_complete {
             state.conditions.set_complete(&view);
         }
+        state.apply_revocation();
         drop(state);
         self.view.store(view.clone());
         hub.switch_generation(view);
@@ -347,6 +372,14 @@ impl Shared {
         });
     }
 
+    /// Reports that a codec must not be used any more; `None` if none is revoked.
+    #[cfg(feature = "cli")]
+    pub(super) fn set_revocation(&self, revocation: Option<CodecRevocation>) {
+        if lock(&self.state).revocation != revocation {
+            self.update_state(|state| state.revocation = revocation);
+        }
+    }
+
     /// Changes the conditions of the table.
     pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
         self.update_state(|state| change(&mut state.conditions));
@@ -357,6 +390,7 @@ impl Shared {
         let mut hub = lock(&self.hub);
         let mut state = lock(&self.state);
         change(&mut state);
+        state.apply_revocation();
         let status = state.conditions.status();
         drop(state);
         let changed = self.status.send_if_modified(|current| {

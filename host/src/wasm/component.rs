@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::codec::{ComponentId, RejectKind};
+use crate::codec::{ComponentId, ComponentOrigin, RejectKind};
 use crate::file::read_bounded;
 #[cfg(feature = "cli")]
 use crate::registry::SchemaSource;
@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub digest: Option<String>,
     /// The limits of each instance.
     pub limits: Limits,
+    /// Where the component came from; `None` if that is unknown. [`Engine::load`] sets it to the file.
+    pub origin: Option<Arc<ComponentOrigin>>,
 }
 
 /// A component's description of itself.
@@ -77,7 +79,9 @@ impl Engine {
         let bytes = read_bounded(path, MAX_BYTES).map_err(WasmError::io("read the component", path))?;
         let name =
             path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.display().to_string());
-        self.load_bytes(&name, bytes, options)
+        let file = || Arc::new(ComponentOrigin::new(path.display().to_string(), "file"));
+        let origin = options.origin.or_else(|| Some(file()));
+        self.load_bytes(&name, bytes, LoadOptions { origin, ..options })
     }
 
     /// Loads a component from its bytes. Messages use `name` until the component describes itself.
@@ -117,7 +121,7 @@ impl Engine {
         let template = Template {
             engine: self.shared.engine.clone(),
             pre,
-            id: Arc::new(ComponentId { name, digest: digest.clone() }),
+            id: Arc::new(ComponentId { name, digest: digest.clone(), origin: options.origin }),
             interfaces: inspection.interfaces,
             limits: options.limits,
             budget: self.shared.budget.clone(),
@@ -212,8 +216,8 @@ impl Component {
             if name.trim().is_empty() {
                 name.clone_from(&self.template.id.name);
             }
-            let digest = self.template.id.digest.clone();
-            self.template.id = Arc::new(ComponentId { name: name.clone(), digest });
+            let ComponentId { digest, origin, .. } = (*self.template.id).clone();
+            self.template.id = Arc::new(ComponentId { name: name.clone(), digest, origin });
             self.description = Some(Description { name, version, wants_headers: info.wants_headers });
         }
         Ok(())

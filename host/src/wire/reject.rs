@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 use crate::table::{RecordPart, RejectedRecord};
+use crate::wire::component::ComponentJson;
 
 /// A rejected record.
 #[derive(Debug, Serialize)]
@@ -23,13 +24,6 @@ pub(crate) struct RejectJson<'a> {
     raw_len: usize,
 }
 
-/// The component of the codec that rejected a record.
-#[derive(Debug, Serialize)]
-pub(crate) struct ComponentJson<'a> {
-    name: &'a str,
-    digest: &'a str,
-}
-
 impl<'a> RejectJson<'a> {
     pub(crate) fn new(reject: &'a RejectedRecord) -> Self {
         let component = reject.reason.component.as_ref();
@@ -39,7 +33,7 @@ impl<'a> RejectJson<'a> {
             timestamp: reject.timestamp,
             kind: reject.reason.kind.name(),
             message: &reject.reason.message,
-            component: component.map(|id| ComponentJson { name: &id.name, digest: &id.digest }),
+            component: component.map(|id| ComponentJson::new(id)),
             key: reject.key.as_deref(),
             part: match reject.part {
                 RecordPart::Key => "key",

@@ -26,6 +26,9 @@ pub(crate) fn run(options: &Options, bootstrap: &str, report: &mut Report) {
     if options.wants("component") {
         report.add(component_cell(options));
     }
+    if options.wants("artifact") {
+        report.add(artifact_cell(options));
+    }
     if options.wants("first-load") {
         report.add(first_load_cell(options));
     }
@@ -64,6 +67,62 @@ fn cold_cell(options: &Options, bootstrap: &str) -> Cell {
     }
     let raw = "raw librdkafka loop, to its last record";
     cell.add_ratio("time / the raw loop's", "p50, ms", raw, Ratio::Amount);
+    cell
+}
+
+/// Times `ktables status` of an empty table whose codec is a file, and whose codec is an artifact in the store, with a policy
+/// that requires a signature. Without network.
+fn artifact_cell(options: &Options) -> Cell {
+    let mut cell =
+        Cell::new("artifact", format!("`ktables status` of an empty directory log, {TIMES} runs a round"));
+    let folder = tempfile::TempDir::new().unwrap();
+    let component = component_path("service-record");
+    let command = |args: &[&str]| {
+        let mut command = ktables(args);
+        command.current_dir(folder.path());
+        command
+    };
+    succeed(&mut command(&["codec", "keygen", "platform"]));
+    let layout =
+        ["codec", "push", component.to_str().unwrap(), "oci-layout:codecs:1.0.0", "--sign", "platform.key"];
+    let pushed = succeed(&mut command(&layout)).json().pop().unwrap();
+    let policy = "version = 1\ndefault = \"refuse\"\n[keys.platform]\nfile = \"platform.pub\"\n[[rule]]\nsigned_by = { any_of = \
+                  [\"platform\"] }\n";
+    std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
+    let reference = format!("oci://registry.example/codecs/service@{}", pushed["manifest"].as_str().unwrap());
+    let table = |codec: &str| {
+        let args = [
+            "status",
+            "--log",
+            "dir:./data",
+            "--topic",
+            "services",
+            "--value-codec",
+            codec,
+            "--output",
+            "json",
+        ];
+        let mut command = command(&args);
+        command.env("KTABLES_CODEC_PATH", folder.path().join("codecs")).env("KTABLES_OFFLINE", "1");
+        command
+    };
+    succeed(&mut command(&["topic", "ensure", "--log", "dir:./data", "--topic", "services"]));
+    let from_file = || drop(succeed(&mut table(component.to_str().unwrap())));
+    let from_store =
+        || drop(succeed(table(&reference).env("KTABLES_POLICY", folder.path().join("policy.toml"))));
+    // The first runs fill the cache.
+    from_file();
+    from_store();
+    for _ in 0..options.rounds {
+        let (mut files, mut stores) = (Vec::new(), Vec::new());
+        for _ in 0..TIMES {
+            files.push(time(from_file));
+            stores.push(time(from_store));
+        }
+        cell.add_sample("a file", "p50, ms", median(files));
+        cell.add_sample("an artifact of the store, with a policy", "p50, ms", median(stores));
+    }
+    cell.add_ratio("time / the file's", "p50, ms", "a file", Ratio::Amount);
     cell
 }
 

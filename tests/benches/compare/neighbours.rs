@@ -258,7 +258,7 @@ async fn run_looping_table(log: String, prefix: String, number: u8) {
     let mut bytes = std::fs::read(component_path("hostile")).unwrap();
     // A custom section makes each component a different file.
     bytes.extend([0, 3, 1, b'n', number]);
-    let options = LoadOptions { digest: None, limits: Limits::default() };
+    let options = LoadOptions { limits: Limits::default(), ..LoadOptions::default() };
     let component = engine().load_bytes(&format!("hostile-{number}"), bytes, options).unwrap();
     let topic = format!("{prefix}-loop-{number}");
     let codecs = Codecs { value: component.value_codec(&topic, "{}").unwrap(), ..Codecs::default() };

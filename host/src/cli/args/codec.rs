@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 
 use crate::authors::Language;
+use crate::cli::args::{
+    AttestArgs, BundleArgs, CodecReportArgs, KeygenArgs, LoadBundleArgs, LockArgs, MirrorArgs, PullArgs,
+    PushArgs, ResolveArgs, RevocationsCommand, RevokeArgs, SignArgs, StoreCommand, VerifyCodecArgs,
+};
 use crate::wasm::CodecKind;
 
 #[derive(Debug, Subcommand)]
@@ -18,6 +22,23 @@ pub(in crate::cli) enum CodecCommand {
     Bench(BenchArgs),
     Reproduce(ReproduceArgs),
     Compile(CompileArgs),
+    Push(PushArgs),
+    Pull(PullArgs),
+    Resolve(ResolveArgs),
+    Lock(LockArgs),
+    Keygen(KeygenArgs),
+    Sign(SignArgs),
+    Attest(AttestArgs),
+    Verify(VerifyCodecArgs),
+    Mirror(MirrorArgs),
+    Bundle(BundleArgs),
+    Load(LoadBundleArgs),
+    Revoke(RevokeArgs),
+    #[command(subcommand)]
+    Revocations(RevocationsCommand),
+    Report(CodecReportArgs),
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Print the WIT package that components are built against, as one file.
     #[command(after_help = "Example:\n  ktables codec wit > ktables.wit")]
     Wit,
@@ -32,7 +53,7 @@ pub(in crate::cli) enum CodecCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
 pub(in crate::cli) struct InspectArgs {
-    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
+    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// A limit, for example profile=large for interpreters. May be repeated.
@@ -107,7 +128,7 @@ pub(in crate::cli) struct NewArgs {
 /// A component, and how to run it.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct ComponentArgs {
-    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
+    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// The codec's configuration, a JSON object.
@@ -269,7 +290,7 @@ pub(in crate::cli) struct ReproduceArgs {
     /// The file of the case.
     #[arg(value_name = "CASE")]
     pub(in crate::cli) case: PathBuf,
-    /// The component file, or the name of a bundled codec: avro, json-schema, protobuf.
+    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// Another limit than that of the case, for example memory=128MiB. May be repeated.

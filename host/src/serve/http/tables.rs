@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::codec::ComponentId;
 use crate::log::{Offset, Partition};
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
@@ -17,7 +16,7 @@ use crate::serve::http::entries::respond_json;
 use crate::serve::http::reading::{MAX_TIMEOUT, Reading, require_fresh};
 use crate::serve::problem::Problem;
 use crate::serve::tables::ServedTable;
-use crate::wire::{FullStatusJson, PartitionJson, RejectJson, StatusJson};
+use crate::wire::{CodecsJson, FullStatusJson, PartitionJson, RejectJson, StatusJson};
 
 /// How long the log may take to return the end offsets, from which the lag is computed.
 const LAG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,26 +35,6 @@ struct TableJson<'a> {
     codecs: CodecsJson<'a>,
     /// Whether a swap has replaced the codecs of the configuration, until the server is started again.
     differs_from_configuration: bool,
-}
-
-/// The codecs of a table; `None` for a codec that is built in.
-#[derive(Debug, Serialize)]
-struct CodecsJson<'a> {
-    key: Option<CodecJson<'a>>,
-    value: Option<CodecJson<'a>>,
-    group: Option<CodecJson<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct CodecJson<'a> {
-    name: &'a str,
-    digest: &'a str,
-}
-
-impl<'a> CodecJson<'a> {
-    fn new(id: &'a ComponentId) -> Self {
-        Self { name: &id.name, digest: &id.digest }
-    }
 }
 
 /// Returns the tables that the caller may read.
@@ -97,11 +76,7 @@ fn describe(table: &Arc<ServedTable>, ends: &[(Partition, Offset)]) -> serde_jso
         topic_id: &snapshot.topic().id,
         fingerprint: snapshot.fingerprint(),
         differs_from_configuration: !table.has_configured_codecs(),
-        codecs: CodecsJson {
-            key: codecs.key.component().map(CodecJson::new),
-            value: codecs.value.component().map(CodecJson::new),
-            group: codecs.group_scheme.as_ref().and_then(|scheme| scheme.component()).map(CodecJson::new),
-        },
+        codecs: CodecsJson::new(&codecs),
     };
     // OK because texts and numbers always serialize.
     let mut described = serde_json::to_value(&described).expect("serializes");

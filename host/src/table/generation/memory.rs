@@ -50,6 +50,29 @@ impl Generation {
         Ok(())
     }
 
+    /// Waits while the served generation applies no records, because a codec of it was revoked. The contents stay readable,
+    /// and expire.
+    pub(super) async fn wait_while_frozen(&mut self, reading: &mut Reading) -> Result<(), GenerationEnd> {
+        let was_frozen = self.is_served && self.state.is_frozen();
+        while self.is_served && self.state.is_frozen() {
+            let state = self.state.clone();
+            tokio::select! {
+                () = state.wait_until_frozen(false) => {}
+                () = state.replaced.notified() => return Ok(()),
+                event = reading.next_topic_event() => self.handle(event?).await?,
+                () = self.next_deadline() => {
+                    // Another generation that is served by now ends this one soon.
+                    let _ = self.expire();
+                }
+            }
+        }
+        if was_frozen {
+            // The lag is known before the table no longer reports the revocation.
+            self.evaluate_overdue(None);
+        }
+        Ok(())
+    }
+
     /// Describes the memory limit that is exceeded.
     fn exceeded_limit(&self) -> Option<String> {
         if let Some(limit) = self.shared.settings.memory_limit {

@@ -48,6 +48,8 @@ pub(in crate::table) struct GenerationConditions {
     pub(in crate::table) dead_letters: Option<Arc<str>>,
     /// Why a codec is quarantined.
     pub(in crate::table) quarantined: Option<Arc<str>>,
+    /// Why a codec must not be used any more.
+    pub(in crate::table) revoked: Option<Arc<str>>,
     /// Why the host cannot decode a batch at present, by partition.
     pub(in crate::table) undecoded: BTreeMap<Partition, Arc<str>>,
 }
@@ -82,8 +84,8 @@ impl Conditions {
         let next = self.next_generation.as_ref().filter(|_| !self.is_next_gated);
         let mut generations = [&self.generation].into_iter().chain(next);
         if let Some(reason) = generations.find_map(|generation| {
-            let GenerationConditions { memory, dead_letters, quarantined, .. } = generation;
-            memory.as_ref().or(dead_letters.as_ref()).or(quarantined.as_ref())
+            let GenerationConditions { memory, dead_letters, quarantined, revoked, .. } = generation;
+            memory.as_ref().or(dead_letters.as_ref()).or(quarantined.as_ref()).or(revoked.as_ref())
         }) {
             return Status::Degraded(reason.clone());
         }

@@ -18,12 +18,20 @@ pub(super) fn add_components<'a>(
     tables: impl Iterator<Item = &'a ServedTable>,
 ) {
     let mut names = BTreeMap::new();
+    let mut infos: BTreeMap<(String, String), Labels> = BTreeMap::new();
     for table in tables {
         let codecs = table.codecs();
         let scheme = codecs.group_scheme.as_ref().and_then(|scheme| scheme.component());
         let used = [codecs.key.component(), codecs.value.component(), scheme];
-        for ComponentId { name, digest } in used.into_iter().flatten() {
+        for ComponentId { name, digest, origin, .. } in used.into_iter().flatten() {
             names.insert(digest.clone(), name.clone());
+            let (reference, source) = origin.as_ref().map_or((String::new(), String::new()), |origin| {
+                (origin.reference.clone(), origin.source.clone())
+            });
+            let of_table =
+                [("table", table.name.clone()), ("component", name.clone()), ("digest", digest.clone())];
+            let labels = of_table.into_iter().chain([("reference", reference), ("source", source)]).collect();
+            infos.insert((table.name.clone(), digest.clone()), labels);
         }
     }
     let usages: Vec<(Labels, Usage)> = names
@@ -37,6 +45,13 @@ pub(super) fn add_components<'a>(
         usages.iter().map(|(labels, usage)| (labels.clone(), value(usage))).collect()
     };
     let mut metrics = Metrics(registry);
+    let infos: Vec<(Labels, f64)> = infos.into_values().map(|labels| (labels, 1.0)).collect();
+    metrics.gauge(
+        "ktables_component_info",
+        "The components of tables, and where they came from",
+        None,
+        infos,
+    );
     let mut counter = |name: &str, help: &str, unit, value| metrics.counter(name, help, unit, of(value));
     counter("ktables_component_calls", "Calls of the component", None, |usage| usage.calls as f64);
     counter("ktables_component_items", "Keys, values and pairs that were passed to it", None, |usage| {
