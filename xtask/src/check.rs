@@ -1,6 +1,7 @@
 //! The checks of the project (`test`) and its measurements (`bench`, `profile`).
 
 use std::fs;
+use std::num::NonZero;
 use std::time::Instant;
 
 use crate::against::build_compare;
@@ -54,6 +55,9 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     step("instructions of hot paths", || guard(GuardMode::Check))?;
     step("memory errors", memcheck)?;
     let mut tests = cargo(["test", "--release", "--workspace", "--quiet"]);
+    // Many tests wait for brokers and for other processes, so there is time for one more at once.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    tests.env("RUST_TEST_THREADS", (cores + 1).to_string());
     if extent == Extent::Long {
         tests.env("KTABLES_TEST_LONG", "1");
     }
