@@ -37,7 +37,7 @@ pub(crate) use sections::{
     TableConfig,
 };
 pub(crate) use server::{AccessConfig, ClientConfig, ListenAddress, ServerClients, ServerConfig, TlsConfig};
-pub(crate) use table_source::{ComponentSettings, TableSource};
+pub(crate) use table_source::{ComponentSettings, RequestedCodecs, TableSource, TableToServe};
 
 use crate::file::{FileError, read_text};
 use describe::{describe_syntax_error, describe_value_error};
@@ -72,6 +72,9 @@ pub(crate) struct Config {
     pub(crate) fleet: Option<FleetConfig>,
     /// Who may call the server. Without it, access is not controlled.
     pub(crate) access: Option<AccessConfig>,
+    /// The file that was read; `None` for a configuration without a file.
+    #[serde(skip)]
+    pub(crate) path: Option<PathBuf>,
     /// The members that cannot be used, because an environment variable is not set or a file cannot be read,
     /// with the reason: by section and name.
     #[serde(skip)]
@@ -101,9 +104,10 @@ impl Config {
     fn of_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let config = Self::parse(text, |name| look_up(name, folder));
-        config
+        let config = config
             .and_then(|config| config.resolve_paths(folder))
-            .map_err(|reason| ConfigError::Invalid(format!("{}: {reason}", path.display())))
+            .map_err(|reason| ConfigError::Invalid(format!("{}: {reason}", path.display())))?;
+        Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
     /// Resolves relative paths against a folder.

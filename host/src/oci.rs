@@ -36,7 +36,7 @@ pub(crate) use copy::{CopiedCodec, copy_attached, copy_from_layout, copy_to_layo
 pub(crate) use digest::Digest;
 pub(crate) use error::OciError;
 pub(crate) use keys::{PrivateKey, PublicKey};
-pub(crate) use layout::{Blob, Layout, tag_of};
+pub(crate) use layout::{Blob, Layout, lock_file, tag_of};
 pub(crate) use lock::{LockFile, LockedCodec};
 pub(crate) use manifest::{
     Annotations, CodecArtifact, CodecManifest, ComponentFacts, MANIFEST_TYPE, MAX_MANIFEST_BYTES, TITLE,

@@ -10,6 +10,7 @@ mod error;
 mod fleet;
 mod http;
 mod http_metrics;
+mod missing_codecs;
 mod net;
 mod network;
 mod problem;

@@ -1,9 +1,12 @@
 //! Codecs in registries: pushed, locked, signed, verified, copied, revoked, and used by tables.
 
 mod errors;
+mod failures;
 mod hostile;
+mod lists;
 mod policies;
 mod real;
+mod revocations;
 mod signatures;
 mod stores;
 
@@ -82,7 +85,7 @@ impl Workspace {
         text
     }
 
-    /// Pushes the same component as another codec: its manifest has an annotation.
+    /// Pushes the same component with an annotation, so that the manifest has another digest.
     fn push_other(&self, registry: &OciRegistry, tag: &str) -> Value {
         let reference = reference(registry, tag);
         self.succeed(&["codec", "push", "service.wasm", &reference, "--annotation", "a=b"])
@@ -137,6 +140,44 @@ fn a_codec_is_pushed_locked_and_used_by_a_table() {
     registry.script(|_| Some(ktables_tests::Reply::Close));
     workspace.succeed(&["get", "a", "-t", "services"]);
     assert_eq!(registry.take_requests().len(), 0);
+}
+
+#[test]
+fn a_report_names_the_newest_version_and_an_update_removes_old_entries() {
+    let (workspace, registry) = (Workspace::new(), OciRegistry::start(false));
+    for tag in ["1.4.0", "1.5.0", "1.10.0", "2.0.0-rc.1", "2.0.0-rc.2", "latest"] {
+        workspace.push(&registry, tag);
+    }
+    let newer = |tag: &str| {
+        workspace.configure(&reference(&registry, tag), "");
+        workspace.succeed(&["codec", "lock"]);
+        workspace.succeed(&["codec", "report", "--online"])["newer"].clone()
+    };
+    assert_eq!(newer("1.4.0"), "1.10.0");
+    assert_eq!((newer("1.10.0"), newer("latest")), (Value::Null, Value::Null));
+    assert_eq!(newer("2.0.0-rc.1"), "2.0.0-rc.2");
+    // Without `--online`, only files are read. A registry that does not answer is no reason to fail.
+    newer("1.5.0");
+    let _ = registry.take_requests();
+    assert_eq!(workspace.succeed(&["codec", "report"])["newer"], Value::Null);
+    assert_eq!(registry.take_requests().len(), 0);
+    registry.script(|request| request.path.contains("/tags/").then(|| ktables_tests::Reply::status(404)));
+    let output = run(&mut workspace.ktables(&["codec", "report", "--online"]));
+    assert!(
+        output.code == 0 && output.stderr.contains("cannot look for newer versions"),
+        "{}",
+        output.stderr
+    );
+    registry.end_script();
+
+    // The lock file has all five by now, and the configuration needs one.
+    let output = run(&mut workspace.ktables(&["codec", "lock", "--check"]));
+    let unneeded = format!("no codec needs the entry {}", reference(&registry, "1.4.0"));
+    assert!(output.code == 0 && output.stderr.contains(&unneeded), "{}", output.stderr);
+    let lines = succeed(&mut workspace.ktables(&["codec", "lock", "--update"])).json();
+    assert_eq!(lines.iter().filter(|line| line["state"] == "removed").count(), 4, "{lines:?}");
+    let lock = std::fs::read_to_string(workspace.path("ktables.lock")).unwrap();
+    assert_eq!(lock.matches("[[codec]]").count(), 1);
 }
 
 #[test]

@@ -39,7 +39,7 @@ use command::program;
 pub use command::{CommandOutput, ktables, run, run_with_stdin, succeed};
 pub use fake_registry::{FakeRegistry, avro, not_found};
 pub use faulty_codec::FaultyCodec;
-pub use measure::{PeakMemory, run_and_measure};
+pub use measure::{PeakMemory, run_and_measure, run_and_measure_within};
 pub use memory_log::MemoryLog;
 pub use oci_registry::{OciRegistry, RegistryRequest, Reply, digest};
 pub use proxy::{Interceptor, Proxy};

@@ -27,6 +27,15 @@ pub struct PeakMemory {
 ///
 /// If it cannot be started, or does not exit in time.
 pub fn run_and_measure(command: &mut Command) -> (CommandOutput, PeakMemory) {
+    run_and_measure_within(command, TIMEOUT)
+}
+
+/// Runs a command as [`run_and_measure`] does, for at most this long.
+///
+/// # Panics
+///
+/// If it cannot be started, or does not exit in time.
+pub fn run_and_measure_within(command: &mut Command, limit: Duration) -> (CommandOutput, PeakMemory) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("starts");
     let drain = |mut pipe: Box<dyn Read + Send>| {
@@ -39,7 +48,7 @@ pub fn run_and_measure(command: &mut Command) -> (CommandOutput, PeakMemory) {
     let stdout = drain(Box::new(child.stdout.take().expect("piped")));
     let stderr = drain(Box::new(child.stderr.take().expect("piped")));
     let id = i32::try_from(child.id()).expect("an id of the system");
-    let (mut peaks, deadline) = (PeakMemory::default(), Instant::now() + TIMEOUT);
+    let (mut peaks, deadline) = (PeakMemory::default(), Instant::now() + limit);
     let status = loop {
         peaks.own = peaks.own.max(peak(id));
         for process in children(id) {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -21,6 +23,27 @@ pub struct RegistryRequest {
     pub body: Vec<u8>,
 }
 
+/// A connection of a client, with TLS or without.
+pub trait Connection: Read + Write {
+    /// The connection below TLS.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Connection for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Connection for StreamOwned<ServerConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref()
+    }
+}
+
+/// What is done with a connection.
+type Work = dyn FnOnce(&mut dyn Connection) + Send;
+
 /// What a registry does with a request.
 pub enum Reply {
     /// It answers with a status, headers and a body.
@@ -28,9 +51,11 @@ pub enum Reply {
     /// It writes these bytes, as they are, and closes the connection.
     Raw(Vec<u8>),
     /// It does what it likes with the connection.
-    Stream(Box<dyn FnOnce(&mut TcpStream) + Send>),
+    Stream(Box<Work>),
     /// It closes the connection.
     Close,
+    /// It resets the connection, which the client notices as an error.
+    Reset,
 }
 
 impl Reply {
@@ -67,7 +92,7 @@ struct State {
     has_referrers: bool,
 }
 
-/// A registry on this machine, without TLS. Its threads end with the process.
+/// A registry on this machine. Its threads end with the process.
 #[derive(Clone)]
 pub struct OciRegistry {
     address: SocketAddr,
@@ -81,13 +106,35 @@ impl std::fmt::Debug for OciRegistry {
 }
 
 impl OciRegistry {
-    /// Starts a registry, with the API for referrers or without.
+    /// Starts a registry without TLS, with the API for referrers or without.
     ///
     /// # Panics
     ///
     /// If there is no port for it.
     #[must_use]
     pub fn start(has_referrers: bool) -> Self {
+        Self::start_with(has_referrers, None)
+    }
+
+    /// Starts a registry with TLS, and returns it with its certificate in PEM.
+    ///
+    /// # Panics
+    ///
+    /// If there is no port for it.
+    #[must_use]
+    pub fn start_with_tls() -> (Self, String) {
+        // OK to ignore: it was installed before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+        let (certificate, key) = (own.cert.der().clone(), own.signing_key.serialize_der());
+        let config = ServerConfig::builder().with_no_client_auth();
+        let config = config
+            .with_single_cert(vec![certificate], key.try_into().expect("a key"))
+            .expect("a key that fits");
+        (Self::start_with(false, Some(Arc::new(config))), own.cert.pem())
+    }
+
+    fn start_with(has_referrers: bool, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(Mutex::new(State { has_referrers, ..State::default() }));
@@ -95,8 +142,15 @@ impl OciRegistry {
         let accepting = registry.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let registry = accepting.clone();
-                std::thread::spawn(move || registry.serve(stream));
+                let (registry, tls) = (accepting.clone(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => registry.serve(stream),
+                    Some(tls) => {
+                        let connection =
+                            ServerConnection::new(tls).expect("a configuration that can be used");
+                        registry.serve(StreamOwned::new(connection, stream));
+                    }
+                });
             }
         });
         registry
@@ -165,8 +219,8 @@ impl OciRegistry {
         self.state.lock().expect("no panic")
     }
 
-    fn serve(&self, mut stream: TcpStream) {
-        while let Some(request) = read_request(&stream) {
+    fn serve(&self, mut stream: impl Connection) {
+        while let Some(request) = read_request(&mut stream) {
             let script = {
                 let mut state = self.lock();
                 state.requests.push(request.clone());
@@ -176,6 +230,11 @@ impl OciRegistry {
             let is_head = request.method == "HEAD";
             match reply.unwrap_or_else(|| self.answer(&request)) {
                 Reply::Close => return,
+                Reply::Reset => {
+                    // OK to ignore: it is closed in any case.
+                    let _ = socket2::SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
+                    return;
+                }
                 Reply::Raw(bytes) => {
                     // OK to ignore: the client may have gone.
                     let _ = stream.write_all(&bytes);
@@ -207,7 +266,7 @@ impl OciRegistry {
         }
         let mut state = self.lock();
         let parts: Vec<&str> = path.split('/').collect();
-        let at = parts.iter().rposition(|part| ["manifests", "blobs", "referrers"].contains(part));
+        let at = parts.iter().rposition(|part| ["manifests", "blobs", "referrers", "tags"].contains(part));
         let Some(at) = at else { return Reply::status(404) };
         let repository = parts[..at].join("/");
         match (request.method.as_str(), parts[at], &parts[at + 1..]) {
@@ -240,6 +299,12 @@ impl OciRegistry {
                 Some(bytes) => Reply::Answer(200, Vec::new(), bytes.clone()),
                 None => Reply::status(404),
             },
+            ("GET", "tags", ["list"]) => {
+                let names = state.manifests.keys().filter(|(of, _)| *of == repository).map(|(_, name)| name);
+                let tags: Vec<&String> = names.filter(|name| !name.starts_with("sha256:")).collect();
+                let list = json!({ "name": repository, "tags": tags });
+                Reply::Answer(200, Vec::new(), list.to_string().into_bytes())
+            }
             ("POST", "blobs", ["uploads", ..]) => {
                 Reply::with_header(202, "Location", &format!("/v2/{repository}/blobs/uploads/1?state=x"))
             }
@@ -282,7 +347,7 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn read_request(stream: &TcpStream) -> Option<RegistryRequest> {
+fn read_request(stream: &mut impl Connection) -> Option<RegistryRequest> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|len| *len > 0)?;

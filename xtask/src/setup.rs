@@ -27,6 +27,9 @@ const DEBIAN_CURL: [&str; 1] = ["curl"];
 /// The package with the command of OpenSSL.
 const DEBIAN_OPENSSL: [&str; 1] = ["openssl"];
 
+/// Debian's buildah, which builds images without a daemon.
+const DEBIAN_BUILDAH: [&str; 1] = ["buildah"];
+
 /// Debian's Python with virtual environments.
 const DEBIAN_PYTHON: [&str; 1] = ["python3-venv"];
 
@@ -106,6 +109,8 @@ pub(crate) fn setup() -> Outcome {
     ensure_program("curl", "--version", &DEBIAN_CURL)?;
     // A key that another program holds signs a codec.
     ensure_program("openssl", "version", &DEBIAN_OPENSSL)?;
+    // The documentation builds images with codecs.
+    ensure_program("buildah", "--version", &DEBIAN_BUILDAH)?;
     // The server is tested behind nginx, and promtool checks its metrics.
     // Codecs are pushed to Debian's registry, and copied by skopeo.
     let unpacked = [("nginx", "nginx"), ("prometheus", "promtool"), ("docker-registry", "docker-registry")];

@@ -21,8 +21,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::writer::Verify;
 pub(super) use artifact::{
     AttestArgs, BundleArgs, CodecReportArgs, InspectRevocationsArgs, KeygenArgs, LoadBundleArgs, LockArgs,
-    MirrorArgs, PolicyCheckArgs, PolicyCommand, PruneArgs, PullArgs, PushArgs, PushRevocationsArgs,
-    RegistryAccessArgs, ResolveArgs, RevocationsCommand, RevokeArgs, SignArgs, StoreCommand, VerifyCodecArgs,
+    MirrorArgs, PolicyCheckArgs, PolicyCommand, PruneArgs, PullArgs, PullRevocationsArgs, PushArgs,
+    PushRevocationsArgs, RegistryAccessArgs, RenewRevocationsArgs, ResolveArgs, RevocationsCommand,
+    RevokeArgs, SignArgs, SignedListArgs, StoreCommand, VerifyCodecArgs,
 };
 pub(super) use checkpoint::{CheckpointArgs, CheckpointCommand};
 pub(super) use codec::{

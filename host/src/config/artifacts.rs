@@ -65,16 +65,17 @@ impl ArtifactVerdict {
 }
 
 impl Artifacts {
-    /// Reads the components of a configuration, whose file this is. `cache` is the folder of the cache.
-    pub(crate) fn new(config: &Config, path: Option<&Path>, cache: Option<&Path>, is_offline: bool) -> Self {
+    /// Reads the components of a configuration. `cache` is the folder of the cache. `offline` says who has turned the network
+    /// off, beside the environment.
+    pub(crate) fn new(config: &Config, cache: Option<&Path>, offline: Option<&'static str>) -> Self {
         let registries: BTreeMap<_, _> = config
             .registries
             .iter()
             .map(|(host, section)| (host.to_ascii_lowercase(), section.settings()))
             .collect();
         Self {
-            sources: CodecSources::from_environment(cache, is_offline, registries),
-            lock: LockFile::path_beside(path.unwrap_or(Path::new(DEFAULT_CONFIG))),
+            sources: CodecSources::from_environment(cache, offline, registries),
+            lock: LockFile::path_beside(config.path.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))),
         }
     }
 
@@ -136,6 +137,18 @@ impl Artifacts {
         }
         let (component, usage) = (Digest::of(bytes), Use { table, limits: Some(requested(limits)) });
         wait_for(async || policies.approve_file(&self.sources, what, &component, usage).await)
+    }
+
+    /// Returns the digest of a file, or the one that a reference or the lock file names, without asking a registry. `None` if
+    /// there is none.
+    pub(crate) fn identify(&self, location: &ComponentLocation, codec: Option<&str>) -> Option<Digest> {
+        match location {
+            ComponentLocation::File(path) => Some(Digest::of(&read_file(path).ok()?)),
+            ComponentLocation::Bundled(_) => None,
+            ComponentLocation::Artifact(reference) => {
+                LockFile::read(&self.lock).ok()?.resolve(&reference.parse().ok()?, codec).ok()
+            }
+        }
     }
 
     /// Asks the policies about a codec of the configuration, without loading it.

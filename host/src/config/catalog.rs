@@ -1,28 +1,23 @@
 //! Opens what a configuration names: each log, the engine, and each component once, shared by all tables.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+mod codecs;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::codec::{
-    Bytes, Codecs, ComponentOrigin, GroupScheme, Json, KeyCodec, LengthPrefixed, Utf8, ValueCodec,
-};
-use crate::config::artifacts::{ArtifactRequest, Artifacts, LoadedArtifact};
+use crate::codec::Codecs;
+use crate::config::artifacts::Artifacts;
 use crate::config::schema_table::SchemaTable;
-use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC, SchemaTableName};
-use crate::config::table_source::{ComponentSettings, TableSource};
-use crate::config::{
-    BUNDLED, CodecConfig, ComponentLocation, Config, ConfigError, SchemasFrom, TableCodec, TableConfig,
-    find_nearest,
-};
-use crate::escape::escape_name;
+use crate::config::sections::{DEFAULT_KEY_CODEC, DEFAULT_VALUE_CODEC};
+use crate::config::table_source::{RequestedCodecs, TableSource, TableToServe};
+use crate::config::{ComponentLocation, Config, ConfigError, TableCodec, TableConfig, find_nearest};
 use crate::log::{self, Log};
-use crate::oci::{OciError, RevocationLists};
-use crate::registry::{CachedRegistry, CodecRegistry, SchemaSource};
+use crate::oci::RevocationLists;
+use crate::registry::CachedRegistry;
 use crate::set_process_memory_limit;
 use crate::sync::lock;
-use crate::wasm::{Component, Engine, EngineOptions, Limits, LoadOptions, Usage, digest_of};
+use crate::wasm::{Component, Engine, EngineOptions, Limits, Usage};
 
 /// The names of the built-in codecs.
 const BUILT_IN: [&str; 3] = ["utf8", "bytes", "json"];
@@ -46,6 +41,8 @@ pub(crate) struct Catalog {
     path: Option<PathBuf>,
     engine_options: EngineOptions,
     engine: OnceLock<Engine>,
+    /// A std lock: held while the engine is created, so that there is one.
+    creating_engine: Mutex<()>,
     /// The opened logs, by name. A std lock: held while a log is opened, which does not wait for a broker.
     logs: Mutex<BTreeMap<String, Arc<dyn Log>>>,
     /// The opened schema registries, by name. A std lock: held while one is opened, which does not wait for it.
@@ -80,13 +77,14 @@ impl Catalog {
         if let Some(bytes) = config.limits.component_memory {
             engine_options.memory_budget = bytes;
         }
-        let artifacts = Artifacts::new(&config, path, engine_options.cache.as_deref(), false);
+        let artifacts = Artifacts::new(&config, engine_options.cache.as_deref(), None);
         let catalog = Self {
             config,
             artifacts,
             path: path.map(Path::to_owned),
             engine_options,
             engine: OnceLock::new(),
+            creating_engine: Mutex::default(),
             logs: Mutex::default(),
             registries: Mutex::default(),
             schema_tables: Mutex::default(),
@@ -150,14 +148,41 @@ impl Catalog {
 
     /// Opens the log of a table, and loads its codecs. Blocks while components are compiled.
     pub(crate) fn open_table(&self, name: &str) -> Result<TableSource, ConfigError> {
-        self.check_usable("tables", name)?;
-        let Some(table) = self.config.tables.get(name) else {
-            return Err(self.unknown("table", name, self.config.tables.keys().map(String::as_str)));
+        let table = self.table(name)?;
+        self.open_source(table, self.load_codecs(name, table)?)
+    }
+
+    /// Opens the log of a table that will be served, and loads its codecs. One that cannot be loaded is no error. Blocks
+    /// while components are compiled.
+    pub(crate) fn open_served_table(&self, name: &str) -> Result<TableToServe, ConfigError> {
+        let table = self.table(name)?;
+        let requested = self.requested_codecs(table);
+        let (codecs, codec_error) = match self.load_codecs(name, table) {
+            Ok(codecs) => (codecs, None),
+            Err(error @ (ConfigError::Component(_) | ConfigError::Artifact(_))) => {
+                (Codecs::default(), Some(error))
+            }
+            Err(error) => return Err(error),
         };
+        Ok(TableToServe { source: self.open_source(table, codecs)?, requested, codec_error })
+    }
+
+    /// Returns the section of a table, and what it asks for as codecs.
+    pub(crate) fn request(&self, name: &str) -> Option<(&TableConfig, RequestedCodecs)> {
+        let table = self.config.tables.get(name)?;
+        Some((table, self.requested_codecs(table)))
+    }
+
+    fn table(&self, name: &str) -> Result<&TableConfig, ConfigError> {
+        self.check_usable("tables", name)?;
+        let table = self.config.tables.get(name);
+        table.ok_or_else(|| self.unknown("table", name, self.config.tables.keys().map(String::as_str)))
+    }
+
+    fn open_source(&self, table: &TableConfig, codecs: Codecs) -> Result<TableSource, ConfigError> {
         let ensure = table.ensure_options().map_err(|reason| self.invalid(&reason))?;
         let dead_letter = table.dead_letter_options().map_err(|reason| self.invalid(&reason))?;
         let dead_letter = dead_letter.map(|(topic, on_error)| (topic.to_owned(), on_error));
-        let codecs = self.load_codecs(name, table)?;
         Ok(TableSource {
             log: self.open_log(&table.log)?,
             codecs,
@@ -203,119 +228,6 @@ impl Catalog {
         Ok(log)
     }
 
-    /// Loads the codecs of a table with other ones in place of those that are named here. A name is that of a built-in
-    /// codec, or of a section `[codecs.NAME]`, never a file.
-    pub(crate) fn load_other_codecs(&self, name: &str, names: &CodecNames) -> Result<Codecs, ConfigError> {
-        let Some(table) = self.config.tables.get(name) else {
-            return Err(self.unknown("table", name, self.config.tables.keys().map(String::as_str)));
-        };
-        let other = |name: &Option<String>, before: &Option<TableCodec>| {
-            name.clone().map(TableCodec::Named).or_else(|| before.clone())
-        };
-        let table = TableConfig {
-            key_codec: other(&names.key, &table.key_codec),
-            value_codec: other(&names.value, &table.value_codec),
-            group_scheme: other(&names.group, &table.group_scheme),
-            ..table.clone()
-        };
-        self.load_codecs(name, &table)
-    }
-
-    /// Loads a component from its bytes, to run in a table with these settings, or with the defaults. Blocks while it is
-    /// compiled.
-    pub(crate) fn load_bytes(
-        &self,
-        table: &str,
-        name: &str,
-        bytes: Vec<u8>,
-        settings: Option<&ComponentSettings>,
-    ) -> Result<Component, ConfigError> {
-        let limits = settings.map(|settings| settings.limits.clone()).unwrap_or_default();
-        let what = format!("the component {}", escape_name(name));
-        self.artifacts
-            .check_bytes(&what, &bytes, Some(table), &limits)
-            .map_err(|error| self.artifact_error(None, error))?;
-        let origin = Some(Arc::new(ComponentOrigin::new(name, "upload")));
-        let component =
-            self.engine()?.load_bytes(name, bytes, LoadOptions { digest: None, limits, origin })?;
-        let schemas = settings.and_then(|settings| settings.schemas.as_ref());
-        self.with_schemas(component, schemas.map(|(schemas, register)| (schemas, *register)))
-    }
-
-    fn load_codecs(&self, name: &str, table: &TableConfig) -> Result<Codecs, ConfigError> {
-        let topic = &table.topic;
-        let built_in: [Arc<dyn KeyCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
-        let key = match find_built_in(table.key_codec.as_ref(), DEFAULT_KEY_CODEC, built_in) {
-            Ok(codec) => codec,
-            Err(codec) => {
-                let (component, config) = self.load_component(Some(name), codec, &BUILT_IN)?;
-                component.key_codec(topic, &config)?
-            }
-        };
-        let built_in: [Arc<dyn ValueCodec>; 3] = [Arc::new(Utf8), Arc::new(Bytes), Arc::new(Json)];
-        let value = match find_built_in(table.value_codec.as_ref(), DEFAULT_VALUE_CODEC, built_in) {
-            Ok(codec) => codec,
-            Err(codec) => {
-                let (component, config) = self.load_component(Some(name), codec, &BUILT_IN)?;
-                component.value_codec(topic, &config)?
-            }
-        };
-        let group_scheme: Option<Arc<dyn GroupScheme>> = match &table.group_scheme {
-            None => None,
-            Some(TableCodec::Named(name)) if name == LENGTH_PREFIXED => Some(Arc::new(LengthPrefixed)),
-            Some(codec) => {
-                let (component, config) = self.load_component(Some(name), codec, &[LENGTH_PREFIXED])?;
-                Some(component.group_scheme(topic, &config)?)
-            }
-        };
-        Ok(Codecs { key, value, group_scheme })
-    }
-
-    /// Loads a component. Returns it with its configuration as JSON. If its name is unknown, the error lists
-    /// the known names, `built_in_names` among them.
-    fn load_component(
-        &self,
-        table: Option<&str>,
-        codec: &TableCodec,
-        built_in_names: &[&str],
-    ) -> Result<(Component, String), ConfigError> {
-        let section = match codec {
-            TableCodec::Component(section) => Cow::Borrowed(&**section),
-            TableCodec::Named(name) => {
-                self.check_usable("codecs", name)?;
-                self.config.codec(name).ok_or_else(|| {
-                    let known = self.config.codecs.keys().map(String::as_str);
-                    let known: BTreeSet<&str> = known.chain(BUNDLED).collect();
-                    self.unknown("codec", name, known.into_iter().chain(built_in_names.iter().copied()))
-                })?
-            }
-        };
-        let schemas = section.schema_registry.as_ref().map(|schemas| (schemas, section.register));
-        let component = self.with_schemas(self.load_location(table, name_of(codec), &section)?, schemas)?;
-        Ok((component, section.config.clone().unwrap_or_else(|| "{}".to_owned())))
-    }
-
-    /// Gives a component its schemas, if it has some. The flag says whether it may add others.
-    fn with_schemas(
-        &self,
-        component: Component,
-        schemas: Option<(&SchemasFrom, bool)>,
-    ) -> Result<Component, ConfigError> {
-        let source: Arc<dyn SchemaSource> = match schemas {
-            None => return Ok(component),
-            Some((SchemasFrom::Registry(name), may_register)) => {
-                Arc::new(CodecRegistry::new(self.open_registry(name)?, may_register))
-            }
-            Some((SchemasFrom::Table(SchemaTableName { table }), false)) => self.open_schema_table(table)?,
-            Some((SchemasFrom::Table(SchemaTableName { table }), true)) => {
-                return Err(self.invalid(&format!(
-                    "a codec cannot add schemas to the table {table}: remove register = true, and write to the table"
-                )));
-            }
-        };
-        Ok(component.with_schema_source(source))
-    }
-
     /// Opens a table of schemas, without loading it. All codecs share it.
     fn open_schema_table(&self, name: &str) -> Result<Arc<SchemaTable>, ConfigError> {
         if let Some(table) = lock(&self.schema_tables).get(name) {
@@ -335,33 +247,6 @@ impl Catalog {
         }
         let table = Arc::new(SchemaTable::new(name, self.open_table(name)?));
         Ok(lock(&self.schema_tables).entry(name.to_owned()).or_insert(table).clone())
-    }
-
-    /// Loads a component from where it is, once for all codecs with the same limits. The policies are asked each time.
-    fn load_location(
-        &self,
-        table: Option<&str>,
-        name: Option<&str>,
-        section: &CodecConfig,
-    ) -> Result<Component, ConfigError> {
-        let CodecConfig { component: location, digest, limits, .. } = section;
-        let limits = limits.limits();
-        let source = (location.clone(), digest.clone(), limits.clone());
-        let request = ArtifactRequest { codec: name, digest: digest.as_deref(), table, limits: &limits };
-        // Before the lock, because a registry may be slow.
-        let loaded = self.artifacts.load(location, request);
-        let LoadedArtifact { bytes, name, origin } =
-            loaded.map_err(|error| self.artifact_error(name, error))?;
-        let mut components = lock(&self.components);
-        let known = components.iter().find(|(known, _)| *known == source).map(|(_, component)| component);
-        if let Some(component) = known.filter(|component| component.id().digest == digest_of(&bytes)) {
-            return Ok(component.clone());
-        }
-        let options = LoadOptions { digest: digest.clone(), limits, origin: Some(Arc::new(origin)) };
-        let component = self.engine()?.load_bytes(&name, bytes, options)?;
-        components.retain(|(known, _)| *known != source);
-        components.push((source, component.clone()));
-        Ok(component)
     }
 
     /// Opens a schema registry, without asking it. All codecs share it.
@@ -397,28 +282,12 @@ impl Catalog {
         self.engine.get()?.usage(digest)
     }
 
-    /// Returns how a codec of a table runs, which `select` selects; `None` if it is built in.
-    pub(crate) fn settings_of(
-        &self,
-        table: &str,
-        select: impl Fn(&TableConfig) -> Option<&TableCodec>,
-    ) -> Option<ComponentSettings> {
-        self.component_settings(select(self.config.tables.get(table)?))
-    }
-
-    /// Returns how a codec runs; `None` if it is built in.
-    fn component_settings(&self, codec: Option<&TableCodec>) -> Option<ComponentSettings> {
-        let section = match codec? {
-            TableCodec::Component(section) => Cow::Borrowed(&**section),
-            TableCodec::Named(name) => self.config.codec(name)?,
-        };
-        let config = section.config.clone().unwrap_or_else(|| "{}".to_owned());
-        let schemas = section.schema_registry.clone().map(|schemas| (schemas, section.register));
-        Some(ComponentSettings { config, limits: section.limits.limits(), schemas })
-    }
-
     /// Returns the engine, which is created on first use.
     fn engine(&self) -> Result<&Engine, ConfigError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let _creating = lock(&self.creating_engine);
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
         }
@@ -438,44 +307,10 @@ impl Catalog {
         self.invalid(&format!("there is no {kind} `{name}`{} (known: {known})", nearest.unwrap_or_default()))
     }
 
-    /// The error of a codec that cannot be loaded from where it is.
-    fn artifact_error(&self, codec: Option<&str>, error: OciError) -> ConfigError {
-        ConfigError::Artifact(match codec {
-            Some(name) => error.about(&format!("codecs.{name}")),
-            None => error,
-        })
-    }
-
     fn invalid(&self, reason: &str) -> ConfigError {
         ConfigError::Invalid(match &self.path {
             Some(path) => format!("{}: {reason}", path.display()),
             None => reason.to_owned(),
         })
     }
-}
-
-/// Returns the name of the section of a codec; `None` if it has none.
-fn name_of(codec: &TableCodec) -> Option<&str> {
-    match codec {
-        TableCodec::Named(name) => Some(name),
-        TableCodec::Component(_) => None,
-    }
-}
-
-/// Returns the built-in codec that a table uses. `Err` is not a failure: it is the table's codec, which is a
-/// component. `built_in` has the codecs that [`BUILT_IN`] names, in this order.
-fn find_built_in<'a, T: ?Sized>(
-    codec: Option<&'a TableCodec>,
-    default: &str,
-    built_in: [Arc<T>; BUILT_IN.len()],
-) -> Result<Arc<T>, &'a TableCodec> {
-    let name = match codec {
-        None => default,
-        Some(TableCodec::Named(name)) => name,
-        Some(component) => return Err(component),
-    };
-    let found =
-        BUILT_IN.into_iter().zip(built_in).find_map(|(known, codec)| (known == name).then_some(codec));
-    // OK because every default is the name of a built-in codec.
-    found.ok_or_else(|| codec.expect("a codec that is not the default"))
 }

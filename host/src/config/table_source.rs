@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::codec::Codecs;
-use crate::config::sections::{SchemasFrom, TableConfig};
+use crate::config::error::ConfigError;
+use crate::config::sections::{CodecConfig, SchemasFrom, TableCodec, TableConfig};
 use crate::log::{EnsureTopic, Log};
+use crate::oci::Digest;
 use crate::table::{DeadLetterOnError, Table, TableBuilder};
 use crate::wasm::Limits;
 use crate::writer::Verify;
@@ -22,6 +24,38 @@ pub(crate) struct TableSource {
     pub(crate) key_component: Option<ComponentSettings>,
     pub(crate) value_component: Option<ComponentSettings>,
     pub(super) config: TableConfig,
+}
+
+/// A table that will be served.
+#[derive(Debug)]
+pub(crate) struct TableToServe {
+    /// If a codec cannot be loaded, the codecs are the default ones, and must not be used.
+    pub(crate) source: TableSource,
+    pub(crate) requested: RequestedCodecs,
+    /// Why a codec cannot be loaded.
+    pub(crate) codec_error: Option<ConfigError>,
+}
+
+/// What a configuration asks for as the codecs of keys, values and groups of a table, without the schemas that they use.
+pub(crate) type RequestedCodecs = [RequestedCodec; 3];
+
+/// What a configuration asks for as one codec.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestedCodec {
+    pub(super) codec: Option<TableCodec>,
+    /// The section of its component, if it is one.
+    pub(super) section: Option<CodecConfig>,
+    /// The digest of the component file, or of the manifest that the reference or the lock file names.
+    pub(super) digest: Option<Digest>,
+}
+
+impl RequestedCodec {
+    /// Whether a later configuration asks for the same codec, as far as that is known: a file may be gone.
+    pub(crate) fn is_still(&self, later: &Self) -> bool {
+        self.codec == later.codec
+            && self.section == later.section
+            && (self.digest == later.digest || later.digest.is_none())
+    }
 }
 
 /// How a component runs.

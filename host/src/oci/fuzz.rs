@@ -24,7 +24,7 @@ pub(crate) fn reference(bytes: &[u8]) {
 
 /// Reads a manifest and an index.
 pub(crate) fn artifact(bytes: &[u8]) {
-    // OK to ignore: the bytes may be valid or not.
+    // OK to ignore: most of the bytes are malformed. They must not make a parser panic.
     let _ = CodecManifest::parse(bytes);
     if let Ok(manifest) = Manifest::parse(bytes) {
         assert_eq!(Manifest::parse(&manifest.to_bytes()).ok(), Some(manifest));
@@ -36,7 +36,7 @@ pub(crate) fn artifact(bytes: &[u8]) {
 
 /// Reads the payload of a signature, a bundle, and a list of revocations.
 pub(crate) fn signature(bytes: &[u8]) {
-    // OK to ignore: the bytes may be valid or not.
+    // OK to ignore: most of the bytes are malformed. They must not make a parser panic.
     let _ = (parse_payload(bytes), parse_bundle(bytes), RevocationList::parse(bytes, None));
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn policy(bytes: &[u8]) {
 pub(crate) fn archive(bytes: &[u8]) {
     let Ok(folder) = TempDir::new() else { return };
     if let Ok(layout) = Layout::create(folder.path()) {
-        // OK to ignore: the bytes may be valid or not.
+        // OK to ignore: most of the bytes are malformed. They must not make a parser panic.
         let _ = read_tar(bytes, &layout);
     }
 }

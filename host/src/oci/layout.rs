@@ -215,25 +215,7 @@ impl Layout {
     pub(crate) fn lock<T>(&self, work: impl FnOnce() -> Result<T, OciError>) -> Result<T, OciError> {
         let path = self.folder.join("index.lock");
         let lock = File::create(&path).map_err(FileError::of::<OciError>("lock", &path))?;
-        let began = Instant::now();
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_TIMEOUT => {
-                    std::thread::sleep(LOCK_PAUSE)
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(OciError::Failed(format!(
-                        "cannot change {}: another process has locked it for more than {} s",
-                        self.index_path().display(),
-                        LOCK_TIMEOUT.as_secs()
-                    )));
-                }
-                Err(TryLockError::Error(error)) => {
-                    return Err(FileError::of::<OciError>("lock", &path)(error));
-                }
-            }
-        }
+        lock_file(&lock, &path, &self.index_path())?;
         work()
     }
 }
@@ -241,6 +223,25 @@ impl Layout {
 /// Returns the tag of an entry of an index.
 pub(crate) fn tag_of(manifest: &Descriptor) -> Option<&str> {
     manifest.annotations.get(REF_NAME).map(String::as_str)
+}
+
+/// Locks a file or a folder, with this path, until it is closed. `changed` is what the lock is for.
+pub(crate) fn lock_file(lock: &File, path: &Path, changed: &Path) -> Result<(), OciError> {
+    let began = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_TIMEOUT => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(OciError::Failed(format!(
+                    "cannot change {}: another process has locked it for more than {} s",
+                    changed.display(),
+                    LOCK_TIMEOUT.as_secs()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(FileError::of::<OciError>("lock", path)(error)),
+        }
+    }
 }
 
 /// Describes a manifest for an index, with its tag.

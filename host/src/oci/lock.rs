@@ -59,6 +59,7 @@ impl LockFile {
     pub(crate) fn read(path: &Path) -> Result<Self, OciError> {
         let codecs = match read_text(path, MAX_BYTES) {
             Ok(text) => Self::parse(&text).map_err(|reason| {
+                let reason = reason.trim_end_matches('.');
                 OciError::Usage(format!(
                     "cannot read {}: {reason}. Delete the file, and run `ktables codec lock`.",
                     path.display()

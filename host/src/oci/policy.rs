@@ -11,6 +11,7 @@ mod lists;
 mod request;
 
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -44,8 +45,9 @@ impl Policies {
     pub(crate) fn read(argument: Option<&Path>) -> Result<Self, OciError> {
         let mut paths = Vec::new();
         let system = Path::new(SYSTEM_POLICY);
-        // One that exists and cannot be read is an error, and not the same as none.
-        if system.symlink_metadata().is_ok() {
+        // One that exists and cannot be read is an error, and not the same as none; so is a folder that cannot be entered.
+        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        if !system.symlink_metadata().is_err_and(|error| is_missing(&error)) {
             paths.push(system.to_owned());
         }
         paths.extend(env::var_os(POLICY).filter(|path| !path.is_empty()).map(PathBuf::from));

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::time::Instant;
 
 use crate::oci::client::RegistryClient;
-use crate::oci::layout::{Blob, Layout, index_entry};
+use crate::oci::layout::{Blob, Layout, index_entry, tag_of};
 use crate::oci::manifest::{Descriptor, Index, MAX_MANIFEST_BYTES, Manifest};
 use crate::oci::transfer::{Referrers, fallback_tag};
 use crate::oci::{Digest, Location, OciError};
@@ -42,6 +42,16 @@ impl ArtifactRepository {
         match self {
             Self::Registry(client) => Location::Registry(client.repository().clone()),
             Self::Layout(layout) => Location::Layout(layout.folder().to_owned()),
+        }
+    }
+
+    /// Lists the tags.
+    pub(crate) async fn tags(&self) -> Result<Vec<String>, OciError> {
+        match self {
+            Self::Registry(client) => client.tags().await,
+            Self::Layout(layout) => {
+                Ok(layout.index()?.manifests.iter().filter_map(tag_of).map(str::to_owned).collect())
+            }
         }
     }
 

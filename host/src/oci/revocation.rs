@@ -61,17 +61,19 @@ pub(crate) struct RevocationList {
 }
 
 impl RevocationList {
-    /// Returns the list after another one, with one more codec. `validity` is at most [`MAX_VALIDITY`].
+    /// Returns the list after another one, with one more codec or with the same ones. `validity` is at most [`MAX_VALIDITY`].
     pub(crate) fn next(
         before: Option<&Self>,
-        revocation: Revocation,
+        revocation: Option<Revocation>,
         now: SystemTime,
         validity: Duration,
     ) -> Self {
         let mut revoked = before.map(|list| list.revoked.clone()).unwrap_or_default();
-        revoked.retain(|known| known.digest != revocation.digest);
-        revoked.push(revocation);
-        revoked.sort_by_key(|revocation| revocation.digest);
+        if let Some(revocation) = revocation {
+            revoked.retain(|known| known.digest != revocation.digest);
+            revoked.push(revocation);
+            revoked.sort_by_key(|revocation| revocation.digest);
+        }
         let time = |time| humantime::format_rfc3339_seconds(time).to_string();
         Self {
             serial: before.map_or(0, |list| list.serial).saturating_add(1),
@@ -129,7 +131,7 @@ impl RevocationList {
         Ok(())
     }
 
-    /// Signs the list. Returns the contents of its file.
+    /// Signs the list. Returns the contents of its file. Fails if that would be too large to be read again.
     pub(crate) fn sign(&self, key: &PrivateKey) -> Result<Vec<u8>, OciError> {
         // OK because texts and numbers always serialize.
         let predicate = serde_json::to_value(self).expect("serializes");
@@ -137,7 +139,15 @@ impl RevocationList {
         let about = Digest::of(predicate.to_string().as_bytes());
         let statement = statement(&about, REVOCATIONS, &predicate, &Annotations::new());
         let signature = key.sign(&encode_for_signature(&statement))?;
-        Ok(bundle(&statement, &signature, key.public().hint()))
+        let bytes = bundle(&statement, &signature, key.public().hint());
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(OciError::Refused(format!(
+                "cannot write the list of revocations: it would have {} bytes, and the limit is {MAX_MANIFEST_BYTES}. Give shorter \
+                 reasons.",
+                bytes.len()
+            )));
+        }
+        Ok(bytes)
     }
 
     /// Reads a list, which one of these keys must have signed; without keys, anybody may have.
@@ -250,9 +260,10 @@ impl RevocationHistory {
         self.read().remove(source).map(|entry| entry.list.to_string().into_bytes())
     }
 
-    /// Fails if a list is older than one that was seen before. Otherwise remembers it.
+    /// Fails if a list is older than one that was seen before, or another one with the same number. Otherwise remembers it.
     pub(crate) fn check(&self, source: &str, list: &RevocationList, bytes: &[u8]) -> Result<(), OciError> {
-        let known = self.read().get(source).map_or(0, |entry| entry.serial);
+        let entry = self.read().remove(source);
+        let known = entry.as_ref().map_or(0, |entry| entry.serial);
         if list.serial < known {
             return Err(OciError::Refused(format!(
                 "cannot check revocations: the source provides list {}, which is older than list {known}, which ktables has \
@@ -260,9 +271,15 @@ impl RevocationHistory {
                 list.serial
             )));
         }
-        let (Some(store), true) = (&self.store, list.serial > known) else { return Ok(()) };
         // OK to fail: it was parsed before.
         let Ok(value) = serde_json::from_slice(bytes) else { return Ok(()) };
+        if entry.is_some_and(|entry| entry.serial == list.serial && entry.list != value) {
+            return Err(OciError::Refused(format!(
+                "cannot check revocations: the source provides another list {known} than the one that ktables has already seen. \
+                 Publish a list with a higher number, which has the codecs of both."
+            )));
+        }
+        let (Some(store), true) = (&self.store, list.serial > known) else { return Ok(()) };
         let entry = HistoryEntry { serial: list.serial, list: value };
         let written = store.lock(|| {
             let mut entries = self.read();
@@ -301,8 +318,8 @@ mod tests {
 
     fn list() -> RevocationList {
         let now = humantime::parse_rfc3339("2026-11-28T00:00:00Z").unwrap();
-        let first = RevocationList::next(None, revocation(b"a"), now, DEFAULT_VALIDITY);
-        RevocationList::next(Some(&first), revocation(b"b"), now, DEFAULT_VALIDITY)
+        let first = RevocationList::next(None, Some(revocation(b"a")), now, DEFAULT_VALIDITY);
+        RevocationList::next(Some(&first), Some(revocation(b"b")), now, DEFAULT_VALIDITY)
     }
 
     #[test]

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::oci::attached::{Wanted, find_attached, signature_tag};
 use crate::oci::keys::{PrivateKey, PublicKey};
-use crate::oci::manifest::{Annotations, Descriptor, EMPTY, EMPTY_TYPE, MANIFEST_TYPE, Manifest};
+use crate::oci::manifest::{
+    Annotations, CodecManifest, Descriptor, EMPTY, EMPTY_TYPE, MANIFEST_TYPE, Manifest,
+};
 use crate::oci::repository::ArtifactRepository;
 use crate::oci::statement::{
     APPROVAL, BUNDLE_TYPE, ClaimKind, PAYLOAD_TYPE, SIGNATURE, SignedStatement, TEST_RESULT, bundle,
@@ -52,6 +54,8 @@ impl Subject {
     pub(crate) async fn read(repository: &ArtifactRepository, digest: &Digest) -> Result<Self, OciError> {
         let bytes = repository.manifest(digest).await?;
         let manifest = Manifest::parse(&bytes).map_err(|error| malformed(digest, &error))?;
+        // A signature approves a codec. Anything else would be approved unseen.
+        CodecManifest::parse(&bytes)?;
         let media_type = manifest.media_type.unwrap_or_else(|| MANIFEST_TYPE.to_owned());
         let reference = match repository.location() {
             Location::Registry(repository) => repository.to_string(),

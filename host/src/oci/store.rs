@@ -41,7 +41,8 @@ pub(crate) struct CodecSources {
     shared: Vec<Layout>,
     /// The store of the user; `None` if there is no folder for it.
     own: Option<PathBuf>,
-    is_offline: bool,
+    /// Who has turned the network off; `None` if it is on.
+    offline: Option<&'static str>,
     /// The settings of registries, by host.
     registries: BTreeMap<String, RegistrySettings>,
     limits: NetworkLimits,
@@ -85,7 +86,7 @@ impl CodecSources {
     /// Uses the stores and the settings of the environment. `cache` is the folder of the cache.
     pub(crate) fn from_environment(
         cache: Option<&Path>,
-        is_offline: bool,
+        offline: Option<&'static str>,
         registries: BTreeMap<String, RegistrySettings>,
     ) -> Self {
         let path = env::var_os(CODEC_PATH).unwrap_or_default();
@@ -95,14 +96,14 @@ impl CodecSources {
         Self {
             shared: shared.map(|folder| Layout::open(&folder)).collect(),
             own: cache.map(|cache| cache.join(STORE)),
-            is_offline: is_offline || is_off,
+            offline: is_off.then_some(OFFLINE).or(offline),
             registries,
             limits: NetworkLimits::default(),
         }
     }
 
     pub(crate) fn is_offline(&self) -> bool {
-        self.is_offline
+        self.offline.is_some()
     }
 
     pub(crate) fn limits(&self) -> NetworkLimits {
@@ -147,7 +148,8 @@ impl CodecSources {
                 newest = Some((serial, bytes));
             }
         }
-        let missing = || OciError::Failed(format!("the network is off ({OFFLINE}), and no store has a list"));
+        let offline = self.offline.unwrap_or(OFFLINE);
+        let missing = || OciError::Failed(format!("the network is off ({offline}), and no store has a list"));
         newest.map(|(_, bytes)| bytes).ok_or_else(missing)
     }
 
@@ -180,9 +182,9 @@ impl CodecSources {
         repository: &Repository,
         wanted: &Repository,
     ) -> Result<ArtifactRepository, OciError> {
-        if self.is_offline {
+        if let Some(offline) = self.offline {
             return Err(OciError::Failed(format!(
-                "cannot connect to {}: the network is off ({OFFLINE}). Run this command where there is a network.",
+                "cannot connect to {}: the network is off ({offline}). Run this command where there is a network.",
                 wanted.host
             )));
         }
@@ -224,8 +226,8 @@ impl CodecSources {
             };
         }
         match damaged {
-            None if self.is_offline => return Err(self.missing_error(manifest)),
-            Some(digest) if self.is_offline => {
+            None if self.is_offline() => return Err(self.missing_error(manifest)),
+            Some(digest) if self.is_offline() => {
                 return Err(OciError::Failed(format!(
                     "cannot use the store's copy of {digest}: it is damaged, and the network is off. Run `ktables codec pull` \
                      where there is a network, or load a bundle with `ktables codec load`."
@@ -246,9 +248,10 @@ impl CodecSources {
     fn missing_error(&self, manifest: &Digest) -> OciError {
         let folders = self.shared.iter().map(Layout::folder).chain(self.own.as_deref());
         let folders: Vec<String> = folders.map(|folder| folder.display().to_string()).collect();
+        let offline = self.offline.unwrap_or(OFFLINE);
         let stores = if folders.is_empty() { "none is configured".to_owned() } else { folders.join(", ") };
         OciError::Failed(format!(
-            "cannot find manifest {manifest}: it is in none of the local stores ({stores}), and the network is off ({OFFLINE}). \
+            "cannot find manifest {manifest}: it is in none of the local stores ({stores}), and the network is off ({offline}). \
              Run `ktables codec pull` where there is a network, or load a bundle with `ktables codec load`."
         ))
     }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, LOCATION, RANGE};
-use reqwest::{Method, StatusCode};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, LINK, LOCATION, RANGE};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::escape::one_line_within;
@@ -15,10 +16,15 @@ use crate::oci::manifest::{
     DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, INDEX_TYPE, Index, MANIFEST_TYPE,
     MAX_MANIFEST_BYTES, not_a_manifest,
 };
+use crate::oci::reference::is_tag;
 use crate::oci::{Digest, OciError};
 
 /// How many pages of referrers are read.
 const MAX_PAGES: usize = 4;
+
+/// How many tags a page has, if the registry agrees, and how many pages are read. Each signature has a tag.
+const TAGS_PER_PAGE: usize = 1_000;
+const MAX_TAG_PAGES: usize = 20;
 
 /// The media types of a manifest or an index.
 const MANIFEST_TYPES: [&str; 4] = [MANIFEST_TYPE, INDEX_TYPE, DOCKER_MANIFEST_TYPE, DOCKER_INDEX_TYPE];
@@ -28,6 +34,13 @@ const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// The media type of blobs.
 const BLOB_TYPE: &str = "application/octet-stream";
+
+/// One page of the tags of a repository.
+#[derive(Deserialize)]
+struct TagList {
+    /// Some registries answer `null` for none.
+    tags: Option<Vec<String>>,
+}
 
 /// The manifests that may be about another one.
 #[derive(Debug, Default)]
@@ -190,9 +203,7 @@ impl RegistryClient {
                 let digests = self.fallback_referrers(subject).await?;
                 return Ok(Referrers { digests, has_api: false });
             }
-            let next = answer.header(reqwest::header::LINK).and_then(next_page).map(str::to_owned);
-            // Redirects of lists are not followed, so this is an address of the registry.
-            let next = next.and_then(|next| answer.url.join(&next).ok());
+            let next = next_page(&answer);
             let what = format!("list of referrers of {subject}");
             let body =
                 self.read_small(self.expect_success(answer, &what)?, &what, MAX_MANIFEST_BYTES).await?;
@@ -203,11 +214,14 @@ impl RegistryClient {
                 Some(_) => break,
             }
         }
-        Err(OciError::Failed(format!(
-            "cannot read the list of referrers of {subject}: {} has more than {MAX_PAGES} pages, or continues the list elsewhere. \
-             Remove what is not needed.",
+        Err(self.too_many_pages(&format!("list of referrers of {subject}"), MAX_PAGES))
+    }
+
+    fn too_many_pages(&self, what: &str, limit: usize) -> OciError {
+        OciError::Failed(format!(
+            "cannot read the {what}: {} has more than {limit} pages, or continues the list elsewhere. Remove what is not needed.",
             self.host()
-        )))
+        ))
     }
 
     async fn fallback_referrers(&self, subject: &Digest) -> Result<Vec<Digest>, OciError> {
@@ -218,6 +232,28 @@ impl RegistryClient {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Lists the tags of the repository.
+    pub(crate) async fn tags(&self) -> Result<Vec<String>, OciError> {
+        let path = format!("tags/list?n={TAGS_PER_PAGE}");
+        let mut request = self.request(Method::GET, &path, Actions::Pull).await?;
+        let what = "list of tags";
+        let mut tags = Vec::new();
+        for _ in 0..MAX_TAG_PAGES {
+            let answer = self.expect_success(self.send(request.clone()).await?, what)?;
+            let next = next_page(&answer);
+            let body = self.read_small(answer, what, MAX_MANIFEST_BYTES).await?;
+            let page: TagList = serde_json::from_slice(&body)
+                .map_err(|_| self.unreadable(what, "answered with something else"))?;
+            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| is_tag(tag)));
+            match next {
+                None => return Ok(tags),
+                Some(next) if request.is_own(&next) => request.url = next,
+                Some(_) => break,
+            }
+        }
+        Err(self.too_many_pages(what, MAX_TAG_PAGES))
     }
 
     /// Stores a blob, unless the registry has it.
@@ -351,10 +387,11 @@ pub(crate) fn fallback_tag(subject: &Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// Returns the address of the next page in a header `Link`.
-fn next_page(link: &str) -> Option<&str> {
-    let (address, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    rest.split(';').any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next")).then_some(address)
+/// Returns the address of the next page of a list, which the header `Link` has.
+fn next_page(answer: &Answer) -> Option<Url> {
+    let (address, rest) = answer.header(LINK)?.trim().strip_prefix('<')?.split_once('>')?;
+    let is_next = rest.split(';').any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next"));
+    answer.url.join(address).ok().filter(|_| is_next)
 }
 
 /// Fails if a blob is declared to be larger than the limit.
@@ -390,4 +427,63 @@ fn too_long(size: u64) -> OciError {
 /// Returns when fetching an artifact must be done.
 pub(crate) fn deadline(limit: Duration) -> Instant {
     Instant::now() + limit
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::oci::Repository;
+    use crate::oci::settings::{NetworkLimits, RegistrySettings};
+
+    /// How long an artifact may take in these tests.
+    const LIMIT: Duration = Duration::from_millis(500);
+
+    /// Starts a registry that answers each request with one byte every 5 ms, for ever. Returns its host.
+    fn start_slow_registry() -> String {
+        fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+            // OK to ignore how much it is: the request is small.
+            let _ = stream.read(&mut [0; 4096])?;
+            stream.write_all(b"HTTP/1.1 200 X\r\nContent-Length: 40000000\r\n\r\n")?;
+            loop {
+                stream.write_all(b"x")?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        host
+    }
+
+    #[tokio::test]
+    async fn what_arrives_slowly_ends_at_the_limit() {
+        let repository = Repository { host: start_slow_registry(), name: "x".to_owned() };
+        let settings = RegistrySettings { plain_http: Some(true), ..RegistrySettings::default() };
+        let limits = NetworkLimits { artifact: LIMIT, ..NetworkLimits::default() };
+        let client = RegistryClient::new(&repository, &settings, limits).unwrap();
+        let folder = TempDir::new().unwrap();
+        let layout = Layout::create(folder.path()).unwrap();
+        let component = Descriptor { size: 40_000_000, ..Descriptor::of("application/wasm", b"x") };
+
+        let fetched = client.fetch_blob(&component, u64::MAX, &layout, deadline(LIMIT)).await;
+        let error = fetched.unwrap_err().to_string();
+        assert!(error.starts_with("cannot fetch the component: only "), "{error}");
+        assert!(
+            error.ends_with("B of 40 MB arrived in 0.5 s. Check the network, or pull from a mirror."),
+            "{error}"
+        );
+        assert!(!layout.has_blob(&component.digest));
+        // What is small has the same limit.
+        let error = client.manifest(&component.digest).await.unwrap_err().to_string();
+        assert!(error.contains("took more than 0.5 s"), "{error}");
+    }
 }

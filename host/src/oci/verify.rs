@@ -80,7 +80,7 @@ pub(crate) enum SignatureResult {
     UnknownKey {
         hint: String,
     },
-    /// A trusted key made it, for another manifest.
+    /// It is by a trusted key, but signs another manifest.
     OtherManifest {
         key: String,
     },

@@ -16,7 +16,6 @@ use crate::file::read_text;
 use crate::log::{EnsureTopic, Log, LogError, NewTopic, OnPolicyMismatch, ensure_topic};
 use crate::serve::server::Server;
 use crate::serve::tables::ServedTable;
-use crate::table::Status;
 use crate::wire::CodecsJson;
 use crate::writer::Writer;
 
@@ -106,10 +105,7 @@ impl FleetPublisher {
                 codecs: CodecsJson::new(&codecs),
                 ktables: env!("CARGO_PKG_VERSION"),
                 status: status.name(),
-                reason: match &status {
-                    Status::Degraded(reason) => Some(reason.to_string()),
-                    _ => None,
-                },
+                reason: status.reason(),
                 rejected: stats.rejects.values().sum(),
             };
             let write = timeout(WRITE_TIMEOUT, writer.set_json(key.clone(), &entry));

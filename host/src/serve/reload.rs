@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::codec::Codecs;
-use crate::config::{AccessConfig, Catalog, Config, ConfigError, ServerConfig, TableSource};
+use crate::config::{
+    AccessConfig, Catalog, Config, ConfigError, RequestedCodecs, ServerConfig, TableConfig, TableToServe,
+};
 use crate::escape::escape_name;
 use crate::serve::access::Access;
 use crate::serve::access_file::read_access;
@@ -30,6 +33,8 @@ pub(super) struct Reloaded {
     failed: Vec<String>,
     /// Tables whose codecs are being swapped.
     swapping: Vec<String>,
+    /// Tables that stay as they are, because a codec cannot be loaded, and the configuration of the table has not changed.
+    kept: Vec<String>,
     unchanged: usize,
 }
 
@@ -75,21 +80,21 @@ pub(super) fn table_names(config: &Config, server: &ServerConfig) -> Result<Vec<
 }
 
 /// Opens the log of a table, and loads its codecs.
-pub(super) async fn open_source(catalog: &Arc<Catalog>, name: String) -> Result<TableSource, ConfigError> {
+pub(super) async fn open_source(catalog: &Arc<Catalog>, name: String) -> Result<TableToServe, ConfigError> {
     let catalog = catalog.clone();
     // Compiling a component blocks.
-    let opened = tokio::task::spawn_blocking(move || catalog.open_table(&name));
+    let opened = tokio::task::spawn_blocking(move || catalog.open_served_table(&name));
     // OK because the task is never cancelled: the error is a panic, which continues here.
     opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// Opens a table, which then loads in the background.
+/// Opens a table, which then loads in the background, or has failed if a codec cannot be loaded.
 pub(super) async fn open_table(
     name: &str,
-    source: TableSource,
+    table: TableToServe,
     is_required: bool,
 ) -> Result<Arc<ServedTable>, ServeError> {
-    let opened = ServedTable::open(name.to_owned(), source, is_required).await;
+    let opened = ServedTable::open(name.to_owned(), table, is_required).await;
     opened.map(Arc::new).map_err(|source| ServeError::Table { table: name.to_owned(), source })
 }
 
@@ -148,22 +153,30 @@ pub(super) async fn reload(server: &Arc<Server>) -> Result<Reloaded, ServeError>
     }
     // The policies may have changed, whatever became of the configuration.
     server.revocation_check.notify_one();
+    server.codec_retry.notify_one();
     result
 }
 
 async fn reload_all(server: &Arc<Server>, path: &Path) -> Result<Reloaded, ServeError> {
     let NewConfig { catalog, names, access } = NewConfig::read(server, path)?;
     let before = server.catalog.load_full();
-    let Some(served) = (**server.tables.load()).clone() else {
+    let served = (**server.tables.load()).clone().filter(|_| server.opening.load().is_empty());
+    let Some(served) = served else {
         return Err(ServeError::NotNow("the server has just started: reload again later"));
     };
     let mut plan = Plan::new(&served);
-    for name in names {
-        if server.is_shutting_down() {
-            return Err(ServeError::NotNow("the server is stopping"));
-        }
-        let source = open_source(&catalog, name.clone()).await?;
-        plan.add(name, source, |source| before.has_same_log(&catalog, source.config())).await?;
+    let names =
+        names.into_iter().filter(|name| !plan.keep_failed(name, &before, &catalog)).collect::<Vec<_>>();
+    let sources =
+        join_all(names.into_iter().map(async |name| (open_source(&catalog, name.clone()).await, name)));
+    let mut shutdown = server.shutdown.clone();
+    // A registry may take minutes.
+    let sources = tokio::select! {
+        sources = sources => sources,
+        _ = shutdown.wait_for(Option::is_some) => return Err(ServeError::NotNow("the server is stopping")),
+    };
+    for (table, name) in sources {
+        plan.add(name, table?, |config| before.has_same_log(&catalog, config)).await?;
     }
     server.catalog.store(catalog.clone());
     catalog.apply_registry_options();
@@ -178,8 +191,8 @@ async fn reload_all(server: &Arc<Server>, path: &Path) -> Result<Reloaded, Serve
 /// Makes the changes of a plan.
 async fn apply(server: &Arc<Server>, catalog: &Arc<Catalog>, served: &Tables, plan: Plan<'_>) -> Reloaded {
     let Plan { mut tables, swaps, unchanged, reopened, mut reloaded, .. } = plan;
-    for (table, codecs) in unchanged {
-        table.set_configured(codecs);
+    for (table, codecs, requested) in unchanged {
+        table.set_configured(codecs, requested);
     }
     reloaded.removed = served.keys().filter(|name| !tables.contains_key(*name)).cloned().collect();
     server.tables.store(Arc::new(Some(tables.clone())));
@@ -188,11 +201,11 @@ async fn apply(server: &Arc<Server>, catalog: &Arc<Catalog>, served: &Tables, pl
         // Its watches end, too. Writing its last dead letters may take a while.
         tokio::spawn(async move { removed.table.stop().await });
     }
-    for (name, source) in reopened {
+    for (name, new) in reopened {
         // A checkpoint is used by one table at a time.
         let before = &served[&name];
         before.table.stop().await;
-        match open_table(&name, source, before.is_required).await {
+        match open_table(&name, new, before.is_required).await {
             Ok(table) => drop(tables.insert(name, table)),
             Err(error) => {
                 tracing::error!("{error}: the table has stopped");
@@ -201,8 +214,8 @@ async fn apply(server: &Arc<Server>, catalog: &Arc<Catalog>, served: &Tables, pl
         }
         server.tables.store(Arc::new(Some(tables.clone())));
     }
-    for (table, source) in swaps {
-        begin_swap(server, catalog, table, source);
+    for (table, new) in swaps {
+        begin_swap(server, catalog, table, new);
     }
     reloaded
 }
@@ -212,11 +225,11 @@ struct Plan<'a> {
     served: &'a Tables,
     tables: Tables,
     /// The tables whose codecs are swapped, with the new ones.
-    swaps: Vec<(Arc<ServedTable>, TableSource)>,
+    swaps: Vec<(Arc<ServedTable>, TableToServe)>,
     /// The tables that stay as they are, with the codecs of the new configuration.
-    unchanged: Vec<(Arc<ServedTable>, Codecs)>,
+    unchanged: Vec<(Arc<ServedTable>, Codecs, RequestedCodecs)>,
     /// The tables that are opened again.
-    reopened: Vec<(String, TableSource)>,
+    reopened: Vec<(String, TableToServe)>,
     reloaded: Reloaded,
 }
 
@@ -236,46 +249,92 @@ impl<'a> Plan<'a> {
     async fn add(
         &mut self,
         name: String,
-        source: TableSource,
-        has_same_log: impl Fn(&TableSource) -> bool,
+        mut new: TableToServe,
+        has_same_log: impl Fn(&TableConfig) -> bool,
     ) -> Result<(), ServeError> {
+        let has_same_log = has_same_log(new.source.config());
+        if let Some(error) = new.codec_error.take() {
+            return self.add_without_codec(name, new, error, has_same_log);
+        }
         let table = match self.served.get(&name) {
             // One that has failed is opened again.
             Some(table)
                 if !table.table.status().is_final()
-                    && has_same_log(&source)
-                    && source.config().has_other_codecs_only(table.source.config()) =>
+                    && has_same_log
+                    && new.source.config().has_other_codecs_only(table.source.config()) =>
             {
-                if source.codecs.fingerprint() == table.codecs().fingerprint() {
-                    self.unchanged.push((table.clone(), source.codecs));
+                if new.source.codecs.fingerprint() == table.codecs().fingerprint() {
+                    self.unchanged.push((table.clone(), new.source.codecs, new.requested));
                     self.reloaded.unchanged += 1;
                 } else {
                     self.reloaded.swapping.push(name.clone());
-                    self.swaps.push((table.clone(), source));
+                    self.swaps.push((table.clone(), new));
                 }
                 table.clone()
             }
             Some(table) => {
                 self.reloaded.reopened.push(name.clone());
-                self.reopened.push((name.clone(), source));
+                self.reopened.push((name.clone(), new));
                 table.clone()
             }
             None => {
                 self.reloaded.added.push(name.clone());
-                open_table(&name, source, false).await?
+                open_table(&name, new, false).await?
             }
         };
         self.tables.insert(name, table);
         Ok(())
     }
+
+    /// Keeps a table that has failed because of a codec, if it has not changed. Its registry, which may take minutes, is not
+    /// asked now. Returns whether it was kept.
+    fn keep_failed(&mut self, name: &str, before: &Catalog, catalog: &Catalog) -> bool {
+        let failed = self.served.get(name).filter(|table| table.codec_error.is_some());
+        let Some((table, (config, requested))) = failed.zip(catalog.request(name)) else { return false };
+        let is_same = before.has_same_log(catalog, config) && table.is_same(config, &requested);
+        if is_same {
+            self.reloaded.kept.push(name.to_owned());
+            self.tables.insert(name.to_owned(), table.clone());
+        }
+        is_same
+    }
+
+    /// Adds a table of which a codec cannot be loaded: it stays as it is. Fails if the table is new or has changed. A codec that
+    /// was revoked, or whose registry is down, keeps nobody from changing another table.
+    fn add_without_codec(
+        &mut self,
+        name: String,
+        new: TableToServe,
+        error: ConfigError,
+        has_same_log: bool,
+    ) -> Result<(), ServeError> {
+        let is_same =
+            |table: &&Arc<ServedTable>| has_same_log && table.is_same(new.source.config(), &new.requested);
+        let same = self.served.get(&name).filter(is_same);
+        let Some(table) = same else { return Err(error.into()) };
+        if table.codec_error.is_none() && table.table.status().is_final() {
+            // It has failed for another reason. Now the codec is the reason, and is loaded again later.
+            self.reloaded.reopened.push(name.clone());
+            self.reopened.push((name.clone(), TableToServe { codec_error: Some(error), ..new }));
+        } else {
+            tracing::warn!(
+                table = name,
+                "the table stays as it is, because a codec cannot be loaded: {error}"
+            );
+            self.reloaded.kept.push(name.clone());
+        }
+        self.tables.insert(name, table.clone());
+        Ok(())
+    }
 }
 
 /// Swaps the codecs of a table to those of the new configuration, unless that rejects keys that are accepted now.
-fn begin_swap(server: &Arc<Server>, catalog: &Arc<Catalog>, table: Arc<ServedTable>, source: TableSource) {
+fn begin_swap(server: &Arc<Server>, catalog: &Arc<Catalog>, table: Arc<ServedTable>, new: TableToServe) {
+    let TableToServe { source, requested, .. } = new;
     let (catalog, keep) = (catalog.clone(), server.settings.swap_back);
     let report = SwapReport::new(SwapState::Loading, table.codecs().fingerprint());
     let (served, new) = (table.clone(), NewCodecs::Loaded(source.codecs.clone()));
-    table.set_configured(source.codecs);
+    table.set_configured(source.codecs, requested);
     let is_begun = table.swaps.begin(report, || {
         tokio::spawn(swap::run(catalog, served, new, Gate::default(), keep)).abort_handle()
     });

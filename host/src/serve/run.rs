@@ -1,13 +1,15 @@
 //! Runs a server: opens its tables, serves them, and stops without losing anything.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -19,12 +21,13 @@ use crate::serve::access_file::{self, read_access};
 use crate::serve::error::ServeError;
 use crate::serve::fleet::FleetPublisher;
 use crate::serve::http;
+use crate::serve::missing_codecs;
 use crate::serve::net::{Listener, TlsFiles, serve_listener};
 use crate::serve::reload::{open_source, open_table, reload, table_names};
 use crate::serve::revocations;
 use crate::serve::server::Server;
 use crate::serve::systemd;
-use crate::serve::tables::{ServedTable, Tables};
+use crate::serve::tables::ServedTable;
 use crate::wasm::EngineOptions;
 
 /// The file with the token for administration, next to the configuration, if there is no access control.
@@ -76,19 +79,22 @@ pub(crate) async fn run(
         tasks.spawn(tls.follow());
     }
     let mut stop = std::pin::pin!(stop);
-    let opened = tokio::select! {
-        opened = open_tables(server.catalog.load_full(), names) => opened?,
-        () = &mut stop => return Ok(()),
-    };
-    // Only now, so that a server that cannot start takes no token from one that runs.
-    if !is_controlled {
-        write_admin_token(&admin_token, &server_config, &path)?;
-    }
-    server.tables.store(Arc::new(Some(opened)));
     tasks.spawn(revocations::follow(server.clone()));
+    tasks.spawn(missing_codecs::retry(server.clone()));
     let fleet = fleet.map(|config| FleetPublisher::open(&server, config)).transpose()?;
-    let fleet = fleet.map(|publisher| publisher.start(server.clone()));
-    reload_until(&server, reload_requests, stop).await;
+    // Only once there is a table, so that a server that cannot start takes no token from one that runs.
+    let is_opened = || match is_controlled {
+        true => Ok(()),
+        false => write_admin_token(&admin_token, &server_config, &path),
+    };
+    let is_running = tokio::select! {
+        opened = open_tables(&server, names, is_opened) => opened.map(|()| true)?,
+        () = &mut stop => false,
+    };
+    let fleet = fleet.filter(|_| is_running).map(|publisher| publisher.start(server.clone()));
+    if is_running {
+        reload_until(&server, reload_requests, stop).await;
+    }
     stop_server(&server, &shutdown, tasks, fleet).await;
     Ok(())
 }
@@ -208,17 +214,54 @@ async fn reload_until(
     }
 }
 
-/// Opens all tables, which then load in the background.
-async fn open_tables(catalog: Arc<Catalog>, names: Vec<String>) -> Result<Tables, ServeError> {
-    let opened = names.into_iter().map(|name| {
-        let catalog = catalog.clone();
-        async move {
-            let source = open_source(&catalog, name.clone()).await?;
-            let table = open_table(&name, source, true).await?;
-            Ok((name, table))
+/// Opens all tables, which then load in the background. Each is served as soon as it is open: the registry of a codec may take
+/// minutes to answer. One whose codec cannot be loaded has failed. If that is the case for all of them, logs why, and returns one
+/// of the errors. Calls `on_first` before the first table is served.
+async fn open_tables(
+    server: &Server,
+    names: Vec<String>,
+    on_first: impl FnOnce() -> Result<(), ServeError>,
+) -> Result<(), ServeError> {
+    server.opening.store(Arc::new(names.iter().cloned().collect()));
+    let catalog = server.catalog.load_full();
+    let mut opening: FuturesUnordered<_> = names
+        .into_iter()
+        .map(async |name| {
+            let table = open_source(&catalog, name.clone()).await?;
+            open_table(&name, table, true).await
+        })
+        .collect();
+    let (mut opened, mut on_first) = (Vec::new(), Some(on_first));
+    while let Some(table) = opening.next().await {
+        opened.push(table?);
+        // Until one of them can be used, the server may still end.
+        if on_first.is_some() && opened.iter().all(|table| table.codec_error.is_some()) {
+            continue;
         }
-    });
-    join_all(opened).await.into_iter().collect::<Result<BTreeMap<_, _>, _>>()
+        if let Some(on_first) = on_first.take() {
+            on_first()?;
+        }
+        for table in opened.drain(..) {
+            serve_table(server, table).await;
+        }
+    }
+    let failed = opened.into_iter().filter_map(Arc::into_inner);
+    let mut errors = failed.filter_map(|table| Some((table.name, table.codec_error?)));
+    let Some((_, first)) = errors.next() else { return Ok(()) };
+    errors.for_each(|(table, error)| tracing::error!(table, "a codec cannot be loaded: {error}"));
+    Err(first.into())
+}
+
+/// Adds a table that was opened.
+async fn serve_table(server: &Server, table: Arc<ServedTable>) {
+    // Others replace tables, too.
+    let _reloading = server.reloading.lock().await;
+    let mut tables = (**server.tables.load()).clone().unwrap_or_default();
+    let mut opening = BTreeSet::clone(&server.opening.load());
+    opening.remove(&table.name);
+    tables.insert(table.name.clone(), table);
+    server.tables.store(Arc::new(Some(tables)));
+    server.opening.store(Arc::new(opening));
 }
 
 /// For how long a server that stops still accepts connections.

@@ -1,5 +1,6 @@
 //! The state that all connections of a server share.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -40,8 +41,12 @@ pub(super) struct Server {
     pub(super) reloading: tokio::sync::Mutex<()>,
     /// A std lock: held to read or set it.
     pub(super) last_reload: Mutex<LastReload>,
-    /// The served tables; `None` until they were opened.
+    /// The served tables; `None` until the first one was opened.
     pub(super) tables: ArcSwap<Option<Tables>>,
+    /// The names of the tables that are being opened, since the server was started.
+    pub(super) opening: ArcSwap<BTreeSet<String>>,
+    /// Notified to load codecs again that could not be loaded.
+    pub(super) codec_retry: Notify,
     /// Notified when the codecs of tables, or the policies, may have changed.
     pub(super) revocation_check: Notify,
     pub(super) access: ArcSwap<Access>,
@@ -79,6 +84,8 @@ impl Server {
             reloading: tokio::sync::Mutex::default(),
             last_reload: Mutex::new(LastReload { is_successful: true, succeeded_at: started }),
             tables: ArcSwap::default(),
+            opening: ArcSwap::default(),
+            codec_retry: Notify::new(),
             revocation_check: Notify::new(),
             access: ArcSwap::from_pointee(access),
             access_config: ArcSwap::default(),

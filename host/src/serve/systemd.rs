@@ -13,7 +13,8 @@ use crate::serve::tables::{ServedTable, unready};
 /// How often the server looks whether it has become ready.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Reports that the server is ready, once all tables that it needs have been caught up. Answers the watchdog, if there is
+/// Reports that the server is ready, once all tables that it needs have been caught up, or have failed because a codec cannot
+/// be loaded: a service that waits for them would never start. Answers the watchdog, if there is
 /// one, three times as often as it asks. The answers come from the runtime: if that hangs, they stop, and the service
 /// manager starts the server again.
 pub(super) async fn follow(server: Arc<Server>) {
@@ -44,9 +45,11 @@ pub(super) async fn follow(server: Arc<Server>) {
 /// Returns what keeps the server from being ready: nothing once it is. `None` while the tables are being opened.
 fn progress(server: &Server) -> Option<String> {
     let tables = server.tables.load();
-    let waiting = unready((**tables).as_ref()?);
+    let waiting = unready((**tables).as_ref()?).filter(|table| table.codec_error.is_none());
     let describe = |table: &ServedTable| format!("{} is {}", table.name, table.table.status().name());
-    Some(waiting.map(describe).collect::<Vec<_>>().join(", "))
+    let opening = server.opening.load();
+    let opening = opening.iter().map(|name| format!("{name} is being opened"));
+    Some(waiting.map(describe).chain(opening).collect::<Vec<_>>().join(", "))
 }
 
 /// Reports that the server stops.

@@ -8,12 +8,29 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::codec::Codecs;
-use crate::config::TableSource;
+use crate::config::{ConfigError, RequestedCodecs, TableConfig, TableSource, TableToServe};
 use crate::log::LogError;
 use crate::serve::swaps::Swaps;
 use crate::sync::lock;
 use crate::table::{Status, Table, TableError};
 use crate::writer::Writer;
+
+/// Why nothing can be written to a table.
+#[derive(Debug)]
+pub(super) enum WriterError {
+    /// The log does not permit it.
+    Log(LogError),
+    /// The table has failed, because a codec cannot be loaded.
+    Failed,
+    /// A codec is revoked, and the policy does not let the table use it any more.
+    Revoked(Arc<str>),
+}
+
+impl From<LogError> for WriterError {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
 
 /// All served tables, by name.
 pub(super) type Tables = BTreeMap<String, Arc<ServedTable>>;
@@ -33,6 +50,10 @@ pub(super) struct ServedTable {
     codecs: ArcSwap<Codecs>,
     /// The codecs of the configuration.
     configured: ArcSwap<Codecs>,
+    /// What the configuration asks for as its codecs.
+    requested: ArcSwap<RequestedCodecs>,
+    /// Why a codec could not be loaded. Then the table has failed, and its codecs are the default ones, which nothing uses.
+    pub(super) codec_error: Option<ConfigError>,
     pub(super) swaps: Swaps,
     /// Whether the server is ready only once this table has been complete: not for one that a reload has added.
     pub(super) is_required: bool,
@@ -45,13 +66,17 @@ pub(super) struct ServedTable {
 }
 
 impl ServedTable {
-    /// Opens a table, which then loads in the background.
+    /// Opens a table, which then loads in the background, or has failed if a codec cannot be loaded.
     pub(super) async fn open(
         name: String,
-        source: TableSource,
+        table: TableToServe,
         is_required: bool,
     ) -> Result<Self, TableError> {
-        let table = source.builder().open().await?;
+        let TableToServe { source, requested, codec_error } = table;
+        let table = match &codec_error {
+            None => source.builder().open().await?,
+            Some(error) => source.builder().open_without_codec(error.to_string()).await?,
+        };
         let codecs = ArcSwap::from_pointee(source.codecs.clone());
         let configured = ArcSwap::from_pointee(source.codecs.clone());
         Ok(Self {
@@ -60,6 +85,8 @@ impl ServedTable {
             table,
             codecs,
             configured,
+            requested: ArcSwap::from_pointee(requested),
+            codec_error,
             swaps: Swaps::default(),
             is_required,
             watchers: AtomicUsize::new(0),
@@ -88,8 +115,15 @@ impl ServedTable {
         self.codecs.load().fingerprint() == self.configured.load().fingerprint()
     }
 
+    /// Whether another configuration asks for the same table, also as far as its codecs are concerned.
+    pub(super) fn is_same(&self, config: &TableConfig, requested: &RequestedCodecs) -> bool {
+        config.has_other_codecs_only(self.source.config())
+            && self.requested.load().iter().zip(requested).all(|(ours, other)| ours.is_still(other))
+    }
+
     /// Sets the codecs of the configuration, which was reloaded.
-    pub(super) fn set_configured(&self, codecs: Codecs) {
+    pub(super) fn set_configured(&self, codecs: Codecs, requested: RequestedCodecs) {
+        self.requested.store(Arc::new(requested));
         if self.codecs.load().fingerprint() == codecs.fingerprint() {
             // The same components may have come from elsewhere.
             self.codecs.store(Arc::new(codecs.clone()));
@@ -114,8 +148,15 @@ impl ServedTable {
     }
 
     /// Returns the writer of the topic, which is opened on first use.
-    pub(super) async fn writer(&self) -> Result<Writer, LogError> {
+    pub(super) async fn writer(&self) -> Result<Writer, WriterError> {
+        if self.codec_error.is_some() {
+            return Err(WriterError::Failed);
+        }
         let mut writer = self.writer.lock().await;
+        // Of the codecs that a writer would use: a swap may just have replaced those that are served.
+        if let Some(reason) = self.table.freeze_reason(|| self.codecs().fingerprint()) {
+            return Err(WriterError::Revoked(reason));
+        }
         if let Some(writer) = &*writer {
             return Ok(writer.clone());
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::codec::Codecs;
 use crate::log::{EnsureTopic, Log, ensure_topic, with_timeout};
@@ -139,6 +139,26 @@ impl TableBuilder {
     ///
     /// [`TableError`] if the topic does not exist or cannot be read.
     pub async fn open(self) -> Result<Table, TableError> {
+        let codecs = self.codecs.clone();
+        let (shared, stop, stopped) = self.prepare().await?;
+        let (swaps, swap_requests) = mpsc::channel(SWAP_REQUESTS);
+        tokio::spawn(supervisor::run(shared.clone(), codecs, swap_requests, stopped));
+        Ok(Table::new(shared, stop, swaps))
+    }
+
+    /// Finds the topic as [`TableBuilder::open`] does, for a table that has failed because a codec cannot be loaded. It
+    /// reads nothing, and uses none of its codecs.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn open_without_codec(self, reason: String) -> Result<Table, TableError> {
+        let (shared, stop, _) = self.prepare().await?;
+        let (swaps, _) = mpsc::channel(SWAP_REQUESTS);
+        let topic = shared.topic_name();
+        supervisor::fail_table(shared.clone(), TableError::NoCodec { topic, reason });
+        Ok(Table::new(shared, stop, swaps))
+    }
+
+    /// Finds the topic and the dead-letter topic. Returns the state of the table, and both ends of what stops it.
+    async fn prepare(self) -> Result<(Arc<Shared>, watch::Sender<bool>, watch::Receiver<bool>), TableError> {
         let (log, name) = (&*self.log, &*self.topic);
         let timeout = self.settings.catchup_timeout.max(MIN_DESCRIBE_TIMEOUT);
         let topic = with_timeout(log, name, "describe", timeout, async {
@@ -152,11 +172,9 @@ impl TableBuilder {
             let opened = async { Ok(open_topic(log, &topic, dead_letter, self.ensure.is_some()).await) };
             with_timeout(log, dead_letter, "describe", timeout, opened).await??;
         }
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let (swaps, swap_requests) = mpsc::channel(SWAP_REQUESTS);
-        let shared = Arc::new(Shared::new(self.log, topic, self.codecs.clone(), self.settings));
-        tokio::spawn(supervisor::run(shared.clone(), self.codecs, swap_requests, stopped));
-        Ok(Table::new(shared, stop, swaps))
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::new(Shared::new(self.log, topic, self.codecs, self.settings));
+        Ok((shared, stop, stopped))
     }
 
     /// Loads the topic, and returns when the table is complete as of now, or degraded after the

@@ -75,6 +75,14 @@ pub enum TableError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// A codec of the table cannot be loaded, so its topic is not read. Only tables of `ktables serve` fail for this reason.
+    #[error("topic `{topic}`: a codec cannot be loaded: {reason}")]
+    NoCodec {
+        /// The topic.
+        topic: String,
+        /// Which codec, and why.
+        reason: String,
+    },
     /// The table has failed or was stopped.
     #[error("topic `{topic}`: the table has failed or was stopped; start another one")]
     Ended {

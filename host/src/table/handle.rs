@@ -204,6 +204,12 @@ impl Table {
         self.shared.set_revocation(revocation);
     }
 
+    /// Returns why the codecs with this fingerprint must not be used at all any more.
+    #[cfg(feature = "cli")]
+    pub(crate) fn freeze_reason(&self, fingerprint: impl FnOnce() -> String) -> Option<Arc<str>> {
+        self.shared.freeze_reason(fingerprint)
+    }
+
     /// Returns whether the table is complete, and if not, why.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -380,6 +380,13 @@ impl Shared {
         }
     }
 
+    /// Returns why the codecs with this fingerprint must not be used at all any more.
+    #[cfg(feature = "cli")]
+    pub(super) fn freeze_reason(&self, fingerprint: impl FnOnce() -> String) -> Option<Arc<str>> {
+        let revocation = lock(&self.state).revocation.clone().filter(|revocation| revocation.freezes)?;
+        (*revocation.fingerprint == *fingerprint()).then_some(revocation.reason)
+    }
+
     /// Changes the conditions of the table.
     pub(super) fn update(&self, change: impl FnOnce(&mut Conditions)) {
         self.update_state(|state| change(&mut state.conditions));

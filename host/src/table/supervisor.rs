@@ -81,6 +81,13 @@ pub(super) async fn run(
     }
 }
 
+/// Ends a table that cannot begin to read its topic.
+#[cfg(feature = "cli")]
+pub(super) fn fail_table(shared: Arc<Shared>, error: TableError) {
+    let _guard = TaskEndGuard(shared.clone());
+    shared.update(|conditions| conditions.failed = Some(Arc::new(error)));
+}
+
 /// Reports the end of the task, also if it panics, so that nobody waits for it for ever.
 struct TaskEndGuard(Arc<Shared>);
 

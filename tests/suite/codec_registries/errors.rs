@@ -61,6 +61,11 @@ fn tags_are_never_looked_up_by_a_table() {
 
     // A lock file and a reference that contradict each other.
     workspace.succeed(&["codec", "lock"]);
+    // The file is beside the configuration, wherever a command runs.
+    let config = workspace.path("ktables.toml").display().to_string();
+    let mut check = workspace.ktables(&["config", "check", "--config", &config]);
+    let output = run(check.current_dir(workspace.path("home")));
+    assert_eq!(output.code, 0, "{}", output.stderr);
     let other = format!("sha256:{}", "9f2c".repeat(16));
     workspace.configure(&format!("{}@{other}", reference(&registry, "1.0.0")), "");
     let message = format!(
@@ -255,6 +260,27 @@ fn redirects_are_followed_five_times_and_never_to_plain_http() {
 }
 
 #[test]
+fn a_redirect_does_not_leave_tls() {
+    let (workspace, (registry, certificate)) = (Workspace::new(), OciRegistry::start_with_tls());
+    let (host, plain) = (registry.host(), OciRegistry::start(false));
+    workspace.write("ca.pem", &certificate);
+    workspace.configure("service.wasm", &format!("[registries.\"{host}\"]\nca = \"ca.pem\""));
+    let pushed = workspace.push(&registry, "1.0.0");
+    let target = plain.host();
+    registry.script(move |request| {
+        let is_blob = request.method == "GET" && request.path.contains("/blobs/");
+        is_blob.then(|| Reply::with_header(307, "Location", &format!("http://{target}{}", request.path)))
+    });
+    let error = workspace.fail(&["codec", "pull", &text(&pushed, "reference")], 3);
+    let message = "cannot fetch the codec: the registry redirects from https to http, and ktables refuses that. Check the \
+                   registry's configuration.";
+    assert!(error.contains(message), "{error}");
+    assert_eq!(plain.take_requests().len(), 0);
+    registry.end_script();
+    workspace.succeed(&["codec", "pull", &text(&pushed, "reference")]);
+}
+
+#[test]
 fn keys_that_cannot_be_used_are_refused() {
     let (workspace, registry) = (Workspace::new(), OciRegistry::start(false));
     let pushed = workspace.push(&registry, "1.0.0");
@@ -267,6 +293,7 @@ fn keys_that_cannot_be_used_are_refused() {
          `--attach`."
     );
     assert!(error.contains(&message), "{error}");
+    workspace.keygen("plain");
     let mut keygen = workspace.ktables(&["codec", "keygen", "secret"]);
     assert_eq!(run(keygen.env("KTABLES_KEY_PASSWORD", "right")).json()[0]["encrypted"], true);
     let sign = ["codec", "sign", &signed, "--key", "secret.key"];
@@ -278,6 +305,13 @@ fn keys_that_cannot_be_used_are_refused() {
     assert!(workspace.fail(&sign, 2).contains("it is encrypted, and there is no password"));
     let error = workspace.fail(&["codec", "keygen", "secret"], 2);
     assert!(error.contains("secret.key exists"), "{error}");
+    // A signature approves a codec, and nothing else.
+    let other = br#"{"schemaVersion":2,"config":{"mediaType":"a","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
+    registry.set_manifest("codecs/service", &ktables_tests::digest(other), other);
+    let other = format!("oci://{}/codecs/service@{}", registry.host(), ktables_tests::digest(other));
+    assert!(
+        workspace.fail(&["codec", "sign", &other, "--key", "plain.key"], 1).contains("cannot load the codec")
+    );
     // A tag is not signed, because it may move.
     let error = workspace.fail(&["codec", "sign", &reference(&registry, "1.0.0"), "--key", "secret.key"], 2);
     assert!(error.contains(&format!("It names {} now: sign {signed}", text(&pushed, "manifest"))), "{error}");

@@ -1,42 +1,46 @@
 //! Registries that lie, are slow, or never end: each case is an error in time, uses little memory, and leaves nothing in the
 //! store.
 
-use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ktables_tests::{OciRegistry, Reply, digest, is_long_run, run_and_measure};
+use ktables_tests::{
+    OciRegistry, Reply, component_path, digest, is_long_run, run_and_measure, run_and_measure_within,
+};
 use serde_json::{Value, json};
 
 use crate::codec_registries::{Workspace, text};
 
 /// The most memory that a command may use against a hostile registry, in bytes.
-const MAX_MEMORY: u64 = 64 << 20;
+pub(super) const MAX_MEMORY: u64 = 64 << 20;
 
 /// A codec in a registry that misbehaves from then on.
-struct Attack {
-    workspace: Workspace,
-    registry: OciRegistry,
-    pushed: Value,
+pub(super) struct Attack {
+    pub(super) workspace: Workspace,
+    pub(super) registry: OciRegistry,
+    pub(super) pushed: Value,
 }
 
 impl Attack {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (workspace, registry) = (Workspace::new(), OciRegistry::start(true));
         let pushed = workspace.push(&registry, "1.0.0");
         Self { workspace, registry, pushed }
     }
 
-    /// Pulls the codec, which must fail with one of these exit codes and this message.
+    /// Pulls the codec, which must fail with this exit code and this message, within three times the longest limit but that of
+    /// an artifact.
     fn fail(&self, case: &str, code: i32, message: &str) {
+        self.fail_within(case, code, message, Duration::from_secs(100));
+    }
+
+    fn fail_within(&self, case: &str, code: i32, message: &str, limit: Duration) {
         let reference = text(&self.pushed, "reference");
         let mut command = self.workspace.ktables(&["codec", "pull", &reference]);
-        let began = Instant::now();
-        let (output, memory) = run_and_measure(&mut command);
+        let (output, memory) = run_and_measure_within(&mut command, limit);
         assert_eq!(output.code, code, "{case}: {}", output.stderr);
         assert!(output.stderr.contains(message), "{case}: {}", output.stderr);
         assert!(output.stderr.len() < 4_000, "{case}: {} bytes of messages", output.stderr.len());
         assert!(memory.own < MAX_MEMORY, "{case}: {memory:?}");
-        assert!(began.elapsed().as_secs() < 100, "{case}: {:?}", began.elapsed());
         // Nothing of it is kept.
         let store = self.workspace.path("cache/oci/blobs/sha256");
         let files: Vec<_> =
@@ -69,7 +73,7 @@ fn digest_of_config(registry: &OciRegistry, pushed: &Value) -> String {
 }
 
 /// Writes bytes again and again, until the client goes away.
-fn endless(head: &'static str, part: &'static [u8]) -> Reply {
+pub(super) fn endless(head: &'static str, part: &'static [u8]) -> Reply {
     Reply::Stream(Box::new(move |stream| {
         let _ = stream.write_all(head.as_bytes());
         while stream.write_all(part).is_ok() {}
@@ -137,19 +141,86 @@ fn cut_and_endless_answers_end() {
     attack.fail("an encoding", 3, "an encoding that ktables did not ask for");
 }
 
+/// Writes this, and is silent until the client goes away.
+fn silent(head: String) -> Reply {
+    Reply::Stream(Box::new(move |stream| {
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.flush();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }))
+}
+
 #[test]
 fn a_registry_that_is_silent_ends_in_time() {
-    // Three tries of 15 s.
+    // Three tries of 15 s for each case, or two minutes.
     if !is_long_run() {
         return;
     }
     let attack = Attack::new();
-    attack.manifest(|| {
-        Reply::Stream(Box::new(|stream| {
-            let _ = std::io::Read::read_to_end(stream, &mut Vec::new());
+    let size = attack.pushed["bytes"].as_u64().unwrap();
+    attack.manifest(|| silent(String::new()));
+    attack.fail("silent", 3, "did not answer in time");
+    attack.manifest(|| silent("HTTP/1.1 200 X\r\nContent-".to_owned()));
+    attack.fail("silent in the headers", 3, "did not answer in time");
+    attack.manifest(|| silent("HTTP/1.1 200 X\r\nContent-Length: 500\r\n\r\n".to_owned()));
+    attack.fail("silent after the headers", 3, "cannot fetch the manifest");
+    attack.blob(move || silent(format!("HTTP/1.1 200 X\r\nContent-Length: {size}\r\n\r\nxxxx")));
+    attack.fail("a half-open connection", 3, "cannot fetch the component: the connection to");
+    attack.blob(move || {
+        Reply::Stream(Box::new(move |stream| {
+            let _ = write!(stream, "HTTP/1.1 200 X\r\nContent-Length: {size}\r\n\r\n");
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_secs(1));
+            }
         }))
     });
-    attack.fail("silent", 3, "did not answer in time");
+    let message = "arrived in 120 s. Check the network, or pull from a mirror.";
+    attack.fail_within("a byte each second", 3, message, Duration::from_secs(360));
+}
+
+// Long because it lists the requests of all commands.
+#[test]
+fn connections_that_are_reset_are_errors() {
+    let attack = Attack::new();
+    let (reference, registry) = (text(&attack.pushed, "reference"), &attack.registry);
+    attack.workspace.keygen("platform");
+    let push = crate::codec_registries::reference(registry, "2.0.0");
+    std::fs::copy(component_path("service-record-c"), attack.workspace.path("other.wasm")).unwrap();
+    let push = ["codec", "push", "other.wasm", &push];
+    let sign = ["codec", "sign", &reference, "--key", "platform.key"];
+    let verify = ["codec", "verify", &reference, "--key", "platform.pub"];
+    let pull = ["codec", "pull", &reference];
+    for (args, method, part) in [
+        (&pull[..], "GET", "/manifests/"),
+        (&pull, "GET", "/blobs/"),
+        (&push, "HEAD", "/blobs/"),
+        (&push, "POST", "/uploads/"),
+        (&push, "PUT", "/uploads/"),
+        (&push, "PUT", "/manifests/"),
+        (&sign, "PUT", "/manifests/"),
+        (&verify, "GET", ".sig"),
+        (&verify, "GET", "/referrers/"),
+    ] {
+        registry.script(move |request| {
+            (request.method == method && request.path.contains(part)).then_some(Reply::Reset)
+        });
+        // Nothing is there that another case has fetched.
+        std::fs::remove_dir_all(attack.workspace.path("cache/oci")).ok();
+        let _ = registry.take_requests();
+        let began = Instant::now();
+        let (output, memory) = run_and_measure(&mut attack.workspace.ktables(args));
+        assert_eq!(output.code, 3, "{args:?} {part}: {}", output.stderr);
+        assert!(output.stderr.contains(&registry.host()), "{args:?} {part}: {}", output.stderr);
+        assert!(memory.own < MAX_MEMORY && began.elapsed().as_secs() < 60, "{args:?} {part}: {memory:?}");
+        let requests = registry.take_requests();
+        let tries = requests.iter().filter(|request| request.method == method && request.path.contains(part));
+        assert!((1..=6).contains(&tries.count()), "{args:?} {part}");
+    }
+    // Nothing of it is left over.
+    registry.end_script();
+    attack.workspace.succeed(&push);
+    attack.workspace.succeed(&sign);
+    attack.workspace.succeed(&verify);
 }
 
 // Long because it lists the manifests.
@@ -289,71 +360,6 @@ fn failures_that_may_pass_are_tried_again() {
     }
 }
 
-// Long because it lists the answers.
-#[test]
-fn lists_of_referrers_only_suggest() {
-    let attack = Attack::new();
-    attack.workspace.keygen("platform");
-    let reference = text(&attack.pushed, "reference");
-    attack.workspace.succeed(&["codec", "sign", &reference, "--key", "platform.key", "--format", "bundle"]);
-    let verify = ["codec", "verify", &reference, "--key", "platform.pub"];
-    let fresh = || {
-        let workspace = Workspace::new();
-        std::fs::copy(attack.workspace.path("platform.pub"), workspace.path("platform.pub")).unwrap();
-        workspace
-    };
-    let answer = |status: u16, kind: &'static str, body: Value| {
-        attack.registry.script(move |request| {
-            let headers = vec![("Content-Type".to_owned(), kind.to_owned())];
-            let is_list = request.path.contains("/referrers/");
-            is_list.then(|| Reply::Answer(status, headers, body.to_string().into_bytes()))
-        });
-    };
-    let index = "application/vnd.oci.image.index.v1+json";
-    let entry = |digest: &str| json!({ "mediaType": "x", "digest": digest, "size": 1 });
-    for (case, status, kind, body, expected) in [
-        ("404", 404, "text/plain", json!(""), 1),
-        ("400", 400, "text/plain", json!(""), 1),
-        ("HTML", 200, "text/html", json!("<html>"), 1),
-        ("500", 500, "text/plain", json!(""), 3),
-        ("unknown", 200, index, json!({ "schemaVersion": 2, "manifests": [entry(&digest(b"x"))] }), 1),
-        (
-            "others",
-            200,
-            index,
-            json!({ "schemaVersion": 2, "manifests": [entry(&text(&attack.pushed, "manifest"))] }),
-            1,
-        ),
-        (
-            "10,000",
-            200,
-            index,
-            json!({ "schemaVersion": 2, "manifests": vec![entry(&digest(b"x")); 5_000] }),
-            1,
-        ),
-    ] {
-        answer(status, kind, body);
-        let output = ktables_tests::run(&mut fresh().ktables(&verify));
-        assert_eq!(output.code, expected, "{case}: {}", output.stderr);
-    }
-    // Pages that never end.
-    attack.registry.script(move |request| {
-        let headers = vec![
-            ("Content-Type".to_owned(), index.to_owned()),
-            ("Link".to_owned(), format!("<{}>; rel=\"next\"", request.path)),
-        ];
-        let body = br#"{"schemaVersion":2,"manifests":[]}"#.to_vec();
-        request.path.contains("/referrers/").then(|| Reply::Answer(200, headers, body))
-    });
-    let _ = attack.registry.take_requests();
-    ktables_tests::run(&mut fresh().ktables(&verify));
-    let pages =
-        attack.registry.take_requests().iter().filter(|request| request.path.contains("/referrers/")).count();
-    assert!(pages <= 12, "four pages each: {pages}");
-    attack.registry.end_script();
-    fresh().succeed(&verify);
-}
-
 #[test]
 fn uploads_go_nowhere_else() {
     let (workspace, registry, elsewhere) =
@@ -386,6 +392,25 @@ fn uploads_go_nowhere_else() {
         is_first.then_some(Reply::Close)
     });
     workspace.succeed(&push);
+    // What is there already is not sent again.
+    let _ = registry.take_requests();
+    let again = crate::codec_registries::reference(&registry, "1.0.1");
+    workspace.succeed(&["codec", "push", "service.wasm", &again]);
+    assert!(registry.take_requests().iter().all(|request| !request.path.contains("/uploads/")));
+    // The digest that a registry claims to have stored is not believed.
+    let liar = OciRegistry::start(false);
+    let stored = liar.clone();
+    liar.script(move |request| {
+        let is_manifest = request.method == "PUT" && request.path.contains("/manifests/");
+        is_manifest.then(|| {
+            let name = request.path.rsplit('/').next().unwrap_or_default();
+            stored.set_manifest("codecs/service", name, &request.body);
+            Reply::with_header(201, "Docker-Content-Digest", &digest(b"something else"))
+        })
+    });
+    let push = ["codec", "push", "service.wasm", &crate::codec_registries::reference(&liar, "1.0.0")];
+    let manifest = text(&workspace.succeed(&push), "manifest");
+    assert_eq!(digest(&liar.manifest("codecs/service", "1.0.0")), manifest);
     // A registry that stores something else is noticed.
     let other = OciRegistry::start(false);
     other.script(|request| {

@@ -1,22 +1,24 @@
 //! Policies: which codecs may run, from where, by whom signed, with which limits, and which are revoked.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ktables_tests::server::Server;
 use ktables_tests::{OciRegistry, TIMEOUT, run};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::codec_registries::{Workspace, reference, text};
 
 /// A workspace with a signed codec in a registry, a policy that is used by all commands, and a configuration.
-struct Approved {
-    workspace: Workspace,
-    registry: OciRegistry,
-    pushed: Value,
+pub(super) struct Approved {
+    pub(super) workspace: Workspace,
+    pub(super) registry: OciRegistry,
+    pub(super) pushed: Value,
 }
 
 impl Approved {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (workspace, registry) = (Workspace::new(), OciRegistry::start(false));
         for name in ["platform-2026", "platform-2027"] {
             workspace.keygen(name);
@@ -37,21 +39,21 @@ impl Approved {
     }
 
     /// Writes the policy: the beginning that all have, and this.
-    fn policy(&self, more: &str) {
+    pub(super) fn policy(&self, more: &str) {
         let begin = "version = 1\ndefault = \"refuse\"\n[keys.platform-2026]\nfile = \"platform-2026.pub\"\n\
                      [keys.platform-2027]\nfile = \"platform-2027.pub\"\n";
         self.workspace.write("policy.toml", &format!("{begin}{more}"));
     }
 
     /// Runs a command under the policy. Returns its exit code and its messages.
-    fn run(&self, args: &[&str]) -> (i32, String) {
+    pub(super) fn run(&self, args: &[&str]) -> (i32, String) {
         let mut command = self.workspace.ktables(args);
         let output = run(command.env("KTABLES_POLICY", self.workspace.path("policy.toml")));
         (output.code, format!("{}{}", output.stderr, output.stdout))
     }
 
     /// Expects that the codec is approved, by `policy check` and for the table.
-    fn approve(&self) {
+    pub(super) fn approve(&self) {
         for args in [&["policy", "check"][..], &["status", "-t", "services"]] {
             let (code, output) = self.run(args);
             assert_eq!(code, 0, "{args:?}: {output}");
@@ -59,7 +61,7 @@ impl Approved {
     }
 
     /// Expects that the codec is refused with this message, by `policy check` and for the table.
-    fn refuse(&self, message: &str) {
+    pub(super) fn refuse(&self, message: &str) {
         for (args, expected) in [(&["policy", "check"][..], 1), (&["status", "-t", "services"], 3)] {
             let (code, output) = self.run(args);
             assert!(code == expected && output.contains(message), "{args:?}: {code} {output}");
@@ -203,6 +205,43 @@ fn a_policy_is_checked_when_it_is_read() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_read_is_not_the_same_as_none() {
+    let workspace = Workspace::new();
+    workspace.configure("service.wasm", "");
+    for (prepare, code, message) in [
+        ("true", 0, "there is no policy"),
+        (
+            "mkdir /etc/ktables; printf 'version = 1\\ndefault = \"refuse\"\\n' > /etc/ktables/policy.toml",
+            1,
+            "does not allow",
+        ),
+        ("mkdir /etc/ktables; ln -s missing /etc/ktables/policy.toml", 3, "cannot read the policy"),
+        // As for a folder that this user cannot enter, nobody knows whether there is a policy.
+        ("echo > /etc/ktables", 3, "cannot read the policy"),
+    ] {
+        // In a namespace with an empty folder /etc.
+        let script = format!("mount -t tmpfs none /etc && {{ {prepare}; }} && exec \"$@\"");
+        let check = workspace.ktables(&["policy", "check"]);
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"]).arg(check.get_program());
+        unshare.args(check.get_args()).current_dir(workspace.path("")).env_remove("KTABLES_POLICY");
+        let output = run(unshare.env("KTABLES_CACHE_DIR", workspace.path("cache")));
+        let text = format!("{}{}", output.stderr, output.stdout);
+        assert!(output.code == code && text.contains(message), "{prepare}: {} {text}", output.code);
+    }
+}
+
+#[test]
+fn a_policy_can_be_required() {
+    let approved = Approved::new();
+    let check = ["policy", "check", "--required"];
+    let error = approved.workspace.fail(&check, 1);
+    assert!(error.contains("there is no policy, and --required asks for one"), "{error}");
+    approved.policy("[[rule]]\n");
+    assert_eq!(approved.run(&check).0, 0);
+}
+
+#[test]
 fn a_revoked_codec_is_refused_at_start() {
     let approved = Approved::new();
     let section = "[[rule]]\n[revocations]\nsource = \"revocations.json\"\nsigned_by = [\"platform-2026\"]\n";
@@ -233,6 +272,8 @@ fn a_revoked_codec_is_refused_at_start() {
     std::fs::copy(approved.workspace.path("revocations.json"), approved.workspace.path("first.json"))
         .unwrap();
     for digest in ["manifest", "component"] {
+        // What was seen before is forgotten.
+        std::fs::remove_file(approved.workspace.path("cache/oci/revocations.json")).unwrap();
         std::fs::copy(approved.workspace.path("first.json"), approved.workspace.path("revocations.json"))
             .unwrap();
         revoke(&text(&approved.pushed, digest), "platform-2026.key");
@@ -306,15 +347,9 @@ async fn a_running_table_reports_a_revoked_codec_or_freezes() {
         server.wait_until_ready().await;
         let status = async || server.get("/v1/tables/services").await.json();
         assert_eq!(status().await["status"], "caught_up");
-        approved.workspace.succeed(&[
-            "codec",
-            "revoke",
-            &text(&approved.pushed, "component"),
-            "--reason",
-            "wrong",
-            "--key",
-            "platform-2026.key",
-        ]);
+        let component = text(&approved.pushed, "component");
+        let revoke = ["codec", "revoke", &component, "--reason", "wrong", "--key", "platform-2026.key"];
+        approved.workspace.succeed(&revoke);
         server.signal("HUP");
         let reason = "must not be used any more: it has been revoked since";
         let until = Instant::now() + TIMEOUT;
@@ -337,6 +372,11 @@ async fn a_running_table_reports_a_revoked_codec_or_freezes() {
             // A table with the same codec that is not served sees the record, so this one has had time for it.
             let seen = approved.workspace.succeed(&["get", "b", "-t", "services"]);
             assert_eq!((&seen["host"], status().await["entries"].clone()), (&json!("a"), json!(1)));
+            // Nothing is written with the codec either: nobody would see it.
+            let entry = server.request(Method::PUT, "/v1/tables/services/entry?key=c").body(VALUE);
+            let refused = server.send(entry).await;
+            assert_eq!((refused.status, refused.problem()), (503, "codec-revoked".to_owned()));
+            assert!(refused.text.contains(reason), "{}", refused.text);
             // It continues when the codec may be used again.
             approved.policy("[[rule]]\n");
             server.signal("HUP");
@@ -382,5 +422,5 @@ async fn a_fleet_answers_who_runs_a_digest() {
 }
 
 /// A value of the example codec.
-const VALUE: &str =
+pub(super) const VALUE: &str =
     r#"{"host":"a","port":1,"weight":1,"healthy":true,"draining":false,"started":1,"tags":[]}"#;

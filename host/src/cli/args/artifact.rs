@@ -6,6 +6,9 @@ use clap::Subcommand;
 
 use crate::oci::{MAX_VALIDITY, SignatureFormat};
 
+/// The highest number that may be given to a list. It is far below the last possible one, so that there is always a next list.
+const MAX_SERIAL: u64 = 1 << 53;
+
 /// Settings of registries, and whether the network is used.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct RegistryAccessArgs {
@@ -82,8 +85,8 @@ pub(in crate::cli) struct ResolveArgs {
 
 /// Write the digests of the codecs of a configuration into ktables.lock.
 ///
-/// Adds entries that are missing, and keeps the others. The file is beside the configuration, and is committed with it. A
-/// process never looks up a tag itself.
+/// Adds entries that are missing, and keeps the others. With --update and no names, removes those that the configuration does
+/// not need. The file is beside the configuration, and is committed with it. A process never looks up a tag itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -91,7 +94,7 @@ Examples:
   ktables codec lock --update service
   ktables codec lock --check --remote")]
 pub(in crate::cli) struct LockArgs {
-    /// Look up the tags of these codecs again; without names, of all.
+    /// Look up the tags of these codecs again; without names, of all, and remove entries that are not needed.
     #[arg(long, value_name = "NAME", num_args = 0..)]
     pub(in crate::cli) update: Option<Vec<String>>,
     /// Change nothing. Exit code 1 if the file does not have what the configuration needs.
@@ -104,7 +107,7 @@ pub(in crate::cli) struct LockArgs {
     pub(in crate::cli) access: RegistryAccessArgs,
 }
 
-/// Create a pair of keys for signatures: PREFIX.key and PREFIX.pub.
+/// Generate a key pair for signatures: the private key PREFIX.key, and the public key PREFIX.pub.
 ///
 /// The private key is encrypted with the password in KTABLES_KEY_PASSWORD, or with the one that is typed at the terminal. An
 /// empty password leaves it unencrypted. The encryption is that of OpenSSL's PKCS#8, which resists guessing only if the password
@@ -204,19 +207,69 @@ pub(in crate::cli) struct RevokeArgs {
     /// The file of the list, which is replaced by the next list.
     #[arg(long, value_name = "FILE", default_value = "revocations.json")]
     pub(in crate::cli) list: PathBuf,
+    #[command(flatten)]
+    pub(in crate::cli) next: SignedListArgs,
+}
+
+/// How a list of revocations is signed.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SignedListArgs {
     /// How long the next list is valid: ten years at most.
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_validity)]
     pub(in crate::cli) valid: std::time::Duration,
     /// The private key.
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) key: PathBuf,
+    /// The public key that signed the list before, if the key was replaced. May be repeated.
+    #[arg(long, value_name = "PUB")]
+    pub(in crate::cli) signed_by: Vec<PathBuf>,
 }
 
-/// Print and publish lists of revocations.
+/// Renew, fetch, print and publish lists of revocations.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum RevocationsCommand {
+    Renew(RenewRevocationsArgs),
+    Pull(PullRevocationsArgs),
     Inspect(InspectRevocationsArgs),
     Push(PushRevocationsArgs),
+}
+
+/// Sign a list of revocations again, before it expires, or begin an empty one.
+///
+/// Writes the next list: with the same codecs, a higher number, and valid for a time from now on.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ktables codec revocations renew revocations.json --key platform.key
+  ktables codec revocations renew revocations.json --key platform.key --empty")]
+pub(in crate::cli) struct RenewRevocationsArgs {
+    /// The file of the list, which is replaced.
+    #[arg(value_name = "FILE")]
+    pub(in crate::cli) list: PathBuf,
+    /// Begin an empty list, in a file that does not exist yet.
+    #[arg(long)]
+    pub(in crate::cli) empty: bool,
+    /// The number of the next list, if lists were lost [default: one more than that of the file].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_SERIAL))]
+    pub(in crate::cli) serial: Option<u64>,
+    #[command(flatten)]
+    pub(in crate::cli) next: SignedListArgs,
+}
+
+/// Copy a published list of revocations into a file, to revoke further codecs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  ktables codec revocations pull oci://registry.example/codecs/revocations:current revocations.json")]
+pub(in crate::cli) struct PullRevocationsArgs {
+    /// The reference with a tag.
+    #[arg(value_name = "REF")]
+    pub(in crate::cli) reference: String,
+    /// The file, which is replaced.
+    #[arg(value_name = "FILE", default_value = "revocations.json")]
+    pub(in crate::cli) list: PathBuf,
+    #[command(flatten)]
+    pub(in crate::cli) access: RegistryAccessArgs,
 }
 
 /// Print a list of revocations.
@@ -254,8 +307,8 @@ pub(in crate::cli) struct PushRevocationsArgs {
 
 /// Print which codecs configurations use: a line for each table and codec.
 ///
-/// Reads only the files and the stores. With --fleet, prints what running processes publish. Exit code 1 if a policy
-/// refuses a codec, a codec is revoked, or nobody uses the --digest.
+/// Reads only the files and the stores, unless --online. With --fleet, prints what running processes publish. Exit code 1 if a
+/// policy refuses a codec, a codec is revoked, or nobody uses the --digest.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  ktables codec report -c services/*/ktables.toml\n  ktables codec report --fleet kafka://localhost:9092/ktables-fleet --digest sha256:11ab…"
@@ -273,7 +326,7 @@ pub(in crate::cli) struct CodecReportArgs {
     /// Entries of the fleet that are older are of processes that were killed.
     #[arg(long, value_name = "TIME", default_value = "3m", value_parser = humantime::parse_duration, requires = "fleet")]
     pub(in crate::cli) max_age: std::time::Duration,
-    /// Look codecs that are in no store up in their registries.
+    /// Ask the registries: for codecs that are in no store, and for tags that are newer versions.
     #[arg(long)]
     pub(in crate::cli) online: bool,
 }
@@ -400,11 +453,14 @@ pub(in crate::cli) enum PolicyCommand {
 #[command(after_help = "\
 Examples:
   ktables policy check -c ktables.toml
-  KTABLES_OFFLINE=1 ktables policy check -c /app/ktables.toml")]
+  KTABLES_OFFLINE=1 ktables policy check --required -c /app/ktables.toml")]
 pub(in crate::cli) struct PolicyCheckArgs {
     /// Another policy, which must approve the codecs, too.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) policy: Option<PathBuf>,
+    /// Fail if there is no policy.
+    #[arg(long)]
+    pub(in crate::cli) required: bool,
     #[command(flatten)]
     pub(in crate::cli) access: RegistryAccessArgs,
 }

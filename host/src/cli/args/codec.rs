@@ -53,7 +53,7 @@ pub(in crate::cli) enum CodecCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  ktables codec inspect service.wasm")]
 pub(in crate::cli) struct InspectArgs {
-    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact.
+    /// A component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to a codec in a registry.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// A limit, for example profile=large for interpreters. May be repeated.
@@ -128,7 +128,7 @@ pub(in crate::cli) struct NewArgs {
 /// A component, and how to run it.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct ComponentArgs {
-    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact.
+    /// A component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to a codec in a registry.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// The codec's configuration, a JSON object.
@@ -290,7 +290,7 @@ pub(in crate::cli) struct ReproduceArgs {
     /// The file of the case.
     #[arg(value_name = "CASE")]
     pub(in crate::cli) case: PathBuf,
-    /// The component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to an artifact.
+    /// A component file, the name of a bundled codec (avro, json-schema, protobuf), or a reference to a codec in a registry.
     #[arg(value_name = "FILE.wasm")]
     pub(in crate::cli) file: PathBuf,
     /// Another limit than that of the case, for example memory=128MiB. May be repeated.

@@ -23,6 +23,14 @@ pub(in crate::cli) struct Access {
 
 impl Access {
     pub(super) fn new(args: &RegistryAccessArgs) -> Result<Self, CliError> {
+        Self::with_network(args, args.offline.then_some("--offline"))
+    }
+
+    /// `offline` says who has turned the network off, beside the environment.
+    pub(super) fn with_network(
+        args: &RegistryAccessArgs,
+        offline: Option<&'static str>,
+    ) -> Result<Self, CliError> {
         let default = Path::new(DEFAULT_CONFIG);
         let (config, path) = match &args.config {
             Some(path) => (Config::read(path)?, path.clone()),
@@ -31,7 +39,7 @@ impl Access {
         };
         // Nothing is compiled: only the folder of the cache matters.
         let cache = EngineOptions::new(Compiler::InProcess).cache;
-        let artifacts = Artifacts::new(&config, Some(&path), cache.as_deref(), args.offline);
+        let artifacts = Artifacts::new(&config, cache.as_deref(), offline);
         Ok(Self { config, path, artifacts })
     }
 

@@ -72,6 +72,8 @@ pub(in crate::cli) async fn bundle(args: BundleArgs, output: Output) -> Result<E
     }
     if let Some(list) = &args.revocations {
         let bytes = revoke::read(&access, list).await?;
+        // Whoever uses the bundle has the keys to verify it.
+        RevocationList::parse(&bytes, None).map_err(|error| error.about(list))?;
         push_revocations(&ArtifactRepository::Layout(layout.clone()), REVOCATIONS_TAG, &bytes).await?;
     }
     lock.write()?;
@@ -193,7 +195,7 @@ pub(in crate::cli) async fn load(args: LoadBundleArgs, output: Output) -> Result
                 entry.digest
             )));
         };
-        // Signatures are copied with what they are about.
+        // A signature is copied together with the codec that it signs.
         let Ok(manifest) = CodecManifest::parse(&bytes) else { continue };
         let copied = copy_checked(&access, &source, &entry.digest, &store, None).await;
         let copied = copied.map_err(|error| error.about(&args.bundle.display().to_string()))?;

@@ -13,11 +13,12 @@ use crate::wasm::inspect;
 /// A codec of a configuration, as it is printed.
 #[derive(Serialize)]
 struct LockLine {
-    codec: String,
+    /// The name of the codec; `None` for an entry that no codec needs.
+    codec: Option<String>,
     reference: String,
     manifest: Digest,
     component: Digest,
-    /// What was done: `added`, `updated`, `unchanged`.
+    /// What was done: `added`, `updated`, `unchanged`, `removed`.
     state: &'static str,
 }
 
@@ -42,6 +43,18 @@ pub(in crate::cli) async fn lock(args: LockArgs, output: Output) -> Result<Exit,
         let is_updated = args.update.as_ref().is_some_and(|names| names.is_empty() || names.contains(&name));
         let line = lock_one(&access, &mut file, &name, &reference, is_updated).await;
         lines.extend(line.map_err(|error| error.about(&format!("codecs.{name}")))?);
+    }
+    if args.update.as_ref().is_some_and(Vec::is_empty) {
+        for key in find_unneeded(&access, &file)? {
+            let removed = file.codecs.remove(&key);
+            lines.extend(removed.map(|LockedCodec { reference, manifest, component, .. }| LockLine {
+                codec: None,
+                reference,
+                manifest,
+                component,
+                state: "removed",
+            }));
+        }
     }
     if file != before {
         file.write()?;
@@ -75,6 +88,13 @@ fn references(access: &Access) -> Result<Vec<(String, Reference)>, CliError> {
     Ok(references)
 }
 
+/// Returns the entries that the configuration does not need.
+fn find_unneeded(access: &Access, file: &LockFile) -> Result<Vec<String>, CliError> {
+    let needed: Vec<String> =
+        references(access)?.iter().map(|(_, reference)| reference.without_digest().to_string()).collect();
+    Ok(file.codecs.keys().filter(|key| !needed.contains(*key)).cloned().collect())
+}
+
 /// Locks one codec. Returns `None` if it needs no entry.
 async fn lock_one(
     access: &Access,
@@ -86,7 +106,7 @@ async fn lock_one(
     let key = reference.without_digest().to_string();
     let known = file.get(reference).cloned();
     let line = |locked: &LockedCodec, state| LockLine {
-        codec: name.to_owned(),
+        codec: Some(name.to_owned()),
         reference: key.clone(),
         manifest: locked.manifest,
         component: locked.component,
@@ -139,6 +159,9 @@ async fn lock_one(
 /// Checks that the file has what the configuration needs, and with `is_remote`, that no tag has moved.
 async fn check(access: &Access, file: &LockFile, is_remote: bool) -> Result<Exit, CliError> {
     let mut exit = Exit::Done;
+    for key in find_unneeded(access, file)? {
+        tracing::warn!("no codec needs the entry {key}: `ktables codec lock --update` removes it");
+    }
     for (name, reference) in references(access)? {
         let manifest = match file.resolve(&reference, Some(&name)) {
             Ok(manifest) => manifest,

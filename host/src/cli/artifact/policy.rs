@@ -37,11 +37,7 @@ pub(in crate::cli) async fn check(args: PolicyCheckArgs, output: Output) -> Resu
         )));
     }
     let policies = Policies::read(args.policy.as_deref())?;
-    if policies.is_empty() {
-        tracing::warn!(
-            "there is no policy: every codec is approved. Name one with --policy or KTABLES_POLICY."
-        );
-    }
+    check_policies(&policies, args.required)?;
     let (mut lines, mut exit, mut failure) = (Vec::new(), Exit::Done, None);
     check_names(&access)?;
     for (table, name) in list_codec_uses(&access) {
@@ -81,6 +77,23 @@ pub(in crate::cli) async fn check(args: PolicyCheckArgs, output: Output) -> Resu
         Some(_) => Err(CliError::Codecs("not every codec could be checked".to_owned())),
         None => Ok(exit),
     }
+}
+
+/// Warns that there is no policy, or fails if one is required.
+fn check_policies(policies: &Policies, is_required: bool) -> Result<(), CliError> {
+    if policies.is_empty() && is_required {
+        return Err(CliError::Refused(
+            "there is no policy, and --required asks for one: neither /etc/ktables/policy.toml exists, nor is one named with \
+             --policy or KTABLES_POLICY"
+                .to_owned(),
+        ));
+    }
+    if policies.is_empty() {
+        tracing::warn!(
+            "there is no policy: every codec is approved. Name one with --policy or KTABLES_POLICY."
+        );
+    }
+    Ok(())
 }
 
 /// Fails if a table names a codec that does not exist: no rule would be asked about it.

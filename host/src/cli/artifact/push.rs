@@ -17,7 +17,7 @@ use crate::oci::{
 };
 use crate::wasm::inspect;
 
-/// The variable with the time of a build, in seconds since 1970.
+/// The environment variable that sets the creation time of an artifact, in seconds since 1970.
 const BUILD_TIME: &str = "SOURCE_DATE_EPOCH";
 
 /// The sections of a component that become annotations, and the ends of the names of these.

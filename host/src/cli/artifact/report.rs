@@ -1,7 +1,9 @@
 //! The command `codec report`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use semver::Version;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,7 +14,7 @@ use crate::cli::output::Output;
 use crate::cli::{CliError, Exit};
 use crate::codec::Codecs;
 use crate::config::ArtifactVerdict;
-use crate::oci::{Digest, Policies};
+use crate::oci::{Digest, Location, Policies, Reference};
 use crate::table::Table;
 
 /// A codec of a table, as it is printed.
@@ -26,6 +28,8 @@ struct ReportLine {
     component: Option<Digest>,
     signed_by: Vec<String>,
     report: Option<String>,
+    /// The newest tag of the repository that is a newer version than this one. Only with `--online`.
+    newer: Option<String>,
     /// Why the codec cannot be used: not approved, revoked, or in no store.
     problem: Option<String>,
 }
@@ -36,9 +40,12 @@ pub(in crate::cli) async fn report(args: CodecReportArgs, output: Output) -> Res
         return report_fleet(fleet, args.max_age, digest, output).await;
     }
     let policies = Policies::read(None)?;
-    let (mut lines, mut exit) = (Vec::new(), Exit::Done);
+    let (mut lines, mut exit, mut tags) = (Vec::new(), Exit::Done, BTreeMap::new());
     for path in &args.config {
-        let access = Access::new(&RegistryAccessArgs { config: Some(path.clone()), offline: !args.online })?;
+        let access = Access::with_network(
+            &RegistryAccessArgs { config: Some(path.clone()), offline: false },
+            (!args.online).then_some("no --online"),
+        )?;
         let lock = access.lock()?;
         for (table, name) in list_codec_uses(&access) {
             let Some(section) = access.config.codec(&name) else { continue };
@@ -59,6 +66,10 @@ pub(in crate::cli) async fn report(args: CodecReportArgs, output: Output) -> Res
             if verdict.is_err() {
                 exit = Exit::No;
             }
+            let newer = match (args.online && !access.sources().is_offline(), reference.parse()) {
+                (true, Ok(reference)) => find_newer(&access, &reference, &mut tags).await,
+                _ => None,
+            };
             let problem = verdict.as_ref().err().map(ToString::to_string);
             let verdict = verdict.unwrap_or_default();
             lines.push(ReportLine {
@@ -70,6 +81,7 @@ pub(in crate::cli) async fn report(args: CodecReportArgs, output: Output) -> Res
                 component,
                 signed_by: verdict.signed_by,
                 report: verdict.report,
+                newer,
                 problem,
             });
         }
@@ -79,6 +91,34 @@ pub(in crate::cli) async fn report(args: CodecReportArgs, output: Output) -> Res
     }
     output.print_rows(lines)?;
     Ok(exit)
+}
+
+/// Returns the newest tag of a codec's repository, if it is a newer version than the tag of the reference. A list that cannot
+/// be read is reported, and is no reason to fail. `known` has the lists that were read.
+async fn find_newer(
+    access: &Access,
+    reference: &Reference,
+    known: &mut BTreeMap<Location, Vec<String>>,
+) -> Option<String> {
+    let current = parse_version(reference.tag.as_deref()?)?;
+    if !known.contains_key(&reference.location) {
+        let tags = access.sources().within(async { access.open(reference)?.tags().await }).await;
+        let tags = tags.unwrap_or_else(|error| {
+            tracing::warn!("{reference}: cannot look for newer versions: {error}");
+            Vec::new()
+        });
+        known.insert(reference.location.clone(), tags);
+    }
+    // Somebody who runs a release does not want a trial of the next one.
+    let is_wanted =
+        |version: &Version| *version > current && (version.pre.is_empty() || !current.pre.is_empty());
+    let versions = known[&reference.location].iter().filter_map(|tag| Some((parse_version(tag)?, tag)));
+    versions.filter(|(version, _)| is_wanted(version)).max().map(|(_, tag)| tag.clone())
+}
+
+/// Parses a tag such as `1.4.0` or `v1.4.0`.
+fn parse_version(tag: &str) -> Option<Version> {
+    Version::parse(tag.strip_prefix('v').unwrap_or(tag)).ok()
 }
 
 /// Prints what running processes publish.

@@ -87,7 +87,15 @@ fn to_result(outcome: Outcome) -> LineResult {
     match &*outcome.outcome {
         "written" => Ok(()),
         kind => Err(LineError {
-            is_failure: matches!(kind, "outcome-unknown" | "log-unavailable" | "log-denied" | "codec-failed"),
+            is_failure: matches!(
+                kind,
+                "outcome-unknown"
+                    | "log-unavailable"
+                    | "log-denied"
+                    | "codec-failed"
+                    | "codec-revoked"
+                    | "failed"
+            ),
             reason: outcome.detail.unwrap_or(outcome.outcome),
         }),
     }

@@ -241,15 +241,17 @@ impl PolicyFile {
                 "its version is {version}, and this program knows version 1. Use a newer version of ktables."
             )));
         }
+        // The problem of a section that begins at `start`, with the line that it is about.
+        let describe = |start: usize, RuleProblem { near, reason }: RuleProblem| {
+            let section = text.get(start..).unwrap_or_default();
+            let offset = near.and_then(|near| section.find(&near)).unwrap_or(0);
+            PolicyError::Malformed(format!("line {} {reason}", line_at(start + offset)))
+        };
         let mut rules = Vec::new();
         for rule in parsed.rule {
             let span = rule.span();
             let rule = rule.into_inner();
-            check_rule(&rule, &parsed.keys).map_err(|problem| {
-                let shown = text.get(span.start..).unwrap_or_default();
-                let offset = problem.near.and_then(|near| shown.find(&near)).unwrap_or(0);
-                PolicyError::Malformed(format!("line {} {}", line_at(span.start + offset), problem.reason))
-            })?;
+            check_rule(&rule, &parsed.keys).map_err(|problem| describe(span.start, problem))?;
             rules.push(Rule {
                 tables: rule.tables,
                 sources: rule.sources,
@@ -264,11 +266,7 @@ impl PolicyFile {
             let span = section.span();
             let section = section.into_inner();
             let checked = check_keys(&section.signed_by, &parsed.keys).and_then(|()| check_source(&section));
-            checked.map_err(|problem| {
-                let shown = text.get(span.start..).unwrap_or_default();
-                let offset = problem.near.and_then(|near| shown.find(&near)).unwrap_or(0);
-                PolicyError::Malformed(format!("line {} {}", line_at(span.start + offset), problem.reason))
-            })?;
+            checked.map_err(|problem| describe(span.start, problem))?;
             Ok(section)
         });
         let revocations = revocations.transpose()?;
@@ -326,6 +324,11 @@ fn check_rule(rule: &RuleText, keys: &BTreeMap<String, KeyFile>) -> Result<(), R
             let reason =
                 format!("requires {wanted} of {count} keys. Write `at_least` from 1 to the number of keys.");
             return problem("at_least", reason);
+        }
+        if let Some(twice) =
+            by.any_of.iter().find(|key| by.any_of.iter().filter(|other| other == key).count() > 1)
+        {
+            return problem("any_of", format!("names key `{twice}` twice. Name each key once."));
         }
     } else if !rule.signed_annotations.is_empty() || rule.identity == Some(IdentityRule::Match) {
         let reason = "requires something of signatures, but no signature. Add `signed_by`.".to_owned();

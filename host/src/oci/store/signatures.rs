@@ -58,7 +58,7 @@ impl CodecSources {
         codec: &FoundCodec,
     ) -> Result<Option<FoundSignatures>, OciError> {
         let Location::Registry(repository) = &codec.reference.location else { return Ok(None) };
-        if self.is_offline {
+        if self.is_offline() {
             return Ok(None);
         }
         let (mut found, mut last_error) = (None::<FoundSignatures>, None);

@@ -11,7 +11,7 @@ use crate::log::Ack;
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::reading::MAX_TIMEOUT;
-use crate::serve::http::writing::{audit, log_problem, unknown_outcome, write_problem};
+use crate::serve::http::writing::{audit, open_writer, unknown_outcome, write_problem};
 use crate::serve::problem::Problem;
 use crate::serve::tables::ServedTable;
 use crate::table::Freshness;
@@ -141,7 +141,7 @@ async fn write_each(
     let Sorted { writes, numbers, mut outcomes, errors } = Sorted::new(lines);
     outcomes.extend(errors.into_iter().map(|(number, reason)| Outcome::other(number, "bad-request", reason)));
     let writing = async {
-        let writer = table.writer().await.map_err(|error| log_problem(&error))?;
+        let writer = open_writer(table).await?;
         Ok(writer.set_many(writes).await)
     };
     let results = tokio::time::timeout_at(deadline, writing).await.unwrap_or_else(|_| Err(late()))?;
@@ -167,7 +167,7 @@ async fn write_all(
         return Err(Problem::bad_request(format!("nothing was written: line {number}: {reason}")));
     }
     let writing = async {
-        let writer = table.writer().await.map_err(|error| log_problem(&error))?;
+        let writer = open_writer(table).await?;
         writer.set_many(writes).atomic().await.map_err(|error| write_problem(&error))
     };
     let acks = tokio::time::timeout_at(deadline, writing).await.unwrap_or_else(|_| Err(late()))?;

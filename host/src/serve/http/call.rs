@@ -80,14 +80,12 @@ impl Call {
     pub(super) fn table(&self, role: Role, name: &str) -> Result<Arc<ServedTable>, Problem> {
         self.require(role, name)?;
         let tables = self.server.tables.load();
-        let Some(tables) = &**tables else {
-            return Err(Problem::unavailable(
-                "loading",
-                "The table is loading",
-                "the server has just started",
-            ));
-        };
-        tables.get(name).cloned().ok_or_else(|| {
+        let table = (**tables).as_ref().and_then(|tables| tables.get(name).cloned());
+        if table.is_none() && (tables.is_none() || self.server.opening.load().contains(name)) {
+            let detail = "the server has just started, and loads the codecs of the table";
+            return Err(Problem::unavailable("loading", "The table is loading", detail));
+        }
+        table.ok_or_else(|| {
             Problem::not_found(
                 "unknown-table",
                 "There is no such table",

@@ -119,7 +119,8 @@ fn respond(reading: &Reading, answer: &impl Serialize) -> Response<Body> {
 
 /// Fails if a table has no group scheme.
 pub(super) fn require_groups(table: &ServedTable) -> Result<(), Problem> {
-    if table.codecs().group_scheme.is_some() {
+    // Whether a table has groups is not known while its codecs cannot be loaded.
+    if table.codecs().group_scheme.is_some() || table.codec_error.is_some() {
         return Ok(());
     }
     let detail = "this table has no groups: group_scheme sets how keys are split";

@@ -10,7 +10,7 @@ use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::entries::respond_json;
 use crate::serve::problem::Problem;
-use crate::serve::tables::{ServedTable, unready};
+use crate::serve::tables::unready;
 use crate::table::Status;
 
 /// Answers that the process lives.
@@ -27,17 +27,18 @@ pub(super) async fn ready(call: Call) -> Result<Response<Body>, Problem> {
     }
     let tables = call.server.tables.load_full();
     let Some(tables) = &*tables else { return Err(not_ready("the tables are being opened")) };
-    let unready: Vec<&ServedTable> = unready(tables).collect();
-    let is_readable = |table: &&ServedTable| call.caller.may(Role::Read, &table.name);
+    let opening = call.server.opening.load();
+    let unready: Vec<&str> =
+        unready(tables).map(|table| &*table.name).chain(opening.iter().map(String::as_str)).collect();
+    let is_readable = |name: &str| call.caller.may(Role::Read, name);
     if !unready.is_empty() {
-        let names: Vec<&str> =
-            unready.iter().copied().filter(is_readable).map(|table| &*table.name).collect();
+        let names: Vec<&str> = unready.into_iter().filter(|name| is_readable(name)).collect();
         let detail = format!("these tables are not ready: {}", names.join(", "));
         return Err(not_ready(detail));
     }
     let statuses: serde_json::Map<_, _> = tables
         .values()
-        .filter(|table| is_readable(&table.as_ref()))
+        .filter(|table| is_readable(&table.name))
         .map(|table| (table.name.clone(), table.table.status().name().into()))
         .collect();
     let is_degraded = tables.values().any(|table| !matches!(table.table.status(), Status::CaughtUp));

@@ -113,11 +113,7 @@ impl Reading {
                 let detail = format!("table `{name}` is loading{}", progress.unwrap_or_default());
                 Err(self.unavailable("loading", "The table is loading", detail))
             }
-            Status::Failed(error) => Err(self.unavailable(
-                "failed",
-                "The table has failed",
-                format!("table `{name}` has failed: {error}"),
-            )),
+            Status::Failed(_) => Err(failed(&self.table).with_headers(&self.headers())),
             Status::Stopped => Err(self.unavailable(
                 "stopped",
                 "The table has stopped",
@@ -129,6 +125,13 @@ impl Reading {
     fn unavailable(&self, kind: &'static str, title: &'static str, detail: String) -> Problem {
         Problem::unavailable(kind, title, detail).with_headers(&self.headers())
     }
+}
+
+/// The problem of a table that has failed.
+pub(super) fn failed(table: &ServedTable) -> Problem {
+    let reason = table.table.status().reason().unwrap_or_default();
+    let detail = format!("table `{}` has failed: {reason}", table.name);
+    Problem::unavailable("failed", "The table has failed", detail)
 }
 
 /// Waits until the table is as fresh as the parameters `fresh` and `at_least` ask.

@@ -11,6 +11,7 @@ use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::entries::respond_json;
 use crate::serve::http::query::{Query, invalid};
+use crate::serve::http::reading::failed;
 use crate::serve::http::writing::audit;
 use crate::serve::problem::Problem;
 use crate::serve::swap::{self, CodecPart, Gate, NewCodecs};
@@ -31,6 +32,9 @@ pub(super) async fn start(
 ) -> Result<Response<Body>, Problem> {
     let table = call.table(Role::Admin, &table)?;
     let query = call.query(&["codec", "name", "dry_run", "max_new_rejects", "max_changed", "yes"])?;
+    if table.codec_error.is_some() {
+        return Err(failed(&table));
+    }
     let gate = Gate {
         is_trial: query.flag("dry_run", false)?,
         is_forced: query.flag("yes", false)?,

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use crate::log::{Ack, LogError, Offset, Partition};
 use crate::serve::http::call::{Call, RequestId};
 use crate::serve::http::entry_name::describe;
-use crate::serve::http::reading::{POSITIONS, format_positions};
+use crate::serve::http::reading::{POSITIONS, failed, format_positions};
 use crate::serve::problem::Problem;
-use crate::serve::tables::ServedTable;
+use crate::serve::tables::{ServedTable, WriterError};
 use crate::table::Freshness;
-use crate::writer::{Write, WriteError};
+use crate::writer::{Write, WriteError, Writer};
 
 /// A record that was written.
 #[derive(Debug, Serialize)]
@@ -79,7 +79,7 @@ async fn send(
 ) -> Result<Written, Problem> {
     let deadline = Instant::now() + timeout;
     let writing = async {
-        let writer = table.writer().await.map_err(|error| log_problem(&error))?;
+        let writer = open_writer(table).await?;
         writer.write(write).await.map_err(|error| write_problem(&error))
     };
     let late = |_| Err(unknown_outcome("the log did not acknowledge the write in time"));
@@ -89,6 +89,17 @@ async fn send(
         return Err(not_visible(ack, &reason.to_string()));
     }
     Ok(Written::new(ack))
+}
+
+/// Opens the writer of a table.
+pub(super) async fn open_writer(table: &ServedTable) -> Result<Writer, Problem> {
+    table.writer().await.map_err(|error| match error {
+        WriterError::Log(error) => log_problem(&error),
+        WriterError::Failed => failed(table),
+        WriterError::Revoked(reason) => {
+            Problem::unavailable("codec-revoked", "A codec of the table is revoked", &*reason)
+        }
+    })
 }
 
 /// Logs who changed what.

@@ -13,6 +13,7 @@ use super::request::Request;
 use crate::serve::access::Role;
 use crate::serve::http::call::Call;
 use crate::serve::http::groups::require_groups;
+use crate::serve::http::reading::failed;
 use crate::serve::problem::Problem;
 use crate::serve::tables::ServedTable;
 use crate::table::{Status, WatchEvent, WatchFilter, WatchStart, WatchToken, Watcher};
@@ -60,8 +61,7 @@ impl FollowedTable {
             && !table.table.wait_for_token(token, BEHIND_TIMEOUT).await
         {
             if table.table.status().is_final() {
-                let detail = format!("table `{name}` is {}", table.table.status());
-                return Err(Problem::unavailable("failed", "The table has failed", detail));
+                return Err(failed(&table));
             }
             let detail =
                 "this server has not read yet what the caller has seen: try again, or another server";
@@ -95,6 +95,13 @@ impl FollowedTable {
     }
 
     fn follow(&mut self, request: Request) {
+        // A table that failed before it was complete has less than its topic, and a watcher must not take that for everything.
+        if matches!(self.table.table.status(), Status::Failed(_))
+            && self.table.table.stats().catch_up.is_none()
+        {
+            self.stage = Stage::Ended;
+            return;
+        }
         let watcher = self.table.table.watch(request.start).with_filter(request.filter);
         self.stage = Stage::Following(if request.is_every { watcher.every_change() } else { watcher });
     }
