@@ -2,12 +2,13 @@
 //! takes compared with the request that it consists of, how fast writes are, and what tables and clusters
 //! cost while nothing happens. Each log here counts as a cluster of its own, because it has its own clients.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Lines, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cpu_time::ProcessTime;
 use futures_util::{StreamExt, stream};
 use ktables::codec::Codecs;
 use ktables::log::{Log, NewRecord};
@@ -251,8 +252,12 @@ async fn write_cell(options: &Options, address: &str) -> Cell {
     cell
 }
 
+/// The first argument of the contender that has idle tables.
+pub(crate) const IDLE_TABLES: &str = "idle";
+
 /// Measures what tables of one log and of several cost while nothing happens. All traffic goes through a
-/// proxy, which counts connections and requests.
+/// proxy, which counts connections and requests. The tables are in a process of their own, so that nothing of
+/// the proxy counts as theirs.
 async fn idle_cell() -> Cell {
     let mut cell = Cell::new("idle", format!("for {} s, tables of 4 partitions", IDLE.as_secs()));
     let proxy = Proxy::listen().await;
@@ -262,36 +267,96 @@ async fn idle_cell() -> Cell {
     let counts = Arc::new(Counts::default());
     proxy.forward(broker.bootstrap(), counts.clone());
     let counts = &counts;
-    // Ticks of 10 ms would be most of what an idle table uses.
-    let cpu = || cpu_time::ProcessTime::now().as_duration().as_secs_f64();
-    let threads = count_threads();
+    let topics = stream::iter(0..100).map(|_| create_topic(&address, 4)).buffered(8);
+    let topics: Vec<String> = topics.map(|(_, name)| name).collect().await;
     for (clusters, each) in [(1, 0), (1, 1), (1, 10), (1, 100), (2, 50), (4, 25)] {
         say(&format!("idle: {clusters} x {each} tables"));
         wait_until_connections_settle(counts).await;
-        let mut tables = Vec::new();
-        let mut logs = Vec::new();
-        for _ in 0..clusters {
-            let (log, _) = create_topic(&address, 1).await;
-            let topics = stream::iter(0..each).map(|_| create_topic(&address, 4)).buffered(8);
-            for (_, name) in topics.collect::<Vec<_>>().await {
-                tables.push(Table::builder(log.clone(), &name, Codecs::default()).start().await.unwrap());
-            }
-            logs.push(log);
-        }
+        let (clusters, topics) = (clusters.to_string(), &topics[..clusters * each]);
+        let mut tables = IdleTables::start(&address, &clusters, topics);
         // The loading clients are gone once the number of connections no longer changes.
         wait_until_connections_settle(counts).await;
-        // The logs that created the topics were closed on threads that a runtime ends after ten idle seconds.
+        // Clients are closed on threads that a runtime ends after ten idle seconds.
         tokio::time::sleep(Duration::from_secs(12)).await;
-        let (requests, cpu_before) = (counts.requests.load(Ordering::Relaxed), cpu());
+        let (requests, before) = (counts.requests.load(Ordering::Relaxed), tables.measure());
         tokio::time::sleep(IDLE).await;
-        let requests = counts.requests.load(Ordering::Relaxed) - requests;
+        let (requests, after) = (counts.requests.load(Ordering::Relaxed) - requests, tables.measure());
         let label = format!("{clusters} clusters x {each} tables");
-        cell.add_sample(&label, "threads", count_threads().saturating_sub(threads) as f64);
+        cell.add_sample(&label, "threads", after.threads);
         cell.add_sample(&label, "connections", counts.open.load(Ordering::Relaxed) as f64);
         cell.add_sample(&label, "requests/s", requests as f64 / IDLE.as_secs_f64());
-        cell.add_sample(&label, "CPU, % of a core", (cpu() - cpu_before) / IDLE.as_secs_f64() * 100.0);
+        cell.add_sample(&label, "CPU, % of a core", (after.cpu - before.cpu) / IDLE.as_secs_f64() * 100.0);
     }
     cell
+}
+
+/// A process with idle tables.
+struct IdleTables {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+/// What a process with idle tables uses.
+struct IdleUse {
+    /// The number of its threads, without those that it began with.
+    threads: f64,
+    /// The seconds of CPU time that it has used.
+    cpu: f64,
+}
+
+impl IdleTables {
+    /// Starts tables of these topics, distributed over this many clusters, and waits until they are complete.
+    fn start(address: &str, clusters: &str, topics: &[String]) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([COMMAND, IDLE_TABLES, address, clusters])
+            .args(topics)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        Self { child, lines }
+    }
+
+    fn measure(&mut self) -> IdleUse {
+        writeln!(self.child.stdin.as_ref().unwrap()).unwrap();
+        let line = self.lines.next().unwrap().unwrap();
+        let (threads, cpu) = line.split_once(' ').unwrap();
+        IdleUse { threads: threads.parse().unwrap(), cpu: cpu.parse().unwrap() }
+    }
+}
+
+impl Drop for IdleTables {
+    fn drop(&mut self) {
+        // The process ends with its input.
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
+
+/// The process with idle tables. Prints what it uses for each line of its input.
+pub(crate) fn run_idle_tables(address: &str, clusters: &str, topics: &[&str]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let threads = count_threads();
+    let clusters = clusters.parse().unwrap();
+    let logs: Vec<_> =
+        (0..clusters).map(|_| ktables::log::open(&format!("kafka://{address}")).unwrap()).collect();
+    let start = |(n, topic): (usize, &&str)| {
+        Table::builder(logs[n % clusters].clone(), *topic, Codecs::default()).start()
+    };
+    let start_all = stream::iter(topics.iter().enumerate().map(start)).buffered(8);
+    let _tables: Vec<Table> = runtime.block_on(start_all.map(Result::unwrap).collect());
+    if topics.is_empty() {
+        // Without a table, a request connects. There is no such topic.
+        runtime.block_on(logs[0].describe("none")).unwrap_err();
+    }
+    say("ready");
+    for _ in std::io::stdin().lines() {
+        // Not from /proc: its ticks of 10 ms would be most of what an idle table uses.
+        let cpu = ProcessTime::now().as_duration().as_secs_f64();
+        say(&format!("{} {cpu}", count_threads().saturating_sub(threads)));
+    }
 }
 
 /// Opens a new log, and creates a topic with one record.

@@ -1,5 +1,5 @@
 //! The contenders in Rust. Each runs as a process of its own: `contender KIND CODEC BOOTSTRAP TOPIC`, or one
-//! of those in [`engine`], [`neighbours`] and [`warm`].
+//! of those in [`cluster`], [`engine`], [`neighbours`] and [`warm`].
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::process::now;
-use crate::{engine, native, neighbours, say, warm};
+use crate::{cluster, engine, native, neighbours, say, warm};
 
 /// The argument that makes this program a contender.
 pub(crate) const COMMAND: &str = "contender";
@@ -33,6 +33,9 @@ pub(crate) fn run(args: &[String]) {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     if let ["follow", bootstrap, topic] = args[..] {
         return follow(bootstrap, topic);
+    }
+    if let [cluster::IDLE_TABLES, address, clusters, ref topics @ ..] = args[..] {
+        return cluster::run_idle_tables(address, clusters, topics);
     }
     // The table lives until the input ends, so that the caller can read this process's memory until then.
     let mut kept: Option<(Table, Runtime)> = None;
