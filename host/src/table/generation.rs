@@ -49,8 +49,9 @@ use lag_tracker::LagTracker;
 use reading::{Reading, ReadingEvent};
 use source::StreamError;
 
-/// Applying this many records takes too long for a thread of the runtime.
-const LONG_RECORDS: usize = 256;
+/// Applying this many records takes too long for a thread of the runtime: some 0.15 ms, measured while a topic of small
+/// records loads. For fewer, waking another thread for the other tasks costs more than letting them wait.
+const LONG_RECORDS: usize = 1024;
 
 /// Why a generation no longer loads or follows its topic.
 #[derive(Debug)]

@@ -85,12 +85,24 @@ struct State {
     lanes: HashMap<LaneKey, LaneState>,
     threads: usize,
     idle_threads: usize,
+    /// Whether the supervisor looks at the jobs at each tick. Otherwise it sleeps until it is woken.
+    is_supervised: bool,
 }
 
 impl State {
     /// Returns the number of running jobs that are not slow.
     fn quick_jobs(&self, now: Instant) -> usize {
         self.lanes.values().flat_map(|lane| &lane.began).filter(|&&began| !is_slow(began, now)).count()
+    }
+
+    /// Whether another job may start now.
+    fn has_startable_job(&self, now: Instant, cores: usize) -> bool {
+        self.quick_jobs(now) < cores && self.next_queue(now).is_some()
+    }
+
+    /// Whether the supervisor must look at the jobs before its next tick.
+    fn needs_supervisor(&self, now: Instant, cores: usize) -> bool {
+        !self.queues.is_empty() && (!self.is_supervised || self.has_startable_job(now, cores))
     }
 
     /// Returns the index of the first queue whose lane may start a job.
@@ -154,13 +166,15 @@ pub(super) fn submit(lane: &Lane, job: Job) -> Result<(), HostFailure> {
             state.queues.push_back(queue);
         }
     }
+    // Waking the supervisor costs as much as waking a worker, so it is not done for each job.
     let has_idle_thread = state.idle_threads > 0;
+    let needs_supervisor = !has_idle_thread && state.needs_supervisor(Instant::now(), pool.cores);
     drop(state);
     if has_idle_thread {
         pool.job_ready.notify_one();
+    } else if needs_supervisor {
+        pool.supervisor_wakeup.notify_one();
     }
-    // The job may have to wait although a thread is idle, until the supervisor finds that it may start.
-    pool.supervisor_wakeup.notify_one();
     Ok(())
 }
 
@@ -194,8 +208,7 @@ impl Pool {
         let mut is_failure_reported = false;
         loop {
             let now = Instant::now();
-            let has_jobs = !state.queues.is_empty();
-            let can_run = has_jobs && state.quick_jobs(now) < self.cores && state.next_queue(now).is_some();
+            let can_run = state.has_startable_job(now, self.cores);
             if can_run && state.idle_threads > 0 {
                 self.job_ready.notify_one();
             } else if can_run && state.threads < MAX_THREADS {
@@ -210,8 +223,10 @@ impl Pool {
                     }
                 }
             }
+            state.is_supervised = !state.queues.is_empty();
             let wakeup = &self.supervisor_wakeup;
-            state = if has_jobs { wait_timeout(wakeup, state, TICK).0 } else { wait(wakeup, state) };
+            state =
+                if state.is_supervised { wait_timeout(wakeup, state, TICK).0 } else { wait(wakeup, state) };
         }
     }
 
@@ -220,10 +235,12 @@ impl Pool {
         let mut state = self.lock();
         loop {
             let began = Instant::now();
-            if let Some((lane, job)) = state.take_job(began, self.cores) {
-                if !state.queues.is_empty() {
-                    self.supervisor_wakeup.notify_one();
-                }
+            let taken = state.take_job(began, self.cores);
+            // Other jobs may need another thread, or can start only once a running job has become slow.
+            if state.needs_supervisor(began, self.cores) {
+                self.supervisor_wakeup.notify_one();
+            }
+            if let Some((lane, job)) = taken {
                 drop(state);
                 // OK to ignore: the panic was printed, and the caller notices that it receives no result.
                 let _ = catch_unwind(AssertUnwindSafe(|| run_with_purpose(lane.1, job)));
@@ -298,6 +315,20 @@ mod tests {
         // After a quick job, the lane may run several jobs at once again.
         state.finish_job(&key("slow"), later, later);
         assert!(state.take_job(later, 2).is_some());
+    }
+
+    #[test]
+    fn the_supervisor_is_woken_only_for_jobs_that_can_start_or_that_it_does_not_watch() {
+        let now = Instant::now();
+        let mut state = state(&[("a", 1, 2), ("b", 2, 1)]);
+        assert!(state.needs_supervisor(now, 2), "nobody looks at the jobs");
+        state.is_supervised = true;
+        assert!(state.take_job(now, 2).is_some());
+        assert!(state.needs_supervisor(now, 2), "another job can start");
+        assert!(state.take_job(now, 2).is_some());
+        assert!(!state.needs_supervisor(now, 2), "all cores are busy");
+        state.finish_job(&key("a"), now, now);
+        assert!(state.take_job(now, 2).is_some() && !state.needs_supervisor(now, 2), "no job waits");
     }
 
     #[test]

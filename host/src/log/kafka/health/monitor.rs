@@ -55,8 +55,8 @@ pub(in crate::log::kafka) struct Monitor {
     /// Whether a topic's own request for end offsets failed at the last check. The next check then begins with
     /// requests for each topic, instead of one for all.
     must_request_separately: AtomicBool,
-    /// A std lock: held to read or change it, never during a request.
-    monitored: Mutex<Vec<MonitoredReading>>,
+    /// The readings of each topic, by its name. A std lock: held to read or change it, never during a request.
+    monitored: Mutex<BTreeMap<Arc<str>, Vec<MonitoredReading>>>,
 }
 
 impl Monitor {
@@ -89,7 +89,8 @@ impl Monitor {
         events: TopicEvents,
     ) {
         self.health.set_reads_topics(true);
-        self.monitored().push(MonitoredReading::new(reading, partitions, events));
+        let monitored = MonitoredReading::new(reading, partitions, events);
+        self.monitored().entry(reading.topic.clone()).or_default().push(monitored);
     }
 
     /// How long the cluster may be silent, or a partition lag, before that is reported.
@@ -184,15 +185,14 @@ impl Monitor {
         is_due
     }
 
-    /// Returns the names of the topics that are read, each once.
+    /// Returns the names of the topics that are read.
     fn names(&self) -> Vec<Arc<str>> {
         let mut monitored = self.monitored();
-        monitored.retain(|monitored| !monitored.events.is_closed() && monitored.reading.strong_count() > 0);
-        let names = monitored.iter().filter_map(|monitored| Some(monitored.reading.upgrade()?.topic.clone()));
-        let mut names: Vec<Arc<str>> = names.collect();
-        names.sort();
-        names.dedup();
-        names
+        monitored.retain(|_, readings| {
+            readings.retain(|reading| !reading.events.is_closed() && reading.reading.strong_count() > 0);
+            !readings.is_empty()
+        });
+        monitored.keys().cloned().collect()
     }
 
     /// Adds partitions to the readings of these topics, and ends readings of topics that were re-created or
@@ -205,7 +205,7 @@ impl Monitor {
         for (name, topic) in topics {
             match topic {
                 Ok(topic) => self.add_partitions(&self.end_replaced(&topic), &topic, timeout).await,
-                Err(LogError::UnknownTopic { log, topic }) => self.end_missing(log, topic),
+                Err(LogError::UnknownTopic { log, topic }) => self.end_missing(&log, &topic),
                 Err(error @ LogError::Denied { .. }) => self.end_readings(&name, &error),
                 Err(error) => tracing::debug!(topic = name, "{error}"),
             }
@@ -215,46 +215,40 @@ impl Monitor {
     /// Ends the readings of earlier topics with the name of this one; returns the readings of this one.
     fn end_replaced(&self, topic: &DescribedTopic) -> Vec<(Arc<Reading>, Partition, TopicEvents)> {
         let mut current = Vec::new();
-        self.monitored().retain_mut(|monitored| {
-            let Some(reading) = monitored.reading.upgrade().filter(|reading| *reading.topic == *topic.name)
-            else {
-                return true;
-            };
-            monitored.is_missing = false;
-            if reading.id == topic.id {
-                monitored.topic_partitions = topic.partitions;
-                current.push((reading, monitored.partitions, monitored.events.clone()));
-                return true;
-            }
-            monitored.events.end(replaced_error(&topic.name));
-            false
-        });
+        if let Some(readings) = self.monitored().get_mut(&*topic.name) {
+            readings.retain_mut(|monitored| {
+                let Some(reading) = monitored.reading.upgrade() else { return false };
+                monitored.is_missing = false;
+                if reading.id == topic.id {
+                    monitored.topic_partitions = topic.partitions;
+                    current.push((reading, monitored.partitions, monitored.events.clone()));
+                    return true;
+                }
+                monitored.events.end(replaced_error(&topic.name));
+                false
+            });
+        }
         current
     }
 
     /// Ends the readings of a topic with an error.
     fn end_readings(&self, topic: &str, error: &LogError) {
-        self.monitored().retain(|monitored| {
-            let is_other = monitored.reading.upgrade().is_none_or(|reading| *reading.topic != *topic);
-            if !is_other {
-                monitored.events.end(error.clone());
-            }
-            is_other
-        });
+        let ended = self.monitored().remove(topic);
+        ended.iter().flatten().for_each(|monitored| monitored.events.end(error.clone()));
     }
 
     /// Ends the readings of a topic that was missing at two checks: a broker that has just started may
     /// not know it yet.
-    fn end_missing(&self, log: String, topic: String) {
-        self.monitored().retain_mut(|monitored| {
-            if monitored.reading.upgrade().is_none_or(|reading| *reading.topic != *topic) {
-                return true;
-            }
-            if monitored.is_missing {
-                monitored.events.end(LogError::UnknownTopic { log: log.clone(), topic: topic.clone() });
-            }
-            !std::mem::replace(&mut monitored.is_missing, true)
-        });
+    fn end_missing(&self, log: &str, topic: &str) {
+        if let Some(readings) = self.monitored().get_mut(topic) {
+            readings.retain_mut(|monitored| {
+                if monitored.is_missing {
+                    let (log, topic) = (log.to_owned(), topic.to_owned());
+                    monitored.events.end(LogError::UnknownTopic { log, topic });
+                }
+                !std::mem::replace(&mut monitored.is_missing, true)
+            });
+        }
     }
 
     /// Reads the partitions that were added to a topic, from their first record. If no broker knows one,
@@ -280,10 +274,10 @@ impl Monitor {
             let adopt = tokio::task::spawn_blocking(move || tails.adopt(feeds, Refresh::Yes));
             // It ends early only with its runtime.
             let _ = adopt.await;
-            for monitored in self.monitored().iter_mut() {
-                if monitored.has_reading(reading) {
-                    monitored.partitions = partitions;
-                }
+            let mut monitored = self.monitored();
+            let readings = monitored.get_mut(&reading.topic).into_iter().flatten();
+            for monitored in readings.filter(|monitored| monitored.has_reading(reading)) {
+                monitored.partitions = partitions;
             }
         }
     }
@@ -369,14 +363,15 @@ impl Monitor {
             Some(truncation_error(&reading.topic, sample.partition, end, sample.read))
         });
         let mut monitored = self.monitored();
-        let Some(index) = monitored.iter().position(|monitored| monitored.has_reading(reading)) else {
+        let Some(readings) = monitored.get_mut(&reading.topic) else { return };
+        let Some(index) = readings.iter().position(|monitored| monitored.has_reading(reading)) else {
             return;
         };
         if let Some(error) = truncation {
-            monitored.swap_remove(index).events.end(error);
+            readings.swap_remove(index).events.end(error);
             return;
         }
-        let Some(monitored) = monitored.get_mut(index) else { return };
+        let Some(monitored) = readings.get_mut(index) else { return };
         let remedy = monitored.check_client(reading, &samples, requested_at, self.stale_after);
         monitored.report(samples, requested_at);
         if refresh == Refresh::Yes {
@@ -392,25 +387,26 @@ impl Monitor {
     /// Returns all readings, with samples of their partitions.
     fn readings(&self) -> Vec<(Arc<Reading>, Vec<PartitionSample>)> {
         let monitored = self.monitored();
-        let readings = monitored.iter().filter_map(|monitored| monitored.reading.upgrade());
+        let readings = monitored.values().flatten().filter_map(|monitored| monitored.reading.upgrade());
         readings.map(|reading| (reading.clone(), samples(&reading))).collect()
     }
 
     /// Returns the next offset to read of each partition of a topic, by the reading that is farthest.
     pub(in crate::log::kafka) fn positions(&self, topic: &TopicDescription) -> HashMap<Partition, Offset> {
         let mut farthest = HashMap::new();
-        for (reading, samples) in self.readings() {
-            if *reading.topic == *topic.name && reading.id == topic.id {
-                for PartitionSample { partition, read, .. } in samples {
-                    let known = farthest.entry(partition).or_insert(read);
-                    *known = read.max(*known);
-                }
+        let monitored = self.monitored();
+        let readings = monitored.get(&*topic.name).into_iter().flatten();
+        let readings = readings.filter_map(|monitored| monitored.reading.upgrade());
+        for reading in readings.filter(|reading| reading.id == topic.id) {
+            for PartitionSample { partition, read, .. } in samples(&reading) {
+                let known = farthest.entry(partition).or_insert(read);
+                *known = read.max(*known);
             }
         }
         farthest
     }
 
-    fn monitored(&self) -> std::sync::MutexGuard<'_, Vec<MonitoredReading>> {
+    fn monitored(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Vec<MonitoredReading>>> {
         lock(&self.monitored)
     }
 }
