@@ -7,15 +7,22 @@ use std::time::Instant;
 use crate::against::build_compare;
 use crate::fuzz::fuzz;
 use crate::guard::{GuardMode, guard};
-use crate::guests::{build_guests, build_ktables};
+use crate::guests::{build_guests, build_ktables, ktables_build};
 use crate::memcheck::memcheck;
-use crate::run::{Outcome, cargo, command, ktables, output, root, run, run_into_file, say, target};
+use crate::run::{
+    Outcome, build_program, cargo, command, ktables, output, root, run, run_beside, run_into_file, say,
+    target,
+};
 use crate::setup::{
-    ensure_cargo_deny, ensure_guest_tools, ensure_inferno, ensure_load_generators, ensure_peers, ensure_perf,
-    setup,
+    check_prerequisites, ensure_cargo_deny, ensure_guest_tools, ensure_inferno, ensure_load_generators,
+    ensure_peers, ensure_perf, setup,
 };
 use crate::soak::soak;
 use crate::unpacked::ensure_unpacked;
+
+/// The tests that share a cluster of three nodes. They take turns, and wait most of the time, so they run beside the
+/// others: waiting for a turn, they would hold the threads that others could use.
+const CLUSTER_TESTS: &str = "faults::nodes::";
 
 /// How much `cargo xtask test` covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +35,7 @@ pub(crate) enum Extent {
 
 /// Runs all checks of the project.
 pub(crate) fn test(extent: Extent) -> Outcome {
-    step("set-up", setup)?;
+    step("set-up, and the first build", setup_and_build)?;
     step("formatting", || run(&mut cargo(["fmt", "--all", "--check"])))?;
     step("guests", build_guests)?;
     step("lints", || {
@@ -54,14 +61,7 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     })?;
     step("instructions of hot paths", || guard(GuardMode::Check))?;
     step("memory errors", memcheck)?;
-    let mut tests = cargo(["test", "--release", "--workspace", "--quiet"]);
-    // Many tests wait for brokers and for other processes, so there is time for one more at once.
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    tests.env("RUST_TEST_THREADS", (cores + 1).to_string());
-    if extent == Extent::Long {
-        tests.env("KTABLES_TEST_LONG", "1");
-    }
-    step("tests", || run(&mut tests))?;
+    step("tests", || run_tests(extent))?;
     if extent == Extent::Long {
         step("each fault, five times", || soak(&["--anew", "--times", "5"].map(str::to_owned)))?;
         step("fuzzing", || fuzz(&[]))?;
@@ -69,6 +69,30 @@ pub(crate) fn test(extent: Extent) -> Outcome {
     }
     say("\nAll checks passed.");
     Ok(())
+}
+
+/// Runs all tests of the workspace.
+fn run_tests(extent: Extent) -> Outcome {
+    // Builds all tests, so that none of them runs beside a compiler.
+    let suite = build_program("suite", &mut cargo(["test", "--release", "--workspace"]))?;
+    let mut alone = command(suite);
+    alone.args([CLUSTER_TESTS, "--quiet", "--test-threads=1"]);
+    let mut others = cargo(["test", "--release", "--workspace", "--quiet", "--", "--skip", CLUSTER_TESTS]);
+    // Many tests wait for brokers and for other processes, so there is time for more of them at once than there are cores.
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    others.env("RUST_TEST_THREADS", (cores + 1).to_string());
+    if extent == Extent::Long {
+        for tests in [&mut alone, &mut others] {
+            tests.env("KTABLES_TEST_LONG", "1");
+        }
+    }
+    run_beside(&mut alone, || run(&mut others))
+}
+
+/// Installs what the checks need, and compiles meanwhile: much of the set-up waits for the network.
+fn setup_and_build() -> Outcome {
+    check_prerequisites()?;
+    run_beside(&mut ktables_build(), setup)
 }
 
 /// Measures the project, compared with librdkafka and its peers, or with another of its commits.

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::languages::{EXAMPLES, PLANTED, build_other_languages};
 use crate::run::{Outcome, cargo, componentize, output, root, run, say, target};
@@ -127,10 +128,15 @@ fn package_name(id: &str) -> String {
 /// have other features and be compiled twice.
 pub(crate) fn build_ktables() -> Outcome {
     check_prerequisites()?;
-    run(&mut cargo(["build", "--release", "--workspace"]))
+    run(&mut ktables_build())
 }
 
-fn guest_cargo(toolchain: Toolchain, build: &Path) -> std::process::Command {
+/// The command that [`build_ktables`] runs.
+pub(crate) fn ktables_build() -> Command {
+    cargo(["build", "--release", "--workspace"])
+}
+
+fn guest_cargo(toolchain: Toolchain, build: &Path) -> Command {
     let mut cargo = toolchain.cargo();
     cargo.args(["--release", "--target", WASM_TARGET, "--target-dir"]).arg(build);
     // Line tables would be most of a component's size.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// A result whose error is a text for the person who typed the command.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
@@ -38,10 +38,19 @@ pub(crate) fn componentize(core: &Path, component: &Path) -> Outcome {
     run(command(ktables()).args(["codec", "build"]).arg(core).arg("-o").arg(component))
 }
 
-/// Returns a command that runs in the project's folder.
+/// Returns a command that runs in the project's folder. It does not see what cargo told this program about its own
+/// package: some build scripts run again whenever that changes, so `cargo build` and a cargo that this program starts would
+/// undo each other's work.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
+    let is_of_package = |name: &OsStr| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_"))
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_package(name)) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -68,7 +77,23 @@ pub(crate) fn build_program(name: &str, build: &mut Command) -> Outcome<PathBuf>
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Outcome {
     let status = command.status().map_err(|error| start_error(command, &error))?;
+    check_status(command, status)
+}
+
+/// Checks that a command succeeded, now that it has ended.
+fn check_status(command: &Command, status: ExitStatus) -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", command_line(command))) }
+}
+
+/// Runs a command, and something else meanwhile, both to their ends.
+pub(crate) fn run_beside(command: &mut Command, meanwhile: impl FnOnce() -> Outcome) -> Outcome {
+    let mut running = command.spawn().map_err(|error| start_error(command, &error))?;
+    let outcome = meanwhile().inspect_err(|error| say(&format!("error: {error}")));
+    let status = running.wait().map_err(|error| start_error(command, &error))?;
+    match (outcome, check_status(command, status)) {
+        (Err(one), Err(other)) => Err(format!("{one}\n{other}")),
+        (outcome, status) => outcome.and(status),
+    }
 }
 
 /// Runs a command to its end. Returns what it wrote to standard output.
