@@ -72,7 +72,7 @@ pub(crate) struct Config {
     pub(crate) fleet: Option<FleetConfig>,
     /// Who may call the server. Without it, access is not controlled.
     pub(crate) access: Option<AccessConfig>,
-    /// The file that was read; `None` for a configuration without a file.
+    /// The configuration file; `None` if the configuration did not come from a file.
     #[serde(skip)]
     pub(crate) path: Option<PathBuf>,
     /// The members that cannot be used, because an environment variable is not set or a file cannot be read,

@@ -23,7 +23,7 @@ pub struct RegistryRequest {
     pub body: Vec<u8>,
 }
 
-/// A connection of a client, with TLS or without.
+/// A client's connection, with or without TLS.
 pub trait Connection: Read + Write {
     /// The connection below TLS.
     fn socket(&self) -> &TcpStream;

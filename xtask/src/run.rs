@@ -85,7 +85,7 @@ fn check_status(command: &Command, status: ExitStatus) -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", command_line(command))) }
 }
 
-/// Runs a command, and something else meanwhile, both to their ends.
+/// Runs a command and other work at the same time, and waits for both.
 pub(crate) fn run_beside(command: &mut Command, meanwhile: impl FnOnce() -> Outcome) -> Outcome {
     let mut running = command.spawn().map_err(|error| start_error(command, &error))?;
     let outcome = meanwhile().inspect_err(|error| say(&format!("error: {error}")));

@@ -12,7 +12,7 @@ use crate::serve::reload::{open_source, open_table};
 use crate::serve::server::Server;
 use crate::serve::tables::ServedTable;
 
-/// How long the server waits before it tries to load codecs again: a registry that restarts needs some seconds.
+/// The first pause before codecs are loaded again: enough for a registry to restart.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
 
 /// How long it waits at most, after many tries. Many servers may ask the same registry.

@@ -20,7 +20,7 @@ use crate::writer::Writer;
 pub(super) enum WriterError {
     /// The log does not permit it.
     Log(LogError),
-    /// The table has failed, because a codec cannot be loaded.
+    /// A codec cannot be loaded.
     Failed,
     /// A codec is revoked, and the policy does not let the table use it any more.
     Revoked(Arc<str>),

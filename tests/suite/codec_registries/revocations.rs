@@ -87,7 +87,7 @@ fn revocations_of_several_people_are_not_lost() {
         }
     });
     assert_eq!(approved.renew(&[]).json()[0]["revoked"], 8);
-    // Two people revoke with copies of the same list. Whoever publishes second is told to fetch the published list first.
+    // Two people change copies of the same list. The second push is refused.
     let copy = |name: &str| {
         std::fs::copy(approved.workspace.path("revocations.json"), approved.workspace.path(name)).unwrap();
     };

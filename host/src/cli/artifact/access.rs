@@ -26,7 +26,7 @@ impl Access {
         Self::with_network(args, args.offline.then_some("--offline"))
     }
 
-    /// `offline` says who has turned the network off, beside the environment.
+    /// `offline` says why network access is forbidden, for errors. The environment may forbid it, too.
     pub(super) fn with_network(
         args: &RegistryAccessArgs,
         offline: Option<&'static str>,

@@ -82,7 +82,7 @@ fn lock_folder(file: &Path) -> Result<File, CliError> {
     Ok(lock)
 }
 
-/// Reads the list in a file, whoever signed it; `None` if the file does not exist.
+/// Reads the revocation list in a file without checking its signatures; `None` if the file does not exist.
 fn read_list(file: &Path) -> Result<Option<RevocationList>, CliError> {
     // A file that cannot be reached is not the same as none.
     let exists =
