@@ -190,14 +190,10 @@ impl Control {
         Ok(described.collect())
     }
 
-    /// Requests identity and partitions of one topic. Retries transient errors, because the broker that
-    /// received the request may be gone.
+    /// Requests identity and partitions of one topic. Retries transient errors.
     async fn describe_topic(&self, name: &str) -> Result<DescribedTopic, LogError> {
         let names = [name];
-        let describe = || self.describe_topics(&names, REQUEST_TIMEOUT);
-        let started = Instant::now();
-        let should_retry = |error: &LogError| error.is_transient() && started.elapsed() < REQUEST_TIMEOUT;
-        let topics = describe.retry(retry_policy()).when(should_retry).await?;
+        let topics = retry(REQUEST_TIMEOUT, || self.describe_topics(&names, REQUEST_TIMEOUT)).await?;
         let unknown = || LogError::UnknownTopic { log: self.log.to_string(), topic: name.to_owned() };
         topics.into_iter().next().map_or_else(|| Err(unknown()), |(_, topic)| topic)
     }
@@ -228,6 +224,17 @@ impl Control {
         }
         Err(replaced_error(&topic.name))
     }
+}
+
+/// Sends a request, and sends it again after a transient error, because the broker that received it may be gone. The last
+/// try begins before `timeout` is over.
+async fn retry<T, F: Future<Output = Result<T, LogError>>>(
+    timeout: Duration,
+    request: impl FnMut() -> F,
+) -> Result<T, LogError> {
+    let started = Instant::now();
+    let should_retry = |error: &LogError| error.is_transient() && started.elapsed() < timeout;
+    request.retry(retry_policy()).when(should_retry).await
 }
 
 /// Retries every 30 ms, without a limit: callers bound the time.

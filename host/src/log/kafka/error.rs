@@ -42,6 +42,7 @@ pub(super) fn classify(code: Code) -> ErrorClass {
             ErrorClass::Damaged
         }
         Code::BrokerTransportFailure
+        | Code::DestroyBroker
         | Code::Resolve
         | Code::MessageTimedOut
         | Code::OperationTimedOut
@@ -120,6 +121,12 @@ mod tests {
 
     fn message(action: &'static str, code: Code) -> String {
         topic_error("kafka://a:1", "t", action, code, "the reason".to_owned()).to_string()
+    }
+
+    #[test]
+    fn a_request_to_a_broker_that_left_the_cluster_may_succeed_at_another() {
+        let error = topic_error("kafka://a:1", "t", "describe", Code::DestroyBroker, String::new());
+        assert!(error.is_transient(), "{error}");
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::Retryable;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Semaphore;
 
-use super::{ANSWER_TIMEOUT, Control, REQUEST_TIMEOUT, retry_policy};
+use super::{ANSWER_TIMEOUT, Control, REQUEST_TIMEOUT, retry};
 use crate::log::kafka::control::offset_requests::claim_refresh;
 use crate::log::kafka::control::polled_client::PolledClient;
 use crate::log::kafka::ffi::offsets::{ListedOffset, OffsetKind, join_ranges, list_offsets};
@@ -115,10 +114,7 @@ impl Control {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let list = || self.list_offsets_once(topic, partitions.clone(), kind);
-        let started = Instant::now();
-        let should_retry = |error: &LogError| error.is_transient() && started.elapsed() < REQUEST_TIMEOUT;
-        list.retry(retry_policy()).when(should_retry).await
+        retry(REQUEST_TIMEOUT, || self.list_offsets_once(topic, partitions.clone(), kind)).await
     }
 
     /// Requests one offset of each of these partitions. Fails if one of them has no leader.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::Retryable;
 
-use super::{ANSWER_TIMEOUT, Control, READ_SETTINGS, REQUEST_TIMEOUT, c_name, retry_policy};
+use super::{ANSWER_TIMEOUT, Control, READ_SETTINGS, REQUEST_TIMEOUT, c_name, retry, retry_policy};
 use crate::log::ensure::is_same_policy;
 use crate::log::kafka::ffi::admin;
 use crate::log::kafka::ffi::client::Client;
@@ -22,17 +22,20 @@ impl Control {
         })
     }
 
-    /// Requests all settings of a topic.
+    /// Requests all settings of a topic. Retries transient errors.
     pub(in crate::log::kafka) async fn settings(
         &self,
         topic: &str,
         timeout: Duration,
     ) -> Result<HashMap<String, String>, LogError> {
-        let send = |client: &Client| {
-            Ok(admin::describe_configuration(client, &c_name(topic)?, timeout.min(ANSWER_TIMEOUT)))
+        let request = async || {
+            let send = |client: &Client| {
+                Ok(admin::describe_configuration(client, &c_name(topic)?, timeout.min(ANSWER_TIMEOUT)))
+            };
+            let answer = self.request(READ_SETTINGS, topic, timeout, send, admin::parse_settings).await?;
+            answer.map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
         };
-        let answer = self.request(READ_SETTINGS, topic, timeout, send, admin::parse_settings).await?;
-        answer.map_err(|(code, reason)| self.error(topic, READ_SETTINGS, code, reason))
+        retry(timeout, request).await
     }
 
     /// Changes the `cleanup.policy` of a topic, and waits until brokers return the new one.
