@@ -12,12 +12,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "cli")]
 mod confine;
 mod limits;
 
+#[cfg(target_os = "linux")]
+use procfs::{process::Process, ticks_per_second};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::sync::{lock, wait_while};
@@ -26,11 +28,14 @@ use crate::sync::{lock, wait_while};
 pub(crate) use confine::confine;
 use limits::address_space_bytes;
 
+/// How long a child may take if other processes leave it too little CPU time, as a multiple of its deadline.
+const STARVED_DEADLINES: u32 = 5;
+
 /// How many children may run at once.
 const MAX_CHILDREN: usize = 2;
 
 /// How long a caller waits for a permit, at most, as a multiple of its own deadline.
-const PERMIT_DEADLINES: u32 = 8;
+const PERMIT_DEADLINES: u32 = 8 * STARVED_DEADLINES;
 
 /// How many bytes of a child's standard error are kept.
 const MESSAGE_BYTES: u64 = 64 * 1024;
@@ -51,6 +56,8 @@ pub(crate) struct Job<'a> {
     pub(crate) input: &'a [u8],
     /// How many bytes the child may write to standard output.
     pub(crate) output_limit: usize,
+    /// How long the child may take. It has a low priority, so on a busy machine it gets more time, on Linux: until all of
+    /// its threads together have used as much CPU time, but at most [`STARVED_DEADLINES`] times as long.
     pub(crate) deadline: Duration,
 }
 
@@ -113,13 +120,18 @@ impl Job<'_> {
                 let _ = io::copy(&mut stderr, &mut io::sink());
                 String::from_utf8_lossy(&messages).trim().to_owned()
             });
+            // The child is reaped only after this thread has ended, so the id is the child's until then.
             let watchdog = scope.spawn(move || {
-                let is_late = stop_receiver.recv_timeout(self.deadline) == Err(RecvTimeoutError::Timeout);
-                if is_late {
-                    // OK because the child is reaped only after this thread, so the id is still the child's.
-                    let _ = kill_process(pid, Signal::KILL);
-                }
-                is_late
+                let started = Instant::now();
+                let late = loop {
+                    match check_time(self.deadline, started.elapsed(), || cpu_time(pid)) {
+                        Err(late) => break late,
+                        Ok(rest) if stop_receiver.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) => {}
+                        Ok(_) => return None,
+                    }
+                };
+                let _ = kill_process(pid, Signal::KILL);
+                Some(late)
             });
             let mut output = Vec::new();
             let read = stdout.by_ref().take(self.output_limit as u64 + 1).read_to_end(&mut output);
@@ -131,13 +143,54 @@ impl Job<'_> {
             let waited = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), options));
             drop(stop);
             // OK because these threads do not panic.
-            let is_late = watchdog.join().expect("no panic");
+            let late = watchdog.join().expect("no panic");
             let status = child.wait();
             let messages = messages.join().expect("no panic");
             waited.map_err(io::Error::from)?;
             read?;
-            Ok(ChildOutput { output, messages, is_late, status: status? })
+            Ok(ChildOutput { output, messages, late, status: status? })
         })
+    }
+}
+
+/// Why a child has no time left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// It has used the time that it may take.
+    Used,
+    /// Other processes left it too little CPU time.
+    Starved,
+}
+
+/// Returns how long a child may run until the next check, or why it may not go on.
+fn check_time(
+    deadline: Duration,
+    elapsed: Duration,
+    cpu_time: impl FnOnce() -> Option<Duration>,
+) -> Result<Duration, Late> {
+    if elapsed < deadline {
+        return Ok(deadline - elapsed);
+    }
+    let unused = deadline.saturating_sub(cpu_time().ok_or(Late::Used)?);
+    let until_end = deadline.saturating_mul(STARVED_DEADLINES).saturating_sub(elapsed);
+    match unused.min(until_end) {
+        _ if unused.is_zero() => Err(Late::Used),
+        Duration::ZERO => Err(Late::Starved),
+        rest => Ok(rest),
+    }
+}
+
+/// Returns the CPU time that all threads of a process have used, if the system tells.
+fn cpu_time(pid: Pid) -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    {
+        let stat = Process::new(pid.as_raw_pid()).and_then(|process| process.stat()).ok()?;
+        Some(Duration::from_secs(stat.utime + stat.stime) / u32::try_from(ticks_per_second()).ok()?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
     }
 }
 
@@ -146,14 +199,24 @@ impl Job<'_> {
 struct ChildOutput {
     output: Vec<u8>,
     messages: String,
-    is_late: bool,
+    late: Option<Late>,
     status: ExitStatus,
 }
 
 impl ChildOutput {
     fn into_result(self, job: &Job<'_>) -> Result<(Vec<u8>, String), ChildError> {
-        if self.is_late {
-            return Err(ChildError::Refused(format!("processing it takes longer than {:?}", job.deadline)));
+        match self.late {
+            Some(Late::Used) => {
+                let reason = format!("processing it takes longer than {:?}", job.deadline);
+                return Err(ChildError::Refused(reason));
+            }
+            Some(Late::Starved) => {
+                return Err(ChildError::Failed(format!(
+                    "other processes left it too little CPU time for {:?}: try again later",
+                    job.deadline.saturating_mul(STARVED_DEADLINES)
+                )));
+            }
+            None => {}
         }
         if self.output.len() > job.output_limit {
             let reason = format!("the result has more than {} bytes", job.output_limit);
@@ -202,5 +265,57 @@ impl Drop for Permit {
     fn drop(&mut self) {
         *lock(&RUNNING) -= 1;
         PERMIT_RELEASED.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_gets_more_time_while_other_processes_leave_it_no_core() {
+        let second = Duration::from_secs;
+        let check =
+            |elapsed, cpu_time: Option<u64>| check_time(second(60), second(elapsed), || cpu_time.map(second));
+        assert_eq!(check(0, Some(0)), Ok(second(60)));
+        assert_eq!(check(20, Some(90)), Ok(second(40)), "two cores are no reason to end earlier");
+        assert_eq!(check(60, Some(60)), Err(Late::Used));
+        assert_eq!(check(60, Some(25)), Ok(second(35)));
+        assert_eq!(check(95, Some(50)), Ok(second(10)));
+        assert_eq!(check(290, Some(30)), Ok(second(10)), "five times the deadline at most");
+        assert_eq!(check(300, Some(30)), Err(Late::Starved));
+        assert_eq!(check(60, None), Err(Late::Used), "a system that does not tell");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_child_without_cpu_time_is_killed_after_five_times_its_deadline() {
+        let (program, deadline) = (Path::new("/bin/sleep"), Duration::from_millis(100));
+        let job = Job { program, args: &[OsStr::new("600")], input: &[], output_limit: 0, deadline };
+        let started = Instant::now();
+        let ended = job.run();
+        assert!(
+            matches!(&ended, Err(ChildError::Failed(reason)) if reason.contains("CPU time")),
+            "{ended:?}"
+        );
+        let elapsed = started.elapsed();
+        assert!(elapsed >= deadline * 5 && elapsed < Duration::from_secs(60), "{elapsed:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_cpu_time_of_a_process_is_known() {
+        let (own, clock) = (rustix::process::getpid(), cpu_time::ProcessTime::now);
+        let (before, first) = (clock(), cpu_time(own).unwrap());
+        let after_first = clock();
+        while after_first.elapsed() < Duration::from_millis(200) {
+            std::hint::spin_loop();
+        }
+        let before_last = clock();
+        let used = cpu_time(own).unwrap() - first;
+        // Other tests use CPU time, too, and the system counts in ticks.
+        let ticks = Duration::from_millis(30);
+        assert!(used + ticks >= before_last.duration_since(after_first), "{used:?}");
+        assert!(used <= before.elapsed() + ticks, "{used:?}");
     }
 }

@@ -30,7 +30,8 @@ pub struct EngineOptions {
     /// components at each load.
     pub cache: Option<PathBuf>,
     /// How long a compilation may take; a minute by default, ten times what a component with an
-    /// interpreter takes.
+    /// interpreter takes. On Linux, a compiler's process to which other processes leave too little CPU time may take up to
+    /// five times as long.
     pub compile_deadline: Duration,
     /// How the work of guests is limited and measured; by time by default.
     pub metering: Metering,

@@ -13,7 +13,7 @@ const NICE: i32 = 10;
 /// Limits the address space, the CPU time and the priority of this process. A child calls it before it reads
 /// its input.
 ///
-/// `deadline` is how long the parent waits. The limit of CPU time that follows from it ends the child even
+/// `deadline` is how long the child may take. The limit of CPU time that follows from it ends the child even
 /// if the parent is gone.
 pub(crate) fn confine(deadline: Duration) -> io::Result<()> {
     let limit = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
