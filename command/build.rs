@@ -1,5 +1,7 @@
 //! Embeds the bundled codecs. `cargo xtask build` writes them into `codecs/`: a plain `cargo build` embeds what that has last
-//! written, and without it nothing, which the command says.
+//! written, and without it nothing, which the command says. Packs the command's relocations.
+
+mod link;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,6 +11,7 @@ use std::{env, fs};
 const NAMES: [&str; 3] = ["avro", "json-schema", "protobuf"];
 
 fn main() {
+    link::pack_relocations("bins");
     // OK because cargo sets both variables.
     let folder = env::var("CARGO_MANIFEST_DIR").expect("the folder of this package");
     let out = env::var("OUT_DIR").expect("the folder of what is generated");
