@@ -34,6 +34,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for one answer of a cluster that has answered before, and has not failed since.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the first request for the description of a topic waits for its answer. Each further one waits twice as long.
+/// librdkafka sends it to the broker that others name as the controller, which may be gone: the next request asks again
+/// which one that is.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The action of requesting a topic's settings, as errors name it.
 const READ_SETTINGS: &str = "read the settings of";
 
@@ -193,7 +198,13 @@ impl Control {
     /// Requests identity and partitions of one topic. Retries transient errors.
     async fn describe_topic(&self, name: &str) -> Result<DescribedTopic, LogError> {
         let names = [name];
-        let topics = retry(REQUEST_TIMEOUT, || self.describe_topics(&names, REQUEST_TIMEOUT)).await?;
+        let mut timeout = FIRST_ANSWER_TIMEOUT;
+        let describe = || {
+            let request = self.describe_topics(&names, timeout);
+            timeout *= 2;
+            request
+        };
+        let topics = retry(REQUEST_TIMEOUT, describe).await?;
         let unknown = || LogError::UnknownTopic { log: self.log.to_string(), topic: name.to_owned() };
         topics.into_iter().next().map_or_else(|| Err(unknown()), |(_, topic)| topic)
     }
