@@ -1,5 +1,5 @@
 //! Embeds the bundled codecs. `cargo xtask build` writes them into `codecs/`: a plain `cargo build` embeds what that has last
-//! written, and without it nothing, which the command says. Packs the command's relocations.
+//! written, and without it nothing, which the command says. Also has the command's relocations packed.
 
 mod link;
 

@@ -7,9 +7,9 @@ use std::{env, fs};
 /// The linker's argument that packs relocations.
 const PACK: &str = "-Wl,-z,pack-relative-relocs";
 
-/// Packs the relocations of these targets of the package (`bins`, `benches`), if the linker and the C library can do that.
-/// The command has 97,000 relocations. Unpacked, they take 2.3 MB of the file, and of memory, because all of them are read
-/// whenever the program starts. Packed, the program needs a glibc of version 2.36.
+/// Packs the relocations of these targets of the package (`bins`, `benches`), if the linker and the C library support that.
+/// The command has 97,000 relocations. Unpacked, they are 2.3 MB of its file, which each start reads. With packed ones, a
+/// program needs glibc 2.36.
 pub(crate) fn pack_relocations(targets: &str) {
     if is_possible().unwrap_or(false) {
         println!("cargo::rustc-link-arg-{targets}={PACK}");
@@ -31,7 +31,7 @@ fn is_possible() -> Option<bool> {
     build.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
     build.args(env::var("RUSTC_LINKER").ok().map(|linker| format!("-Clinker={linker}")));
     build.arg(format!("-Clink-arg={PACK}")).arg("-o").arg(&program).arg(&source);
-    // A linker that does not know the argument says so in a warning or an error: neither is for the user.
+    // Captures the output: a linker that does not know the argument warns or fails, which the user need not see.
     let built = build.output().ok()?;
     Some(built.status.success() && Command::new(program).status().ok()?.success())
 }

@@ -1,4 +1,4 @@
-//! Links the benchmarks as the command is linked, because some measure how much memory a process takes.
+//! Links the benchmarks in the same way as the command: some of them measure the memory of a process.
 
 #[path = "../command/link.rs"]
 mod link;

@@ -56,8 +56,8 @@ pub(crate) struct Job<'a> {
     pub(crate) input: &'a [u8],
     /// How many bytes the child may write to standard output.
     pub(crate) output_limit: usize,
-    /// How long the child may take. It has a low priority, so on a busy machine it gets more time, on Linux: until all of
-    /// its threads together have used as much CPU time, but at most [`STARVED_DEADLINES`] times as long.
+    /// How long the child may take. Other processes can leave it little CPU time, because its priority is low. On Linux it
+    /// then goes on until its threads together have used this much of it, for [`STARVED_DEADLINES`] times as long at most.
     pub(crate) deadline: Duration,
 }
 
@@ -120,7 +120,7 @@ impl Job<'_> {
                 let _ = io::copy(&mut stderr, &mut io::sink());
                 String::from_utf8_lossy(&messages).trim().to_owned()
             });
-            // The child is reaped only after this thread has ended, so the id is the child's until then.
+            // The id stays the child's while this thread runs: the child is reaped after it.
             let watchdog = scope.spawn(move || {
                 let started = Instant::now();
                 let late = loop {

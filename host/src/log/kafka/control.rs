@@ -34,9 +34,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for one answer of a cluster that has answered before, and has not failed since.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the first request for the description of a topic waits for its answer. Each further one waits twice as long.
-/// librdkafka sends it to the broker that others name as the controller, which may be gone: the next request asks again
-/// which one that is.
+/// How long the first request for the description of a topic waits for its answer. librdkafka sends it to the broker that
+/// the others call the controller. If that broker is gone, the next request goes to the one that they name then.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The action of requesting a topic's settings, as errors name it.
@@ -198,12 +197,8 @@ impl Control {
     /// Requests identity and partitions of one topic. Retries transient errors.
     async fn describe_topic(&self, name: &str) -> Result<DescribedTopic, LogError> {
         let names = [name];
-        let mut timeout = FIRST_ANSWER_TIMEOUT;
-        let describe = || {
-            let request = self.describe_topics(&names, timeout);
-            timeout *= 2;
-            request
-        };
+        let mut timeouts = answer_timeouts();
+        let describe = || self.describe_topics(&names, timeouts.next().unwrap_or(ANSWER_TIMEOUT));
         let topics = retry(REQUEST_TIMEOUT, describe).await?;
         let unknown = || LogError::UnknownTopic { log: self.log.to_string(), topic: name.to_owned() };
         topics.into_iter().next().map_or_else(|| Err(unknown()), |(_, topic)| topic)
@@ -237,8 +232,14 @@ impl Control {
     }
 }
 
-/// Sends a request, and sends it again after a transient error, because the broker that received it may be gone. The last
-/// try begins before `timeout` is over.
+/// How long each request for the description of a topic waits for its answer: twice as long as the one before it, up to
+/// [`ANSWER_TIMEOUT`].
+fn answer_timeouts() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(FIRST_ANSWER_TIMEOUT), |timeout| Some((*timeout * 2).min(ANSWER_TIMEOUT)))
+}
+
+/// Sends a request. Sends it again after a transient error, as the broker may be gone that it was sent to, until `timeout`
+/// is over.
 async fn retry<T, F: Future<Output = Result<T, LogError>>>(
     timeout: Duration,
     request: impl FnMut() -> F,
@@ -267,4 +268,17 @@ fn c_name(topic: &str) -> Result<CString, LogError> {
         return Err(invalid("a topic needs a name"));
     }
     CString::new(topic).map_err(|_| invalid("the name contains a NUL byte"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_wait_longer_each_time_but_not_without_limit() {
+        let first: Vec<_> = answer_timeouts().take(4).map(|timeout| timeout.as_secs()).collect();
+        assert_eq!(first, [1, 2, 4, 5]);
+        // Tries that fail at once are repeated every 30 ms, so there are hundreds of them.
+        assert_eq!(answer_timeouts().nth(1000), Some(ANSWER_TIMEOUT));
+    }
 }
